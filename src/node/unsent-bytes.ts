@@ -1,7 +1,8 @@
 import type net from 'node:net'
+import type { Writable } from 'node:stream'
 import { closeAll, socketOver, socketPair } from '../kernel/index.js'
 import { internal } from './internal.js'
-import { handleOf } from './socket-handle.js'
+import { handleOf, isPlain } from './socket-handle.js'
 
 type Chunk = string | Buffer
 
@@ -22,6 +23,11 @@ interface WaitingWrite {
 
 interface SocketWrites {
   readonly _writableState: { getBuffer(): WaitingWrite[] }
+}
+
+/** A connection above a socket of Node that knows the bytes that it has not passed on. */
+interface OwnWrites {
+  unsentBytes?(): Buffer | null
 }
 
 interface ProcessRequests {
@@ -78,17 +84,23 @@ function currentWrite(handle: object): Buffer | null {
  * event loop.
  */
 export function unsentBytes(socket: net.Socket): Buffer | null {
+  if (socket.writableLength === 0 && !isPlain(socket)) return NOTHING
+  const { unsentBytes: own } = socket as OwnWrites
+  if (own !== undefined) return own.call(socket)
+  if (!isPlain(socket)) return null
   const handle = handleOf(socket)
   if (handle === null) return null
   const { writeQueueSize } = handle
   if (writeQueueSize === 0 && socket.writableLength === 0) return NOTHING
   const current = writeQueueSize === 0 ? NOTHING : currentWrite(handle)
   if (current === null || current.length < writeQueueSize) return null
-  const waiting = (socket as unknown as SocketWrites)._writableState.getBuffer()
-  return Buffer.concat([
-    current.subarray(current.length - writeQueueSize),
-    ...waiting.map(({ chunk, encoding }) => bytesOf(chunk, encoding)),
-  ])
+  return Buffer.concat([current.subarray(current.length - writeQueueSize), waitingBytes(socket)])
+}
+
+/** Returns all bytes that wait in a stream, after its current write. */
+export function waitingBytes(stream: Writable): Buffer {
+  const waiting = (stream as unknown as SocketWrites)._writableState.getBuffer()
+  return Buffer.concat(waiting.map(({ chunk, encoding }) => bytesOf(chunk, encoding)))
 }
 
 /** Lets the callbacks of waiting writes report success when the socket is destroyed, because another process sends the bytes. */

@@ -6,7 +6,7 @@ import { inspected } from '../checks/place.js'
 import { map, required, type ShapeOf } from '../checks/shape.js'
 import { addTakenOver, takenOverFor } from '../connections/adapters/taken-over.js'
 import { FdbError } from '../errors.js'
-import { isHttpServer } from '../node/http-connections.js'
+import { isHttpServer, isHttpsServer } from '../node/http-connections.js'
 import { MovedAnswers } from './moved-answers.js'
 
 export interface StreamHooks {
@@ -35,10 +35,10 @@ const HOOKS = map({
  */
 export function moveStreams(server: Server, hooks: StreamHooks): void {
   checkOptions('moveStreams()', hooks, HOOKS)
-  if (typeof server !== 'object' || server === null || !isHttpServer(server))
+  if (typeof server !== 'object' || server === null || !(isHttpServer(server) || isHttpsServer(server)))
     throw new FdbError(
       'ERR_FDB_OPTION',
-      `${inspected(server)} is no http.Server: give moveStreams() the server that the application's streams belong to`,
+      `${inspected(server)} is no http.Server or https.Server: give moveStreams() the server that the application's streams belong to`,
     )
   const protocol = 'http-answer/1'
   if (takenOverFor(server, protocol) !== undefined)

@@ -88,8 +88,8 @@ export class MovedAnswers implements TakenOver {
       unsent,
     }).finish()
     succeedWaitingWrites(socket)
-    // 'close' of both follows, without an error.
-    req.destroy()
+    // 'close' of both follows, without an error. Later, because it may destroy the socket, whose position the caller takes now.
+    process.nextTick(() => req.destroy())
     return record
   }
 

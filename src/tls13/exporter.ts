@@ -23,7 +23,6 @@ export type StayReason =
   | 'client-certificate'
   | 'half-record'
   | 'sending'
-  | 'open'
 
 /** Reads a secret from a line of the key log, without making a string of it. */
 export function parseKeyLog(line: Buffer): { label: string; secret: Buffer } {
@@ -152,7 +151,6 @@ export class TlsPosition {
     const counts = tlsCountsOf(this.#socket)
     if (this.#baseline === null || counts === null) return 'handshake'
     if (!counts.isSent) return 'sending'
-    if (this.#socket.readableLength > 0) return 'open'
     const { read, written, perRecord, tickets } = this.#baseline
     const readSequence = (counts.read - counts.plainRead - read) / perRecord
     const sent = (counts.written - counts.plainWritten - written) / RECORD_BYTES
@@ -169,6 +167,7 @@ export class TlsPosition {
       readSecret: Buffer.from(this.#readSecret!),
       writeSecret: Buffer.from(this.#writeSecret!),
       ...numbers,
+      sealed: new Uint8Array(0),
       unsent: new Uint8Array(0),
       received: new Uint8Array(0),
     }

@@ -38,6 +38,8 @@ export interface TrafficState {
   readonly readSequence: number
   readonly writeSecret: Uint8Array
   readonly writeSequence: number
+  /** The rest of the records that were written before: it is sent at once. May begin within a record. */
+  readonly sealed: Uint8Array
   /** Records that precede the next one that is written: a KeyUpdate, or nothing. */
   readonly unsent: Uint8Array
   /** Bytes that were received and not opened. */
@@ -75,6 +77,7 @@ export class RecordLayer {
   readonly suite: string
   readonly #read: Protection
   readonly #write: Protection
+  #sealed: Buffer
   #unsent: Buffer
   /** The begin of a record. */
   #received: Buffer
@@ -92,6 +95,7 @@ export class RecordLayer {
     this.suite = state.suite
     this.#read = new Protection(suite, state.readSecret, state.readSequence)
     this.#write = new Protection(suite, state.writeSecret, state.writeSequence)
+    this.#sealed = Buffer.from(state.sealed)
     this.#unsent = Buffer.from(state.unsent)
     this.#received = Buffer.from(state.received)
   }
@@ -205,9 +209,16 @@ export class RecordLayer {
   }
 
   #afterUnsent(parts: Buffer[]): Buffer[] {
-    const unsent = this.#unsent
+    if (this.#unsent.length === 0) return parts
+    const unsent = Buffer.concat([this.#sealed, this.#unsent])
+    this.#sealed = NOTHING
     this.#unsent = NOTHING
-    return unsent.length > 0 ? [unsent, ...parts] : parts
+    return [unsent, ...parts]
+  }
+
+  /** Returns the bytes that must be sent even if nothing follows. */
+  takeSealed(): Buffer {
+    return this.#sealed.length > 0 ? Buffer.concat(this.#afterUnsent([])) : NOTHING
   }
 
   /** Reports whether {@link takeState} can express the position. */
@@ -217,9 +228,10 @@ export class RecordLayer {
 
   /**
    * Returns the position for another process, and ends this layer. Goes on with the next key, unless nothing was sealed with the present one: the other process cannot open
-   * what this one has sent, and cannot seal anything with a nonce that this one has used. `unread`: bytes that were received and not passed to this layer.
+   * what this one has sent, and cannot seal anything with a nonce that this one has used. `unread`: bytes that were received and not passed to this layer; `sealed`: bytes
+   * that this layer has returned, and that were not sent.
    */
-  takeState(unread: Uint8Array): TrafficState {
+  takeState(unread: Uint8Array, sealed: Uint8Array = NOTHING): TrafficState {
     if (this.#owesUpdate || this.#write.sequence > 0 || this.#unsent.length === 0)
       this.#unsent = Buffer.concat([this.#unsent, ...this.#update()])
     const state = {
@@ -228,6 +240,7 @@ export class RecordLayer {
       readSequence: this.#read.sequence,
       writeSecret: this.#write.secret,
       writeSequence: this.#write.sequence,
+      sealed: Buffer.concat([this.#sealed, sealed]),
       unsent: this.#unsent,
       received: Buffer.concat([this.#received, unread]),
     }

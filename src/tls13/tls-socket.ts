@@ -3,6 +3,7 @@ import { Duplex } from 'node:stream'
 import type tls from 'node:tls'
 import { nodeCrypto } from '../base/lazy.js'
 import { stopReading, timeoutLeft, unwrittenBytes } from '../node/socket-handle.js'
+import { UNSENT_BYTES, unsentBytes, waitingBytes } from '../node/unsent-bytes.js'
 import { AlertReceived, MOST_CONTENT, RecordError, RecordLayer, type TrafficState } from './record-layer.js'
 
 /** Facts of a TLS connection for the application. */
@@ -64,6 +65,10 @@ export class MovedTlsSocket extends Duplex {
   readonly #raw: net.Socket
   readonly #layer: RecordLayer
   #fragment = MOST_CONTENT
+  /** The bytes of the current write that are not sealed. */
+  #rest: Buffer = NOTHING
+  /** Another process has the connection, and writes the waiting bytes. */
+  #left = false
 
   /** Owns `raw`, from which nothing is read until this is read. Throws for an unknown suite. */
   constructor(raw: net.Socket, state: TrafficState, facts: TlsFacts) {
@@ -148,20 +153,20 @@ export class MovedTlsSocket extends Duplex {
 
   #sendAll(content: Buffer, done: Done): void {
     this.bytesWritten += content.length
-    this.#send(content, 0, done)
+    this.#send(content, done)
   }
 
   /** Seals no more at once than the processor's cache keeps. */
-  #send(content: Buffer, from: number, done: Done): void {
-    const to = Math.min(from + MOST_AT_ONCE, content.length)
-    const parts = this.#layer.seal(content.subarray(from, to), this.#fragment)
+  #send(content: Buffer, done: Done): void {
+    this.#rest = content.subarray(MOST_AT_ONCE)
+    const parts = this.#layer.seal(content.subarray(0, MOST_AT_ONCE), this.#fragment)
     const last = parts.pop()!
     const raw = this.#raw
     raw.cork()
     for (const part of parts) raw.write(part)
     raw.write(last, error => {
-      if (error || to === content.length || this.destroyed) done(error)
-      else this.#send(content, to, done)
+      if (error || this.#rest.length === 0 || this.destroyed) done(this.#left ? null : error)
+      else this.#send(this.#rest, done)
     })
     raw.uncork()
   }
@@ -179,18 +184,41 @@ export class MovedTlsSocket extends Duplex {
   /** Between two records, with everything sent and read. */
   get canLeave(): boolean {
     const raw = this.#raw
-    const writes = !this.destroyed && this.writable && raw.writable
     const isSent = this.writableLength === 0 && raw.writableLength === 0 && unwrittenBytes(raw) === 0
-    return writes && isSent && this.readableLength === 0 && !raw.readableEnded && this.#layer.canLeave
+    return isSent && this.readableLength === 0 && this.canLeaveUnsent
+  }
+
+  /** At any byte in both directions, if the caller keeps the bytes that can be read and {@link unsentBytes}. */
+  get canLeaveUnsent(): boolean {
+    const raw = this.#raw
+    const isOpen = !this.destroyed && this.writable && raw.writable && !raw.readableEnded
+    return isOpen && this.#layer.canLeave && (raw.writableLength === 0 || this.#sealed() !== null)
+  }
+
+  /** Returns the bytes that were written and not sealed. */
+  unsentBytes(): Buffer {
+    return Buffer.concat([this.#rest, waitingBytes(this)])
+  }
+
+  #sealed(): Buffer | null {
+    if (this.#raw.writableLength === 0) return NOTHING
+    return UNSENT_BYTES.works ? unsentBytes(this.#raw) : null
+  }
+
+  /** Sends what the process before has sealed. */
+  flush(): void {
+    const sealed = this.#layer.takeSealed()
+    if (sealed.length > 0) this.#raw.write(sealed)
   }
 
   /** Ends this socket without a message to the client, and returns its position. */
   takeState(): TrafficState {
+    this.#left = true
     stopReading(this.#raw)
     this.#raw.removeAllListeners('data')
     const unread: Buffer[] = []
     for (let chunk = this.#raw.read(); chunk !== null; chunk = this.#raw.read()) unread.push(chunk as Buffer)
-    const state = this.#layer.takeState(Buffer.concat(unread))
+    const state = this.#layer.takeState(Buffer.concat(unread), this.#sealed() ?? NOTHING)
     this.destroy()
     return state
   }

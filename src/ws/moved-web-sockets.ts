@@ -1,5 +1,5 @@
 import type http from 'node:http'
-import net from 'node:net'
+import type net from 'node:net'
 import { hookBytes } from '../connections/adapters/application-socket.js'
 import { GradualLeave } from '../connections/adapters/gradual-leave.js'
 import { type Leaving, type TakenOver, takeOver } from '../connections/adapters/taken-over.js'
@@ -84,8 +84,9 @@ export class MovedWebSockets implements TakenOver {
   /** A method in place of `wss.handleUpgrade`. */
   readonly handleUpgrade: ServerInside['handleUpgrade'] = (request, socket, head, done) => {
     this.#handleUpgrade.call(this.#wss, request, socket, head, (ws, upgraded) => {
-      if (socket instanceof net.Socket) {
-        this.#add(ws, socket, upgraded, ws.listeners('close'))
+      // Not a stream of HTTP/2.
+      if ('remotePort' in socket) {
+        this.#add(ws, socket as net.Socket, upgraded, ws.listeners('close'))
         if (this.#hooks.serialize !== undefined) follow(ws)
       }
       done(ws, upgraded)

@@ -134,6 +134,7 @@ export function stateOf(
     writeSecret: Buffer.alloc(secret, 2),
     readSequence: 0,
     writeSequence: 0,
+    sealed: new Uint8Array(0),
     unsent: new Uint8Array(0),
     received: new Uint8Array(0),
     ...numbers,

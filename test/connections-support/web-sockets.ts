@@ -10,6 +10,10 @@ export { moveWebSockets }
 
 type Hooks = WebSocketHooks<WebSocket, http.IncomingMessage>
 
+function isSecure(server: net.Server): boolean {
+  return 'setTicketKeys' in server
+}
+
 interface Visit {
   count: number
 }
@@ -17,7 +21,7 @@ interface Visit {
 /** A server that numbers the messages of each WebSocket: `NAME COUNT TEXT`. */
 export class Numbering {
   readonly wss: WebSocketServer
-  readonly #server = http.createServer()
+  readonly #server: http.Server
   readonly visits = new Map<WebSocket, Visit>()
   readonly #name: string
   /** The requests with which WebSockets arrived. */
@@ -28,8 +32,10 @@ export class Numbering {
     options: ServerOptions = {},
     hooks: Partial<Hooks> = {},
     Server: new (options: ServerOptions) => WebSocketServer = WebSocketServer,
+    server: http.Server = http.createServer(),
   ) {
     this.#name = name
+    this.#server = server
     this.wss = new Server({ server: this.#server, ...options })
     this.wss.on('connection', ws => this.visit(ws, { count: 0 }))
     moveWebSockets(this.wss, {
@@ -59,7 +65,7 @@ export class Numbering {
   }
 
   place(): Promise<Place> {
-    return place(this.#server)
+    return place(this.#server, isSecure(this.#server) ? { tls: { move: 'on' } } : {})
   }
 }
 
@@ -81,7 +87,8 @@ export class Client {
 
   static async to({ server }: Place, options: ClientOptions = {}, protocols: string[] = []): Promise<Client> {
     const { port } = server.address() as net.AddressInfo
-    const client = new Client(new WebSocket(`ws://127.0.0.1:${port}/path?q=1`, protocols, options))
+    const url = `${isSecure(server) ? 'wss' : 'ws'}://127.0.0.1:${port}/path?q=1`
+    const client = new Client(new WebSocket(url, protocols, { rejectUnauthorized: false, ...options }))
     await until('it is open', () => client.ws.readyState === WebSocket.OPEN)
     return client
   }

@@ -14,8 +14,6 @@ export interface HttpCarrier {
   readonly protocol: string
   /** The scheme, for `status`. */
   readonly kind: string
-  /** Whether connections can move that the application has taken over. */
-  readonly movesUpgraded: boolean
   /** The server's event for a connection that Node can parse. */
   readonly event: 'connection' | 'secureConnection'
   /** Whether departures may begin; calls `ready` later if not. */
@@ -24,6 +22,8 @@ export interface HttpCarrier {
   carries(socket: net.Socket): boolean
   /** Whether a connection between two requests can leave now; calls `ready` when it may, if it only needs time. */
   canLeave(socket: net.Socket, ready: () => void): boolean
+  /** As {@link canLeave}, for a connection whose record has the bytes that were not read and, by `unsentBytes()`, those that were not sent. */
+  canLeaveAmid(socket: net.Socket, ready: () => void): boolean
   /** A response has ended, and the connection will not be read. */
   rests(socket: net.Socket): void
   /** Returns the reason why a connection stays, or null. */
@@ -47,11 +47,11 @@ export interface HttpCarrier {
 export const PLAIN: HttpCarrier = {
   protocol: 'node-http/1',
   kind: 'http',
-  movesUpgraded: true,
   event: 'connection',
   mayBegin: () => true,
   carries: isPlain,
   canLeave,
+  canLeaveAmid: socket => isPlain(socket) && socket.writable,
   rests: () => {},
   reasonOf: () => null,
   duplicate: connectionOf,

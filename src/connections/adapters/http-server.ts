@@ -12,7 +12,6 @@ import {
   tracksConnections,
 } from '../../node/http-connections.js'
 import { observe } from '../../node/observed-events.js'
-import { isPlain } from '../../node/socket-handle.js'
 import { fdbroker } from '../../proto/connections.js'
 import {
   type Arrival,
@@ -26,7 +25,7 @@ import {
 import { ApplicationSockets, hookBytes, type SocketDeps, type SocketProtocol } from './application-socket.js'
 import { type HttpCarrier, isParsedByNode } from './http-carrier.js'
 import type { HttpResponses } from './http-responses.js'
-import { abandon, connectionOf, notRestored, openSocket, publish, witnessOf } from './node-socket.js'
+import { notRestored, witnessOf } from './node-socket.js'
 import { type TakenOver, takeBackAll, takenOverFor, takenOverOf } from './taken-over.js'
 
 /** The interval at which the keep-alive timeouts of adopted connections are checked. */
@@ -216,7 +215,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   /** Whether a connection that was taken over can move, now or later. */
   #movesTaken(socket: net.Socket): boolean {
-    return this.#deps.carrier.movesUpgraded && (takenOverOf(socket)?.moves ?? this.#upgraded !== null)
+    return takenOverOf(socket)?.moves ?? this.#upgraded !== null
   }
 
   /** Returns the kind of a connection, and why it has not left. */
@@ -225,7 +224,9 @@ export class HttpServerConnections implements MovableConnections<Value> {
     if (taken !== undefined)
       return [
         taken.hasAnswer === undefined ? 'websocket' : 'http',
-        this.#refused.has(socket) ? 'refused' : taken.reasonOf(socket),
+        this.#refused.has(socket)
+          ? 'refused'
+          : (this.#deps.carrier.reasonOf(socket) ?? taken.reasonOf(socket)),
       ]
     const parser = parserOf(socket)
     const { carrier } = this.#deps
@@ -297,7 +298,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
       if (!this.#deps.carrier.carries(socket)) this.#deps.answers.announceOn(socket)
       const parsed = parserOf(socket) !== null
       if (parsed && !isResponding(socket)) return this.#mayLeave(socket) ? this.#departIdle(socket) : null
-      if (which === 'idle' || !this.#deps.carrier.movesUpgraded) return null
+      if (which === 'idle') return null
       const taken = takenOverOf(socket)
       if (taken !== undefined) return this.#departTaken(socket, taken)
       if (parsed) return null
@@ -312,11 +313,12 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 
   #departTaken(socket: net.Socket, taken: TakenOver): Value | null {
-    if (!taken.moves || !isPlain(socket) || !socket.writable) return null
+    const { carrier } = this.#deps
+    if (!taken.moves || !carrier.canLeaveAmid(socket, this.#mayMove)) return null
     const answers = isResponding(socket)
     // The parser may hold a part of the next request.
     if (answers && (socket.readableLength > 0 || !this.#isIdle(socket))) return null
-    const fd = connectionOf(socket)
+    const fd = carrier.duplicate(socket)
     if (fd === null) return null
     let record: Uint8Array | null = null
     let data: Uint8Array | undefined
@@ -328,13 +330,13 @@ export class HttpServerConnections implements MovableConnections<Value> {
     }
     if (record === null) return null
     const requests = Math.max(1, this.#deps.answers.requests(socket))
+    const tls = closeOnThrow([fd], () => carrier.take(socket))
     this.#deps.open.remove(socket)
-    abandon(socket)
     const { protocol } = taken
-    if (!answers) return toValue(fd, { application: { protocol, record } })
+    if (!answers) return toValue(fd, { application: { protocol, record }, ...(tls && { tls }) })
     const answer: AnswerRecord = { protocol, record, requests }
     if (this.#deps.hooks.serialize !== undefined) answer.data = data
-    return toValue(fd, { answer })
+    return toValue(fd, { answer, ...(tls && { tls }) })
   }
 
   /** Whether the connection is between two requests. */
@@ -464,12 +466,11 @@ export class HttpServerConnections implements MovableConnections<Value> {
       const socket =
         taken === undefined
           ? this.#upgraded!.arrive(fds[0]!, application, how)
-          : this.#arriveTaken(fds[0]!, taken, application.record ?? NOTHING, how)
+          : this.#arriveTaken(value, taken, how)
       if (how === 'refused') this.#refused.add(socket)
       return witnessOf(socket)
     }
-    const adopt = (how: Arrival) =>
-      answer ? this.#adoptAnswer(fds[0]!, answer, how) : this.#adopt(value, how)
+    const adopt = (how: Arrival) => (answer ? this.#adoptAnswer(value, answer, how) : this.#adopt(value, how))
     if ((this.#listens ||= tracksConnections(this.#deps.server))) return adopt(how)
     // Node creates its list of connections when the server starts to listen, in the next turn: adds the connection after that.
     this.#whenListening(
@@ -480,15 +481,17 @@ export class HttpServerConnections implements MovableConnections<Value> {
     return undefined
   }
 
-  #arriveTaken(fd: OwnedFd, taken: TakenOver, record: Uint8Array, how: Arrival): net.Socket {
-    const socket = openSocket(fd, this.#deps.server)
-    this.#deps.open.add(socket)
+  #arriveTaken({ fds, state, wipe }: Value, taken: TakenOver, how: Arrival): net.Socket {
+    const { carrier, server, open } = this.#deps
+    const socket = carrier.open(fds[0]!, server, state.tls)
+    open.add(socket)
     try {
-      taken.restore(socket, record)
+      taken.restore(socket, state.application?.record ?? NOTHING)
     } catch (error) {
-      throw notRestored(socket, how, error, this.#deps)
+      throw notRestored(socket, how, error, this.#deps, carrier)
     }
-    publish(socket)
+    carrier.publish(socket)
+    wipe?.()
     return socket
   }
 
@@ -515,9 +518,9 @@ export class HttpServerConnections implements MovableConnections<Value> {
     }
   }
 
-  #connect(fd: OwnedFd, tls?: State['tls']): net.Socket {
+  #connect({ fds, state }: Value): net.Socket {
     const { carrier, server } = this.#deps
-    const socket = carrier.open(fd, server, tls)
+    const socket = carrier.open(fds[0]!, server, state.tls)
     if (this.#isDirect) server.emit(carrier.event, socket)
     else {
       this.#deps.open.add(socket)
@@ -527,8 +530,9 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 
   /** Continues an answer that has begun in another process. */
-  #adoptAnswer(fd: OwnedFd, { protocol, record, requests, data }: AnswerRecord, how: Arrival): Witness {
-    const socket = this.#connect(fd)
+  #adoptAnswer(value: Value, { protocol, record, requests, data }: AnswerRecord, how: Arrival): Witness {
+    const { carrier } = this.#deps
+    const socket = this.#connect(value)
     if (how === 'refused') {
       this.#refused.add(socket)
       this.#deps.answers.announceOn(socket)
@@ -537,18 +541,18 @@ export class HttpServerConnections implements MovableConnections<Value> {
       if (data != null) this.#deps.hooks.restore?.(socket, data)
       takenOverFor(this.#deps.server, protocol ?? '')!.restore(socket, record ?? NOTHING)
     } catch (error) {
-      throw notRestored(socket, how, error, this.#deps)
+      throw notRestored(socket, how, error, this.#deps, carrier)
     }
     this.#deps.answers.adopt(socket, requests ?? 1)
-    publish(socket)
+    carrier.publish(socket)
+    value.wipe?.()
     return witnessOf(socket)
   }
 
   #adopt(value: Value, how: Arrival): Witness {
     const { carrier } = this.#deps
-    const { idle, tls } = value.state
-    const { fresh, requests, keepAliveMs, data } = idle!
-    const socket = this.#connect(value.fds[0]!, tls)
+    const { fresh, requests, keepAliveMs, data } = value.state.idle!
+    const socket = this.#connect(value)
     if (requests) this.#deps.answers.adopt(socket, requests)
     if (how === 'refused') {
       this.#refused.add(socket)

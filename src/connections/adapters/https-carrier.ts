@@ -33,7 +33,6 @@ interface Deps {
 export class HttpsCarrier implements HttpCarrier {
   readonly protocol = 'node-https/1'
   readonly kind = 'https'
-  readonly movesUpgraded = false
   readonly event = 'secureConnection'
   readonly #server: tls.Server
   readonly #deps: Deps
@@ -88,9 +87,14 @@ export class HttpsCarrier implements HttpCarrier {
 
   canLeave(socket: net.Socket, ready: () => void): boolean {
     if (isMovedTls(socket)) return socket.canLeave
+    return socket.readableLength === 0 && this.canLeaveAmid(socket, ready)
+  }
+
+  canLeaveAmid(socket: net.Socket, ready: () => void): boolean {
+    if (socket.readableEncoding !== null) return false
+    if (isMovedTls(socket)) return socket.canLeaveUnsent
     const position = this.#positionOf(socket)
-    if (position === undefined || socket.destroyed || !socket.writable || socket.readableEncoding !== null)
-      return false
+    if (position === undefined || socket.destroyed || !socket.writable) return false
     return position.stays === null && this.#isQuiet(socket, position.bytesRead, ready)
   }
 
@@ -129,9 +133,9 @@ export class HttpsCarrier implements HttpCarrier {
     stopReading(socket)
     const facts = factsOf(socket as tls.TLSSocket)
     const state = this.#positions.of(socket as tls.TLSSocket)?.state()
+    socket.destroy()
     // The caller has asked canLeave() in the same turn.
     if (!state) throw new Error('the position of a TLS connection is not known any more')
-    socket.destroy()
     return toRecord(nextPosition(state), facts)
   }
 
@@ -162,7 +166,9 @@ export class HttpsCarrier implements HttpCarrier {
   }
 
   publish(socket: net.Socket): void {
-    publish((socket as unknown as MovedTlsSocket).below)
+    const moved = socket as unknown as MovedTlsSocket
+    publish(moved.below)
+    moved.flush()
   }
 
   timeoutLeft(socket: net.Socket): number {
@@ -189,6 +195,7 @@ function toState(record: Record): TrafficState {
     readSequence: record.readSequence ?? 0,
     writeSecret: record.writeSecret ?? NO_BYTES,
     writeSequence: record.writeSequence ?? 0,
+    sealed: record.sealed ?? NO_BYTES,
     unsent: record.unsent ?? NO_BYTES,
     received: record.received ?? NO_BYTES,
   }

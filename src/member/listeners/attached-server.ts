@@ -170,8 +170,8 @@ export class AttachedServer {
     const secure = this.#secure
     return {
       has: socket => secure.has(socket),
-      // Each comes by the event 'secureConnection'.
-      add: () => {},
+      // Others come by the event 'secureConnection'.
+      add: this.#onSecure,
       remove: socket => void secure.delete(socket),
       [Symbol.iterator]: () => secure.keys(),
     }
