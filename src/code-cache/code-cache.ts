@@ -28,8 +28,8 @@ const MARK_BYTES = 24
 const SUM_BYTES = 8
 /** V8 copies data whose address is not a multiple of this, so that the facts are padded. */
 const ALIGNMENT = 8
-/** Maximum number of files in a folder, for all commands, releases and Node versions; older ones are removed. */
-const MOST_FILES = 16
+/** Maximum number of files in a folder, for two releases of all commands, or two Node versions; older ones are removed. */
+export const MOST_FILES = 48
 
 export interface CacheSubject {
   /** Readable part of the file name. */

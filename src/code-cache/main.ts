@@ -12,7 +12,7 @@ const SETTLED_MS = 1_500
 
 const here = import.meta.dirname
 const file = join(here, 'program.cjs')
-const command = /^[a-z]+$/.exec(process.argv[2] ?? '')?.[0]
+const command = /^[a-z]+(?:-[a-z]+)*$/.exec(process.argv[2] ?? '')?.[0]
 const threads = threadsOfV8()
 const cached = new CachedProgram(file, command === undefined ? null : cacheFor(command))
 const { main } = cached.load(createRequire(file)) as typeof program
@@ -46,7 +46,7 @@ function cacheFor(command: string): CodeCache | null {
       process.version,
       process.arch,
       process.execArgv,
-      process.env.NODE_OPTIONS,
+      process.env.NODE_OPTIONS ?? '',
     ]
     return new CodeCache({
       name: command,

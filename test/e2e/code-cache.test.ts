@@ -77,6 +77,9 @@ it('a command keeps its compiled code, and starts with it the next time', async 
   age(file)
   expect(await check()).toMatchObject({ code: 0, stderr: '' })
   expect(isAged(file)).toBe(true)
+  // An empty variable is none.
+  await sandbox.runCommand(['env', '-u', 'NODE_OPTIONS', ...command('proxy', '--config', config, '--check')])
+  expect(files()).toEqual([file])
   // A damaged file is not used, and written again.
   writeFileSync(file, readFileSync(file).fill(7, 1000, 2000))
   age(file)
