@@ -11,7 +11,13 @@ import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterReading, type Limit } from '../wire/pending.js'
 import { type HandoffFacts, joinRefusal, observedReason } from './failure-reasons.js'
-import { type HandlerContext, type HolderHost, handleMessage, requesterOf } from './message-handler.js'
+import {
+  type HandlerContext,
+  type HolderHost,
+  handleMessage,
+  leftReason,
+  requesterOf,
+} from './message-handler.js'
 import { OfferSender } from './offer-sender.js'
 import type { Peer } from './peer.js'
 import { type Candidate, Peers } from './peers.js'
@@ -61,6 +67,7 @@ export class Holder {
       logger,
       peer,
       catchUp: back => this.#offerSender.catchUp(back),
+      rollBack: () => this.#probation.judgeSoon(),
     }
     this.#peers = new Peers({
       handler: {
@@ -345,6 +352,7 @@ export class Holder {
 
   /** Returns the reason that a failed peer gave, otherwise a reason from what this process observed. */
   #reason(peer: Peer | undefined): FdbError {
+    if (peer?.rollsBack) return peer.reason ?? leftReason(peer)
     return peer?.reason ?? observedReason(peer, this.#facts)
   }
 

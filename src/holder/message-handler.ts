@@ -19,6 +19,8 @@ export interface HandlerContext {
   peer(id: Id): Peer | undefined
   /** Sends a reconnected member the segments that were made while it had no channel. */
   catchUp(peer: Peer): void
+  /** The peer asks the holder to let the standby take over. */
+  rollBack(peer: Peer): void
 }
 
 /** Handles a message of a peer: records its contents in `peer`, and passes it to the state machine as an event. Owns `fds`. */
@@ -32,6 +34,7 @@ export function handleMessage(
   if (heartbeat) {
     closeAll(fds)
     recordHeartbeat(peer, heartbeat)
+    if (peer.rollsBack) context.rollBack(peer)
     return
   }
   if (endProbation) {
@@ -57,6 +60,7 @@ function recordHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartb
   peer.healthProblem = peer.healthy ? '' : (heartbeat.unwell ?? '').slice(0, REASON_CHARACTERS)
   if (peer.healthy) peer.healthyAt = peer.heartbeatAt
   peer.report = parseReport(heartbeat.report ?? '')
+  peer.rollsBack = heartbeat.rollsBack ?? false
 }
 
 /** Records the contents that the state machine does not need: reasons, names and positions. */
@@ -97,14 +101,19 @@ function dispatchMessage(context: HandlerContext, peer: Peer, message: ToHolder)
     context.catchUp(peer)
   }
   if (message.kind === 'gone') {
-    peer.reason ??= new FdbError(
-      'ERR_FDB_SUCCESSOR_LEFT',
-      `process ${peer.pid} was told to end while another process stood by: ${requesterOf(peer) ?? 'its application closed it (for example at a signal)'}`,
-    )
+    peer.reason ??= leftReason(peer)
   }
   host.dispatch({ type: 'message', from: peer.id, message })
   if (message.kind === 'serving') host.onServing?.(peer)
   if (message.kind === 'gone' && !host.state().bound.includes(peer.id)) host.changed()
+}
+
+/** The reason of a successor that leaves to its standby by itself. */
+export function leftReason(peer: Peer): FdbError {
+  return new FdbError(
+    'ERR_FDB_SUCCESSOR_LEFT',
+    `process ${peer.pid} was told to end while another process stood by: ${requesterOf(peer) ?? 'its application closed it (for example at a signal)'}`,
+  )
 }
 
 /** Returns the operator's request by which a process leaves, such as `fd-broker rollback by uid 0`; null if its application closes it. */

@@ -31,6 +31,8 @@ export interface Peer extends Pick<Caller, 'pid' | 'identity' | 'proven' | 'pidf
   /** When the last Heartbeat with `healthy` arrived (performance.now()). */
   healthyAt: number
   report: unknown
+  /** The last Heartbeat asked the holder to let the standby take over, as an operator has ordered. */
+  rollsBack: boolean
   /** The last position in the state that the peer reported. */
   position: StatePosition | null
   /** Why the peer failed. */

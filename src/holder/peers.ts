@@ -206,6 +206,7 @@ function newPeer(id: Id, candidate: Candidate): Peer {
     healthy: true,
     healthProblem: '',
     report: null,
+    rollsBack: false,
     position: null,
     reason: null,
     adopted: new Set(),

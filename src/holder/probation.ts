@@ -3,6 +3,7 @@ import { type Id, NOBODY } from '../handoff/messages.js'
 import { hasEnded } from '../kernel/index.js'
 import { SuspendDetector } from '../os/liveness.js'
 import { everyAfterReading, type Limit } from '../wire/pending.js'
+import { requesterOf } from './message-handler.js'
 import type { Peer } from './peer.js'
 import { type HandoffTimes, patience } from './times.js'
 
@@ -21,12 +22,16 @@ interface ProbationHost {
  * Judges a successor that serves, while the standby can still take over again. Probation succeeds when its time is over and a recent
  * Heartbeat reports health. Probation fails if no healthy Heartbeat arrives for the limit `silence`; time in which this process itself was
  * stopped or stalled does not count.
+ *
+ * An operator's rollback is decided here too, where it cannot cross the end of the probation: a successor that carries one out is not
+ * released, and when its work has ended the standby takes over.
  */
 export class Probation {
   readonly #host: ProbationHost
   readonly #heartbeatMs: number
   readonly #awake = new SuspendDetector()
   #ticker: Limit | undefined
+  #soon: NodeJS.Immediate | undefined
   #since = 0
   /** The last successor that was reported with `onKept`. */
   #keptId: Id = NOBODY
@@ -59,6 +64,15 @@ export class Probation {
   end(): void {
     this.#ticker?.clear()
     this.#ticker = undefined
+    clearImmediate(this.#soon)
+    this.#soon = undefined
+  }
+
+  /** Judges when everything that has arrived is read: the order to roll back may be an old one, after a pause of this process. */
+  judgeSoon(): void {
+    if (this.#ticker === undefined) return
+    clearImmediate(this.#soon)
+    this.#soon = setImmediate(() => this.#judge())
   }
 
   #judge(): void {
@@ -70,12 +84,13 @@ export class Probation {
     const beat = this.#heartbeatMs
     const { probation, silence } = this.#host.times()
     const awakeSince = this.#awake.tick(beat, now)
-    const over = now - this.#since >= probation && this.#host.mayEnd()
+    const over = now - this.#since >= probation && this.#host.mayEnd() && requesterOf(peer) === null
     const fresh = now - peer.heartbeatAt <= beat * 2
     // After a suspension the heartbeats arrive that were sent before: the process may have died since.
     const hears = awakeSince <= this.#since + beat || now - awakeSince > beat * 2
     const lives = peer.pidfd === null || !hasEnded(peer.pidfd)
-    if (over && fresh && hears && lives && peer.healthy && peer.link.open)
+    if (peer.rollsBack) this.#host.dispatch({ type: 'unhealthy' })
+    else if (over && fresh && hears && lives && peer.healthy && peer.link.open)
       this.#host.dispatch({ type: 'healthy' })
     else if (now - Math.max(peer.healthyAt, awakeSince) > patience(silence, beat)) {
       const silent = now - Math.max(peer.heartbeatAt, awakeSince) > patience(silence, beat)

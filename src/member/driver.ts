@@ -11,6 +11,7 @@ import { afterReading, type Limit } from '../wire/pending.js'
 import { settledOf } from './lifecycle/end-order.js'
 import type { Origin } from './lifecycle/process-machine.js'
 import { addActive, removeActive, watchDoubledTimers, watchRetired } from './lifecycle/shutdown.js'
+import { untilTakenOver } from './operator/rollback.js'
 import { staysForOthers } from './operator/stay.js'
 import type { Check, CloseOptions, ReadyOptions } from './options/member-options.js'
 import type { Settings } from './options/options.js'
@@ -486,12 +487,15 @@ export class MemberDriver implements RuntimeDriver {
       machine.changes.notify()
       await this.#finishWork()
       if (shutdown.over) return
-      if (this.#lacksStandby) {
-        this.#serveOn()
-        return
+      if (shutdown.rollsBack) {
+        await untilTakenOver(this.runtime, () => this.#lacksStandby)
+        if (shutdown.rollsBack && accepts(machine.phase)) this.#serveOn()
+        if (!shutdown.closing) return
+        // An order to end has come meanwhile.
+        if (!shutdown.rollsBack) await this.#finishWork()
       }
       if (shutdown.rollsBack) shutdown.order.give(this.runtime.settings.drainTimeout)
-      this.#leave(why)
+      else if (!shutdown.over) this.#leave(why)
     }
     if (!shutdown.over) await shutdown.retired
   }

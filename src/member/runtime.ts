@@ -34,7 +34,7 @@ import { RollbackEntries } from './hosting/rollback-entries.js'
 import { SealWatch } from './hosting/seal-watch.js'
 import { Standby } from './hosting/standby.js'
 import { ToHolderSender } from './hosting/to-holder.js'
-import { Heartbeat } from './lifecycle/heartbeat.js'
+import { checkHealth, Heartbeat, ROLLS_BACK } from './lifecycle/heartbeat.js'
 import type { Hosting } from './lifecycle/hosting.js'
 import { Leadership } from './lifecycle/leadership.js'
 import { Machine, type MachineDriver, type Origin } from './lifecycle/process-machine.js'
@@ -373,7 +373,10 @@ export class MemberRuntime {
       link: () => this.joined.link,
       everyMs: () => this.joined.holder?.heartbeatMs(times.heartbeat) ?? times.heartbeat,
       silenceMs: () => patience(times.silence, this.joined.facts?.heartbeatMs ?? 0),
-      healthy: () => this.#unattended ?? this.followed?.outdatedReason ?? health(),
+      health: () => {
+        if (this.shutdown.handsBack) return ROLLS_BACK
+        return checkHealth(() => this.#unattended ?? this.followed?.outdatedReason ?? health())
+      },
       report: () => this.reportLink.report,
       events: {
         before: () => this.pauses.hear(),

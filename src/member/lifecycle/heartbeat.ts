@@ -8,7 +8,7 @@ export interface HeartbeatDeps {
   everyMs(): number
   /** Returns the time without a message after which the holder counts as stopped. */
   silenceMs(): number
-  healthy: Health
+  health(): HealthResult
   report(): object
   readonly events: {
     /** Called before each heartbeat. */
@@ -64,8 +64,8 @@ export class Heartbeat {
     const now = performance.now()
     const awakeSince = this.#awake.tick(this.#everyMs, now)
     if (link === undefined) return
-    const { healthy, report } = this.#deps
-    link.beat({ ...checkHealth(healthy), report: JSON.stringify(report()) })
+    const { health, report } = this.#deps
+    link.beat({ ...health(), report: JSON.stringify(report()) })
     const before = this.#silent
     this.#silent = link.open && Math.min(idleMs, now - awakeSince) > this.#deps.silenceMs()
     if (this.#silent) this.#deps.events.onSilent()
@@ -77,9 +77,13 @@ const MOST_CHARACTERS = 500
 
 interface HealthResult {
   readonly healthy: boolean
+  /** This process asks the holder to let the standby take over. */
+  readonly rollsBack?: true
   /** The reason why the application is not healthy, if the hook gave one. */
   readonly unwell?: string
 }
+
+export const ROLLS_BACK: HealthResult = { healthy: false, rollsBack: true }
 
 /** Calls the health hook. A hook that throws, or that returns no answer or a promise of one, counts as unhealthy. */
 export function checkHealth(health: Health): HealthResult {

@@ -18,6 +18,8 @@ export class Shutdown {
   yields = false
   /** This process leaves to its standby only: an operator has asked for that, and no order to end has followed. */
   rollsBack = false
+  /** For that its work has ended, and it asks the holder to let the standby take over. */
+  handsBack = false
   /** The operator who asked this process to leave, or null if the application closes by itself. */
   requestedBy: string | null = null
   #closing = false
@@ -92,6 +94,7 @@ export class Shutdown {
   reopen(): void {
     this.#closing = false
     this.rollsBack = false
+    this.handsBack = false
     this.requestedBy = null
   }
 

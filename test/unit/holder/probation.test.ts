@@ -125,6 +125,46 @@ describe('probation', () => {
     probation.end()
   })
 
+  it('does not end while the successor carries out a rollback, and the standby takes over when its work has ended', () => {
+    const { probation, peer, heard, live } = watched()
+    probation.start()
+    live(900)
+    peer.report = { leaves: 'fd-broker rollback by uid 0' }
+    live(PROBATION)
+    expect(heard).toEqual([])
+    peer.rollsBack = true
+    probation.judgeSoon()
+    vi.advanceTimersToNextTimer()
+    vi.advanceTimersToNextTimer()
+    expect(new Set(heard)).toEqual(new Set(['unhealthy']))
+    probation.end()
+  })
+
+  it('forgets an order to roll back that the successor has taken back while this process was stopped', () => {
+    const { probation, peer, heard, live } = watched()
+    probation.start()
+    live(300)
+    peer.rollsBack = true
+    probation.judgeSoon()
+    // The next heartbeat, which was read in the same turn of the event loop.
+    peer.rollsBack = false
+    live(2 * BEAT)
+    expect(heard).toEqual([])
+    probation.end()
+  })
+
+  it('hears no order to roll back after its end', () => {
+    const { probation, peer, heard, live } = watched()
+    probation.start()
+    live(PROBATION + BEAT)
+    expect(heard).toEqual(['healthy'])
+    probation.end()
+    peer.rollsBack = true
+    probation.judgeSoon()
+    live(3 * BEAT)
+    expect(heard).toEqual(['healthy'])
+  })
+
   it('leaves no timer behind', () => {
     const { probation } = watched()
     probation.start()

@@ -107,10 +107,10 @@ describe('a process that was kept from listening', () => {
           return performance.now() - heardAt
         },
       }),
-      healthy: () => {
+      health: () => {
         const end = performance.now() + blockedMs
         while (performance.now() < end);
-        return true
+        return { healthy: true }
       },
       report: () => ({}),
       silenceMs: () => silenceMs,

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 
 import { SILENT } from '../../../src/base/logger.js'
 import { StateSizes, UnservedServices } from '../../../src/daemon/services.js'
 import { AppendNotice } from '../../../src/member/hosting/operator-requests.js'
-import { Heartbeat } from '../../../src/member/lifecycle/heartbeat.js'
+import { checkHealth, Heartbeat } from '../../../src/member/lifecycle/heartbeat.js'
 import { Leadership } from '../../../src/member/lifecycle/leadership.js'
 import { addPrint, RequestMemory } from '../../../src/state/requests.js'
 import { type NewWrite, WriteQueue } from '../../../src/state/write-queue.js'
@@ -104,7 +104,7 @@ describe('a heartbeat', () => {
     const heart = new Heartbeat({
       everyMs: () => 100,
       link: () => link,
-      healthy: () => true,
+      health: () => ({ healthy: true }),
       report: () => ({}),
       silenceMs: () => 500,
       events: { before: () => {}, onSilent: () => void silent++, onHeard: () => {} },
@@ -127,7 +127,7 @@ describe('a heartbeat', () => {
     const ended: Heartbeat = new Heartbeat({
       everyMs: () => 20,
       link: () => ({ open: true, idleMs: 0, beat: () => void sent++ }),
-      healthy: () => true,
+      health: () => ({ healthy: true }),
       report: () => ({}),
       silenceMs: () => 1_000,
       events: { before: () => ended.stop(), onSilent: () => {}, onHeard: () => {} },
@@ -145,7 +145,7 @@ describe('a heartbeat', () => {
     const beats = new Heartbeat({
       everyMs: () => 20,
       link: () => link,
-      healthy: () => well(),
+      health: () => checkHealth(() => well()),
       report: () => ({ connections: 1 }),
       silenceMs: () => 100,
       events: { before: () => {}, onSilent: () => void silent++, onHeard: () => void heard++ },
