@@ -122,8 +122,11 @@ export class MovedWebSockets implements TakenOver {
     }
     this.#open.set(socket, facts)
     takeOver(socket, this)
-    // Held, it would never emit 'close'.
-    socket.once('close', () => this.#release(facts))
+    socket.once('close', () => {
+      this.#leave.forget(facts)
+      // Held, it would never emit 'close'.
+      this.#release(facts)
+    })
     return facts
   }
 

@@ -34,6 +34,7 @@ interface Ending {
   due: boolean
   ended: boolean
   timer: NodeJS.Timeout | undefined
+  readonly closed: () => void
 }
 
 /** Ends event streams that do not move: between two events, with a time after which the client connects again. */
@@ -78,6 +79,7 @@ export class EventStreamEnds {
       due: false,
       ended: false,
       timer: undefined,
+      closed: () => this.#release(ending),
     }
     setMethod(methods, 'write', (...args: Parameters<Write>) => this.#written(ending, args))
     setMethod(methods, 'end', (...args: unknown[]) => {
@@ -85,6 +87,8 @@ export class EventStreamEnds {
       return ending.ended ? response : ending.methods.end(...args)
     })
     this.#endings.set(response, ending)
+    // The client may go before.
+    response.once('close', ending.closed)
     return ending
   }
 
@@ -130,6 +134,7 @@ export class EventStreamEnds {
     }
     ending.ended = true
     this.#endings.delete(response)
+    response.off('close', ending.closed)
     clearTimeout(ending.timer)
   }
 
@@ -137,6 +142,8 @@ export class EventStreamEnds {
   #release(ending: Ending): void {
     const { response, own } = ending
     this.#endings.delete(response)
+    this.#leave.forget(ending)
+    response.off('close', ending.closed)
     clearTimeout(ending.timer)
     ending.due = false
     for (const key of ['write', 'end'] as const) {

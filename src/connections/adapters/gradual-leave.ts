@@ -26,6 +26,11 @@ export class GradualLeave<T> {
     else this.#continue()
   }
 
+  /** This one ends no more, because it has ended by itself. */
+  forget(one: T): void {
+    this.#waiting.delete(one)
+  }
+
   /** The remaining ones do not end. */
   stop(): void {
     clearTimeout(this.#timer)

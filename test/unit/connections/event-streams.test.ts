@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import http from 'node:http'
 import type net from 'node:net'
 import { describe, expect, it } from 'vitest'
@@ -84,6 +85,17 @@ describe('an event stream that does not move', () => {
     response.end('data: 2\n\n')
     await until('it has ended', () => client.ended)
     expect(client.text).toBe('data: 1\n\ndata: 2\n\n')
+  })
+
+  it('is forgotten if its client goes before its turn', async () => {
+    const { at, response } = await stream(events)
+    const listeners = response.listeners('close')
+    const ends = new EventStreamEnds()
+    ends.leave(at.sockets, { withinMs: 60_000, why: 'replaced', failed: () => {} })
+    expect(Object.hasOwn(response, 'write')).toBe(true)
+    at.sockets[0]!.destroy()
+    await once(response, 'close')
+    expect([Object.hasOwn(response, 'write'), response.listeners('close')]).toEqual([false, listeners])
   })
 
   it.each([
