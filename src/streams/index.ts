@@ -1,4 +1,4 @@
-/** fd-broker/streams: answers that are being streamed move to the next version. */
+/** fd-broker/streams: answers that are being streamed move to the next version; channels of server-sent events. */
 
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { checkOptions, hook } from '../checks/options.js'
@@ -8,6 +8,8 @@ import { addTakenOver, takenOverFor } from '../connections/adapters/taken-over.j
 import { FdbError } from '../errors.js'
 import { isHttpServer, isHttpsServer } from '../node/http-connections.js'
 import { MovedAnswers } from './moved-answers.js'
+
+export { EventChannels, type EventChannelsOptions, type PublishOptions } from './event-channels.js'
 
 export interface StreamHooks {
   /**

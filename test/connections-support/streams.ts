@@ -1,2 +1,2 @@
 export { EventStreamEnds } from '../../src/connections/adapters/event-stream-ends.js'
-export { moveStreams, type StreamHooks } from '../../src/streams/index.js'
+export { EventChannels, moveStreams, type StreamHooks } from '../../src/streams/index.js'

@@ -1,13 +1,16 @@
 import http from 'node:http'
+import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { App, AppConfig } from '../processes/app.js'
 import { freePort, Scene } from '../processes/scene.js'
-import { until } from '../processes/until.js'
+import { pause, until } from '../processes/until.js'
 
 /** On a machine that has much else to do. */
 const BUSY_MS = 60_000
 const TIMES = { probation: 0, heartbeat: 50, ready: 20_000 }
 const CLIENTS = 50
+/** The pause between two events that are published, and before a client reconnects, in milliseconds. */
+const PUBLISH_MS = 20
 
 async function sceneWith(defaults: AppConfig = {}): Promise<[Scene, number]> {
   const port = await freePort()
@@ -139,6 +142,172 @@ describe('streamed answers', () => {
     for (const { end, text } of all) {
       expect(end).toBe('end')
       expect(text).toMatch(/^: begin\n\n(?:id: \d+\ndata: \d+\n\n)*retry: \d+\n\n$/)
+    }
+  })
+})
+
+/** Publishes numbered events until it is stopped. One that is not acknowledged is not repeated. */
+class Publisher {
+  readonly acknowledged: number[] = []
+  /** The process that has published last. */
+  pid = 0
+  #running = true
+  readonly #port: number
+  readonly #done: Promise<void>
+
+  constructor(port: number) {
+    this.#port = port
+    this.#done = this.#publish()
+  }
+
+  async #publish(): Promise<void> {
+    for (let n = 1; this.#running; n++) {
+      const url = `http://127.0.0.1:${this.#port}/publish`
+      const answer = await fetch(url, { method: 'POST', body: `event ${n}` }).catch(() => null)
+      if (answer?.ok) {
+        this.acknowledged.push(n)
+        this.pid = Number(await answer.text())
+      } else await answer?.body?.cancel()
+      await pause(PUBLISH_MS)
+    }
+  }
+
+  async stop(): Promise<number[]> {
+    this.#running = false
+    await this.#done
+    return this.acknowledged
+  }
+
+  /** Until this process has published some events. */
+  async by({ pid }: App): Promise<void> {
+    await until(`process ${pid} publishes`, () => this.pid === pid, BUSY_MS)
+    const before = this.acknowledged.length
+    await until('it publishes on', () => this.acknowledged.length > before + 3, BUSY_MS)
+  }
+}
+
+/** A client of a channel: reconnects with the id of its last event, and by HTTP/1.0 if it is told so. */
+class Follower {
+  readonly ids: number[] = []
+  readonly texts: string[] = []
+  connections = 0
+  gaps = 0
+  #lastId = ''
+  #socket!: net.Socket
+  #stopped = false
+  readonly #port: number
+  readonly #version: string
+
+  private constructor(port: number, version: string) {
+    this.#port = port
+    this.#version = version
+    onTestFinished(() => this.stop())
+  }
+
+  static async open(port: number, version = '1.1'): Promise<Follower> {
+    const follower = new Follower(port, version)
+    follower.#connect()
+    await until('it has a position', () => follower.#lastId !== '', BUSY_MS)
+    return follower
+  }
+
+  stop(): void {
+    this.#stopped = true
+    this.#socket.destroy()
+  }
+
+  #connect(): void {
+    let text = ''
+    this.connections++
+    this.#socket = net.connect(this.#port, '127.0.0.1')
+    const last = this.#lastId === '' ? '' : `Last-Event-ID: ${this.#lastId}\r\n`
+    this.#socket.write(`GET /channel HTTP/${this.#version}\r\nHost: h\r\n${last}\r\n`)
+    this.#socket.setEncoding('latin1').on('data', chunk => {
+      const blocks = `${text}${chunk}`.split('\n\n')
+      text = blocks.pop()!
+      for (const block of blocks) this.#hear(block)
+    })
+    this.#socket.on('error', () => {})
+    this.#socket.on('close', () => {
+      if (!this.#stopped) setTimeout(() => this.#connect(), PUBLISH_MS)
+    })
+  }
+
+  #hear(block: string): void {
+    const [, id, number] = /^id: (\w+-(\d+))$/m.exec(block) ?? []
+    if (id === undefined) return
+    this.#lastId = id
+    if (/^event: gap$/m.test(block)) this.gaps++
+    const [, data] = /^data: (.+)$/m.exec(block) ?? []
+    if (data === undefined) return
+    this.ids.push(Number(number))
+    this.texts.push(data)
+  }
+
+  /** Each event once, in order, and all that were acknowledged. */
+  async hasAll(acknowledged: readonly number[]): Promise<void> {
+    const last = `event ${acknowledged.at(-1)}`
+    await until(
+      `it has ${last}`,
+      () => this.texts.includes(last),
+      BUSY_MS,
+      () => this.texts.at(-1),
+    )
+    expect(this.ids).toEqual(Array.from(this.ids, (_, i) => this.ids[0]! + i))
+    const [first] = this.texts.map(numberIn)
+    const wanted = acknowledged.filter(n => n >= first!).map(n => `event ${n}`)
+    expect(this.texts.filter(text => acknowledged.includes(numberIn(text)))).toEqual(wanted)
+    expect(new Set(this.texts).size).toBe(this.texts.length)
+    expect(this.gaps).toBe(0)
+  }
+}
+
+function numberIn(text: string): number {
+  return Number(text.split(' ')[1])
+}
+
+describe('channels of events', () => {
+  it('go on through upgrades and a rollback without a reconnect, also of clients with HTTP/1.0: every event once, in order', {
+    timeout: 240_000,
+  }, async () => {
+    const [scene, port] = await sceneWith({ upgrade: { ...TIMES, probation: 60_000 } })
+    const first = await scene.serve()
+    const followers = await Promise.all(
+      Array.from({ length: 10 }, (_, i) => Follower.open(port, i < 2 ? '1.0' : '1.1')),
+    )
+    const publisher = new Publisher(port)
+    await publisher.by(first)
+    const second = await scene.serve()
+    await publisher.by(second)
+    await scene.rollback()
+    await publisher.by(first)
+    const third = await scene.serve()
+    await publisher.by(third)
+    await scene.statusWhere('all have moved', ({ moves }) => moves.arrived >= followers.length, BUSY_MS)
+    const acknowledged = await publisher.stop()
+    for (const follower of followers) {
+      await follower.hasAll(acknowledged)
+      expect(follower.connections).toBe(1)
+    }
+  })
+
+  it('give clients of a next version that is killed in its probation what they have missed when they reconnect', {
+    timeout: 240_000,
+  }, async () => {
+    const [scene, port] = await sceneWith({ upgrade: { ...TIMES, probation: 60_000, silence: 400 } })
+    const first = await scene.serve()
+    const followers = await Promise.all(Array.from({ length: 10 }, () => Follower.open(port)))
+    const publisher = new Publisher(port)
+    await publisher.by(first)
+    const second = await scene.serve()
+    await scene.statusWhere('all have moved', ({ moves }) => moves.arrived >= followers.length, BUSY_MS)
+    await publisher.by(second)
+    await second.kill()
+    await publisher.by(first)
+    const acknowledged = await publisher.stop()
+    for (const follower of followers) {
+      await follower.hasAll(acknowledged)
+      expect(follower.connections).toBeGreaterThan(1)
     }
   })
 })

@@ -258,8 +258,9 @@ export const ROOMS: readonly Room[] = [
   },
   {
     name: 'streams',
-    about: 'moves answers of an `http.Server` that are being streamed: `fd-broker/streams`',
-    only: ['proto', 'errors', 'base', 'checks', 'node', 'connections'],
+    about:
+      'moves answers of an `http.Server` that are being streamed, and has channels of server-sent events: `fd-broker/streams`',
+    only: ['proto', 'errors', 'base', 'checks', 'node', 'connections', 'state', 'member'],
   },
   {
     name: 'ws',
