@@ -129,7 +129,7 @@ export class EventChannels {
         if (!FdbError.is(error) || error.code !== 'ERR_FDB_NOT_READY')
           log.warn(error, 'an event from before join() was lost')
       })
-    // Their clients have numbers of the memory of this process.
+    // Clients of earlier streams have numbers of the memory of this process.
     for (const { response } of [...this.#streams.values()]) response.end()
   }
 

@@ -87,7 +87,7 @@ describe('an event stream that does not move', () => {
     expect(client.text).toBe('data: 1\n\ndata: 2\n\n')
   })
 
-  it('is forgotten if its client goes before its turn', async () => {
+  it('gets its methods back if its client goes before its turn', async () => {
     const { at, response } = await stream(events)
     const listeners = response.listeners('close')
     const ends = new EventStreamEnds()
