@@ -260,8 +260,8 @@ export class WorkerPool {
     } catch (error) {
       if (!this.#ownership.mayStart) throw error
       const { code, message } = FdbError.from(error)
-      const reply = [...old].flatMap(({ name, owner }) =>
-        owner === null ? [] : `${name} (pid ${owner.pid})`,
+      const reply = [...old].flatMap(({ missing, name, owner }) =>
+        (owner === null ? missing : [owner]).map(({ pid }) => `${name} (pid ${pid})`),
       )
       throw new FdbError(
         code,
@@ -343,6 +343,13 @@ export class WorkerPool {
 
   get startedByPredecessor(): WorkerSlot[] {
     return this.wantedSlots.filter(({ isStartedHere, owner }) => !isStartedHere && owner !== null)
+  }
+
+  /** As {@link startedByPredecessor}, and those whose process has not reconnected to this main process yet: it would serve on. */
+  get ofPredecessor(): WorkerSlot[] {
+    return this.wantedSlots.filter(
+      ({ isRecovering, isStartedHere, owner }) => !isStartedHere && (owner !== null || isRecovering),
+    )
   }
 
   /** Sends a signal to all processes of all workers, also to those that stand by or drain. */

@@ -210,7 +210,7 @@ export class Workers implements AsyncDisposable {
   #renew(): Promise<void> {
     const { logger } = this.#settings
     this.#renewal ??= this.#orders
-      .run(() => this.#pool.replaceAll(this.#pool.startedByPredecessor))
+      .run(() => this.#pool.replaceAll(this.#pool.ofPredecessor))
       .then(
         () =>
           logger.info({ workers: this.report.all }, 'the workers of the previous main process were replaced'),

@@ -365,6 +365,25 @@ describe('a process of the previous main process', () => {
     missing: [{ pid, startTime: '1' }],
   })
 
+  it('counts among the workers that an upgrade replaces, even if the process reconnects late', () => {
+    const { pool, standings } = serving(3)
+    const [, late, dead] = pool.slots
+    standings.set(late!.name, awaited(4711))
+    standings.set(dead!.name, NOBODY)
+    expect(pool.ofPredecessor.map(({ index }) => index)).toEqual([0, 1])
+  })
+
+  it('appears in the error of an upgrade whose time ends before the process reconnects', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings } = serving(1, { command: NO_PROGRAM })
+    standings.set(pool.slots[0]!.name, awaited(4711))
+    const failed = expect(pool.replaceAll(pool.ofPredecessor)).rejects.toThrow(
+      /not replaced and keep serving: .*\(pid 4711\)/,
+    )
+    await vi.advanceTimersByTimeAsync(10_000)
+    await failed
+  })
+
   it('may end within the time limit of a start, and is then named', async () => {
     vi.useFakeTimers(FAKE)
     const { pool, standings, logged } = poolWith({ count: 1, timeout: 5_000, hungTimeout: null })

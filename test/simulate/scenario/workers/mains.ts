@@ -11,6 +11,8 @@ const RESTART_MS = 300
 /** Shorter than the longest stops. */
 const WORKER_READY_MS = 5_000
 const STOP_MS = 5_000
+/** A main process that was replaced ends within this time, even if the next one dies meanwhile. */
+const FAILED_MS = 1_000
 
 export interface MainsOptions {
   /** The configured number of workers. */
@@ -34,8 +36,11 @@ export class Mains {
     this.start()
     world.watchDeaths(p => {
       if (!this.#all.includes(p)) return
-      // The end of the last one without an error is the end of the service.
-      if (this.living.length === 0 && p.exit.code === 0) this.keepsAlive = false
+      // The end of the last one without an error is the end of the service, unless it was replaced, and the next one has just failed.
+      const hasFailed = this.#all.some(
+        next => next.startedAt > p.startedAt && next.exit.code !== 0 && world.now - next.diedAt < FAILED_MS,
+      )
+      if (this.living.length === 0 && p.exit.code === 0 && !hasFailed) this.keepsAlive = false
       world.after(RESTART_MS, () => {
         if (this.keepsAlive && this.living.length === 0) this.start()
       })

@@ -41,6 +41,8 @@ export class WorkersRun {
   #wanted: number
   /** Workers end with their last connections. */
   #isQuitting = false
+  /** When no process was left that had the state: the members of other workers only follow it. */
+  #lostAt = Number.NEGATIVE_INFINITY
   /** When an order to end the service was given. */
   #stoppedAt = Number.POSITIVE_INFINITY
 
@@ -52,6 +54,7 @@ export class WorkersRun {
     this.#workers = new WorkerProcesses(code, world)
     world.execute = origin => this.#execute(origin)
     this.#mains = new Mains(code, world, schedule)
+    world.watchDeaths(() => this.#noteLoss())
   }
 
   run(): string[] {
@@ -102,6 +105,7 @@ export class WorkersRun {
       workers: this.#workers,
       clients: this.#clients,
       stoppedAt: this.#stoppedAt,
+      lostAt: this.#lostAt,
       begun,
       told,
     }
@@ -205,13 +209,34 @@ export class WorkersRun {
   #order(
     what: Extract<WorkersAct, { readonly when: object }>['what'] & Parameters<typeof startOperator>[2],
   ): void {
+    const begun = this.#world.now
     const done = () => {
       if (what === 'stop service') this.#end()
+      if (what === 'upgrade' || what === 'restart') this.#demandReplaced(what, begun)
       const [, count] = /^set (\d)$/.exec(what) ?? []
       if (count !== undefined) this.#wanted = Number(count)
     }
     if (what === 'stop service') this.#stoppedAt = Math.min(this.#stoppedAt, this.#world.now)
     startOperator(this.#code, this.#world, what, { done })
+  }
+
+  /** The answer to an order to replace all workers has come: in each, a process serves, or has served, that was started after the order. */
+  #demandReplaced(what: string, begun: number): void {
+    const { acts, workers } = this.#schedule
+    if (acts.some(act => act.what === 'rollback')) return
+    const counts = acts.flatMap(act => /^set (\d)$/.exec(act.what)?.[1] ?? [])
+    const least = Math.min(workers, ...counts.map(Number))
+    for (let slot = 0; slot < least; slot++)
+      if (!this.#workers.ofSlot(slot).some(({ hasServed, p }) => hasServed && p.startedAt >= begun))
+        this.#wrong.push(
+          `the answer to "${what}" of ${begun.toFixed(3)} came, and worker ${slot} was not replaced`,
+        )
+  }
+
+  #noteLoss(): void {
+    if (this.#mains.living.length > 0 || this.#workers.ofSlot(0).some(({ p }) => !p.dead)) return
+    this.#lostAt = this.#world.now
+    this.#lasts.forget()
   }
 
   #end(): void {
