@@ -30,7 +30,7 @@ export async function runWorkers(
       mainProcess: 'stays',
     })
     if (count !== undefined) workers.onReload(count)
-    if (!workers.replaced) logger.info({ workers: workers.report.all }, 'the workers serve')
+    if (workers.serves) logger.info({ workers: workers.report.all }, 'the workers serve')
     signals.attach(workers)
     reportServerStage('served')
     const stayed = workers.stay({ signals: CONTROL_SIGNALS })

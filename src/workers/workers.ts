@@ -56,9 +56,9 @@ export class Workers implements AsyncDisposable {
     return this.#pool.count
   }
 
-  /** @internal Whether another main process has taken over. */
-  get replaced(): boolean {
-    return !this.#pool.isOwner
+  /** @internal Whether this main process does not end, and no other one has taken over. */
+  get serves(): boolean {
+    return this.#pool.isOwner && !this.#closing
   }
 
   get report(): WorkersReport {
@@ -197,8 +197,8 @@ export class Workers implements AsyncDisposable {
       await this.#orders.run(() => this.#pool.startAll({ takesOver }))
       signal?.throwIfAborted()
     } catch (error) {
-      // The workers belong to the next main process now.
-      if (!this.#pool.isOwner && !this.#closing) return
+      // The workers belong to the next main process now, or an operator has stopped the service, which ends as that order says.
+      if (!this.serves && !signal?.aborted) return
       await this.close({ timeout: 0 })
       signal?.throwIfAborted()
       throw error
@@ -268,7 +268,7 @@ export class Workers implements AsyncDisposable {
 }
 
 /**
- * Starts workers, and keeps them running. Resolves when all serve, or when another main process has taken over meanwhile. Rejects, with no process left, with ERR_FDB_OPTION,
+ * Starts workers, and keeps them running. Resolves when all serve, or if another main process takes over or an operator stops the service meanwhile. Rejects, with no process left, with ERR_FDB_OPTION,
  * ERR_FDB_CONTROL_TAKEN, and with the reason why a worker failed to start. If a main process already runs the service, this one takes over
  * from it and then replaces its workers. If a replacement fails, the old worker keeps serving; the failure of a worker is then logged, and is
  * in `report`.

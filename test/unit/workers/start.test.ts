@@ -4,6 +4,8 @@ import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { startWorkers } from '../../../src/index.js'
 import { untyped } from '../../fixtures/untyped.js'
+import { stop } from '../../orders/operators.js'
+import { until } from '../../processes/until.js'
 
 it('workers that are to end before they have begun are not started', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-workers-'))
@@ -20,6 +22,25 @@ it('workers that are to end before they have begun are not started', async () =>
   })
   await expect(starting).rejects.toThrow('not wanted any more')
   expect([existsSync(started), existsSync(control)]).toEqual([false, false])
+})
+
+it('workers that an operator stops while they start end without an error', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-workers-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const control = join(folder, 'control.sock')
+  const started = join(folder, 'started')
+  const starting = startWorkers({
+    service: 'shop',
+    workers: 1,
+    control,
+    command: ['/bin/sh', '-c', `touch ${started}; sleep 600`],
+    timeout: 600_000,
+  })
+  await until('a worker starts', () => existsSync(started), 30_000)
+  await stop(control, null)
+  const workers = await starting
+  await workers.closed
+  expect([workers.serves, existsSync(control)]).toEqual([false, false])
 })
 
 it('workers with a misspelt option are not started', async () => {
