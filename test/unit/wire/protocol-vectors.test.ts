@@ -6,6 +6,7 @@ import { FdbError } from '../../../src/errors.js'
 import { initialMember, stepMember } from '../../../src/handoff/member-machine.js'
 import { fdbroker } from '../../../src/proto/wire.js'
 import { FrameDecoder } from '../../../src/wire/frame-decoder.js'
+import { FORWARDS_WRITES, MERGES_SEGMENTS, TAKES_CONNECTIONS } from '../../../src/wire/link.js'
 import { StateLog } from '../../fixtures/state.js'
 import { segmentOf } from '../../fixtures/state-logs.js'
 import { NIGHTLY } from '../../lanes/lane.js'
@@ -48,11 +49,23 @@ function fieldsInRows(page: string): string[] {
 }
 
 describe('docs/protocol.md', () => {
+  const text = (path: string) => readFileSync(new URL(`../../../${path}`, import.meta.url), 'utf8')
+  const [schema, page] = [text('proto/wire.proto'), text('docs/protocol.md')]
+  const [, list = ''] = page.split('## Messages\n')
+
   it('lists the fields of Hello with their numbers', () => {
-    const text = (path: string) => readFileSync(new URL(`../../../${path}`, import.meta.url), 'utf8')
-    const fields = fieldsOfHello(text('proto/wire.proto'))
+    const fields = fieldsOfHello(schema)
     expect(fields).toContain('13 state_file')
-    expect(fieldsInRows(text('docs/protocol.md').split('Fields of Hello')[1]!)).toEqual(fields)
+    expect(fieldsInRows(page.split('Fields of Hello')[1]!)).toEqual(fields)
+  })
+
+  it('lists every message of an Envelope, and every capability', () => {
+    const [, bodies = ''] = /^message Envelope \{\n(.*?)^\}/ms.exec(schema) ?? []
+    const messages = [...bodies.matchAll(/^ +(\w+) \w+ = \d+;/gm)].map(([, name]) => name!)
+    expect(messages.length).toBeGreaterThan(50)
+    const capabilities = [FORWARDS_WRITES, TAKES_CONNECTIONS, MERGES_SEGMENTS]
+    const [section = ''] = list.split('\n### ')
+    expect([...messages, ...capabilities].filter(name => !section.includes(`\`${name}\``))).toEqual([])
   })
 })
 
