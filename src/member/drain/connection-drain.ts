@@ -1,4 +1,3 @@
-import type { Logger } from '../../base/logger.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import { type DrainCounts, sumCounts } from '../listeners/forced-closes.js'
 import type { Listener } from '../listeners/listener.js'
@@ -13,7 +12,8 @@ const DRAIN_CHECK_MS = 10
 interface ConnectionDrainDeps {
   readonly settings: Pick<Settings, 'drainTimeout' | 'drainTlsTimeout' | 'logger'>
   readonly shutdown: Pick<Shutdown, 'isRetired' | 'order'>
-  readonly listeners: () => readonly Listener[]
+  /** @internal */
+  readonly listeners: () => readonly DrainingListener[]
   readonly moves: Pick<Moves, 'leave' | 'limit' | 'settled'>
   readonly onCut: (counts: DrainCounts) => void
 }
@@ -37,17 +37,34 @@ export class ConnectionDrain {
 
   /** Resolves when the last connection has moved or ended. `receiver`: another process may take connections. */
   async run(receiver: boolean): Promise<void> {
-    const { moves, onCut, settings, shutdown } = this.#deps
+    const { moves, shutdown } = this.#deps
     const listeners = this.#deps.listeners()
     moves.leave(receiver)
     moves.limit(shutdown.order.leftMs)
     if (!receiver) endIdle(listeners)
-    const onStart = (cuts: readonly DrainTimer[]) => {
-      this.#cuts = cuts
-    }
     if (shutdown.isRetired && this.onLastCall !== null) this.#callLast(this.onLastCall)
-    await drainListeners(listeners, this.#times, settings.logger, moves, onCut, onStart)
-    this.#lastCall?.close()
+    for (const listener of listeners) listener.finish()
+    const ended = allEnded(listeners, moves)
+    const { plain, tls } = this.#times
+    this.#cuts = [
+      new DrainTimer(plain, afterMs => this.#cut(listeners, false, afterMs)),
+      new DrainTimer(tls, afterMs => this.#cut(listeners, true, afterMs)),
+    ]
+    await ended
+    for (const timer of [...this.#cuts, this.#lastCall]) timer?.close()
+  }
+
+  /** Closes the remaining connections with or without TLS, also those that come back from a move. */
+  #cut(listeners: readonly DrainingListener[], tls: boolean, afterMs: number): void {
+    const report = (cut: (listener: DrainingListener) => DrainCounts) => {
+      const counts = sumCounts(listeners.map(cut))
+      if (counts.idle + counts.busy === 0) return
+      const facts = { ...counts, afterMs }
+      this.#deps.settings.logger.warn(facts, 'connections did not end in time and were closed')
+      this.#deps.onCut(counts)
+    }
+    report(listener => listener.cut(tls))
+    void this.#deps.moves.settled().then(() => report(listener => listener.cutReturned(tls)))
   }
 
   /** Calls `call` before the last connections are closed: those with TLS have more time. */
@@ -80,48 +97,16 @@ export class ConnectionDrain {
   }
 }
 
-type DrainingListener = Pick<
-  Listener,
-  'connections' | 'finish' | 'endIdle' | 'emptied' | 'cut' | 'cutReturned'
->
+/** @internal */
+interface DrainingListener
+  extends Pick<Listener, 'connections' | 'finish' | 'endIdle' | 'emptied' | 'cut' | 'cutReturned'> {
+  readonly hasTlsConnections: boolean
+}
 
 /** The times after which remaining connections without and with TLS are closed, in milliseconds. */
 interface DrainTimes {
   readonly plain: number
   readonly tls: number
-}
-
-/**
- * @internal Resolves when the last connection has moved or ended. After `times`, closes the remaining ones and passes their counts to
- * `onCut`. `onStart` gets the timers.
- */
-export async function drainListeners(
-  listeners: readonly DrainingListener[],
-  times: DrainTimes,
-  logger: Logger,
-  moves: Pick<Moves, 'settled'>,
-  onCut: (counts: DrainCounts) => void,
-  onStart: (cuts: readonly DrainTimer[]) => void = () => {},
-): Promise<void> {
-  for (const listener of listeners) listener.finish()
-  const emptied = allEnded(listeners, moves)
-  const report = (counts: DrainCounts, afterMs: number) => {
-    if (counts.idle + counts.busy === 0) return
-    logger.warn({ ...counts, afterMs }, 'connections did not end in time and were closed')
-    onCut(counts)
-  }
-  const cut = (tls: boolean, afterMs: number) => {
-    report(sumCounts(listeners.map(listener => listener.cut(tls))), afterMs)
-    const cutReturned = () => report(sumCounts(listeners.map(listener => listener.cutReturned(tls))), afterMs)
-    void moves.settled().then(cutReturned)
-  }
-  const cuts = [
-    new DrainTimer(times.plain, afterMs => cut(false, afterMs)),
-    new DrainTimer(times.tls, afterMs => cut(true, afterMs)),
-  ]
-  onStart(cuts)
-  await emptied
-  for (const each of cuts) each.close()
 }
 
 function beforeCut(ms: number): number {

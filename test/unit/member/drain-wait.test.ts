@@ -3,8 +3,27 @@ import { connect, createServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { join } from '../../../src/index.js'
-import { drainListeners } from '../../../src/member/drain/connection-drain.js'
+import { ConnectionDrain } from '../../../src/member/drain/connection-drain.js'
+import { EndOrder } from '../../../src/member/lifecycle/end-order.js'
 import { until } from '../../processes/until.js'
+
+type Deps = ConstructorParameters<typeof ConnectionDrain>[0]
+
+/** Drains a listener. Connections are closed after `plain` and, with TLS, after `tls` milliseconds. */
+function drain(
+  keeper: ReturnType<Deps['listeners']>[number],
+  { plain, tls }: { plain: number; tls: number },
+  settled: () => Promise<void>,
+  onCut: Deps['onCut'],
+): Promise<void> {
+  return new ConnectionDrain({
+    settings: { drainTimeout: plain, drainTlsTimeout: tls, logger: SILENT },
+    shutdown: { isRetired: true, order: new EndOrder() },
+    listeners: () => [keeper],
+    moves: { leave() {}, limit() {}, settled },
+    onCut,
+  }).run(true)
+}
 
 describe('the wait for the last connection', () => {
   it('goes on, and lets others have their turn, where a keeper says that it is empty and has connections', async () => {
@@ -13,6 +32,7 @@ describe('the wait for the last connection', () => {
       get connections() {
         return connections
       },
+      hasTlsConnections: false,
       finish() {},
       endIdle() {},
       emptied: () => Promise.resolve(),
@@ -24,11 +44,10 @@ describe('the wait for the last connection', () => {
       cutReturned: () => ({ idle: 0, busy: 0 }),
     }
     const cuts: number[] = []
-    await drainListeners(
-      [keeper],
+    await drain(
+      keeper,
       { plain: 30, tls: 60 },
-      SILENT,
-      { settled: () => Promise.resolve() },
+      () => Promise.resolve(),
       ({ busy }) => cuts.push(busy),
     )
     expect(connections).toBe(0)
@@ -51,6 +70,7 @@ describe('the wait for the last connection', () => {
       get connections() {
         return connections
       },
+      hasTlsConnections: false,
       finish() {},
       endIdle() {},
       emptied: () =>
@@ -63,11 +83,10 @@ describe('the wait for the last connection', () => {
       comeBack = resolve
     })
     const cuts: number[] = []
-    const drained = drainListeners(
-      [keeper],
+    const drained = drain(
+      keeper,
       { plain: 10, tls: 10 },
-      SILENT,
-      { settled: () => returned },
+      () => returned,
       ({ idle }) => cuts.push(idle),
     )
     leave()
