@@ -6,6 +6,7 @@ import { startLoad } from '../../bench/referee/load.mjs'
 import { LOSSES } from '../../bench/referee/verdicts.mjs'
 import { get, type Request, type Workload, wrong } from '../../bench/referee/workload.mjs'
 import type { StatusReport } from '../../src/operator/status-report.js'
+import * as operators from '../orders/operators.js'
 import { hasEnded, launchUnrelated } from '../processes/launch.js'
 import * as operator from '../processes/operator.js'
 import { freePort } from '../processes/scene.js'
@@ -186,9 +187,11 @@ export class AutoProgram {
     )
   }
 
-  /** `fd-broker …` about its service, which must succeed. */
+  /** Orders this as `fd-broker …` does, without a process for each order. Rejects if it fails. */
   async command(name: 'upgrade' | 'rollback' | 'stop'): Promise<void> {
-    expect(await this.sandbox.run(name, '--control', this.control)).toMatchObject({ code: 0 })
+    const { pid } = await operator.status(this.control)
+    await operators[name](this.control)
+    if (name === 'stop') await this.ends(pid)
   }
 
   async ends(pid: number): Promise<void> {
@@ -201,7 +204,7 @@ export class AutoProgram {
   }
 
   /**
-   * Upgrades it while clients of HTTP/1 ask, over kept and fresh connections: by its own command and by `fd-broker upgrade` in turn. Every
+   * Upgrades it while clients of HTTP/1 ask, over kept and fresh connections: by its own command and by an operator's order in turn. Every
    * request must be answered by one of the generations, and each of them must have answered. `others` are asked beside `/`.
    */
   async upgradedUnderLoad(

@@ -78,7 +78,7 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
       draining: [],
       listeners: [{ name: 'web' }],
     })
-    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    await run.upgraded()
     await load.answeredBy(await run.serving(2), 50)
     await load.stop()
     expect(inodeOf(run.port)).toBe(inode)
@@ -143,7 +143,7 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
       )
       await run.logged('the process that was taken over has ended')
       expect(await (await fetch(run.url)).text()).toBe('proxy\n')
-      expect(await run.upgrade()).toMatchObject({ code: 0 })
+      await run.upgraded()
       expect(await (await fetch(run.url)).text()).toBe('proxy\n')
       expect(inodeOf(run.port)).toBe(inode)
     },
@@ -165,7 +165,7 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     await run.logged('the process that was taken over has ended')
     const first = await run.serving()
     await until('the path is back', async () => (await whoami().catch(() => null)) === `1,${first}`)
-    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    await run.upgraded()
     const second = await run.serving(2)
     // Both accept until the first has heard that it is to end.
     await until('the second answers', async () => (await whoami()) === `2,${second}`)

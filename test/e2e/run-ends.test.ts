@@ -69,8 +69,9 @@ describe('fd-broker run', () => {
     const run = await Supervised.start(['--ready', 'delay:50ms', '--probation', '0s'], undefined, {
       FDB_SUPERVISED: deaf,
     })
-    const elder = await run.serving()
-    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    // By then it has its handler of TERM.
+    const { pid: elder } = await run.whoami()
+    await run.upgraded()
     await until('the elder was told', async () => (await run.status()).draining?.length > 0)
     const stop = await run.sandbox.run(
       'stop',

@@ -32,7 +32,7 @@ describe('fd-broker run with listeners that a daemon holds', () => {
     await run.launch([...args, '--listen', `path=unix:${path}`], [SERVER])
     const first = await run.serving()
     expect(await held()).toEqual([`path unix:${path}`, `web tcp://127.0.0.1:${run.port}`])
-    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    await run.upgraded()
     expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
     run.signal('SIGKILL')
     await run.ended()

@@ -111,7 +111,7 @@ describe('the link of a release and the version that serves, under fd-broker run
       const third = held('third')
       open()
       elsewhere(third)
-      expect(await run.upgrade()).toMatchObject({ code: 0 })
+      await run.upgraded()
       expect([await settled(), leadsTo()]).toEqual(['third', third])
       expect(await rollback(...at)).toMatchObject({ code: 0, stderr: '' })
       expect([await settled(), leadsTo()]).toEqual(['1', one])

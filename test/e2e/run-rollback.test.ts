@@ -70,7 +70,7 @@ describe('a release of a program that fd-broker run supervises', () => {
 
   it('ends with its last version, and promises no other, if the version that a rollback started again crashes', async () => {
     const run = await Supervised.start(['--ready', 'fd'])
-    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    await run.upgraded()
     expect(await run.sandbox.run('rollback', '--control', run.control)).toMatchObject({ code: 0 })
     signalPid((await run.status()).pid, 'SIGKILL')
     await run.ended()

@@ -73,7 +73,7 @@ describe('fd-broker run', () => {
     expect(await run.status()).toMatchObject({ pid, lastFailure: { code: 'ERR_FDB_NO_BINARY' } })
     await load.stop()
     // A command that failed is not kept.
-    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    await run.upgraded()
     expect(await run.status()).toMatchObject({ generation: 5, role: 'serving' })
   })
 
@@ -240,7 +240,7 @@ describe('fd-broker run', () => {
       stderr: expect.stringMatching(/run\.yaml:\d+:1: wrong: unknown key/),
     })
     write(`  other: unix:${run.sandbox.folder}/b.sock\nenv: {FDB_SUPERVISED: '${run.orders({ code: 3 })}'}\n`)
-    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    await run.upgraded()
     await run.says(`started web:other 127.0.0.1:${run.port}=3;${run.sandbox.folder}/b.sock=4`)
     expect(existsSync(join(run.sandbox.folder, 'a.sock'))).toBe(false)
     expect((await run.status()).listeners.map(({ name }: { name: string }) => name)).toEqual(['web', 'other'])

@@ -234,7 +234,7 @@ describe('a proxy of two workers', () => {
           return serving.reduce((sum, { connections }) => sum + connections, 0) === count ? services : null
         })
       const next = async () => {
-        expect(await edge.sandbox.run('upgrade', '--control', control)).toMatchObject({ code: 0 })
+        await upgrade(control)
         const all = pids(await mainWhere(control, 'the next workers serve', servedByAll(2)))
         await have(all, sockets.length)
         return all
@@ -257,7 +257,7 @@ describe('a proxy of two workers', () => {
   it('ends with all its workers on `fd-broker stop`, also with those that stand by in a probation', async () => {
     const { edge, control, now } = await several({ upgrade: { probation: '60s' } })
     const old = pids(await now())
-    expect(await edge.sandbox.run('upgrade', '--control', control)).toMatchObject({ code: 0 })
+    await upgrade(control)
     const { pid, ...upgraded } = await mainWhere(control, 'the next workers serve', servedByAll(2))
     expect(old.filter(hasEnded)).toEqual([])
     expect(await edge.sandbox.run('stop', '--control', control)).toMatchObject({ code: 0 })

@@ -30,7 +30,7 @@ function command(control: string, name: string, body: string, service: string): 
 }
 
 /** `timeoutMs`: null, as configured. */
-export function stop(control: string, timeoutMs: number | null, service = ''): Promise<unknown> {
+export function stop(control: string, timeoutMs: number | null = null, service = ''): Promise<unknown> {
   return command(control, STOP, stopBody({ timeoutMs, drop: false }), service)
 }
 

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Ran, Sandbox } from '../e2e/cli-processes.js'
+import * as operators from '../orders/operators.js'
 import { hasEnded, signalPid } from './launch.js'
 import { printedStatus } from './operator.js'
 import { freePort } from './scene.js'
@@ -127,6 +128,11 @@ export class Supervised {
       10_000,
       () => (existsSync(this.said) ? readFileSync(this.said, 'utf8') : this.output),
     )
+  }
+
+  /** Orders an upgrade as {@link upgrade} does, without a process for the order. Rejects if it fails. */
+  async upgraded(): Promise<void> {
+    await operators.upgrade(this.control)
   }
 
   upgrade(...args: string[]): Promise<Ran> {
