@@ -75,6 +75,8 @@ const MOST_KEPT = 20_000
 const KEEP_MS = 60_000
 
 let schema: SectionSchema<Entry> | undefined
+/** The number of the last message of this process, of any server. */
+let sent = 0
 
 export interface ExchangeEvents {
   onMessage(numbered: Numbered): void
@@ -93,20 +95,36 @@ export class Exchange {
   role: 'alone' | 'waiting' | 'serving' | 'draining' = 'alone'
   /** Other processes that may have sessions, and when they were last heard (performance.now()). */
   readonly #others = new Map<string, number>()
-  readonly #seen: Seen = { [OWN_INSTANCE]: 0 }
+  readonly #seen: Seen = { [OWN_INSTANCE]: sent }
   readonly #kept: (Numbered & { readonly at: number })[] = []
   /** Changes of the section that wait for the end of the read that has found them. */
   readonly #changes: (() => void)[] = []
   #timer: NodeJS.Timeout | undefined
   #shownAt = 0
   #shown = false
+  #closed = false
+  readonly #leave: (() => void)[] = []
 
   constructor(name: string, events: ExchangeEvents) {
     this.#name = name
     this.#events = events
     const own = processMember()
     if (own.member !== null) this.#join(own.member)
-    else own.waiting.add({ joined: member => this.#join(member) })
+    else {
+      const waiter = { joined: (member: Member) => this.#join(member) }
+      own.waiting.add(waiter)
+      this.#leave.push(() => own.waiting.delete(waiter))
+    }
+  }
+
+  /** The server of socket.io has closed: another one of this name may follow. */
+  close(): void {
+    this.#closed = true
+    clearInterval(this.#timer)
+    for (const leave of this.#leave.splice(0)) leave()
+    if (this.#shown) this.#section?.delete(PROCESS + OWN_INSTANCE).catch(() => {})
+    this.#section = null
+    this.role = 'alone'
   }
 
   #join(member: Member): void {
@@ -114,11 +132,12 @@ export class Exchange {
     const section = member.section(this.#name, schema)
     this.#section = section
     this.role = 'waiting'
-    section.onChange(({ op, key, value }) => {
+    const stop = section.onChange(({ op, key, value }) => {
       if (op === 'put' && value !== undefined) this.#later(() => this.#changed(key, value))
       else if (op === 'delete' && key.startsWith(PROCESS))
         this.#later(() => void this.#others.delete(key.slice(PROCESS.length)))
     })
+    this.#leave.push(stop)
     member.whileServing(() => this.#serve(section))
     member.on('retiring', () => this.#drain(section))
     void member.retired.then(() => clearInterval(this.#timer))
@@ -131,7 +150,7 @@ export class Exchange {
     queueMicrotask(() => {
       for (const next of this.#changes) {
         try {
-          next()
+          if (!this.#closed) next()
         } catch (error) {
           this.warn(error, 'a change of sessions of socket.io could not be made')
         }
@@ -173,6 +192,7 @@ export class Exchange {
   }
 
   #serve(section: Section<Entry>): void {
+    if (this.#closed) return
     clearInterval(this.#timer)
     this.role = 'serving'
     this.#events.onServing()
@@ -182,6 +202,7 @@ export class Exchange {
   }
 
   #drain(section: Section<Entry>): void {
+    if (this.#closed) return
     this.role = 'draining'
     clearInterval(this.#timer)
     this.#timer = setInterval(() => this.#turn(section), READ_MS).unref()
@@ -221,7 +242,8 @@ export class Exchange {
   async send(message: Message): Promise<void> {
     const section = this.#section
     if (section === null || !this.shared) return
-    const numbered = { origin: OWN_INSTANCE, number: ++this.#seen[OWN_INSTANCE]!, message }
+    const numbered = { origin: OWN_INSTANCE, number: ++sent, message }
+    this.#seen[OWN_INSTANCE] = sent
     this.#keep(numbered)
     try {
       await section.put(MESSAGE, numbered)

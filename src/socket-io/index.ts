@@ -48,5 +48,5 @@ export function recoverSockets(io: SocketServerLike, options: RecoverSocketsOpti
       `recoverSockets() was already called for a server with the name "${name}": give each the option "name"`,
     )
   recovered.add(name)
-  new Sessions(inside, engine, name)
+  new Sessions(inside, engine, name, () => recovered.delete(name))
 }

@@ -73,6 +73,7 @@ export interface Engine extends EventEmitter {
   clientsCount: number
   readonly ws?: object
   verify: (request: EngineRequest, upgrade: boolean, done: Verified) => void
+  close: () => unknown
   prepare(request: http.IncomingMessage): void
   createTransport(name: string, request: http.IncomingMessage): Transport
   handshake(name: string, request: object, refuse: () => void): Promise<unknown>

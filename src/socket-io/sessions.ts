@@ -81,7 +81,7 @@ export class Sessions {
   #classes: Classes | null = null
   #webSockets: object | null = null
 
-  constructor(io: IoInside, engine: Engine, name: string) {
+  constructor(io: IoInside, engine: Engine, name: string, closed: () => void) {
     this.#io = io
     this.#engine = engine
     this.#mostBytes = (engine.opts as { maxHttpBufferSize?: number }).maxHttpBufferSize ?? 1e6
@@ -111,6 +111,12 @@ export class Sessions {
         this.#waiting.add(request, upgrade, then => verify(request, upgrade, then), done)
       // A client whose upgrade is refused polls on.
       else verify(request, upgrade, done)
+    })
+    override(engine, 'close', close => () => {
+      const result = close()
+      this.#exchange.close()
+      closed()
+      return result
     })
     this.#moveWebSockets(name)
     // engine.io makes a new server of WebSockets then.
@@ -544,6 +550,8 @@ function remember(adapter: Adapter, { packet }: Extract<Message, { kind: 'cast' 
   if (packets === undefined || packet.id !== undefined || opts.flags?.volatile) return
   packets.push({ id: packet.data.at(-1), opts, data: packet.data, emittedAt: Date.now() })
 }
+
+export { TESTED_SOCKET_IO }
 
 /** Returns an error if the installed release of socket.io lacks something, or null. */
 export async function lackingOf(io: object): Promise<FdbError | null> {

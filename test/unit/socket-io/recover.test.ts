@@ -23,4 +23,13 @@ describe('recoverSockets()', () => {
     expect(() => recoverSockets(attached(), { name: 'one' })).toThrow('give each the option "name"')
     recoverSockets(attached(), { name: 'two' })
   })
+
+  it('takes another server of the same name when the first one has closed', async () => {
+    const first = attached()
+    recoverSockets(first, { name: 'three' })
+    await first.close()
+    const next = attached()
+    recoverSockets(next, { name: 'three' })
+    expect(() => recoverSockets(attached(), { name: 'three' })).toThrow('give each the option "name"')
+  })
 })
