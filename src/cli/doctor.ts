@@ -1,4 +1,5 @@
 import { accessSync, constants, existsSync, readFileSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
+import { createServer } from 'node:http'
 import { createRequire } from 'node:module'
 import { dirname, join, resolve } from 'node:path'
 import { SOCKET_MODES } from '../base/socket-modes.js'
@@ -107,6 +108,7 @@ async function examine(subject: DoctorSubject): Promise<Finding[]> {
     await check('Node internals', checkInternals)
     await check('TLS', checkTls)
     if (findModule('ws') !== null) await check('ws', checkWs)
+    if (findModule('socket.io') !== null) await check('socket.io', checkSocketIo)
     await check('descriptors over Unix sockets', checkDescriptorPassing)
     await check('sealed memory', checkSealedMemory)
     await check('pidfd', checkPidfd)
@@ -204,6 +206,21 @@ async function checkWs(): Promise<CheckResult> {
     status: 'warning',
     found: `WebSockets do not move: ${file} has no ${lacking} as in ws ${TESTED_WS}`,
     remedy: `install ws ${TESTED_WS}, or a release of fd-broker that supports this one`,
+  }
+}
+
+async function checkSocketIo(): Promise<CheckResult> {
+  const { lackingOf, TESTED_SOCKET_IO } = await import('../socket-io/sessions.js')
+  const file = findModule('socket.io')!
+  const { Server } = createRequire(file)(file)
+  const io = new Server(createServer())
+  const error = await lackingOf(io)
+  await io.close()
+  if (error === null) return { status: 'ok', found: 'sessions move after recoverSockets()' }
+  return {
+    status: 'warning',
+    found: `sessions of socket.io do not move: ${file} differs from socket.io ${TESTED_SOCKET_IO}`,
+    remedy: `install socket.io ${TESTED_SOCKET_IO}, or a release of fd-broker that supports this one`,
   }
 }
 

@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -34,6 +34,38 @@ describe('fd-broker doctor', () => {
     ])
       expect(of(name)).toMatchObject({ status: 'ok' })
     expect(existsSync(folder)).toBe(false)
+  })
+
+  it('says whether WebSockets of ws and sessions of socket.io move with the releases of the program in this folder', async () => {
+    const inFolder = async (install: (modules: string) => void) => {
+      const sandbox = Sandbox.open()
+      const modules = join(sandbox.folder, 'node_modules')
+      mkdirSync(modules)
+      install(modules)
+      const command = `cd ${sandbox.folder} && exec ${process.execPath} ${CLI} doctor --json`
+      const { stdout } = await sandbox.runCommand(['sh', '-c', command])
+      const { findings } = JSON.parse(stdout) as { findings: Finding[] }
+      return ['ws', 'socket.io'].map(name => findings.find(finding => finding.name === name))
+    }
+    const ours = fileURLToPath(new URL('../../node_modules/', import.meta.url))
+    const [ws, io] = await inFolder(modules => {
+      for (const name of ['ws', 'socket.io']) symlinkSync(join(ours, name), join(modules, name))
+    })
+    expect([ws, io]).toMatchObject([{ status: 'ok' }, { status: 'ok' }])
+    const others = await inFolder(modules => {
+      for (const [name, made] of [
+        ['ws', 'WebSocketServer'],
+        ['socket.io', 'Server'],
+      ] as const) {
+        mkdirSync(join(modules, name))
+        const text = `exports.${made} = class { constructor(options) { this.options = options } async close() {} }`
+        writeFileSync(join(modules, name, 'index.js'), text)
+      }
+    })
+    expect(others).toMatchObject([
+      { status: 'warning', remedy: expect.stringMatching(/^install ws 8\.18 to/) },
+      { status: 'warning', remedy: expect.stringMatching(/^install socket\.io 4\.6 to/) },
+    ])
   })
 
   it('fails, with the remedy, where the addon cannot be loaded', async () => {
