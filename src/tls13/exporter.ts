@@ -10,8 +10,14 @@ const PADDINGS = [0, 16]
 /** The record of a change_cipher_spec, which most clients send before their Finished (RFC 8446, D.4). */
 const CHANGE_CIPHER_SPEC_BYTES = [0, 6]
 const MESSAGE_HEADER_BYTES = 4
+/** A segment of TCP has at least so many bytes, unless the client has sent no more. */
+const ONE_SEGMENT_BYTES = 1_200
 /** Tickets that OpenSSL sends after a handshake, and after a resumption. */
 const TICKETS = { full: 2, resumed: 1 }
+/**
+ * A connection is between two records when nothing has arrived on it for this long, in milliseconds: the bytes of a record that has arrived in parts could look like records.
+ */
+export const QUIET_MS = 50
 /** The interval at which a connection is looked at whose first bytes the kernel has not taken. */
 const UNSENT_MS = 20
 
@@ -39,13 +45,18 @@ function digit(code: number): number {
   return code <= 57 ? code - 48 : (code | 32) - 87
 }
 
-/** Bytes that the server has read and written until the handshake was complete, and the padding of the client's records. */
+/** Bytes that the server has written until the handshake was complete. */
 interface Baseline {
   readonly suite: string
-  /** The bytes of records, without those of the application's data: `written` includes the tickets. */
+  /** The bytes of records, without those of the application's data, with the tickets. */
   readonly written: number
-  readonly read: number
   readonly tickets: number
+  readonly readings: readonly Reading[]
+}
+
+/** How many bytes the client may have sent until its handshake was complete, and how many each of its records adds. */
+interface Reading {
+  readonly read: number
   readonly perRecord: number
 }
 
@@ -109,10 +120,13 @@ export class TlsPosition {
     else if (this.#readSecret === null || this.#writeSecret === null) this.#give('handshake')
     else {
       const written = counts.written - counts.plainWritten - RECORD_BYTES * this.#earlyRecords
-      const finished = RECORD_BYTES + MESSAGE_HEADER_BYTES + hash
-      const reading = readingOf(counts, this.#helloBytes, finished)
-      if (reading === null) this.#give(this.#hasCertificate ? 'client-certificate' : 'handshake')
-      else this.#baseline = { suite, written, tickets: this.#tickets(written), ...reading }
+      const all = readingsUntil(this.#helloBytes + RECORD_BYTES + MESSAGE_HEADER_BYTES + hash)
+      const found = all.filter(reading => recordsOf(counts, reading) !== null)
+      // More may end within a record, and then look like another reading: all are tried later.
+      const isWhole = counts.plainRead === 0 || counts.read - this.#helloBytes <= ONE_SEGMENT_BYTES
+      const readings = isWhole && found.length > 0 ? found : all
+      if (found.length === 0 && this.#hasCertificate) this.#give('client-certificate')
+      else this.#baseline = { suite, written, tickets: this.#tickets(written), readings }
     }
   }
 
@@ -151,11 +165,13 @@ export class TlsPosition {
     const counts = tlsCountsOf(this.#socket)
     if (this.#baseline === null || counts === null) return 'handshake'
     if (!counts.isSent) return 'sending'
-    const { read, written, perRecord, tickets } = this.#baseline
-    const readSequence = (counts.read - counts.plainRead - read) / perRecord
+    const { written, tickets, readings } = this.#baseline
+    const [readSequence, another] = readings.flatMap(reading => recordsOf(counts, reading) ?? [])
     const sent = (counts.written - counts.plainWritten - written) / RECORD_BYTES
-    if (!isCount(readSequence)) return 'half-record'
-    return isCount(sent) ? { readSequence, writeSequence: tickets + sent } : 'handshake'
+    if (readSequence === undefined) return 'half-record'
+    return isCount(sent) && another === undefined
+      ? { readSequence, writeSequence: tickets + sent }
+      : 'handshake'
   }
 
   /** Returns a copy of the position, or null if the connection cannot leave now. Nothing may be read or written afterwards. */
@@ -186,25 +202,20 @@ function isCount(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0
 }
 
-/**
- * Splits what was read between the client's first messages and the end of the handshake: a change_cipher_spec, the Finished, perhaps padded, and records of the application that came with it. Returns null if there
- * was anything else, or if there are two solutions.
- */
-function readingOf(
-  { read, plainRead }: TlsCounts,
-  helloBytes: number,
-  finished: number,
-): Pick<Baseline, 'read' | 'perRecord'> | null {
-  const found = PADDINGS.flatMap(padding =>
-    CHANGE_CIPHER_SPEC_BYTES.flatMap(changed => {
-      const before = helloBytes + changed + finished + padding
-      const perRecord = RECORD_BYTES + padding
-      const records = (read - plainRead - before) / perRecord
-      const fits = isCount(records) && records > 0 === plainRead > 0
-      return fits ? [{ read: before, perRecord }] : []
-    }),
+/** Between the client's first messages and its first data: a change_cipher_spec, the Finished, perhaps padded. `finished`: the bytes with the Finished, without the others. */
+function readingsUntil(finished: number): Reading[] {
+  return PADDINGS.flatMap(padding =>
+    CHANGE_CIPHER_SPEC_BYTES.map(changed => ({
+      read: finished + changed + padding,
+      perRecord: RECORD_BYTES + padding,
+    })),
   )
-  return found.length === 1 ? found[0]! : null
+}
+
+/** Returns the number of the client's records with data, or null if it does not follow from the counts. */
+function recordsOf({ read, plainRead }: TlsCounts, reading: Reading): number | null {
+  const records = (read - plainRead - reading.read) / reading.perRecord
+  return isCount(records) && records > 0 === plainRead > 0 ? records : null
 }
 
 /** The positions of the connections that a server has accepted since {@link follow}. */

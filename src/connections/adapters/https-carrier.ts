@@ -7,7 +7,7 @@ import { stopReading, timeoutLeft } from '../../node/socket-handle.js'
 import { underlyingSocket } from '../../node/tls-internals.js'
 import type { fdbroker } from '../../proto/connections.js'
 import { NO_BYTES } from '../../proto/message.js'
-import { type TlsPosition, TlsPositions } from '../../tls13/exporter.js'
+import { QUIET_MS, type TlsPosition, TlsPositions } from '../../tls13/exporter.js'
 import { nextPosition, secretBytesOf, type TrafficState } from '../../tls13/record-layer.js'
 import { movesTls } from '../../tls13/self-test.js'
 import { factsOf, isMovedTls, MovedTlsSocket, type TlsFacts } from '../../tls13/tls-socket.js'
@@ -16,11 +16,6 @@ import { connectionOf, openSocket, publish } from './node-socket.js'
 import type { Connections } from './open-sockets.js'
 
 type Record = fdbroker.connections.TlsPosition.$Properties
-
-/**
- * An idle connection leaves when nothing has arrived on it for this long, in milliseconds: the bytes of a record that has arrived in parts could look like records.
- */
-const QUIET_MS = 50
 
 interface Deps {
   /** The sockets below. */

@@ -142,6 +142,7 @@ test('the application sees a TLS socket, and its own data', async () => {
   const hooks: HttpHooks = {
     serialize: socket => Buffer.from(JSON.stringify(look(socket as tls.TLSSocket))),
     restore: (socket, bytes) => {
+      socket.write('')
       data.set(socket, `${Buffer.from(bytes)}`)
       seen.push(look(socket as tls.TLSSocket))
     },
@@ -293,6 +294,30 @@ test('large bodies go through both ways, at the pace of the slower side', async 
   const body = randomBytes(8 * 1024 * 1024)
   expect((await send(body)).equals(body)).toBe(true)
   expect([a.served.connections, b.served.connections]).toEqual([0, 1])
+})
+
+test('a connection moves whose first request was large', async () => {
+  const echo = () =>
+    https.createServer(CERTIFIED, (request, response) => request.resume().on('end', () => response.end()))
+  const [a, b] = [await place(echo(), { tls: { move: 'on' } }), await place(echo(), { tls: { move: 'on' } })]
+  const agent = new https.Agent({ keepAlive: true, rejectUnauthorized: false })
+  onTestFinished(() => agent.destroy())
+  const { port } = a.server.address() as net.AddressInfo
+  const body = Buffer.alloc(1024 * 1024)
+  const send = () =>
+    new Promise<void>((resolve, reject) => {
+      https
+        .request({ port, host: '127.0.0.1', agent, method: 'POST' }, response => {
+          response.resume().on('end', resolve)
+        })
+        .on('error', reject)
+        .end(body)
+    })
+  const all = () => Promise.all(Array.from({ length: 8 }, send))
+  await all()
+  await move(a, b, 8)
+  await all()
+  expect([a.served.connections, b.served.connections]).toEqual([0, 8])
 })
 
 test('the server shows nothing of it but what is documented', async () => {
