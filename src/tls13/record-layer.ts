@@ -115,7 +115,24 @@ export class RecordLayer {
    * the wrong one was passed on then.
    */
   receive(bytes: Buffer, data: (content: Buffer) => void): void {
-    let rest = this.#received.length === 0 ? bytes : Buffer.concat([this.#received, bytes])
+    let rest = bytes
+    // Copies no more than the end of the record that has begun.
+    while (this.#received.length > 0 && !this.#isClosed) {
+      const missing = Math.max(0, (recordLength(this.#received) ?? HEADER_BYTES) - this.#received.length)
+      const begun = Buffer.concat([this.#received, rest.subarray(0, missing)])
+      if (rest.length < missing) {
+        this.#received = begun
+        return
+      }
+      rest = rest.subarray(missing)
+      this.#openAll(begun, data)
+    }
+    this.#openAll(rest, data)
+  }
+
+  /** Opens the complete records, and keeps the begin of the next one. */
+  #openAll(bytes: Buffer, data: (content: Buffer) => void): void {
+    let rest = bytes
     this.#received = NOTHING
     while (!this.#isClosed) {
       const length = recordLength(rest)

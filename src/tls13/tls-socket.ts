@@ -66,7 +66,7 @@ export class MovedTlsSocket extends Duplex {
   readonly #layer: RecordLayer
   #fragment = MOST_CONTENT
   /** The bytes of the current write that are not sealed. */
-  #rest: Buffer = NOTHING
+  #rest: readonly Buffer[] = []
   /** Another process has the connection, and writes the waiting bytes. */
   #left = false
 
@@ -144,29 +144,34 @@ export class MovedTlsSocket extends Duplex {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: Done): void {
-    this.#sendAll(chunk, done)
+    this.#sendAll([chunk], done)
   }
 
   override _writev(chunks: { chunk: Buffer }[], done: Done): void {
-    this.#sendAll(Buffer.concat(chunks.map(({ chunk }) => chunk)), done)
+    const parts = chunks.map(({ chunk }) => chunk)
+    // A large body is not copied.
+    const isLarge = parts.some(({ length }) => length > MOST_AT_ONCE)
+    this.#sendAll(isLarge ? parts : [Buffer.concat(parts)], done)
   }
 
-  #sendAll(content: Buffer, done: Done): void {
-    this.bytesWritten += content.length
-    this.#send(content, done)
+  #sendAll(parts: readonly Buffer[], done: Done): void {
+    this.bytesWritten += parts.reduce((sum, { length }) => sum + length, 0)
+    this.#rest = parts
+    this.#send(done)
   }
 
   /** Seals no more at once than the processor's cache keeps. */
-  #send(content: Buffer, done: Done): void {
-    this.#rest = content.subarray(MOST_AT_ONCE)
+  #send(done: Done): void {
+    const [content = NOTHING, ...others] = this.#rest
+    this.#rest = content.length > MOST_AT_ONCE ? [content.subarray(MOST_AT_ONCE), ...others] : others
     const parts = this.#layer.seal(content.subarray(0, MOST_AT_ONCE), this.#fragment)
-    const last = parts.pop()!
+    const last = parts.pop() ?? NOTHING
     const raw = this.#raw
     raw.cork()
     for (const part of parts) raw.write(part)
     raw.write(last, error => {
       if (error || this.#rest.length === 0 || this.destroyed) done(this.#left ? null : error)
-      else this.#send(this.#rest, done)
+      else this.#send(done)
     })
     raw.uncork()
   }
@@ -197,7 +202,7 @@ export class MovedTlsSocket extends Duplex {
 
   /** Returns the bytes that were written and not sealed. */
   unsentBytes(): Buffer {
-    return Buffer.concat([this.#rest, waitingBytes(this)])
+    return Buffer.concat([...this.#rest, waitingBytes(this)])
   }
 
   #sealed(): Buffer | null {
