@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { RawClient } from '../connections-support/http-client.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -40,17 +41,20 @@ describe.each(['embedded', 'daemon'] as const)('a close() while the next version
     expect(elder.find('retired')).toMatchObject({ why: 'replaced' })
   })
 
-  it('leaves the service to that one also if its own process lives on', async () => {
-    const { scene, port } = await open(hosting)
-    const elder = await scene.serve({ keepsOrders: true })
-    const next = await scene.start({ readyDelay: 1_000 })
-    await next.says('listener')
-    elder.order('close', { timeout: 100 }).catch(() => {})
-    await next.serving()
-    expect(await (await RawClient.to(port)).ask('/whoami')).toBe(`2,${next.pid}\n`)
-  })
+  it.runIf(NIGHTLY || hosting === 'embedded')(
+    'leaves the service to that one also if its own process lives on',
+    async () => {
+      const { scene, port } = await open(hosting)
+      const elder = await scene.serve({ keepsOrders: true })
+      const next = await scene.start({ readyDelay: 1_000 })
+      await next.says('listener')
+      elder.order('close', { timeout: 100 }).catch(() => {})
+      await next.serving()
+      expect(await (await RawClient.to(port)).ask('/whoami')).toBe(`2,${next.pid}\n`)
+    },
+  )
 
-  it('leaves when that one gives up', async () => {
+  it.runIf(NIGHTLY || hosting === 'embedded')('leaves when that one gives up', async () => {
     const { scene } = await open(hosting)
     const elder = await scene.serve()
     const next = await scene.start({ readyFile: scene.file('never') })

@@ -9,7 +9,7 @@ import { until } from '../processes/until.js'
  * A moment is a connection that is moved at whatever byte it is: half a head, between pipelined requests, within a body,
  * stalled, half closed. FDB_MOMENTS=2000 for the whole bar, FDB_SEED for another run of the clients.
  */
-const MOMENTS = Number(process.env.FDB_MOMENTS ?? perLane(30, 150))
+const MOMENTS = Number(process.env.FDB_MOMENTS ?? perLane(15, 150))
 const SEED = Number(process.env.FDB_SEED ?? 1)
 const CLIENTS = perLane(40, 100)
 const UPGRADE_MS = 20_000

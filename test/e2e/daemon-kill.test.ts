@@ -7,7 +7,7 @@ import { freePort, Scene } from '../processes/scene.js'
 import { socketsAt } from '../processes/sockets.js'
 import { pause, until } from '../processes/until.js'
 
-const KILLS = perLane(2, 20)
+const KILLS = perLane(1, 20)
 
 describe('fd-broker serve, and a member that is killed', () => {
   it(`gives the next one the queued connections and every acknowledged change, ${KILLS} times under load`, async () => {

@@ -152,43 +152,49 @@ describe.each([
   ['is killed and started again', false],
   ['is upgraded', true],
 ] as const)('a daemon that %s in a probation', (_how, upgraded) => {
-  it('goes on with it: the elder stands by, and serves again with all changes when the successor dies', async () => {
-    const { scene, target, daemon } = await open()
-    const elder = await scene.serve()
-    const writes = new Writes(target)
-    await more(writes)
-    const second = await scene.serve()
-    await elder.says('retiring')
-    await more(writes)
-    if (!upgraded) await daemon.kill()
-    await startDaemon(scene, { upgrade: LONG, takeOver: upgraded })
-    await serviceWhere(
-      scene,
-      'it is in probation',
-      ({ phase, pid, role }) => phase === 'probation' && pid === second.pid && role === 'serving',
-    )
-    await until('the elder stands by', async () => (await elder.order('phase')) === 'standby')
-    await more(writes)
-    await second.kill()
-    await serviceWhere(scene, 'the elder serves', ({ phase, pid }) => phase === 'idle' && pid === elder.pid)
-    await more(writes)
-    await expectAll(writes, elder)
-  })
+  it.runIf(NIGHTLY || !upgraded)(
+    'goes on with it: the elder stands by, and serves again with all changes when the successor dies',
+    async () => {
+      const { scene, target, daemon } = await open()
+      const elder = await scene.serve()
+      const writes = new Writes(target)
+      await more(writes)
+      const second = await scene.serve()
+      await elder.says('retiring')
+      await more(writes)
+      if (!upgraded) await daemon.kill()
+      await startDaemon(scene, { upgrade: LONG, takeOver: upgraded })
+      await serviceWhere(
+        scene,
+        'it is in probation',
+        ({ phase, pid, role }) => phase === 'probation' && pid === second.pid && role === 'serving',
+      )
+      await until('the elder stands by', async () => (await elder.order('phase')) === 'standby')
+      await more(writes)
+      await second.kill()
+      await serviceWhere(scene, 'the elder serves', ({ phase, pid }) => phase === 'idle' && pid === elder.pid)
+      await more(writes)
+      await expectAll(writes, elder)
+    },
+  )
 
-  it('ends it when its time is over: the elder leaves, and a next version can join', async () => {
-    const soon = { ...LONG, probation: 500 }
-    const { scene, daemon } = await open(soon)
-    const elder = await scene.serve({ upgrade: soon })
-    const second = await scene.serve({ upgrade: soon })
-    await elder.says('retiring')
-    if (!upgraded) await daemon.kill()
-    await startDaemon(scene, { upgrade: soon, takeOver: upgraded })
-    await elder.end()
-    expect(elder.find('ended')).toMatchObject({ why: 'replaced' })
-    const third = await scene.serve()
-    expect((await serviceStatus(scene)).pid).toBe(third.pid)
-    await until('the second stands by', async () => (await second.order('phase')) === 'standby')
-  })
+  it.runIf(NIGHTLY || upgraded)(
+    'ends it when its time is over: the elder leaves, and a next version can join',
+    async () => {
+      const soon = { ...LONG, probation: 500 }
+      const { scene, daemon } = await open(soon)
+      const elder = await scene.serve({ upgrade: soon })
+      const second = await scene.serve({ upgrade: soon })
+      await elder.says('retiring')
+      if (!upgraded) await daemon.kill()
+      await startDaemon(scene, { upgrade: soon, takeOver: upgraded })
+      await elder.end()
+      expect(elder.find('ended')).toMatchObject({ why: 'replaced' })
+      const third = await scene.serve()
+      expect((await serviceStatus(scene)).pid).toBe(third.pid)
+      await until('the second stands by', async () => (await second.order('phase')) === 'standby')
+    },
+  )
 })
 
 describe('a process that was kept from listening', () => {

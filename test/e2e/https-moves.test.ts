@@ -14,7 +14,7 @@ const PYTHON_CLIENT = fileURLToPath(new URL('../fixtures/tls_client.py', import.
 /** On a machine that has much else to do. Alone an upgrade takes a tenth of a second. */
 const BUSY_MS = 60_000
 const TIMES = { heartbeat: 50, ready: 20_000 }
-const UPGRADES = perLane(3, 20)
+const UPGRADES = perLane(2, 20)
 const CLIENTS = perLane(40, 500)
 
 async function sceneWith(defaults: AppConfig = {}): Promise<[Scene, number]> {

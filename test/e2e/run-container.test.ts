@@ -7,7 +7,7 @@ import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 
 const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
-const UPGRADES = perLane(3, 20)
+const UPGRADES = perLane(2, 20)
 /** Leaves a process behind that ends as an orphan. */
 const LEAVES_ORPHANS = ['sh', '-c', '(sleep 0.2 &); exec "$0"', SERVER]
 

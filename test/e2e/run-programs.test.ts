@@ -9,7 +9,7 @@ const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
 /** Every other one crashes at its start. */
 const UPGRADES = perLane(2, 6)
 /** Requests per second. */
-const RATE = perLane(400, 1_000)
+const RATE = perLane(150, 1_000)
 
 /** Upgrades it under load: no request may be lost, and what was started last serves. */
 async function upgraded(run: Supervised, rate = 200): Promise<void> {

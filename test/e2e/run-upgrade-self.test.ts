@@ -22,7 +22,7 @@ import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 /** Signals that are sent while it is replaced, spread over so long. */
-const ROUNDS = perLane(3, 60)
+const ROUNDS = perLane(2, 60)
 const LAST_MS = 150
 const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
 

@@ -336,7 +336,7 @@ describe('fd-broker run', () => {
     ['a folder that is not there', ['--cwd', '/nowhere', '--', 'true'], /^ERR_FDB_NO_CWD: .*\/nowhere/m],
     ['a program that has nothing to do', ['--', 'true'], /^ERR_FDB_SUCCESSOR_EXITED: .* ended with code 0 /m],
   ]
-  it.each(failures.slice(0, perLane(3, failures.length)))(
+  it.each(failures.slice(0, perLane(1, failures.length)))(
     'says at its end why %s never served, also where the log is silent',
     async (_, args, why) => {
       const sandbox = Sandbox.open()

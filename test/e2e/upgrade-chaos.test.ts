@@ -6,7 +6,7 @@ import { randomFrom } from '../processes/random.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
 
-const ROUNDS = Number(process.env.FDB_CHAOS_ROUNDS ?? perLane(4, 20))
+const ROUNDS = Number(process.env.FDB_CHAOS_ROUNDS ?? perLane(2, 20))
 const SEED = Number(process.env.FDB_CHAOS_SEED ?? 1)
 
 /** Writes under an id until acknowledged, through any process that answers. */

@@ -1,12 +1,13 @@
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { whoServes } from '../processes/client.js'
 import { startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 
 const APP = fileURLToPath(new URL('../fixtures/app.mjs', import.meta.url))
 
-it.each(['embedded', 'daemon'] as const)(
+it.each(perLane(['embedded'] as const, ['embedded', 'daemon'] as const))(
   'an upgrade goes on where the function that is told of its progress throws, %s hosting',
   async hosting => {
     const port = await freePort()

@@ -20,7 +20,7 @@ describe('an unrelated process takes over', () => {
     })
     const first = await scene.serve()
     const { startedAt } = first.find('joined')!
-    const load = await loadOn(`http://127.0.0.1:${port}`, { rate: perLane(300, 600), routes: 64, writes: 60 })
+    const load = await loadOn(`http://127.0.0.1:${port}`, { rate: perLane(150, 600), routes: 64, writes: 60 })
     let old = first
     for (let upgrade = 1; upgrade <= UPGRADES; upgrade++) {
       await load.mark(`upgrade ${upgrade}`)

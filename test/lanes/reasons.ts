@@ -62,6 +62,18 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     text: 'embedded it is of the nightly lane (npm run nightly); the gate has it under a daemon',
     always: true,
   },
+  "NIGHTLY || language === 'python'": {
+    text: 'in Go it is of the nightly lane (npm run nightly); the gate has it in Python',
+    always: true,
+  },
+  'NIGHTLY || !upgraded': {
+    text: 'of a daemon that is upgraded it is of the nightly lane (npm run nightly); the gate has it of one that is killed',
+    always: true,
+  },
+  'NIGHTLY || upgraded': {
+    text: 'of a daemon that is killed it is of the nightly lane (npm run nightly); the gate has it of one that is upgraded',
+    always: true,
+  },
   takesAny: { text: 'this kind of connection goes on with any descriptor', always: true },
   'ASKED === undefined': { text: 'a soak asks for it: npm run soak -- containers', always: true },
 }

@@ -3,7 +3,7 @@ import { CLOSE_FRAME, EventTracker, eventText, FrameTracker } from '../../src/re
 import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
-const RUNS = { seed: 20_26, numRuns: perLane(250, 500) }
+const RUNS = { seed: 20_26, numRuns: perLane(125, 500) }
 
 /** A server's frame, written in one of the ways that the length allows. */
 function frame(opcode: number, fin: boolean, payload: number, wide: 0 | 2 | 8): Buffer {
@@ -180,7 +180,7 @@ describe('a stream of events', () => {
           tracker = new EventTracker(tracker.tail)
         }
       }),
-      { ...RUNS, numRuns: perLane(500, 2_000) },
+      { ...RUNS, numRuns: perLane(250, 2_000) },
     )
   })
 

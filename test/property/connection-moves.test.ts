@@ -75,7 +75,7 @@ describe('connections that move between three processes', () => {
           expect(native.openCount()).toBe(open)
         },
       ),
-      { numRuns: perLane(100, 2_000) },
+      { numRuns: perLane(50, 2_000) },
     )
   })
 })

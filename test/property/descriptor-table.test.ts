@@ -96,7 +96,7 @@ describe('the descriptors that a daemon has for one service', () => {
         table.close()
         expect(native.openCount()).toBe(before)
       }),
-      { numRuns: perLane(150, 300) },
+      { numRuns: perLane(75, 300) },
     )
   })
 })

@@ -9,7 +9,7 @@ import { readRequest, rewriteRequest } from '../http1-support/read.js'
 import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
-const SEED = { seed: 20_26, numRuns: perLane(500, 2_000) }
+const SEED = { seed: 20_26, numRuns: perLane(250, 2_000) }
 
 /** Streams of the fuzzing, valid or damaged. */
 const input = fc.integer().map(seed => generate(new Random(seed)))
@@ -97,7 +97,7 @@ describe('however the bytes are split', () => {
           expect(whole.toRecord()).toEqual(single.toRecord())
         }
       }),
-      { ...SEED, numRuns: perLane(150, 300) },
+      { ...SEED, numRuns: perLane(75, 300) },
     )
   })
 

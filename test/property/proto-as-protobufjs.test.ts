@@ -115,7 +115,7 @@ describe('every message of ours', () => {
             Buffer.from(theirs.encode(theirs.create(fields)).finish()),
           )
         }),
-        { numRuns: perLane(25, 60) },
+        { numRuns: perLane(12, 60) },
       )
   })
 
@@ -147,7 +147,7 @@ describe('every message of ours', () => {
           if (typeof got === 'string' && /uint64/.test(got)) return
           expect(got).toEqual(expected)
         }),
-        { numRuns: perLane(50, 120) },
+        { numRuns: perLane(25, 120) },
       )
     }
   })

@@ -161,7 +161,7 @@ describe('the sections of a configuration', () => {
           }
         }
       }),
-      { seed: 51, numRuns: perLane(60, 150) },
+      { seed: 51, numRuns: perLane(30, 150) },
     )
   })
 
@@ -186,7 +186,7 @@ describe('the sections of a configuration', () => {
           }
         }
       }),
-      { seed: 52, numRuns: perLane(60, 150) },
+      { seed: 52, numRuns: perLane(30, 150) },
     )
   })
 
@@ -199,7 +199,7 @@ describe('the sections of a configuration', () => {
           expect(upstreamOf(each.name, stored)).toEqual(each)
         }
       }),
-      { seed: 53, numRuns: perLane(80, 200) },
+      { seed: 53, numRuns: perLane(40, 200) },
     )
   })
 })

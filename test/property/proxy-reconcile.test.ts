@@ -104,7 +104,7 @@ describe('files and changes at run time, in any order', () => {
           )
         }
       }),
-      { seed: 41, numRuns: perLane(250, 1000) },
+      { seed: 41, numRuns: perLane(125, 1000) },
     )
   })
 })

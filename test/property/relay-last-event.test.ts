@@ -90,7 +90,7 @@ describe('a stream of events that is ended here', () => {
           if (!open) expect(got.ended).toBe(true)
         },
       ),
-      { seed: 11, numRuns: perLane(750, 3_000) },
+      { seed: 11, numRuns: perLane(375, 3_000) },
     )
   })
 
@@ -108,7 +108,7 @@ describe('a stream of events that is ended here', () => {
         expect(whole).toBe(true)
         expectEnd(all, dechunked(got.before).content, content)
       }),
-      { seed: 12, numRuns: perLane(375, 1_500) },
+      { seed: 12, numRuns: perLane(187, 1_500) },
     )
   })
 })

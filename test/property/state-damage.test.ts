@@ -9,7 +9,7 @@ import { bytesOf, routeSchema, segmentOf } from '../fixtures/state-logs.js'
 import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
-const RUNS = Number(process.env.FDB_RUNS ?? perLane(250, 1500))
+const RUNS = Number(process.env.FDB_RUNS ?? perLane(125, 1500))
 const SEED = 11
 
 /** Two segments and, by sequence, the digest that a correct prefix has. */

@@ -13,7 +13,7 @@ import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 /** The acceptance run: FDB_RUNS=100000. */
-const RUNS = Number(process.env.FDB_RUNS ?? perLane(150, 800))
+const RUNS = Number(process.env.FDB_RUNS ?? perLane(75, 800))
 const SEED = 17
 
 const folder = mkdtempSync(join(tmpdir(), 'fdb-file-fuzz-'))

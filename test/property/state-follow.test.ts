@@ -175,6 +175,6 @@ it('whatever breaks, each change of a follower is made once, and all come to the
         world.close()
       }
     }),
-    { numRuns: perLane(30, 60) },
+    { numRuns: perLane(15, 60) },
   )
 })

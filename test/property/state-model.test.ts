@@ -192,7 +192,7 @@ describe.each(OPTIONS)(
           }
         }),
         {
-          numRuns: Number(process.env.FDB_RUNS ?? perLane(120, 1000)),
+          numRuns: Number(process.env.FDB_RUNS ?? perLane(60, 1000)),
           seed: 4,
           interruptAfterTimeLimit: 60_000,
         },

@@ -235,7 +235,7 @@ describe('whatever versions and effects do, a supervisor', () => {
           { type: 'answer', askers: [9_999], version: null, outcome: 'ending' },
         ])
       }),
-      { numRuns: perLane(500, 2_000) },
+      { numRuns: perLane(250, 2_000) },
     )
   })
 
@@ -330,7 +330,7 @@ describe('a version that served through its probation', () => {
           expect(good).toContain(serving(world.state)!.id)
         }
       }),
-      { numRuns: perLane(150, 300) },
+      { numRuns: perLane(75, 300) },
     )
   })
 

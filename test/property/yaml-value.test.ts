@@ -276,7 +276,7 @@ describe('the value of a YAML text', () => {
       compared++
       expect(named(found)).toStrictEqual(named(other))
     })
-    fc.assert(property, { ...SEED, numRuns: perLane(1_500, 6_000) })
+    fc.assert(property, { ...SEED, numRuns: perLane(750, 6_000) })
     expect(compared).toBeGreaterThan(100)
   })
 
@@ -290,7 +290,7 @@ describe('the value of a YAML text', () => {
       for (const path of places(given))
         expect(document.position(path, false), `${path.join('.')} in\n${text}`).toEqual(placeOf(text, path))
     })
-    fc.assert(property, { ...SEED, numRuns: perLane(250, 1_000) })
+    fc.assert(property, { ...SEED, numRuns: perLane(125, 1_000) })
   })
 
   it.each([
