@@ -152,6 +152,9 @@ export class Run {
     const failed: string[] = []
     this.#next = 'D'
     if (this.#schedule.ordered && isServing) {
+      // In a probation the order is refused; a daemon that was replaced has begun it again.
+      const isDecided = () => ![...this.#versions.values()].some(version => phaseOf(version) === 'standby')
+      world.run(isDecided, 2 * PROBATION_MS)
       this.#order('upgrade', code => failed.push(code))
       const isOver = () => failed.length > 0 || this.#versions.get('D')?.hasServed === true
       if (world.run(isOver, LATER_MS))
