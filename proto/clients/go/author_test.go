@@ -208,6 +208,28 @@ func (a *author) serveAgain() {
 	a.order("reinstate", 5)
 }
 
+func TestTheStateIsReadAgainFromASnapshotOfSegmentsThatWereNotThere(t *testing.T) {
+	a := newAuthor(t)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	merged := recordOf(7, 9, "", 70, a.sections["counter"])
+	var sum digest
+	sum.add("counter", "n", []byte("70"))
+	last := stateFrame(marshal(&record{Epoch: 7, Sequence: 9, End: &end{Entries: 1, Digest: sum.String()}}))
+	snapshot := stateFrame(marshal(&header{Magic: "fdb-state", Format: 1, Epoch: 7, Kind: 1}))
+	items := []held{}
+	for _, data := range [][]byte{append(append(snapshot, merged...), last...), append(segmentBytes(8), recordOf(8, 10, "", 71)...)} {
+		items = append(items, held{item{Role: roleSegment, Epoch: uint64(7 + len(items))}, memfd(t, data, len(items) == 0)})
+	}
+	drain := a.drain
+	a.mu.Unlock()
+	err := drain.take(items)
+	a.mu.Lock()
+	if got := string(a.log.section("counter").entries["n"].value); err != nil || got != "71" || len(a.segments) != 2 {
+		t.Errorf("%s with %d segments: %v", got, len(a.segments), err)
+	}
+}
+
 func TestAChangeElsewhereReturnsWhenItIsSeen(t *testing.T) {
 	a := newAuthor(t)
 	done := a.update(testLimit)

@@ -110,7 +110,8 @@ func (g *greeting) close() {
 
 // greet says Hello, and waits for the Welcome as long as the context lasts.
 func greet(ctx context.Context, c *channel, with hello) (*greeting, error) {
-	with.VersionMin, with.VersionMax, with.Capabilities = protocolVersion, protocolVersion, capabilities
+	with.VersionMin, with.VersionMax = protocolVersion, protocolVersion
+	with.Capabilities = append(with.Capabilities, capabilities...)
 	with.Pid, with.Instance = uint64(os.Getpid()), instance()
 	own, err := pidfdOfSelf()
 	if err != nil {

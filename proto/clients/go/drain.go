@@ -142,6 +142,7 @@ func (d *drain) connect() (*channel, error) {
 	d.m.mu.RUnlock()
 	got, err := greet(ctx, channel, hello{
 		Service: d.m.service, Intent: intentDraining, Generation: uint64(d.m.generation), Top: top,
+		Capabilities: []string{"snapshots"},
 	})
 	if err != nil {
 		return nil, err
@@ -235,6 +236,11 @@ func (d *drain) take(items []held) error {
 			continue
 		}
 		made, err := openSegment(one.fd, false)
+		if err == nil && made.snapshot && m.writing == nil && m.log.follows(made.epoch) {
+			if err = m.startFrom(made); err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			closeHeld(items[i:])
 			return err

@@ -18,6 +18,27 @@ func (m *Member) adoptSegments(wanted func(*segment) bool) error {
 	return nil
 }
 
+// startFrom reads the state again from a snapshot, into which segments were merged that this process lacks.
+func (m *Member) startFrom(snapshot *segment) error {
+	log := newStateLog()
+	err := log.adopt(snapshot)
+	if err == nil {
+		err = log.catchUp()
+	}
+	if err != nil {
+		return err
+	}
+	for epoch, one := range m.segments {
+		if epoch <= snapshot.epoch {
+			one.close()
+			delete(m.segments, epoch)
+		}
+	}
+	m.log = log
+	m.putSegment(snapshot)
+	return nil
+}
+
 // carry reads everything that was acknowledged in the segments below this epoch.
 func (m *Member) carry(below int64) error {
 	err := m.adoptSegments(func(s *segment) bool { return int64(s.epoch) < below && !(s.sealed() && s.bare()) })

@@ -14,7 +14,7 @@ from fd_broker.channel import Channel
 from fd_broker.kernel import poll
 from fd_broker.log import StateLog
 from fd_broker.member import Member
-from fd_broker.messages import NAMED, decode, encode
+from fd_broker.messages import NAMED, SEGMENT, decode, encode
 from fd_broker.sections import mark_of
 from fd_broker.segment import SEAL_WRITE, Segment, state_frame
 from fd_broker.writes import Incoming
@@ -67,9 +67,9 @@ class Daemon:
             channel.heard += messages
 
 
-def segment_of(epoch, records=()):
+def segment_of(epoch, records=(), kind=0):
     fd = os.memfd_create('state', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    segment_bytes = state_frame(encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': epoch}))
+    segment_bytes = state_frame(encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': epoch, 'kind': kind}))
     os.pwrite(fd, segment_bytes + b''.join(state_frame(encode('Record', one)) for one in records), 0)
     return Segment(fd, True)
 
@@ -136,6 +136,19 @@ class Author(unittest.TestCase):
         self.written(2, 6, asked['request'])
         self.answer(asked, APPLIED, sequence=2)
         self.assertEqual((update.result(LIMIT_S), self.counter.get('n')), (6, 6))
+
+    def test_the_state_is_read_again_from_a_snapshot_of_segments_that_were_not_there(self):
+        put = self.put(70)
+        log = StateLog()
+        merged = {'epoch': 7, 'sequence': 9, 'schemas': [self.counter.schema], 'changes': [put]}
+        log.apply(None, decode('Record', encode('Record', merged)))
+        end = {'epoch': 7, 'sequence': 9, 'end': {'entries': 1, 'digest': log.position['digest']}}
+        snapshot, after = segment_of(7, [merged, end], kind=1), segment_of(8, [{'epoch': 8, 'sequence': 10, 'changes': [self.put(71)]}])
+        seal(snapshot)
+        items = [({'role': SEGMENT, 'epoch': one.epoch}, one.fd) for one in (snapshot, after)]
+        self.member._drain._take(items)
+        self.assertEqual(self.counter.get('n'), 71)
+        self.assertEqual(sorted(self.member._segments), [7, 8])
 
     def test_after_again_the_same_request_is_sent_over_the_next_connection(self):
         update = self.update()

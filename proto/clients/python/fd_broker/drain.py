@@ -114,7 +114,10 @@ class Drain:
                     if self._closed:
                         channel.end_reading()
                     top = max(member._segments, default=0)
-                hello = {'service': member.service, 'intent': DRAINING, 'generation': member.generation, 'top': top}
+                hello = {
+                    'service': member.service, 'intent': DRAINING, 'generation': member.generation, 'top': top,
+                    'capabilities': ['writes', 'snapshots'],
+                }
                 welcome, pidfd, rest = greet(channel, hello, 1.0)
                 close_all([] if pidfd is None else [pidfd])
                 with member._changed:
@@ -191,10 +194,12 @@ class Drain:
                 try:
                     wanted = item.get('role') == SEGMENT and item.get('epoch', 0) not in member._segments and not member._over
                     segment = Segment(fd, False) if wanted else None
+                    if segment is not None and segment.snapshot and member._start_from(segment):
+                        continue
                 except BaseException:
                     close_all([fd, *(other for _, other in items)])
                     raise
-                if segment is None or segment.epoch in member._segments:
+                if segment is None or segment.snapshot or segment.epoch in member._segments:
                     os.close(fd)
                 else:
                     member._segments[segment.epoch] = segment

@@ -77,6 +77,19 @@ class StatePart:
             if epoch > self._log.newest and wanted(segment) and segment not in self._log.segments:
                 self._log.adopt(segment)
 
+    def _start_from(self, snapshot: Segment) -> bool:
+        """Reads the state again from a snapshot, into which segments were merged that this process lacks. Returns False if it has them."""
+        if self._writing is not None or snapshot.epoch <= self._log.newest:
+            return False
+        log = StateLog()
+        log.adopt(snapshot)
+        log.catch_up()
+        for epoch in [epoch for epoch in self._segments if epoch <= snapshot.epoch]:
+            self._segments.pop(epoch).close()
+        self._segments[snapshot.epoch] = snapshot
+        self._log = log
+        return True
+
     def _carry(self, below: int) -> None:
         """Everything that was acknowledged in the segments below this epoch."""
         self._adopt(lambda segment: segment.epoch < below and not (segment.sealed and segment.size <= segment.start))
