@@ -36,6 +36,16 @@ export function ownNumber(number: number, label: string): OwnedFd {
   return OwnedFd.own(number, label)
 }
 
+/**
+ * As {@link ownNumber}, for a descriptor that stays with the owner for long: the application may close the number meanwhile, against its promise, and
+ * then neither loses the descriptor nor another file that gets the number. Takes an owner of the application too, whose close() then does nothing.
+ */
+export function takeDescriptor(fd: OwnedFd | number, label: string): OwnedFd {
+  if (typeof fd !== 'number') return fd.take()
+  native.setCloexec(fd, true)
+  return OwnedFd.ownGiven(fd, label)
+}
+
 /** Returns the numbers for one call. The descriptors keep their owners. */
 export function numbersOf(fds: readonly OwnedFd[]): number[] {
   return fds.length === 1 ? [fds[0]!.raw] : fds.map(fd => fd.raw)

@@ -1,4 +1,4 @@
-import { close } from 'node:fs'
+import { close, fstatSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 import { native } from './native.js'
 
@@ -45,15 +45,42 @@ export class ForeignFds {
  */
 export const foreignConnections = new ForeignFds(-1, -2, -3, -4, -5, -6, -7, -8)
 
+/** A descriptor that the application has given away, and of which the owner has a duplicate. */
+interface Given {
+  readonly number: number
+  readonly dev: bigint
+  readonly ino: bigint
+}
+
+function givenNow(number: number): Given {
+  const { dev, ino } = fstatSync(number, { bigint: true })
+  return { number, dev, ino }
+}
+
+/**
+ * Closes the number, unless the application has closed it itself: then it is closed, or another file has it. The duplicate must still be open, because
+ * until then no other file gets the same identity.
+ */
+function closeGiven({ number, dev, ino }: Given): void {
+  try {
+    const now = givenNow(number)
+    if (now.dev === dev && now.ino === ino) native.close(number)
+  } catch {
+    // The application has closed it.
+  }
+}
+
 /** Outlives its {@link OwnedFd}, so that the finalizer can see whether the owner was closed. */
 interface Slot {
   /** -1 after close() and release(). */
   raw: number
   readonly label: string
   /** The number of owners of the same descriptor; null if it was never shared. */
-  sharers: { count: number; foreign: ForeignFds | null } | null
+  sharers: { count: number; foreign: ForeignFds | null; readonly given: Given | null } | null
   /** Null if it came from this process, its user or root. If it is shared, {@link sharers} has the value. */
   foreign: ForeignFds | null
+  /** The number of which this is a duplicate, and which is closed with it. If it is shared, {@link sharers} has the value. */
+  readonly given: Given | null
 }
 
 function foreignOf({ sharers, foreign }: Slot): ForeignFds | null {
@@ -65,6 +92,8 @@ function dropOwner(slot: Slot): boolean {
   slot.raw = -1
   const last = slot.sharers === null || --slot.sharers.count === 0
   const foreign = foreignOf(slot)
+  const { given } = slot.sharers ?? slot
+  if (last && given !== null) closeGiven(given)
   if (last && foreign !== null) foreign.open--
   return last
 }
@@ -112,8 +141,9 @@ export class OwnedFd implements Disposable {
     label: string,
     foreign: ForeignFds | null,
     sharers: Slot['sharers'] = null,
+    given: Given | null = null,
   ) {
-    this.#slot = { raw, label, sharers, foreign }
+    this.#slot = { raw, label, sharers, foreign, given }
     if (foreign !== null && sharers === null) foreign.open++
     registry.register(this, this.#slot)
   }
@@ -134,6 +164,22 @@ export class OwnedFd implements Disposable {
   /** Duplicates a descriptor that has another owner, for example a socket of Node. Throws EMFILE. */
   static duplicate(raw: number, label: string): OwnedFd {
     return new OwnedFd(native.dup(raw), label, null)
+  }
+
+  /**
+   * Takes ownership of a number that the application may still use, or close by mistake: owns a duplicate, and closes the number with it if the number
+   * still is the same file. Throws EMFILE. @internal
+   */
+  static ownGiven(number: number, label: string): OwnedFd {
+    const given = givenNow(number)
+    return new OwnedFd(native.dup(number), label, null, null, given)
+  }
+
+  /** Takes the descriptor from its owner, whose close() then does nothing. @internal */
+  take(): OwnedFd {
+    const taken = this.share()
+    dropOwner(this.#slot)
+    return taken
   }
 
   /** The purpose of this descriptor, for messages. */
@@ -175,7 +221,7 @@ export class OwnedFd implements Disposable {
   share(): OwnedFd {
     const { label } = this.#slot
     const raw = this.raw
-    this.#slot.sharers ??= { count: 1, foreign: this.#slot.foreign }
+    this.#slot.sharers ??= { count: 1, foreign: this.#slot.foreign, given: this.#slot.given }
     this.#slot.sharers.count++
     return new OwnedFd(raw, label, null, this.#slot.sharers)
   }

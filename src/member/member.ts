@@ -7,7 +7,7 @@ import { didYouMean } from '../checks/spelling.js'
 import { boolean, isTexts, milliseconds, predicate, unchecked } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 import { namedEntry } from '../holder/entry.js'
-import { inspectOne, isOpenDescriptor, type OwnedFd, ownNumber } from '../kernel/index.js'
+import { inspectOne, isOpenDescriptor, type OwnedFd, takeDescriptor } from '../kernel/index.js'
 import { addressOf, formatAddress, type ListenerOptions, parseListenerSpec } from '../listeners/index.js'
 import type { CommandHandler, Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
@@ -337,7 +337,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   /**
    * Gives a descriptor of any kind (a file, a pipe, a connected socket, memory) to the service under a name. The next versions get it like
    * a listener. Owns `fd`, which may be a number from `fs.openSync`, but not one that a stream or server of Node uses: do not close it
-   * afterwards. Closes an earlier descriptor of that name.
+   * afterwards. Of a number the service keeps a duplicate, so that nothing is lost if the program closes it nevertheless. Closes an earlier
+   * descriptor of that name.
    *
    * A successor that is starting gets the descriptor too, and after a rollback the previous version. While a handoff commits, the call waits. Rejects with ERR_FDB_FENCED, and closes
    * the descriptor, if another process serves. Rejects with ERR_FDB_CLOSED if this member has left; then the caller still owns the
@@ -347,8 +348,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#driver.throwIfLeft()
     checkName(name)
     if (!isOpenDescriptor(fd)) throw wrongOption('fd', fd, 'the number of an open descriptor, or an OwnedFd')
-    const owned = typeof fd === 'number' ? ownNumber(fd, name) : fd
-    await this.#runtime.holdings.register(namedEntry(name, owned))
+    await this.#runtime.holdings.register(namedEntry(name, takeDescriptor(fd, name)))
   }
 
   /** Returns a dup of the named descriptor, or undefined if the service has none of that name. The caller owns the dup. */

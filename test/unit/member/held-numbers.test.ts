@@ -1,0 +1,90 @@
+import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join as joinPath } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { join, type Member } from '../../../src/index.js'
+import { OwnedFd } from '../../../src/kernel/index.js'
+
+const UPGRADE = { probation: 100, heartbeat: 20, silence: 2_000 }
+
+function folder(): string {
+  const path = mkdtempSync(joinPath(tmpdir(), 'fdb-held-'))
+  onTestFinished(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+function open(content: string): number {
+  const path = joinPath(folder(), 'f')
+  writeFileSync(path, content)
+  return openSync(path, 'r')
+}
+
+/** Opens files until one has this number; closes the others. */
+function openAs(number: number): void {
+  const opened: number[] = []
+  do opened.push(open('of the program'))
+  while (opened.at(-1) !== number)
+  for (const other of opened.slice(0, -1)) closeSync(other)
+}
+
+function contentOf(number: number): string {
+  const into = Buffer.alloc(100)
+  return into.toString('utf8', 0, readSync(number, into, 0, into.length, 0))
+}
+
+function heldContent(member: Member): string {
+  using held = member.held('ledger')
+  return held === undefined ? 'nothing is held' : contentOf(held.raw)
+}
+
+async function serving(control: string, beforeReady: (member: Member) => void = () => {}): Promise<Member> {
+  const member = await join({ service: 'shop', control, upgrade: UPGRADE, drain: { timeout: 0 } })
+  onTestFinished(() => member.close({ timeout: 0 }))
+  beforeReady(member)
+  await member.ready()
+  return member
+}
+
+describe('hold()', () => {
+  it('closes the number with the member', async () => {
+    const member = await serving(joinPath(folder(), 'c.sock'))
+    const number = open('of the service')
+    await member.hold('ledger', number)
+    expect(contentOf(number)).toBe('of the service')
+    await member.close({ timeout: 0 })
+    expect(() => fstatSync(number)).toThrow('EBADF')
+  })
+
+  it('hands a descriptor over although the program has closed its number, and leaves the file open that has the number then', async () => {
+    const control = joinPath(folder(), 'c.sock')
+    const old = await serving(control)
+    const number = open('of the service')
+    await old.hold('ledger', number)
+    closeSync(number)
+    openAs(number)
+    expect(heldContent(old)).toBe('of the service')
+    await serving(control, next => expect(heldContent(next)).toBe('of the service'))
+    expect(await old.retired).toBe('replaced')
+    expect(contentOf(number)).toBe('of the program')
+    closeSync(number)
+  })
+
+  it('keeps no member from retiring if the program has closed the number', async () => {
+    const member = await serving(joinPath(folder(), 'c.sock'))
+    const number = open('of the service')
+    await member.hold('ledger', number)
+    closeSync(number)
+    await member.close({ timeout: 0 })
+    expect(await member.retired).toBe('closed')
+  })
+
+  it('hands a descriptor over although the program has closed the OwnedFd that it gave', async () => {
+    const control = joinPath(folder(), 'c.sock')
+    const old = await serving(control)
+    const owned = OwnedFd.own(open('of the service'), 'the program')
+    await old.hold('ledger', owned)
+    owned.close()
+    await serving(control, next => expect(heldContent(next)).toBe('of the service'))
+    expect(await old.retired).toBe('replaced')
+  })
+})
