@@ -337,7 +337,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   /**
    * Gives a descriptor of any kind (a file, a pipe, a connected socket, memory) to the service under a name. The next versions get it like
    * a listener. Owns `fd`, which may be a number from `fs.openSync`, but not one that a stream or server of Node uses: do not close it
-   * afterwards. Of a number the service keeps a duplicate, so that nothing is lost if the program closes it nevertheless. Closes an earlier
+   * afterwards. The service keeps a duplicate of a number, so that nothing is lost if the program closes it nevertheless. Closes an earlier
    * descriptor of that name.
    *
    * A successor that is starting gets the descriptor too, and after a rollback the previous version. While a handoff commits, the call waits. Rejects with ERR_FDB_FENCED, and closes
