@@ -4,7 +4,7 @@ import { abortSignal, checkOptions, hook } from '../checks/options.js'
 import { wrongOption } from '../checks/place.js'
 import { absent, map, type ShapeOf } from '../checks/shape.js'
 import { didYouMean } from '../checks/spelling.js'
-import { boolean, isTexts, milliseconds, predicate, unchecked } from '../checks/values.js'
+import { boolean, isTexts, list, milliseconds, predicate } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 import { namedEntry } from '../holder/entry.js'
 import { inspectOne, isOpenDescriptor, type OwnedFd, takeDescriptor } from '../kernel/index.js'
@@ -20,7 +20,7 @@ import type { MemberDriver } from './driver.js'
 import type { StartWork } from './lifecycle/leadership.js'
 import type { Listener } from './listeners/listener.js'
 import { checkName, type OwnListeners } from './listeners/own-listeners.js'
-import { type StayOptions, stay, staysForOthers } from './operator/stay.js'
+import { isHandled, type StayOptions, stay, staysForOthers } from './operator/stay.js'
 import type { SuccessorOutput } from './operator/upgrades.js'
 import type {
   Check,
@@ -75,11 +75,18 @@ const UPGRADE = map({
 } satisfies ShapeOf<UpgradeOptions>)
 const CLOSE = map({
   timeout: absent(milliseconds(0)),
-  handBack: absent(unchecked<boolean>()),
+  handBack: absent(boolean),
 } satisfies ShapeOf<CloseOptions>)
 const STAY = map({
-  signals: absent(unchecked<NonNullable<StayOptions['signals']>>()),
-  until: absent(unchecked<NonNullable<StayOptions['until']>>()),
+  signals: absent(
+    list(
+      predicate<NodeJS.Signals>(
+        'the name of a signal that a process can handle, such as "SIGTERM"',
+        isHandled,
+      ),
+    ),
+  ),
+  until: absent(abortSignal),
 } satisfies ShapeOf<StayOptions>)
 
 let make: (driver: MemberDriver) => Member

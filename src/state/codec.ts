@@ -1,6 +1,7 @@
 import { types } from 'node:util'
 import protobufjs from 'protobufjs/minimal.js'
 import { msgpackr } from '../base/lazy.js'
+import { wrongOption } from '../checks/place.js'
 
 /**
  * Throws a TypeError that names the first part of `value` that decoding would not restore. All formats preserve objects, arrays, strings,
@@ -50,7 +51,7 @@ function findUnsupportedInObject(value: object, rich: boolean): UnsupportedValue
       const found = findUnsupported(element, rich)
       if (found) return { what: found.what, path: `[${i}]${found.path}` }
     }
-    return null
+    return lostField(value)
   }
   const prototype: unknown = Object.getPrototypeOf(value)
   if (prototype !== Object.prototype && prototype !== null) {
@@ -65,6 +66,26 @@ function findUnsupportedInObject(value: object, rich: boolean): UnsupportedValue
       rich && (key === '__proto__' || halfPair.test(key)) ? BAD_FIELD : findUnsupported(element, rich)
     if (found && Object.hasOwn(value, key)) return { what: found.what, path: `.${key}${found.path}` }
   }
+  return lostField(value)
+}
+
+/** Returns the first field that all formats drop: one of an array that is no element, or one whose name is a symbol. */
+function lostField(value: object): UnsupportedValue | null {
+  const isArray = Array.isArray(value)
+  const keys = Reflect.ownKeys(value)
+  // Elements come first, then texts, then symbols.
+  const last = keys.at(-1)
+  if (isArray ? last === 'length' : typeof last !== 'symbol') return null
+  const fields = isArray
+    ? keys.slice(keys.indexOf('length') + 1)
+    : keys.filter(key => typeof key === 'symbol')
+  for (const field of fields) {
+    const { enumerable, value: content } = Object.getOwnPropertyDescriptor(value, field)!
+    if (!enumerable || content === undefined) continue
+    return typeof field === 'symbol'
+      ? { what: 'a field whose name is a symbol, which the format drops', path: `[${String(field)}]` }
+      : { what: 'a field of an array, which the format drops', path: `.${field}` }
+  }
   return null
 }
 
@@ -75,6 +96,7 @@ function kindWithoutFields(value: object, rich: boolean): string | null {
   if (types.isDate(value) && rich) return ''
   if (typeof (value as { toJSON?: unknown }).toJSON === 'function') return ''
   const opaque =
+    (rich ? types.isBoxedPrimitive(value) : types.isSymbolObject(value)) ||
     types.isMap(value) ||
     types.isSet(value) ||
     types.isWeakMap(value) ||
@@ -112,7 +134,7 @@ export function bytes(): Codec<Uint8Array> {
 }
 
 /**
- * JSON. Refuses undefined, NaN, Map and bytes. Stores an object with a `toJSON` method as the result of that method (a Date as text), and
+ * JSON. Refuses undefined, NaN, Map, bytes, fields whose names are symbols, and fields of an array that are no elements. Stores an object with a `toJSON` method as the result of that method (a Date as text), and
  * drops fields that are undefined.
  */
 export function json<T = unknown>(): Codec<T> {
@@ -158,6 +180,9 @@ export interface ProtobufType<T, P = T> {
  * drops them for types without `decodeDelimited`, unless `Reader.discardUnknown` is false.
  */
 export function protobuf<T extends P, P = T>(type: ProtobufType<T, P>): Codec<T> {
+  const { encode, decode } = (type ?? {}) as Partial<ProtobufType<T, P>>
+  if (typeof encode !== 'function' || typeof decode !== 'function')
+    throw wrongOption('type', type, 'a message type of protobufjs, with encode() and decode()')
   const read = readerFor(type)
   return {
     name: 'protobuf',

@@ -1,6 +1,7 @@
 import { nodeCrypto } from '../base/lazy.js'
 import { type Logger, SILENT } from '../base/logger.js'
 import { checkOptions, logger } from '../checks/options.js'
+import { wrongOption } from '../checks/place.js'
 import { map, optional, type ShapeOf } from '../checks/shape.js'
 import { milliseconds, predicate } from '../checks/values.js'
 import { FdbError } from '../errors.js'
@@ -75,6 +76,8 @@ export class TicketKeys {
 
   /** Throws ERR_FDB_OPTION, and ERR_FDB_SCHEMA if this version cannot read the section of the state. */
   constructor(member: Member, options: TicketKeyOptions = {}) {
+    if (typeof (member as Partial<Member> | undefined)?.section !== 'function')
+      throw wrongOption('member', member, 'the Member that join() resolves with')
     const { name, rotateEvery, logger } = checkOptions('shareTicketKeys()', options, OPTIONS)
     this.name = name
     this.rotateEvery = rotateEvery

@@ -343,8 +343,14 @@ export const CONFINED: readonly Confined[] = [
   {
     what: "the inside of one of Node's own objects",
     pattern:
-      /\._[a-zA-Z]\w*|\[\s*['"`]_[a-zA-Z]\w*|\b_[a-zA-Z]\w*\?:|[{;]\s*_[a-zA-Z]\w*\s*(?::|\})|\.parser\b|\bparser\?:|\bonIncoming\b|\bwriteQueueSize\b|\breadStop\b|\buseUserBuffer\b|\bgetOwnPropertySymbols\b|\bReflect\.ownKeys\b|\bprocess\.binding\b|\bnode:internal\b/,
+      /\._[a-zA-Z]\w*|\[\s*['"`]_[a-zA-Z]\w*|\b_[a-zA-Z]\w*\?:|[{;]\s*_[a-zA-Z]\w*\s*(?::|\})|\.parser\b|\bparser\?:|\bonIncoming\b|\bwriteQueueSize\b|\breadStop\b|\buseUserBuffer\b|\bprocess\.binding\b|\bnode:internal\b/,
     to: ['node', 'ws/internals.ts', 'socket-io/internals.ts'],
+  },
+  {
+    what: 'a list of hidden fields',
+    pattern: /\bgetOwnPropertySymbols\b|\bReflect\.ownKeys\b/,
+    // The codecs look for symbols in the values of programs.
+    to: ['node', 'ws/internals.ts', 'socket-io/internals.ts', 'state/codec.ts'],
   },
 ]
 

@@ -46,6 +46,12 @@ const UNANSWERED = 3
 
 const ENDING: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT'])
 
+/** Whether the value is the name of a signal for which Node can install a handler. */
+export function isHandled(signal: unknown): boolean {
+  if (typeof signal !== 'string' || !Object.hasOwn(constants.signals, signal)) return false
+  return signal !== 'SIGKILL' && signal !== 'SIGSTOP'
+}
+
 export function staysForOthers(deps: StayDeps): boolean {
   // A process that serves, or will serve, needs no reason to stay alive, and handles its signals itself.
   return !isCurrent(deps.machine.phase) && (whyStay(deps) !== null || deps.announcer.isReplacedMain)

@@ -13,6 +13,7 @@ import {
   type StateDraft,
 } from '../../../src/index.js'
 import { OperatorClient } from '../../../src/operator.js'
+import { TicketKeys } from '../../../src/tls/ticket-keys.js'
 import { untyped } from '../../fixtures/untyped.js'
 
 const ALONE = { service: 'shop', control: false } as const
@@ -32,6 +33,25 @@ function refused(text: string) {
 const anyJoin = join as (options?: unknown) => Promise<Member>
 
 describe('arguments of a caller are checked at the call', () => {
+  it.each([
+    ['a text for the signals', { signals: 'SIGTERM' }, 'signals'],
+    ['a signal that no system has', { signals: ['SIGHUP', 'SIGTREM'] }, 'signals[1]'],
+    ['a signal that no process can handle', { signals: ['SIGKILL'] }, 'signals[0]'],
+    ['no AbortSignal', { until: 5 }, 'until'],
+  ])('stay() refuses %s', async (_, options, place) => {
+    const member = await alone()
+    const before = process.eventNames()
+    await expect(member.stay(untyped(options))).rejects.toMatchObject(refused(place))
+    expect(process.eventNames()).toEqual(before)
+  })
+
+  it('shareTicketKeys() refuses a member that is none', () => {
+    for (const member of [undefined, null, {}, 'shop'])
+      expect(() => new TicketKeys(untyped(member))).toThrowError(
+        expect.objectContaining(refused('the Member that join() resolves with')),
+      )
+  })
+
   it.each([
     ['nothing', undefined, 'the options of join() are undefined'],
     ['a text', 'shop', 'the options of join() are "shop"'],

@@ -415,8 +415,6 @@ describe('a planted violation is found:', () => {
         ['interface A { _connections: number }', '{ _connections:'],
         ['type A = { _httpMessage?: unknown }', '_httpMessage?:'],
         ['socket.parser', '.parser'],
-        ['Object.getOwnPropertySymbols(server)', 'getOwnPropertySymbols'],
-        ['Reflect.ownKeys(server)', 'Reflect.ownKeys'],
         ["process.binding('tcp_wrap')", 'process.binding'],
         ['handle.writeQueueSize', 'writeQueueSize'],
         ['parser.onIncoming = null', 'onIncoming'],
@@ -425,6 +423,16 @@ describe('a planted violation is found:', () => {
       `the inside of Node: ${code}`,
       { 'src/relay/a.ts': code },
       `src/relay/a.ts:1 says ${said}: the inside of one of Node's own objects belongs to src/node, src/ws/internals.ts, src/socket-io/internals.ts`,
+    ]),
+    ...(
+      [
+        ['Object.getOwnPropertySymbols(server)', 'getOwnPropertySymbols'],
+        ['Reflect.ownKeys(server)', 'Reflect.ownKeys'],
+      ] as const
+    ).map(([code, said]): [string, Record<string, string>, string] => [
+      `the inside of Node: ${code}`,
+      { 'src/relay/a.ts': code },
+      `src/relay/a.ts:1 says ${said}: a list of hidden fields belongs to src/node, src/ws/internals.ts, src/socket-io/internals.ts, src/state/codec.ts`,
     ]),
     [
       'a file that is too long',

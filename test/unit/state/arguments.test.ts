@@ -196,6 +196,48 @@ describe('a value that would not come back as it was', () => {
     log.close()
   })
 
+  it('causes an error with its place if the format would drop a field: one whose name is a symbol, or one beside the elements of an array', async () => {
+    const { log } = writingLog()
+    const matched = /(b)/.exec('abc')!
+    const tagged = { items: [{ [Symbol('tag')]: 1 }] }
+    for (const codec of [json<unknown>(), msgpack<unknown>()]) {
+      const section = log.section<unknown>(codec.name, defineSection<unknown>({ version: 1, codec }))
+      const symbol = await refusal(() => section.put('k', tagged))
+      expect(symbol.message).toMatch(/its\.items\[0\]\[Symbol\(tag\)\] is a field whose name is a symbol/)
+      const field = await refusal(() => section.put('k', { matched }))
+      expect(field.message).toMatch(/its\.matched\.index is a field of an array/)
+      expect([symbol.code, field.code]).toEqual(['ERR_FDB_STATE_VALUE', 'ERR_FDB_STATE_VALUE'])
+      // The reader sees no difference.
+      const hidden = Object.defineProperty({ a: 1 }, Symbol('hidden'), { value: 1 })
+      await section.put('k', { hidden, list: [...matched], none: { [Symbol('none')]: undefined } })
+      expect(section.get('k')).toEqual({ hidden: { a: 1 }, list: ['b', 'b'], none: {} })
+    }
+    log.close()
+  })
+
+  it('causes an error in msgpack if it is a boxed text, number or boolean: the format would write an object', async () => {
+    const { log } = writingLog()
+    const section = log.section<unknown>('m', defineSection<unknown>({ version: 1, codec: msgpack() }))
+    for (const boxed of [Object('text'), Object(5), Object(false), Object(1n), Object(Symbol('x'))]) {
+      const error = await refusal(() => section.put('k', { at: boxed }))
+      expect([error.code, error.message]).toEqual([
+        'ERR_FDB_STATE_VALUE',
+        expect.stringMatching(/its\.at is of class (?:String|Number|Boolean|BigInt|Symbol)/),
+      ])
+    }
+    log.close()
+  })
+
+  it('has a codec of protobuf only with a message type, which is checked at the call', async () => {
+    for (const type of [undefined, null, {}, 'Header', { encode() {} }]) {
+      const error = await refusal(() => protobuf(untyped<typeof fdbroker.state.Header>(type)))
+      expect([error.code, error.message]).toEqual([
+        'ERR_FDB_OPTION',
+        expect.stringMatching(/give a message type of protobufjs/),
+      ])
+    }
+  })
+
   it('covers no value that says itself how it is written, no field without a value, and none that comes back', async () => {
     const { log } = writingLog()
     const section = log.section<unknown>('j', defineSection<unknown>({ version: 1, codec: json() }))
