@@ -91,6 +91,7 @@ NAPI_MODULE_INIT() {
     METHOD("receiveDatagram", fdb_receive_datagram),
     METHOD("send", fdb_send),
     METHOD("receive", fdb_receive),
+    METHOD("peek", fdb_peek),
     METHOD("shutDown", fdb_shut_down),
     METHOD("resetAtClose", fdb_reset_at_close),
     METHOD("createEpoll", fdb_create_epoll),

@@ -155,6 +155,7 @@ FDB_CALL(fdb_stop_receiving);
 FDB_CALL(fdb_receive_datagram);
 FDB_CALL(fdb_send);
 FDB_CALL(fdb_receive);
+FDB_CALL(fdb_peek);
 FDB_CALL(fdb_shut_down);
 FDB_CALL(fdb_reset_at_close);
 FDB_CALL(fdb_create_epoll);

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-napi_value fdb_receive(napi_env env, napi_callback_info info) {
+static napi_value receive(napi_env env, napi_callback_info info, int flags) {
   fdb_call call;
   fdb_bytes into;
   ssize_t got;
@@ -12,10 +12,18 @@ napi_value fdb_receive(napi_env env, napi_callback_info info) {
   if (!fdb_enter(env, info, 4, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) || !fdb_span(&call, 1, &into)) return NULL;
   /* For 0 bytes recv() returns 0, which also means the end of the stream. */
   if (into.length == 0) return fdb_throw_range(env, "length must be at least 1");
-  do got = recv(fd, into.data, into.length, MSG_DONTWAIT);
+  do got = recv(fd, into.data, into.length, MSG_DONTWAIT | flags);
   while (got < 0 && errno == EINTR);
   if (got >= 0) return fdb_int_value(env, got);
   return errno == EAGAIN || errno == EWOULDBLOCK ? fdb_int_value(env, -1) : fdb_throw(env, errno, "recv");
+}
+
+napi_value fdb_receive(napi_env env, napi_callback_info info) {
+  return receive(env, info, 0);
+}
+
+napi_value fdb_peek(napi_env env, napi_callback_info info) {
+  return receive(env, info, MSG_PEEK);
 }
 
 napi_value fdb_shut_down(napi_env env, napi_callback_info info) {

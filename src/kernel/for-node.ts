@@ -115,6 +115,12 @@ export function sendBytes(
   )
 }
 
+/** Returns the next bytes that the kernel has, at most `most`, which stay there. Empty also if the peer has ended. Throws if the connection is broken. */
+export function peekBytes(descriptor: LentFd, most: number): Uint8Array {
+  const into = new Uint8Array(most)
+  return into.subarray(0, Math.max(0, native.peek(descriptor, into, 0, most)))
+}
+
 /** Lets the kernel detect a dead peer (SO_KEEPALIVE), with the intervals of the machine. */
 export function keepAlive(fd: LentFd): void {
   try {

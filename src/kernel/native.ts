@@ -181,6 +181,8 @@ export interface Native {
   // streams.c
   /** Reads once from a connected socket. Returns the number of bytes; 0: the peer has sent FIN; -1: nothing to read (EAGAIN). */
   receive(fd: number, into: Uint8Array, offset: number, length: number): number
+  /** As `receive`, but the bytes stay in the kernel. */
+  peek(fd: number, into: Uint8Array, offset: number, length: number): number
   /** Sends FIN. Does nothing if the connection has ended. */
   shutDown(fd: number): void
   /** Makes a later close send RST instead of FIN, if the protocol has it. */

@@ -1,11 +1,12 @@
 import net from 'node:net'
-import { isLent, type LentFd, sendBytes, socketOver, socketPair } from '../kernel/index.js'
+import { isLent, type LentFd, peekBytes, sendBytes, socketOver, socketPair } from '../kernel/index.js'
 import { internal } from './internal.js'
 
 /** `socket._handle` on Node 20 to 26: the libuv stream. `writeQueueSize` is the number of bytes that are not sent yet. */
 export interface SocketHandle {
   reading: boolean
   readonly fd: LentFd
+  readStart(): number
   readStop(): number
   readonly writeQueueSize: number
 }
@@ -63,6 +64,26 @@ export function reset(socket: net.Socket): void {
 export function stopReading(socket: net.Socket): void {
   socket.pause()
   handleOf(socket)?.readStop()
+}
+
+/** Stops reading from the kernel without a trace on the stream above, until {@link readOn}. */
+export function readNoMore(socket: net.Socket): void {
+  if (handleOf(socket)?.reading) handleOf(socket)?.readStop()
+}
+
+export function readOn(socket: net.Socket): void {
+  if (handleOf(socket)?.reading) handleOf(socket)?.readStart()
+}
+
+/** Returns the next bytes that wait in the kernel, at most `most`. */
+export function nextBytes(socket: net.Socket, most: number): Uint8Array {
+  try {
+    const descriptor = descriptorOf(socket)
+    return descriptor === null ? new Uint8Array(0) : peekBytes(descriptor, most)
+  } catch {
+    // The socket will emit the error.
+    return new Uint8Array(0)
+  }
 }
 
 /** Returns all bytes that Node has read and not emitted. Remove all 'data' listeners first, because `read()` emits the bytes too. */

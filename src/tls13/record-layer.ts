@@ -284,6 +284,13 @@ function recordLength(bytes: Buffer): number | null {
   return HEADER_BYTES + length
 }
 
+/** Reports whether `bytes` are a record's header. Bytes within a record are random. */
+export function isRecordHeader(bytes: Uint8Array): boolean {
+  if (bytes[0] !== APPLICATION_DATA || bytes[1] !== 3 || bytes[2] !== 3) return false
+  const length = (bytes[3]! << 8) | bytes[4]!
+  return bytes.length === HEADER_BYTES && length > TAG_BYTES && length <= MOST_ENCRYPTED
+}
+
 /** Returns the position after a KeyUpdate, and wipes the given one: the result does not show what was sent before. */
 export function nextPosition(state: TrafficState): TrafficState {
   const next = new RecordLayer(state).takeState(NOTHING)

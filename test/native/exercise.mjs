@@ -174,6 +174,8 @@ function streams() {
     refused(() => native.failure(1, 2), 'ERR_INVALID_ARG_TYPE')
     native.close(set)
   }
+  assert.equal(native.peek(b, bytes, 0, 9), 4)
+  refused(() => native.peek(never, bytes, 0, 1), 'EBADF')
   assert.deepEqual([native.receive(b, bytes, 4093, 3), native.receive(b, bytes, 0, 9)], [3, 1])
   assert.equal(native.receive(b, bytes, 0, 9), -1)
   refused(() => native.receive(b, bytes, 0, 0), 'ERR_OUT_OF_RANGE')

@@ -52,6 +52,20 @@ describe('receive', () => {
   })
 })
 
+it('peek gives what has come, and leaves it there', () => {
+  const [a, b] = pair()
+  into.fill('.')
+  expect(native.peek(b, into, 0, 16)).toBe(-1)
+  sent(a, 'bytes')
+  expect([native.peek(b, into, 0, 3), native.peek(b, into, 3, 9), native.receive(b, into, 8, 8)]).toEqual([
+    3, 5, 5,
+  ])
+  expect(into.toString()).toBe('bytbytesbytes...')
+  native.shutDown(a)
+  expect(native.peek(b, into, 0, 16)).toBe(0)
+  expect(thrown(() => native.peek(never, into, 0, 1))).toMatchObject({ code: 'EBADF', syscall: 'recv' })
+})
+
 describe('the end of a connection', () => {
   it('shows as FIN, which may be asked for again, also when both sides have ended', async () => {
     const [fd, peer] = await tcp()

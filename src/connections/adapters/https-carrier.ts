@@ -3,12 +3,13 @@ import type net from 'node:net'
 import type tls from 'node:tls'
 import { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../kernel/index.js'
-import { stopReading, timeoutLeft } from '../../node/socket-handle.js'
+import { nextBytes, readNoMore, readOn, stopReading, timeoutLeft } from '../../node/socket-handle.js'
 import { underlyingSocket } from '../../node/tls-internals.js'
 import type { fdbroker } from '../../proto/connections.js'
 import { NO_BYTES } from '../../proto/message.js'
 import { QUIET_MS, type TlsPosition, TlsPositions } from '../../tls13/exporter.js'
-import { nextPosition, secretBytesOf, type TrafficState } from '../../tls13/record-layer.js'
+import { HEADER_BYTES } from '../../tls13/protection.js'
+import { isRecordHeader, nextPosition, secretBytesOf, type TrafficState } from '../../tls13/record-layer.js'
 import { movesTls } from '../../tls13/self-test.js'
 import { factsOf, isMovedTls, MovedTlsSocket, type TlsFacts } from '../../tls13/tls-socket.js'
 import type { HttpCarrier } from './http-carrier.js'
@@ -16,6 +17,10 @@ import { connectionOf, openSocket, publish } from './node-socket.js'
 import type { Connections } from './open-sockets.js'
 
 type Record = fdbroker.connections.TlsPosition.$Properties
+
+/** How long a busy connection is not read at most, and the interval at which it is looked at, in milliseconds. */
+const HOLD_MS = 2 * QUIET_MS
+const LOOK_MS = 5
 
 interface Deps {
   /** The sockets below. */
@@ -40,6 +45,9 @@ export class HttpsCarrier implements HttpCarrier {
   /** How many bytes each idle connection had read, and since when. */
   readonly #looked = new WeakMap<net.Socket, { readonly bytes: number; readonly quietAt: number }>()
   #looks: NodeJS.Timeout | undefined
+  /** The busy connections that are not read, each until a time (performance.now()). */
+  readonly #held = new Map<net.Socket, number>()
+  #review: NodeJS.Timeout | undefined
 
   constructor(server: tls.Server, deps: Deps) {
     this.#server = server
@@ -56,6 +64,7 @@ export class HttpsCarrier implements HttpCarrier {
     this.#isReleased = true
     this.#stopFollowing()
     clearTimeout(this.#looks)
+    for (const socket of [...this.#held.keys()]) this.#release(socket)
   }
 
   mayBegin(ready: () => void): boolean {
@@ -82,27 +91,70 @@ export class HttpsCarrier implements HttpCarrier {
 
   canLeave(socket: net.Socket, ready: () => void): boolean {
     if (isMovedTls(socket)) return socket.canLeave
-    return socket.readableLength === 0 && this.canLeaveAmid(socket, ready)
+    return socket.readableLength === 0 && this.#canLeave(socket, ready, false)
   }
 
   canLeaveAmid(socket: net.Socket, ready: () => void): boolean {
+    return this.#canLeave(socket, ready, true)
+  }
+
+  /** `holds`: does not read from a busy connection for a moment, which would never be quiet. */
+  #canLeave(socket: net.Socket, ready: () => void, holds: boolean): boolean {
     if (socket.readableEncoding !== null) return false
     if (isMovedTls(socket)) return socket.canLeaveUnsent
     const position = this.#positionOf(socket)
     if (position === undefined || socket.destroyed || !socket.writable) return false
-    return position.stays === null && this.#isQuiet(socket, position.bytesRead, ready)
+    const { stays } = position
+    if (stays === null) return this.#isBetweenRecords(socket, position.bytesRead, ready, holds)
+    if (stays === 'half-record' || stays === 'sending') this.#lookLater(ready)
+    return false
   }
 
-  #isQuiet(socket: net.Socket, bytes: number, ready: () => void): boolean {
+  #isBetweenRecords(socket: net.Socket, bytes: number, ready: () => void, holds: boolean): boolean {
     const now = performance.now()
     const last = this.#looked.get(socket)
     if (last?.bytes === bytes && now >= last.quietAt) return true
-    if (last?.bytes !== bytes) this.#looked.set(socket, { bytes, quietAt: now + QUIET_MS })
+    const next = nextBytes(socket, HEADER_BYTES)
+    if (isRecordHeader(next)) {
+      this.#looked.set(socket, { bytes, quietAt: 0 })
+      // Nothing may be read until the connection has left.
+      this.#hold(socket, ready)
+      return true
+    }
+    if (last?.bytes !== bytes) {
+      this.#looked.set(socket, { bytes, quietAt: now + QUIET_MS })
+      if (holds && last !== undefined && next.length < HEADER_BYTES) this.#hold(socket, ready)
+    }
+    this.#lookLater(ready)
+    return false
+  }
+
+  #lookLater(ready: () => void): void {
     this.#looks ??= setTimeout(() => {
       this.#looks = undefined
       ready()
     }, QUIET_MS + 1).unref()
-    return false
+  }
+
+  #hold(socket: net.Socket, ready: () => void): void {
+    if (this.#held.has(socket)) return
+    readNoMore(socket)
+    this.#held.set(socket, performance.now() + HOLD_MS)
+    this.#review ??= setInterval(() => {
+      for (const [held, until] of this.#held) {
+        const next = nextBytes(held, HEADER_BYTES)
+        const isAmid = next.length === HEADER_BYTES && !isRecordHeader(next)
+        if (isAmid || held.destroyed || performance.now() >= until) this.#release(held)
+      }
+      ready()
+    }, LOOK_MS).unref()
+  }
+
+  #release(socket: net.Socket): void {
+    if (this.#held.delete(socket)) readOn(socket)
+    if (this.#held.size > 0) return
+    clearInterval(this.#review)
+    this.#review = undefined
   }
 
   /** A client sends its next request after the response, so nothing has arrived of it. */
@@ -125,6 +177,7 @@ export class HttpsCarrier implements HttpCarrier {
   take(socket: net.Socket): Record {
     this.#removeRaw(socket)
     if (isMovedTls(socket)) return toRecord(socket.takeState(), socket.facts)
+    this.#release(socket)
     stopReading(socket)
     const facts = factsOf(socket as tls.TLSSocket)
     const state = this.#positions.of(socket as tls.TLSSocket)?.state()

@@ -110,6 +110,21 @@ describe('a WebSocket over TLS', () => {
     expect(places.map(({ faults }) => faults)).toEqual([[], []])
   })
 
+  it('moves although its client sends all the time', async () => {
+    const servers = [secure('x'), secure('x')]
+    const places = [await servers[0]!.place(), await servers[1]!.place()]
+    const client = await Client.to(places[0]!)
+    let sent = 0
+    const busy = setInterval(() => client.ws.send(`${++sent}`), 5)
+    onTestFinished(() => clearInterval(busy))
+    await carried(places[0]!, places[1]!)
+    await carried(places[1]!, places[0]!)
+    clearInterval(busy)
+    const all = Array.from({ length: sent }, (_, i) => `x ${i + 1} ${i + 1}`)
+    expect(await client.next(sent)).toEqual(all)
+    expect(places.map(({ faults }) => faults)).toEqual([[], []])
+  })
+
   it('sends what a slow client has not received, sealed or not, once and in order', async () => {
     const servers = [secure('a'), secure('b'), secure('c')]
     const places = await Promise.all(servers.map(numbering => numbering.place()))
