@@ -29,19 +29,7 @@ import type { SupervisorSettings, VersionSettings } from '../run/settings.js'
 import { parseReadiness, READINESS, type ReadinessSpec } from '../versions/version-probe.js'
 import { isListenerName, parseListeners } from './named-listeners.js'
 import { parsePid } from './options.js'
-
-/** Signals that can be configured to start the next version. */
-export const UPGRADE_SIGNALS: readonly NodeJS.Signals[] = [
-  'SIGHUP',
-  'SIGUSR1',
-  'SIGUSR2',
-  'SIGWINCH',
-  'SIGTTIN',
-  'SIGTTOU',
-  'SIGALRM',
-  'SIGVTALRM',
-  'SIGCONT',
-]
+import { UPGRADE_SIGNALS } from './signals.js'
 
 /** Checks a text, or a number that was written without quotes. */
 const word: ValueCheck<string> = (value, place) =>

@@ -1,17 +1,14 @@
 import { Option } from 'commander'
-import { type Logger, SILENT } from '../base/logger.js'
+import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { releaseSignals } from '../kernel/index.js'
 import { findInheritedState, type InheritedState, RELEASES_SIGNALS } from '../run/exec-state.js'
-import type { Predecessor } from '../run/predecessor.js'
 import type { VersionSettings } from '../run/settings.js'
-import type { Supervisor } from '../run/supervisor.js'
 import type { Command } from './command.js'
 import { openLog } from './log.js'
 import { logLevelOption } from './options.js'
 import { codeAndMessage, writeStderr } from './output.js'
-import { RUN_OPTIONS, type RunFlags, RunSources, UPGRADE_SIGNALS } from './run-sources.js'
-import { reportServerStage, Signals } from './signals.js'
+import { RUN_OPTIONS, type RunFlags, RunSources } from './run-sources.js'
 
 /** Limit for a daemon's answer while it is being upgraded. */
 const DAEMON_ANSWER_MS = 60_000
@@ -56,36 +53,24 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const first = state === null ? await sources.versionSettings() : null
   // If this image replaces an earlier one, the earlier image has taken over already: its state has the descriptors.
   const takeover = state === null ? sources.takeover : null
-  const { Supervisor } = await import('../run/supervisor.js')
+  const { runSupervisor } = await import('./run-main.js')
   if (inherited !== null && !inherited.take) return reportDryRun(inherited)
   const { logger } = await openLog({ level: flags.logLevel })
-  const signals = runSignals(logger, settings.upgradeSignal)
-  let predecessor: Predecessor | null = null
-  try {
-    if (first !== null && flags.from !== undefined) await duplicateFrom(`${flags.from}`, first, logger)
-    if (first !== null && takeover !== null)
-      predecessor = (await import('../run/predecessor.js')).Predecessor.of(takeover, first.listen, logger)
-    const parts = {
-      settings,
-      read: () => sources.versionSettings(),
-      readSupervisorSettings: sources.hasFile ? () => sources.supervisorSettings() : null,
-      logger,
-      predecessor,
-    }
-    const running: Supervisor =
-      state === null ? await Supervisor.start(parts) : await Supervisor.resume(parts, state)
-    signals.attach(running)
-    // The previous image blocked signals before it executed this one.
-    if (state !== null) releaseSignals()
-    reportServerStage('served')
-    const { code, failure } = await running.ended
-    process.exitCode = code
-    // The failure is printed too: the log may be silent.
-    if (failure !== null) writeStderr(codeAndMessage(failure))
-  } finally {
-    predecessor?.[Symbol.dispose]()
-    signals.close()
-  }
+  const { code, failure } = await runSupervisor({
+    settings,
+    read: () => sources.versionSettings(),
+    readSupervisorSettings: sources.hasFile ? () => sources.supervisorSettings() : null,
+    logger,
+    state,
+    takeOver: async () => {
+      if (first !== null && flags.from !== undefined) await duplicateFrom(`${flags.from}`, first, logger)
+      if (first === null || takeover === null) return null
+      return (await import('../run/predecessor.js')).Predecessor.of(takeover, first.listen, logger)
+    },
+  })
+  process.exitCode = code
+  // The failure is printed too: the log may be silent.
+  if (failure !== null) writeStderr(codeAndMessage(failure))
 }
 
 /** Duplicates listeners that a daemon holds; retries while the daemon is being upgraded. */
@@ -106,43 +91,4 @@ function reportDryRun({ state }: InheritedState): void {
       'this release cannot read the state of the running supervisor: restart the service to change the release',
     )
   if (releaseSignals()) process.exitCode = RELEASES_SIGNALS
-}
-
-/** Handles the signals of a supervisor. As PID 1 the process receives only signals that have a handler. */
-function runSignals(
-  logger: Logger,
-  upgradeSignal: NodeJS.Signals,
-): Pick<Signals<Supervisor>, 'attach' | 'close'> {
-  const early: NodeJS.Signals[] = []
-  const end = (supervisor: Supervisor | null, signal: NodeJS.Signals) => {
-    // The signal is kept until the supervisor runs: an order to end must not be lost.
-    if (supervisor === null) {
-      early.push(signal)
-      return
-    }
-    const order = signals.endOrder()
-    if (order === 'first') {
-      logger.info({ signal }, 'the program is ended')
-      // For TERM the program gets the configured stop signal; for INT and QUIT it gets the same signal.
-      supervisor.stop(signal === 'SIGTERM' ? {} : { signal })
-    } else if (order === 'again') supervisor.stop({ now: true })
-  }
-  const upgradeOrForward = (supervisor: Supervisor | null, signal: NodeJS.Signals) => {
-    if (signal !== upgradeSignal) supervisor?.forward(signal)
-    // The supervisor logs the result.
-    else supervisor?.upgrade().catch(() => {})
-  }
-  const signals = new Signals<Supervisor>(SILENT, {
-    ...Object.fromEntries(UPGRADE_SIGNALS.map(signal => [signal, upgradeOrForward])),
-    SIGTERM: end,
-    SIGINT: end,
-    SIGQUIT: end,
-  })
-  return {
-    attach: supervisor => {
-      signals.attach(supervisor)
-      for (const signal of early.splice(0)) end(supervisor, signal)
-    },
-    close: () => signals.close(),
-  }
 }

@@ -16,6 +16,19 @@ export type ControlSignal = (typeof CONTROL_SIGNALS)[number]
 /** Signals that cancel a command that waits for a new version. */
 export const CANCEL_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
+/** Signals that can be configured to start the next version. */
+export const UPGRADE_SIGNALS: readonly NodeJS.Signals[] = [
+  'SIGHUP',
+  'SIGUSR1',
+  'SIGUSR2',
+  'SIGWINCH',
+  'SIGTTIN',
+  'SIGTTOU',
+  'SIGALRM',
+  'SIGVTALRM',
+  'SIGCONT',
+]
+
 /** A repeated signal within this time counts as the same order: systemd signals the whole unit, then the remaining processes again. */
 const SAME_ORDER_MS = 2_000
 
