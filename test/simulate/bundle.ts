@@ -18,6 +18,7 @@ const ENTRIES = [
   'operator/client.ts',
   'kernel/index.ts',
   'cli/workers-main.ts',
+  'cli/run-main.ts',
 ]
 
 export interface Bundle {

@@ -10,12 +10,13 @@ export type Fault =
       readonly who: string
       readonly call: number
       readonly calls: number
-      readonly code: 'EMFILE' | 'ENOMEM' | 'ENOSPC'
+      readonly code: 'EAGAIN' | 'EMFILE' | 'ENOMEM' | 'ENOSPC'
       readonly of: readonly string[]
     }
 
-/** The calls that can fail for lack of descriptors, memory, space. */
+/** The calls that can fail for lack of processes, descriptors, memory, space. */
 export const LACKS = {
+  EAGAIN: ['spawn', 'killAtEnd'],
   EMFILE: [
     'accept',
     'socketPair',
@@ -30,7 +31,8 @@ export const LACKS = {
     'open',
     'bindSocket',
     'spawn',
+    'killAtEnd',
   ],
-  ENOMEM: ['memfd', 'createPoll', 'sendMessage', 'spawn'],
+  ENOMEM: ['memfd', 'createPoll', 'sendMessage', 'spawn', 'killAtEnd'],
   ENOSPC: ['pwrite', 'openLockFile', 'bindSocket'],
 } as const satisfies Record<string, readonly string[]>

@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events'
 import net from 'node:net'
 import os from 'node:os'
 import vm from 'node:vm'
+import type * as runMain from '../../src/cli/run-main.js'
 import type * as workersMain from '../../src/cli/workers-main.js'
 import type * as daemon from '../../src/daemon/daemon.js'
 import type * as kernelExports from '../../src/kernel/index.js'
@@ -13,12 +14,18 @@ import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
 import { COMPUTED, type Computed, simulatedAddon } from './kernel/addon.js'
 import { NODE, simulatedChildren } from './kernel/children.js'
 import { simulatedFiles } from './kernel/files.js'
+import { connect, httpGet } from './kernel/health-checks.js'
 import { simulatedPromises } from './kernel/promises.js'
 import { DEAD, type SimulatedImmediate, type SimulatedTimer } from './process.js'
 import { addSlot, countSlots } from './slots.js'
 import { at, World } from './world.js'
 
-type Exports = typeof join & typeof daemon & typeof operator & typeof kernelExports & typeof workersMain
+type Exports = typeof join &
+  typeof daemon &
+  typeof operator &
+  typeof kernelExports &
+  typeof workersMain &
+  typeof runMain
 
 /** `src` as the simulated processes have it. */
 export interface Code extends Exports {
@@ -100,7 +107,10 @@ function wait(ms: number, value?: unknown, { signal }: { signal?: AbortSignal } 
       return
     }
     const { p } = at
-    const timer = p.setTimer(() => resolve(value), ms)
+    const timer = p.setTimer(() => {
+      signal?.removeEventListener('abort', abort)
+      resolve(value)
+    }, ms)
     const abort = () => {
       p.clearTimer(timer)
       reject(signal!.reason)
@@ -126,7 +136,10 @@ const SimulatedAbortSignal = new Proxy(AbortSignal, {
 
 function timeoutSignal(ms: number): AbortSignal {
   const controller = new AbortController()
-  at.p.setTimer(() => controller.abort(new DOMException('The operation timed out', 'TimeoutError')), ms)
+  // As in Node it does not keep the process alive.
+  at.p
+    .setTimer(() => controller.abort(new DOMException('The operation timed out', 'TimeoutError')), ms)
+    .unref()
   return controller.signal
 }
 
@@ -231,7 +244,8 @@ export async function load(edits: readonly Edit[] = []): Promise<Code> {
     'node:fs/promises': promises,
     'node:child_process': simulatedChildren,
     'node:crypto': simulatedCrypto,
-    'node:net': { ...net, Server: SimulatedServer, createServer: () => new SimulatedServer() },
+    'node:http': { get: httpGet },
+    'node:net': { ...net, connect, Server: SimulatedServer, createServer: () => new SimulatedServer() },
     'node:os': {
       tmpdir: () => '/tmp',
       hostname: () => 'simulated',

@@ -16,7 +16,7 @@ const HELP = `npm run simulate -- [options]
   --from N       the first seed; default: a random one
   --seed N       run this seed only, and print its story
   --kind KIND    only this kind of trouble: ${ALL_KINDS.join(', ')}
-  --hosting H    embedded or daemon; default: each eighth seed has workers, each third other one a daemon
+  --hosting H    embedded or daemon; default: each eighth seed has workers, each eighth run, each third other one a daemon
   --state-file   each service has a state file; default: each fourth, and those whose trouble it is
   --findings N   end after so many wrong seeds in a process (20)
   --jobs N       processes; default: one for each processor; 1: no other than this one

@@ -40,9 +40,29 @@ export interface Origin {
   readonly env: NodeJS.ProcessEnv
   /** The process leads a session of its own. */
   readonly leads: boolean
+  /** Null if the addon has not started the process. */
+  readonly given: Given | null
 }
 
-export const ALONE: Origin = { script: '/app.js', parent: null, env: { NODE_ENV: 'production' }, leads: true }
+/** The things that the addon gives a process that it starts. Its parent waits for it: until then an ended child is a zombie, and no other process gets its pid. */
+export interface Given {
+  /** The descriptors from 3 on. */
+  readonly fds: readonly Open[]
+  /** The signal that it gets when its parent ends; 0: none. */
+  readonly deathSignal: number
+  /** The variable that has its own pid; null: none. */
+  readonly pidVariable: string | null
+}
+
+export const ALONE: Origin = {
+  script: '/app.js',
+  parent: null,
+  env: { NODE_ENV: 'production' },
+  leads: true,
+  given: null,
+}
+/** The first descriptor after the standard ones. */
+const FIRST_FD = 3
 
 /** How a process has ended. */
 export interface Exit {
@@ -79,9 +99,19 @@ export class SimulatedProcess {
   readonly script: string
   /** The environment of its start, as others read it. */
   readonly begunWith: Readonly<NodeJS.ProcessEnv>
-  readonly parent: SimulatedProcess | null
-  /** The pid of the leader of its session, and of its process group. */
+  /** Null: init. */
+  parent: SimulatedProcess | null
+  /** The pid of the leader of its session. */
   readonly session: number
+  /** The pid of the leader of its process group. */
+  readonly group: number
+  readonly given: Given | null
+  /** Orphaned descendants become children of this process (PR_SET_CHILD_SUBREAPER). */
+  adopts = false
+  /** Whether signals wait, except SIGKILL and SIGSTOP. */
+  blocksSignals = false
+  /** The parent has waited for this process. */
+  isReaped = false
   exit: Exit = { code: null, signal: 'SIGKILL' }
   /** Tells the parent. */
   onEnded: () => void = () => {}
@@ -115,17 +145,27 @@ export class SimulatedProcess {
   #changed = true
   #nextAt = 0
 
-  constructor(world: World, name: string, pid: number, { script, parent, env, leads }: Origin) {
+  constructor(world: World, name: string, pid: number, { script, parent, env, leads, given }: Origin) {
     this.world = world
     this.name = name
     this.pid = pid
     this.script = script
     this.parent = parent
     this.env = env
+    if (given !== null && given.pidVariable !== null) env[given.pidVariable] = `${pid}`
     this.begunWith = { ...env }
+    this.given = given
     this.session = leads || parent === null ? pid : parent.session
+    this.group = leads || parent === null || given !== null ? pid : parent.group
+    for (const [at, open] of (given?.fds ?? []).entries())
+      this.fds.set(FIRST_FD + at, world.kernel.hold(open))
     this.startedAt = world.now
     this.#turnedAt = world.now
+  }
+
+  /** Whether the process has ended, and its parent has not waited for it yet. */
+  get isZombie(): boolean {
+    return this.dead && this.given !== null && !this.isReaped
   }
 
   /** Lets the scheduler look again at when this process can run. */

@@ -57,14 +57,17 @@ function* smallerThan(schedule: AnySchedule): Generator<AnySchedule> {
 }
 
 export function scheduleText(schedule: AnySchedule): string {
-  const { kind, hosting, acts, buffer, late } = schedule
+  const { kind, acts, buffer, late } = schedule
   const more = [
     ...(buffer === undefined ? [] : [`sockets hold ${buffer} bytes`]),
     ...(late ? [`${Math.round(late.share * 100)} % of the timers are up to ${late.ms} ms late`] : []),
   ]
-  const about =
-    schedule.hosting === 'workers'
-      ? `${schedule.workers} ${hosting}, ${schedule.replace}`
-      : `${hosting}${schedule.stateFile ? ', state file' : ''}${schedule.ordered ? ', upgrades by order' : ''}`
-  return `${kind}, ${about}: ${[...acts.map(actText), ...more].join('; ') || 'nothing'}`
+  return `${kind}, ${aboutText(schedule)}: ${[...acts.map(actText), ...more].join('; ') || 'nothing'}`
+}
+
+function aboutText(schedule: AnySchedule): string {
+  const { hosting } = schedule
+  if (hosting === 'workers') return `${schedule.workers} ${hosting}, ${schedule.replace}`
+  if (hosting === 'run') return `--ready ${schedule.ready} --restart ${schedule.restart}`
+  return `${hosting}${schedule.stateFile ? ', state file' : ''}${schedule.ordered ? ', upgrades by order' : ''}`
 }

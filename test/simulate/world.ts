@@ -1,5 +1,6 @@
 import { constants } from 'node:os'
 import type { Fault } from './faults.js'
+import { bury } from './kernel/families.js'
 import { Kernel } from './kernel/kernel.js'
 import { fail } from './kernel/objects.js'
 import { ALONE, DEAD, type Exit, type Origin, SimulatedProcess } from './process.js'
@@ -26,6 +27,13 @@ const MOST_DEAD_CALLS = 10_000
 /** Signals that do nothing without a handler; Node starts its inspector at SIGUSR1. */
 const IGNORED: ReadonlySet<string> = new Set(['SIGCHLD', 'SIGCONT', 'SIGURG', 'SIGUSR1', 'SIGWINCH'])
 
+function nameOf(signal: NodeJS.Signals | number): NodeJS.Signals {
+  const found = Object.entries(constants.signals).find(
+    ([name, number]) => name === signal || number === signal,
+  )
+  return found![0] as NodeJS.Signals
+}
+
 /** A run that cannot end: the seed shows it again. */
 export class Livelock extends Error {}
 
@@ -47,6 +55,8 @@ export class World {
   #alarms: { readonly at: number; readonly act: () => void }[] = []
   readonly #onDeath: ((p: SimulatedProcess) => void)[] = []
   #lastPid = 100
+  /** Pids of children that were waited for: other processes get them soon. */
+  readonly #freePids: number[] = []
 
   constructor(options: WorldOptions) {
     this.#options = options
@@ -109,7 +119,8 @@ export class World {
     given: Partial<Origin> = {},
   ): SimulatedProcess {
     const origin = { ...ALONE, ...given }
-    const p = new SimulatedProcess(this, name, this.#lastPid++, { ...origin, env: { ...origin.env } })
+    const pid = this.#freePids.length > 0 && this.below(2) === 0 ? this.#freePids.shift()! : this.#lastPid++
+    const p = new SimulatedProcess(this, name, pid, { ...origin, env: { ...origin.env } })
     this.processes.set(p.pid, p)
     const begin = () => {
       main(p).catch(error => p.fail(error))
@@ -170,6 +181,16 @@ export class World {
   /** Starts the program that a process has executed. */
   execute: (origin: Origin) => SimulatedProcess = () => fail('ENOENT', 'execve')
 
+  /** Called before a process sends a signal to another one by a system call. */
+  onSignal: (from: SimulatedProcess, to: SimulatedProcess, signal: NodeJS.Signals) => void = () => {}
+
+  /** The parent has waited for an ended child: its pid is free. */
+  reap(child: SimulatedProcess): void {
+    child.isReaped = true
+    this.processes.delete(child.pid)
+    this.#freePids.push(child.pid)
+  }
+
   watchDeaths(onDeath: (p: SimulatedProcess) => void): void {
     this.#onDeath.push(onDeath)
   }
@@ -185,6 +206,7 @@ export class World {
     this.note(p, why)
     p.exit = exit
     p.die()
+    bury(p)
     // The pidfds of dead processes are readable now.
     for (const other of this.processes.values()) other.mayRun()
     for (const onDeath of this.#onDeath) onDeath(p)
@@ -204,19 +226,25 @@ export class World {
 
   /** `kill()`; a negative pid is that of a process group. */
   signal(pid: number, signal: NodeJS.Signals | number): true {
-    const all = [...this.processes.values()].filter(({ dead }) => !dead)
-    const targets = all.filter(p => (pid < 0 ? p.session === -pid : p.pid === pid))
+    const all = [...this.processes.values()].filter(({ dead, isZombie }) => !dead || isZombie)
+    const targets = all.filter(p => (pid < 0 ? p.group === -pid : p.pid === pid))
     if (targets.length === 0) fail('ESRCH', 'kill')
-    for (const target of targets) this.deliver(target, signal)
+    for (const target of targets) this.send(target, signal)
     return true
+  }
+
+  /** The running process sends a signal by a system call. */
+  send(target: SimulatedProcess, signal: NodeJS.Signals | number): void {
+    if (target.dead || signal === 0) return
+    this.onSignal(at.p, target, nameOf(signal))
+    this.deliver(target, signal)
   }
 
   /** Delivers a signal to a living process: a handler of the process runs as one of its next callbacks. */
   deliver(target: SimulatedProcess, signal: NodeJS.Signals | number): void {
-    if (signal === 0) return
-    const [name] = Object.entries(constants.signals).find(
-      ([name, number]) => name === signal || number === signal,
-    ) as [NodeJS.Signals, number]
+    if (target.dead || signal === 0) return
+    const name = nameOf(signal)
+    if (target.blocksSignals && name !== 'SIGKILL' && name !== 'SIGSTOP') return
     if (name === 'SIGCONT') target.stoppedUntil = Math.min(target.stoppedUntil, this.now)
     if (name === 'SIGSTOP') this.stop(target, Number.POSITIVE_INFINITY)
     else if (name === 'SIGKILL') this.kill(target, `is killed by ${at.p.name}`)

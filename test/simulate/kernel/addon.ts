@@ -1,5 +1,6 @@
 import type { BindOptions, Inspected, Native } from '../../../src/kernel/native.js'
 import { at } from '../world.js'
+import { children } from './families.js'
 import {
   type Credentials,
   File,
@@ -245,7 +246,7 @@ const descriptors: Partial<Native> = {
 const others = new WeakMap<Open, number>()
 let lastOther = 2_000_000
 
-function inspected(open: Open): Inspected {
+export function inspected(open: Open): Inspected {
   if (open.kind === 'pidfd')
     return { type: 'anon', dev: '7', ino: String(1_000_000 + (open as Pidfd).target.pid) }
   if (open.kind === 'file') return { type: 'file', dev: '7', ino: String(open.inode!.ino) }
@@ -286,8 +287,8 @@ const processes: Partial<Native> = {
   },
   pidfdSignal(fd, signal) {
     const { target } = get(fd, 'pidfd_send_signal') as Pidfd
-    if (target.dead) fail('ESRCH', 'pidfd_send_signal')
-    kernel().world.deliver(target, signal)
+    if (target.dead && !target.isZombie) fail('ESRCH', 'pidfd_send_signal')
+    kernel().world.send(target, signal)
   },
   pidfdPid(fd) {
     const open = get(fd, 'pidfd')
@@ -296,12 +297,9 @@ const processes: Partial<Native> = {
     return target.dead ? -1 : target.pid
   },
   pidfdDead: fd => (get(fd, 'poll') as Pidfd).target.dead,
-  adoptOrphans: () => true,
   openStarter: () => false,
   closeStarter() {},
   startsApart: () => false,
-  endedChild: () => -1,
-  reapChild: () => null,
   releaseSignals: () => false,
 }
 
@@ -419,5 +417,5 @@ const watches: Partial<Native> = {
 /** The functions of the addon, for the process that runs now. */
 export function simulatedAddon(computed: Computed): Partial<Native> {
   const computing = Object.fromEntries(COMPUTED.map(name => [name, computed[name]]))
-  return { ...sockets, ...descriptors, ...processes, ...memory, ...watches, ...computing }
+  return { ...sockets, ...descriptors, ...processes, ...children, ...memory, ...watches, ...computing }
 }

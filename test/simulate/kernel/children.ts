@@ -38,7 +38,7 @@ function spawn(file: string, args: readonly string[], { env, detached = false }:
   try {
     world.enter(parent, 'spawn')
     if (!world.kernel.names.has(file)) fail('ENOENT', `spawn ${file}`)
-    const p = world.execute({ script: args[0]!, parent, env: { ...env }, leads: detached })
+    const p = world.execute({ script: args[0]!, parent, env: { ...env }, leads: detached, given: null })
     child.pid = p.pid
     child.ref()
     p.onEnded = () =>
@@ -57,8 +57,8 @@ function spawn(file: string, args: readonly string[], { env, detached = false }:
 export const simulatedChildren = { spawn }
 
 /** `/proc/PID/stat`, with the fields that the drivers read. */
-export function statOf({ pid, parent, session, dead, startedAt }: SimulatedProcess): string {
+export function statOf({ pid, parent, group, session, dead, startedAt }: SimulatedProcess): string {
   const ppid = parent === null || parent.dead ? 1 : parent.pid
   const ticks = Math.floor(startedAt / 10)
-  return `${pid} (node) ${dead ? 'Z' : 'S'} ${ppid} ${session} ${session} 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 ${ticks} 0`
+  return `${pid} (node) ${dead ? 'Z' : 'S'} ${ppid} ${group} ${session} 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 ${ticks} 0`
 }

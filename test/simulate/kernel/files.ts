@@ -1,6 +1,7 @@
 import { constants } from 'node:fs'
+import type { SimulatedProcess } from '../process.js'
 import { at } from '../world.js'
-import { asFile, closeFd, put, readFrom, writeInto } from './addon.js'
+import { asFile, closeFd, inspected, put, readFrom, writeInto } from './addon.js'
 import { statOf } from './children.js'
 import { File, fail, growTo, type Inode } from './objects.js'
 import {
@@ -80,8 +81,29 @@ function blocking<Args extends unknown[], Result>(
 }
 
 function pids(): string[] {
-  const living = [...kernel().world.processes.values()].filter(({ dead }) => !dead)
-  return living.map(({ pid }) => String(pid))
+  const seen = [...kernel().world.processes.values()].filter(({ dead, isZombie }) => !dead || isZombie)
+  return seen.map(({ pid }) => String(pid))
+}
+
+const DESCRIPTORS = /^\/proc\/(\d+)\/fd(?:\/(\d+))?$/
+
+/** The descriptors of a process. */
+function descriptorsOf(pid: string | undefined, syscall: string): SimulatedProcess['fds'] {
+  const p = kernel().world.processes.get(Number(pid)) ?? fail('ENOENT', syscall)
+  return p.dead ? fail(p.isZombie ? 'EACCES' : 'ENOENT', syscall) : p.fds
+}
+
+function entriesOf(path: string): string[] {
+  if (path === '/proc') return pids()
+  const [isOfProcess, pid] = DESCRIPTORS.exec(path) ?? []
+  return isOfProcess ? [...descriptorsOf(pid, 'scandir').keys()].map(String) : entries(path)
+}
+
+function targetOf(path: string): string {
+  const [, pid, fd] = DESCRIPTORS.exec(path) ?? fail('ENOENT', 'readlink')
+  const open = descriptorsOf(pid, 'readlink').get(Number(fd)) ?? fail('ENOENT', 'readlink')
+  const isSocket = open.kind === 'listener' || open.kind === 'stream'
+  return isSocket ? `socket:[${inspected(open).ino}]` : `/${open.kind}`
 }
 
 const ofFd = (fd: number) => at.p.fds.get(fd)?.inode?.onDisk === true
@@ -93,9 +115,9 @@ export const simulatedFiles = {
   statSync: lstatSync,
   existsSync: (path: string) => kernel().names.has(path),
   realpathSync: (path: string) => (kernel().names.has(path) ? path : fail('ENOENT', 'realpath')),
-  readdirSync: (path: string) => (path === '/proc' ? pids() : entries(path)),
+  readdirSync: entriesOf,
   accessSync: (path: string) => void lookUp(path, 'access'),
-  readlinkSync: () => fail('ENOENT', 'readlink'),
+  readlinkSync: targetOf,
   mkdirSync: (path: string, { mode = 0o777 }: { mode?: number } = {}) => makeFolder(path, mode),
   linkSync: link,
   unlinkSync: blocking(ofPath, unlink),

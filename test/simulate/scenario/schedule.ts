@@ -1,6 +1,7 @@
 import type { LACKS } from '../faults.js'
 import type { Trouble } from '../kernel/disk.js'
 import { randomOf } from '../random.js'
+import type { SupervisedAct } from './supervised/schedule.js'
 import type { WorkersAct } from './workers/schedule.js'
 
 /** `S`: the daemon, `T`: the next daemon. */
@@ -231,7 +232,7 @@ function since(from: object): string {
   return 'from' in from ? ' since the start of the next daemon' : ''
 }
 
-export function actText(act: Act | WorkersAct): string {
+export function actText(act: Act | WorkersAct | SupervisedAct): string {
   const when = 'when' in act ? act.when : null
   const at =
     when === null
