@@ -108,14 +108,15 @@ export class Control {
     this.#listener = new ControlListener(this.#firstControl.listener)
     this.#listener.start({
       channel: (fd, credentials) => {
-        import('./control-server.js').then(
-          ({ serveRunOperator }) =>
+        import('./control-server.js')
+          .then(({ serveRunOperator }) =>
             serveRunOperator(fd, credentials, this.#supervisor, this.#served, this.#logger),
-          error => {
+          )
+          // Also an error of serving, such as a shortage of memory, must not end this process.
+          .catch(error => {
             fd.close()
             this.#logger.error({ err: error }, 'the connection of an operator was closed without an answer')
-          },
-        )
+          })
       },
       error: error =>
         this.#logger.error({ err: error }, 'a connection to the control socket was not accepted'),

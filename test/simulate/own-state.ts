@@ -45,7 +45,7 @@ export const HARMLESS: Readonly<Record<string, Readonly<Record<string, string>>>
   'wire/foreign-user': { charged: 'within one turn, and all processes have one user' },
   'wire/frame-decoder': { NOTHING: 'stays empty' },
   'tls/ticket-keys': { NONE: 'stays empty' },
-  'versions/probe': { NO_PROBE: 'does nothing' },
+  'versions/version-probe': { NO_PROBE: 'does nothing' },
   'workers/pool': { NEVER_ABORTED: 'is never aborted', NEVER: 'stays pending' },
   'connections/adapters/http-server': { NOTHING: 'stays empty' },
   'member/state/write-receiver': { NO_BYTES: 'stays empty' },

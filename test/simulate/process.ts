@@ -44,7 +44,7 @@ export interface Origin {
   readonly given: Given | null
 }
 
-/** The things that the addon gives a process that it starts. Its parent waits for it: until then an ended child is a zombie, and no other process gets its pid. */
+/** The start of a process by the addon. Its parent waits for the process: until then an ended one is a zombie, and no other process gets its pid. */
 export interface Given {
   /** The descriptors from 3 on. */
   readonly fds: readonly Open[]
@@ -99,7 +99,7 @@ export class SimulatedProcess {
   readonly script: string
   /** The environment of its start, as others read it. */
   readonly begunWith: Readonly<NodeJS.ProcessEnv>
-  /** Null: init. */
+  /** Null stands for init. */
   parent: SimulatedProcess | null
   /** The pid of the leader of its session. */
   readonly session: number

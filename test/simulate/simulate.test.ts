@@ -118,6 +118,18 @@ describe('the drivers on a simulated kernel', () => {
     expect(code, output).toBe(0)
   })
 
+  it('keep all promises while run supervises a program, with the same seeds as before', async () => {
+    const { code, output } = await simulate(
+      '--kind',
+      'run',
+      '--from',
+      '1000',
+      '--runs',
+      perLane('16', '4000'),
+    )
+    expect(code, output).toBe(0)
+  })
+
   it.runIf(FRESH)('keep all promises with fresh seeds', async () => {
     const { code, output } = await simulate('--seconds', perLane('8', '3600'))
     process.stdout.write(output)
@@ -177,6 +189,15 @@ describe('the simulation', () => {
       'connections that no worker accepts while their own is missing',
       ['workers/pool.ts', '    this.#unserved.update(this.#closing ? [] : this.#slots)\n', ''],
       'workers',
+    ],
+    [
+      'a supervisor that ends when it lacks memory for the connection of an operator',
+      [
+        'run/control.ts',
+        '.catch(error => {\n            fd.close()',
+        '.catch(error => {\n            throw error',
+      ],
+      'run',
     ],
     [
       'a state file that replaces the present one before it is synced',

@@ -1,4 +1,4 @@
-import type { Restart } from '../../../../src/versions/machine.js'
+import type { Restart } from '../../../../src/versions/version-machine.js'
 import type { LACKS } from '../../faults.js'
 import { randomOf } from '../../random.js'
 import type { Health, Manner } from './programs.js'

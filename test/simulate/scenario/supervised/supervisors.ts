@@ -1,6 +1,6 @@
 import { parseListenerSpec } from '../../../../src/listeners/spec.js'
 import type { VersionSettings } from '../../../../src/run/settings.js'
-import type { Restart } from '../../../../src/versions/machine.js'
+import type { Restart } from '../../../../src/versions/version-machine.js'
 import type { Code } from '../../globals.js'
 import type { Origin, SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
