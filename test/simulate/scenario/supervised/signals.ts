@@ -5,7 +5,7 @@ import { type SupervisorProcess, type Supervisors, type SupervisorsOptions, TIME
 
 /** Times of timers are whole milliseconds. */
 const EARLY_MS = 5
-/** What has failed before it served has this time to end. */
+/** A version that has failed before it served has this time to end. */
 const GRACE_MS = 2_000
 const ENDS: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGKILL'])
 

@@ -41,7 +41,7 @@ export interface SupervisorProcess {
   /** When it was first ordered to end, and for the second time; infinite if it was not. */
   stoppedAt: number
   stoppedAgainAt: number
-  /** What `run` returns; null before that. */
+  /** The exit code that `run` returns; null before that. */
   code: number | null
 }
 
