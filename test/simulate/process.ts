@@ -44,7 +44,7 @@ export interface Origin {
   readonly given: Given | null
 }
 
-/** The start of a process by the addon. Its parent waits for the process: until then an ended one is a zombie, and no other process gets its pid. */
+/** The start of a process by the addon. The parent waits for the process: until then an ended process is a zombie, and keeps its pid. */
 export interface Given {
   /** The descriptors from 3 on. */
   readonly fds: readonly Open[]

@@ -20,19 +20,19 @@ const IDLE_MS = 1_000
 
 /** How a program behaves that is started now; without any it is a good one. */
 export type Manner =
-  /** It ends before it is ready, with code 3 or 0. */
+  /** Ends before being ready, with code 3 or 0. */
   | 'crashes'
   | 'ends early'
-  /** It serves, and ends soon after that with an error. */
+  /** Serves, and ends soon after that with an error. */
   | 'ends soon'
   | 'never ready'
-  /** It is ready shortly before or after the time limit. */
+  /** Becomes ready shortly before or after the time limit. */
   | 'late'
-  /** It serves on after an order to end. */
+  /** Serves on after an order to end. */
   | 'ignores TERM'
-  /** It ends at once after an order to end, with its connections. */
+  /** Ends at once after an order to end, with all connections. */
   | 'drops'
-  /** It starts a process of its own, which serves too and outlives it. */
+  /** Starts another process, which serves too and lives longer. */
   | 'forks'
 
 /** How a health check is answered. */
@@ -47,7 +47,7 @@ export interface Program {
   readyAt: number
   /** When it was first told to end; infinite if it was not. */
   toldAt: number
-  /** Its connections may have ended with it: it has ended by itself, or an act has ended it. */
+  /** The program ended by itself, or an act ended it: connections may have been cut. */
   isAtFault: boolean
   /** A process that the program has started. */
   readonly isHelper: boolean
