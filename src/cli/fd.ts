@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import { InvalidArgumentError } from 'commander'
 import { FdbError } from '../errors.js'
-import { closeAll, numbersOf, type OwnedFd, ownNumber } from '../kernel/index.js'
+import { closeAll, isOfNode, numbersOf, type OwnedFd, ownNumber } from '../kernel/index.js'
 import { OperatorClient } from '../operator/client.js'
 import { type DescriptorLease, type HeldDescriptor, serviceOfName } from '../operator/held-descriptors.js'
 import { successorCommand } from '../os/command-line.js'
@@ -185,6 +185,13 @@ async function remove(name: string, { json, ...flags }: AnswerFlags): Promise<vo
 }
 
 function ownDescriptor(number: number): OwnedFd {
+  if (isOfNode(number))
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      number === 0
+        ? 'this command was given no descriptor 0, because its stdin is closed or is /dev/null for reading and writing: redirect stdin (</dev/ttyS0), or give --descriptor'
+        : `this command was given no descriptor ${number}: the number belongs to its own runtime. Redirect the descriptor (${number}</dev/ttyS0), or take it from a process by --pid`,
+    )
   try {
     return ownNumber(number, `descriptor ${number}`)
   } catch (cause) {

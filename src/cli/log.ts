@@ -3,7 +3,7 @@ import { hostname } from 'node:os'
 import { jsonObject } from '../base/json.js'
 import type { Logger } from '../base/logger.js'
 import { wrongOption } from '../checks/place.js'
-import { nonBlockingOutput, sleepSync } from '../kernel/index.js'
+import { nonBlockingOutput, openFifo, sleepSync } from '../kernel/index.js'
 import { plain, type Style, style, writeStderr } from './output.js'
 
 interface Log {
@@ -162,6 +162,7 @@ export class LogFile {
 
   async #open(): Promise<LogStream> {
     const { path, fd, sync, most = 0 } = this.#target
+    using _reader = path === undefined ? null : openFifo(path)
     const dest = path ?? nonBlockingOutput(fd)
     // A synchronous stream would wait in this thread.
     const retryEAGAIN = () => !sync && performance.now() < this.#endsAt

@@ -1,4 +1,5 @@
 import {
+  constants,
   createWriteStream,
   fdatasyncSync,
   fstatSync,
@@ -8,6 +9,7 @@ import {
   openSync,
   readSync,
   type Stats,
+  statSync,
   type WriteStream,
   writeSync,
 } from 'node:fs'
@@ -20,6 +22,20 @@ export function openFile(path: string, flags: string | number, label: string, mo
   const raw = openSync(path, flags, mode)
   native.adopt(raw)
   return OwnedFd.own(raw, label)
+}
+
+/**
+ * Opens a FIFO for writing, and null for another file: while it is open, another open of the FIFO does not wait for a reader. Throws if no process
+ * reads from it.
+ */
+export function openFifo(path: string): OwnedFd | null {
+  if (!statSync(path, { throwIfNoEntry: false })?.isFIFO()) return null
+  try {
+    return openFile(path, constants.O_WRONLY | constants.O_NONBLOCK, 'a FIFO')
+  } catch (cause) {
+    if ((cause as NativeError).code !== 'ENXIO') throw cause
+    throw new Error('it is a FIFO, and no process reads from it', { cause })
+  }
 }
 
 /** Returns the number of bytes read: less than `length` only at the end of the file. */

@@ -2,6 +2,7 @@ import { constants, fstatSync, openSync } from 'node:fs'
 import net from 'node:net'
 import { native } from './native.js'
 import { closeOnThrow, OwnedFd } from './owned.js'
+import { openFileOf, openFilesOf, procText } from './proc.js'
 
 /** Creates a `net.Socket` for a connected TCP or Unix stream descriptor. Takes ownership of the descriptor, and closes it if it throws. */
 export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts, 'fd'>): net.Socket {
@@ -44,6 +45,31 @@ export function takeDescriptor(fd: OwnedFd | number, label: string): OwnedFd {
   if (typeof fd !== 'number') return fd.take()
   native.setCloexec(fd, true)
   return OwnedFd.ownGiven(fd, label)
+}
+
+/** Descriptors that Node and its event loop open for themselves. */
+const OF_EVENT_LOOP = /^anon_inode:\[(?:eventpoll|eventfd|io_uring)\]$/
+
+/**
+ * Whether Node has opened this number for itself, so that the process was not given it: a part of its event loop, or /dev/null in place of a closed stdin,
+ * stdout or stderr.
+ */
+export function isOfNode(number: number): boolean {
+  const target = openFileOf(process.pid, number)
+  if (target === null) return false
+  if (OF_EVENT_LOOP.test(target)) return true
+  const access = accessOf(number)
+  if (number <= 2) return target === '/dev/null' && access === constants.O_RDWR
+  // The event loop has both ends of the pipe by which signals arrive.
+  return (
+    target.startsWith('pipe:') &&
+    (openFilesOf(process.pid) ?? []).some(([other, file]) => file === target && accessOf(other) !== access)
+  )
+}
+
+function accessOf(number: number | string): number {
+  const [, flags = '0'] = /^flags:\s*(\d+)/m.exec(procText(`self/fdinfo/${number}`)) ?? []
+  return Number.parseInt(flags, 8) & 3
 }
 
 /** Returns the numbers for one call. The descriptors keep their owners. */

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
@@ -91,6 +92,19 @@ describe('fd-broker on the command line', () => {
     expect(await said('exec', '--control', '/nowhere/no.sock', 'web', '--', 'a', '--json')).toMatchObject({
       stdout: '',
     })
+  })
+
+  it('puts no descriptor that it was not given: one of its own runtime, or one in place of a closed stdin', () => {
+    const put = (end: string, ...more: string[]) => {
+      const args = [process.execPath, CLI, 'fd', 'put', 'it', '--control', '/nowhere/no.sock', ...more]
+      return spawnSync('sh', ['-c', `"$@" ${end}`, 'sh', ...args], { encoding: 'utf8' })
+    }
+    for (const said of [put('<&-'), put('</dev/null', '--descriptor', '3')]) {
+      expect(said).toMatchObject({ status: 2, stderr: expect.stringContaining('was given no descriptor') })
+      expect(said.stderr).toContain('ERR_FDB_OPTION')
+    }
+    const given = put(`<${CLI}`)
+    expect(given.stderr).not.toContain('ERR_FDB_OPTION')
   })
 
   it('has help with examples for every command, exit code 0', async () => {

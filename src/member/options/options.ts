@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { isAsyncFunction } from 'node:util/types'
 import { DEFAULT_TIMES } from '../../base/default-times.js'
@@ -20,6 +21,7 @@ import {
   oneOf,
   or,
   predicate,
+  refine,
   unchecked,
   type ValueCheck,
 } from '../../checks/values.js'
@@ -158,6 +160,19 @@ const DRAIN = map({
 const exitAfter: ValueCheck<number | null> = (value, place) =>
   typeof value === 'boolean' ? (value ? DEFAULT_TIMES.retired.ms : null) : milliseconds(0)(value, place)
 
+/** A process that serves cannot replace a folder by its pid file: that would fail at each try. */
+const pidFile = refine(path(), (given, place) =>
+  isFolder(given) ? place.refuse(given, 'the path of a file, not of a folder', 'is a folder') : given,
+)
+
+function isFolder(given: string): boolean {
+  try {
+    return statSync(given).isDirectory()
+  } catch {
+    return false
+  }
+}
+
 const JOIN = map({
   service: required(nameUpTo(128)),
   control: absent(or(path('a path, or false'), false)),
@@ -179,7 +194,7 @@ const JOIN = map({
   ),
   mainProcess: optional(oneOf('refuse', 'stays', 'ends'), 'refuse'),
   systemd: optional(oneOf('auto', 'off'), 'off'),
-  pidFile: absent(path()),
+  pidFile: absent(pidFile),
   exitWhenRetired: optional(exitAfter, false),
   versions: optional(unchecked<VersionRange>(), VERSIONS),
 } satisfies ShapeOf<JoinOptions>)

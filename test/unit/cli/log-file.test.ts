@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import fs, { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -185,5 +186,30 @@ describe('a log whose reader is slow', () => {
     expect(written()).toBe(`${LINE.repeat(10)}missing: 15\n`)
     expect(told).toEqual([])
     expect(there.writes).toBeGreaterThan(0)
+  })
+})
+
+describe('a log file that is a FIFO', () => {
+  const target = () => ({ option: 'log-file', path, fd: 2, sync: true }) as const
+  const events = { failed: () => {}, missing: () => {}, reopenFailed: () => {} }
+
+  it('fails at once if no process reads from it, instead of waiting for one', async () => {
+    spawnSync('mkfifo', [path])
+    await expect(LogFile.open(target(), events)).rejects.toMatchObject({
+      code: 'ERR_FDB_OPTION',
+      message: expect.stringContaining('it is a FIFO, and no process reads from it'),
+    })
+  })
+
+  it('gets the lines if a process reads from it', async () => {
+    spawnSync('mkfifo', [path])
+    const reader = fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK)
+    const file = await LogFile.open(target(), events)
+    open.push(file)
+    file.write(LINE)
+    const into = Buffer.alloc(LINE.length)
+    fs.readSync(reader, into)
+    fs.closeSync(reader)
+    expect(into.toString()).toBe(LINE)
   })
 })

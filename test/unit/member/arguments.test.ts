@@ -55,6 +55,7 @@ describe('arguments of a caller are checked at the call', () => {
   it.each([
     ['nothing', undefined, 'the options of join() are undefined'],
     ['a text', 'shop', 'the options of join() are "shop"'],
+    ['a folder for the pid file', { ...ALONE, pidFile: tmpdir() }, 'the path of a file, not of a folder'],
     ['a misspelt option', { ...ALONE, controll: '/x' }, 'did you mean "control"'],
     ['a misspelt limit of upgrades', { ...ALONE, upgrade: { probaton: 1 } }, 'did you mean "probation"'],
     ['a misspelt option of drains', { ...ALONE, drain: { timeOut: 1 } }, 'did you mean "timeout"'],
