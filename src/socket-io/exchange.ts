@@ -67,7 +67,10 @@ const PROCESS = 'p/'
 
 /** The interval at which a process that drains reads what others have written, in milliseconds. */
 const READ_MS = 10
-/** The interval at which a process that drains shows that it lives, and the silence after which it does not. */
+/**
+ * The interval at which a process that drains shows that it lives, and the silence after which it does not. A process that serves is silent: the others
+ * keep it, because after a rollback it has the sessions.
+ */
 const SHOW_MS = 1_000
 const SILENT_MS = 10_000
 /** Messages that are kept for sessions that have not arrived yet. */
@@ -229,13 +232,14 @@ export class Exchange {
 
   /** Whether another process may have sessions. */
   get shared(): boolean {
+    if (this.role !== 'serving') return this.role === 'draining' || this.#others.size > 0
     const now = performance.now()
     for (const [process, heard] of this.#others)
       if (now - heard > SILENT_MS) {
         this.#others.delete(process)
         this.#section?.delete(PROCESS + process).catch(() => {})
       }
-    return this.role === 'draining' || this.#others.size > 0
+    return this.#others.size > 0
   }
 
   /** Resolves when the message is in the log. */

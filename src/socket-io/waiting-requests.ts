@@ -3,8 +3,8 @@ import { type EngineRequest, queryOf, type Verified } from './internals.js'
 
 /** A poll is answered after this time, because the client may wait for the answer before it continues by websocket (milliseconds). */
 const POLL_MS = 150
-/** A session that does not arrive within this time is unknown. */
-const ARRIVE_MS = 5_000
+/** A session that does not arrive within this time is unknown: on a busy machine thousands of sessions take seconds. */
+const ARRIVE_MS = 15_000
 
 interface Waiting {
   readonly request: EngineRequest

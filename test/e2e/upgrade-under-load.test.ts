@@ -49,8 +49,8 @@ describe('an unrelated process takes over', () => {
       listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
     })
     const first = await scene.serve()
-    const slow = ask(`${url}/slow?ms=2000`)
-    const stream = ask(`${url}/stream?lines=25`)
+    const slow = ask(`${url}/slow?ms=4000`)
+    const stream = ask(`${url}/stream?lines=45`)
     expect(await stream.head).toBe(200)
     const second = await scene.serve()
     await first.says('retiring')
@@ -62,7 +62,7 @@ describe('an unrelated process takes over', () => {
     expect(first.find('retired')).toBeUndefined()
     expect(await slow.answer).toMatchObject({ body: 'slow but sure\n', headers: { connection: 'close' } })
     const { body } = await stream.answer
-    expect(body).toBe(Array.from({ length: 25 }, (_, line) => `line ${line}\n`).join(''))
+    expect(body).toBe(Array.from({ length: 45 }, (_, line) => `line ${line}\n`).join(''))
     const answered = Date.now()
     await first.end()
     expect(first.story.filter(word => EVENTS.includes(word))).toEqual(['serving', 'retiring', 'retired'])
