@@ -119,7 +119,7 @@ describe('a rollback that an operator asks the daemon for', () => {
     expect(await scene.rollback('shop')).toEqual({ pid: second.pid, generation: 2 })
     await elder.says('reinstated')
     await second.end()
-    expect(second.find('retired')).toMatchObject({ why: 'lost' })
+    expect(second.find('retired')).toMatchObject({ why: 'closed' })
     await more(writes)
     await serviceWhere(
       scene,

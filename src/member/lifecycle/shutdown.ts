@@ -59,7 +59,7 @@ export class Shutdown {
 
   /** The application has closed the member before another process took over from it. */
   get ended(): boolean {
-    return this.#why === 'closed'
+    return this.#why === 'closed' && !this.rollsBack
   }
 
   /** The error that kept this process from serving. */
@@ -111,7 +111,7 @@ export class Shutdown {
 
   /** Records the reason unless {@link closedBy} has. `released`: its own holder has released the successor. */
   leave(released: boolean): void {
-    this.#why ??= released || this.#verdict !== 'none' ? 'replaced' : 'lost'
+    this.#why ??= this.rollsBack ? 'closed' : released || this.#verdict !== 'none' ? 'replaced' : 'lost'
   }
 
   end(why: FdbError): void {

@@ -4,8 +4,8 @@ import type { UpgradeProgress } from '../../operator/requests.js'
 import type { StateFileStatus } from '../../state/file/state-file.js'
 
 /**
- * Why a member does not serve any more. `replaced`: another version serves. `closed`: {@link Member.close} was called. `lost`: the right to
- * serve was taken back, in probation or by an operator.
+ * Why a member does not serve any more. `replaced`: another version serves. `closed`: {@link Member.close} was called, or an operator has rolled
+ * this version back. `lost`: the right to serve was taken back in the probation.
  */
 export type RetiredReason = 'replaced' | 'closed' | 'lost'
 
