@@ -16,12 +16,12 @@ const FILES: readonly Rule[] = [
   [/^dist\/auto\.cjs$/, 31_000],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/cli\.cjs$/, 26_500],
-  [/^dist\/program\.cjs$/, 1_610_000],
+  [/^dist\/program\.cjs$/, 1_650_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml)\.cjs$/, 200_000],
   [/^dist\/types\/(?:index|proxy|operator|adapter|errors|stores|ws|streams|socket-io)\.d\.ts$/, 3_000],
   [/^dist\/types\/auto\.d\.c?ts$/, 3_000],
-  [/^dist\/types\/declarations\.d\.ts$/, 136_000],
+  [/^dist\/types\/declarations\.d\.ts$/, 140_000],
   [/^prebuilds\/linux-(?:x64|arm64)\/fd-broker\.(?:glibc|musl)\.node$/, 120_000],
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
@@ -31,10 +31,10 @@ export const MOST_UNPACKED = 3_425_000
 const MOST = {
   filesWithoutAddons: 76,
   packed: 1_125_000,
-  packedWithoutAddons: 1_000_000,
+  packedWithoutAddons: 1_025_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more; 3_075_000 before TLS 1.3 connections, streamed answers and
   // sessions of socket.io could move.
-  withoutAddons: 3_175_000,
+  withoutAddons: 3_225_000,
 }
 
 /**
