@@ -34,7 +34,7 @@ async function upgradedWith(program: AutoProgram, open: () => Seen | Promise<See
   return clients
 }
 
-/** Each connection ended as a connection does that the server closes without a word, at most once in each version. */
+/** Each connection ended as a client sees the end of one that the server closes, at most once in each version. */
 function connectedAgain(clients: readonly Seen[], end: string): void {
   expect(clients.flatMap(({ failures }) => failures)).toEqual([])
   expect(new Set(clients.flatMap(({ ends }) => ends))).toEqual(new Set([end]))
@@ -52,7 +52,7 @@ describe('under fd-broker/auto clients of an application that is upgraded five t
   it('an event stream of sse.mjs', async () => {
     const program = await unmodified('sse.mjs', { modules, env: DRAIN })
     const clients = await upgradedWith(program, () => eventSource(`${program.url}/events`))
-    connectedAgain(clients, 'cut')
+    connectedAgain(clients, 'whole')
     expect(unexpectedLines(program, CUT)).toEqual([])
   })
 
