@@ -1,8 +1,8 @@
-import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { isAsyncFunction } from 'node:util/types'
 import { DEFAULT_TIMES } from '../../base/default-times.js'
 import { type Logger, SILENT, wrappedLogger } from '../../base/logger.js'
+import { isFolder } from '../../checks/files.js'
 import {
   abortSignal,
   checkOptions,
@@ -164,14 +164,6 @@ const exitAfter: ValueCheck<number | null> = (value, place) =>
 const pidFile = refine(path(), (given, place) =>
   isFolder(given) ? place.refuse(given, 'the path of a file, not of a folder', 'is a folder') : given,
 )
-
-function isFolder(given: string): boolean {
-  try {
-    return statSync(given).isDirectory()
-  } catch {
-    return false
-  }
-}
 
 const JOIN = map({
   service: required(nameUpTo(128)),

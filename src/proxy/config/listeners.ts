@@ -1,3 +1,4 @@
+import { isFolder } from '../../checks/files.js'
 import { shortJson } from '../../checks/place.js'
 import { absent, map, optional, required } from '../../checks/shape.js'
 import {
@@ -12,7 +13,6 @@ import {
 } from '../../checks/values.js'
 import { FdbError, formatListenerSpec, type ListenerSpec, parseListenerSpec } from '../../index.js'
 import { noUpstream } from '../routes/rule.js'
-import { isFolder } from './values.js'
 
 export interface ListenerConfig {
   name: string

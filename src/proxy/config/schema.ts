@@ -2,6 +2,7 @@
 
 import { isIP } from 'node:net'
 import { defaultText } from '../../base/default-times.js'
+import { isFolder, isNoFile } from '../../checks/files.js'
 import { isMap, type Place, shortJson } from '../../checks/place.js'
 import {
   absent,
@@ -40,7 +41,7 @@ import { type UpstreamConfig, upstreamShape, upstreams, withTimeouts } from '../
 import { readCertificateFiles } from './certificate-files.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
 import { listenerShape, listeners } from './listeners.js'
-import { addressRange, instanceHeaderName, isFolder, isNoFile, viaName } from './values.js'
+import { addressRange, instanceHeaderName, viaName } from './values.js'
 
 const KiB = 1024
 const GiB = 2 ** 30

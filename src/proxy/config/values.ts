@@ -1,27 +1,7 @@
-import { type Stats, statSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { shortJson } from '../../checks/place.js'
 import { InvalidValue } from '../../checks/values.js'
 import { headerName } from '../routes/rule.js'
-
-/** Reports whether a path leads to something that is no regular file, and so can be no state file. */
-export function isNoFile(path: string): boolean {
-  const found = statOf(path)
-  return found !== undefined && !found.isFile()
-}
-
-export function isFolder(path: string): boolean {
-  return statOf(path)?.isDirectory() ?? false
-}
-
-/** Returns undefined for a path that does not exist, or that this user cannot follow: the start of the proxy reports that. */
-function statOf(path: string): Stats | undefined {
-  try {
-    return statSync(path, { throwIfNoEntry: false })
-  } catch {
-    return undefined
-  }
-}
 
 /** A range for `net.BlockList`. */
 export interface AddressRange {
