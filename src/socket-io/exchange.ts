@@ -142,7 +142,9 @@ export class Exchange {
     })
     this.#leave.push(stop)
     member.whileServing(() => this.#serve(section))
-    member.on('retiring', () => this.#drain(section))
+    const drain = () => this.#drain(section)
+    member.on('retiring', drain)
+    this.#leave.push(() => void member.off('retiring', drain))
     void member.retired.then(() => clearInterval(this.#timer))
   }
 
@@ -205,7 +207,6 @@ export class Exchange {
   }
 
   #drain(section: Section<Entry>): void {
-    if (this.#closed) return
     this.role = 'draining'
     clearInterval(this.#timer)
     this.#timer = setInterval(() => this.#turn(section), READ_MS).unref()
