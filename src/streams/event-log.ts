@@ -173,8 +173,10 @@ export class EventLog {
     // Clients get an id before the first event. A previous version may have kept more events.
     section.update(HEAD, head => (head === undefined ? newHead() : undefined)).catch(failed)
     const most = this.last - this.#options.keep
-    for (const number of [...this.#order.keys()])
-      if (number <= most) section.delete(String(number)).catch(failed)
+    for (const number of this.#order.keys()) {
+      if (number > most) break
+      section.delete(String(number)).catch(failed)
+    }
   }
 
   #poll(section: Section<Entry>): void {
