@@ -66,12 +66,12 @@ export function stopReading(socket: net.Socket): void {
   handleOf(socket)?.readStop()
 }
 
-/** Stops reading from the kernel without a trace on the stream above, until {@link readOn}. */
-export function readNoMore(socket: net.Socket): void {
+/** Stops reading from the kernel without a trace on the stream above, until {@link resumeReading}. */
+export function pauseReading(socket: net.Socket): void {
   if (handleOf(socket)?.reading) handleOf(socket)?.readStop()
 }
 
-export function readOn(socket: net.Socket): void {
+export function resumeReading(socket: net.Socket): void {
   if (handleOf(socket)?.reading) handleOf(socket)?.readStart()
 }
 

@@ -3,7 +3,7 @@ import type net from 'node:net'
 import type tls from 'node:tls'
 import { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../kernel/index.js'
-import { nextBytes, readNoMore, readOn, stopReading, timeoutLeft } from '../../node/socket-handle.js'
+import { nextBytes, pauseReading, resumeReading, stopReading, timeoutLeft } from '../../node/socket-handle.js'
 import { underlyingSocket } from '../../node/tls-internals.js'
 import type { fdbroker } from '../../proto/connections.js'
 import { NO_BYTES } from '../../proto/message.js'
@@ -138,7 +138,7 @@ export class HttpsCarrier implements HttpCarrier {
 
   #hold(socket: net.Socket, ready: () => void): void {
     if (this.#held.has(socket)) return
-    readNoMore(socket)
+    pauseReading(socket)
     this.#held.set(socket, performance.now() + HOLD_MS)
     this.#review ??= setInterval(() => {
       for (const [held, until] of this.#held) {
@@ -151,7 +151,7 @@ export class HttpsCarrier implements HttpCarrier {
   }
 
   #release(socket: net.Socket): void {
-    if (this.#held.delete(socket)) readOn(socket)
+    if (this.#held.delete(socket)) resumeReading(socket)
     if (this.#held.size > 0) return
     clearInterval(this.#review)
     this.#review = undefined
