@@ -94,7 +94,6 @@ export class Shutdown {
   reopen(): void {
     this.#closing = false
     this.rollsBack = false
-    this.handsBack = false
     this.requestedBy = null
   }
 
