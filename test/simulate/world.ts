@@ -224,6 +224,18 @@ export class World {
     this.kill(p, why, { code, signal: null })
   }
 
+  /** As in Node, the process ends when nothing keeps it alive. */
+  exitWhenIdle(p: SimulatedProcess, why: string, code = 0): void {
+    p.onIdle = () => this.exit(p, why, code)
+    p.setImmediate(() => {})
+  }
+
+  /** The main function of a process has failed. */
+  exitByError(p: SimulatedProcess, error: unknown): void {
+    p.fail(error)
+    this.kill(p, 'ends with an error', { code: 1, signal: null })
+  }
+
   /** `kill()`; a negative pid is that of a process group. */
   signal(pid: number, signal: NodeJS.Signals | number): true {
     const all = [...this.processes.values()].filter(({ dead, isZombie }) => !dead || isZombie)

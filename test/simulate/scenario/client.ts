@@ -2,7 +2,7 @@ import type { Code } from '../globals.js'
 import { connectTcpNow } from '../kernel/addon.js'
 import { DEAD, type SimulatedProcess } from '../process.js'
 import type { World } from '../world.js'
-import { BYTES, HOST, isDurable, NUMBERS, PORT, READ, REFUSED } from './program.js'
+import { BYTES, HOST, isDurable, NUMBERS, PORT, READ, REFUSED, sendAll } from './program.js'
 
 /** The observations of a client. Times are those of the world. */
 export interface History {
@@ -149,8 +149,7 @@ class Client {
         this.#ask(request)
         this.#history.askedAt = this.#p.world.now
         try {
-          for (let done = 0; done < BYTES; )
-            done += Math.max(0, addon.sendMessage(fd, request, done, BYTES - done, null))
+          sendAll(this.#code, fd, request)
         } catch (error) {
           end((error as NodeJS.ErrnoException).code ?? String(error))
         }

@@ -31,6 +31,12 @@ export function isDurable(number: number): boolean {
   return number % 2 === 0
 }
 
+/** Sends all bytes: one call may move a part. A small request or answer has room. */
+export function sendAll({ addon }: Code, fd: number, bytes: Buffer): void {
+  for (let done = 0; done < bytes.length; )
+    done += Math.max(0, addon.sendMessage(fd, bytes, done, bytes.length - done, null))
+}
+
 /** The view that the observer of a run has of a process of the service. */
 export interface Version {
   readonly p: SimulatedProcess
@@ -135,8 +141,7 @@ export function startVersion(
     try {
       await main(code, Object.assign(version, { p }) as Version, work, options)
     } catch (error) {
-      p.fail(error)
-      world.kill(p, 'ends with an error', { code: 1, signal: null })
+      world.exitByError(p, error)
     }
   }
   return Object.assign(version, { p: world.start(name, run, origin) }) as Version

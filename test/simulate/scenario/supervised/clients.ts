@@ -3,7 +3,7 @@ import { connectTcpNow } from '../../kernel/addon.js'
 import type { Stream } from '../../kernel/objects.js'
 import { DEAD, type SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
-import { BYTES, HOST, PORT } from '../program.js'
+import { BYTES, HOST, PORT, sendAll } from '../program.js'
 
 const READABLE = 1
 const RETRY_MS = 50
@@ -107,8 +107,7 @@ class Caller {
       poll.start(READABLE)
       history.askedAt = this.#p.world.now
       try {
-        for (let done = 0; done < BYTES; )
-          done += Math.max(0, addon.sendMessage(fd, request, done, BYTES - done, null))
+        sendAll(this.#code, fd, request)
       } catch {
         over('closed')
       }

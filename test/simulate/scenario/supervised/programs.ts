@@ -3,7 +3,7 @@ import { STATUS_BYTES } from '../../kernel/health-checks.js'
 import type { Stream } from '../../kernel/objects.js'
 import type { Origin, SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
-import { BYTES } from '../program.js'
+import { BYTES, sendAll } from '../program.js'
 
 export const PROGRAM = '/srv/shop'
 /** The first descriptor is the listener of the clients; the second one that of the health checks. */
@@ -229,12 +229,6 @@ class Server {
   #mayEnd(p: SimulatedProcess): void {
     if (this.#isEnding && this.#connections.size === 0) p.world.exit(p, 'ends', 0)
   }
-}
-
-/** Sends all bytes: one call may move a part. A small answer has room. */
-function sendAll({ addon }: Code, fd: number, bytes: Buffer): void {
-  for (let done = 0; done < bytes.length; )
-    done += Math.max(0, addon.sendMessage(fd, bytes, done, bytes.length - done, null))
 }
 
 /** A connection of a client. */

@@ -105,12 +105,9 @@ export class Supervisors {
           state: null,
         })
         supervisor.code = code
-        // As in Node the process ends when nothing keeps it alive.
-        p.onIdle = () => world.exit(p, `ends with code ${code}`, code)
-        p.setImmediate(() => {})
+        world.exitWhenIdle(p, `ends with code ${code}`, code)
       } catch (error) {
-        p.fail(error)
-        world.kill(p, 'ends with an error', { code: 1, signal: null })
+        world.exitByError(p, error)
       }
     }
     const p = world.start(`R${this.#all.length + 1}`, main, { script: SUPERVISOR_SCRIPT, ...origin })

@@ -73,12 +73,9 @@ export class Mains {
           },
           { logger: loggerOf(p), reopen() {}, count: async () => workers },
         )
-        // As in Node the process ends when nothing keeps it alive.
-        p.onIdle = () => world.exit(p, 'ends')
-        p.setImmediate(() => {})
+        world.exitWhenIdle(p, 'ends')
       } catch (error) {
-        p.fail(error)
-        world.kill(p, 'ends with an error', { code: 1, signal: null })
+        world.exitByError(p, error)
       }
     }
     const p = world.start(`M${this.#all.length + 1}`, main, { script: MAIN_SCRIPT, ...origin })
