@@ -6,7 +6,7 @@ import { startLoad } from '../../bench/referee/load.mjs'
 import { LOSSES } from '../../bench/referee/verdicts.mjs'
 import { get, type Request, type Workload, wrong } from '../../bench/referee/workload.mjs'
 import type { StatusReport } from '../../src/operator/status-report.js'
-import * as operators from '../orders/operators.js'
+import { rollback, stop, upgrade } from '../orders/operators.js'
 import { hasEnded, launchUnrelated } from '../processes/launch.js'
 import * as operator from '../processes/operator.js'
 import { freePort } from '../processes/scene.js'
@@ -42,6 +42,8 @@ const WORDS: Record<By, readonly string[]> = {
   options: ['env', 'NODE_OPTIONS=--import fd-broker/auto', 'node'],
   nothing: ['node'],
 }
+
+const ORDERS = { upgrade, rollback, stop } as const
 
 /** A program that knows nothing of fd-broker, in a folder of its own with the package installed; 8080 in its text is a free port. */
 export class AutoProgram {
@@ -188,9 +190,9 @@ export class AutoProgram {
   }
 
   /** Orders this as `fd-broker …` does, without a process for each order. Rejects if it fails. */
-  async command(name: 'upgrade' | 'rollback' | 'stop'): Promise<void> {
+  async command(name: keyof typeof ORDERS): Promise<void> {
     const { pid } = await operator.status(this.control)
-    await operators[name](this.control)
+    await ORDERS[name](this.control)
     if (name === 'stop') await this.ends(pid)
   }
 
