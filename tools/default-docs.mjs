@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 const root = new URL('..', import.meta.url)
-const COLUMNS = /** @type {const} */ (['join', 'auto', 'run', 'workers', 'proxy'])
+const COLUMNS = /** @type {const} */ (['join', 'daemon', 'auto', 'run', 'workers', 'proxy'])
 
 /**
  * Returns the text of docs/times.md.
@@ -22,13 +22,13 @@ export function defaultDocs(times, defaultText) {
   return `<!-- Made by tools/default-docs.mjs from src/base/default-times.ts. -->
 # Times and their defaults
 
-\`join()\` takes milliseconds. Variables, options and the proxy's configuration take a number with its unit: \`500ms\`, \`30s\`, \`2m\`, \`1h\`.
+\`join()\` and \`serveDaemon()\` take milliseconds. Variables, options and the proxy's configuration take a number with its unit: \`500ms\`, \`30s\`, \`2m\`, \`1h\`.
 
-| Time | Default | [\`join()\`](api.md) | [auto](auto.md) | [run](run.md) | [workers](workers.md) | [proxy](proxy-config.md) |
-|---|---|---|---|---|---|---|
+| Time | Default | [\`join()\`](api.md) | [\`serveDaemon()\`](daemon.md) | [auto](auto.md) | [run](run.md) | [workers](workers.md) | [proxy](proxy-config.md) |
+|---|---|---|---|---|---|---|---|
 ${rows.join('\n')}
 
-A daemon uses the limits under \`upgrade\` for members that give none.
+The limits of \`serveDaemon()\` are for members that do not give their own.
 `
 }
 

@@ -7,6 +7,8 @@ interface DefaultTime {
   readonly about: string
   /** The option of `join()`. */
   readonly join?: string
+  /** The option of `serveDaemon()`, for members that do not give theirs. */
+  readonly daemon?: string
   /** The variable of `fd-broker/auto`. */
   readonly auto?: string
   /** The option of `fd-broker run`. */
@@ -28,6 +30,7 @@ export const DEFAULT_TIMES = {
     ms: 60_000,
     about: 'limit from the start of a version until it is ready',
     join: 'upgrade.ready',
+    daemon: 'upgrade.ready',
     auto: 'FD_BROKER_READY_TIMEOUT',
     run: '--ready-timeout',
     workers: '--timeout',
@@ -38,29 +41,35 @@ export const DEFAULT_TIMES = {
     ms: 10_000,
     about: 'limit for the end of `whileServing()` work in the previous version',
     join: 'upgrade.quiesce',
+    daemon: 'upgrade.quiesce',
   },
   freeze: {
     ms: 1_000,
     about: 'limit for the previous version to stop writing',
     join: 'upgrade.freeze',
+    daemon: 'upgrade.freeze',
     proxy: 'upgrade.freeze',
   },
   prepare: {
     ms: 10_000,
     about: 'limit for the next version to read the last changes',
     join: 'upgrade.prepare',
+    daemon: 'upgrade.prepare',
     proxy: 'upgrade.prepare',
   },
   commit: {
     ms: 10_000,
     about: 'limit from the commit until the next version serves',
     join: 'upgrade.commit',
+    daemon: 'upgrade.commit',
     proxy: 'upgrade.commit',
   },
+  /** With workers the main process has a probation, by its own `join()` or auto. A daemon's own upgrade has none: `serveDaemon()` sets it to 0. */
   probation: {
     ms: 10_000,
     about: 'how long the previous version can take over again',
     join: 'upgrade.probation',
+    daemon: 'upgrade.probation',
     auto: 'FD_BROKER_PROBATION',
     run: '--probation',
     proxy: 'upgrade.probation',
@@ -69,12 +78,14 @@ export const DEFAULT_TIMES = {
     ms: 250,
     about: "interval of the next version's heartbeats",
     join: 'upgrade.heartbeat',
+    daemon: 'upgrade.heartbeat',
     proxy: 'upgrade.heartbeat',
   },
   silence: {
     ms: 3_000,
     about: 'silence or bad health after which the previous version takes over again',
     join: 'upgrade.silence',
+    daemon: 'upgrade.silence',
     proxy: 'upgrade.silence',
   },
   drain: {

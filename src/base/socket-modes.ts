@@ -16,7 +16,7 @@ export const SOCKET_MODES = {
 /** Permission bits of the folders of these sockets. */
 export const FOLDER_MODES = {
   /**
-   * The folder of a default control path, of a notify socket, and of the socket on which the proxy answers a health check of the kind `command`: that
+   * The folder of a control path that does not exist yet, of a notify socket, and of the socket on which the proxy answers a health check of the kind `command`: that
    * socket has the mode of the umask, because no other user reaches it.
    */
   private: 0o700,

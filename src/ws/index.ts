@@ -28,7 +28,7 @@ export interface WebSocketHooks<Socket, Request> {
    */
   readonly name?: string | undefined
   /**
-   * Called for a WebSocket that is about to leave, between two messages. Returns the application's data about it (`new Uint8Array()` for none), or undefined if
+   * Called for a WebSocket that is about to leave, at any byte of a frame, but not while the application gets a message. Returns the application's data about it (`new Uint8Array()` for none), or undefined if
    * it cannot leave now, for example because the application still works on a message; the hook is called again later. When the hook has returned data, the
    * application must forget `ws`: it emits no more events, not even 'close'. Messages that the application has sent still reach the client. If the WebSocket cannot move, it comes back through {@link restore} in this process.
    */
