@@ -5,7 +5,7 @@ import {
   executeInstead,
   hasEnded,
   holdSignals,
-  OwnedFd,
+  type OwnedFd,
   openFileOf,
   type SignalWatch,
   trySignal,
@@ -15,7 +15,7 @@ import {
 import { askServing, type Serving } from '../operator/serving.js'
 import { startedAs } from '../os/command-line.js'
 import { holdingVariables, KEEP_MASK, WAITS } from '../os/held-signals.js'
-import { openPidfd } from '../os/liveness.js'
+import { pidfdOfLiving } from '../os/liveness.js'
 import { mainProcess, processStat } from '../os/main-process.js'
 import { canNameMainProcess } from '../os/service-manager/service-manager.js'
 import { endBy } from './end-by.js'
@@ -78,8 +78,8 @@ export class KeptProcess {
       this.stop()
       return
     }
-    const pidfd = openPidfd(pid)
-    if (pidfd instanceof OwnedFd) this.#served = { pid, pidfd }
+    const pidfd = pidfdOfLiving(pid)
+    if (pidfd !== null) this.#served = { pid, pidfd }
   }
 
   /** Calls the program's own handlers of SIGTERM; returns false if there are none. */

@@ -4,7 +4,7 @@ import { executeInstead, holdSignals, releaseSignals, trySignalTo } from '../ker
 import { LastServer, type ServerProcess } from '../operator/serving.js'
 import { startedAs } from '../os/command-line.js'
 import { holdingVariables, KEEP_MASK, WAITS } from '../os/held-signals.js'
-import { watchDeath } from '../os/liveness.js'
+import { endsWithin, untilEnded } from '../os/liveness.js'
 import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import type { Command } from './command.js'
 import { controlOption } from './options.js'
@@ -75,7 +75,7 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
     const server = last.present
     if (server === null) break
     served = server.pid
-    if (!waitsInNode && !(await endsWithin(server, SETTLED_MS))) {
+    if (!waitsInNode && !(await endsWithin(server.pidfd, SETTLED_MS))) {
       holdSignals(KEEP_MASK)
       // Signals that came before are handled in these turns of the event loop.
       await nextTurn()
@@ -83,7 +83,7 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
       if (forwarding === 0) waitsInNode = !executeWaiting(server.pid)
       releaseSignals()
     }
-    if (waitsInNode) await untilEnded(server)
+    if (waitsInNode) await untilEnded(server.pidfd)
   }
   // The reaper reaps an ended child ADOPTED_MS after it has found the child, and finds one child at a time.
   reaper.reap()
@@ -124,17 +124,4 @@ function executeWaiting(pid: number): boolean {
   } catch {
     return false
   }
-}
-
-/** Resolves with whether the process ends within `ms`. */
-async function endsWithin(server: ServerProcess, ms: number): Promise<boolean> {
-  const timer = new AbortController()
-  const late = sleep(ms, false, { signal: timer.signal }).catch(() => false)
-  const ended = await Promise.race([untilEnded(server).then(() => true), late])
-  timer.abort()
-  return ended
-}
-
-function untilEnded({ pidfd }: ServerProcess): Promise<void> {
-  return new Promise(resolve => void watchDeath(pidfd, resolve))
 }

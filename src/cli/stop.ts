@@ -1,6 +1,6 @@
 import { constants } from 'node:os'
 import { FdbError } from '../errors.js'
-import { OwnedFd } from '../kernel/index.js'
+import type { OwnedFd } from '../kernel/index.js'
 import type { OperatorClient } from '../operator/client.js'
 import { type ProcessReply, readProcessReply, STOP, stopBody } from '../operator/service-commands.js'
 import {
@@ -11,7 +11,7 @@ import {
   STATUS_ANSWER_MS,
   type StatusAnswer,
 } from '../operator/status-report.js'
-import { openPidfd, watchDeath } from '../os/liveness.js'
+import { endsWithin, pidfdOfLiving } from '../os/liveness.js'
 import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
 import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
@@ -96,8 +96,12 @@ class OlderVersions implements Disposable {
 
   private constructor(reports: readonly DrainReport[]) {
     this.reports = reports
-    const open = reports.map(({ pid }) => [pid, openPidfd(pid)] as const)
-    this.#pidfds = new Map(open.filter((each): each is [number, OwnedFd] => each[1] instanceof OwnedFd))
+    this.#pidfds = new Map(
+      reports.flatMap(({ pid }) => {
+        const pidfd = pidfdOfLiving(pid)
+        return pidfd === null ? [] : [[pid, pidfd]]
+      }),
+    )
   }
 
   /** Finds none if the serving process does not say. */
@@ -116,7 +120,7 @@ class OlderVersions implements Disposable {
 
   /** Rejects with ERR_FDB_DEADLINE if one of them lives at `until`. */
   async ended(until: number, { pid }: ProcessReply, timeout: number): Promise<void> {
-    const ended = await Promise.all([...this.#pidfds.values()].map(pidfd => pidfdEndsBy(pidfd, until)))
+    const ended = await Promise.all([...this.#pidfds.values()].map(pidfd => endsBy(pidfd, until)))
     const pids = [...this.#pidfds.keys()].filter((_, at) => !ended[at])
     if (pids.length === 0) return
     const left = this.reports.filter(report => pids.includes(report.pid))
@@ -137,26 +141,12 @@ class OlderVersions implements Disposable {
 
 /** Resolves with true when the process has ended or if it cannot be watched, and with false at `until`. */
 async function hasEndedBy({ pid }: ProcessReply, until: number): Promise<boolean> {
-  const pidfd = openPidfd(pid)
-  if (!(pidfd instanceof OwnedFd)) return true
-  using _ = pidfd
-  return await pidfdEndsBy(pidfd, until)
+  using pidfd = pidfdOfLiving(pid)
+  return pidfd === null || (await endsBy(pidfd, until))
 }
 
-/** Resolves with true when the process has ended, and with false at `until`. Borrows the pidfd until then. */
-async function pidfdEndsBy(pidfd: OwnedFd, until: number): Promise<boolean> {
-  return await new Promise<boolean>(resolve => {
-    const watch = watchDeath(pidfd, () => {
-      clearTimeout(timer)
-      resolve(true)
-    })
-    const late = () => {
-      // An open watch would keep this command alive.
-      watch.close()
-      resolve(false)
-    }
-    const timer = setTimeout(late, Math.max(1, until - performance.now()))
-  })
+function endsBy(pidfd: OwnedFd, until: number): Promise<boolean> {
+  return endsWithin(pidfd, Math.max(1, until - performance.now()))
 }
 
 /** Shows for which connections the process waits: on a terminal in the line, else as one line on stderr. Never rejects. */

@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
-import { hasEnded, OwnedFd } from '../kernel/index.js'
-import { openPidfd } from '../os/liveness.js'
+import { hasEnded, type OwnedFd } from '../kernel/index.js'
+import { pidfdOfLiving } from '../os/liveness.js'
 import { OperatorClient } from './client.js'
 import { DAEMON_ITSELF } from './service-name.js'
 import {
@@ -93,8 +93,8 @@ export class LastServer implements Disposable {
     }: { readonly service?: string; readonly known?: number | null; readonly timeout?: number } = {},
   ) {
     this.#ask = () => askServing(control, service, timeout)
-    const pidfd = known === null ? null : openPidfd(known)
-    this.#known = known !== null && pidfd instanceof OwnedFd ? { pid: known, pidfd } : null
+    const pidfd = known === null ? null : pidfdOfLiving(known)
+    this.#known = known !== null && pidfd !== null ? { pid: known, pidfd } : null
   }
 
   /** The process that has served at the last answer and still lives; null if there is none, or if this process cannot see it. */
@@ -107,8 +107,8 @@ export class LastServer implements Disposable {
     const serving = await this.#ask()
     const pid = pidIn(serving)
     if (pid === null || pid === process.pid || pid === this.present?.pid) return serving
-    const pidfd = openPidfd(pid)
-    if (!(pidfd instanceof OwnedFd)) return serving
+    const pidfd = pidfdOfLiving(pid)
+    if (pidfd === null) return serving
     // Asked again: the same pid still serves, so the pidfd is not of another process that reuses the pid.
     const again = await this.#ask()
     if (pidIn(again) !== pid) {

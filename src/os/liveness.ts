@@ -73,6 +73,25 @@ function watchOwn(own: OwnedFd, onDead: () => void): DeathWatch {
   }
 }
 
+/** Resolves when the process of `pidfd` has ended. */
+export function untilEnded(pidfd: OwnedFd): Promise<void> {
+  return new Promise(resolve => void watchDeath(pidfd, resolve))
+}
+
+/** Resolves with whether the process of `pidfd` ends within `ms`. */
+export function endsWithin(pidfd: OwnedFd, ms: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const death = watchDeath(pidfd, () => {
+      clearTimeout(timer)
+      resolve(true)
+    })
+    const timer = setTimeout(() => {
+      death.close()
+      resolve(false)
+    }, ms)
+  })
+}
+
 /** Returns the FdbError for an error of {@link watchDeath}. `pid` is 0 if unknown. */
 export function watchError(pid: number, cause: unknown): FdbError {
   const name = pid > 0 ? `process ${pid}` : 'a process'
@@ -110,6 +129,12 @@ export function openPidfd(pid: number): OwnedFd | 'dead' | null {
   } catch (error) {
     return (error as NativeError).code === 'ESRCH' ? 'dead' : null
   }
+}
+
+/** As {@link openPidfd}, but returns null for a process that does not exist too. */
+export function pidfdOfLiving(pid: number): OwnedFd | null {
+  const pidfd = openPidfd(pid)
+  return pidfd === 'dead' ? null : pidfd
 }
 
 /** Returns the pid of a pidfd's process; 0 if it has ended or is in another PID namespace, or if the descriptor is not a pidfd. */

@@ -1,10 +1,10 @@
 import { constants } from 'node:os'
 import { startedWith } from '../base/successor-output.js'
 import { FdbError } from '../errors.js'
-import { hasEnded, inspectOne, OwnedFd, processes, trySignalTo } from '../kernel/index.js'
+import { hasEnded, inspectOne, type OwnedFd, processes, trySignalTo } from '../kernel/index.js'
 import type { ListenerGuard } from '../listeners/index.js'
 import { startRemedy, successorCommand } from '../os/command-line.js'
-import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
+import { type DeathWatch, openPidfd, pidfdOfLiving, watchDeath } from '../os/liveness.js'
 import { descendsFrom, endsWithUs, processStat } from '../os/main-process.js'
 import { ChildProcesses } from '../versions/child-processes.js'
 import { ExitReason, NO_REASON } from '../versions/exit-reason.js'
@@ -295,7 +295,7 @@ export class RunningVersion {
 
   #setMainProcess(pid: number): void {
     if (this.#closed || pid === this.#pid || !endsWithUs(pid)) return
-    const pidfd = openPidfdOf(pid)
+    const pidfd = pidfdOfLiving(pid)
     if (pidfd === null) return
     // If the end cannot be noticed, the previous main process remains.
     if (!this.#watchEnd(pid, pidfd)) return
@@ -347,13 +347,8 @@ async function servesAt(control: string): Promise<number | null> {
 
 /** Ignores a process that has ended, or that this user may not signal. */
 function signalOther(pid: number, signal: NodeJS.Signals): void {
-  using pidfd = openPidfdOf(pid)
+  using pidfd = pidfdOfLiving(pid)
   if (pidfd !== null) trySignalTo(pidfd, constants.signals[signal])
-}
-
-function openPidfdOf(pid: number): OwnedFd | null {
-  const pidfd = openPidfd(pid)
-  return pidfd instanceof OwnedFd ? pidfd : null
 }
 
 /** Interval at which `endProcesses()` checks whether leftover processes have ended. */

@@ -1,7 +1,6 @@
 import { isUnderWay } from '../../handoff/phases.js'
-import { OwnedFd } from '../../kernel/index.js'
 import { servingPid } from '../../operator/serving.js'
-import { openPidfd, watchDeath } from '../../os/liveness.js'
+import { endsWithin, pidfdOfLiving } from '../../os/liveness.js'
 import { PidFile } from '../../os/pid-file.js'
 import type { FdStore } from '../../os/service-manager/passed-sockets.js'
 import { type MainProcess, ServiceManager, Watchdog } from '../../os/service-manager/service-manager.js'
@@ -116,9 +115,8 @@ export class Announcer {
     const { control, service } = settings
     const decidesMs = Math.min(DECIDES_MS, shutdown.order.leftMs + LATE_MS)
     waits()
-    const pidfd = openPidfd(successor)
-    if (!(pidfd instanceof OwnedFd)) return
-    using _ = pidfd
+    using pidfd = pidfdOfLiving(successor)
+    if (pidfd === null) return
     for (let ms = decidesMs; !(await endsWithin(pidfd, ms)); ms = ASK_AGAIN_MS)
       if ((await servingPid(control, service)) !== null) return
   }
@@ -224,20 +222,6 @@ export class Announcer {
     this.#heir = main.pid
     this.#manager?.names(main)
   }
-}
-
-/** Resolves with whether the process of `pidfd` ends within `ms`. */
-function endsWithin(pidfd: OwnedFd, ms: number): Promise<boolean> {
-  return new Promise(resolve => {
-    const death = watchDeath(pidfd, () => {
-      clearTimeout(timer)
-      resolve(true)
-    })
-    const timer = setTimeout(() => {
-      death.close()
-      resolve(false)
-    }, ms)
-  })
 }
 
 const SELF_MAIN: MainProcess = { pid: process.pid, pidfd: null }

@@ -3,7 +3,7 @@ import { FdbError } from '../../errors.js'
 import { isCurrent } from '../../handoff/phases.js'
 import { processes, signalTo, trySignal } from '../../kernel/index.js'
 import { askServing, LastServer, type ServerProcess, servingPid } from '../../operator/serving.js'
-import { watchDeath } from '../../os/liveness.js'
+import { untilEnded } from '../../os/liveness.js'
 import { endsWithUs, processStat } from '../../os/main-process.js'
 import { ADOPTED_MS, ZombieReaper } from '../../versions/child-processes.js'
 import type { Exit } from '../../versions/spawn-successor.js'
@@ -157,7 +157,7 @@ class DependentProcesses {
       await this.#last.find()
       const server = this.#dependent
       if (server === null) return this.#code
-      await new Promise<void>(resolve => void watchDeath(server.pidfd, resolve))
+      await untilEnded(server.pidfd)
     }
   }
 
