@@ -84,7 +84,8 @@ export class Services {
       const handedOver = items.get(record.service) ?? []
       items.delete(record.service)
       const members = record.members.filter(member => this.#mayReturn(record.service, member))
-      if (members.length > 0 || handedOver.length > 0) this.#add({ ...record, members }, handedOver)
+      const remains = members.length > 0 || handedOver.length > 0 || (record.draining ?? []).length > 0
+      if (remains) this.#add({ ...record, members }, handedOver)
     }
     // These services are missing in the list, so the users of their members are unknown.
     for (const [service, handedOver] of items)

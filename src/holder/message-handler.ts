@@ -94,9 +94,13 @@ function dispatchMessage(context: HandlerContext, peer: Peer, message: ToHolder)
       return
     }
   }
-  if (message.kind === 'serving') peer.heartbeatAt = peer.healthyAt = performance.now()
+  if (message.kind === 'serving') {
+    peer.served = true
+    peer.heartbeatAt = peer.healthyAt = performance.now()
+  }
   if (message.kind === 'back') {
     peer.returning = false
+    peer.served = true
     host.onReturned?.(peer)
     context.catchUp(peer)
   }

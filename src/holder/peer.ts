@@ -43,6 +43,8 @@ export interface Peer extends Pick<Caller, 'pid' | 'identity' | 'proven' | 'pidf
   lateNames: Set<string>
   /** The holder has closed the link, and ignores further events of this peer. */
   forgotten: boolean
+  /** Has served, or was a member of an earlier daemon: may have clients. */
+  served: boolean
   /** Proved dead. */
   died: boolean
 }

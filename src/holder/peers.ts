@@ -135,9 +135,9 @@ export class Peers {
   #remove(peer: Peer): void {
     peer.forgotten = true
     peer.watch?.close()
-    peer.pidfd?.close()
     this.#peers.delete(peer.id)
     this.#handler.forgotten(peer)
+    peer.pidfd?.close()
   }
 
   #listen(peer: Peer): void {
@@ -212,6 +212,7 @@ function newPeer(id: Id, candidate: Candidate): Peer {
     adopted: new Set(),
     lateNames: new Set(),
     forgotten: false,
+    served: false,
     died: false,
   }
 }

@@ -3,6 +3,7 @@ import { FdbError } from '../../errors.js'
 import type { Epoch } from '../../handoff/messages.js'
 import type { MemberPhase } from '../../handoff/phases.js'
 import { type Caller, dismiss, isForeign, turnAway, welcome } from '../../holder/admission.js'
+import { LostProcesses } from '../../holder/lost-processes.js'
 import { parseReport } from '../../holder/message-handler.js'
 import type { Peer } from '../../holder/peer.js'
 import { type SegmentSet, SegmentSupply } from '../../holder/segment-set.js'
@@ -44,6 +45,8 @@ interface Author {
   mustReconnect: boolean
   /** The drain report of a process that has retired but still lives; otherwise null. */
   retired: DrainReport | null
+  /** Whether its process has no connection left, and ends. */
+  isGone: boolean
 }
 
 /** A change that was forwarded to a member, perhaps not completely. */
@@ -58,6 +61,8 @@ interface InFlightWrite {
 export interface ForwardedWritesDeps {
   /** The name of the service. */
   readonly name: string
+  /** The generations that drained when the previous daemon ended. */
+  readonly draining?: readonly ProcessIdentity[]
   readonly logger: Logger
   readonly state: {
     readonly segmentSet: SegmentSet
@@ -95,6 +100,8 @@ export class ForwardedWrites {
   /** When it was logged last that the state cannot be copied for a user (performance.now()), by uid. */
   readonly #uncopied = new Map<number, number>()
   readonly #authors = new Map<Caller, Author>()
+  /** Previous members without a connection to this daemon. */
+  readonly #lost: LostProcesses
   readonly #inFlight = new Map<number, InFlightWrite>()
   /** Whether the refusal for too many authors was logged. */
   #full = false
@@ -107,6 +114,9 @@ export class ForwardedWrites {
     this.#deps = deps
     this.#supply = new SegmentSupply(deps.state.segmentSet, caller => this.#drop(caller))
     this.#followers = new Followers(() => deps.writer.peer())
+    this.#lost = new LostProcesses(() => deps.events.changed())
+    for (const identity of deps.draining ?? [])
+      this.#lost.add({ pid: identity.pid, identity, proven: false, pidfd: null })
   }
 
   /** Adds a draining generation or a follower. `writes`: it may change the state. Takes ownership of the caller. */
@@ -131,9 +141,11 @@ export class ForwardedWrites {
       cutShort: new Set(),
       mustReconnect: false,
       retired: null,
+      isGone: false,
     }
     this.#authors.set(caller, author)
     const drains = caller.intent !== 'follow'
+    if (drains) this.noteFound(caller.identity)
     caller.link.channel.unref()
     caller.link.start({
       message: ({ write, heartbeat, moveRequest }, fds) => {
@@ -155,18 +167,30 @@ export class ForwardedWrites {
     if (caller.intent === 'follow') this.#followers.add(caller.link)
   }
 
-  /** The older generations that drain. */
-  get draining(): Caller[] {
-    return [...this.#authors.values()].flatMap(({ caller, retired }) =>
-      caller.intent === 'follow' || retired !== null ? [] : [caller],
-    )
+  /** The older generations that drain, also those that connect again soon. */
+  get draining(): Pick<Peer, 'pid' | 'identity' | 'proven' | 'pidfd'>[] {
+    return [...this.#drainingCallers, ...this.#lost.all]
+  }
+
+  get #drainingCallers(): Caller[] {
+    return [...this.#authors.values()].filter(drains).map(({ caller }) => caller)
+  }
+
+  /** A previous member has left its connection and lives: it connects as a draining generation, or ends. Borrows its pidfd. */
+  noteLost(process: Pick<Peer, 'pid' | 'identity' | 'proven' | 'pidfd'>): void {
+    this.#lost.add(process)
+  }
+
+  /** A process has connected, as a draining generation or as a member. */
+  noteFound(identity: ProcessIdentity): void {
+    this.#lost.remove(identity)
   }
 
   /** Makes all older generations close their connections within `timeoutMs` (null: as configured), and end; also those that begin to drain until another member serves. */
   endDraining(timeoutMs: number | null): void {
     const at = timeoutMs === null ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs
     this.#ends = { of: this.#deps.writer.peer(), at }
-    for (const caller of this.draining) this.#sendEnd(caller)
+    for (const caller of this.#drainingCallers) this.#sendEnd(caller)
   }
 
   #sendEnd({ link }: Caller): void {
@@ -183,6 +207,7 @@ export class ForwardedWrites {
     const { caller } = author
     const { phase, keptBy } = (parseReport(text) ?? {}) as Partial<DrainReport>
     if (GIVEN_UP.has(phase)) this.#deps.events.onGivenUp(caller.identity)
+    author.isGone = phase === 'gone'
     if (phase !== 'retired') return
     const generation = caller.hello.generation ?? 0
     author.retired = { pid: caller.pid, generation, phase, connections: 0, ...readKeptBy(keptBy) }
@@ -223,6 +248,7 @@ export class ForwardedWrites {
   }
 
   close(): void {
+    this.#lost.close()
     for (const caller of [...this.#authors.keys()]) this.#drop(caller)
   }
 
@@ -339,10 +365,16 @@ export class ForwardedWrites {
     this.#supply.forget(caller)
     this.#forgetForeign(caller)
     this.#followers.remove(caller.link)
+    if (author !== undefined && drains(author)) this.#lost.add(caller)
     dismiss(caller)
     for (const mapped of author?.inFlight.values() ?? []) this.#removeInFlight(author!, mapped)
     if (caller.intent !== 'follow') this.#deps.events.changed()
   }
+}
+
+/** Whether it is an older generation that may have connections. */
+function drains({ caller, isGone, retired }: Author): boolean {
+  return caller.intent !== 'follow' && retired === null && !isGone
 }
 
 /** Returns the highest epoch of which the caller has a segment. Segments of an ended service of the same name do not count. */

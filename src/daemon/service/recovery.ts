@@ -121,6 +121,8 @@ export interface ServiceRecord {
   /** The uid of the process that started the service, if a daemon has seen it. */
   readonly startedBy?: number
   readonly members: readonly RightsHolder[]
+  /** Previous members that drain: they have no rights, but clients. */
+  readonly draining?: readonly ProcessIdentity[]
   /** The members' state file; '' or absent if there is none. */
   readonly stateFile?: string
   /** When a member last died, in milliseconds since 1970. */
@@ -158,9 +160,11 @@ export class RightsHolders {
       return []
     }
     if (!Array.isArray(services)) return []
-    return services
-      .filter(isService)
-      .map(service => ({ ...service, members: service.members.filter(isAlive) }))
+    return services.filter(isService).map(service => ({
+      ...service,
+      members: service.members.filter(isAlive),
+      draining: service.draining?.filter(isAlive) ?? [],
+    }))
   }
 
   /** Removes the files of earlier daemons that were killed while they wrote the list. No other daemon may be writing it. */
@@ -214,7 +218,7 @@ export class RightsHolders {
 }
 
 function isService(value: unknown): value is ServiceRecord {
-  const { service, generation, startedAt, startedBy, members, stateFile, diedAt } = (value ??
+  const { service, generation, startedAt, startedBy, members, draining, stateFile, diedAt } = (value ??
     {}) as Partial<ServiceRecord>
   return (
     (startedBy === undefined || Number.isSafeInteger(startedBy)) &&
@@ -223,13 +227,20 @@ function isService(value: unknown): value is ServiceRecord {
     typeof service === 'string' &&
     Number.isSafeInteger(generation) &&
     Number.isFinite(startedAt) &&
-    Array.isArray(members) &&
-    members.every(
-      member =>
-        Number.isSafeInteger(member?.pid) &&
-        member.pid >= 0 &&
-        (member.startTime === undefined || typeof member.startTime === 'string') &&
-        (member.instance === undefined || typeof member.instance === 'string'),
+    areIdentities(members) &&
+    (draining === undefined || areIdentities(draining))
+  )
+}
+
+function areIdentities(value: unknown): boolean {
+  return (
+    Array.isArray(value) &&
+    value.every(
+      (process: Partial<ProcessIdentity> | null) =>
+        Number.isSafeInteger(process?.pid) &&
+        process!.pid! >= 0 &&
+        (process!.startTime === undefined || typeof process!.startTime === 'string') &&
+        (process!.instance === undefined || typeof process!.instance === 'string'),
     )
   )
 }

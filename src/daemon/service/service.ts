@@ -108,6 +108,7 @@ export class Service {
     this.#descriptorTable.foreign = record.foreign ?? false
     this.#writes = new ForwardedWrites({
       name: this.name,
+      draining: record.draining ?? [],
       logger,
       state: {
         segmentSet: this.#segmentSet,
@@ -190,6 +191,7 @@ export class Service {
       startedAt: this.#startedAt,
       ...(this.startedBy !== undefined && { startedBy: this.startedBy }),
       members: this.#recovery.mergeMembers(present),
+      draining: this.#writes.draining.map(({ identity }) => identity),
       stateFile: this.#stateFile,
       diedAt: this.#diedAt,
       foreign: this.#descriptorTable.foreign,
@@ -237,9 +239,9 @@ export class Service {
     this.#pause.end()
   }
 
-  /** Whether no member has ever served and none is connected. */
+  /** Whether no member has ever served, none is connected, and none of an earlier service drains. */
   get empty(): boolean {
-    return isEmpty(this.#machine) && this.#holder.peers.length === 0
+    return isEmpty(this.#machine) && [...this.#holder.peers, ...this.#writes.draining].length === 0
   }
 
   /** Whether a member has served, and now no member serves or is about to. */
@@ -297,6 +299,7 @@ export class Service {
   }
 
   #welcome(caller: Caller, generation: number): void {
+    this.#writes.noteFound(caller.identity)
     if (isForeign(caller)) this.#descriptorTable.foreign = true
     welcome(caller.link, { ...this.#facts(caller, generation), capabilities: [FORWARDS_WRITES] })
   }
@@ -365,17 +368,9 @@ export class Service {
     // Only this daemon has the items: their listeners end here, and so do the paths of Unix sockets.
     if (!kept && this.soleCopy !== null) this.#descriptorTable.removePaths()
     this.#descriptorTable.held.changed = this.#segmentSet.changed = () => {}
-    const parts = [
-      this.#recovery,
-      this.#lastSeals,
-      this.#merging,
-      this.#writes,
-      this.#holder,
-      this.operations,
-      this.#descriptorTable,
-      this.#segmentSet,
-    ]
-    for (const part of parts) part.close()
+    for (const part of [this.#recovery, this.#lastSeals, this.#merging, this.#writes]) part.close()
+    const held = [this.#descriptorTable, this.#segmentSet]
+    for (const part of [this.#holder, this.operations, ...held]) part.close()
   }
 
   #dispatch(event: HolderEvent): void {
@@ -515,6 +510,7 @@ export class Service {
   }
 
   #forgotten(peer: Peer): void {
+    if (peer.served && !peer.died) this.#writes.noteLost(peer)
     for (const part of [this.#descriptorTable, this.operations, this.#writes]) part.forget(peer)
     if (peer.died) this.#recovery.stopAwaiting(peer.identity)
     this.#deps.changed()

@@ -2,6 +2,7 @@ import { constants } from 'node:os'
 import { LONGEST_MS } from '../../base/duration.js'
 import { createMoveChannel, moveChannelItems, ownEnd } from '../../connections/move-channel.js'
 import { type Caller, dismiss, welcome } from '../../holder/admission.js'
+import { LostProcesses } from '../../holder/lost-processes.js'
 import { parseReport } from '../../holder/message-handler.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { SegmentSupply } from '../../holder/segment-set.js'
@@ -22,8 +23,8 @@ const MOST_GENERATIONS = 256
 const UNKNOWN = 'unknown'
 /** The phase of a generation that waits for the end of the process that served after it. */
 export const LAST = 'last'
-/** The phases of generations that have no connection left, and that wait for other processes or their application. */
-const DONE: ReadonlySet<string> = new Set(['retired', LAST])
+/** The phases of generations that have no connection left, and that end, or wait for other processes or their application. */
+const DONE: ReadonlySet<string> = new Set(['gone', 'retired', LAST])
 /** The oldest of too many generations closes its connections within this time. */
 const EARLY_MS = 10_000
 /** Time beyond the limit of their drains in which older generations end. */
@@ -50,6 +51,8 @@ function unfitIn(unfit: DrainReport['unfit']): Pick<DrainReport, 'unfit'> {
 /** The older generations that report to this process. */
 export class OlderGenerations {
   readonly #callers = new Map<Caller, DrainReport>()
+  /** While the service ends: generations that have lost their connection. */
+  readonly #lost: LostProcesses
   /** The connections that each process closed at the end of its drain, by pid and generation. */
   readonly #closed = new Map<string, readonly ForcedClose[]>()
   readonly #deps: OlderGenerationsDeps
@@ -63,6 +66,7 @@ export class OlderGenerations {
   constructor(deps: OlderGenerationsDeps) {
     this.#deps = deps
     this.#supply = new SegmentSupply(deps.segmentSet, caller => this.#drop(caller))
+    this.#lost = new LostProcesses(() => deps.changes.notify())
   }
 
   get reports(): DrainReport[] {
@@ -90,6 +94,7 @@ export class OlderGenerations {
       dismiss(caller)
       return
     }
+    this.#lost.remove(caller.identity)
     this.#callers.set(caller, {
       pid: caller.pid,
       generation: caller.hello.generation ?? 0,
@@ -137,7 +142,10 @@ export class OlderGenerations {
   /** Resolves when {@link end} was not called, or no older generation has a connection left, or when their time is over. */
   async ended(): Promise<void> {
     const { changes, settings } = this.#deps
-    const left = () => this.reports.filter(({ phase }) => !DONE.has(phase))
+    const left = () => [
+      ...this.reports.filter(({ phase }) => !DONE.has(phase)),
+      ...this.#lost.all.map(({ pid }) => ({ pid })),
+    ]
     // Again, because the limit may have become shorter meanwhile.
     for (let ms = this.#endsWithin; ms !== null && left().length > 0; ) {
       const within = ms
@@ -154,6 +162,7 @@ export class OlderGenerations {
       )
     this.#endsWithin = null
     this.close()
+    this.#lost.close()
   }
 
   #sendEnd(link: Link): void {
@@ -242,6 +251,9 @@ export class OlderGenerations {
   }
 
   #drop(caller: Caller): void {
+    const { phase } = this.#callers.get(caller) ?? {}
+    // One that has lost its connection still answers its clients.
+    if (this.#endsWithin !== null && phase !== undefined && !DONE.has(phase)) this.#lost.add(caller)
     dismiss(caller)
     this.#callers.delete(caller)
     this.#supply.forget(caller)

@@ -86,8 +86,8 @@ export const holder = room(
     ['holder/peers.ts', 'if (peer.link !== link) return\n', ''],
     [
       'holder/peers.ts',
-      '    peer.watch?.close()\n    peer.pidfd?.close()\n    this.#peers.delete',
-      '    peer.watch?.close()\n    this.#peers.delete',
+      '    this.#handler.forgotten(peer)\n    peer.pidfd?.close()',
+      '    this.#handler.forgotten(peer)',
     ],
     [
       'holder/segment-set.ts',

@@ -1,14 +1,18 @@
+import { spawn } from 'node:child_process'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { ForwardedWrites, MOST_AUTHORS } from '../../../src/daemon/service/forwarded-writes.js'
 import type { Caller } from '../../../src/holder/admission.js'
 import type { Peer } from '../../../src/holder/peer.js'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
+import { OwnedFd } from '../../../src/kernel/index.js'
+import { native } from '../../../src/kernel/native.js'
+import { openPidfd } from '../../../src/os/liveness.js'
 import { identify, type ProcessIdentity } from '../../../src/os/process-identity.js'
 import { fdbroker } from '../../../src/proto/wire.js'
 import { FORWARDS_WRITES, Link, type LinkHandler, type WireBody } from '../../../src/wire/link.js'
 import { MOST_WORKERS } from '../../../src/workers/options.js'
-import { callerWith } from '../../holder-support/processes.js'
+import { callerWith, linked } from '../../holder-support/processes.js'
 import { channelPair } from '../../processes/channel-pair.js'
 import { until } from '../../processes/until.js'
 
@@ -63,6 +67,83 @@ describe('a generation that drains, to a daemon that was started anew', () => {
     expect(gaveUp).toEqual([identity])
     writes.close()
     generation.close()
+  })
+})
+
+describe('a generation that drains and loses its connection', () => {
+  /** A process that lives until the test ends it. */
+  function sleeper() {
+    const child = spawn('sleep', ['60'], { stdio: 'ignore' })
+    const end = () => void child.kill('SIGKILL')
+    onTestFinished(end)
+    const pid = child.pid!
+    return { pid, identity: identify(pid), end }
+  }
+
+  /** A daemon's side of one service, and the processes that drain there. */
+  function service(draining: readonly ProcessIdentity[] = []) {
+    const writes = new ForwardedWrites({
+      name: 'shop',
+      draining,
+      logger: SILENT,
+      state: { segmentSet: new SegmentSet(), exists: () => true, most: () => 2 ** 30 },
+      writer: { peer: () => undefined, isSilent: () => false },
+      events: { onGivenUp: () => {}, moveConnections: () => {}, changed: () => {} },
+    })
+    onTestFinished(() => writes.close())
+    /** Connects a generation, which says these phases, and leaves. */
+    const visit = async (pid: number, phases: readonly string[]) => {
+      const { link, far } = linked()
+      const pidfd = openPidfd(pid)
+      const hello = { capabilities: [FORWARDS_WRITES], generation: 1 }
+      const facts = { pid, identity: identify(pid), proven: true, link, hello, intent: 'draining' } as const
+      writes.add(callerWith({ ...facts, pidfd: pidfd instanceof OwnedFd ? pidfd : null }), {}, true)
+      for (const phase of phases) {
+        const report = JSON.stringify({ generation: 1, phase, connections: 1 })
+        far.post({ heartbeat: { healthy: true, report } })
+      }
+      far.close()
+      await until('its connection has ended', () => !link.open)
+    }
+    return { writes, visit, pids: () => writes.draining.map(({ pid }) => pid) }
+  }
+
+  it('drains until its process has ended, whether it connects again or not, and leaves no descriptor', async () => {
+    const { pid, end } = sleeper()
+    const { visit, pids } = service()
+    const before = native.openCount()
+    await visit(pid, ['leaving'])
+    expect(pids()).toEqual([pid])
+    await visit(pid, [])
+    expect(pids()).toEqual([pid])
+    end()
+    await until('it drains no more', () => pids().length === 0)
+    await until('no descriptor is left', () => native.openCount() === before)
+  })
+
+  it('drains no more after it has said that it is gone or has retired', async () => {
+    const { visit, pids } = service()
+    await visit(sleeper().pid, ['leaving', 'gone'])
+    await visit(sleeper().pid, ['retired'])
+    expect(pids()).toEqual([])
+  })
+
+  it('drains, for the next daemon, before it connects there', async () => {
+    const { pid, identity, end } = sleeper()
+    const { visit, writes } = service()
+    await visit(pid, [])
+    const next = service(writes.draining.map(each => each.identity))
+    expect(next.pids()).toEqual([pid])
+    await next.visit(pid, ['gone'])
+    expect(next.pids()).toEqual([])
+    const last = service([identity])
+    end()
+    await until('it drains no more', () => last.pids().length === 0)
+  })
+
+  it('drains no more for a daemon that cannot see its end, or whose own process it is', () => {
+    const { pids } = service([{ pid: 7 }, identify(process.pid)])
+    expect(pids()).toEqual([])
   })
 })
 
@@ -152,7 +233,15 @@ describe('a change that is forwarded in several pieces', () => {
       }
       const hello = { service: 'shop', capabilities: [FORWARDS_WRITES] }
       writes.add(
-        { hello, intent: 'draining', link, pid: 7, uid: 0, pidfd: null } as unknown as Caller,
+        {
+          hello,
+          intent: 'draining',
+          link,
+          pid: 7,
+          identity: { pid: 7 },
+          uid: 0,
+          pidfd: null,
+        } as unknown as Caller,
         {},
         true,
       )

@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
@@ -8,7 +10,9 @@ import type { JoinOptions } from '../../../src/member/options/options.js'
 import { fdbroker } from '../../../src/proto/wire.js'
 import { encodeBody, PUT } from '../../../src/state/records.js'
 import { Channel } from '../../../src/wire/channel.js'
+import { encodeFrame } from '../../../src/wire/frame.js'
 import { FORWARDS_WRITES, Link, VERSIONS } from '../../../src/wire/link.js'
+import { hello, packed } from '../../processes/raw-peer.js'
 import { until } from '../../processes/until.js'
 
 const { Intent } = fdbroker.wire
@@ -63,7 +67,7 @@ async function serving(options: Partial<JoinOptions> = {}) {
       link.post({ heartbeat: { healthy: true, report: JSON.stringify(facts) } })
     return { link, told, forward, report }
   }
-  return { member, section, draining }
+  return { member, section, draining, control }
 }
 
 const part = (key: string, bytes = 1) => [
@@ -166,4 +170,33 @@ describe('older generations that drain', () => {
     for (const { link } of [silent, full, empty]) link.close()
     await until('none is shown', () => shown().length === 0)
   })
+})
+
+/** Connects, says what the test gives it, and closes its connection at the first byte of its input. Lives on. */
+const CONNECTS = `
+const socket = require('node:net').connect(process.argv[1], () => socket.write(Buffer.from(process.argv[2], 'base64')))
+process.stdin.once('data', () => socket.destroy())
+socket.on('close', () => console.log('closed'))
+`
+
+it('the member that ends the service waits for an older generation that drains and has lost its connection', async () => {
+  const { member, control } = await serving({ drain: { timeout: 60_000 } })
+  const report = JSON.stringify({ generation: 0, phase: 'leaving', connections: 1 })
+  const frames = [hello('DRAINING'), { heartbeat: { healthy: true, report } }]
+  const bytes = Buffer.concat(frames.map(body => encodeFrame(packed(body), 0)))
+  const older = spawn(process.execPath, ['-e', CONNECTS, control, bytes.toString('base64')])
+  onTestFinished(() => void older.kill('SIGKILL'))
+  await until('it drains', () => member.status().draining.some(({ phase }) => phase === 'leaving'))
+  let isClosed = false
+  const closed = member.close().then(() => {
+    isClosed = true
+  })
+  older.stdin.write('\n')
+  await once(older.stdout, 'data')
+  await until('its connection has ended', () => member.status().draining.length === 0)
+  // Everything that is due now happens.
+  await new Promise(resolve => setImmediate(resolve))
+  expect(isClosed).toBe(false)
+  older.kill('SIGKILL')
+  await closed
 })
