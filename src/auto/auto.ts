@@ -29,7 +29,6 @@ export class Auto {
   #isReady = false
   #undecided: Promise<unknown> | null = null
   #isDecided = false
-  /** The processes that have started this one. */
   readonly #starters = startingProcesses()
   /** Null if no other version serves. See {@link AutoService.announceStart}. */
   readonly announced: Promise<() => void> | null

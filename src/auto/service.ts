@@ -67,7 +67,6 @@ export class AutoService {
   #quietTimer: NodeJS.Timeout | undefined
   #isReadying = false
   #resolveReadyCall: () => void = () => {}
-  /** Resolves when the program calls ready(). */
   readonly #readyCall = new Promise<void>(resolve => {
     this.#resolveReadyCall = resolve
   })
@@ -347,7 +346,6 @@ export class AutoService {
     else this.#member.reportStep('is not ready')
   }
 
-  /** Called when a server listens. */
   #onListening(): void {
     if (this.#phase !== 'starts') return
     clearTimeout(this.#quietTimer)

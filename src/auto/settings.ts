@@ -73,7 +73,6 @@ export function misspelled(env: Env): string[] {
   })
 }
 
-/** Whether FD_BROKER_AUTO switches fd-broker off. */
 export function isOff({ FD_BROKER_AUTO: text = '' }: Env): boolean {
   return /^(?:off|no|false|0)$/i.test(text)
 }

@@ -100,7 +100,6 @@ function noService(why: string): FdbError {
   return new FdbError('ERR_FDB_NO_HOLDER', `${why}: start it, or give --control`, { retryable: true })
 }
 
-/** Adds the options of commands that ask a running service. */
 export function addAskOptions(command: Command): Command {
   return addServiceOptions(command)
     .json()

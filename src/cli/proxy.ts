@@ -188,7 +188,6 @@ class ProxyChanges {
   readonly #started: ProxyConfig
   readonly #read: () => Promise<ProxyConfig>
 
-  /** `read` reads the current configuration. */
   constructor(started: ProxyConfig, read: () => Promise<ProxyConfig>) {
     this.#started = started
     this.#read = read
@@ -286,7 +285,6 @@ function partsAtStart(): Map<string, string> {
   }
 }
 
-/** Returns the identity of each part, by name. */
 function identifyParts(): Map<string, string> {
   const { file, cwd } = successorCommand()
   const found = new Map([['node', identityOf(realPathOf(file), true)]])

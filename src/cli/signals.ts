@@ -1,7 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 
-/** Signals that control a server. */
 export const CONTROL_SIGNALS = [
   'SIGUSR1',
   'SIGUSR2',

@@ -65,7 +65,6 @@ export function schemasIn({ log, name }: OpenState, wanted?: readonly string[]):
   )
 }
 
-/** Returns each schema with the digest of its section. */
 export function withDigests(
   log: StateLog,
   schemas: readonly StoredSchema[],

@@ -22,7 +22,6 @@ const FIRST_ANSWER_MS = 5_000
 /** Limit for the time in which the previous version reports how long it stands by. */
 const STANDBY_MS = 1_000
 
-/** The upgrade that an operator has asked for. */
 interface UpgradeOrder extends Required<AskFlags> {
   /** The command of the next version; empty: the present one. */
   readonly argv: readonly string[]

@@ -347,7 +347,6 @@ export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
   return await openDaemon(options)
 }
 
-/** Starts a daemon with an orchestrator of its services. */
 export async function openDaemon(
   options: DaemonOptions,
   createOrchestrator: (services: Services) => Orchestrator | null = () => null,
@@ -475,7 +474,6 @@ export interface Orchestrator {
   listener(key: string): OwnedFd | null
   /** Returns the member that takes the connections of a service without a serving member, or null. */
   receiver(service: string): Peer | null
-  /** Called after any change of the services. */
   servicesChanged(): void
   /** Called when this daemon no longer owns the services. It owns them again from the next {@link servicesChanged} on, if the next daemon fails. */
   replaced(): void

@@ -47,7 +47,6 @@ export class DaemonReception implements Reception {
   readonly passed: OwnedFd | null
   readonly takesOver: boolean
   readonly #accessCheck: AccessCheck
-  /** The quotas of other users at this daemon. */
   readonly quotas = new UserQuotas()
   #context: DaemonContext | null = null
   #stage: 'opening' | 'open' | 'handing over' | 'over' = 'opening'

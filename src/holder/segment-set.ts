@@ -29,7 +29,6 @@ export class SegmentSet {
     return [...this.#segments.values()].sort((a, b) => a.epoch - b.epoch)
   }
 
-  /** The rules for handoffs with these segments. */
   get rules(): Rules {
     return [...this.#segments.values()].every(({ sealable }) => sealable) ? RULES : WITHOUT_SEALS
   }
@@ -211,7 +210,6 @@ const SUPPLY_MS = 5_000
 export class SegmentSupply {
   readonly #segmentSet: Pick<SegmentSet, 'since'>
   readonly #drop: (caller: Caller) => void
-  /** The highest epoch that each caller has. */
   readonly #tops = new Map<Caller, Epoch>()
 
   /** `drop`: called for a caller to which sending failed; the caller reconnects and asks again. */

@@ -14,7 +14,6 @@ const SMALL_INITS: ReadonlySet<string> = new Set([
 const SHELLS: ReadonlySet<string> = new Set(['sh', 'ash', 'bash', 'busybox', 'dash', 'ksh', 'zsh'])
 
 interface MainProcessKind {
-  /** Why the process is a main process. */
   readonly why: string
   /** Whether it is one of a systemd unit, which can be told of a new main process. */
   readonly ofUnit: boolean

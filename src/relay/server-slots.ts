@@ -97,7 +97,6 @@ export class SlotFile implements Disposable {
     }
   }
 
-  /** Releases all slots. */
   [Symbol.dispose](): void {
     if (this.closed) return
     this.closed = true

@@ -470,7 +470,6 @@ export class Sessions {
     castLocally(nsp.adapter, { ...message.packet, data: [...message.packet.data] }, selected)
   }
 
-  /** Delivers a message to one session. */
   #deliver({ message }: Numbered, { conn, client }: Session): void {
     switch (message.kind) {
       case 'cast':

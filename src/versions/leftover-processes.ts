@@ -99,7 +99,6 @@ export class LeftoverProcesses implements Disposable {
     this.#find()
   }
 
-  /** The processes in the session of this leader. */
   static ofSession(leader: number): LeftoverProcesses {
     return new LeftoverProcesses(pid => processStat(pid)?.session === leader)
   }

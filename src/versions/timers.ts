@@ -11,7 +11,6 @@ interface RunningTimer {
 }
 
 interface TimerEvents {
-  /** A timer of `ms` milliseconds has elapsed. */
   elapsed(timer: TimerName, version: number, ms: number): void
   backedOff(): void
 }

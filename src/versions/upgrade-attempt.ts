@@ -32,7 +32,6 @@ const BROKEN_CODES: ReadonlySet<string> = new Set([
   'ERR_FDB_CLOSED',
 ])
 
-/** The result of cancelling a handoff. */
 export type CancelResult =
   /** The joiner is abandoned; the incumbent keeps serving. */
   | 'cancelled'

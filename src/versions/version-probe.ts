@@ -54,7 +54,6 @@ export interface ProbeEvents {
   failed(why: string): void
   /** A version that had failed passes its health checks again. */
   recovered(): void
-  /** The version reports a status text. */
   statusText(text: string): void
   /** The version reports the pid of its new main process. */
   mainProcess(pid: number): void

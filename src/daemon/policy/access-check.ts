@@ -23,7 +23,6 @@ export function clientIdentity({ pid, uid, gid, pidfd, proven }: Caller): Client
 
 export interface AccessTarget {
   readonly service: string
-  /** The name of a descriptor. */
   readonly descriptor?: string
 }
 
@@ -40,7 +39,6 @@ export class AccessCheck {
     this.policy = policy
   }
 
-  /** Sets the policy for all later requests. */
   set policy(policy: Policy) {
     this.#policy = policy
     const uids = rulesOf(policy)

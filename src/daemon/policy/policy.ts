@@ -38,7 +38,6 @@ export interface ServicePolicy {
   readonly unserved: Unserved | null
 }
 
-/** The limits of a service at its daemon. */
 export interface ServiceLimits {
   /** Listening sockets that members bring. */
   readonly listeners: number
@@ -50,7 +49,6 @@ export interface ServiceLimits {
   readonly state: number
 }
 
-/** The error for exceeding the limit `most` of `what`. */
 export function serviceLimitError(service: string, what: keyof ServiceLimits, most: number): FdbError {
   const whose = service === '' ? 'the daemon' : `the service "${service}"`
   return new FdbError(

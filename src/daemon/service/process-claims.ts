@@ -46,7 +46,6 @@ export class ProcessClaims {
     }))
   }
 
-  /** Returns the number of claims that processes of this user requested. */
   countOf(user: number): number {
     return [...this.#claims.values()].flat().filter(({ uid }) => uid === user).length
   }

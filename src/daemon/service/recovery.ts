@@ -103,7 +103,6 @@ function watchOf(member: RightsHolder, pidfd: OwnedFd | null, died: () => void):
   }
 }
 
-/** The error for a request during recovery. */
 export function recoveringError(missing: readonly ProcessIdentity[]): FdbError {
   const names = missing.map(({ pid }) => `process ${pid}`).join(', ')
   const reason = `the daemon was restarted and waits for ${names} to reconnect or end: try again`

@@ -71,7 +71,6 @@ export class Service {
   readonly name: string
   /** The uid of the process that started the service, if a daemon has seen it. */
   readonly startedBy: number | undefined
-  /** The operators' requests to the service. */
   readonly operations: ServiceOperations
   readonly #deps: ServiceDeps
   readonly #descriptorTable: DescriptorTable
@@ -574,7 +573,6 @@ export class Service {
   }
 }
 
-/** Returns the caller as a candidate, with the data of its Hello. */
 function candidate(caller: Caller, generation: number): Candidate {
   const { capabilities, stateFile, times } = caller.hello
   return {

@@ -86,7 +86,6 @@ export interface SoleCopy {
   readonly listeners: readonly string[]
   /** Names of other descriptors. */
   readonly held: readonly string[]
-  /** Bytes of the state log. */
   readonly stateBytes: number
   /** The members' state file, to which the daemon writes the state before it ends; null if there is none, so that the state is lost. */
   readonly stateFile: string | null

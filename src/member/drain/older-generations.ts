@@ -234,7 +234,6 @@ export class OlderGenerations {
     }
   }
 
-  /** Sends a signal to all older generations. */
   signal(signal: NodeJS.Signals): void {
     for (const { pidfd } of this.#callers.keys())
       if (pidfd !== null) trySignalTo(pidfd, constants.signals[signal])

@@ -23,7 +23,6 @@ interface ReportLinkDeps {
     message(envelope: WireEnvelope): void
     /** Returns whether the items are a move channel, and owns them then. */
     channel(items: BundleItem[]): boolean
-    /** Called when a connection was made. */
     connected(): void
   }
 }

@@ -20,7 +20,6 @@ export interface DaemonHostingDeps {
   readonly joined: JoinedHolder
   readonly entries: DaemonEntries
   readonly requests: OperatorRequests
-  /** Called when the daemon has released this process. */
   readonly released: () => void
 }
 

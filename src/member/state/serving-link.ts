@@ -30,7 +30,6 @@ interface ServingHello {
 interface ServingEvents {
   /** Owns the items: new segments, or a move channel. */
   adopt(items: BundleItem[]): void
-  /** Called when a connection was made. */
   connected?(): void
   /** Called when the peer has violated the protocol. The link then connects again. */
   broken?(error: unknown): void
