@@ -48,9 +48,7 @@ interface MovesDeps {
  */
 export class Moves {
   readonly counts = new MoveCounts()
-  readonly #settings: MovesDeps['settings']
-  readonly #listeners: MovesDeps['listeners']
-  readonly #ask: () => void
+  readonly #deps: MovesDeps
   readonly #receivers = new Set<ConnectionReceiver>()
   #sender: ConnectionSender | null = null
   /** The receivers so far, in order; their pidfds are owned. `before`: how many connections had moved when the receiver's channel opened. */
@@ -74,15 +72,13 @@ export class Moves {
   /** Announces the end after half of the drain's time, so that clients can end their connections before they are closed. */
   #halfTime: NodeJS.Timeout | undefined
 
-  constructor(parts: MovesDeps) {
-    this.#settings = parts.settings
-    this.#listeners = parts.listeners
-    this.#ask = parts.ask
+  constructor(deps: MovesDeps) {
+    this.#deps = deps
   }
 
   /** Starts to move or drain the connections. `receiver`: another process serves, and may take connections. Idempotent. */
   leave(receiver: boolean): void {
-    const { drainTimeout, drainTlsTimeout, move } = this.#settings
+    const { drainTimeout, drainTlsTimeout, move } = this.#deps.settings
     for (const each of this.#receivers) void each.stop()
     this.#why = receiver ? 'replaced' : 'ended'
     if (!this.#leaving) {
@@ -94,7 +90,7 @@ export class Moves {
       this.#announce()
       return
     }
-    for (const listener of this.#listeners()) listener.announceFixed(this.#times)
+    for (const listener of this.#deps.listeners()) listener.announceFixed(this.#times)
     if (this.#leaving) return
     this.#leaving = true
     this.#proved = null
@@ -111,7 +107,7 @@ export class Moves {
     if (!this.#leaving || cutAt >= this.#cutAt) return
     this.#cutAt = cutAt
     this.#cutTlsAt = cutAt
-    for (const listener of this.#listeners())
+    for (const listener of this.#deps.listeners())
       if (this.#announced) listener.announce(this.#times)
       else listener.announceFixed(this.#times)
     this.#announceAtHalf(ms)
@@ -147,7 +143,10 @@ export class Moves {
       receiver.close()
       if (!dead || count === 0) continue
       this.counts.lost += count
-      this.#settings.logger.warn({ count }, 'connections were lost with the process that had received them')
+      this.#deps.settings.logger.warn(
+        { count },
+        'connections were lost with the process that had received them',
+      )
     }
   }
 
@@ -182,7 +181,7 @@ export class Moves {
       if (sends) this.send(channel.fd, log.fd, other)
       else this.receive(channel.fd, log.fd, other ?? (Number(channel.name) || 0))
     } catch (error) {
-      this.#settings.logger.warn(
+      this.#deps.settings.logger.warn(
         { err: error },
         'a move channel cannot be used and is closed: connections move over a later one, or drain',
       )
@@ -197,7 +196,7 @@ export class Moves {
       closeAll([channel, log])
       return
     }
-    const { move, movesPerSecond, firstWave } = this.#settings
+    const { move, movesPerSecond, firstWave } = this.#deps.settings
     const key = receiver === null ? null : processKey(receiver)
     const secrets = isOwnUser(receiver)
     const { other, ...way } = endOfChannel(channel, log, receiver)
@@ -265,13 +264,13 @@ export class Moves {
 
   /** `secret`: also those whose records contain secrets. */
   *#sources(secret = true): Generator<Source> {
-    for (const listener of this.#listeners())
+    for (const listener of this.#deps.listeners())
       for (const moving of listener.moving)
         if (secret || moving.secret !== true) yield { listener: listener.name, moving }
   }
 
   #target(name: string, protocol: string): MovableConnections | undefined {
-    for (const listener of this.#listeners()) {
+    for (const listener of this.#deps.listeners()) {
       if (listener.name !== name) continue
       for (const moving of listener.moving) if (moving.protocol === protocol) return moving
     }
@@ -280,7 +279,7 @@ export class Moves {
 
   #askForChannel(): void {
     if (!this.#leaving || this.#sender !== null) return
-    if (countMovable(this.#sources()) > 0) this.#ask()
+    if (countMovable(this.#sources()) > 0) this.#deps.ask()
     const { since, ms } = this.#pause
     // At most the planned pause counts, because this process may have been stopped.
     this.#waited += Math.min(performance.now() - since, ms)
@@ -290,11 +289,11 @@ export class Moves {
 
   #logEnd(): void {
     if (!this.#leaving || this.#leftAt === null) return
-    for (const listener of this.#listeners()) if (listener.connections > 0) return
+    for (const listener of this.#deps.listeners()) if (listener.connections > 0) return
     const { at, moved } = this.#leftAt
     this.#leftAt = null
     const { longestGivingMs } = this.counts.report
-    this.#settings.logger.info(
+    this.#deps.settings.logger.info(
       { moved: this.counts.moved - moved, afterMs: Math.round(performance.now() - at), longestGivingMs },
       'no connection is left in this process',
     )
@@ -316,11 +315,11 @@ export class Moves {
   #announce(): void {
     if (this.#announced) return
     this.#announced = true
-    for (const listener of this.#listeners()) listener.announce(this.#times)
+    for (const listener of this.#deps.listeners()) listener.announce(this.#times)
   }
 
   readonly #reportError = (error: unknown, message: string): void =>
-    this.#settings.logger.warn({ err: error }, message)
+    this.#deps.settings.logger.warn({ err: error }, message)
 }
 
 /** Opens one end of a move channel. Owns channel and log. The caller owns the result, in which `other` is a dup of `peer`. */
