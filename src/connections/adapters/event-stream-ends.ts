@@ -7,7 +7,7 @@ import { GradualLeave } from './gradual-leave.js'
 import type { Leaving } from './taken-over.js'
 
 /** The longest time after which a client connects again, in milliseconds; each gets another. */
-const RETRY_MS = { replaced: 1_000, ended: 5_000 } as const
+const CLIENT_RETRY_MS = { replaced: 1_000, ended: 5_000 } as const
 /** A stream that was not written to for this long is between two events: programs write an event at once. */
 const QUIET_MS = 1_000
 /** Characters that show whether a blank line ends the text. */
@@ -127,7 +127,7 @@ export class EventStreamEnds {
   #end(ending: Ending, blank: string): void {
     const { response, methods } = ending
     if (!response.destroyed && !response.writableEnded) {
-      const most = RETRY_MS[this.#why]
+      const most = CLIENT_RETRY_MS[this.#why]
       const retry = Math.ceil(most * (0.1 + 0.9 * Math.random()))
       methods.write(`retry: ${retry}\n${blank}`)
       methods.end()
