@@ -157,14 +157,18 @@ async function withRelease<T>(
   change: ReleaseChange,
   upgrade: () => Promise<T>,
 ): Promise<T> {
-  const before = await serving(address)
+  const before = servingKey(await askStatus(address, ANSWER_MS))
+  const begun = Date.now()
   change.apply()
   try {
     const upgraded = await upgrade()
     change.commit?.()
     return upgraded
   } catch (error) {
-    if (before !== null && (await serving(address)) === before) {
+    const now = await askStatus(address, ANSWER_MS)
+    // After a failed probation an older version may serve again.
+    const older = Date.parse(now?.processStartedAt ?? '') < begun
+    if (before !== null && (servingKey(now) === before || older)) {
       change.revert()
       throw error
     }
@@ -184,8 +188,4 @@ async function switchesLinks({ control, service }: ServiceAddress): Promise<bool
   } catch {
     return false
   }
-}
-
-async function serving(address: ServiceAddress): Promise<string | null> {
-  return servingKey(await askStatus(address, ANSWER_MS))
 }

@@ -173,7 +173,10 @@ export class MemberDriver implements RuntimeDriver {
     if (phase === 'unfit') this.#cannotWrite()
     if (phase === 'orphan') this.runtime.writes.followOn()
     if (before === 'beginning' && link === 'local') this.#onDecides()
-    if (phase === 'leaving' && !readiness.served) readiness.fail(this.leaveReason())
+    if (phase === 'leaving') {
+      if (!readiness.served) readiness.fail(this.leaveReason())
+      this.runtime.upgrades.failIfLost()
+    }
     if (phase === 'frozen' && link !== 'local') {
       // The holder's deadline is shorter; this one passes only if the holder is stuck.
       this.#freezeLimit = afterReading(settings.times.freeze * 3, () => machine.step({ type: 'deadline' }))

@@ -125,7 +125,7 @@ export const UPGRADING = {
     remedy: 'End it manually',
   },
   ERR_FDB_LOST: {
-    cause: 'A proxy was judged dead or unhealthy, and lost the right to serve',
+    cause: 'A process was judged dead or unhealthy, and lost the right to serve',
     remedy: 'See the log',
   },
   ERR_FDB_ADOPT: {

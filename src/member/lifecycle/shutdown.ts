@@ -110,7 +110,13 @@ export class Shutdown {
 
   /** Records the reason unless {@link closedBy} has. `released`: its own holder has released the successor. */
   leave(released: boolean): void {
-    this.#why ??= this.rollsBack ? 'closed' : released || this.#verdict !== 'none' ? 'replaced' : 'lost'
+    this.#why = this.whyLeft(released)
+  }
+
+  /** Returns the reason of a process that leaves. */
+  whyLeft(released: boolean): RetiredReason {
+    const told = released || this.#verdict !== 'none' ? 'replaced' : 'lost'
+    return this.#why ?? (this.rollsBack ? 'closed' : told)
   }
 
   end(why: FdbError): void {

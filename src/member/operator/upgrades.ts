@@ -18,7 +18,7 @@ import type { Hosting } from '../lifecycle/hosting.js'
 import { probationError } from '../lifecycle/hosting.js'
 import { type Machine, type Origin, SELF } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
-import type { UpgradeOptions } from '../options/member-options.js'
+import type { RetiredReason, UpgradeOptions } from '../options/member-options.js'
 import type { Settings } from '../options/options.js'
 import { refuseMainProcess } from '../options/options.js'
 
@@ -111,8 +111,8 @@ export class Upgrades implements AttemptIncumbent {
    * a wrapper, the process that serves has another pid.
    */
   servedBy(started: number): Upgraded | null {
-    const { machine, origin, shutdown } = this.#deps
-    if (shutdown.ended || (machine.phase !== 'standby' && machine.phase !== 'leaving')) return null
+    const { machine, origin } = this.#deps
+    if (machine.phase !== 'standby' && this.#whyLeft !== 'replaced') return null
     // In daemon hosting the successor's pid is not known here.
     const peer = this.#peer(machine.holder?.owner)
     return { pid: peer?.pid ?? started, generation: peer?.generation ?? origin.generation + 1 }
@@ -148,6 +148,19 @@ export class Upgrades implements AttemptIncumbent {
   /** A successor that has not joined has no descriptors to release, so it gets no time before SIGKILL. */
   graceMs(cancelled: CancelResult): number {
     return cancelled === 'idle' && this.#deps.machine.phase === 'serving' ? 0 : this.#graceMs
+  }
+
+  /** Null if this process does not leave. */
+  get #whyLeft(): RetiredReason | null {
+    const { hosting, machine, shutdown } = this.#deps
+    return machine.phase === 'leaving' ? shutdown.whyLeft(hosting.released) : null
+  }
+
+  /** Fails the upgrade under way if this process has lost the right to serve: then no successor of its own replaces it. Called when it leaves. */
+  failIfLost(): void {
+    if (this.#attempt === null || this.#whyLeft !== 'lost') return
+    const why = `process ${process.pid} has lost the right to serve, and starts no successor any more: see fd-broker status`
+    this.#recordFailure(new FdbError('ERR_FDB_LOST', why))
   }
 
   async whenServing(): Promise<void> {
@@ -218,7 +231,9 @@ export class Upgrades implements AttemptIncumbent {
       endAfterMs: OWN_END_MS,
       name: pid => `the successor ${pid}`,
       servesOn: () =>
-        isStandIn || shutdown.closing || shutdown.over ? null : `process ${process.pid} serves on`,
+        isStandIn || shutdown.closing || shutdown.over || this.#whyLeft === 'lost'
+          ? null
+          : `process ${process.pid} serves on`,
       unready: () => this.unready(),
       progress: step => {
         this.#step = step
