@@ -6,19 +6,24 @@ import { handleOf, isPlain } from './socket-handle.js'
 
 type Chunk = string | Buffer
 
-/** The write of a socket that libuv carries out. Either `buffer` or `_chunks` is set, or none for a single string. */
+/** Buffers, if `allBuffers`; otherwise each chunk is followed by its encoding. */
+type Chunks = readonly Chunk[] & { readonly allBuffers?: boolean }
+
+/** The write of a socket that libuv carries out. Neither `buffer` nor `_chunks` is set for a single string. */
 interface WriteRequest {
   readonly handle?: unknown
-  readonly buffer?: Buffer | null
-  /** Buffers, if `allBuffers`; otherwise each chunk is followed by its encoding. */
-  readonly _chunks?: readonly Chunk[] & { readonly allBuffers?: boolean }
+  /** A single buffer; later releases of Node 24, and Node 26, also have the chunks here. */
+  readonly buffer?: Buffer | Chunks | null
+  /** The chunks of several writes, in earlier releases. */
+  readonly _chunks?: Chunks
+  callback?: (error?: Error | null) => void
 }
 
 /** A write that waits until the one before has ended. */
 interface WaitingWrite {
   readonly chunk: Chunk
   readonly encoding: string
-  callback: (error?: Error | null) => void
+  callback?: (error?: Error | null) => void
 }
 
 interface SocketWrites {
@@ -71,8 +76,8 @@ function bytesOf(chunk: Chunk, encoding: string): Buffer {
 /** Returns the bytes of the write that libuv carries out, or null if they are unknown. */
 function currentWrite(handle: object): Buffer | null {
   const request = requestOf(handle)
-  const chunks = request?._chunks
-  if (chunks === undefined) return request?.buffer ?? null
+  const chunks = request?._chunks ?? request?.buffer ?? null
+  if (chunks === null || Buffer.isBuffer(chunks)) return chunks
   if (chunks.allBuffers === true) return Buffer.concat(chunks as readonly Buffer[])
   const bytes: Buffer[] = []
   for (let i = 0; i < chunks.length; i += 2) bytes.push(bytesOf(chunks[i]!, chunks[i + 1] as string))
@@ -103,10 +108,13 @@ export function waitingBytes(stream: Writable): Buffer {
   return Buffer.concat(waiting.map(({ chunk, encoding }) => bytesOf(chunk, encoding)))
 }
 
-/** Lets the callbacks of waiting writes report success when the socket is destroyed, because another process sends the bytes. */
-export function succeedWaitingWrites(socket: net.Socket): void {
-  for (const write of (socket as unknown as SocketWrites)._writableState.getBuffer()) {
-    const { callback } = write
-    write.callback = () => callback(null)
+/** Lets the callbacks of unfinished writes report success when the socket is destroyed, because another process sends the bytes. */
+export function succeedUnfinishedWrites(socket: net.Socket): void {
+  const handle = isPlain(socket) ? handleOf(socket) : null
+  // Since Node 22 a write that is under way would fail with ECANCELED.
+  const current = handle === null ? undefined : requestOf(handle)
+  for (const write of [current, ...(socket as unknown as SocketWrites)._writableState.getBuffer()]) {
+    const callback = write?.callback
+    if (callback !== undefined) write!.callback = () => callback(null)
   }
 }

@@ -14,7 +14,7 @@ import {
   rebuiltAnswer,
   UNFINISHED_ANSWER,
 } from '../node/unfinished-answer.js'
-import { succeedWaitingWrites, UNSENT_BYTES, unsentBytes } from '../node/unsent-bytes.js'
+import { succeedUnfinishedWrites, UNSENT_BYTES, unsentBytes } from '../node/unsent-bytes.js'
 import { fdbroker } from '../proto/connections.js'
 
 /** Bytes of a record for everything but the unsent ones: heads, the application's data. */
@@ -87,7 +87,7 @@ export class MovedAnswers implements TakenOver {
       data,
       unsent,
     }).finish()
-    succeedWaitingWrites(socket)
+    succeedUnfinishedWrites(socket)
     // 'close' of both follows, without an error. Later, because it may destroy the socket, whose position the caller takes now.
     process.nextTick(() => req.destroy())
     return record

@@ -7,7 +7,7 @@ import { decoded, MAX_RECORD_BYTES } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { REBUILT_REQUEST, rebuiltRequest } from '../node/rebuilt-request.js'
 import { readBuffered } from '../node/socket-handle.js'
-import { succeedWaitingWrites, UNSENT_BYTES, unsentBytes } from '../node/unsent-bytes.js'
+import { succeedUnfinishedWrites, UNSENT_BYTES, unsentBytes } from '../node/unsent-bytes.js'
 import { fdbroker } from '../proto/connections.js'
 import {
   type DeflateParams,
@@ -210,7 +210,7 @@ export class MovedWebSockets implements TakenOver {
       paused: ws.isPaused,
       binaryType: ws.binaryType,
     }).finish()
-    succeedWaitingWrites(socket)
+    succeedUnfinishedWrites(socket)
     this.#forget(facts)
     this.#open.delete(socket)
     hold.abandon(facts.own)
