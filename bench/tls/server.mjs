@@ -22,7 +22,7 @@ function certificate() {
 const server = createServer({ ...certificate(), keepAliveTimeout: 120_000 }, (incoming, response) => {
   incoming.resume().on('end', () => response.end(incoming.url === '/large' ? BODY : 'ok'))
 })
-const { moving } = new AttachedServer(server, { tls: { move: 'on' } })
+const [moving] = new AttachedServer(server, { tls: { move: 'on' } }).moving
 
 /** Resolves with the number of connections, when all of them have moved. */
 async function moveAll() {

@@ -61,6 +61,15 @@ export function countWrites(socket: tls.TLSSocket, wrote: (bytes: number) => voi
   return () => Reflect.deleteProperty(inside, '_writeGeneric')
 }
 
+/** Calls `read` for each chunk that arrives from now on. OpenSSL passes on the content of one record at a time. */
+export function countChunks(socket: tls.TLSSocket, read: () => void): void {
+  const { push } = socket
+  setMethod(socket, 'push', (chunk: unknown, ...others: never[]) => {
+    if (chunk !== null) read()
+    return push.call(socket, chunk, ...others)
+  })
+}
+
 /**
  * Calls `secret` for each line of the key log of the connections that `server` accepts from now on. The line is wiped after the call, unless the program reads the log too. Returns a function that
  * ends this for later connections.

@@ -35,7 +35,7 @@ const NOWHERE: Forward = { kind: 'upstream', name: '', pick: () => null }
 
 export type RelayWiring = Pick<
   RelayOptions,
-  'route' | 'routeByName' | 'destinationByKey' | 'onExchange' | 'onFault' | 'onShortage' | 'pools'
+  'route' | 'tls' | 'routeByName' | 'destinationByKey' | 'onExchange' | 'onFault' | 'onShortage' | 'pools'
 >
 
 /** The relay of one configuration. */
@@ -49,7 +49,8 @@ interface ConfiguredRelay {
 /** One listener's connections. A new configuration applies to new connections. */
 export class ProxyListener implements ConnectionKeeper {
   readonly server: Server
-  readonly moving: RelayedConnections
+  readonly #moving: RelayedConnections
+  readonly #movingTls: RelayedConnections
   readonly #name: string
   readonly #origins: Readonly<Record<ClientOrigin['scheme'], ClientOrigin>>
   readonly #tls: TlsTermination
@@ -89,17 +90,19 @@ export class ProxyListener implements ConnectionKeeper {
       this.#startConnection(socket),
     )
     acceptWithoutSocket(this.server, connection => this.#acceptWithoutSocket(connection))
-    this.moving = new RelayedConnections({
-      listener: name,
-      relays: () => this.#allRelays(),
-      relay: () => this.#current.relay,
-    })
+    const moving = { listener: name, relays: () => this.#allRelays(), relay: () => this.#current.relay }
+    this.#moving = new RelayedConnections(moving)
+    this.#movingTls = new RelayedConnections({ ...moving, secure: true })
     this.#configureProtocol(config)
   }
 
   get scheme(): string {
     if (this.#forward !== null) return this.#secure ? 'tls' : 'tcp'
     return this.#secure ? 'https' : 'http'
+  }
+
+  get moving(): readonly RelayedConnections[] {
+    return this.#tls.carrier === null ? [this.#moving] : [this.#moving, this.#movingTls]
   }
 
   configure(config: ProxyConfig): void {
@@ -120,7 +123,7 @@ export class ProxyListener implements ConnectionKeeper {
   kinds(): Record<string, number> {
     const sum: Record<string, number> = this.#handshakes === null ? {} : { handshake: this.#handshakes.size }
     for (const relay of this.#allRelays())
-      for (const [kind, count] of Object.entries(relay.counts())) sum[kind] = (sum[kind] ?? 0) + count
+      for (const [kind, count] of Object.entries(relay.kinds())) sum[kind] = (sum[kind] ?? 0) + count
     return sum
   }
 

@@ -124,6 +124,7 @@ export class ReverseProxy {
     })
     this.#wiring = {
       route: routerOf(this.#routes.table, () => this.#config),
+      tls: () => this.#tls.carrier,
       routeByName: name => this.#upstreams.findConfigured(name)?.forward,
       pools: this.#pools,
       destinationByKey: key => this.#upstreams.destination(key),

@@ -1,4 +1,5 @@
 import type { LentFd } from '../adapter.js'
+import type { PositionRecord } from '../tls13/position-record.js'
 
 /** Each character of a string is one byte (latin1). */
 export type BytesOrText = Buffer | string
@@ -30,6 +31,8 @@ export interface DetachedStream {
   unsent: Buffer
   /** {@link ByteStream.end} was called. */
   ended: boolean
+  /** The position of a `secure` stream's TLS, whose bytes `unread` and `unsent` are decrypted. */
+  tls?: PositionRecord
 }
 
 /** Both directions of one connection, plain or encrypted. No method blocks. An error of the connection reaches `onClose`; no method throws it. */
@@ -72,11 +75,20 @@ export interface ByteStream {
   reset(): void
   /** Returns all written bytes, and empties the queue: the kernel has not accepted any of them. Call it only while `connecting`. */
   takeUnsent(): Buffer[]
-  /** Whether another process can continue with a dup of {@link descriptor}: false with TLS. Never changes. */
+  /** Whether another process can continue with a dup of {@link descriptor}, now or later. Only a `secure` stream may lose this. */
   readonly movable: boolean
+  /** The stream uses TLS that can move: what it detaches contains secrets. */
+  readonly secure: boolean
+  /** The reason why a `secure` stream cannot move now, or null. */
+  readonly stays: string | null
   /** The stream owns the descriptor: use it at once, or make a dup if `movable`. Valid only while `alive` and not `connecting`. */
   readonly descriptor: LentFd
-  /** Closes the stream. A dup of {@link descriptor} keeps the connection open, so that the peer does not notice. Call it only if `movable`, and while {@link descriptor} is valid. */
+  /** Reports whether the stream can move now. If it only needs time, calls `ready` when it may. */
+  mayMove(ready: () => void): boolean
+  /**
+   * Closes the stream. A dup of {@link descriptor} keeps the connection open, so that the peer does not notice. Call it only if `movable`, in the same turn in which
+   * {@link mayMove} was true, and while {@link descriptor} is valid.
+   */
   detach(): DetachedStream
 }
 

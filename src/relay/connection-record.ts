@@ -4,6 +4,7 @@ import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import { FieldEdits, Framing, type FramingKind, type Side } from '../http1/index.js'
 import { fdbroker } from '../proto/connections.js'
+import { checkPosition, type PositionRecord } from '../tls13/position-record.js'
 import { EventTracker, FrameTracker } from './boundaries.js'
 import { copyRange, NO_BYTES } from './bytes.js'
 import type { ExchangeOptions } from './decision.js'
@@ -30,6 +31,8 @@ export interface ConnectionRecord {
   fromClient: Buffer
   /** Bytes still to be sent to the client. */
   toClient: Buffer
+  /** The position of its TLS, above which the bytes of this record are. Null without TLS. */
+  tls: PositionRecord | null
   /** Null between two requests, and while a request's head is incomplete. */
   exchange: ExchangeRecord | null
 }
@@ -78,6 +81,7 @@ export function encodeRecord(record: ConnectionRecord): Uint8Array {
   if (record.uploadMs >= 0) message.uploadMs = record.uploadMs
   if (record.fromClient.length > 0) message.fromClient = record.fromClient
   if (record.toClient.length > 0) message.toClient = record.toClient
+  if (record.tls !== null) message.tls = record.tls
   if (record.exchange !== null) {
     const { facts, requestMs, ...streams } = record.exchange
     message.exchange = { ...factsMessage(facts), ...streams, requestMs: requestMs < 0 ? null : requestMs }
@@ -135,7 +139,22 @@ export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
     uploadMs: closing ? milliseconds(message.uploadMs) : -1,
     fromClient: copyField(message.fromClient),
     toClient: copyField(message.toClient),
+    tls: message.tls ? positionOf(message.tls) : null,
     exchange,
+  }
+}
+
+function positionOf(tls: PositionRecord): PositionRecord {
+  checkPosition(tls)
+  const copy = (bytes: Uint8Array | null | undefined) => copyField(bytes ?? NO_BYTES)
+  return {
+    ...tls,
+    readSecret: copy(tls.readSecret),
+    writeSecret: copy(tls.writeSecret),
+    sealed: copy(tls.sealed),
+    unsent: copy(tls.unsent),
+    received: copy(tls.received),
+    certificates: (tls.certificates ?? []).map(copy),
   }
 }
 

@@ -82,7 +82,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   get closedKind(): ClosedKind {
-    return closedKind(this.kind, this.origin.scheme, this.pinned)
+    return closedKind(this.kind, this.origin.scheme, this.client.stays ?? (this.pinned ? 'refused' : null))
   }
 
   /** Reports whether the connection may move now. {@link exportConnection} can still fail, because a stream has just closed. */
@@ -92,7 +92,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     const { moveDeferredAt } = this
     if (upstream?.connecting && (moveDeferredAt === 0 || performance.now() - moveDeferredAt < DIALLING_MS))
       return false
-    return this.heldBytes <= MAX_MOVED_BYTES
+    return this.heldBytes <= MAX_MOVED_BYTES && this.client.mayMove(this.#relay.leaving!.onMovable)
   }
 
   get receivedNothing(): boolean {
@@ -105,7 +105,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
 
   /** Ends the connection as its protocol requires (see {@link Exchange.end}), because the drain's time limit has passed. The relay calls {@link giveUp} later. */
   end(lastEvent: string): void {
-    this.#relay.pin(this)
+    this.pinned = true
     if (this.exchange !== null) this.exchange.end(lastEvent)
     else if (this.kind === 'idle') this.#close()
     else if (!this.closing) this.#refuse(503, 'drained')
@@ -170,7 +170,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   onClose(_client: ByteStream, error: Error | null): void {
     // The client and the relay have both sent FIN. The server must still get the client's last bytes.
     if (error === null && this.clientEnded && this.exchange?.facts.phase === 'tunnel') {
-      this.#relay.pin(this)
+      this.pinned = true
       this.settle()
     } else this.#cancel('client-gone')
   }

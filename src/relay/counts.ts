@@ -25,8 +25,8 @@ export type ConnectionKind = keyof RelayCounts
 /** Describes a connection that the relay closes because the drain's time limit has passed. */
 export interface ClosedKind {
   readonly kind: 'http' | 'https' | 'events' | 'webSocket' | 'tunnel' | 'tcp'
-  /** `refused`: the serving process refused the move. `closing`: the client did not close after the last response. All others: what the connection was doing. */
-  readonly reason: 'refused' | 'idle' | 'half-request' | 'answering' | 'closing' | 'open'
+  /** `refused`: the serving process refused the move. `closing`: the client did not close after the last response. `idle`, `half-request`, `answering`, `open`: what the connection was doing. All others: why its TLS could not move. */
+  readonly reason: string
 }
 
 export interface ClosedCount extends ClosedKind {
@@ -42,11 +42,12 @@ const REASON_BY_KIND: Readonly<Partial<Record<ConnectionKind, ClosedKind['reason
   closing: 'closing',
 }
 
-export function closedKind(kind: ConnectionKind, scheme: 'http' | 'https', refused: boolean): ClosedKind {
+/** `stays`: the reason why the connection could not move, or null. */
+export function closedKind(kind: ConnectionKind, scheme: 'http' | 'https', stays: string | null): ClosedKind {
   const reason = REASON_BY_KIND[kind]
   return {
     kind: reason === undefined ? (kind as ClosedKind['kind']) : scheme,
-    reason: refused ? 'refused' : (reason ?? 'open'),
+    reason: stays ?? reason ?? 'open',
   }
 }
 

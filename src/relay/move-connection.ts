@@ -49,6 +49,7 @@ export function exportConnection(
     uploadMs: Number.isFinite(connection.uploadMs) ? wholeMs(Math.max(0, connection.uploadMs)) : -1,
     fromClient: early.length === 0 ? detached.unread : concat([early, detached.unread]),
     toClient: detached.unsent,
+    tls: detached.tls ?? null,
     exchange: exchangeRecord,
   }
   return { record, ...fds }

@@ -1,8 +1,10 @@
 import net from 'node:net'
 import { isAddress } from '../base/lazy.js'
-import { hasPolledSockets, keepAlive, type OwnedFd } from '../kernel/index.js'
+import { hasPolledSockets, keepAlive, type OwnedFd, socketOver } from '../kernel/index.js'
 import { type Accepted, acceptedOf } from '../node/accepted.js'
 import { descriptorOf, SOCKET_HANDLE } from '../node/socket-handle.js'
+import type { PositionRecord } from '../tls13/position-record.js'
+import { movedSocket, type TlsCarrier } from '../tls13/tls-carrier.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { Dial, DialAddress, NamedHost } from './destination.js'
 import { PolledStream } from './polled-stream.js'
@@ -34,10 +36,11 @@ export function socketStream(
   owner: StreamOwner,
   tally: Tally,
   onFault?: OnFault,
+  carrier: TlsCarrier | null = null,
 ): ByteStream {
   const accepted = acceptedOf(socket)
   const stream = accepted === null ? null : acceptedStream(accepted, owner, tally, onFault)
-  return stream ?? new SocketStream(socket, owner, tally)
+  return stream ?? new SocketStream(socket, owner, tally, carrier)
 }
 
 export const dialSocket: Dial = ({ address, named }, owner, tally, first = null) => {
@@ -114,4 +117,20 @@ function beginningWith(first: string, lookup: net.LookupFunction): net.LookupFun
  */
 export function streamFromFd(fd: OwnedFd, owner: StreamOwner, tally: Tally, remoteAddress = ''): ByteStream {
   return new PolledStream(fd, owner, tally, { reading: false, remoteAddress })
+}
+
+/** As {@link streamFromFd}, for a connection whose TLS continues at a position. The record must have passed `checkPosition()`. */
+export function tlsStreamFromFd(
+  fd: OwnedFd,
+  owner: StreamOwner,
+  tally: Tally,
+  position: PositionRecord,
+  carrier: TlsCarrier,
+): ByteStream {
+  const options = { allowHalfOpen: true, manualStart: true }
+  const socket = movedSocket(socketOver(fd, options), position)
+  socket.flush()
+  const stream = new SocketStream(socket as unknown as net.Socket, owner, tally, carrier)
+  stream.setReading(false)
+  return stream
 }

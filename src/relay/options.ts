@@ -1,6 +1,7 @@
 import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import type { FieldEditOptions, HeadLimits } from '../http1/index.js'
+import type { TlsCarrier } from '../tls13/tls-carrier.js'
 import type { ClientTally } from './client-tally.js'
 import type { Forward, Router } from './decision.js'
 import type { Destination } from './destination.js'
@@ -56,6 +57,8 @@ export interface RelayOptions {
   routeByName?(name: string): Forward | undefined
   /** Finds the server of an imported connection; undefined if this process does not have it. */
   destinationByKey?(key: string): Destination | undefined
+  /** Returns the carrier of the TLS connections that can move; null (default): none can. */
+  tls?(): TlsCarrier | null
   timeouts?: Partial<RelayTimeouts>
   limits?: Partial<RelayLimits>
   headLimits?: Partial<HeadLimits>

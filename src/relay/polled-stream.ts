@@ -117,6 +117,18 @@ export class PolledStream extends PolledSocket implements ByteStream {
     return true
   }
 
+  get secure(): boolean {
+    return false
+  }
+
+  get stays(): null {
+    return null
+  }
+
+  mayMove(): boolean {
+    return true
+  }
+
   write(
     bytes: BytesOrText,
     from = 0,

@@ -1,5 +1,6 @@
 import type { MoveWhich } from '../adapter.js'
 import { type HeadLimits, Http1Refusal, RequestReader, ResponseReader } from '../http1/index.js'
+import type { TlsCarrier } from '../tls13/tls-carrier.js'
 import type { ClientWatch } from './client-watch.js'
 import type { Forward, Router } from './decision.js'
 import type { Destination } from './destination.js'
@@ -37,11 +38,11 @@ export interface RelayContext {
   readonly trusts: ((client: string) => boolean) | undefined
   readonly routeByName: ((name: string) => Forward | undefined) | undefined
   readonly destinationByKey: ((key: string) => Destination | undefined) | undefined
+  /** See {@link RelayOptions.tls}. */
+  readonly tls: () => TlsCarrier | null
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
   readonly onShortage: ((shortage: Shortage, destination: string) => void) | undefined
   readonly onFault: ((error: unknown) => void) | undefined
-  /** Excludes the connection from moves for good. */
-  pin(connection: object): void
   forget(connection: object): void
 }
 

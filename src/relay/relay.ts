@@ -11,7 +11,7 @@ import type { ClientOrigin } from './destination.js'
 import { Forwarder, RouteEdits } from './field-rules.js'
 import { Gateway } from './gateway.js'
 import { type ExportedConnection, exportConnection, importConnection } from './move-connection.js'
-import { acceptedStream, socketStream, streamFromFd } from './open-stream.js'
+import { acceptedStream, socketStream, streamFromFd, tlsStreamFromFd } from './open-stream.js'
 import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
 import { type PendingMoves, Readers, type RelayContext } from './relay-context.js'
 import { TimerWheel } from './timer-wheel.js'
@@ -34,7 +34,6 @@ export class Relay {
   readonly #tally: Tally = { open: 0 }
   readonly #onEmpty: (() => void) | undefined
   readonly #clients: ClientTally | undefined
-  #unmovable = 0
   #ending: ClosingOptions | null = null
   /** How many times {@link resume} was called. */
   #resumed = 0
@@ -62,11 +61,11 @@ export class Relay {
       trusts: options.forwarded?.trusts,
       routeByName: options.routeByName,
       destinationByKey: options.destinationByKey,
+      tls: options.tls ?? (() => null),
       onExchange: options.onExchange,
       onShortage: options.onShortage,
       onFault: options.onFault,
       leaving: null,
-      pin: connection => this.#pin(connection as RelayConnection),
       forget: connection => this.#forget(connection as RelayConnection),
     }
   }
@@ -77,7 +76,8 @@ export class Relay {
    */
   accept(socket: net.Socket, origin: ClientOrigin, forward?: Forward): void {
     const { onFault } = this.#context
-    this.acceptStream(socketStream(socket, NO_OWNER, this.#tally, onFault), origin, forward)
+    const carrier = origin.scheme === 'https' ? this.#context.tls() : null
+    this.acceptStream(socketStream(socket, NO_OWNER, this.#tally, onFault, carrier), origin, forward)
   }
 
   /** As {@link accept}, for a connection without a `net.Socket`. Returns false if the caller must create a `net.Socket` and call {@link accept}. */
@@ -102,6 +102,16 @@ export class Relay {
 
   counts(): RelayCounts {
     return countKinds(this.#connections)
+  }
+
+  /** As {@link counts}, with the reasons of those that do not leave in place of their kinds, while all should. */
+  kinds(): Readonly<Record<string, number>> {
+    if (this.#context.leaving === null) return this.counts()
+    const staying = [...this.#connections].flatMap(({ client }) => client.stays ?? [])
+    const others = [...this.#connections].filter(({ client }) => client.stays === null)
+    const kinds: Record<string, number> = countKinds(others)
+    for (const reason of staying) kinds[reason] = (kinds[reason] ?? 0) + 1
+    return kinds
   }
 
   heldBytes(): number {
@@ -129,12 +139,10 @@ export class Relay {
     this.#context.leaving = null
     this.#ending = null
     this.#resumed++
-    this.#unmovable = 0
     for (const connection of this.#connections) {
       // The record of a connection does not say that this relay ends the response or tunnel itself.
       connection.pinned = connection.exchange?.isEnding ?? false
       connection.moveDeferredAt = 0
-      if (!connection.movable) this.#unmovable++
     }
   }
 
@@ -183,23 +191,35 @@ export class Relay {
     for (const connection of [...this.#connections]) connection.abort('closed-here')
   }
 
-  /** How many connections can move, now or later. */
-  get movable(): number {
-    return this.#connections.size - this.#unmovable
+  /** How many connections can move, now or later. `secure`: those with TLS, instead of those without. */
+  movable(secure = false): number {
+    let count = 0
+    for (const { client, movable } of this.#connections) if (movable && client.secure === secure) count++
+    return count
   }
 
   /**
    * Takes one connection after the other out of this relay; the caller owns the descriptors. Passes over connections that cannot move yet. Until
-   * {@link resume}, calls `notice` when a further connection may be able to move. If no descriptor is free for a dup, throws and changes nothing.
+   * {@link resume}, calls `notice` when a further connection may be able to move. If no descriptor is free for a dup, throws and changes nothing. `secure`: the
+   * connections with TLS, instead of those without; the next response of one that can never move is its last.
    */
-  *departures(which: MoveWhich, notice: () => void): Generator<ExportedConnection, void, void> {
+  *departures(
+    which: MoveWhich,
+    notice: () => void,
+    secure = false,
+  ): Generator<ExportedConnection, void, void> {
     this.#context.leaving = { which, onMovable: notice }
+    if (secure && this.#context.tls()?.mayBegin(notice) !== true) return
     let left = this.#connections.size
     let dialling = false
     for (const connection of this.#connections) {
       // All further connections were added during this iteration.
       if (left-- <= 0) return
-      if (!connection.movable) continue
+      if (connection.client.secure !== secure) continue
+      if (!connection.movable) {
+        connection.pinned = true
+        continue
+      }
       const exported = connection.mayMove(which) ? exportConnection(connection, this.#context) : null
       if (exported !== null) yield exported
       else if (connection.moveDeferredAt === 0) {
@@ -221,7 +241,11 @@ export class Relay {
     let stream: ByteStream | null = null
     let server: ByteStream | null = null
     try {
-      stream = streamFromFd(client, NO_OWNER, this.#tally, record.client)
+      const { tls } = record
+      stream =
+        tls === null
+          ? streamFromFd(client, NO_OWNER, this.#tally, record.client)
+          : tlsStreamFromFd(client, NO_OWNER, this.#tally, tls, context.tls()!)
       const key = record.exchange?.facts.destination ?? ''
       const limit = context.destinationByKey?.(key)?.connections
       if (upstream !== null) server = context.pools.adopt(key, upstream, slot, limit)
@@ -256,19 +280,12 @@ export class Relay {
   #add(connection: RelayConnection): void {
     this.#connections.add(connection)
     this.#clients?.add(connection.client.remoteAddress)
-    if (!connection.movable) this.#unmovable++
     this.#context.leaving?.onMovable()
-  }
-
-  #pin(connection: RelayConnection): void {
-    if (connection.movable) this.#unmovable++
-    connection.pinned = true
   }
 
   #forget(connection: RelayConnection): void {
     if (!this.#connections.delete(connection)) return
     this.#clients?.remove(connection.client.remoteAddress)
-    if (!connection.movable) this.#unmovable--
     if (this.#connections.size === 0) this.#onEmpty?.()
   }
 }

@@ -11,11 +11,14 @@ import {
 } from '../adapter.js'
 import { FdbError } from '../errors.js'
 import { isShortage } from '../kernel/index.js'
+import { wipes } from '../tls13/position-record.js'
 import { type ConnectionRecord, decodeRecord, encodeRecord } from './connection-record.js'
 import type { Relay } from './relay.js'
 
 export interface RelayedOptions {
   listener: string
+  /** The connections with TLS, instead of those without. */
+  secure?: boolean
   relays(): Iterable<Relay>
   /** Returns the relay for connections that arrive. */
   relay(): Relay
@@ -25,9 +28,10 @@ export type RelayedConnection = ConnectionValue<ConnectionRecord>
 
 const NO_DESCRIPTOR_RETRY_MS = 50
 
-/** The connections of all relays of a listener. Each connection can move to another process at any byte. */
+/** The connections of all relays of a listener, either those with TLS or those without. Each connection can move to another process at any byte. */
 export class RelayedConnections implements MovableConnections<RelayedConnection> {
-  readonly protocol = 'http1-relay/1'
+  readonly protocol: string
+  readonly secret: boolean
   onMovable: (() => void) | null = null
   readonly #options: RelayedOptions
   readonly #notice = (): void => this.#scheduleNotice()
@@ -35,20 +39,23 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
 
   constructor(options: RelayedOptions) {
     this.#options = options
+    this.secret = options.secure ?? false
+    this.protocol = this.secret ? 'https1-relay/1' : 'http1-relay/1'
   }
 
   get movable(): number {
     let sum = 0
-    for (const relay of this.#options.relays()) sum += relay.movable
+    for (const relay of this.#options.relays()) sum += relay.movable(this.secret)
     return sum
   }
 
   *departures(which: MoveWhich): Generator<RelayedConnection, void, undefined> {
     try {
       for (const relay of [...this.#options.relays()]) {
-        for (const { record: state, ...left } of relay.departures(which, this.#notice)) {
+        for (const { record: state, ...left } of relay.departures(which, this.#notice, this.secret)) {
           const fds = [left.client, left.upstream, left.slot].filter(fd => fd !== null)
-          yield { record: encodeRecord(state), fds, state }
+          const record = encodeRecord(state)
+          yield { record, fds, state, ...wipes(state.tls ?? undefined, record) }
         }
       }
     } catch (error) {
@@ -64,6 +71,11 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
     if (state.listener !== listener) {
       throw relayedRefusedError(
         `the connection belongs to the listener ${JSON.stringify(state.listener)}, not to ${listener}`,
+      )
+    }
+    if ((state.tls !== null) !== this.secret) {
+      throw relayedRefusedError(
+        `the connection ${this.secret ? 'has no TLS' : 'has TLS'}, which its record format does not allow`,
       )
     }
     const route = state.exchange?.facts.route
@@ -85,10 +97,10 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
         `a descriptor of the connection is not a stream socket (${error ?? `${type}, ${family}, ${socketType}`})`,
       )
     }
-    return { record, fds, state }
+    return { record, fds, state, ...wipes(state.tls ?? undefined) }
   }
 
-  arrive({ state, fds }: RelayedConnection, how: Arrival): Witness {
+  arrive({ state, fds, wipe }: RelayedConnection, how: Arrival): Witness {
     try {
       return this.#options
         .relay()
@@ -99,6 +111,8 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
     } catch (error) {
       closeAll(fds)
       throw error
+    } finally {
+      wipe?.()
     }
   }
 

@@ -1,20 +1,26 @@
 import type net from 'node:net'
 import type { LentFd } from '../adapter.js'
-import { descriptorOf, remoteAddressOf, reset } from '../node/socket-handle.js'
+import { descriptorOf, readBuffered, remoteAddressOf, reset } from '../node/socket-handle.js'
+import { unsentBytes } from '../node/unsent-bytes.js'
+import type { TlsCarrier } from '../tls13/tls-carrier.js'
+import { isMovedTls } from '../tls13/tls-socket.js'
 import type { ByteStream, BytesOrText, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 import { concat, joinCopies, NO_BYTES, READ_BYTES, toBuffer } from './bytes.js'
 
 const STREAM = Symbol('stream')
 
+/** How long a stream keeps its owner from writing more, so that it can move with everything sent, in milliseconds. */
+const HOLD_MS = 100
+
 type StreamSocket = net.Socket & { [STREAM]?: SocketStream }
 
-/** A {@link ByteStream} over a socket of Node, which the stream owns: for TLS, and where no {@link PolledStream} is possible. Cannot move to another process. */
+/** A {@link ByteStream} over a socket of Node, which the stream owns: for TLS, and where no {@link PolledStream} is possible. Moves to another process only with a carrier of its TLS. */
 export class SocketStream implements ByteStream {
   owner: StreamOwner | null
   since = 0
-  readonly movable = false
   readonly #socket: StreamSocket
   readonly #tally: Tally
+  readonly #carrier: TlsCarrier | null
   /** Bytes to write when the connection is established; null afterwards. */
   #queue: Buffer[] | null
   #connecting: boolean
@@ -28,10 +34,14 @@ export class SocketStream implements ByteStream {
   #closed = false
   #error: Error | null = null
   #remoteAddress: string | undefined
+  /** Called when everything that was written is sent, because the stream would move then. */
+  #onSent: (() => void) | null = null
+  #hold: NodeJS.Timeout | undefined
 
   /** Nothing may have been read from the socket, and it must not have other listeners. `tally` counts the stream while it is open. */
-  constructor(socket: net.Socket, owner: StreamOwner, tally: Tally) {
+  constructor(socket: net.Socket, owner: StreamOwner, tally: Tally, carrier: TlsCarrier | null = null) {
     this.#socket = socket
+    this.#carrier = carrier
     this.#tally = tally
     this.owner = owner
     tally.open++
@@ -74,7 +84,8 @@ export class SocketStream implements ByteStream {
   }
 
   get descriptor(): LentFd {
-    return descriptorOf(this.#socket)!
+    const socket = this.#socket as net.Socket
+    return descriptorOf(isMovedTls(socket) ? socket.below : socket)!
   }
 
   get bytesRead(): number {
@@ -131,12 +142,38 @@ export class SocketStream implements ByteStream {
     return this.#queue?.splice(0) ?? []
   }
 
+  get movable(): boolean {
+    return this.#carrier?.carries(this.#socket) ?? false
+  }
+
+  get secure(): boolean {
+    return this.#carrier !== null
+  }
+
+  get stays(): string | null {
+    return this.#carrier?.reasonOf(this.#socket) ?? null
+  }
+
+  mayMove(ready: () => void): boolean {
+    if (this.#carrier === null || this.#ended || this.#peerEnded) return false
+    if (this.#carrier.canLeaveAmid(this.#socket, ready)) return true
+    if (this.#congested) this.#onSent = ready
+    return false
+  }
+
   detach(): DetachedStream {
-    throw new Error('a stream over a socket of Node cannot move')
+    const socket = this.#socket
+    this.#markClosed()
+    // read() emits 'data' too.
+    socket.removeListener('data', onData)
+    const unsent = unsentBytes(socket) ?? NO_BYTES
+    const unread = readBuffered(socket)
+    return { unread, unsent, ended: this.#ended, tls: this.#carrier!.take(socket) }
   }
 
   /** The caller must not change `bytes` afterwards. */
   #writeToSocket(bytes: Buffer): void {
+    clearTimeout(this.#hold)
     this.#socket.write(bytes, (this.#written ??= () => this.#onWritten()))
     this.#congested = this.#socket.writableLength > 0
   }
@@ -145,13 +182,25 @@ export class SocketStream implements ByteStream {
   #onWritten(): void {
     const socket = this.#socket
     if (this.#closed || !this.#congested || socket.writableLength > 0 || socket.destroyed) return
+    const ready = this.#onSent
+    this.#onSent = null
+    if (ready === null || this.#ended) this.#drained()
+    else {
+      this.#hold = setTimeout(() => this.#drained(), HOLD_MS)
+      ready()
+    }
+  }
+
+  #drained(): void {
+    if (this.#closed || this.#socket.destroyed) return
     this.#congested = false
-    if (this.#ended) socket.end()
+    if (this.#ended) this.#socket.end()
     this.owner?.onDrain(this)
   }
 
   #markClosed(): void {
     this.owner = null
+    clearTimeout(this.#hold)
     if (this.#closed) return
     this.#closed = true
     this.#tally.open--

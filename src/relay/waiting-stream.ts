@@ -14,6 +14,8 @@ export class WaitingStream implements ByteStream {
   readonly bytesWritten = 0
   readonly remoteAddress = ''
   readonly movable = true
+  readonly secure = false
+  readonly stays = null
   readonly #ended: (stream: WaitingStream) => void
   #queue: Buffer[] = []
   #alive = true
@@ -62,6 +64,10 @@ export class WaitingStream implements ByteStream {
 
   reset(): void {
     this.destroy()
+  }
+
+  mayMove(): boolean {
+    return true
   }
 
   detach(): DetachedStream {

@@ -1,5 +1,5 @@
 import type tls from 'node:tls'
-import { countWrites, observeSecrets, type TlsCounts, tlsCountsOf } from '../node/tls-counts.js'
+import { countChunks, countWrites, observeSecrets, type TlsCounts, tlsCountsOf } from '../node/tls-counts.js'
 import { HEADER_BYTES, TAG_BYTES } from './protection.js'
 import { MOST_CONTENT, secretBytesOf, type TrafficState } from './record-layer.js'
 
@@ -73,6 +73,8 @@ export class TlsPosition {
   #flightBytes = 0
   #earlyRecords = 0
   #baseline: Baseline | null = null
+  /** How many records with data were read, or null if they are not counted. */
+  #records: number | null = null
   #never: StayReason | null = null
 
   constructor(socket: tls.TLSSocket) {
@@ -96,8 +98,15 @@ export class TlsPosition {
     }
   }
 
-  /** The handshake is complete. The application may send its first data before OpenSSL has sent its tickets. */
-  secured(): void {
+  /**
+   * The handshake is complete. The application may send its first data before OpenSSL has sent its tickets. `isCounted`: OpenSSL passes each record on as one chunk to the
+   * socket, where it is counted.
+   */
+  secured(isCounted: boolean): void {
+    if (isCounted) {
+      this.#records = 0
+      countChunks(this.#socket, () => this.#records!++)
+    }
     const stop = countWrites(this.#socket, bytes => {
       this.#earlyRecords += Math.ceil(bytes / MOST_CONTENT)
     })
@@ -121,7 +130,7 @@ export class TlsPosition {
     else {
       const written = counts.written - counts.plainWritten - RECORD_BYTES * this.#earlyRecords
       const all = readingsUntil(this.#helloBytes + RECORD_BYTES + MESSAGE_HEADER_BYTES + hash)
-      const found = all.filter(reading => recordsOf(counts, reading) !== null)
+      const found = all.filter(reading => this.#recordsOf(counts, reading) !== null)
       // More may end within a record, and then look like another reading: all are tried later.
       const isWhole = counts.plainRead === 0 || counts.read - this.#helloBytes <= ONE_SEGMENT_BYTES
       const readings = isWhole && found.length > 0 ? found : all
@@ -160,13 +169,23 @@ export class TlsPosition {
     return typeof found === 'string' ? found : null
   }
 
+  /** Whether it follows from the counts that a record has arrived in part, also one that looks like records. */
+  get isExact(): boolean {
+    return this.#records !== null && this.#baseline?.readings.length === 1
+  }
+
+  #recordsOf(counts: TlsCounts, reading: Reading): number | null {
+    const records = recordsOf(counts, reading)
+    return this.#records === null || records === this.#records ? records : null
+  }
+
   #numbers(): { readSequence: number; writeSequence: number } | StayReason {
     if (this.#never !== null) return this.#never
     const counts = tlsCountsOf(this.#socket)
     if (this.#baseline === null || counts === null) return 'handshake'
     if (!counts.isSent) return 'sending'
     const { written, tickets, readings } = this.#baseline
-    const [readSequence, another] = readings.flatMap(reading => recordsOf(counts, reading) ?? [])
+    const [readSequence, another] = readings.flatMap(reading => this.#recordsOf(counts, reading) ?? [])
     const sent = (counts.written - counts.plainWritten - written) / RECORD_BYTES
     if (readSequence === undefined) return 'half-record'
     return isCount(sent) && another === undefined
@@ -236,8 +255,8 @@ export class TlsPositions {
     return position
   }
 
-  secured(socket: tls.TLSSocket): void {
-    this.#positions.get(socket)?.secured()
+  secured(socket: tls.TLSSocket, isCounted: boolean): void {
+    this.#positions.get(socket)?.secured(isCounted)
   }
 
   of(socket: tls.TLSSocket): TlsPosition | undefined {

@@ -47,7 +47,7 @@ async function moveOne(
     position.log(line)
     line.fill(0)
   })
-  own.once('secure', () => position.secured())
+  own.once('secure', () => position.secured(true))
   const client = connect({
     socket: socketOver(there, MANUAL),
     rejectUnauthorized: false,

@@ -35,7 +35,7 @@ export async function place<Server extends net.Server>(
     served.cut()
     net.Server.prototype.close.call(server)
   })
-  return { server, served, moving: served.moving!, faults, sockets }
+  return { server, served, moving: served.moving[0]!, faults, sockets }
 }
 
 export function httpPlace(

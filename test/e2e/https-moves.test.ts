@@ -1,12 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
-import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { makeCertificate } from '../processes/certificate.js'
 import { freePort, Scene } from '../processes/scene.js'
+import { TlsClient } from '../processes/tls-client.js'
 import { pause, until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 
@@ -25,48 +25,6 @@ async function sceneWith(defaults: AppConfig = {}): Promise<[Scene, number]> {
   return [scene, port]
 }
 
-/** A client over one connection. */
-class Client {
-  readonly socket: TLSSocket
-  #text = ''
-  /** In hexadecimal. */
-  readonly secrets: string[] = []
-  asked = 0
-
-  constructor(port: number, options: ConnectionOptions = {}) {
-    this.socket = connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ...options })
-    this.socket.setEncoding('latin1').on('data', text => {
-      this.#text += text
-    })
-    this.socket.on('error', () => {})
-    this.socket.on('keylog', (line: Buffer) => this.secrets.push(`${line}`.trim().split(' ')[2]!))
-    onTestFinished(() => void this.socket.destroy())
-  }
-
-  get isClosed(): boolean {
-    return this.socket.destroyed || this.socket.readableEnded
-  }
-
-  /** Resolves with the body. */
-  async ask(path: string): Promise<string> {
-    return (await this.answer(path)).body
-  }
-
-  async answer(path: string): Promise<{ head: string; body: string }> {
-    this.#text = ''
-    this.socket.write(`GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`)
-    const answer = await until('the answer', () => {
-      const [head = '', body = ''] = this.#text.split('\r\n\r\n')
-      const length = /\r\ncontent-length: (\d+)(?:\r\n|$)/i.exec(head)?.[1]
-      if (length !== undefined && body.length === Number(length)) return { head, body }
-      if (this.isClosed) throw new Error(`the connection was closed after ${this.asked} answers`)
-      return null
-    })
-    this.asked++
-    return answer
-  }
-}
-
 /** Runs until the test has ended. */
 function start(file: string, args: string[]): ChildProcess & { readonly text: () => string } {
   const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'] })
@@ -83,7 +41,7 @@ describe('an https.Server whose TLS connections move', () => {
   it('keeps every connection of Node, Python and curl through upgrades', { timeout: 240_000 }, async () => {
     const [scene, port] = await sceneWith({ moveTls: true })
     let app = await scene.serve()
-    const clients = Array.from({ length: CLIENTS }, () => new Client(port))
+    const clients = Array.from({ length: CLIENTS }, () => new TlsClient(port))
     await Promise.all(clients.map(client => client.ask('/whoami')))
     let stopped = false
     const busy = clients.slice(0, CLIENTS / 4).map(async (client, i) => {
@@ -137,7 +95,7 @@ describe('an https.Server whose TLS connections move', () => {
   }, async () => {
     const [scene, port] = await sceneWith({ moveTls: true, upgrade: { ...TIMES, probation: 60_000 } })
     const first = await scene.serve()
-    const clients = Array.from({ length: 20 }, () => new Client(port))
+    const clients = Array.from({ length: 20 }, () => new TlsClient(port))
     const askAll = () => Promise.all(clients.map(client => client.ask('/whoami')))
     const answeredBy = (app: App) =>
       until(`all are answered by ${app.name}`, async () =>
@@ -146,7 +104,7 @@ describe('an https.Server whose TLS connections move', () => {
     await answeredBy(first)
     const second = await scene.serve()
     await answeredBy(second)
-    clients.push(new Client(port))
+    clients.push(new TlsClient(port))
     await answeredBy(second)
     await scene.rollback()
     await answeredBy(first)
@@ -157,8 +115,8 @@ describe('an https.Server whose TLS connections move', () => {
   it('lets TLS 1.2 end, and all if the next version takes no TLS: after an answer that says so', async () => {
     const [scene, port] = await sceneWith({ moveTls: true })
     const first = await scene.serve()
-    const old = new Client(port, { maxVersion: 'TLSv1.2' })
-    const newer = new Client(port)
+    const old = new TlsClient(port, { maxVersion: 'TLSv1.2' })
+    const newer = new TlsClient(port)
     for (const client of [old, newer]) await client.ask('/whoami')
     const second = await scene.serve()
     await until('the connection has moved', async () => (await second.status()).moves?.arrived === 1)
@@ -166,7 +124,7 @@ describe('an https.Server whose TLS connections move', () => {
     expect(last.head).toContain('Connection: close')
     expect(last.body).toBe(`1,${first.pid}\n`)
     expect(await newer.ask('/whoami')).toBe(`2,${second.pid}\n`)
-    const another = new Client(port)
+    const another = new TlsClient(port)
     await another.ask('/whoami')
     await scene.serve({ moveTls: false })
     await until(
@@ -195,7 +153,7 @@ https.createServer(options, (request, response) => response.end('pid ' + process
 `,
     )
     const first = await program.serve()
-    const client = new Client(program.port)
+    const client = new TlsClient(program.port)
     expect(await client.ask('/')).toBe(`pid ${first}`)
     await program.command('upgrade')
     const second = await program.serves(2)

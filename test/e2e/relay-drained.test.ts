@@ -334,7 +334,7 @@ describe('a stream of events at that time', () => {
     world.relay.resume()
     await server.write('a\r\n12345')
     await client.sees('12345')
-    expect([move(movable(world.relay), movable(other.relay)), world.relay.movable]).toEqual([0, 0])
+    expect([move(movable(world.relay), movable(other.relay)), world.relay.movable()]).toEqual([0, 0])
     end(world.relay)
     world.relay.resume()
     await server.write('67890\r\n')

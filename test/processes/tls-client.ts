@@ -37,3 +37,45 @@ export async function askTls(
   const certificate = String(socket.getPeerCertificate()?.subject?.CN ?? '')
   return { socket, text, reused, session: session!, certificate }
 }
+
+/** A client of HTTP over one connection, which it keeps. */
+export class TlsClient {
+  readonly socket: TLSSocket
+  #text = ''
+  /** In hexadecimal. */
+  readonly secrets: string[] = []
+  asked = 0
+
+  constructor(port: number, options: ConnectionOptions = {}) {
+    this.socket = connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ...options })
+    this.socket.setEncoding('latin1').on('data', text => {
+      this.#text += text
+    })
+    this.socket.on('error', () => {})
+    this.socket.on('keylog', (line: Buffer) => this.secrets.push(`${line}`.trim().split(' ')[2]!))
+    onTestFinished(() => void this.socket.destroy())
+  }
+
+  get isClosed(): boolean {
+    return this.socket.destroyed || this.socket.readableEnded
+  }
+
+  /** Resolves with the body. */
+  async ask(path: string): Promise<string> {
+    return (await this.answer(path)).body
+  }
+
+  async answer(path: string): Promise<{ head: string; body: string }> {
+    this.#text = ''
+    this.socket.write(`GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`)
+    const answer = await until('the answer', () => {
+      const [head = '', body = ''] = this.#text.split('\r\n\r\n')
+      const length = /\r\ncontent-length: (\d+)(?:\r\n|$)/i.exec(head)?.[1]
+      if (length !== undefined && body.length === Number(length)) return { head, body }
+      if (this.isClosed) throw new Error(`the connection was closed after ${this.asked} answers`)
+      return null
+    })
+    this.asked++
+    return answer
+  }
+}

@@ -74,7 +74,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'tls13',
     about: 'the records of TLS 1.3 of a connection that has moved, and the positions of those that will',
-    only: ['errors', 'base', 'kernel', 'node'],
+    only: ['proto', 'errors', 'base', 'kernel', 'node'],
   },
   {
     name: 'probing',
@@ -283,12 +283,24 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'relay',
     about: 'one connection between two sockets, at any byte; requests by which a process warms itself up',
-    only: ['proto', 'errors', 'base', 'kernel', 'node', 'adapter', 'http1'],
+    only: ['proto', 'errors', 'base', 'kernel', 'node', 'tls13', 'adapter', 'http1'],
   },
   {
     name: 'proxy',
     about: 'the reference proxy: `fd-broker/proxy`',
-    only: ['proto', 'errors', 'base', 'checks', 'config', 'node', 'probing', 'index', 'adapter', 'relay'],
+    only: [
+      'proto',
+      'errors',
+      'base',
+      'checks',
+      'config',
+      'node',
+      'tls13',
+      'probing',
+      'index',
+      'adapter',
+      'relay',
+    ],
     packages: ['protobufjs'],
   },
   {

@@ -13,6 +13,7 @@ import {
 } from '../../node/http-connections.js'
 import { observe } from '../../node/observed-events.js'
 import { fdbroker } from '../../proto/connections.js'
+import { wipes } from '../../tls13/position-record.js'
 import {
   type Arrival,
   type ConnectionValue,
@@ -577,10 +578,4 @@ export class HttpServerConnections implements MovableConnections<Value> {
 function toValue(fd: OwnedFd, state: State): Value {
   const record = HttpConnection.encode(state).finish()
   return { fds: [fd], record, state, ...wipes(state.tls ?? undefined, record) }
-}
-
-/** For a record with secrets. */
-function wipes({ readSecret, writeSecret }: State['tls'] & {} = {}, record?: Uint8Array): { wipe?(): void } {
-  if (!readSecret) return {}
-  return { wipe: () => [readSecret, writeSecret, record].map(bytes => bytes?.fill(0)) }
 }

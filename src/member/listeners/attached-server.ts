@@ -178,10 +178,10 @@ export class AttachedServer {
   }
 
   /** The connections that can move to another process. */
-  get moving(): MovableConnections | undefined {
+  get moving(): readonly MovableConnections[] {
     if (this.#keeper === null)
-      return this.#moving !== undefined && this.#internalsWork() ? this.#moving : undefined
-    return this.#stays ? undefined : this.#keeper.moving
+      return this.#moving !== undefined && this.#internalsWork() ? [this.#moving] : []
+    return this.#stays ? [] : [this.#keeper.moving ?? []].flat()
   }
 
   /** Tests what the constructor has assumed. */
@@ -329,7 +329,7 @@ export class AttachedServer {
 
   /** As {@link announce}, for those connections that can never move. */
   announceFixed(times: LeavingTimes): void {
-    if ((this.moving?.movable ?? 0) === 0) this.announce(times)
+    if (!this.moving.some(({ movable }) => movable > 0)) this.announce(times)
     else this.#leaveTakenOver(times, ({ moves }) => !moves)
   }
 

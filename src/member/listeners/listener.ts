@@ -292,7 +292,7 @@ export class Listener {
 
   /** @internal */
   get moving(): MovableConnections[] {
-    return this.#servers.flatMap(({ moving }) => moving ?? [])
+    return this.#servers.flatMap(({ moving }) => moving)
   }
 
   /** @internal */

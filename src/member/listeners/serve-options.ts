@@ -38,8 +38,8 @@ export interface ConnectionKeeper {
    * when all have ended.
    */
   cut(): DrainCounts
-  /** The connections that can move to another process. While they may move, {@link announce} is not called. */
-  readonly moving?: MovableConnections | undefined
+  /** The connections that can move to another process, for each format of their records. While they may move, {@link announce} is not called. */
+  readonly moving?: MovableConnections | readonly MovableConnections[] | undefined
 }
 
 /** How a server's connections continue in the next process, or end here. Give at most one of `http`, `socket` and `keeper`. */

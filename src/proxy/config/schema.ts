@@ -80,6 +80,11 @@ const tlsShape = {
     'TLSv1.2',
     'lowest TLS version; older clients are refused',
   ),
+  move: optional(
+    oneOf('off', 'on'),
+    'off',
+    'whether connections with TLS 1.3 [move](tls.md#connections-of-the-proxy-that-move); [what it means for keys](../.github/SECURITY.md#keys-of-tls-connections-that-move)',
+  ),
   rotateTicketKeys: optional(duration(1000), '12h', 'interval of new [ticket keys](tls.md)'),
 }
 
@@ -95,7 +100,7 @@ const drainShape = {
   tlsTimeout: optional(
     duration(0),
     defaultText('drainTls'),
-    'replaces `drain.timeout` for TLS connections, which cannot move; not shorter than it',
+    'replaces `drain.timeout` for TLS connections, few of which move; not shorter than it',
   ),
   generations: optional(
     integer(1, 255),

@@ -4,6 +4,7 @@ import { CountByKey } from '../../base/count-by-key.js'
 import { nodeTls } from '../../base/lazy.js'
 import { type Logger, type TicketKeyPair, useTicketKeys } from '../../index.js'
 import { underlyingSocket } from '../../node/tls-internals.js'
+import type { TlsCarrier } from '../../tls13/tls-carrier.js'
 import type { CertificateTable } from './certificate-table.js'
 import { MAX_HELLO_BYTES, serverNameOf } from './client-hello.js'
 import type { CertificateMaterial } from './material.js'
@@ -13,6 +14,7 @@ export interface HandshakeSettings {
   readonly timeout: number
   readonly minVersion: 'TLSv1.2' | 'TLSv1.3'
   readonly ticketKeys: TicketKeyPair
+  readonly carrier: TlsCarrier | null
 }
 
 export interface HandshakeOptions {
@@ -112,7 +114,7 @@ export class Handshakes {
 
   #makeServer(defaultCertificate: CertificateMaterial | undefined): Server {
     const { counts, onSecure, onEnd } = this.#options
-    const { timeout, minVersion, ticketKeys } = this.#settings
+    const { timeout, minVersion, ticketKeys, carrier } = this.#settings
     const server = nodeTls().createServer({
       cert: defaultCertificate?.chain,
       key: defaultCertificate?.key,
@@ -123,8 +125,10 @@ export class Handshakes {
       SNICallback: (name, done) => this.#chooseCertificate(name, defaultCertificate, done),
     })
     useTicketKeys(server, ticketKeys)
+    carrier?.follow(server)
     server.on('secureConnection', socket => {
       counts.countCompleted(socket.isSessionReused())
+      carrier?.secured(socket, true)
       const raw = underlyingSocket(socket)
       // The relay counts the connection from now on: it must not be counted twice.
       const counted = raw !== undefined && this.#handshaking.delete(raw)

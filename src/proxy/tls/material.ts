@@ -108,6 +108,7 @@ export interface TlsConfig {
   /** The first certificate is the default. The list is not empty if a listener has `tls`. */
   certificates: CertificateConfig[]
   minVersion: 'TLSv1.2' | 'TLSv1.3'
+  move: 'off' | 'on'
   rotateTicketKeys: number
 }
 

@@ -1,6 +1,7 @@
 import { type Logger, type Member, TicketKeys } from '../../index.js'
 import { missingInternals } from '../../node/missing-internals.js'
 import { TLS_INTERNALS } from '../../node/tls-internals.js'
+import { TlsCarrier } from '../../tls13/tls-carrier.js'
 import { CertificateTable } from './certificate-table.js'
 import { HandshakeCounts, type HandshakeOptions, type HandshakeSettings, Handshakes } from './handshakes.js'
 import { LiveCertificates } from './live-certificates.js'
@@ -16,6 +17,7 @@ export class TlsTermination {
   readonly #member: Member
   readonly #logger: Logger
   readonly #handshakes = new Set<Handshakes>()
+  readonly #carrier: TlsCarrier
   tickets: TicketKeys | null = null
   #config: TlsSettings
 
@@ -23,9 +25,15 @@ export class TlsTermination {
     this.#member = member
     this.#config = config
     this.#logger = logger
+    this.#carrier = new TlsCarrier(err => logger.warn({ err }, err.message))
     this.counts = new HandshakeCounts(logger)
     this.liveCertificates = new LiveCertificates(member, this.table, logger)
     this.configure(config)
+  }
+
+  /** The carrier of connections that can move, or null if none can. */
+  get carrier(): TlsCarrier | null {
+    return this.#config.tls.move === 'on' ? this.#carrier : null
   }
 
   configure(config: TlsSettings): void {
@@ -55,6 +63,7 @@ export class TlsTermination {
 
   stop(): void {
     this.tickets?.stop()
+    this.#carrier.release()
     this.liveCertificates.stop()
   }
 
@@ -62,7 +71,12 @@ export class TlsTermination {
     const { timeouts, tls } = this.#config
     if (this.tickets === null) this.#shareTickets(tls.rotateTicketKeys)
     const { current, previous } = this.tickets!
-    return { timeout: timeouts.handshake, minVersion: tls.minVersion, ticketKeys: { current, previous } }
+    return {
+      timeout: timeouts.handshake,
+      minVersion: tls.minVersion,
+      ticketKeys: { current, previous },
+      carrier: this.carrier,
+    }
   }
 
   #shareTickets(rotateEvery: number): void {

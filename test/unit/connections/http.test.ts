@@ -34,7 +34,7 @@ async function arrivedEarly(server: http.Server, host?: string) {
   const served = new AttachedServer(server)
   onTestFinished(() => served.release())
   server.listen(0, host)
-  for (const departure of taken(from)) served.moving!.arrive(departure, 'moved')
+  for (const departure of taken(from)) served.moving[0]!.arrive(departure, 'moved')
   return { client, served }
 }
 

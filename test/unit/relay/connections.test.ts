@@ -40,6 +40,8 @@ class Stream implements ByteStream {
   bytesWritten = 0
   remoteAddress = '9.9.9.9'
   movable = true
+  secure = false
+  stays = null
   reading = false
   /** Bytes read from its peer, and not told. */
   unread = ''
@@ -67,6 +69,9 @@ class Stream implements ByteStream {
   }
   takeUnsent(): Buffer[] {
     return []
+  }
+  mayMove(): boolean {
+    return true
   }
   detach() {
     return { unread: Buffer.from(this.unread), unsent: NOTHING, ended: false }
