@@ -147,6 +147,12 @@ export function peekBytes(descriptor: LentFd, most: number): Uint8Array {
   return into.subarray(0, Math.max(0, native.peek(descriptor, into, 0, most)))
 }
 
+/** As {@link peekBytes}, and takes them from the kernel. */
+export function takeBytes(descriptor: LentFd, most: number): Uint8Array {
+  const into = new Uint8Array(most)
+  return into.subarray(0, Math.max(0, native.receive(descriptor, into, 0, most)))
+}
+
 /** Lets the kernel detect a dead peer (SO_KEEPALIVE), with the intervals of the machine. */
 export function keepAlive(fd: LentFd): void {
   try {

@@ -2,10 +2,10 @@ import { EventEmitter } from 'node:events'
 import type net from 'node:net'
 import type tls from 'node:tls'
 import { nodeTls } from '../base/lazy.js'
-import { socketOver, socketPair } from '../kernel/index.js'
+import { socketOver, socketPair, takeBytes } from '../kernel/index.js'
 import { internal } from './internal.js'
 import { observe, setMethod } from './observed-events.js'
-import { handleOf, type SocketHandle } from './socket-handle.js'
+import { descriptorOf, handleOf, type SocketHandle } from './socket-handle.js'
 
 interface CountingHandle extends SocketHandle {
   readonly bytesRead: number
@@ -15,6 +15,8 @@ interface CountingHandle extends SocketHandle {
 /** `tlsSocket._handle` on Node 20 to 26: encrypts between its own bytes and those of `_parent`. Its `writeQueueSize` counts encrypted bytes. */
 interface TlsHandle extends CountingHandle {
   readonly _parent?: CountingHandle
+  /** Decrypts bytes as if they had been read. */
+  receive(bytes: Uint8Array): void
 }
 
 /** Bytes that a native TLS socket has read and written, encrypted and not. */
@@ -70,6 +72,21 @@ export function countChunks(socket: tls.TLSSocket, read: () => void): void {
   })
 }
 
+/** Decrypts the next `bytes` of those that wait in the kernel, although nothing is read from it. Returns how many they were; they are not in the counts. */
+export function readNext(socket: tls.TLSSocket, bytes: number): number {
+  const handle = handleOf(socket) as TlsHandle | null
+  const descriptor = descriptorOf(socket)
+  if (handle === null || descriptor === null) return 0
+  try {
+    const taken = takeBytes(descriptor, bytes)
+    handle.receive(taken)
+    return taken.length
+  } catch {
+    // The socket will emit the error.
+    return 0
+  }
+}
+
 /**
  * Calls `secret` for each line of the key log of the connections that `server` accepts from now on. The line is wiped after the call, unless the program reads the log too. Returns a function that
  * ends this for later connections.
@@ -98,7 +115,7 @@ function countWithKeylog(this: tls.Server, event: never, ...others: never[]): nu
 }
 
 export const TLS_COUNTS = internal(
-  'tlsSocket._handle with bytesRead, bytesWritten, writeQueueSize and _parent, and tlsSocket._writeGeneric',
+  'tlsSocket._handle with bytesRead, bytesWritten, writeQueueSize, receive and _parent, and tlsSocket._writeGeneric',
   'TLS connections do not move, they drain',
   () => {
     const { TLSSocket } = nodeTls()
@@ -112,6 +129,7 @@ export const TLS_COUNTS = internal(
       return (
         facts?.slice(0, 4).every(count => count === 0) === true &&
         counts?.isSent === true &&
+        typeof (handleOf(above) as TlsHandle).receive === 'function' &&
         typeof (above as unknown as Writing)._writeGeneric === 'function'
       )
     } finally {

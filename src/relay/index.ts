@@ -15,7 +15,7 @@ export type { ClientOrigin, Destination, DialAddress, KeepAlive, NamedHost } fro
 export type { ExchangeReport } from './exchange-facts.js'
 export type { FieldRules, ForwardedOptions } from './field-rules.js'
 export { ALLOW } from './gateway.js'
-export { acceptedStream, dialSocket, socketStream, streamFromFd } from './open-stream.js'
+export { acceptedStream, dialSocket, socketStream, streamFromFd, tlsStreamFromFd } from './open-stream.js'
 export { DEFAULT_RELAY_LIMITS, type RelayOptions } from './options.js'
 export { PolledStream } from './polled-stream.js'
 export { Relay } from './relay.js'

@@ -1,7 +1,21 @@
 import type tls from 'node:tls'
-import { countChunks, countWrites, observeSecrets, type TlsCounts, tlsCountsOf } from '../node/tls-counts.js'
+import { nextBytes } from '../node/socket-handle.js'
+import {
+  countChunks,
+  countWrites,
+  observeSecrets,
+  readNext,
+  type TlsCounts,
+  tlsCountsOf,
+} from '../node/tls-counts.js'
 import { HEADER_BYTES, TAG_BYTES } from './protection.js'
-import { MOST_CONTENT, secretBytesOf, type TrafficState } from './record-layer.js'
+import {
+  isRecordHeader,
+  MOST_CONTENT,
+  MOST_ENCRYPTED,
+  secretBytesOf,
+  type TrafficState,
+} from './record-layer.js'
 
 /** A record's header, type and tag: what it adds to its content. */
 const RECORD_BYTES = HEADER_BYTES + 1 + TAG_BYTES
@@ -75,6 +89,8 @@ export class TlsPosition {
   #baseline: Baseline | null = null
   /** How many records with data were read, or null if they are not counted. */
   #records: number | null = null
+  /** Bytes that {@link readRecord} has read. */
+  #readHere = 0
   #never: StayReason | null = null
 
   constructor(socket: tls.TLSSocket) {
@@ -158,9 +174,30 @@ export class TlsPosition {
     return this.#never === null
   }
 
+  get #counts(): TlsCounts | null {
+    const counts = tlsCountsOf(this.#socket)
+    return counts && { ...counts, read: counts.read + this.#readHere }
+  }
+
+  /**
+   * Reads on to the end of a record that has arrived in part, but not beyond, if the begin of the next one can be seen. Call it only if the position {@link isExact} and
+   * Node does not read.
+   */
+  readRecord(): void {
+    const next = nextBytes(this.#socket, HEADER_BYTES + MOST_ENCRYPTED + HEADER_BYTES)
+    for (let at = 0; at < next.length && this.stays === 'half-record'; ) {
+      let end = at + 1
+      while (end < next.length && !isRecordHeader(next.subarray(end, end + HEADER_BYTES))) end++
+      const bytes = readNext(this.#socket, end - at)
+      if (bytes === 0) return
+      this.#readHere += bytes
+      at = end
+    }
+  }
+
   /** How many bytes were read, encrypted ones. While it stays the same, no record arrives in parts. */
   get bytesRead(): number {
-    return tlsCountsOf(this.#socket)?.read ?? 0
+    return this.#counts?.read ?? 0
   }
 
   /** Returns the reason why it cannot leave now, or null. */
@@ -181,7 +218,7 @@ export class TlsPosition {
 
   #numbers(): { readSequence: number; writeSequence: number } | StayReason {
     if (this.#never !== null) return this.#never
-    const counts = tlsCountsOf(this.#socket)
+    const counts = this.#counts
     if (this.#baseline === null || counts === null) return 'handshake'
     if (!counts.isSent) return 'sending'
     const { written, tickets, readings } = this.#baseline

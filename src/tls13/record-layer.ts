@@ -22,7 +22,7 @@ const MESSAGE_HEADER_BYTES = 4
 
 /** The most content of one record. */
 export const MOST_CONTENT = 2 ** 14
-const MOST_ENCRYPTED = MOST_CONTENT + 256
+export const MOST_ENCRYPTED = MOST_CONTENT + 256
 /** The most records without content that may follow one another. */
 const MOST_EMPTY = 32
 /** After so many records with one key this side goes on with the next: AES-GCM is safe for 2^24.5 (RFC 8446, 5.5). */

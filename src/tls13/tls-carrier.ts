@@ -96,8 +96,16 @@ export class TlsCarrier {
     const { stays } = position
     if (stays === null)
       return position.isExact || this.#isBetweenRecords(socket, position.bytesRead, ready, holds)
-    if (stays === 'half-record' || stays === 'sending') this.#lookLater(ready)
+    if (stays === 'half-record' && holds && position.isExact) this.#readRecord(socket, position, ready)
+    else if (stays === 'half-record' || stays === 'sending') this.#lookLater(ready)
     return false
+  }
+
+  /** The connection may leave later: the owner of `socket` gets the content now, which may change everything. */
+  #readRecord(socket: net.Socket, position: TlsPosition, ready: () => void): void {
+    this.#hold(socket, ready)
+    position.readRecord()
+    if (position.stays === null) ready()
   }
 
   #isBetweenRecords(socket: net.Socket, bytes: number, ready: () => void, holds: boolean): boolean {
@@ -133,7 +141,8 @@ export class TlsCarrier {
     this.#review ??= setInterval(() => {
       for (const [held, until] of this.#held) {
         const next = nextBytes(held, HEADER_BYTES)
-        const isAmid = next.length === HEADER_BYTES && !isRecordHeader(next)
+        const isExact = this.#positionOf(held)?.isExact === true
+        const isAmid = !isExact && next.length === HEADER_BYTES && !isRecordHeader(next)
         if (isAmid || held.destroyed || performance.now() >= until) this.#release(held)
       }
       ready()

@@ -112,6 +112,17 @@ async function underWay(edge: Edge, arrived: [IncomingMessage, ServerResponse][]
 const pidOf = async (client: TlsClient) =>
   Number(/x-pid: (\d+)/i.exec((await client.answer('/whoami')).head)?.[1])
 
+/** Resolves when so many connections have moved to the serving process. */
+async function arrivedAre(edge: Edge, count: number): Promise<void> {
+  let moves: object | null | undefined
+  const arrived = async () => {
+    const status = await edge.status()
+    moves = status.moves
+    return status.moves?.arrived === count
+  }
+  await until(`${count} have moved`, arrived, BUSY_MS, () => JSON.stringify(moves))
+}
+
 /** Asks until an answer says that it is the last; returns the process that has written it. */
 async function lastPidOf(client: TlsClient): Promise<number> {
   for (;;) {
@@ -203,6 +214,7 @@ describe('a proxy whose TLS connections move', () => {
     const { answer, webSocket } = await underWay(edge, arrived)
     const second = await edge.next()
     await answeredBy(second)
+    await arrivedAre(edge, 13)
     clients.push(new TlsClient(edge.port))
     await answeredBy(second)
     expect((await edge.sandbox.run('rollback', '--control', edge.sandbox.control)).code).toBe(0)
@@ -211,7 +223,7 @@ describe('a proxy whose TLS connections move', () => {
     arrived[0]![1].end(HALF)
     expect(await answer.body).toBe(2 * HALF.length)
     expect(clients.filter(({ isClosed }) => isClosed)).toHaveLength(0)
-    await until('all have come back', async () => (await edge.status()).moves?.arrived === 14)
+    await arrivedAre(edge, 14)
     expect((await edge.status()).moves).toMatchObject({ moved: 13, lost: 0, refused: {} })
   })
 
@@ -222,7 +234,7 @@ describe('a proxy whose TLS connections move', () => {
     const newer = new TlsClient(edge.port)
     for (const client of [old, newer]) await pidOf(client)
     const second = await edge.next()
-    await until('the connection has moved', async () => (await edge.status()).moves?.arrived === 1)
+    await arrivedAre(edge, 1)
     expect(await lastPidOf(old)).toBe(first)
     expect(await pidOf(newer)).toBe(second)
     configure({ move: 'off' })
