@@ -2,6 +2,8 @@
  * The data path of a reverse proxy: relays HTTP/1.0 and 1.1, upgrades, CONNECT and whole TCP connections between clients and the servers that a
  * {@link Router} chooses. Knows neither listeners nor configuration.
  */
+
+export { TlsCarrier } from '../tls13/tls-carrier.js'
 export {
   type ByteStream,
   type BytesOrText,

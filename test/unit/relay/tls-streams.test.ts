@@ -6,8 +6,13 @@ import { join } from 'node:path'
 import tls from 'node:tls'
 import { expect, onTestFinished, test } from 'vitest'
 import { duplicateLent } from '../../../src/kernel/index.js'
-import { type ByteStream, NO_OWNER, SocketStream, tlsStreamFromFd } from '../../../src/relay/index.js'
-import { TlsCarrier } from '../../../src/tls13/tls-carrier.js'
+import {
+  type ByteStream,
+  NO_OWNER,
+  SocketStream,
+  TlsCarrier,
+  tlsStreamFromFd,
+} from '../../../src/relay/index.js'
 import { CERTIFICATE, KEY } from '../../e2e/relay-certificate.js'
 import { until } from '../../processes/until.js'
 
