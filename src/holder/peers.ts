@@ -177,8 +177,13 @@ export class Peers {
 
   #died(peer: Peer): void {
     this.#noteDeath(peer)
+    const handle = () => {
+      // A process of another user may have to wait until it is read.
+      if (!peer.forgotten && peer.link.open) peer.link.channel.readNow()
+      if (!peer.forgotten) this.#handler.died(peer)
+    }
     // First read the last messages of the process, which may say why it ended.
-    afterReading(0, () => peer.forgotten || this.#handler.died(peer), { unref: true })
+    afterReading(0, handle, { unref: true })
   }
 }
 

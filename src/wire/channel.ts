@@ -179,8 +179,9 @@ export class Channel {
     this.#continueLater()
   }
 
-  /** Delivers in this turn of the event loop what has arrived before it, at most for 50 ms. */
+  /** Delivers in this turn of the event loop what has arrived before it, at most for 50 ms, also if another user has used up its share of time. */
   readNow(): void {
+    if (this.foreignUser !== undefined) chargeTurn(this.foreignUser)
     const until = performance.now() + NOW_MS
     while (this.#pump() && performance.now() < until);
   }

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { UserQuotas } from '../../../src/daemon/user-quotas.js'
 import { type HolderState, initialHolder } from '../../../src/handoff/holder-machine.js'
@@ -63,24 +63,32 @@ it('a peer that has died is forgotten, with its channel, also when others keep t
   expect(native.openCount()).toBe(before)
 })
 
-it('counts a peer’s last message, also when its death is heard first', async ({ skip }) => {
-  const child = spawn('sleep', ['60'], { stdio: 'ignore' })
-  onTestFinished(() => void child.kill('SIGKILL'))
-  const pid = child.pid!
-  const pidfd = openPidfd(pid)
-  if (!(pidfd instanceof OwnedFd)) return skip('no pidfds here')
-  const { holder, story } = watching(pid)
-  const [here, there] = native.socketPair()
-  const far = new Link(new Channel(OwnedFd.own(there, 'far')))
-  const link = new Link(new Channel(OwnedFd.own(here, 'peer')))
-  holder.admit({ link, pid, generation: 2, identity: identify(pid), proven: true, pidfd })
-  // All in one turn: the kernel tells of what was first, first.
-  process.kill(pid, 'SIGKILL')
-  for (const give = performance.now() + 20_000; !hasEnded(pid); ) expect(performance.now()).toBeLessThan(give)
-  far.post({ abort: { code: 'ERR_FDB_CHECK', message: 'the warehouse is closed' } })
-  await until('it is forgotten', () => story.includes('forgotten true'))
-  expect(story).toEqual(['join', 'abort', 'dead', 'forgotten true'])
-  far.close()
+describe.each(['the same user', 'another user, which has used up its share of time'])('of %s', whose => {
+  it('the last messages of a peer count, also when its death is heard first', async ({ skip }) => {
+    const child = spawn('sleep', ['60'], { stdio: 'ignore' })
+    onTestFinished(() => void child.kill('SIGKILL'))
+    const pid = child.pid!
+    const pidfd = openPidfd(pid)
+    if (!(pidfd instanceof OwnedFd)) return skip('no pidfds here')
+    const { holder, story } = watching(pid)
+    const [here, there] = native.socketPair()
+    const far = new Link(new Channel(OwnedFd.own(there, 'far')))
+    const foreignUser =
+      whose === 'the same user'
+        ? undefined
+        : new UserQuotas(1_024).foreignUserOf((process.geteuid?.() ?? 0) + 1)!
+    foreignUser?.spend(60_000)
+    const link = new Link(new Channel(OwnedFd.own(here, 'peer'), { foreignUser }))
+    holder.admit({ link, pid, generation: 2, identity: identify(pid), proven: true, pidfd })
+    // All in one turn: the kernel tells of what was first, first.
+    process.kill(pid, 'SIGKILL')
+    for (const give = performance.now() + 20_000; !hasEnded(pid); )
+      expect(performance.now()).toBeLessThan(give)
+    far.post({ abort: { code: 'ERR_FDB_CHECK', message: 'the warehouse is closed' } })
+    await until('it is forgotten', () => story.includes('forgotten true'))
+    expect(story).toEqual(['join', 'abort', 'dead', 'forgotten true'])
+    far.close()
+  })
 })
 
 it('the segments are sealed aside once a process of another user has been a peer', async () => {
