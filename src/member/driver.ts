@@ -333,6 +333,7 @@ export class MemberDriver implements RuntimeDriver {
     this.runtime.listeners.release()
     readiness.fail(why)
     hosting.fail?.(why)
+    this.runtime.machine.changes.notify()
     shutdown.settle(reason => application?.emit('retired', reason))
     this.#watchRetired()
   }

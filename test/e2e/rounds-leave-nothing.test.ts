@@ -33,8 +33,8 @@ async function close(member: Member): Promise<void> {
   open.delete(member)
 }
 
-async function serve(control: string, hosting: 'embedded' | 'daemon'): Promise<Member> {
-  const upgrade = { probation: 0, heartbeat: 50 }
+async function serve(control: string, hosting: 'embedded' | 'daemon', probation = 0): Promise<Member> {
+  const upgrade = { probation, heartbeat: 50 }
   const member = await join({ service: 'shop', control, hosting, drain: { timeout: 0 }, upgrade })
   open.add(member)
   const web = await member.listen('web', 'tcp://127.0.0.1:0')
@@ -88,6 +88,24 @@ describe('descriptors, processes and memory are as after the third', () => {
     })
     expect(upgrades).toBe(ROUNDS)
     expect(member.phase).toBe('serving')
+  })
+
+  it('of many versions that leave in probation, and have closed a listener', {
+    timeout: 180_000,
+  }, async () => {
+    const control = controlPath()
+    const member = await serve(control, 'embedded', 60_000)
+    let left = 0
+    await leavesNothing(async () => {
+      const next = await serve(control, 'embedded')
+      const aside = await next.listen('aside', `unix:@fdb-rounds-${process.pid}`)
+      aside.serve(createServer())
+      next.unlisten('aside')
+      await close(next)
+      await until('the previous version serves again', () => member.phase === 'serving')
+      left++
+    })
+    expect(left).toBe(ROUNDS)
   })
 
   it('of many connections of a member to one daemon', { timeout: 180_000 }, async () => {

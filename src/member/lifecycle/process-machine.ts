@@ -33,7 +33,7 @@ export interface MachineDriver {
 
 /** The state machines of one process: the member's and, if the process has its own holder, the holder's. Queues their effects. */
 export class Machine {
-  /** Notified after each step, and when another fact has changed for which a part of the member waits. */
+  /** Notified after each step, when everything is released, and when another fact has changed for which a part of the member waits. */
   readonly changes = new ChangeNotifier()
   readonly #segmentSet: SegmentSet
   readonly #driver: MachineDriver

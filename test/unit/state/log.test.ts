@@ -322,8 +322,30 @@ describe('freeze, seal and fence', () => {
     await log.adopt(Segment.create(3))
     log.startWriting(log.backTo(2)!)
     await log.section('routes', routeSchema).put('a', { to: 'mine' })
-    expect(log.segments.map(({ epoch }) => epoch)).toEqual([1, 2])
+    expect(log.segments.map(({ epoch }) => epoch)).toEqual([2])
     granted.close()
+    log.close()
+  })
+
+  it('closes the segments of failed handoffs in which nothing is, but not the one before them', async () => {
+    const { log, segment } = writingLog()
+    const routes = log.section('routes', routeSchema)
+    await routes.put('a', { to: 'u' })
+    let own = segment
+    for (let epoch = 2; epoch < 8; epoch += 2) {
+      own.seal()
+      log.endWriting(new FdbError('ERR_FDB_FENCED', `epoch ${epoch - 1} is over`))
+      const successors = Segment.create(epoch)
+      await log.adopt(successors)
+      successors.seal()
+      own = Segment.create(epoch + 1)
+      log.startWriting(own)
+    }
+    expect(log.segments.map(({ epoch }) => epoch)).toEqual([1, 7])
+    await routes.put('b', { to: 'v' })
+    const reader = await readBy(log)
+    expect(reader.position).toEqual(log.position)
+    reader.close()
     log.close()
   })
 
