@@ -2,6 +2,7 @@ import { SOCKET_MODES } from '../base/socket-modes.js'
 import { FdbError } from '../errors.js'
 import type { HolderState } from '../handoff/holder-machine.js'
 import { type Caller, dismiss, isForeign, serveCaller, turnAway } from '../holder/admission.js'
+import { DECIDED_MS } from '../holder/times.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { Reception } from '../member/options/options.js'
 import type { MemberRuntime } from '../member/runtime.js'
@@ -19,9 +20,6 @@ import { UserQuotas } from './user-quotas.js'
 const SETTLE_MS = 5_000
 /** Number of services that an error names. */
 const NAMED = 3
-
-/** Longest wait of a joining process until it is decided which member serves; usually less than its own timeout. */
-const DECIDED_MS = 5_000
 
 /** The daemon disconnects an operator of another user after this time without a waiting request, a watch or a claim. */
 const IDLE_MS = 60_000

@@ -14,6 +14,7 @@ import {
   type HolderStep,
   isConcerned,
   NOTHING,
+  type Refusal,
   same,
   unbind,
 } from './holder-state.js'
@@ -38,15 +39,13 @@ export {
   type HolderState,
   type HolderStep,
   initialHolder,
+  type Refusal,
   restartedHolder,
 } from './holder-state.js'
 
 export function stepHolder(state: HolderState, event: HolderEvent, rules: Rules = RULES): HolderStep {
-  if (state.phase === 'released') {
-    return event.type === 'join'
-      ? { state, effects: [{ type: 'refuse', id: event.id, because: 'busy' }] }
-      : same(state)
-  }
+  if (state.phase === 'released')
+    return event.type === 'join' ? refuse(state, event.id, busy(state)) : same(state)
   switch (event.type) {
     case 'join':
       return onJoin(state, event.id, rules)
@@ -78,11 +77,11 @@ export function stepHolder(state: HolderState, event: HolderEvent, rules: Rules 
 }
 
 function onJoin(state: HolderState, id: Id, rules: Rules): HolderStep {
+  const { bound, down, owner, phase } = state
+  if (phase !== 'idle') return refuse(state, id, busy(state))
   // An owner without a channel would not get the new segments.
-  if (state.phase !== 'idle' || state.down.includes(state.owner))
-    return { state, effects: [{ type: 'refuse', id, because: 'busy' }] }
-  if (state.bound.length > 0 && rules.gone)
-    return { state, effects: [{ type: 'refuse', id, because: 'bound' }] }
+  if (down.includes(owner)) return refuse(state, id, { is: 'untold', owner })
+  if (bound.length > 0 && rules.gone) return refuse(state, id, { is: 'bound', ids: bound })
   const grant = state.top + 1
   const wayBack = state.top + 2
   return {
@@ -92,6 +91,14 @@ function onJoin(state: HolderState, id: Id, rules: Rules): HolderStep {
       { type: 'tell', to: id, message: { kind: 'offer', epoch: grant, wayBack, source: state.epoch } },
     ],
   }
+}
+
+function busy({ joiner, owner, phase }: HolderState): Refusal {
+  return { is: 'busy', phase, awaited: phase === 'returning' ? owner : joiner }
+}
+
+function refuse(state: HolderState, id: Id, because: Refusal): HolderStep {
+  return { state, effects: [{ type: 'refuse', id, because }] }
 }
 
 function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules): HolderStep {

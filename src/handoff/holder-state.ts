@@ -74,6 +74,14 @@ export type HolderEvent =
   /** Rebuilding: every process that may have the right to write has reconnected or is proved dead. */
   | { readonly type: 'rebuilt' }
 
+/** Why a joiner is refused. The state may be another one when the joiner hears it. */
+export type Refusal =
+  /** Another handoff, or a rollback, is under way. */
+  | { readonly is: 'busy'; readonly phase: HolderPhase; readonly awaited: Id }
+  /** The owner has lost its channel. */
+  | { readonly is: 'untold'; readonly owner: Id }
+  | { readonly is: 'bound'; readonly ids: readonly Id[] }
+
 export type HolderEffect =
   | { readonly type: 'tell'; readonly to: Id; readonly message: ToMember }
   /** Seal every segment with from <= epoch < below. */
@@ -82,7 +90,7 @@ export type HolderEffect =
   | { readonly type: 'make'; readonly epochs: readonly Epoch[]; readonly offer?: true }
   /** Set F_SEAL_SHRINK, which tells a successor without a channel that the standby cannot take over any more. */
   | { readonly type: 'mark'; readonly epoch: Epoch }
-  | { readonly type: 'refuse'; readonly id: Id; readonly because: 'busy' | 'bound' }
+  | { readonly type: 'refuse'; readonly id: Id; readonly because: Refusal }
   /** A handoff has failed in this phase; another process continues to serve. */
   | { readonly type: 'failed'; readonly id: Id; readonly phase: HolderPhase }
 

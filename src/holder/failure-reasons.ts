@@ -1,4 +1,6 @@
 import { FdbError } from '../errors.js'
+import type { Refusal } from '../handoff/holder-machine.js'
+import type { Id } from '../handoff/messages.js'
 import { type HolderPhase, waitsForSuccessor } from '../handoff/phases.js'
 import type { StatePosition } from '../wire/envelope.js'
 import type { Peer } from './peer.js'
@@ -65,13 +67,23 @@ export function stateMismatch(ours: StatePosition, theirs: StatePosition | null)
 }
 
 /** Explains why no process can join now. `untold`: the owner has no channel, so it would not get the joiner's segments. */
-export function joinRefusal(because: 'busy' | 'bound' | 'untold', phase: HolderPhase, pids: string): string {
-  switch (because) {
-    case 'busy':
-      return `a handoff is under way (phase ${phase}${pids === '' ? '' : `, process ${pids}`}): try again when it is over`
-    case 'bound':
-      return `process ${pids} was given the listeners in an earlier handoff and has not ended yet: try again when it has, or end it`
-    case 'untold':
-      return `process ${pids}, which serves, has lost its channel to this process and is still alive: try again when it has reconnected, or end it`
+export function joinRefusal(because: Refusal, pidOf: (id: Id) => number | undefined): string {
+  switch (because.is) {
+    case 'busy': {
+      const pid = pidOf(because.awaited)
+      return `a handoff is under way (phase ${because.phase}${pid === undefined ? '' : `, process ${pid}`}): try again when it is over`
+    }
+    case 'bound': {
+      const pids = because.ids.map(pidOf).filter(pid => pid !== undefined)
+      return pids.length === 0
+        ? 'a process of an earlier handoff has just ended: try again'
+        : `process ${pids.join(', ')} was given the listeners in an earlier handoff and has not ended yet: try again when it has, or end it`
+    }
+    case 'untold': {
+      const pid = pidOf(because.owner)
+      return pid === undefined
+        ? 'the process that served has just ended: try again'
+        : `process ${pid}, which serves, has lost its channel to this process and is still alive: try again when it has reconnected, or end it`
+    }
   }
 }

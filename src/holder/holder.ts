@@ -2,7 +2,7 @@ import { Backoff } from '../base/backoff.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Outcome } from '../handoff/effect-queue.js'
-import { concernedIds, type HolderEffect, type HolderState } from '../handoff/holder-machine.js'
+import { concernedIds, type HolderEffect, type HolderState, type Refusal } from '../handoff/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../handoff/messages.js'
 import { type HolderPhase, isBeforeCommit, isCommitted } from '../handoff/phases.js'
 import type { Failure, HandoffRecord } from '../operator/status-report.js'
@@ -316,15 +316,10 @@ export class Holder {
     peer.link.post(packToMember(message))
   }
 
-  #refuse(id: Id, because: 'busy' | 'bound'): void {
+  #refuse(id: Id, because: Refusal): void {
     const peer = this.#peers.get(id)
     if (peer === undefined) return
-    const { joiner, bound, phase, owner } = this.#host.state()
-    const untold = because === 'busy' && phase === 'idle'
-    const awaited = untold || phase === 'returning' ? owner : joiner
-    const others = because === 'bound' ? bound : [awaited]
-    const pids = others.map(other => this.#peers.get(other)?.pid).filter(pid => pid !== undefined)
-    const message = joinRefusal(untold ? 'untold' : because, phase, pids.join(', '))
+    const message = joinRefusal(because, other => this.#peers.get(other)?.pid)
     this.#peers.refuse(peer, new FdbError('ERR_FDB_BUSY', message, { retryable: true }))
   }
 

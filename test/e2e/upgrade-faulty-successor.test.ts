@@ -1,8 +1,13 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { closeAll } from '../../src/kernel/index.js'
+import type { BundleItem } from '../../src/wire/bundle.js'
+import { Channel } from '../../src/wire/channel.js'
 import { encodeFrame } from '../../src/wire/frame.js'
-import type { WireEnvelope } from '../../src/wire/link.js'
+import { Link, type WireBody, type WireEnvelope } from '../../src/wire/link.js'
+import { Segment } from '../fixtures/state.js'
+import { holdPage } from '../processes/held-page.js'
 import { signalPid } from '../processes/launch.js'
 import { hello, packed, RawPeer } from '../processes/raw-peer.js'
 import { Scene } from '../processes/scene.js'
@@ -85,5 +90,62 @@ describe('a successor that does not keep to the protocol', () => {
       pid: first.pid,
       lastFailure: { phase: 'offering', code: 'ERR_FDB_SUCCESSOR_DIED' },
     })
+  })
+})
+
+/** A successor that keeps the descriptors that it gets, until the test ends. */
+async function keeper(scene: Scene) {
+  const link = new Link(await Channel.connect(scene.control))
+  const items: BundleItem[] = []
+  onTestFinished(() => {
+    link.close()
+    closeAll(items.map(({ fd }) => fd))
+  })
+  const heard: WireEnvelope[] = []
+  link.start({
+    message: (envelope, fds) => {
+      closeAll(fds)
+      heard.push(envelope)
+    },
+    bundle: got => void items.push(...got),
+    broken: () => {},
+    end: () => {},
+  })
+  const told = <T>(what: string, find: (envelope: WireEnvelope) => T | null | undefined) =>
+    until(what, () => heard.map(find).find(found => found))
+  return { say: (body: WireBody) => link.post(body), heard, told, items }
+}
+
+describe('a version that joins while a rollback is under way', () => {
+  it('waits until the previous version serves again, and gets its offer', async () => {
+    const { scene, first, position } = await stage()
+    const failing = await keeper(scene)
+    failing.say(hello('JOIN', 'shop', 2))
+    const { epoch } = await failing.told('the segments are offered', ({ offer }) => offer)
+    const segment = await until('it has its segment', () =>
+      failing.items.find(item => item.role === 'segment' && item.epoch === epoch),
+    )
+    // The previous version cannot seal it meanwhile.
+    const read = Segment.open(segment.fd.dup())
+    const held = await holdPage(read, 'sys.stdin.read()')
+    read.close()
+    failing.say({ ready: { adopted: [], refused: [] } })
+    await failing.told('the incumbent has stopped', ({ sealed }) => sealed)
+    failing.say({ prepared: { position } })
+    await failing.told('it may serve', ({ commit }) => commit)
+    failing.say({ serving: { epoch: epoch! } })
+    failing.say({ gone: {} })
+    await until('the previous version takes over again', async () => {
+      const { lastFailure } = await scene.status()
+      return lastFailure?.phase === 'probation'
+    })
+    const next = await keeper(scene)
+    next.say(hello('JOIN', 'shop', 2))
+    // An answer to a later connection shows that the previous version has read the Hello.
+    await scene.status()
+    await held.end()
+    await next.told('it hears', ({ offer, reject }) => offer ?? reject)
+    expect(next.heard.flatMap(({ reject }) => reject?.message ?? [])).toEqual([])
+    expect((await scene.status()).pid).toBe(first.pid)
   })
 })

@@ -1,5 +1,6 @@
 import { FdbError } from '../../errors.js'
 import { type Caller, dismiss, serveCaller, turnAway, welcome } from '../../holder/admission.js'
+import { DECIDED_MS } from '../../holder/times.js'
 import { closeAll } from '../../kernel/index.js'
 import type { Operations } from '../../operator/requests.js'
 import { operationsOnly } from '../../operator/service-name.js'
@@ -17,8 +18,8 @@ const RELEASE_MS = 2_000
 export interface ControlClientsDeps {
   readonly settings: Pick<Settings, 'control' | 'mainProcess' | 'service' | 'systemd' | 'timeout' | 'times'>
   readonly origin: Pick<Origin, 'generation' | 'serviceStartedAt'>
-  readonly shutdown: Pick<Shutdown, 'closing'>
-  readonly hosting: () => Pick<Hosting, 'holder' | 'probationLeftMs' | 'stuckIncumbent'>
+  readonly shutdown: Pick<Shutdown, 'closing' | 'over'>
+  readonly hosting: () => Pick<Hosting, 'holder' | 'probationLeftMs' | 'stuckIncumbent' | 'whenDecided'>
   readonly operations: Operations
   readonly older: Pick<OlderGenerations, 'add' | 'close'>
 }
@@ -75,12 +76,24 @@ export class ControlClients {
         )
         return
       case 'join':
-        this.#receiveJoiner(caller)
+        void this.#receiveJoiner(caller)
         return
     }
   }
 
-  #receiveJoiner(caller: Caller): void {
+  /** During a commit or a rollback the joiner waits until it is decided which process serves. */
+  async #receiveJoiner(caller: Caller): Promise<void> {
+    const { settings, shutdown } = this.#deps
+    const decided = this.#deps.hosting().whenDecided?.(Math.min(DECIDED_MS, settings.times.commit)) ?? null
+    if (decided !== null) {
+      this.#attend(caller)
+      await decided
+    }
+    if (caller.link.open && !shutdown.over) this.#decide(caller)
+    else this.#drop(caller)
+  }
+
+  #decide(caller: Caller): void {
     const refusal = this.#refusal(caller)
     if (refusal !== null) {
       turnAway(caller, refusal)
@@ -103,6 +116,11 @@ export class ControlClients {
     }
     // The joiner waits until the incumbent has released this process. The incumbent stands by meanwhile: the joiner may fail, or this process.
     this.#waiting.push(caller)
+    this.#attend(caller)
+  }
+
+  /** Watches a waiting joiner for the end of its connection. */
+  #attend(caller: Caller): void {
     caller.link.start({
       message: (_envelope, fds) => closeAll(fds),
       broken: () => this.#drop(caller),

@@ -1,5 +1,5 @@
 import type { FdbError } from '../../errors.js'
-import { isBeforeCommit, isUnderWay } from '../../handoff/phases.js'
+import { isBeforeCommit, isUndecided, isUnderWay } from '../../handoff/phases.js'
 import type { Entry } from '../../holder/entry.js'
 import type { Holder } from '../../holder/holder.js'
 import type { HolderHost } from '../../holder/message-handler.js'
@@ -71,6 +71,12 @@ export class EmbeddedHosting implements Hosting {
 
   get isHandingOver(): boolean {
     return isUnderWay(this.#deps.machine.holder?.phase)
+  }
+
+  whenDecided(ms: number): Promise<void> | null {
+    const { machine } = this.#deps
+    const isDecided = () => machine.phase === 'gone' || !isUndecided(machine.holder?.phase ?? 'idle')
+    return isDecided() ? null : machine.changes.until(isDecided, ms)
   }
 
   get isHeard(): boolean {

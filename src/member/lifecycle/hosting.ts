@@ -82,6 +82,8 @@ export interface Hosting {
   killStuck?(): Promise<void>
   /** Waits for the next report of the standby, which shows whether it could read all changes up to now. */
   hearStandby?(): Promise<void>
+  /** Embedded: resolves when it is decided which process serves, after `ms` at the latest; null if that is decided. */
+  whenDecided?(ms: number): Promise<void> | null
   /** The service ends with this process: releases the standby, so that it does not take over again. */
   releaseStandby(): Promise<void>
 

@@ -36,7 +36,7 @@ function effects(state: HolderState, event: HolderEvent): string[] {
       case 'mark':
         return `mark ${effect.epoch}`
       case 'refuse':
-        return `refuse ${effect.id}: ${effect.because}`
+        return `refuse ${effect.id}: ${effect.because.is}`
       default:
         return `failed ${effect.id} in ${effect.phase}`
     }
@@ -315,9 +315,9 @@ describe('the holder, when something fails', () => {
     expect(stepHolder(committing, says(OWNER, { kind: 'serving', epoch: 1 })).state).toBe(committing)
   })
 
-  it('refuses a second joiner as busy, and any while the owner has no channel', () => {
+  it('refuses a second joiner as busy, and says if the owner has no channel', () => {
     expect(effects(after([join]), { type: 'join', id: 2 })).toEqual(['refuse 2: busy'])
-    expect(effects(after([{ type: 'lost', id: OWNER }]), join)).toEqual(['refuse 1: busy'])
+    expect(effects(after([{ type: 'lost', id: OWNER }]), join)).toEqual(['refuse 1: untold'])
   })
 
   it('has one that can only read accept, if it hears that, and tells all others that they may not', () => {

@@ -148,7 +148,7 @@ it('tells a caller of the process that serves, lives and has no channel', async 
   const told: string[] = []
   far.start({ message: ({ reject }) => told.push(reject?.message ?? ''), broken: () => {}, end: () => {} })
   holder.admit(candidate)
-  holder.perform({ type: 'refuse', id: 2, because: 'busy' })
+  holder.perform({ type: 'refuse', id: 2, because: { is: 'untold', owner: 1 } })
   await until('it is told', () => told.length > 0)
   expect(told).toEqual([
     `process ${process.pid}, which serves, has lost its channel to this process and is still alive: try again when it has reconnected, or end it`,
