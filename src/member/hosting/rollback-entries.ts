@@ -48,22 +48,14 @@ export class RollbackEntries {
 
   /** Sends the descriptors that this version has named before its Commit: they arrive before Serving. */
   sendEarly(): void {
-    const { joined, registry, settings } = this.#deps
-    const { link } = joined
-    if (link === undefined) return
-    const items = registry.items().flatMap(item => {
-      return this.#own.has(item.name ?? '') ? { ...item, fd: item.fd.share() } : []
-    })
-    if (items.length === 0) return
-    link
-      .sendBundle(items, settings.timeout)
-      .catch(error =>
-        settings.logger.warn(
-          { err: error },
-          'the previous version did not get the descriptors that this one has named: after a rollback it lacks them',
-        ),
-      )
-      .finally(() => closeAll(items.map(({ fd }) => fd)))
+    const { registry, settings } = this.#deps
+    const items = registry.items().filter(({ name = '' }) => this.#own.has(name))
+    this.#send(items, error =>
+      settings.logger.warn(
+        { err: error },
+        'the previous version did not get the descriptors that this one has named: after a rollback it lacks them',
+      ),
+    )
   }
 
   /** This process serves again: it has what its successor has named. */
@@ -88,20 +80,24 @@ export class RollbackEntries {
 
   /** Sends a new Unix listener to the incumbent, which removes its path if this process dies. */
   #reportPath(entry: Entry): void {
-    const { joined, settings } = this.#deps
     if (entry.role !== 'listener' || entry.spec?.kind !== 'unix') return
-    const { link } = joined
-    if (link === undefined) return
-    const shared = entry.fd.share()
-    link
-      .sendBundle([{ ...entryItem(entry), fd: shared }], settings.timeout)
-      .catch(error =>
-        settings.logger.debug(
-          { err: error, listener: entry.name },
-          'the previous version did not hear of this path: it does not remove it if this process dies',
-        ),
-      )
-      .finally(() => shared.close())
+    this.#send([entryItem(entry)], error =>
+      this.#deps.settings.logger.debug(
+        { err: error, listener: entry.name },
+        'the previous version did not hear of this path: it does not remove it if this process dies',
+      ),
+    )
+  }
+
+  /** Borrows the items for this call only. */
+  #send(items: readonly BundleItem[], failed: (error: unknown) => void): void {
+    const { joined, settings } = this.#deps
+    if (joined.link === undefined || items.length === 0) return
+    const shared = items.map(item => ({ ...item, fd: item.fd.share() }))
+    joined.link
+      .sendBundle(shared, settings.timeout)
+      .catch(failed)
+      .finally(() => closeAll(shared.map(({ fd }) => fd)))
   }
 
   /** Closes the descriptor if it rejects: then another process serves, or the incumbent is stuck. */
