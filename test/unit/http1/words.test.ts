@@ -37,10 +37,11 @@ describe('four bytes at a time', () => {
   })
 
   it('there is a view of what was asked for twice in a row', () => {
-    const bytes = Buffer.from('a part of a longer memory').subarray(2)
+    const bytes = new Uint8Array(new ArrayBuffer(25), 2)
+    bytes[0] = 1
     expect(wordsOf(bytes)).toBeNull()
     expect(wordsOf(bytes)?.getUint8(0)).toBe(bytes[0])
-    expect(wordsOf(Buffer.alloc(1))).toBeNull()
+    expect(wordsOf(new Uint8Array(1))).toBeNull()
     expect(wordsOf(bytes)).toBeNull()
   })
 
