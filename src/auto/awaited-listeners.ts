@@ -27,7 +27,7 @@ export class AwaitedListeners {
   readonly #deps: AwaitedDeps
   /** Inodes of the listeners that the previous version has closed since it offered them. */
   #closed: ReadonlySet<string> = new Set()
-  /** Null: the next update reports in any case. */
+  /** With null the next update reports in any case. */
   #reported: string | null = ''
   #waiting: (() => void) | null = null
   #isLooking = false
@@ -84,7 +84,7 @@ export class AwaitedListeners {
     return this.#deps.listens() && this.missing.length === 0
   }
 
-  /** Asks the previous version which of its listeners it has closed. It says nothing of that by itself. */
+  /** Asks the previous version which of its listeners it has closed, which that version does not say by itself. */
   async #look(): Promise<void> {
     const { control, member } = this.#deps
     const before = member.unadopted.map(({ inode }) => inode)

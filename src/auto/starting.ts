@@ -3,7 +3,7 @@ import type { Member } from '../index.js'
 import { OperatorClient } from '../operator.js'
 import { isChildOf } from './serving-version.js'
 
-/** The command with which a starting process tells the serving one of itself. It is answered when the process joins or ends. */
+/** The command with which a starting process tells the serving one of itself. The answer comes when the process joins or ends. */
 const COMMAND = 'fd-broker/auto:starts'
 const CONNECT_MS = 5_000
 /** A process that starts for longer (a tool that never listens) is not waited for. */

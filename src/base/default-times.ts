@@ -3,7 +3,7 @@ import { durationText } from './duration.js'
 /** A time that programs and operators can set. */
 interface DefaultTime {
   readonly ms: number
-  /** Its line in `docs/times.md`. */
+  /** The line in `docs/times.md`. */
   readonly about: string
   /** The option of `join()`. */
   readonly join?: string

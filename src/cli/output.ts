@@ -84,7 +84,7 @@ export function print(json: boolean | undefined, value: unknown, text: string | 
 
 export type ExitCode = keyof typeof EXIT_CODES
 
-/** Exit codes and their meanings. They are documented, and scripts depend on them. */
+/** Exit codes and their meanings, which are documented: scripts depend on them. */
 export const EXIT_CODES = {
   0: 'done',
   1: 'failed: the old version keeps serving',

@@ -21,7 +21,7 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
   const early = new Set<(proxy: ReverseProxy) => void>()
 
   /**
-   * Returns the handler of a signal. It does nothing in a process that was replaced and stays only for others. With `held` a signal that arrives
+   * Returns the handler of a signal, which does nothing in a process that was replaced and stays only for others. With `held` a signal that arrives
    * before the proxy serves is handled when it does.
    */
   const ifServing = (act: (proxy: ReverseProxy) => void, { held }: { held: boolean }) => {
@@ -57,7 +57,7 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
   const signals = new Signals<ReverseProxy>(logger, {
     SIGUSR1: proxy => {
       reopen()
-      // Their files were rotated too.
+      // The files of older versions were rotated too.
       proxy?.member.signalOlder('SIGUSR1')
     },
     // USR2 before the proxy serves is dropped: there is nothing to replace yet.

@@ -232,7 +232,7 @@ interface AccessLog {
   end(): void
 }
 
-/** Opens the access log, in `path` or on stdout. Its failures are logged by `logger`. */
+/** Opens the access log, in `path` or on stdout. `logger` logs failures of it. */
 async function openAccessLog(path: string | undefined, logger: Logger): Promise<AccessLog> {
   const file = await LogFile.open(
     { option: 'access-log-file', path, fd: 1, sync: false, most: MOST_BYTES },

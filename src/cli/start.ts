@@ -43,7 +43,7 @@ const OWN_LINE = /^fd-broker: /
 const REASON = /^fd-broker: (?:a server does not listen: |.*\bruns without upgrades\b)/
 /** A log line of fd-broker/auto: the program will not serve as a version. */
 const LEFT_OUT = /^fd-broker: (.*\bruns without upgrades\b.*)$/m
-/** In such a line. It is untrue of a program that `start` has ended. */
+/** In such a line. Untrue of a program that `start` has ended. */
 const RUNS_ALONE = /\bruns without upgrades\b/
 /** In such a line: the service refused the program, because another next version was taking over. */
 const REFUSED_AS_BUSY = /\bruns without upgrades: ERR_FDB_BUSY: /

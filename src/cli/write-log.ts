@@ -5,7 +5,7 @@ interface WriteFlags {
   readonly size: string
 }
 
-/** Adds the command that writes the output of a program started by `fd-broker start`. Its process ends when the last writer of that output has ended. */
+/** Adds the command that writes the output of a program started by `fd-broker start`. The command ends when the last writer of that output has ended. */
 export function addWriteLog(program: Command): void {
   program
     .command('write-log', { hidden: true })

@@ -70,7 +70,7 @@ export interface MoveReport {
   readonly moved: number
   /** Connections that came from another process. */
   readonly arrived: number
-  /** Connections that the other process refused, by error code. These connections remain in this process until they end. */
+  /** Connections that the other process refused, by error code: they remain in this process until they end. */
   readonly refused: Readonly<Record<string, number>>
   /** Connections that left one process and could not be opened in the other, and are closed. */
   readonly lost: number

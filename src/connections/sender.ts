@@ -227,7 +227,7 @@ export class ConnectionSender {
     for (const resolve of this.#decided.splice(0)) resolve()
   }
 
-  /** Takes back the connections that the application of the receiver could not restore. They stay in this process. */
+  /** Takes back the connections that the application of the receiver could not restore: they stay in this process. */
   #onAdopted({ slice, returned }: fdbroker.wire.Adopted.$Properties, fds: OwnedFd[]): void {
     const { counts, sources, reportError } = this.#options
     const items: Item[] = []

@@ -44,7 +44,7 @@ import { Services } from './services.js'
 
 /** Time to write the state to a slow disk; shorter than the time after which service managers kill a stopping service. */
 const KEEP_MS = 30_000
-/** Time limit for the next daemon from the Offer until it is ready. It has loaded its code before; members that connect must wait. */
+/** Time limit for the next daemon from the Offer until it is ready: its code was loaded before, and members that connect must wait. */
 const READY_MS = 10_000
 
 export interface DaemonOptions {
@@ -84,7 +84,7 @@ interface DaemonDeps {
 }
 
 /**
- * The daemon of `fd-broker serve`. It holds sockets and state for the members of any number of services, which the members name. If a member
+ * The daemon of `fd-broker serve`, which holds sockets and state for the members of any number of services, which the members name. If a member
  * is killed, connections queue until the next member joins; that one gets the listeners and every acknowledged change. If the daemon ends,
  * its members keep serving, and reconnect to the daemon that is started next or takes over.
  */
@@ -430,7 +430,7 @@ const PER_MEMBER = 4
 /** Descriptors for operators, joining processes and files. */
 const FOR_OTHERS = 16
 
-/** Returns the checks of a daemon that takes over. They must fail while the previous daemon still serves: afterwards members have no other daemon to return to. */
+/** Returns the checks of a daemon that takes over, which must fail while the previous daemon still serves: afterwards members have no other daemon to return to. */
 export function checkingRoom(
   services: Pick<Services, 'expected'>,
   persisted: Pick<PersistedFds, 'largest' | 'demandReadable'>,
@@ -441,7 +441,7 @@ export function checkingRoom(
 
 /**
  * Throws ERR_FDB_NO_DESCRIPTORS if this process has too few descriptors for the returning members. `brought` is the maximum number that one
- * of them brings. Those are duplicates, which the daemon closes before it accepts the members of the next turn.
+ * of them brings: duplicates, which the daemon closes before it accepts the members of the next turn.
  */
 function demandRoom(members: number, brought: number): void {
   const { open, soft } = fdLimits()
@@ -475,7 +475,7 @@ export interface Orchestrator {
   /** Returns the member that takes the connections of a service without a serving member, or null. */
   receiver(service: string): Peer | null
   servicesChanged(): void
-  /** Called when this daemon no longer owns the services. It owns them again from the next {@link servicesChanged} on, if the next daemon fails. */
+  /** Called when this daemon no longer owns the services. This daemon owns them again from the next {@link servicesChanged} on, if the next daemon fails. */
   replaced(): void
   /** Whether the service has more listeners than processes by intention: without a member it is not missing one. */
   isSurplus(service: string): boolean

@@ -28,7 +28,7 @@ export interface HolderState {
   readonly wayBack: Epoch
   /** The highest epoch ever made. */
   readonly top: Epoch
-  /** Processes that got descriptors, have no right to write, and have neither left nor died. They block new Offers (rule `gone`). */
+  /** Processes that got descriptors, have no right to write, and have neither left nor died: new Offers wait for them (rule `gone`). */
   readonly bound: readonly Id[]
   /** Processes without a channel. */
   readonly down: readonly Id[]

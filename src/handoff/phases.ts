@@ -22,7 +22,7 @@ export type HolderPhase =
   | 'released'
 
 export type MemberPhase =
-  /** The member has sent Hello. It waits for the Offer or, if it `holds` the Offer, for the application to be ready. */
+  /** The member has sent Hello, and waits for the Offer or, if it `holds` the Offer, for the application to be ready. */
   | 'joining'
   /** The member has sent Ready: it could serve. */
   | 'ready'
@@ -88,7 +88,7 @@ export function waitsForSuccessor(phase: HolderPhase): boolean {
   return phase === 'preparing' || phase === 'committing'
 }
 
-/** Whether the member has the right to write, through Commit, Reinstate or the incumbent's death. It accepts, or starts to. */
+/** Whether the member has the right to write, through Commit, Reinstate or the incumbent's death: then the member accepts, or starts to. */
 export function accepts(phase: MemberPhase): boolean {
   return ACCEPTS.has(phase)
 }

@@ -154,7 +154,7 @@ export function grantAgain(state: HolderState, to: Id, epoch: Epoch): HolderStep
   return { state, effects: [{ type: 'tell', to, message: { kind: 'reinstate', epoch } }] }
 }
 
-/** Waits for `owner`, which is stopped or slow, because no other process can serve. It serves when it runs again, unless a joiner takes over first. */
+/** Waits for `owner`, which is stopped or slow, because no other process can serve: that one serves when it runs again, unless a joiner takes over first. */
 export function waitForOwner(state: HolderState, owner: Id): HolderStep {
   return {
     state: { ...state, phase: 'idle', owner, joiner: NOBODY, epoch: state.grant },

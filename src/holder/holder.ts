@@ -280,7 +280,7 @@ export class Holder {
     this.#host.changed()
   }
 
-  /** Forgets a peer that has lost its link, unless the state machine needs it. Its process may be alive, and may join again. */
+  /** Forgets a peer that has lost its link, unless the state machine needs it. The process may be alive, and may join again. */
   #forgetIfIdle(peer: Peer): void {
     if (!concernedIds(this.#host.state()).includes(peer.id)) this.#peers.forget(peer)
   }

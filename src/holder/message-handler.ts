@@ -161,7 +161,7 @@ export interface HolderHost {
   /** Daemon: a successor has sent Serving, so the names that it did not adopt may be dropped. */
   onServing?(peer: Peer): void
   changed(): void
-  /** Daemon: false while the next daemon takes over, which continues the probation. Absent: always true. */
+  /** Daemon: false while the next daemon takes over, which continues the probation. If absent, always true. */
   probationMayEnd?(): boolean
   /** Handles a message that does not concern the handoff. Owns the descriptors. Returns false if the message is unknown. */
   otherMessage?(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean

@@ -13,7 +13,7 @@ export class Registry {
   /** The names of the entries that this version uses. The others are closed when the handoff to this version cannot be undone any more. */
   readonly wanted = new Set<string>()
   changed: () => void = () => {}
-  /** Keeps the listeners reachable. Null: another registry of this process does that. */
+  /** Keeps the listeners reachable. Null if another registry of this process does that. */
   readonly guard: ListenerGuard | null
   /** Called when a name gets a descriptor, or another one. */
   added: (entry: Entry) => void = () => {}

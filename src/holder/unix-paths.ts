@@ -59,7 +59,7 @@ function isUnix(entry: Entry): entry is ListenerEntry {
   return entry.role === 'listener' && entry.spec?.kind === 'unix'
 }
 
-/** Listeners that the new version does not use. Their Unix paths are removed when the standby, which needs them, cannot take over any more. */
+/** Listeners that the new version does not use, and whose Unix paths are removed when the standby, which needs them, cannot take over any more. */
 export class FormerListeners {
   readonly #entries: Entry[] = []
   /** Set if another user chose the paths: this process must not remove them, because that user may redirect them to other files. */

@@ -281,7 +281,7 @@ export interface Native {
   /**
    * See `startChild()`. `words` are file, folder ('' for the current one) and argv; `env` are NAME=VALUE. Each string ends with NUL. The child writes
    * its pid into ten bytes of `env` at `pidAt`, unless that is -1. The child has this process's 0, 1 and 2, and `fds` from 3 on; with `inSession` only `fds`,
-   * from 0 on, and is the leader of a new session. It has default signal handling.
+   * from 0 on, and is the leader of a new session, with default signal handling.
    */
   spawn(
     words: Uint8Array,
@@ -392,7 +392,7 @@ export interface Native {
 
   // keys.c
   /**
-   * Creates an index from keys to numbers below 2^32 - 2 or null, which allocates `most` bytes at most. It is freed when it is garbage collected. Functions
+   * Creates an index from keys to numbers below 2^32 - 2 or null, which allocates `most` bytes at most, and is freed when it is garbage collected. Functions
    * that need more memory throw ENOMEM, without effect.
    */
   createKeys(most: number): KeyIndex

@@ -9,7 +9,7 @@ export interface Leak {
 }
 
 /**
- * Counts the descriptors that processes of one other user have sent, and their duplicates, until they are closed. They are closed in another thread,
+ * Counts the descriptors that processes of one other user have sent, and their duplicates, until they are closed: in another thread,
  * because the close may wait for as long as that user likes: SO_LINGER with unsent data, FUSE.
  */
 export class ForeignFds {
@@ -40,7 +40,7 @@ export class ForeignFds {
 }
 
 /**
- * Connections of other users: descriptors that such a user has sent, and that no process has received, are closed with the connection. They never wait
+ * Connections of other users: descriptors that such a user has sent, and that no process has received, are closed with the connection, and never wait
  * for descriptors that were received, and hardly for each other.
  */
 export const foreignConnections = new ForeignFds(-1, -2, -3, -4, -5, -6, -7, -8)

@@ -35,7 +35,7 @@ export function openFilesOf(pid: number, beforeRead: () => void = () => {}): Ope
   return numbers.flatMap(number => {
     beforeRead()
     const target = openFileOf(pid, number)
-    // Null: the process has just closed the descriptor.
+    // With null the process has just closed the descriptor.
     return target === null ? [] : [[number, target]]
   })
 }

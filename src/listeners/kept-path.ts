@@ -43,6 +43,6 @@ export function dropSecondName(fd: OwnedFd, path: string): void {
   try {
     if (namesSocket(fd, kept) === true) rmSync(kept, { force: true })
   } catch {
-    // It has gone, or this process may not remove it.
+    // The path has gone, or this process may not remove it.
   }
 }

@@ -139,7 +139,7 @@ export class MemberRuntime {
     this.readiness = readiness
     // None of these needs a part that is made later.
     const made = { settings, origin, machine, shutdown, readiness, registry, segmentSet }
-    // These parts need each other: the later one is a function.
+    // Parts that need each other: the later one is a function.
     const hosting = () => this.hosting
     const listeners = () => this.listeners.all
     const writes = () => this.writes

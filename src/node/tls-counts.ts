@@ -12,7 +12,7 @@ interface CountingHandle extends SocketHandle {
   readonly bytesWritten: number
 }
 
-/** `tlsSocket._handle` on Node 20 to 26: encrypts between its own bytes and those of `_parent`. Its `writeQueueSize` counts encrypted bytes. */
+/** `tlsSocket._handle` on Node 20 to 26: encrypts between its own bytes and those of `_parent`; `writeQueueSize` counts encrypted bytes. */
 interface TlsHandle extends CountingHandle {
   readonly _parent?: CountingHandle
   /** Decrypts bytes as if they had been read. */

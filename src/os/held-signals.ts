@@ -17,7 +17,7 @@ export function maskOf(signals: readonly string[]): number {
 }
 
 /**
- * The signals that `fd-broker keep` passes on or ignores. They stay blocked while a program of the same process executes another, until that one handles
+ * The signals that `fd-broker keep` passes on or ignores, and which stay blocked while a program of the same process executes another, until that one handles
  * them: the default action would end the process, and SIGUSR1 would open Node's inspector.
  */
 export const KEEP_MASK = maskOf(['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'])

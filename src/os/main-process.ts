@@ -70,8 +70,8 @@ function hasOtherChildren(pid: number): boolean {
 }
 
 /**
- * Returns the outermost ancestor that probably waits for this process only, and ends with it: a shell that runs a command line, `npm start`. Those are of the
- * same process group: an interactive shell and a supervisor give each program a group of its own. The process itself if it has none; null without /proc.
+ * Returns the outermost ancestor that probably waits for this process only, and ends with it: a shell that runs a command line, `npm start`; all of the
+ * same process group, because an interactive shell and a supervisor give each program a group of its own. The process itself if it has none; null without /proc.
  */
 function outermostWrapper(pid: number): { pid: number; parent: number; command: string } | null {
   const own = processStat(pid)

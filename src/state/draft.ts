@@ -28,7 +28,7 @@ export interface DraftableSection<T> {
 }
 
 /**
- * The state within an update: the log with the update's changes so far. Its methods return copies, which the update may change in
+ * The state within an update: the log with the update's changes so far. The methods return copies, which the update may change in
  * place. Valid only until the update's function returns.
  */
 export interface StateDraft {

@@ -4,7 +4,7 @@ import { type Field, map, optional } from '../checks/shape.js'
 import { predicate } from '../checks/values.js'
 import { FdbError, type FdbErrorCode, FdbTypeError } from '../errors.js'
 
-/** The limits of the state log. They are checked before memory is allocated. */
+/** The limits of the state log, which are checked before memory is allocated. */
 export interface StateLimits {
   /** Maximum bytes per record. A change, or a piece of an import, is one record; a large bulk is several records. */
   recordBytes: number

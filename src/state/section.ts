@@ -230,7 +230,7 @@ export class Section<T> {
   /**
    * Changes an entry depending on its value. Calls `change` with the value, or with undefined if the entry does not exist, after all earlier changes
    * were made; no other change comes in between. If another process writes, `change` may be called again, because the entry may have changed
-   * before that process makes the change. `change` must be synchronous and without side effects, and may change the value in place. It returns the
+   * before that process makes the change. `change` must be synchronous and without side effects, and may change the value in place; it returns the
    * new value, {@link REMOVE} to delete the entry, or undefined to leave the entry unchanged.
    *
    * Resolves, when the change is in the log, with the entry's new value. Rejects as `put` does, and with the error that `change` throws; then nothing has changed.

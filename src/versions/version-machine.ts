@@ -58,7 +58,7 @@ export interface SupervisorState {
   readonly before: number | null
   /** The supervisor's exit code: 0 if it was told to end; else that of the version that served last or, if none has served, that failed last. */
   readonly code: number
-  /** Whether a version has ended while it served. Absent: none has, or an earlier release wrote this state. */
+  /** Whether a version has ended while it served. Absent if none has, or an earlier release wrote this state. */
   readonly served?: boolean
 }
 

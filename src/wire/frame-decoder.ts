@@ -17,7 +17,7 @@ const FIRST_GRANT = 64 * 1024
 /**
  * Decodes the results of successive recvmsg calls into frames. Does no I/O and uses no clock; `F` is the type of a descriptor.
  *
- * Relies on the kernel's guarantee that descriptors arrive in order, and no later than the first byte that they were sent with. They may
+ * Relies on the kernel's guarantee that descriptors arrive in order, and no later than the first byte that they were sent with, but may
  * arrive together with bytes of earlier frames.
  *
  * The decoder checks the limits on the header, before it allocates memory for the payload; the memory then grows with the received bytes. If

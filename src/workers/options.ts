@@ -97,16 +97,16 @@ export function settleWorkers(options: WorkersOptions) {
   return {
     service,
     count: workers,
-    /** Null: the command of this process. */
+    /** With null it is the command of this process. */
     command,
     control: resolve(control ?? defaultControl(slotOf(service, 0), process.env)),
     replace,
     logger: wrappedLogger(given.logger),
     timeout,
     restartDelay,
-    /** Null: workers have no limit to stop. */
+    /** With null workers have no limit to stop. */
     stopTimeout: given.stopTimeout,
-    /** Null: silent workers are not replaced. */
+    /** With null silent workers are not replaced. */
     hungTimeout: given.hungTimeout,
   }
 }

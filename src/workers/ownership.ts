@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 
 /**
- * The right of a main process to start and replace workers. It ends when another main process takes over, and comes back if that process
+ * The right of a main process to start and replace workers, which ends when another main process takes over, and comes back if that process
  * fails; it ends for good when this process is closed. Work that continues after a wait, and each timer, checks it again.
  */
 export class Ownership {

@@ -156,7 +156,7 @@ export class WorkerPool {
     return this.#slots.some(({ name, isWanted }) => name === service && !isWanted)
   }
 
-  /** Whether the worker is surplus, and no process of it is left. Its listeners stay open. */
+  /** Whether the worker is surplus, and no process of it is left. The listeners stay open. */
   hasEnded(slot: WorkerSlot): boolean {
     return !slot.isWanted && slot.processes.length === 0 && slot.missing.length === 0
   }

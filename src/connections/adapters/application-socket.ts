@@ -58,7 +58,7 @@ export function hookBytes(returned: unknown): Uint8Array {
   )
 }
 
-/** A connection whose hook has returned a record. It leaves when its written bytes have been sent. */
+/** A connection whose hook has returned a record, and which leaves when its written bytes have been sent. */
 interface Serialized {
   readonly record: Uint8Array
   /** The descriptor of the connection; owned. */

@@ -30,7 +30,7 @@ interface Ending {
   /** The end of the text that was written while it was watched. */
   tail: string
   writtenAt: number
-  /** It ends at the end of the present event. */
+  /** Whether the stream ends at the end of the present event. */
   due: boolean
   ended: boolean
   timer: NodeJS.Timeout | undefined

@@ -135,7 +135,7 @@ export class AccessCheck {
   }
 }
 
-/** A client during one check. Its program is looked up at most once, when a rule needs it. */
+/** A client during one check, whose program is looked up at most once, when a rule needs it. */
 class Subject {
   readonly #peer: ClientIdentity
   readonly #own: number

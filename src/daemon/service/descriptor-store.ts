@@ -38,7 +38,7 @@ export type EndReason =
   | 'a claim has ended with its process'
 
 /**
- * Descriptors of any type that a daemon holds for other processes, by name: forever, for a time, or as long as a process lives. These descriptors
+ * Descriptors of any type that a daemon holds for other processes, by name: forever, for a time, or as long as a process lives. The descriptors
  * and the pidfds of those processes are entries of the daemon's registry, so that its upgrade passes them on.
  */
 export class DescriptorStore implements DescriptorHolder, Disposable {

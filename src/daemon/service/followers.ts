@@ -61,7 +61,7 @@ export function noStateError(service: string): FdbError {
 /** Interval at which the copies are refreshed even without a report of the writing member. */
 const REFRESH_MS = 250
 
-/** The followers of a service that belong to one other user. They get copies of the segments. */
+/** The followers of a service that belong to one other user, and get copies of the segments. */
 export class ForeignFollowers {
   /** When the copies were begun, in milliseconds since 1970. The fraction distinguishes copies of the same millisecond. */
   readonly begunAt = Date.now() + Math.random()

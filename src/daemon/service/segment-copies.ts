@@ -38,7 +38,7 @@ interface Copy {
 
 /**
  * Copies of a service's segments for other users. A process that has a copy can neither change nor seal the segment, and cannot prevent the segment's
- * seal by holding pages of it. A copy has only complete records, and is sealed after its segment. It takes no more memory than its segment: pages of
+ * seal by holding pages of it. A copy has only complete records, and is sealed after its segment. Copies take no more memory than segments: pages of
  * zeros take none.
  */
 export class SegmentCopies {

@@ -67,7 +67,7 @@ function checkStop(stop: unknown): void {
     )
 }
 
-/** The application's once-only work. It starts when this process serves, and stops before another process serves. */
+/** The application's once-only work, which starts when this process serves, and stops before another process serves. */
 export class Leadership {
   readonly #emit: (event: LeadershipEvent) => void
   readonly #failed: (error: unknown) => void

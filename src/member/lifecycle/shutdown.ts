@@ -42,7 +42,7 @@ export class Shutdown {
     return this.#retired && !this.#over
   }
 
-  /** This process was ordered to end. It may still serve, and another process may still take over from it. */
+  /** This process was ordered to end, but may still serve, and another process may still take over from it. */
   get closing(): boolean {
     return this.#closing && !this.#over
   }

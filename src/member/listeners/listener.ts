@@ -183,7 +183,7 @@ export class Listener {
     })
   }
 
-  /** @internal Takes over a specification of the same address. Its options are set by the next {@link setOptions}. */
+  /** @internal Takes over a specification of the same address, whose options are set by the next {@link setOptions}. */
   respecify(spec: ListenerSpec): void {
     this.#spec = spec
     this.#deps.options.want(spec)

@@ -58,7 +58,7 @@ export interface ServeOptions {
   /** Handles the connections of any server; the library ignores the server's sockets. */
   readonly keeper?: ConnectionKeeper | undefined
   /**
-   * `on`: connections of an `https.Server` with TLS 1.3 move between two requests. Their traffic secrets then pass to the process that takes them, over a Unix socket, and only to
+   * `on`: connections of an `https.Server` with TLS 1.3 move between two requests. The traffic secrets then pass to the process that takes them, over a Unix socket, and only to
    * a process of the same user. Default `off`: they remain in this process until they end.
    */
   readonly tls?: { readonly move?: 'off' | 'on' | undefined } | undefined

@@ -56,7 +56,7 @@ export interface CloseOptions {
 export interface MemberEvents {
   /** @internal This process serves and writes for the first time. */
   serving: []
-  /** Another process serves now, and this one stands by. Its connections stay open. */
+  /** Another process serves now, and this one stands by, with open connections. */
   retiring: []
   /** @internal The successor failed, and this process serves again. */
   reinstated: []

@@ -80,7 +80,7 @@ export interface JoinOptions {
         /** The time after which remaining connections are closed, in milliseconds. Default 30 000. */
         timeout?: number | undefined
         /**
-         * The same for TLS connections; at least `timeout`. Their next response announces the end, and this process lives
+         * The same for TLS connections; at least `timeout`. The next response of each announces the end, and this process lives
          * until they have ended. If the service ends, `timeout` applies instead. Default 3 600 000 (an hour).
          */
         tlsTimeout?: number | undefined

@@ -26,7 +26,7 @@ interface FollowedStateDeps {
 }
 
 /**
- * The state of another service of the same daemon (option `follow`). This process reads that service's segments itself. Its changes go
+ * The state of another service of the same daemon (option `follow`). This process reads that service's segments itself. The changes of this process go
  * through the daemon to the member that writes, and are sent again if either is replaced or crashes. Owns log and connection.
  */
 export class FollowedState {

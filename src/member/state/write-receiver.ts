@@ -23,7 +23,7 @@ export class WriteReceiver {
   readonly #send: (body: WireBody) => void
   /** The incomplete changes, by sending process and number. */
   readonly #arriving = new Map<string, IncomingWrite>()
-  /** The changes that were answered before their last piece arrived, by the same key. Their later pieces are ignored. */
+  /** The changes that were answered before their last piece arrived, by the same key: later pieces of them are ignored. */
   readonly #answeredEarly = new Set<string>()
   /** The sending processes ({@link Write.source}) that must reconnect after the answer "again". A reconnected process has another number or link. */
   readonly #mustReconnect = new Set<number>()

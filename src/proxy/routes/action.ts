@@ -33,7 +33,7 @@ interface FixedRoute {
   to(facts: () => VariableFacts): Respond
 }
 
-/** The answer of a route without servers. Its bytes are made for the first request: a next version compiles all routes before it serves. */
+/** The answer of a route without servers, whose bytes are made for the first request: a next version compiles all routes before it serves. */
 class FixedAnswer implements FixedRoute {
   readonly kind = 'respond'
   readonly #target: RespondTarget

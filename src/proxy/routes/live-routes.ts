@@ -173,7 +173,7 @@ function* batches(changes: Iterable<RouteChange>): Generator<RouteChange[]> {
 
 export interface ListedRoute {
   host: string
-  /** Null: the route applies to all listeners. */
+  /** Null if the route applies to all listeners. */
   listener: string | null
   path: string
   origin: Origin

@@ -28,7 +28,7 @@ const SYNC_BEFORE_BYTES = 1024 * 1024
 type Mode = 'idle' | 'preparing' | 'serving'
 
 /**
- * Copies a state log to a file asynchronously, so that a slow or failing disk delays no change. Only the process with the unsealed segment writes. It
+ * Copies a state log to a file asynchronously, so that a slow or failing disk delays no change. Only the process with the unsealed segment writes: it
  * creates a new file and renames it over the state file: a process that was paused (SIGSTOP), and was replaced during the pause, then writes
  * only to its unlinked file.
  */
