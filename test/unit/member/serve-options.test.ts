@@ -69,7 +69,7 @@ describe('options of serve() for connections', () => {
     )
     const client = await RawClient.to(portOf(stays))
     await client.ask('/')
-    expect(stays.served.moving).toBeUndefined()
+    expect(stays.served.moving).toEqual([])
     stays.served.announce()
     expect((await client.send(get('/')).answer()).head).toMatch(/^connection: close$/im)
   })
