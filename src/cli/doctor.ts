@@ -304,13 +304,15 @@ async function checkControlSocket({ control, service, env }: DoctorSubject): Pro
 
 async function checkControlPath(path: string): Promise<CheckResult> {
   const { checkSocketPath, requirePrivateFolder } = await import('../os/connect.js')
-  const { bindControl, ensureFolder } = await import('../os/control-path.js')
+  const { bindControl, checkIsSocket, ensureFolder } = await import('../os/control-path.js')
   try {
     checkSocketPath(path)
     const folder = dirname(path)
     const there = statSync(folder, { throwIfNoEntry: false })
-    if (there === undefined) ensureFolder(folder)
-    else requirePrivateFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
+    if (there?.isDirectory())
+      requirePrivateFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
+    else ensureFolder(folder)
+    checkIsSocket(path)
     // The check uses a temporary name, because a running service may listen at the path itself.
     const temporary = join(folder, `.doctor-${process.pid}`)
     try {

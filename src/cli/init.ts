@@ -216,12 +216,26 @@ function entryOf(folder: string, { main, scripts }: Manifest): string | null {
   return named.find(name => existsSync(join(folder, name))) ?? null
 }
 
-/** Adds `auto` to a start command. If the line has several commands, adds it to the last, because that one serves. */
+/** A command of a shell's line, or what separates it from the next one. Quotes and parentheses stay whole. */
+const PIECE = /(?:'[^']*'|"(?:\\.|[^"\\])*"|\([^()]*\)|\\.|(?!&&|\|\||;).)+|&&|\|\||;/gs
+/** Commands that do not serve. */
+const AFTERWARDS = /^\s*(?:(?:true|false|echo|printf|exit|sleep|wait|:)(?:\s|$)|$)/
+
+/** Adds `auto` to a start command. If the line has several commands, adds it to the last one that may serve. A command after `||` runs only if the one before fails. */
 function withAuto(start: string): string {
-  const [, before = '', last = ''] = /^(.*(?:&&|\|\||;)\s*)?(.*)$/s.exec(start)!
-  const node = /^((?:[A-Z_][A-Z0-9_]*=\S*\s+)*node)\s+(.*)$/s.exec(last)
-  if (node !== null) return `${before}${node[1]} ${AUTO} ${node[2]}`
-  return `${before}NODE_OPTIONS='${AUTO}' ${last}`
+  const pieces = start.match(PIECE) ?? [start]
+  const serves = (piece: string, at: number) =>
+    at % 2 === 0 && !AFTERWARDS.test(piece) && (at === 0 || pieces[at - 1] !== '||')
+  const at = Math.max(0, pieces.findLastIndex(serves))
+  const [, space, command] = /^(\s*)(.*)$/s.exec(pieces[at]!)!
+  return pieces.with(at, `${space}${commandWithAuto(command!)}`).join('')
+}
+
+function commandWithAuto(command: string): string {
+  const node = /^((?:[A-Z_][A-Z0-9_]*=\S*\s+)*node)\s+(.*)$/s.exec(command)
+  if (node !== null) return `${node[1]} ${AUTO} ${node[2]}`
+  const variable = `NODE_OPTIONS='${AUTO}'`
+  return /^[({]/.test(command) ? `export ${variable} && ${command}` : `${variable} ${command}`
 }
 
 /** Adds the scripts to the text of package.json. Changes only their lines if the file has the usual layout; otherwise formats the whole file. */

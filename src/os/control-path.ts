@@ -254,17 +254,21 @@ export function isNamed(fd: OwnedFd, path: string): boolean {
   return named !== undefined && String(named.ino) === ino && String(named.dev) === dev
 }
 
+/** Returns whether a socket is at the path. Throws ERR_FDB_CONTROL_PATH if another file is there. */
+export function checkIsSocket(path: string): boolean {
+  const kind = lstatSync(path, { throwIfNoEntry: false })
+  if (kind === undefined) return false
+  if (kind.isSocket()) return true
+  throw new FdbError(
+    'ERR_FDB_CONTROL_PATH',
+    `${path} exists and is not a socket: it was not changed; choose another control path or remove it`,
+    { details: { path } },
+  )
+}
+
 /** Throws if a process listens at the path without its lock. */
 async function refuseForeign(path: string, until: number, signal: AbortSignal | undefined): Promise<void> {
-  const kind = lstatSync(path, { throwIfNoEntry: false })
-  if (kind === undefined) return
-  if (!kind.isSocket()) {
-    throw new FdbError(
-      'ERR_FDB_CONTROL_PATH',
-      `${path} exists and is not a socket: it was not changed; choose another control path or remove it`,
-      { details: { path } },
-    )
-  }
+  if (!checkIsSocket(path)) return
   const grace = Math.min(until, performance.now() + FOREIGN_GRACE_MS)
   for (;;) {
     const pid = listenerAt(path)
@@ -335,6 +339,7 @@ function pathError(what: string, error: NativeError): FdbError {
   if (FdbError.is(error)) return error
   const remedy: Record<string, string> = {
     ENOENT: 'create its parent folder first (one level is created, no more), or choose another path',
+    EEXIST: 'there is a file of that name, which is not a folder; choose another path',
     ENOTDIR: 'a part of the path is not a folder; correct it',
     EACCES: 'give this user write access to the folder, or choose another path',
     EPERM: 'give this user write access to the folder, or choose another path',

@@ -79,15 +79,19 @@ describe('fd-broker doctor', () => {
     })
   })
 
-  it('fails where the control socket cannot be made: a folder that is open to others, missing, or a path that is too long', async () => {
+  it('fails where the control socket cannot be made: a folder that is open to others, missing, a path that is too long, or a file', async () => {
     const sandbox = Sandbox.open()
     const open = join(sandbox.folder, 'open')
     mkdirSync(open)
     chmodSync(open, 0o777)
+    const file = join(sandbox.folder, 'file')
+    writeFileSync(file, '')
     for (const [path, why] of [
       [join(open, 'a.sock'), /may be written to by others.*mode 0700/],
       [join(sandbox.folder, 'a/b/c.sock'), /create its parent folder first/],
       [join(sandbox.folder, `${'long'.repeat(30)}.sock`), /ERR_FDB_PATH_TOO_LONG/],
+      [file, /exists and is not a socket/],
+      [join(file, 'a.sock'), /there is a file of that name/],
     ] as const) {
       const { ok, of } = await doctor(sandbox, {}, '--control', path)
       expect(ok).toBe(false)

@@ -131,9 +131,19 @@ member.whileServing(() => chokidar.watch('.'))
       '{"scripts":{"start":"tsc && PORT=80 node dist/a.js"}}',
       'tsc && PORT=80 node --import fd-broker/auto dist/a.js',
     ],
+    [
+      'a command after the server',
+      `{"scripts":{"start":"sh -c 'tsc; true' && node . 2>&1 || (date; false); echo 'it; ended'"}}`,
+      "sh -c 'tsc; true' && node --import fd-broker/auto . 2>&1 || (date; false); echo 'it; ended'",
+    ],
     ...perLane(
       [],
       [
+        [
+          'a subshell',
+          '{"scripts":{"start":"tsc && (cd a; node .)"}}',
+          "tsc && export NODE_OPTIONS='--import fd-broker/auto' && (cd a; node .)",
+        ],
         ['no start', '{ "name": "a" }', 'node --import fd-broker/auto index.mjs'],
         ['a variable', '{"scripts":{"start":"PORT=80 node ."}}', 'PORT=80 node --import fd-broker/auto .'],
       ],
