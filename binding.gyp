@@ -31,6 +31,7 @@
         "native/sums.c",
         "native/changes.c",
         "native/keys.c",
+        "native/tls.c",
         "native/locks.c",
         "native/inotify.c",
         "native/poll.c"

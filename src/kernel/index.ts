@@ -22,6 +22,7 @@ export {
   SEAL_SEAL,
   SEAL_SHRINK,
   SEAL_WRITE,
+  type TlsConnection,
   WRITABLE,
 } from './native.js'
 export * from './owned.js'
@@ -34,6 +35,7 @@ export * from './watch.js'
 export const {
   addSums,
   adoptOrphans,
+  beginTls,
   createKeys,
   deleteKey,
   endedChild,
@@ -43,12 +45,14 @@ export const {
   getKey,
   holdSignals,
   keysIn,
+  madeTls,
   makeRoom,
   reapChild,
   releaseSignals,
   scanRuns,
   setKey,
   setKeys,
+  writeTls,
 } = native
 /** The size of a change in the result of `scanRuns()`, in numbers. */
 export const CHANGE_FIELDS = 10

@@ -120,6 +120,13 @@ export const SEAL_EXEC = 32
 /** Maximum number of descriptors in one message (SCM_MAX_FD of the kernel). */
 export const MAX_FDS_PER_MESSAGE = 253
 
+declare const TLS_CONNECTION: unique symbol
+
+/** See {@link Native.madeTls}. */
+export interface TlsConnection {
+  readonly [TLS_CONNECTION]: true
+}
+
 declare const KEY_INDEX: unique symbol
 
 /** See {@link Native.createKeys}. */
@@ -428,6 +435,17 @@ export interface Native {
    * one part, 0; one that has had more has 256. A key is in the part with the same number in all such indexes of a thread.
    */
   keysIn(index: KeyIndex, part: number): [entries: Uint32Array, bytes: Buffer]
+
+  // tls.c
+  /** From now on {@link madeTls} tells of the connections that this thread makes. Returns false if the process has no OpenSSL 3 that the addon can use. */
+  beginTls(): boolean
+  /** Returns the connection that OpenSSL has made for this thread since {@link beginTls}, or null if it was not exactly one. */
+  madeTls(): TlsConnection | null
+  /**
+   * Encrypts bytes as the next ones of a connection; the next write of Node sends them. `finished` is the result of `tlsSocket.getFinished()`. Returns
+   * false, without effect, if it is of another connection, or if this one is closed, ending or not ready.
+   */
+  writeTls(connection: TlsConnection, finished: Uint8Array, bytes: Uint8Array): boolean
 
   // locks.c
   tryLock(fd: number): boolean

@@ -60,6 +60,7 @@ describe('wrong arguments', () => {
         // Calls that may succeed: empty lists, numbers without an owner or of no child of ours, and room above the limit or for no key.
         expect([
           'addSealsAside',
+          'beginTls',
           'closeAside',
           'closeMany',
           'closingAside',
@@ -67,6 +68,7 @@ describe('wrong arguments', () => {
           'firstNotStream',
           'hangups',
           'inspect',
+          'madeTls',
           'makeRoom',
           'reapChild',
           'release',

@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import tls from 'node:tls'
 import { Worker } from 'node:worker_threads'
 import zlib from 'node:zlib'
 import { native as addon } from './children/addon.mjs'
@@ -443,6 +444,20 @@ async function polls() {
   native.closeMany([a, b])
 }
 
+function secured() {
+  native.beginTls()
+  const socket = new tls.TLSSocket(undefined, { isServer: true })
+  const made = native.madeTls()
+  // Null where Node's OpenSSL is of no use to an addon.
+  if (made !== null) {
+    assert.equal(native.writeTls(made, bytes, bytes.subarray(0, 1)), false)
+    refused(() => native.writeTls(made, bytes, bytes.subarray(0, 0)), 'ERR_OUT_OF_RANGE')
+  }
+  assert.equal(native.madeTls(), null)
+  refused(() => native.writeTls({}, bytes, bytes), 'ERR_INVALID_ARG_TYPE')
+  socket.destroy()
+}
+
 async function workers() {
   for (const how of ['terminate', 'exit']) {
     const worker = new Worker(new URL('children/worker.mjs', import.meta.url))
@@ -466,6 +481,7 @@ try {
     streams()
     sums()
     changes()
+    secured()
     await files()
     await children()
     await polls()
