@@ -183,8 +183,10 @@ async function checkInternals(): Promise<CheckResult> {
 async function checkTls(): Promise<CheckResult> {
   const { missingInternals } = await import('../node/missing-internals.js')
   const { TLS_COUNTS } = await import('../node/tls-counts.js')
-  const [missing] = missingInternals([TLS_COUNTS])
-  if (missing !== undefined) return { status: 'warning', found: missing.message }
+  const { TLS_WRITES } = await import('../node/tls-writes.js')
+  const missing = missingInternals([TLS_COUNTS, TLS_WRITES])
+  if (missing.length > 0)
+    return { status: 'warning', found: missing.map(({ message }) => message).join('; ') }
   return { status: 'ok', found: "TLS 1.3 connections of https servers move with tls: { move: 'on' }" }
 }
 

@@ -6,6 +6,7 @@ import { describeMissing, type Internal, isTested } from './internal.js'
 import { REBUILT_REQUEST } from './rebuilt-request.js'
 import { SERVER_CLOSE, SERVER_CONNECTIONS } from './server-connections.js'
 import { SOCKET_HANDLE, SOCKET_TIMEOUT } from './socket-handle.js'
+import { TLS_WRITES } from './tls-writes.js'
 import { UNFINISHED_ANSWER } from './unfinished-answer.js'
 import { UNSENT_BYTES } from './unsent-bytes.js'
 
@@ -41,7 +42,7 @@ export async function reportMissing(
   report: (missing: FdbError) => void,
   {
     soon = NEEDED_BY_ALL,
-    late = NEEDED_BY_SOME,
+    late = [...NEEDED_BY_SOME, TLS_WRITES],
     node = process.versions.node,
   }: { soon?: readonly Internal[]; late?: readonly Internal[]; node?: string } = {},
 ): Promise<void> {

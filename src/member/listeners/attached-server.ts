@@ -5,10 +5,12 @@ import { EventStreamEnds } from '../../connections/adapters/event-stream-ends.js
 import { PLAIN } from '../../connections/adapters/http-carrier.js'
 import { HttpResponses } from '../../connections/adapters/http-responses.js'
 import { HttpServerConnections } from '../../connections/adapters/http-server.js'
+import { Http2Sessions } from '../../connections/adapters/http2-sessions.js'
 import { HttpsCarrier } from '../../connections/adapters/https-carrier.js'
 import { NetServerConnections } from '../../connections/adapters/net-server.js'
 import { type Connections, OpenSockets } from '../../connections/adapters/open-sockets.js'
 import {
+  type Leaving,
   leaveTakenOver,
   stayTakenOver,
   type TakenOver,
@@ -32,9 +34,9 @@ import {
   stopListening,
 } from '../../node/server-connections.js'
 import { SOCKET_HANDLE } from '../../node/socket-handle.js'
+import { expectedTls, expectTls } from '../../node/tls-writes.js'
 import { outOfDescriptors } from '../../os/limits.js'
 import { closesOfServer, type DrainCounts, sumCounts } from './forced-closes.js'
-import { Http2Sessions } from './http2-sessions.js'
 import {
   type ConnectionKeeper,
   checkServeOptions,
@@ -135,16 +137,24 @@ export class AttachedServer {
     this.#open.follow(server)
     this.#answers = new HttpResponses(server as http.Server, this.#open.areListed ? this.#open : null)
     this.#moving = this.#stays ? undefined : this.#movable(options, failed)
-    this.#stopObserving = observe(server, this.#observers)
+    this.#stopObserving = observe(server, ...this.#observers)
   }
 
-  get #observers(): Observers {
+  /** The observers that are called before the listeners of the server, and after them. */
+  get #observers(): [Observers, Observers] {
     const { server } = this
-    const { onConnection, add } = this.#sessions
-    const observers = new Map<string, (...args: never[]) => void>([['secureConnection', this.#onSecure]])
-    if (!('updateSettings' in server)) return observers
-    if (!('setTicketKeys' in server)) observers.set('connection', onConnection)
-    return observers.set('session', add)
+    const { add, connecting, connected } = this.#sessions
+    const before = new Map<string, (...args: never[]) => void>([['secureConnection', this.#onSecure]])
+    const after = new Map<string, (...args: never[]) => void>()
+    if (!('updateSettings' in server)) return [before, after]
+    before.set('session', add)
+    if (!('setTicketKeys' in server))
+      return [before.set('connection', connecting), after.set('connection', connected)]
+    before.set('connection', expectTls).set('secureConnection', (socket: net.Socket) => {
+      this.#onSecure(socket)
+      connecting(socket)
+    })
+    return [before, after.set('connection', expectedTls).set('secureConnection', connected)]
   }
 
   #movable(
@@ -323,7 +333,7 @@ export class AttachedServer {
   announce(times: LeavingTimes = AT_LEISURE): void {
     this.#callKeeper(keeper => keeper.announce())
     this.#answers?.announce()
-    this.#sessions.leave()
+    this.#sessions.leave(this.#leaving(times))
     this.#leaveTakenOver(times, () => true)
   }
 
@@ -333,11 +343,14 @@ export class AttachedServer {
     else this.#leaveTakenOver(times, ({ moves }) => !moves)
   }
 
-  #leaveTakenOver({ plainMs, tlsMs, why }: LeavingTimes, only: (taken: TakenOver) => boolean): void {
+  #leaving({ plainMs, tlsMs, why }: LeavingTimes): Leaving {
     const ms = this.secure ? tlsMs : plainMs
-    const withinMs = ms - Math.min(ms / 4, BEFORE_CUT_MS)
+    return { withinMs: ms - Math.min(ms / 4, BEFORE_CUT_MS), why, failed: this.#failed }
+  }
+
+  #leaveTakenOver(times: LeavingTimes, only: (taken: TakenOver) => boolean): void {
     const sockets = [...this.#open, ...this.#secure.keys()]
-    const how = { withinMs, why, failed: this.#failed }
+    const how = this.#leaving(times)
     leaveTakenOver(sockets, how, only)
     const free = sockets.filter(socket => takenOverOf(socket) === undefined)
     this.#eventStreams.leave(free, how)

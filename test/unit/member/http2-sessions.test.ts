@@ -1,26 +1,36 @@
 import { once } from 'node:events'
+import type http from 'node:http'
 import http2 from 'node:http2'
+import https from 'node:https'
 import net from 'node:net'
+import { text } from 'node:stream/consumers'
 import { expect, it, onTestFinished } from 'vitest'
+import { bindSocket, type OwnedFd } from '../../../src/kernel/index.js'
 import { AttachedServer } from '../../../src/member/listeners/attached-server.js'
+import { CERTIFICATE, KEY } from '../../e2e/relay-certificate.js'
 import { pause, until } from '../../processes/until.js'
 
 const EACH_WAY_MS = 25
 
-async function served(name: string): Promise<{ port: number; served: AttachedServer }> {
-  const server = http2.createServer((request, response) => {
+async function served(
+  name: string,
+  tls: http2.SecureServerOptions | null = null,
+): Promise<{ port: number; served: AttachedServer; fd: OwnedFd }> {
+  const answer = (request: http2.Http2ServerRequest, response: http2.Http2ServerResponse) => {
     request.resume()
     response.end(name)
-  })
+  }
+  const server = tls === null ? http2.createServer(answer) : http2.createSecureServer(tls, answer)
   const one = new AttachedServer(server)
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
+  const fd = bindSocket({ kind: 'tcp', host: '127.0.0.1', port: 0, backlog: 32 }, 'a listener')
+  await one.attach(fd, 32)
   onTestFinished(() => {
     one.cut()
     one.release()
     server.close()
+    fd.close()
   })
-  return { port: (server.address() as net.AddressInfo).port, served: one }
+  return { port: (server.address() as net.AddressInfo).port, served: one, fd }
 }
 
 const PREFACE_BYTES = 24
@@ -133,4 +143,81 @@ it('a client that answers no ping is told the end all the same', async () => {
   one.announce()
   client.resume()
   await once(client, 'end')
+})
+
+const SECURE = { key: KEY, cert: CERTIFICATE, allowHTTP1: true }
+
+function connectSecurely(port: number): http2.ClientHttp2Session {
+  const session = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
+  onTestFinished(() => session.destroy())
+  return session
+}
+
+async function answerOn(session: http2.ClientHttp2Session): Promise<string> {
+  return await text(session.request())
+}
+
+it.each(['TLSv1.2', 'TLSv1.3'] as const)(
+  'over %s the first GOAWAY refuses no stream either',
+  async version => {
+    const { port, served: one } = await served('old', { ...SECURE, minVersion: version, maxVersion: version })
+    const session = connectSecurely(port)
+    expect(await answerOn(session)).toBe('old')
+    const lastStreams: number[] = []
+    session.on('goaway', (_code, last) => lastStreams.push(last))
+    const closed = once(session, 'close')
+    one.announce()
+    // In flight when the client gets the GOAWAY.
+    expect(await answerOn(session)).toBe('old')
+    await closed
+    expect(lastStreams[0]).toBe(2 ** 31 - 1)
+    await until('the connection has ended', () => one.connections === 0)
+  },
+)
+
+it('a client of HTTP/1 on the same port gets `Connection: close`', async () => {
+  const { port, served: one } = await served('old', SECURE)
+  const session = connectSecurely(port)
+  expect(await answerOn(session)).toBe('old')
+  one.announce()
+  const response = await new Promise<http.IncomingMessage>(resolve => {
+    https.get({ port, host: '127.0.0.1', rejectUnauthorized: false }, resolve)
+  })
+  expect(response.headers.connection).toBe('close')
+  expect(await text(response)).toBe('old')
+  await until('both have ended', () => one.connections === 0)
+})
+
+const SESSIONS = 20
+const TIMES = { plainMs: 600_000, tlsMs: 600_000 }
+
+/** A server, its clients after their first request, and those of them that were told to go. */
+async function busy() {
+  const { port, served: one, fd } = await served('old')
+  const clients = Array.from({ length: SESSIONS }, () => http2.connect(`http://127.0.0.1:${port}`))
+  const told = new Set<http2.ClientHttp2Session>()
+  for (const client of clients) {
+    onTestFinished(() => client.destroy())
+    client.on('goaway', () => told.add(client))
+  }
+  await Promise.all(clients.map(answerOn))
+  return { one, fd, clients, told }
+}
+
+it('sessions end one after the other, and those that were not told yet stay if the process serves again', async () => {
+  const { one, fd, clients, told } = await busy()
+  one.announce({ ...TIMES, why: 'replaced' })
+  one.detach()
+  await one.attach(fd, 32)
+  await until('some have ended', () => told.size > 0 && one.connections === SESSIONS - told.size)
+  const kept = clients.filter(client => !told.has(client))
+  expect(kept.length).toBeGreaterThan(told.size)
+  expect(await Promise.all(kept.map(answerOn))).toEqual(kept.map(() => 'old'))
+})
+
+it.each(['replaced', 'ended'] as const)('all sessions end where the process is %s', async why => {
+  const { one, clients, told } = await busy()
+  one.announce({ ...TIMES, why })
+  await until('all have ended', () => one.connections === 0 && clients.every(({ destroyed }) => destroyed))
+  expect(told.size).toBe(SESSIONS)
 })
