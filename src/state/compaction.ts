@@ -39,6 +39,11 @@ export class Compaction {
     }
   }
 
+  /** See {@link History.dropEmpty}. */
+  async dropEmpty(): Promise<void> {
+    await this.#order.run(() => this.#replay.between(() => this.#core.history.dropEmpty()))
+  }
+
   /**
    * Merges again if a segment was started meanwhile. That takes one handoff for each merge: without one this ends, and until then the log grows by its
    * changes alone.
@@ -83,7 +88,7 @@ export class Compaction {
   /** Replaces the merged segments. Returns false if a segment was started during the merge: that records only entries that were replaced or deleted since its own start. */
   #finish({ last, newest, followed }: BegunMerge, merged: MergeResult): boolean {
     const { owner, store, history, closing } = this.#core
-    if (newest !== history.newest() || closing.aborted) {
+    if (newest !== history.newest() || !history.held.includes(last) || closing.aborted) {
       merged.segment.close()
       return false
     }

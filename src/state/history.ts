@@ -242,12 +242,13 @@ export class History {
     held ??= this.hold(segment)
     if (held !== this.writeSegment) segment.continueAt(held.position)
     this.writeSegment = held
-    this.#dropEmpty()
+    this.dropEmpty()
   }
 
-  /** Closes the segments before the one for appends in which nothing is: each failed handoff leaves two of them. A compaction merges the others. */
-  #dropEmpty(): void {
-    const isEmpty = ({ segment }: HeldSegment) => segment.kind === 'epoch' && segment.size() <= segment.start
+  /** Closes the segments in which nothing is and nothing can be appended, except the last: each handoff may leave two. A compaction merges the others. */
+  dropEmpty(): void {
+    const isEmpty = ({ segment, final }: HeldSegment) =>
+      final && segment.kind === 'epoch' && segment.size() <= segment.start
     const empty = this.held.slice(0, -1).filter(isEmpty)
     this.held = this.held.filter(held => !empty.includes(held))
     for (const held of empty) this.release(held)

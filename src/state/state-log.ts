@@ -364,6 +364,11 @@ export class StateLog implements LogOwner {
     return this.segments
   }
 
+  /** Closes segments in which nothing is, which a log that is only read would keep. */
+  dropEmpty(): Promise<void> {
+    return this.#compaction.dropEmpty()
+  }
+
   /** Rejects waiting changes (ERR_FDB_STATE_CLOSED), and closes the segments when reading and compacting have stopped. Idempotent. */
   close(): void {
     if (this.#core.closing.aborted) return

@@ -209,8 +209,11 @@ export class FollowedState {
     this.log.follow()
   }
 
-  /** Merges sealed segments, to free the memory of replaced values. */
+  /** Merges sealed segments, to free the memory of replaced values, and drops empty ones, which each upgrade of the followed service leaves. */
   async #merge(): Promise<void> {
+    if (this.#closed) return
+    this.#segmentSet.prune(this.#segmentSet.top)
+    await this.log.dropEmpty()
     if (this.#closed) return
     await this.#loader.compact(snapshot => this.#segmentSet.replaceUpTo(snapshot.dup()), {
       from: FEWEST_MERGED,
