@@ -64,7 +64,7 @@ export const DEFAULT_TIMES = {
     daemon: 'upgrade.commit',
     proxy: 'upgrade.commit',
   },
-  /** With workers the main process has a probation, by its own `join()` or auto. A daemon's own upgrade has none: `serveDaemon()` sets it to 0. */
+  /** With workers, each worker has its own, by its `join()` or the proxy's configuration. The upgrade of a daemon itself has none: `serveDaemon()` sets it to 0. */
   probation: {
     ms: 10_000,
     about: 'how long the previous version can take over again',

@@ -1,5 +1,5 @@
 /**
- * Permission bits of the Unix sockets that fd-broker creates for itself, which are all of these and the health check's (see {@link FOLDER_MODES}). A
+ * Permission bits of the Unix sockets that fd-broker creates for itself. There is one more, that of a health check: see {@link FOLDER_MODES}. A
  * listener's path has the mode in its address (`?mode=0660`), by default that of the umask. Abstract sockets have none.
  */
 export const SOCKET_MODES = {

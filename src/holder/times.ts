@@ -6,10 +6,10 @@ import { milliseconds, refine } from '../checks/values.js'
 import type { HolderPhase } from '../handoff/phases.js'
 import type { fdbroker } from '../proto/wire.js'
 
-/** The limits of a handoff, in milliseconds. */
 /** Longest wait of a joining process until it is decided which process serves; usually less than its own timeout. */
 export const DECIDED_MS = 5_000
 
+/** The limits of a handoff, in milliseconds. */
 export interface HandoffTimes {
   /** From the Offer to Ready, including the successor's start-up. */
   ready: number

@@ -57,7 +57,7 @@ interface Facts {
 /**
  * The WebSockets of one WebSocketServer. One moves in two calls: {@link serialize} in the old process makes its record (headers, the unread and unsent
  * bytes, the place within a frame, the window of permessage-deflate, the application's data), and {@link restore} in the next process opens it again on the
- * same socket. While a message is being compressed or inflated it is held until that is done.
+ * same socket. `HttpServerConnections` sends the record with the descriptor (`#departTaken()`, `#arriveTaken()`). While a message is being compressed or inflated it is held until that is done.
  */
 export class MovedWebSockets implements TakenOver {
   readonly protocol: string

@@ -18,8 +18,8 @@ interface OwnDrainDeps {
 /**
  * The work of this process after another one has replaced it. From its Retire on its clients' changes go to the process that serves (`FencedWrites`),
  * and its once-only work has ended (`Leadership`). In the probation: {@link standBy}; after the probation, until its process ends: {@link leave}.
- * In the probation an embedded holder judges the next version, too (`Probation`). Timers and jobs that the application has not limited
- * (`member.whileServing()`) run on until the process ends.
+ * In the probation an embedded holder judges the next version, too (`Probation`); orders to reload go to the next version (`Reloading`), and systemd's
+ * main process is still this one (`Announcer`). Timers and jobs that the application has not limited (`member.whileServing()`) run on until the process ends.
  */
 export class OwnDrain {
   readonly #deps: OwnDrainDeps
