@@ -78,8 +78,13 @@ export class TlsCarrier {
 
   /** Whether a connection with everything sent and read can leave now; calls `ready` when it may, if it only needs time. */
   canLeave(socket: net.Socket, ready: () => void): boolean {
-    if (isMovedTls(socket)) return socket.canLeave
-    return socket.readableLength === 0 && this.#canLeave(socket, ready, false)
+    if (socket.readableLength > 0) return false
+    return isMovedTls(socket) ? socket.canLeaveUnread : this.#canLeave(socket, ready, false)
+  }
+
+  /** As {@link canLeave}, also with bytes that can be read. */
+  canLeaveUnread(socket: net.Socket, ready: () => void): boolean {
+    return isMovedTls(socket) ? socket.canLeaveUnread : this.#canLeave(socket, ready, true)
   }
 
   /** As {@link canLeave}, for a connection whose record has the bytes that were not read and, by `unsentBytes()`, those that were not sent. */

@@ -186,11 +186,11 @@ export class MovedTlsSocket extends Duplex {
     done(error)
   }
 
-  /** Between two records, with everything sent and read. */
-  get canLeave(): boolean {
+  /** With everything sent, if the caller keeps the bytes that can be read. */
+  get canLeaveUnread(): boolean {
     const raw = this.#raw
     const isSent = this.writableLength === 0 && raw.writableLength === 0 && unwrittenBytes(raw) === 0
-    return isSent && this.readableLength === 0 && this.canLeaveUnsent
+    return isSent && this.canLeaveUnsent
   }
 
   /** At any byte in both directions, if the caller keeps the bytes that can be read and {@link unsentBytes}. */

@@ -5,10 +5,11 @@ import type { OwnedFd } from '../../kernel/index.js'
 import { stopReading } from '../../node/socket-handle.js'
 import type { fdbroker } from '../../proto/connections.js'
 import type { Arrival } from '../movable.js'
-import { abandon, canLeave, connectionOf, notRestored, openSocket, publish } from './node-socket.js'
+import type { HttpCarrier } from './http-carrier.js'
+import { notRestored, takeUnread } from './node-socket.js'
 import type { Connections } from './open-sockets.js'
 
-/** Moves the connections of an application's own protocol to another process. Plain TCP and Unix connections only. */
+/** Moves the connections of an application's own protocol to another process. */
 export interface SocketProtocol {
   /** The name and version of the record format, for example `app/chat-1`. Both processes must use the same name and version on the listener. */
   readonly protocol: string
@@ -31,6 +32,7 @@ export interface SocketProtocol {
 }
 
 type Record = fdbroker.connections.Application.$Properties
+type Tls = Record['tls']
 
 export function checkProtocol(hooks: SocketProtocol): void {
   const { protocol, serialize, restore } = hooks
@@ -70,6 +72,7 @@ interface Serialized {
 export interface SocketDeps {
   readonly hooks: SocketProtocol
   readonly server: net.Server
+  readonly carrier: HttpCarrier
   readonly open: Connections
   /** Calls the hooks in the application's async context. */
   readonly run: <T>(work: () => T) => T
@@ -90,65 +93,72 @@ export class ApplicationSockets {
     this.#deps = deps
   }
 
-  /** Returns null if the connection cannot leave now. Throws the hook's exception or ERR_FDB_HOOK; the connection then does not move. */
-  depart(socket: net.Socket): { fd: OwnedFd; record: Record } | null {
+  /**
+   * Returns null if the connection cannot leave now; calls `ready` when it may, if it only needs time. Throws the hook's exception or ERR_FDB_HOOK; the connection then does
+   * not move.
+   */
+  depart(socket: net.Socket, ready: () => void): { fd: OwnedFd; record: Record; tls: Tls } | null {
     const waiting = this.#serialized.get(socket)
     if (waiting !== undefined) waiting.returns = false
-    if (!canLeave(socket)) return null
+    const { carrier } = this.#deps
+    if (!carrier.canLeaveUnread(socket, ready)) return null
     const serialized = waiting ?? this.#serialize(socket)
     if (serialized === null) return null
-    if (!canLeave(socket)) {
+    if (!carrier.canLeaveUnread(socket, ready)) {
       this.#leaveLater(socket, serialized)
       return null
     }
     this.#serialized.delete(socket)
     this.#deps.open.remove(socket)
-    return { fd: serialized.fd, record: this.#record(socket, serialized) }
+    return { fd: serialized.fd, ...this.#take(socket, serialized) }
   }
 
   /** Returns the serialized connections to the application, each when its written bytes have been sent. A connection that {@link depart} is asked for again leaves instead. */
   takeBack(): void {
     for (const [socket, serialized] of [...this.#serialized]) {
       serialized.returns = true
-      if (canLeave(socket)) this.#return(socket)
+      this.#return(socket)
     }
   }
 
   #return(socket: net.Socket): void {
     const serialized = this.#serialized.get(socket)
     if (serialized === undefined || !serialized.returns || socket.destroyed) return
+    if (!this.#deps.carrier.canLeaveUnread(socket, () => this.#return(socket))) return
     this.#serialized.delete(socket)
     this.#deps.open.remove(socket)
     try {
-      this.arrive(serialized.fd, this.#record(socket, serialized), 'returned')
+      const { record, tls } = this.#take(socket, serialized)
+      this.arrive(serialized.fd, record, 'returned', tls)
     } catch (error) {
       this.#deps.failed(error)
     }
   }
 
   /** Takes ownership of the descriptor, even if it throws. */
-  arrive(fd: OwnedFd, record: Record, how: Arrival): net.Socket {
-    return this.#deps.run(() => this.#arrive(fd, record, how))
+  arrive(fd: OwnedFd, record: Record, how: Arrival, tls: Tls): net.Socket {
+    return this.#deps.run(() => this.#arrive(fd, record, how, tls))
   }
 
-  #arrive(fd: OwnedFd, { record, unread }: Record, how: Arrival): net.Socket {
-    const socket = openSocket(fd, this.#deps.server)
+  #arrive(fd: OwnedFd, { record, unread }: Record, how: Arrival, tls: Tls): net.Socket {
+    const { carrier } = this.#deps
+    const socket = carrier.open(fd, this.#deps.server, tls)
     this.#deps.open.add(socket)
     try {
       if (unread?.length) socket.unshift(unread)
       this.hooks.restore(socket, record ?? new Uint8Array(0))
-      publish(socket)
+      carrier.publish(socket)
       // Starts to read, as Node does for accepted connections. Does not if bytes are unread: each move would add to them.
       if (!unread?.length) socket.read(0)
     } catch (error) {
-      throw notRestored(socket, how, error, this.#deps)
+      throw notRestored(socket, how, error, this.#deps, carrier)
     }
     return socket
   }
 
   /** Duplicates the descriptor before it calls the hook, because a connection cannot leave if no descriptor is free. */
   #serialize(socket: net.Socket): Serialized | null {
-    const fd = connectionOf(socket)
+    const fd = this.#deps.carrier.duplicate(socket)
     if (fd === null) return null
     try {
       const returned = this.hooks.serialize(socket)
@@ -174,7 +184,8 @@ export class ApplicationSockets {
     })
   }
 
-  #record(socket: net.Socket, { record }: Serialized): Record {
-    return { protocol: this.hooks.protocol, record, unread: abandon(socket) }
+  #take(socket: net.Socket, { record }: Serialized): { record: Record; tls: Tls } {
+    const unread = takeUnread(socket)
+    return { record: { protocol: this.hooks.protocol, record, unread }, tls: this.#deps.carrier.take(socket) }
   }
 }

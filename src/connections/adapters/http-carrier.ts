@@ -22,6 +22,8 @@ export interface HttpCarrier {
   carries(socket: net.Socket): boolean
   /** Whether a connection between two requests can leave now; calls `ready` when it may, if it only needs time. */
   canLeave(socket: net.Socket, ready: () => void): boolean
+  /** As {@link canLeave}, also with bytes that can be read. */
+  canLeaveUnread(socket: net.Socket, ready: () => void): boolean
   /** As {@link canLeave}, for a connection whose record has the bytes that were not read and, by `unsentBytes()`, those that were not sent. */
   canLeaveAmid(socket: net.Socket, ready: () => void): boolean
   /** A response has ended, and the connection will not be read. */
@@ -37,7 +39,7 @@ export interface HttpCarrier {
   /** Throws an FdbError if this process cannot continue a connection with this record. */
   check(tls: State['tls']): void
   /** Makes a socket as `server` does for accepted connections, without reading yet. Takes ownership of the descriptor, even if it throws. */
-  open(fd: OwnedFd, server: http.Server, tls: State['tls']): net.Socket
+  open(fd: OwnedFd, server: net.Server, tls: State['tls']): net.Socket
   /** See {@link publish}. */
   publish(socket: net.Socket): void
   /** The milliseconds until the socket's own timeout, or Infinity without one. */
@@ -51,6 +53,7 @@ export const PLAIN: HttpCarrier = {
   mayBegin: () => true,
   carries: isPlain,
   canLeave,
+  canLeaveUnread: canLeave,
   canLeaveAmid: socket => isPlain(socket) && socket.writable,
   rests: () => {},
   reasonOf: () => null,

@@ -304,8 +304,10 @@ export class HttpServerConnections implements MovableConnections<Value> {
       if (taken !== undefined) return this.#departTaken(socket, taken)
       if (parsed) return null
       if (this.#upgraded === null) return null
-      const departed = this.#upgraded.depart(socket)
-      return departed && toValue(departed.fd, { application: departed.record })
+      const departed = this.#upgraded.depart(socket, this.#mayMove)
+      if (departed === null) return null
+      const { fd, record: application, tls } = departed
+      return toValue(fd, { application, ...(tls && { tls }) })
     } catch (error) {
       if (!this.#faulty.has(socket)) this.#deps.failed(error)
       this.#faulty.add(socket)
@@ -466,9 +468,10 @@ export class HttpServerConnections implements MovableConnections<Value> {
       const taken = takenOverFor(this.#deps.server, application.protocol ?? '')
       const socket =
         taken === undefined
-          ? this.#upgraded!.arrive(fds[0]!, application, how)
+          ? this.#upgraded!.arrive(fds[0]!, application, how, state.tls)
           : this.#arriveTaken(value, taken, how)
       if (how === 'refused') this.#refused.add(socket)
+      value.wipe?.()
       return witnessOf(socket)
     }
     const adopt = (how: Arrival) => (answer ? this.#adoptAnswer(value, answer, how) : this.#adopt(value, how))
@@ -482,7 +485,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     return undefined
   }
 
-  #arriveTaken({ fds, state, wipe }: Value, taken: TakenOver, how: Arrival): net.Socket {
+  #arriveTaken({ fds, state }: Value, taken: TakenOver, how: Arrival): net.Socket {
     const { carrier, server, open } = this.#deps
     const socket = carrier.open(fds[0]!, server, state.tls)
     open.add(socket)
@@ -492,7 +495,6 @@ export class HttpServerConnections implements MovableConnections<Value> {
       throw notRestored(socket, how, error, this.#deps, carrier)
     }
     carrier.publish(socket)
-    wipe?.()
     return socket
   }
 

@@ -1,4 +1,3 @@
-import type http from 'node:http'
 import type net from 'node:net'
 import type tls from 'node:tls'
 import type { FdbError } from '../../errors.js'
@@ -19,7 +18,7 @@ interface Deps {
   readonly failed: (error: FdbError) => void
 }
 
-/** The TLS 1.3 connections of an `https.Server`. */
+/** The TLS 1.3 connections of an `https.Server` or a `tls.Server`. */
 export class HttpsCarrier extends TlsCarrier implements HttpCarrier {
   readonly protocol = 'node-https/1'
   readonly kind = 'https'
@@ -58,7 +57,7 @@ export class HttpsCarrier extends TlsCarrier implements HttpCarrier {
     socket.destroy()
   }
 
-  open(fd: OwnedFd, server: http.Server, tls: PositionRecord | null | undefined): net.Socket {
+  open(fd: OwnedFd, server: net.Server, tls: PositionRecord | null | undefined): net.Socket {
     const raw = openSocket(fd, server)
     this.#below.add(raw)
     return movedSocket(raw, tls ?? {}) as unknown as net.Socket

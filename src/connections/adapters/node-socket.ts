@@ -31,19 +31,22 @@ export function connectionOf(socket: net.Socket): OwnedFd | null {
 
 /** Closes the socket without closing the connection; 'close' follows. Returns the bytes that Node has read and the application has not. */
 export function abandon(socket: net.Socket): Buffer {
-  let unread: Buffer = NOTHING
-  if (socket.readableLength > 0) {
-    // read() also emits 'data': a listener would consume the bytes.
-    socket.removeAllListeners('data').removeAllListeners('readable')
-    unread = readBuffered(socket)
-  }
+  const unread = takeUnread(socket)
   socket.destroy()
   return unread
 }
 
+/** Returns the bytes that Node has read and the application has not, which it does not get any more. */
+export function takeUnread(socket: net.Socket): Buffer {
+  if (socket.readableLength === 0) return NOTHING
+  // read() also emits 'data': a listener would consume the bytes.
+  socket.removeAllListeners('data').removeAllListeners('readable')
+  return readBuffered(socket)
+}
+
 /** The part of an `HttpCarrier` that a failed restore needs. */
 interface Carrying {
-  canLeave(socket: net.Socket, ready: () => void): boolean
+  canLeaveUnread(socket: net.Socket, ready: () => void): boolean
   duplicate(socket: net.Socket): OwnedFd | null
   abandon(socket: net.Socket): void
 }
@@ -54,11 +57,11 @@ export function notRestored(
   how: Arrival,
   cause: unknown,
   { failed, open }: { failed(error: unknown): void; readonly open: { remove(socket: net.Socket): void } },
-  by: Carrying = { canLeave, duplicate: connectionOf, abandon },
+  by: Carrying,
 ): unknown {
   if (how === 'moved') failed(cause)
   open.remove(socket)
-  const fd = how === 'moved' && by.canLeave(socket, () => {}) ? by.duplicate(socket) : null
+  const fd = how === 'moved' && by.canLeaveUnread(socket, () => {}) ? by.duplicate(socket) : null
   by.abandon(socket)
   return fd === null ? cause : new NotRestored(fd, cause)
 }

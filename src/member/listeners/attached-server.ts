@@ -1,6 +1,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import type http from 'node:http'
 import type net from 'node:net'
+import type tls from 'node:tls'
 import { EventStreamEnds } from '../../connections/adapters/event-stream-ends.js'
 import { PLAIN } from '../../connections/adapters/http-carrier.js'
 import { HttpResponses } from '../../connections/adapters/http-responses.js'
@@ -164,15 +165,18 @@ export class AttachedServer {
     const { server } = this
     const deps = { open: this.#open, failed, run: this.#run }
     if (!SOCKET_HANDLE.assumed || !SERVER_CONNECTIONS.assumed) return undefined
-    if (socket !== undefined) return new NetServerConnections({ ...deps, server, hooks: socket })
+    const carrier =
+      tls?.move === 'on' ? new HttpsCarrier(server as tls.Server, { below: this.#open, failed }) : null
+    this.#carrier = carrier
+    const open = carrier === null ? this.#open : this.#decrypted
+    if (socket !== undefined)
+      return new NetServerConnections({ ...deps, server, hooks: socket, open, carrier: carrier ?? PLAIN })
     if (!HTTP_CONNECTIONS.assumed) return undefined
     const http = { ...deps, answers: this.#answers!, hooks }
     if (isHttpServer(server))
       return new HttpServerConnections({ ...http, server, carrier: PLAIN, sniffed: move })
-    if (tls?.move !== 'on' || !isHttpsServer(server)) return undefined
-    const carrier = new HttpsCarrier(server, { below: this.#open, failed })
-    this.#carrier = carrier
-    return new HttpServerConnections({ ...http, server, carrier, open: this.#decrypted, sniffed: false })
+    if (carrier === null || !isHttpsServer(server)) return undefined
+    return new HttpServerConnections({ ...http, server, carrier, open, sniffed: false })
   }
 
   /** The sockets of {@link #secure}. */
@@ -433,7 +437,8 @@ export class AttachedServer {
 
   readonly #onSecure = (socket: net.Socket): void => {
     this.#secure.set(socket, performance.now())
-    this.#carrier?.secured(socket)
+    // The parser of an https.Server takes its bytes below JavaScript.
+    this.#carrier?.secured(socket, this.#moving instanceof NetServerConnections)
     observe(socket, this.#onSecureClose)
   }
 

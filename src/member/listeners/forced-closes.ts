@@ -70,13 +70,9 @@ export function closesOfServer({
   scheme,
 }: RemainingConnections): ForcedCloses {
   const closes = new ForcedCloses()
-  if (moving instanceof NetServerConnections) {
-    for (const socket of open) closes.add(moving.protocol, moving.isRefused(socket) ? 'refused' : 'open')
-    return closes
-  }
   const isTls = 'setTicketKeys' in server
   if (isTls) closes.add('tls', 'handshake', open.size - secure.size)
-  if (moving instanceof HttpServerConnections) {
+  if (moving instanceof HttpServerConnections || moving instanceof NetServerConnections) {
     for (const socket of isTls ? secure.keys() : open) closes.add(...moving.describeConnection(socket))
     return closes
   }

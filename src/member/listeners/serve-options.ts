@@ -58,7 +58,7 @@ export interface ServeOptions {
   /** Handles the connections of any server; the library ignores the server's sockets. */
   readonly keeper?: ConnectionKeeper | undefined
   /**
-   * `on`: connections of an `https.Server` with TLS 1.3 move between two requests. The traffic secrets then pass to the process that takes them, over a Unix socket, and only to
+   * `on`: connections with TLS 1.3 move, those of an `https.Server` between two requests, those of a `tls.Server` with the hooks `socket`. The traffic secrets then pass to the process that takes them, over a Unix socket, and only to
    * a process of the same user. Default `off`: they remain in this process until they end.
    */
   readonly tls?: { readonly move?: 'off' | 'on' | undefined } | undefined
@@ -89,8 +89,9 @@ export function checkServeOptions(server: ServableServer, options: ServeOptions)
   const { http: hooks, socket, keeper, tls } = options
   const chosen = (['http', 'socket', 'keeper'] as const).filter(name => options[name] !== undefined)
   const movesTls = tls?.move === 'on'
-  if (movesTls && (!isHttpsServer(server) || keeper !== undefined || socket !== undefined))
-    throw wrong('tls: { move: "on" } of serve() is for an https.Server without "socket" and "keeper"')
+  const canMoveTls = socket === undefined ? isHttpsServer(server) : isTlsServer(server)
+  if (movesTls && (!canMoveTls || keeper !== undefined))
+    throw wrong('tls: { move: "on" } of serve() is for an https.Server, or a tls.Server with "socket"')
   if (chosen.length > 1)
     throw wrong(`options "${chosen.join('" and "')}" of serve() exclude each other: give one`)
   if (keeper !== undefined) checkKeeper(keeper)
@@ -109,14 +110,12 @@ function checkHooks(
   socket: SocketProtocol | undefined,
   movesTls: boolean,
 ): void {
-  if (movesTls && hooks?.upgraded !== undefined)
-    throw wrong('connections that the application upgrades do not move over TLS: omit http.upgraded')
   if (!movesTls && ('setTicketKeys' in server || 'updateSettings' in server)) {
     throw wrong(
-      'connections of a TLS or HTTP/2 server cannot move to another process: give hooks for net and http servers only, or for an https.Server with tls: { move: "on" }',
+      'connections of a TLS or HTTP/2 server cannot move to another process: give hooks for net and http servers only, or give tls: { move: "on" } for an https.Server or tls.Server',
     )
   }
-  if (!movesTls && !isHttpServer(server)) {
+  if (!isHttpServer(server) && !isHttpsServer(server)) {
     checkOptions('socket', socket ?? hooks, SOCKET)
     checkProtocol((socket ?? hooks) as SocketProtocol)
     return
@@ -129,6 +128,11 @@ function checkHooks(
   checkOptions('http', hooks, HTTP)
   const { upgraded } = hooks
   if (upgraded !== undefined) checkOptions('upgraded', upgraded, SOCKET)
+}
+
+/** Reports whether the server speaks TLS, and neither HTTP/1 nor HTTP/2. */
+function isTlsServer(server: ServableServer): boolean {
+  return 'setTicketKeys' in server && !('updateSettings' in server) && !isHttpsServer(server)
 }
 
 function wrong(message: string): FdbError {

@@ -346,11 +346,12 @@ test('options that cannot be kept are refused', () => {
   const of = (server: net.Server, options: ServeOptions) => () => new AttachedServer(server, options)
   const on = { tls: { move: 'on' } } as const
   const secure = () => https.createServer(CERTIFIED)
-  const upgraded = { protocol: 'app/x', serialize: () => undefined, restore: () => {} }
+  const socket = { protocol: 'app/x', serialize: () => undefined, restore: () => {} }
   expect(of(http.createServer(), on)).toThrow('is for an https.Server')
-  expect(of(tls.createServer(CERTIFIED), on)).toThrow('is for an https.Server')
-  expect(of(secure(), { ...on, http: { upgraded } })).toThrow('omit http.upgraded')
-  expect(of(secure(), { http: {} })).toThrow('or for an https.Server with tls')
+  expect(of(tls.createServer(CERTIFIED), on)).toThrow('or a tls.Server with "socket"')
+  expect(of(secure(), { ...on, socket })).toThrow('is for an https.Server')
+  expect(of(net.createServer(), { ...on, socket })).toThrow('is for an https.Server')
+  expect(of(secure(), { http: {} })).toThrow('for an https.Server or tls.Server')
   expect(of(secure(), { tls: { move: 'yes' as 'on' } })).toThrow('tls.move')
 })
 

@@ -1,0 +1,161 @@
+import { once } from 'node:events'
+import https from 'node:https'
+import type net from 'node:net'
+import tls from 'node:tls'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { SocketProtocol } from '../../../src/index.js'
+import { giveBack, type Place, place, taken } from '../../connections-support/http-pair.js'
+import { CERTIFICATE, KEY } from '../../e2e/relay-certificate.js'
+import { until } from '../../processes/until.js'
+
+const CERTIFIED = { cert: CERTIFICATE, key: KEY }
+const MOVES = { tls: { move: 'on' } } as const
+
+/** Lines are answered with `NAME NUMBER LINE`, numbered for each connection. */
+class Counting {
+  readonly lines = new Map<net.Socket, { count: number; rest: string }>()
+  readonly #name: string
+  /** The hook throws. */
+  isBroken = false
+
+  constructor(name: string) {
+    this.#name = name
+  }
+
+  readonly hooks: SocketProtocol = {
+    protocol: 'app/counting-1',
+    serialize: socket => {
+      socket.write(`${this.#name} gives\n`)
+      return Buffer.from(JSON.stringify(this.lines.get(socket)))
+    },
+    restore: (socket, record) => {
+      if (this.isBroken) throw new Error('broken hook')
+      const { count, rest } = JSON.parse(Buffer.from(record).toString())
+      this.serve(socket, count, rest)
+    },
+  }
+
+  serve(socket: net.Socket, count = 0, rest = ''): void {
+    const facts = { count, rest }
+    this.lines.set(socket, facts)
+    socket.on('data', chunk => {
+      const lines = (facts.rest + chunk).split('\n')
+      facts.rest = lines.pop()!
+      for (const line of lines) socket.write(`${this.#name} ${++facts.count} ${line}\n`)
+    })
+    socket.on('error', () => {})
+  }
+}
+
+async function tlsPlace(name: string): Promise<[Counting, Place]> {
+  const counting = new Counting(name)
+  const server = tls.createServer(CERTIFIED, socket => counting.serve(socket))
+  return [counting, await place(server, { socket: counting.hooks, ...MOVES })]
+}
+
+/** The lines that the client gets. */
+async function connected({ server }: Place, options: tls.ConnectionOptions = {}) {
+  const { port } = server.address() as net.AddressInfo
+  const socket = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ...options })
+  socket.on('error', () => {})
+  onTestFinished(() => void socket.destroy())
+  let text = ''
+  socket.setEncoding('latin1').on('data', chunk => (text += chunk))
+  await once(socket, 'secureConnect')
+  return {
+    socket,
+    async hears(line: string) {
+      await until(line, () => text.includes(`${line}\n`) || socket.destroyed)
+      expect(text).toContain(`${line}\n`)
+    },
+  }
+}
+
+async function move(from: Place, to: Place): Promise<void> {
+  from.moving.onMovable = () => {}
+  await until('it has left', () => {
+    const departures = taken(from)
+    giveBack(to, departures, 'moved')
+    return departures.length > 0
+  })
+  from.moving.onMovable = null
+}
+
+describe('a connection of a tls.Server with hooks', () => {
+  it('goes on after each move, with what the hook has written and half a line', async () => {
+    const [[, a], [, b], [, c]] = [await tlsPlace('a'), await tlsPlace('b'), await tlsPlace('c')]
+    const { socket, hears } = await connected(a)
+    socket.write('one\ntw')
+    await hears('a 1 one')
+    await move(a, b)
+    await hears('a gives')
+    socket.write('o\nthr')
+    await hears('b 2 two')
+    await move(b, c)
+    await move(c, a)
+    socket.write('ee\n')
+    await hears('a 3 three')
+    expect([a.moving.protocol, a.moving.secret]).toEqual(['tls/app/counting-1', true])
+    expect([a.served.connections, b.served.connections, c.served.connections]).toEqual([1, 0, 0])
+  })
+
+  it('comes back to its own server when no other takes it', async () => {
+    const [[, a]] = [await tlsPlace('a')]
+    const { socket, hears } = await connected(a)
+    socket.write('one\n')
+    await hears('a 1 one')
+    a.moving.onMovable = () => {}
+    await until('it has left', () => {
+      const departures = taken(a)
+      giveBack(a, departures, 'returned')
+      return departures.length > 0
+    })
+    socket.write('two\n')
+    await hears('a 2 two')
+    // The hook has written, and the channel has ended before that was sent.
+    giveBack(a, taken(a), 'returned')
+    a.moving.onMovable = null
+    socket.write('three\n')
+    await hears('a 3 three')
+    expect(a.faults).toEqual([])
+  })
+
+  it('stays with TLS 1.2, and is counted so', async () => {
+    const [[, a]] = [await tlsPlace('a')]
+    const { socket, hears } = await connected(a, { maxVersion: 'TLSv1.2' })
+    socket.write('one\n')
+    await hears('a 1 one')
+    await until('that is known', () => a.served.kinds()['tls1.2'] === 1)
+    a.moving.onMovable = () => {}
+    await until('the test of TLS has ended', () => taken(a).length === 0 && a.moving.movable === 0)
+    socket.write('two\n')
+    await hears('a 2 two')
+  })
+})
+
+describe('a connection that an https.Server has upgraded', () => {
+  async function upgrading(name: string): Promise<Place> {
+    const counting = new Counting(name)
+    const server = https.createServer(CERTIFIED)
+    server.on('upgrade', (_request, socket) => {
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n\n')
+      counting.serve(socket as net.Socket)
+    })
+    return place(server, { http: { upgraded: counting.hooks }, ...MOVES })
+  }
+
+  it('goes on after each move', async () => {
+    const [a, b, c] = [await upgrading('a'), await upgrading('b'), await upgrading('c')]
+    const { socket, hears } = await connected(a)
+    socket.write('GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: lines\r\n\r\n')
+    await hears('Upgrade: lines\r')
+    socket.write('one\n')
+    await hears('a 1 one')
+    await move(a, b)
+    socket.write('two\n')
+    await hears('b 2 two')
+    await move(b, c)
+    socket.write('three\n')
+    await hears('c 3 three')
+  })
+})
