@@ -161,6 +161,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['tls.certificates[0].names[0]', '10.0.0.1', /not a host name that clients can request/],
   ['tls.certificates[0].names[0]', '"a..b"', /is not a label/],
   ['tls.minVersion', 'TLSv1.1', /none of "TLSv1\.2", "TLSv1\.3"/],
+  ['tls.move', 'auto', /none of "off", "on"/],
   ['tls.rotateTicketKeys', '10ms', /from 1000ms/],
   ['timeouts.handshake', 'off', /not a duration/],
   ['drain', '30s', /not a map/],

@@ -57,7 +57,7 @@ describe('a configuration', () => {
         health: null,
       },
       resolver: { servers: [], timeout: 5000 },
-      tls: { certificates: [], minVersion: 'TLSv1.2', rotateTicketKeys: 43_200_000 },
+      tls: { certificates: [], minVersion: 'TLSv1.2', move: 'off', rotateTicketKeys: 43_200_000 },
       timeouts: {
         handshake: 10_000,
         head: 10_000,

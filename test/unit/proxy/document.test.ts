@@ -39,7 +39,7 @@ const EVERY: ProxyDocument = {
     { host: '*', listener: 'http', respond: { status: 200, body: 'ok', headers: { a: 'b' } } },
   ],
   resolver: { servers: ['127.0.0.1:53'], timeout: '1s' },
-  tls: { certificates: [], minVersion: 'TLSv1.3', rotateTicketKeys: '1h' },
+  tls: { certificates: [], minVersion: 'TLSv1.3', move: 'on', rotateTicketKeys: '1h' },
   drain: {
     timeout: '1s',
     move: 'idle',
