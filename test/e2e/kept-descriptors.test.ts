@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -20,12 +20,12 @@ async function unit(env: NodeJS.ProcessEnv = {}) {
     upgrade: { probation: '0s' },
   })
   const manager = NotifyRecorder.open(edge.sandbox.folder)
-  const start = async (): Promise<number> => {
+  const launch = (): number => {
     const command = [process.execPath, CLI, 'proxy', '--config', edge.file]
-    const pid = startWithKept(manager, command, {
-      env: { ...edge.sandbox.env, ...env },
-      log: edge.sandbox.log,
-    })
+    return startWithKept(manager, command, { env: { ...edge.sandbox.env, ...env }, log: edge.sandbox.log })
+  }
+  const start = async (): Promise<number> => {
+    const pid = launch()
     await edge.serving(pid)
     return pid
   }
@@ -38,7 +38,7 @@ async function unit(env: NodeJS.ProcessEnv = {}) {
     await edge.signal('SIGKILL', pid)
     await until('it has ended', () => hasEnded(pid))
   }
-  return { edge, manager, start, add, kill }
+  return { edge, manager, launch, start, add, kill }
 }
 
 const body = async (edge: Edge, host: string) => (await ask(edge.url, { headers: { host } }).answer).body
@@ -92,6 +92,25 @@ describe('descriptors that the service manager keeps', () => {
       })
     },
   )
+
+  it('continue in a process that waits for the Welcome of one that is killed meanwhile', async () => {
+    const { add, edge, kill, launch, start } = await unit()
+    const first = await start()
+    await add('one.test')
+    // A socket for the listener, and one for each connection to it.
+    const sockets = () =>
+      readFileSync('/proc/net/unix', 'utf8')
+        .split('\n')
+        .filter(line => line.includes(` ${edge.sandbox.control}`)).length
+    const before = sockets()
+    await edge.signal('SIGSTOP', first)
+    const second = launch()
+    await until('the next process has connected', () => sockets() > before)
+    await kill(first)
+    await edge.serving(second)
+    expect(await body(edge, 'one.test')).toBe('kept')
+    expect(await edge.status()).toMatchObject({ pid: second, generation: 2 })
+  })
 
   it('continue when the unit is restarted; the control path comes back', async () => {
     const { add, edge, start } = await unit()

@@ -84,12 +84,18 @@ async function campaign(code: Code, from: number, step: number): Promise<Result>
     (given.runs === undefined ? performance.now() < until : result.runs < runs)
   for (let seed = from; goesOn(); seed += step) {
     const schedule = anyScheduleOf(seed, wanted)
-    const { world, wrong } = await runSeed(code, seed, schedule)
     result.runs++
-    result.calls += world.calls
-    if (wrong.length === 0) continue
-    const least = await shortest(code, seed, schedule)
-    result.findings.push({ seed, schedule: scheduleText(least), wrong })
+    try {
+      const { world, wrong } = await runSeed(code, seed, schedule)
+      result.calls += world.calls
+      if (wrong.length === 0) continue
+      const least = await shortest(code, seed, schedule)
+      result.findings.push({ seed, schedule: scheduleText(least), wrong })
+    } catch (error) {
+      // The run itself fails, so that the campaign has no verdict on this seed, and goes on.
+      const wrong = [`the simulation fails: ${error instanceof Error ? error.message : String(error)}`]
+      result.findings.push({ seed, schedule: scheduleText(schedule), wrong })
+    }
   }
   const { user, system } = process.cpuUsage(before)
   result.cpu = (user + system) / 1e6

@@ -1,6 +1,6 @@
 import { OWN_INSTANCE } from '../../base/own-instance.js'
 import { FdbError } from '../../errors.js'
-import { closeAll, closeOnThrow, type OwnedFd } from '../../kernel/index.js'
+import { closeAll, closeOnThrow, type OwnedFd, peerPidfd } from '../../kernel/index.js'
 import { connectUnix } from '../../os/connect.js'
 import { outOfDescriptors } from '../../os/limits.js'
 import { type DeathWatch, ownPidfd, pidOf } from '../../os/liveness.js'
@@ -16,7 +16,7 @@ import {
   TAKES_CONNECTIONS,
   type WireEnvelope,
 } from '../../wire/link.js'
-import { deadlineError, Pending } from '../../wire/pending.js'
+import { afterReading, deadlineError, Pending } from '../../wire/pending.js'
 import { isDescriptorShortage } from '../lifecycle/cannot-serve.js'
 import type { Settings } from '../options/options.js'
 
@@ -68,7 +68,8 @@ export class HolderLink {
   /**
    * Sends Hello on a new connection and waits for the Welcome. A daemon's member that connects again gives `back`. Rejects with the error in
    * the holder's Reject (ERR_FDB_VERSION, ERR_FDB_SERVICE, ERR_FDB_DENIED, ERR_FDB_BUSY …), ERR_FDB_NOT_FD_BROKER, ERR_FDB_DEADLINE,
-   * ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD, and ERR_FDB_CHANNEL_CLOSED if the holder closes the connection.
+   * ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD, and ERR_FDB_CHANNEL_CLOSED if the holder closes the connection or ends: then another process, such
+   * as a service manager, may keep the socket open.
    */
   static async greet(
     fd: OwnedFd,
@@ -78,11 +79,14 @@ export class HolderLink {
   ): Promise<HolderLink> {
     let link: Link | null = null
     let own: OwnedFd | null = null
+    let watch: DeathWatch | null = null
     try {
       link = new Link(new Channel(fd))
       const pid = link.channel.listeningPid()
       own = ownPidfd()
       const welcomed = awaitWelcome(link, signal)
+      // First reads what the process has sent before it ended.
+      watch = watchListening(fd, pid, () => afterReading(0, () => welcomed.reject(leftError())))
       const facts = {
         versions,
         service,
@@ -106,6 +110,7 @@ export class HolderLink {
       throw error
     } finally {
       own?.close()
+      watch?.close()
     }
   }
 
@@ -186,17 +191,28 @@ function awaitWelcome(link: Link, signal: AbortSignal | undefined): Pending<Welc
     },
     bundle: items => closeAll(items.map(item => item.fd)),
     broken: error => welcomed.reject(error),
-    end: error =>
-      welcomed.reject(
-        error ??
-          new FdbError(
-            'ERR_FDB_CHANNEL_CLOSED',
-            'the process that serves closed the connection before its Welcome',
-            { retryable: true },
-          ),
-      ),
+    end: error => welcomed.reject(error ?? leftError()),
   })
   return welcomed
+}
+
+/** Calls `onDeath` once when the process that listens at the other end has ended. Returns null if this process cannot see that. */
+function watchListening(channel: OwnedFd, pid: number, onDeath: () => void): DeathWatch | null {
+  const peer = peerPidfd(channel, 'pidfd of the process that serves')
+  if (peer === 'dead') {
+    onDeath()
+    return null
+  }
+  using pidfd = peer
+  return watchProcess(pidfd, identify(pid), onDeath)
+}
+
+function leftError(): FdbError {
+  return new FdbError(
+    'ERR_FDB_CHANNEL_CLOSED',
+    'the process that serves closed the connection or ended before its Welcome',
+    { retryable: true },
+  )
 }
 
 function factsOf(welcome: fdbroker.wire.Welcome.$Properties): HolderFacts {

@@ -5,7 +5,7 @@ import { closeAll, inspectOne, namesSocket, OwnedFd, peerLives } from '../../ker
 import { isPath } from '../../listeners/index.js'
 import { listeningPid, tryConnect } from '../../os/connect.js'
 import { processStat } from '../../os/main-process.js'
-import { takeStoredFor } from '../../os/service-manager/passed-sockets.js'
+import { hasStoredFor, takeStoredFor } from '../../os/service-manager/passed-sockets.js'
 import { Segment } from '../../state/segment.js'
 import { type RecoveredDescriptors, sealRecovered, wholeSegments } from './start.js'
 
@@ -15,18 +15,23 @@ export interface FdStoreRecovery {
   readonly logger: Logger
   /** Removes a descriptor from the store. While the store has the lock file's descriptor, no other process can lock the file. */
   readonly discard: (name: string) => void
+  /** Whether this process has just started: later the store may have more than it has passed to this process. */
+  readonly isFresh: boolean
 }
 
 /**
- * Returns the descriptors that a dead process of this service has stored. Returns null if there are none or a process serves. Discards an
- * incomplete set and returns null.
+ * Returns the descriptors that a dead process of this service has stored. Returns null if there are none or a process serves; a later call may
+ * return them when that process has ended. Discards an incomplete set and returns null. Returns null too if a process has written a newer segment
+ * since this one started: the service manager has that, and passes it to the next process.
  */
 export function recoverFromFdStore({
   service,
   control,
   logger,
   discard,
+  isFresh,
 }: FdStoreRecovery): RecoveredDescriptors | null {
+  if (!hasStoredFor(service) || isServed(control)) return null
   const stored = takeStoredFor(service)
   const remaining = new Set(stored.map(({ fd }) => fd))
   const take = (name: string) => {
@@ -37,10 +42,10 @@ export function recoverFromFdStore({
   const entries: Entry[] = []
   try {
     const noted = newestNote(stored)
-    if (stored.length === 0 || isServed(control)) return null
     const names = new Set(stored.map(({ name }) => name))
     const needed = ['control', 'lock', ...(noted?.segments ?? ['segments'])]
     const missing = needed.filter(name => !names.has(name))
+    if (missing.length > 0 && !isFresh) return null
     if (noted === null || missing.length > 0) {
       for (const name of names) discard(name)
       logger.warn(
@@ -70,6 +75,11 @@ export function recoverFromFdStore({
     const isSegment = /^(?:epoch|snapshot)-/
     const held = stored.filter(({ name, fd }) => isSegment.test(name) && remaining.delete(fd))
     const segments = wholeSegments(Segment.openAll(held.map(({ fd }) => fd)))
+    if (!isFresh && segments.findLast(({ kind }) => kind === 'epoch')?.sealed !== false) {
+      closeAll([listener, lock, ...entries.map(({ fd }) => fd)])
+      for (const segment of segments) segment.close()
+      return null
+    }
     const { generation, serviceStartedAt } = noted
     sealRecovered(segments, err =>
       logger.warn({ err }, 'the state segments of a dead process could not be sealed'),
@@ -89,6 +99,11 @@ export function recoverFromFdStore({
   } finally {
     closeAll(remaining)
   }
+}
+
+/** Closes the stored descriptors that {@link recoverFromFdStore} has not taken. */
+export function closeStored(service: string): void {
+  closeAll(takeStoredFor(service).map(({ fd }) => fd))
 }
 
 /** Returns the note of the newest generation; earlier generations may have left theirs. */

@@ -1,4 +1,5 @@
 import type { Cluster } from 'node:cluster'
+import { Backoff } from '../../base/backoff.js'
 import { wrongOption } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
 import { requireAddon } from '../../kernel/index.js'
@@ -14,12 +15,14 @@ import type { MemberDriver } from '../driver.js'
 import { HolderLink } from '../hosting/holder-link.js'
 import { type Member, memberOf } from '../member.js'
 import { type JoinOptions, resolveOptions, type Settings } from '../options/options.js'
-import { recoverFromFdStore } from './fd-store-recovery.js'
+import { closeStored, recoverFromFdStore } from './fd-store-recovery.js'
 import { memberJoined, memberJoins } from './process-member.js'
 import { type RecoveredDescriptors, startFirst, startFromRecovered, startNext } from './start.js'
 
-/** The delay before joining is retried, if the incumbent has just left or the daemon has not started yet. */
+/** The first delay before joining is retried, if the incumbent has just left or the daemon has not started yet. */
 const JOIN_RETRY_MS = 20
+/** If another process keeps a dead incumbent's socket open, each attempt fills its queue. */
+const LONGEST_RETRY_MS = 100
 
 /**
  * Joins a service: as its first process, or as the next version of the process that serves.
@@ -71,13 +74,25 @@ function isClusterWorker(): boolean {
 
 /** Joins with checked settings, which {@link join} or a daemon has made. */
 export async function startMember(settings: Settings): Promise<MemberDriver> {
-  const { control, reception, hosting, signal, timeout } = settings
+  const { control } = settings
   if (control === null) return startFirst(settings, null)
-  const recovered = settings.systemd === 'auto' && hosting === 'embedded' ? recover(settings, control) : null
-  if (recovered !== null) return await startFromFdStore(settings, recovered)
+  try {
+    return await joinAt(settings, control)
+  } finally {
+    // If they are not needed, the process that serves has them.
+    if (mayRecover(settings)) closeStored(settings.service)
+  }
+}
+
+async function joinAt(settings: Settings, control: string): Promise<MemberDriver> {
+  const { reception, hosting, signal, timeout } = settings
   const until = performance.now() + timeout
-  for (;;) {
+  const backoff = new Backoff({ firstMs: JOIN_RETRY_MS, longestMs: LONGEST_RETRY_MS })
+  for (let isFresh = true; ; isFresh = false) {
     const remainingMs = Math.max(1, until - performance.now())
+    // Again, because the process that served may have ended meanwhile.
+    const recovered = mayRecover(settings) ? recover(settings, control, isFresh) : null
+    if (recovered !== null) return await startFromFdStore(settings, recovered)
     try {
       const controlSocket =
         hosting === 'daemon'
@@ -119,9 +134,9 @@ export async function startMember(settings: Settings): Promise<MemberDriver> {
           control,
           'that process serves an application itself, without workers or a daemon: stop it first, or use another control path',
         )
-      if (!mayRetry(error, hosting) || performance.now() + JOIN_RETRY_MS >= until || signal?.aborted)
-        throw error
-      await new Promise(resolve => setTimeout(resolve, JOIN_RETRY_MS))
+      const ms = backoff.next()
+      if (!mayRetry(error, hosting) || performance.now() + ms >= until || signal?.aborted) throw error
+      await new Promise(resolve => setTimeout(resolve, ms))
     }
   }
 }
@@ -130,9 +145,17 @@ function controlTaken(control: string, remedy: string): FdbError {
   return new FdbError('ERR_FDB_CONTROL_TAKEN', `another process holds ${control}: ${remedy}`)
 }
 
-function recover({ service, logger }: Settings, control: string): RecoveredDescriptors | null {
+function mayRecover({ hosting, systemd }: Settings): boolean {
+  return systemd === 'auto' && hosting === 'embedded'
+}
+
+function recover(
+  { service, logger }: Settings,
+  control: string,
+  isFresh: boolean,
+): RecoveredDescriptors | null {
   const store = ServiceManager.find(logger)?.storeFor(service)
-  return recoverFromFdStore({ service, control, logger, discard: name => store?.drop(name) })
+  return recoverFromFdStore({ service, control, logger, isFresh, discard: name => store?.drop(name) })
 }
 
 async function startFromFdStore(settings: Settings, recovered: RecoveredDescriptors): Promise<MemberDriver> {

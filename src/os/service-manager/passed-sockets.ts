@@ -94,6 +94,11 @@ export class PassedSockets {
     return found === undefined ? null : this.#give(found)
   }
 
+  /** Whether an earlier process stored descriptors in the manager with this prefix, and they are not taken. */
+  hasStored(prefix: string): boolean {
+    return this.#stored.some(({ name }) => name.startsWith(prefix))
+  }
+
   /** Takes the descriptors that an earlier process stored in the manager with this prefix. The caller owns them. */
   takeStored(prefix: string): { readonly name: string; readonly fd: OwnedFd }[] {
     const taken = this.#stored.filter(({ name }) => name.startsWith(prefix))
@@ -171,6 +176,11 @@ export class FdStore {
     const whole = this.#prefix + name
     if (whole.length <= MOST_NAME) this.#socket.send({ FDSTOREREMOVE: 1, FDNAME: whole })
   }
+}
+
+/** Whether the manager has passed descriptors that it stored for this service, and they are not taken. */
+export function hasStoredFor(service: string): boolean {
+  return passedSockets().hasStored(prefixOf(service))
 }
 
 /** Takes the descriptors that the manager stored for this service, with the names given to {@link FdStore.keep}. The caller owns them. */

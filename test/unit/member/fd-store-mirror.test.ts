@@ -63,7 +63,8 @@ it('gives each name its own descriptor back: of a file that is open twice, of a 
   expect(names).toEqual([...new Set(names)])
   const passed = (copy: (fd: OwnedFd) => OwnedFd) =>
     store.kept.map(({ name, fd }) => ({ name: `fdb.shop.${name}`, fd: copy(fd) }))
-  const recovery = { service: 'shop', control: join(folder, 'nobody'), logger: SILENT, discard: () => {} }
+  const path = join(folder, 'nobody')
+  const recovery = { service: 'shop', control: path, logger: SILENT, isFresh: true, discard: () => {} }
   const failing = passed(fd => fd.dup())
   restorePassedSockets(failing)
   const dup = vi.spyOn(OwnedFd.prototype, 'dup').mockImplementation(() => {
@@ -81,4 +82,51 @@ it('gives each name its own descriptor back: of a file that is open twice, of a 
   expect(inspectOne(fds.get('other')!).ino).toBe(inspectOne(socket).ino)
   for (const name of ['writes', 'replaced']) expect(writeSync(fds.get(name)!.raw, 'x')).toBe(1)
   expect(readSync(fds.get('reads')!.raw, Buffer.alloc(1))).toBe(1)
+})
+
+it('gives a process that started earlier its own copy, unless a newer segment was written since or is missing', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-kept-'))
+  const [registry, segmentSet, store] = [new Registry(), new SegmentSet(), new Store()]
+  const control = [
+    { role: 'control' as const, fd: memoryFile('control', 'in its place') },
+    { role: 'lock' as const, fd: memoryFile('lock', 'in its place') },
+  ]
+  segmentSet.make([1])
+  const storeMirror = new FdStoreMirror({
+    origin: { generation: 1, serviceStartedAt: 0, scope: 'holder' },
+    registry,
+    settings: { service: 'shop' },
+    segmentSet,
+    control: () => control,
+    store,
+  })
+  onTestFinished(() => {
+    storeMirror.close()
+    segmentSet.close()
+    closeAll([...control, ...store.kept].map(({ fd }) => fd))
+    restorePassedSockets([])
+    rmSync(folder, { recursive: true })
+  })
+  storeMirror.start()
+  const passed = () => store.kept.map(({ name, fd }) => ({ name: `fdb.shop.${name}`, fd: fd.dup() }))
+  const discarded: string[] = []
+  const discard = (name: string) => void discarded.push(name)
+  const recover = (copies: ReturnType<typeof passed>) => {
+    restorePassedSockets(copies)
+    const path = join(folder, 'nobody')
+    return recoverFromFdStore({ service: 'shop', control: path, logger: SILENT, isFresh: false, discard })
+  }
+  const isSegment = ({ name }: { readonly name: string }) => name.startsWith('fdb.shop.epoch-')
+  const incomplete = passed()
+  for (const { fd } of incomplete.filter(isSegment)) fd.close()
+  expect(recover(incomplete.filter(each => !isSegment(each)))).toBeNull()
+  // As after its Commit, when another process writes in the next one.
+  const later = passed()
+  const found = recover(passed())!
+  closeAll([found.listener, found.lock])
+  for (const segment of found.segments) segment.close()
+  expect(found.segments).toHaveLength(1)
+  expect(recover(later)).toBeNull()
+  expect([...incomplete, ...later].filter(({ fd }) => !fd.closed)).toEqual([])
+  expect(discarded).toEqual([])
 })
