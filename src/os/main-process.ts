@@ -91,14 +91,17 @@ const PF_EXITING = 4
 /** Fields of proc_pid_stat(5). */
 interface ProcessStat {
   readonly command: string
+  /** The state of its main thread. */
   readonly state: string
+  /** Whether all threads have ended. A main thread that has ended is a zombie (state Z) while others live. */
+  readonly hasEnded: boolean
   readonly parent: number
   readonly group: number
   readonly session: number
   /** 0: no controlling terminal. */
   readonly terminal: number
   readonly startTicks: number
-  /** The process is ending; its descriptors may be open still (PF_EXITING in the kernel's sched.h). */
+  /** The main thread is ending; descriptors may be open still (PF_EXITING in the kernel's sched.h). */
   readonly isExiting: boolean
 }
 
@@ -113,9 +116,11 @@ export function statIfSeen(pid: number): ProcessStat | null | undefined {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
     const end = stat.lastIndexOf(')')
     const fields = stat.slice(end + 2).split(' ')
+    const [state = ''] = fields
     return {
+      hasEnded: state === 'X' || (state === 'Z' && Number(fields[17]) <= 1),
       command: stat.slice(stat.indexOf('(') + 1, end),
-      state: fields[0] ?? '',
+      state,
       parent: Number(fields[1]),
       group: Number(fields[2]),
       session: Number(fields[3]),

@@ -51,7 +51,7 @@ export function credentialsOf(pid: number): { uid: number; gid: number } | null 
   return uid < 0 || gid < 0 ? null : { uid, gid }
 }
 
-/** Calls `onDead` when the process has ended or is a zombie. Needs no pidfd, but polls. Returns null for a process that is not visible. */
+/** Calls `onDead` when all threads of the process have ended. Needs no pidfd, but polls. Returns null for a process that is not visible. */
 export function watchIdentity(identity: ProcessIdentity, onDead: () => void): DeathWatch | null {
   if (identity.startTime === undefined) return null
   let dead = false
@@ -89,11 +89,11 @@ export function watchProcess(
   }
 }
 
-/** Returns a process's start time in clock ticks; null if the process does not exist or is a zombie; undefined if unknown. */
+/** Returns a process's start time in clock ticks; null if the process does not exist or all its threads have ended; undefined if unknown. */
 export function startTimeOf(pid: number): string | null | undefined {
   const stat = statIfSeen(pid)
   if (!stat) return stat
-  return stat.state === 'Z' || stat.state === 'X' ? null : String(stat.startTicks)
+  return stat.hasEnded ? null : String(stat.startTicks)
 }
 
 const SIGKILL = 9
@@ -190,7 +190,7 @@ function poll(isDead: () => boolean, onDead: () => void): { close(): void } {
   return { close: () => clearInterval(timer) }
 }
 
-/** Whether the process exists and is not a zombie. */
+/** Whether the process exists and a thread of it has not ended. */
 function exists(pid: number): boolean {
   const startTime = startTimeOf(pid)
   if (startTime !== undefined) return startTime !== null

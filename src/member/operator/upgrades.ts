@@ -128,7 +128,7 @@ export class Upgrades implements AttemptIncumbent {
 
   /** Returns the living process that this one has started as its successor, or whose descendant `successor` is. Null if another process has started it. */
   startedAs(successor: MainProcess | null): Successor | null {
-    const last = this.started.findLast(({ pid }) => !['Z', undefined].includes(processStat(pid)?.state))
+    const last = this.started.findLast(({ pid }) => processStat(pid)?.hasEnded === false)
     if (last === undefined) return null
     return successor === null || descendsFrom(successor.pid, last.pid) ? last : null
   }

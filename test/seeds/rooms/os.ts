@@ -50,7 +50,7 @@ export const os = room(
     ['os/control-path.ts', 'if (!tryLock(lock)) return false\n', '', ...CONTROL],
     [
       'os/process-identity.ts',
-      "return stat.state === 'Z' || stat.state === 'X' ? null : String(stat.startTicks)",
+      'return stat.hasEnded ? null : String(stat.startTicks)',
       'return String(stat.startTicks)',
     ],
     [
