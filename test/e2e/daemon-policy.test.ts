@@ -195,7 +195,10 @@ describe('the configuration of a daemon', () => {
   })
 
   it('bounds what a service has', async () => {
-    const { control } = await serve({ default: { limits: { listeners: 1, descriptors: 2 } } })
+    const { control } = await serve({
+      default: { limits: { listeners: 1, descriptors: 2 } },
+      descriptors: { limit: 3 },
+    })
     const shop = await member(control)
     await shop.listen('web', 'tcp://127.0.0.1:0')
     const more = { code: 'ERR_FDB_SERVICE_LIMIT', message: expect.stringContaining('limits.listeners') }
@@ -206,6 +209,7 @@ describe('the configuration of a daemon', () => {
     await expect(shop.hold('two', openSync('/dev/null', 'r'))).rejects.toMatchObject(most)
     await hold(control, 'shop/a', 'shop/b', 'c', 'd', 'e')
     await expect(hold(control, 'shop/c')).rejects.toMatchObject(most)
+    await expect(hold(control, 'f')).rejects.toThrow('(descriptors.limit of')
   })
 
   it('says how descriptors are claimed', async () => {

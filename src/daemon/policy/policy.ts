@@ -50,10 +50,11 @@ export interface ServiceLimits {
 }
 
 export function serviceLimitError(service: string, what: keyof ServiceLimits, most: number): FdbError {
-  const whose = service === '' ? 'the daemon' : `the service "${service}"`
+  const [whose, key] =
+    service === '' ? ['the daemon', 'descriptors.limit'] : [`the service "${service}"`, `limits.${what}`]
   return new FdbError(
     'ERR_FDB_SERVICE_LIMIT',
-    `${whose} may have ${most} ${what} (limits.${what} of the daemon's configuration) and has reached that limit`,
+    `${whose} may have ${most} ${what} (${key} of the daemon's configuration) and has reached that limit`,
     { details: { service, limit: what, most } },
   )
 }
