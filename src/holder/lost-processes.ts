@@ -1,6 +1,7 @@
 import type { OwnedFd } from '../kernel/index.js'
 import type { DeathWatch } from '../os/liveness.js'
 import { isSame, type ProcessIdentity, watchProcess } from '../os/process-identity.js'
+import type { ForeignUser } from '../wire/foreign-user.js'
 import type { Peer } from './peer.js'
 
 type Process = Pick<Peer, 'pid' | 'identity' | 'proven' | 'pidfd'>
@@ -20,13 +21,17 @@ export class LostProcesses {
     return [...this.#watches.keys()]
   }
 
-  /** Borrows the pidfd. Does not add a process whose end this one cannot see, nor itself: it would stay here for ever. */
-  add({ pid, identity, proven, pidfd: borrowed }: Process): void {
+  /**
+   * Borrows the pidfd. Does not add a process whose end this one cannot see, nor itself: it would stay here for ever. `user`: another user, to
+   * whose share the process counts, and who may have no further one.
+   */
+  add({ pid, identity, proven, pidfd: borrowed }: Process, user?: ForeignUser): void {
     const own = identity.startTime !== undefined && identity.pid === process.pid
     if (this.#closed || own || this.#find(identity) !== undefined) return
+    if (user !== undefined && user.demandKept() !== null) return
     let pidfd: OwnedFd | null = null
     try {
-      pidfd = borrowed?.dup() ?? null
+      pidfd = borrowed?.dup().countAs(user?.fds ?? null) ?? null
       const lost = { pid, identity, proven, pidfd }
       const watch = watchProcess(pidfd, identity, () => {
         this.#remove(lost)

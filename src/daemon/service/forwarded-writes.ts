@@ -177,8 +177,8 @@ export class ForwardedWrites {
   }
 
   /** A previous member has left its connection and lives: it connects as a draining generation, or ends. Borrows its pidfd. */
-  noteLost(process: Pick<Peer, 'pid' | 'identity' | 'proven' | 'pidfd'>): void {
-    this.#lost.add(process)
+  noteLost(process: Pick<Peer, 'pid' | 'identity' | 'link' | 'proven' | 'pidfd'>): void {
+    this.#lost.add(process, process.link.channel.foreignUser)
   }
 
   /** A process has connected, as a draining generation or as a member. */
@@ -365,7 +365,7 @@ export class ForwardedWrites {
     this.#supply.forget(caller)
     this.#forgetForeign(caller)
     this.#followers.remove(caller.link)
-    if (author !== undefined && drains(author)) this.#lost.add(caller)
+    if (author !== undefined && drains(author)) this.noteLost(caller)
     dismiss(caller)
     for (const mapped of author?.inFlight.values() ?? []) this.#removeInFlight(author!, mapped)
     if (caller.intent !== 'follow') this.#deps.events.changed()

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { ForwardedWrites, MOST_AUTHORS } from '../../../src/daemon/service/forwarded-writes.js'
+import { UserQuotas } from '../../../src/daemon/user-quotas.js'
 import type { Caller } from '../../../src/holder/admission.js'
 import type { Peer } from '../../../src/holder/peer.js'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
@@ -139,6 +140,25 @@ describe('a generation that drains and loses its connection', () => {
     const last = service([identity])
     end()
     await until('it drains no more', () => last.pids().length === 0)
+  })
+
+  it('drains, if it is another user’s, while its user has not used up its share with others', async () => {
+    const { pids, writes } = service()
+    // The share is 4 descriptors, and each process takes two.
+    const foreignUser = new UserQuotas(64).foreignUserOf(12_001)!
+    const [ours, theirs] = channelPair({ foreignUser })
+    onTestFinished(async () => void (await Promise.all([ours.close(), theirs.close()])))
+    const link = new Link(ours)
+    const lost = Array.from({ length: 5 }, () => sleeper())
+    for (const { pid, identity } of lost) {
+      const opened = openPidfd(pid)
+      const pidfd = opened instanceof OwnedFd ? opened : null
+      writes.noteLost({ pid, identity, proven: true, pidfd, link })
+      pidfd?.close()
+    }
+    expect(pids()).toEqual(lost.slice(0, 2).map(({ pid }) => pid))
+    writes.close()
+    await until('the user has its share again', () => foreignUser.fds.count === 0)
   })
 
   it('drains no more for a daemon that cannot see its end, or whose own process it is', () => {
