@@ -1,0 +1,59 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
+import { describe, expect, it } from 'vitest'
+import { makeCertificate } from '../processes/certificate.js'
+import { freePort, Scene } from '../processes/scene.js'
+import { has } from '../processes/toolchains.js'
+
+const REQUESTS = 2_000
+const EACH_TIME = 500
+const UNDER_WAY = 20
+const run = promisify(execFile)
+
+interface Result {
+  readonly sent: number
+  readonly answered: number
+}
+
+/** Lets a client ask a server of HTTP/2 over TLS again and again, which is upgraded each time. */
+async function upgradedUnder(ask: (url: string, scene: Scene) => Promise<Result>): Promise<Result> {
+  const port = await freePort()
+  const scene = Scene.open({ upgrade: { probation: 0, heartbeat: 50, ready: 60_000 } })
+  const listeners = [{ name: 'web', spec: `tcp://127.0.0.1:${port}`, server: 'h2' as const }]
+  const config = { ...makeCertificate(scene), listeners }
+  await scene.serve(config)
+  let sent = 0
+  let answered = 0
+  while (sent < REQUESTS) {
+    const [result] = await Promise.all([ask(`https://127.0.0.1:${port}/whoami`, scene), scene.serve(config)])
+    sent += result.sent
+    answered += result.answered
+  }
+  return { sent, answered }
+}
+
+describe('an upgrade refuses no request of 2,000', () => {
+  it.skipIf(!has('h2load'))('of h2load, which repeats none', async () => {
+    const { sent, answered } = await upgradedUnder(async url => {
+      const options = ['-n', String(EACH_TIME), '-c', '4', '-m', '10', '-t', '1']
+      // The exit code is not 0: h2load makes no new connection, and so begins fewer requests.
+      const { stdout } = await run('h2load', [...options, url]).catch(error => error as { stdout: string })
+      const [, started = 'none', succeeded = 'none'] =
+        /(\d+) started, \d+ done, (\d+) succeeded/.exec(stdout) ?? []
+      return { sent: Number(started), answered: Number(succeeded) }
+    })
+    expect(answered).toBe(sent)
+  })
+
+  it.skipIf(!has('curl'))('of curl, which repeats those that it has not sent', async () => {
+    const { sent, answered } = await upgradedUnder(async (url, scene) => {
+      const each = `url = "${url}"\noutput = /dev/null\nwrite-out = "%{http_code}\\n"\n`
+      const file = scene.write('urls', each.repeat(EACH_TIME))
+      const repeats = ['--retry', '3', '--retry-all-errors', '--retry-delay', '1']
+      const options = ['-sk', '--http2', '-Z', '--parallel-max', String(UNDER_WAY), ...repeats]
+      const { stdout } = await run('curl', [...options, '-K', file])
+      return { sent: EACH_TIME, answered: stdout.split('\n').filter(line => line === '200').length }
+    })
+    expect(answered).toBe(sent)
+  })
+})
