@@ -530,7 +530,7 @@ export class MemberDriver implements RuntimeDriver {
     const { silence, quiesce } = settings.times
     const most = shutdown.order.isGiven ? shutdown.order.leftMs : settings.drainTimeout
     // First the upgrade that this process has started is cancelled, unless Commit was sent.
-    await this.#waitFor(upgrades.end(most), most)
+    await this.#waitFor(upgrades.end(Math.min(most, shutdown.order.leavingMs / 2)), most)
     // Then a running handoff must end, because its successor may serve afterwards.
     await this.#waitWhileHandingOver(most)
     await this.#hurryHandoff()

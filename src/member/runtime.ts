@@ -279,6 +279,7 @@ export class MemberRuntime {
     this.registry.changed = () => {}
     this.#names?.close()
     this.daemonReturn?.close()
+    this.upgrades.close()
   }
 
   #makeOffers(driver: RuntimeDriver): OfferReceiver {

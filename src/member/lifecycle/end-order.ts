@@ -32,6 +32,11 @@ export class EndOrder {
     return Math.max(0, this.#endAt - performance.now())
   }
 
+  /** Milliseconds until this process must leave to end in time; infinite without an order. */
+  get leavingMs(): number {
+    return Math.max(0, this.#leaveAt - performance.now())
+  }
+
   /** Resolves when `holds` returns true, after `ms`, or when this process must leave to end in time. */
   async untilLeaving(changes: ChangeNotifier, holds: () => boolean, ms: number): Promise<void> {
     const latest = performance.now() + ms

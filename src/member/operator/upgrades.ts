@@ -209,6 +209,11 @@ export class Upgrades implements AttemptIncumbent {
     await this.#underWay?.end(new FdbError('ERR_FDB_ABORTED', why), graceMs)
   }
 
+  /** This process ends, perhaps before an upgrade that it has cancelled is over: its successor leaves no reason any more. */
+  close(): void {
+    this.#attempt?.child.exitReason.close()
+  }
+
   async #run(options: UpgradeOptions & SuccessorStart, ended: AbortSignal): Promise<Upgraded> {
     const { settings, shutdown } = this.#deps
     const { control, logger, systemd, times, timeout } = settings

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
@@ -101,6 +101,20 @@ it('an upgrade whose program cannot be started is the last failure', async () =>
   const failed = await member.upgrade({ argv: ['/no/such/program'] }).catch(error => error)
   expect(member.status().lastFailure).toMatchObject({ code: failed.code })
   await member.close({ timeout: 0 })
+})
+
+it('a member that is closed amid its upgrade leaves no file of it, also if the successor lives a moment longer', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-events-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const member = await join({ service: 'shop', control: joinPath(folder, 'control.sock') })
+  await member.ready()
+  const ofUpgrade = () => readdirSync(folder).filter(name => /^control\.sock\.[0-9a-f]{16}/.test(name))
+  const failed = member.upgrade({ argv: ['sleep', '60'] }).catch(error => error)
+  await until('the upgrade has begun', () => ofUpgrade().length === 2)
+  await until('its successor is known', () => member.status().upgrade !== null)
+  await member.close({ timeout: 0 })
+  expect(ofUpgrade()).toEqual([])
+  expect(await failed).toMatchObject({ code: 'ERR_FDB_ABORTED' })
 })
 
 it('a reporter that is stopped and started again has one connection', async () => {
