@@ -348,13 +348,14 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * descriptor of that name.
    *
    * A successor that is starting gets the descriptor too, and after a rollback the previous version. While a handoff commits, the call waits. Rejects with ERR_FDB_FENCED, and closes
-   * the descriptor, if another process serves. Rejects with ERR_FDB_CLOSED if this member has left; then the caller still owns the
-   * descriptor.
+   * the descriptor, if another process serves. Rejects with ERR_FDB_CLOSED if this member has left, and with ERR_FDB_LISTENER_TWICE if a listener
+   * has the name; then the caller still owns the descriptor.
    */
   async hold(name: string, fd: OwnedFd | number): Promise<void> {
     this.#driver.throwIfLeft()
     checkName(name)
     if (!isOpenDescriptor(fd)) throw wrongOption('fd', fd, 'the number of an open descriptor, or an OwnedFd')
+    this.#listeners.checkFree(name)
     await this.#runtime.holdings.register(namedEntry(name, takeDescriptor(fd, name)))
   }
 

@@ -75,7 +75,7 @@ export const LISTENERS = {
   },
   ERR_FDB_LISTENER_TWICE: {
     cause: 'A listener of that name exists already',
-    remedy: 'Use the listener that `listen()` returned',
+    remedy: 'Use the listener that `listen()` returned; give a held descriptor another name',
   },
   ERR_FDB_TOO_MANY_NAMES: {
     cause: 'A service has reached the highest number of listeners and named descriptors',

@@ -168,6 +168,15 @@ export class OwnListeners {
     closeAll(this.#renamed.splice(0).map(({ fd }) => fd))
   }
 
+  /** Throws ERR_FDB_LISTENER_TWICE if a descriptor of this name would take the place of a listener, which the next version would then not get. */
+  checkFree(name: string): void {
+    if (!this.#listeners.has(name) && !this.#opening.has(name)) return
+    throw new FdbError(
+      'ERR_FDB_LISTENER_TWICE',
+      `"${name}" is the name of an open listener: give the descriptor another name`,
+    )
+  }
+
   /** See `Member.mayReopen`. */
   get mayReopen(): boolean {
     return this.#closed.any

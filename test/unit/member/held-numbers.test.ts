@@ -1,4 +1,5 @@
 import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -37,10 +38,13 @@ function heldContent(member: Member): string {
   return held === undefined ? 'nothing is held' : contentOf(held.raw)
 }
 
-async function serving(control: string, beforeReady: (member: Member) => void = () => {}): Promise<Member> {
+async function serving(
+  control: string,
+  beforeReady: (member: Member) => unknown = () => {},
+): Promise<Member> {
   const member = await join({ service: 'shop', control, upgrade: UPGRADE, drain: { timeout: 0 } })
   onTestFinished(() => member.close({ timeout: 0 }))
-  beforeReady(member)
+  await beforeReady(member)
   await member.ready()
   return member
 }
@@ -53,6 +57,19 @@ describe('hold()', () => {
     expect(contentOf(number)).toBe('of the service')
     await member.close({ timeout: 0 })
     expect(() => fstatSync(number)).toThrow('EBADF')
+  })
+
+  it('refuses the name of an open listener, which the next version still gets, and leaves the number to the program', async () => {
+    const control = joinPath(folder(), 'c.sock')
+    const path = `unix:@fdb-held-${process.pid}`
+    const listen = async (member: Member) => (await member.listen('web', path)).serve(createServer())
+    const old = await serving(control, listen)
+    const number = open('of the program')
+    await expect(old.hold('web', number)).rejects.toMatchObject({ code: 'ERR_FDB_LISTENER_TWICE' })
+    expect(contentOf(number)).toBe('of the program')
+    closeSync(number)
+    await serving(control, listen)
+    expect(await old.retired).toBe('replaced')
   })
 
   it('hands a descriptor over although the program has closed its number, and leaves the file open that has the number then', async () => {
