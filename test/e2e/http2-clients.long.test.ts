@@ -33,18 +33,6 @@ async function upgradedUnder(ask: (url: string, scene: Scene) => Promise<Result>
 }
 
 describe('an upgrade refuses no request of 2,000', () => {
-  it.skipIf(!has('h2load'))('of h2load, which repeats none', async () => {
-    const { sent, answered } = await upgradedUnder(async url => {
-      const options = ['-n', String(EACH_TIME), '-c', '4', '-m', '10', '-t', '1']
-      // The exit code is not 0: h2load makes no new connection, and so begins fewer requests.
-      const { stdout } = await run('h2load', [...options, url]).catch(error => error as { stdout: string })
-      const [, started = 'none', succeeded = 'none'] =
-        /(\d+) started, \d+ done, (\d+) succeeded/.exec(stdout) ?? []
-      return { sent: Number(started), answered: Number(succeeded) }
-    })
-    expect(answered).toBe(sent)
-  })
-
   it.skipIf(!has('curl'))('of curl, which repeats those that it has not sent', async () => {
     const { sent, answered } = await upgradedUnder(async (url, scene) => {
       const each = `url = "${url}"\noutput = /dev/null\nwrite-out = "%{http_code}\\n"\n`

@@ -41,7 +41,6 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     always: true,
   },
   '!has(runtime)': { text: 'this runtime of JavaScript is not in PATH', always: true },
-  "!has('h2load')": { text: 'there is no h2load (nghttp2-client)', always: true },
   "!has('curl')": { text: 'there is no curl' },
   "!has('go')": { text: 'there is no Go toolchain' },
   '!has(tool)': { text: 'the toolchain of this language is not there' },
