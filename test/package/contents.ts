@@ -26,15 +26,15 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 3_425_000
+export const MOST_UNPACKED = 3_450_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
   filesWithoutAddons: 76,
   packed: 1_125_000,
   packedWithoutAddons: 1_025_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more; 3_075_000 before TLS 1.3 connections, streamed answers and
-  // sessions of socket.io could move.
-  withoutAddons: 3_225_000,
+  // sessions of socket.io could move; 3_225_000 before the proxy's TLS connections and those of tls.Server could.
+  withoutAddons: 3_250_000,
 }
 
 /**
