@@ -62,9 +62,9 @@ export class SegmentSet {
     })
   }
 
-  /** The highest epoch, or 0 if there is no segment. */
+  /** The highest epoch, also of a pruned segment, because no epoch may be granted twice; 0 if there is none. */
   get top(): Epoch {
-    return Math.max(0, ...this.#segments.keys())
+    return Math.max(0, this.#pruned, ...this.#segments.keys())
   }
 
   /** Also true for pruned segments, so that a late message naming one of them is ignored. */
@@ -165,6 +165,8 @@ export class SegmentSet {
 
   close(): void {
     for (const segment of this.all) this.#drop(segment)
+    // The next segments may be those of a service that was started again.
+    this.#pruned = NO_EPOCH
   }
 
   #drop(segment: Segment): void {

@@ -34,6 +34,21 @@ describe('the segments that a process holds', () => {
     expect([segmentSet.isWritable(1), native.openCount()]).toEqual([false, before])
   })
 
+  it('keep the highest epoch where its segment held nothing and was dropped: a restarted daemon must not grant it again', () => {
+    const segmentSet = segmentsOf(3, 4)
+    segmentSet.seal(3, 5)
+    segmentSet.prune(3)
+    expect([epochsOf(segmentSet), segmentSet.top]).toEqual([[3], 4])
+  })
+
+  it('begin anew after a close: those of a service that was started again have low epochs', () => {
+    const segmentSet = segmentsOf(3, 4)
+    segmentSet.seal(3, 5)
+    segmentSet.prune(3)
+    segmentSet.close()
+    expect([segmentSet.top, segmentSet.isSealed(1)]).toEqual([0, false])
+  })
+
   it('come sealed to later callers, also where they held nothing and were dropped', () => {
     const segmentSet = segmentsOf(1, 2, 3)
     segmentSet.seal(2, 3)
