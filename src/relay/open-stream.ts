@@ -119,13 +119,13 @@ export function streamFromFd(fd: OwnedFd, owner: StreamOwner, tally: Tally, remo
   return new PolledStream(fd, owner, tally, { reading: false, remoteAddress })
 }
 
-/** As {@link streamFromFd}, for a connection whose TLS continues at a position. The record must have passed `checkPosition()`. */
+/** As {@link streamFromFd}, for a connection whose TLS continues at a position, which must have passed `checkPosition()`. Without a carrier it cannot move again. */
 export function tlsStreamFromFd(
   fd: OwnedFd,
   owner: StreamOwner,
   tally: Tally,
   position: PositionRecord,
-  carrier: TlsCarrier,
+  carrier: TlsCarrier | null,
 ): ByteStream {
   const options = { allowHalfOpen: true, manualStart: true }
   const socket = movedSocket(socketOver(fd, options), position)

@@ -245,7 +245,7 @@ export class Relay {
       stream =
         tls === null
           ? streamFromFd(client, NO_OWNER, this.#tally, record.client)
-          : tlsStreamFromFd(client, NO_OWNER, this.#tally, tls, context.tls()!)
+          : tlsStreamFromFd(client, NO_OWNER, this.#tally, tls, context.tls())
       const key = record.exchange?.facts.destination ?? ''
       const limit = context.destinationByKey?.(key)?.connections
       if (upstream !== null) server = context.pools.adopt(key, upstream, slot, limit)
