@@ -84,7 +84,7 @@ interface DaemonDeps {
 }
 
 /**
- * The daemon of `fd-broker serve`, which holds sockets and state for the members of any number of services, which the members name. If a member
+ * The daemon of `fd-broker serve`: holds sockets and state for the members of any number of services, which the members name. If a member
  * is killed, connections queue until the next member joins; that one gets the listeners and every acknowledged change. If the daemon ends,
  * its members keep serving, and reconnect to the daemon that is started next or takes over.
  */
@@ -440,8 +440,8 @@ export function checkingRoom(
 }
 
 /**
- * Throws ERR_FDB_NO_DESCRIPTORS if this process has too few descriptors for the returning members. `brought` is the maximum number that one
- * of them brings: duplicates, which the daemon closes before it accepts the members of the next turn.
+ * Throws ERR_FDB_NO_DESCRIPTORS if this process has too few descriptors for the returning members. Each member brings at most
+ * `brought` descriptors: duplicates, which the daemon closes before it accepts the members of the next turn.
  */
 function demandRoom(members: number, brought: number): void {
   const { open, soft } = fdLimits()

@@ -22,8 +22,8 @@ export class LostProcesses {
   }
 
   /**
-   * Borrows the pidfd. Does not add a process whose end this one cannot see, nor itself: it would stay here for ever. `user`: another user, to
-   * whose share the process counts, and who may have no further one.
+   * Borrows the pidfd. Does not add a process whose end this one cannot see, nor itself: it would stay here for ever. `user`: the process belongs to
+   * another user and counts to that user's share; it is not added if the share is used up.
    */
   add({ pid, identity, proven, pidfd: borrowed }: Process, user?: ForeignUser): void {
     const own = identity.startTime !== undefined && identity.pid === process.pid

@@ -367,9 +367,8 @@ export class Service {
     // Only this daemon has the items: their listeners end here, and so do the paths of Unix sockets.
     if (!kept && this.soleCopy !== null) this.#descriptorTable.removePaths()
     this.#descriptorTable.held.changed = this.#segmentSet.changed = () => {}
-    for (const part of [this.#recovery, this.#lastSeals, this.#merging, this.#writes]) part.close()
-    const held = [this.#descriptorTable, this.#segmentSet]
-    for (const part of [this.#holder, this.operations, ...held]) part.close()
+    const first = [this.#recovery, this.#lastSeals, this.#merging, this.#writes, this.#holder]
+    for (const part of [...first, this.operations, this.#descriptorTable, this.#segmentSet]) part.close()
   }
 
   #dispatch(event: HolderEvent): void {
