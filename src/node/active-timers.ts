@@ -14,8 +14,8 @@ export interface ActiveTimer {
 /** Packages that call functions at set times. Most wait by `setTimeout()`, and start the next timer when one ends. */
 const SCHEDULERS: ReadonlySet<string> = new Set(['cron', 'croner', 'node-cron', 'node-schedule'])
 const MAX_SOURCE_LENGTH = 60
-/** V8 looks through the whole heap. The limit keeps the pause short: about 0.1 s. */
-const MOST_HEAP_BYTES = 256 * 1024 * 1024
+/** V8 looks through the whole heap, for about 13 ms a MB. */
+const MOST_HEAP_BYTES = 64 * 1024 * 1024
 /** The prototype of Node's timers. */
 const PROTOTYPE = `(() => {
   const timer = setTimeout(() => {}, 1)
@@ -32,7 +32,7 @@ const GROUP = 'fd-broker'
 /**
  * Finds active timers that may do a job: intervals of at least `leastMs` whose function is in a file of the program, and timers of schedulers. Timers of
  * other packages, such as agents that report metrics, concern their own process only. Node has no function that lists timers, so V8's
- * inspector finds them, which stops the process for some milliseconds. Finds none without an inspector, or if the heap is large.
+ * inspector finds them, which stops the process for 0.1 s or more. Finds none without an inspector, or if the heap is large.
  */
 export function activeTimers(leastMs: number): ActiveTimer[] {
   if (process.memoryUsage().heapUsed > MOST_HEAP_BYTES) return []

@@ -86,8 +86,9 @@ setInterval(function pollTheQueue() {}, 1500)
       'node_modules/agent/index.js',
       'module.exports = send => setInterval(() => send(), 10_000)\n',
     )
-    const first = await program.serve()
-    await program.serve('import', 2)
+    const development = { NODE_ENV: 'development' }
+    const first = await program.serve('import', 1, development)
+    await program.serve('import', 2, development)
     await program.says(`process ${first} was replaced, and until it ends its timers run`)
     expect(hasEnded(first)).toBe(false)
     expect(program.output).toMatch(

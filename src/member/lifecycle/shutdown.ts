@@ -1,3 +1,4 @@
+import { isatty } from 'node:tty'
 import { DEFAULT_TIMES } from '../../base/default-times.js'
 import type { Logger } from '../../base/logger.js'
 import type { FdbError } from '../../errors.js'
@@ -177,18 +178,18 @@ export function watchRetired(member: object, { logger, exitWhenRetired, report }
   }, ms).unref()
 }
 
+const STDERR = 2
 /** A replaced process should have stopped its timers after this time. */
 const DOUBLED_MS = 1_000
-const NO_DEVELOPMENT: readonly (string | undefined)[] = ['production', 'test']
 /** Shorter intervals, in milliseconds, are not taken for jobs. */
 const JOB_MS = 1_001
 
 /**
  * Warns in development if a replaced process still has intervals, or timers of a scheduler, because they run in the next version too. `over` returns
- * true if this process serves again.
+ * true if this process serves again. Elsewhere a replaced process has connections to move or to answer, which the search would stop.
  */
 export function watchDoubledTimers(logger: Logger, over: () => boolean): void {
-  if (NO_DEVELOPMENT.includes(process.env.NODE_ENV)) return
+  if (!isDevelopment(process.env.NODE_ENV, isatty(STDERR))) return
   setTimeout(() => {
     if (over()) return
     const timers = activeTimers(JOB_MS)
@@ -201,4 +202,9 @@ export function watchDoubledTimers(logger: Logger, over: () => boolean): void {
       `process ${process.pid} was replaced, and until it ends its timers run beside those of the next version, so their work may be done twice: ${list.join('; ')}. Start a timer that must run only once in runOnce() of fd-broker, or clear it on retiring. Ignore this if the timers concern only their own process; NODE_ENV=production turns this hint off`,
     )
   }, DOUBLED_MS).unref()
+}
+
+/** @param nodeEnv - value of NODE_ENV; without one a program on a terminal is taken to be under development */
+export function isDevelopment(nodeEnv: string | undefined, onTerminal: boolean): boolean {
+  return nodeEnv === 'development' || (nodeEnv === undefined && onTerminal)
 }

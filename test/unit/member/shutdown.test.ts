@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
-import { RETIRED_MS, Shutdown, watchRetired } from '../../../src/member/lifecycle/shutdown.js'
+import { isDevelopment, RETIRED_MS, Shutdown, watchRetired } from '../../../src/member/lifecycle/shutdown.js'
 
 const failed = new FdbError('ERR_FDB_DEADLINE', 'too late')
 
@@ -99,3 +99,17 @@ describe('a retired process that does not end', () => {
     listed.mockRestore()
   })
 })
+
+it.each([
+  ['development', false, true],
+  ['production', true, false],
+  ['test', true, false],
+  ['staging', true, false],
+  [undefined, true, true],
+  [undefined, false, false],
+])(
+  'searches the heap of a replaced process for timers in development only: %s, terminal %s',
+  (nodeEnv, terminal, expected) => {
+    expect(isDevelopment(nodeEnv, terminal)).toBe(expected)
+  },
+)
