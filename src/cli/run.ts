@@ -3,7 +3,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { releaseSignals } from '../kernel/index.js'
 import { findInheritedState, type InheritedState, RELEASES_SIGNALS } from '../run/exec-state.js'
-import type { VersionSettings } from '../run/settings.js'
+import type { ListenerDaemon } from '../run/listener-daemon.js'
 import type { Command } from './command.js'
 import { openLog } from './log.js'
 import { logLevelOption } from './options.js'
@@ -56,14 +56,16 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const { runSupervisor } = await import('./run-main.js')
   if (inherited !== null && !inherited.take) return reportDryRun(inherited)
   const { logger } = await openLog({ level: flags.logLevel })
+  using daemon = flags.from === undefined ? null : await listenerDaemon(`${flags.from}`, logger)
   const { code, failure } = await runSupervisor({
     settings,
     read: () => sources.versionSettings(),
     readSupervisorSettings: sources.hasFile ? () => sources.supervisorSettings() : null,
     logger,
     state,
+    daemon,
     takeOver: async () => {
-      if (first !== null && flags.from !== undefined) await duplicateFrom(`${flags.from}`, first, logger)
+      if (first !== null) await daemon?.take(first)
       if (first === null || takeover === null) return null
       return (await import('../run/predecessor.js')).Predecessor.of(takeover, first.listen, logger)
     },
@@ -73,14 +75,11 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   if (failure !== null) writeStderr(codeAndMessage(failure))
 }
 
-/** Duplicates listeners that a daemon holds; retries while the daemon is being upgraded. */
-async function duplicateFrom(control: string, first: VersionSettings, logger: Logger): Promise<void> {
+async function listenerDaemon(control: string, logger: Logger): Promise<ListenerDaemon> {
   const { IDEMPOTENT_RETRY_CODES, askService } = await import('./ask-service.js')
-  const { takeHeld } = await import('../run/claimed-descriptors.js')
-  const taken = await askService({ control, timeout: DAEMON_ANSWER_MS }, IDEMPOTENT_RETRY_CODES, client =>
-    takeHeld(client, first),
-  )
-  for (const listener of taken) logger.info({ ...listener, daemon: control }, 'a daemon holds a listener')
+  const { ListenerDaemon } = await import('../run/listener-daemon.js')
+  const asked = { control, timeout: DAEMON_ANSWER_MS }
+  return new ListenerDaemon(control, work => askService(asked, IDEMPOTENT_RETRY_CODES, work), logger)
 }
 
 /** Reports to the running supervisor, by exit code or error, whether this release can continue from the state of that supervisor. */

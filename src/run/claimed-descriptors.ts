@@ -135,21 +135,47 @@ async function claimShared(client: OperatorClient, name: string): Promise<ClaimR
   }
 }
 
-/** Claims a listener; if the daemon does not hold it, binds and stores it first. Two processes that do so at once get the same listener. */
+/**
+ * Claims a listener that this process has until this process ends. Returns whether the daemon did not hold it, and has got it. Rejects with
+ * ERR_FDB_FD_TAKEN if the daemon holds another descriptor under the name, and as {@link OperatorClient} does. Borrows the descriptor.
+ */
+export async function holdAgain(client: OperatorClient, name: string, fd: OwnedFd): Promise<boolean> {
+  let stored = false
+  const claimed = await heldOrStored(
+    () => claimShared(client, name),
+    async () => {
+      await client.descriptors.put(name, fd)
+      stored = true
+    },
+  )
+  using there = claimed.fd
+  if (inspectOne(there).ino === inspectOne(fd).ino) return stored
+  const why = `the daemon holds another descriptor as "${name}": remove that one (fd-broker fd remove ${name})`
+  throw new FdbError('ERR_FDB_FD_TAKEN', why, { details: { name } })
+}
+
+/** Claims a listener; if the daemon does not hold it, binds and stores it first. */
 async function heldOrBound<T>(
   client: OperatorClient,
   name: string,
   spec: ListenerSpec,
   claim: () => Promise<T>,
 ): Promise<T> {
+  return await heldOrStored(claim, async () => {
+    using fd = bindListener(spec)
+    await client.descriptors.put(name, fd)
+  })
+}
+
+/** Claims a descriptor; if the daemon does not hold it, stores it first. Two processes that do so at once get the same descriptor. */
+async function heldOrStored<T>(claim: () => Promise<T>, store: () => Promise<void>): Promise<T> {
   try {
     return await claim()
   } catch (error) {
     if (!hasCode(error, 'ERR_FDB_FD_UNKNOWN')) throw error
   }
   try {
-    using fd = bindListener(spec)
-    await client.descriptors.put(name, fd)
+    await store()
   } catch (error) {
     if (!hasCode(error, 'ERR_FDB_FD_TAKEN') && !hasCode(error, 'ERR_FDB_ADDRESS_IN_USE')) throw error
     return await claim().catch(late => {

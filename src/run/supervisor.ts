@@ -28,6 +28,7 @@ import { DeathGuard } from './death-guard.js'
 import { type ExecState, replaceImage } from './exec-state.js'
 import { type SupervisorEnd, VersionFailures } from './failures.js'
 import { KnownVersions, ReleaseLinks } from './known-versions.js'
+import type { ListenerDaemon } from './listener-daemon.js'
 import type { Predecessor } from './predecessor.js'
 import { type MainEnd, RunningVersions } from './running-version.js'
 import { NextSettings, type SettingsSource, type StopOptions } from './settings.js'
@@ -52,6 +53,8 @@ export interface SupervisorDeps extends SettingsSource {
   readonly logger: Logger
   /** The process whose listeners were taken over; serves until the first version does. Borrowed. */
   readonly predecessor?: Predecessor | null
+  /** Holds the listeners too. Borrowed. */
+  readonly daemon?: ListenerDaemon | null
 }
 
 /** Starts a program, replaces it by its next version, and ends with it. Carries out the effects of the state machine. */
@@ -116,6 +119,7 @@ export class Supervisor {
       this.#resolveEnded = resolve
     })
     if (control !== null) this.#control = new Control(control, this, deps.settings, deps.logger)
+    deps.daemon?.keep(() => this.#versions.listeners.held)
   }
 
   /** Opens the control socket and starts the first version. Rejects as {@link openControl} does. */
@@ -358,6 +362,7 @@ export class Supervisor {
       if (release !== null) this.#links.install(id, release, now)
       const before = of === null ? null : known.settingsOf(of)
       const settings = before ?? (await this.#settings.read(id, given))
+      await this.#deps.daemon?.take(settings, versions.listeners.held)
       if (this.#find(id)?.doomed) throw abortedError('cancelled')
       const probe = await probeFor(settings, versions.children)
       const { pid } = versions.run(id, settings, probe)

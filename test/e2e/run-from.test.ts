@@ -1,4 +1,4 @@
-import { constants } from 'node:fs'
+import { constants, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -13,16 +13,33 @@ const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 async function daemon() {
   const run = await Supervised.prepare()
   const control = join(run.sandbox.folder, 'run', 'broker.sock')
-  await run.sandbox.serve('--control', control)
-  await until(
-    'the daemon listens',
-    async () => (await run.sandbox.run('fd', 'list', '--control', control)).code === 0,
-  )
+  /** Starts the daemon, and resolves with its pid when it listens. */
+  const start = async () => {
+    const pid = await run.sandbox.serve('--control', control)
+    await until('the daemon listens', async () => (await listeningPid(control)) === pid)
+    return pid
+  }
+  const pid = await start()
   const held = async () => {
     using client = await OperatorClient.connect(control)
     return (await client.descriptors.list()).map(({ name, address }) => `${name} ${address}`)
   }
-  return { run, control, held, args: ['--ready', 'fd', '--from', control] }
+  /** Kills the daemon and starts the next one; resolves with its pid. */
+  const restarted = async (killed: number) => {
+    run.signal('SIGKILL', killed)
+    await run.ended(killed)
+    return await start()
+  }
+  return { run, control, held, pid, restarted, args: ['--ready', 'fd', '--from', control] }
+}
+
+async function listeningPid(control: string): Promise<number | null> {
+  try {
+    using client = await OperatorClient.connect(control)
+    return client.peerPid
+  } catch {
+    return null
+  }
 }
 
 describe('fd-broker run with listeners that a daemon holds', () => {
@@ -46,6 +63,38 @@ describe('fd-broker run with listeners that a daemon holds', () => {
     const again = run.whoami()
     await run.launch(args, [SERVER])
     expect(await again).toMatchObject({ generation: 1 })
+  })
+
+  it('gives them back to a daemon that was killed and started again', async () => {
+    const { args, control, held, pid, restarted, run } = await daemon()
+    const config = join(run.sandbox.folder, 'run.json')
+    const [web, more] = [`tcp://127.0.0.1:${run.port}`, `unix:${join(run.sandbox.folder, 'more.sock')}`]
+    writeFileSync(config, JSON.stringify({ listen: { web } }))
+    const launched = () => run.launch([...args, '--config', config], [SERVER])
+    const holds = (...names: string[]) =>
+      until(`the daemon holds ${names}`, async () => `${await held()}` === `${names}`)
+    await launched()
+    await run.serving()
+    const second = await restarted(pid)
+    await holds(`web ${web}`)
+    // A later version adds a listener; the next image of the supervisor keeps both in the daemon.
+    writeFileSync(config, JSON.stringify({ listen: { web, more } }))
+    await run.upgraded()
+    expect(await held()).toEqual([`more ${more}`, `web ${web}`])
+    expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+    const third = await restarted(second)
+    await holds(`more ${more}`, `web ${web}`)
+    // An operator takes a listener from the daemon: the next one does not get it.
+    expect(await run.sandbox.run('fd', 'remove', '--control', control, 'more')).toMatchObject({ code: 0 })
+    await run.logged('the daemon holds a listener no longer')
+    await restarted(third)
+    await holds(`web ${web}`)
+    expect(await run.whoami()).toMatchObject({ generation: 2 })
+    run.signal('SIGKILL')
+    await run.ended()
+    const waiting = run.whoami()
+    await launched()
+    expect(await waiting).toMatchObject({ generation: 1 })
   })
 
   it.runIf(NIGHTLY)(

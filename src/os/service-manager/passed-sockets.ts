@@ -62,12 +62,22 @@ export class PassedSockets {
 
   /** Takes the socket at this address or, for tcp and udp, the only one with this name; else null. The manager keeps a Unix path. */
   claim(name: string, spec: ListenerSpec): PassedListener | null {
+    const found = this.#find(name, spec)
+    return found && this.#found(found.socket, found.elsewhere)
+  }
+
+  /** Whether {@link claim} would return a socket. */
+  has(name: string, spec: ListenerSpec): boolean {
+    return this.#find(name, spec) !== null
+  }
+
+  #find(name: string, spec: ListenerSpec): { socket: PassedSocket; elsewhere: boolean } | null {
     const fitting = this.#sockets.filter(({ about }) => isOfKind(about, spec))
     const there = fitting.filter(({ about }) => isLocatedAt(about, spec))
     const found = there.find(each => each.name === name) ?? there[0]
-    if (found !== undefined) return this.#found(found, false)
+    if (found !== undefined) return { socket: found, elsewhere: false }
     const named = spec.kind === 'unix' ? [] : fitting.filter(each => each.name === name)
-    return named.length === 1 ? this.#found(named[0]!, true) : null
+    return named.length === 1 ? { socket: named[0]!, elsewhere: true } : null
   }
 
   /**
