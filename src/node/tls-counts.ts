@@ -43,6 +43,11 @@ export function tlsCountsOf(socket: tls.TLSSocket): TlsCounts | null {
   }
 }
 
+/** Whether the server asks the client for a certificate in each handshake. */
+export function asksForCertificate(socket: tls.TLSSocket): boolean {
+  return (socket as unknown as { readonly _requestCert: boolean })._requestCert
+}
+
 interface Writing {
   _writeGeneric(...args: never[]): unknown
 }
@@ -115,13 +120,13 @@ function countWithKeylog(this: tls.Server, event: never, ...others: never[]): nu
 }
 
 export const TLS_COUNTS = internal(
-  'tlsSocket._handle with bytesRead, bytesWritten, writeQueueSize, receive and _parent, and tlsSocket._writeGeneric',
+  'tlsSocket._handle with bytesRead, bytesWritten, writeQueueSize, receive and _parent, tlsSocket._writeGeneric and _requestCert',
   'TLS connections do not move, they drain',
   () => {
     const { TLSSocket } = nodeTls()
     const [here, there] = socketPair('probe of TLS')
     const below = socketOver(here, { manualStart: true } as net.SocketConstructorOpts)
-    const above = new TLSSocket(below, { isServer: true })
+    const above = new TLSSocket(below, { isServer: true, requestCert: true })
     above.on('error', () => {})
     try {
       const counts = tlsCountsOf(above)
@@ -130,7 +135,8 @@ export const TLS_COUNTS = internal(
         facts?.slice(0, 4).every(count => count === 0) === true &&
         counts?.isSent === true &&
         typeof (handleOf(above) as TlsHandle).receive === 'function' &&
-        typeof (above as unknown as Writing)._writeGeneric === 'function'
+        typeof (above as unknown as Writing)._writeGeneric === 'function' &&
+        asksForCertificate(above)
       )
     } finally {
       above.destroy()

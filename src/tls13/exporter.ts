@@ -1,6 +1,7 @@
 import type tls from 'node:tls'
 import { nextBytes } from '../node/socket-handle.js'
 import {
+  asksForCertificate,
   countChunks,
   countWrites,
   observeSecrets,
@@ -24,6 +25,8 @@ const PADDINGS = [0, 16]
 /** The record of a change_cipher_spec, which most clients send before their Finished (RFC 8446, D.4). */
 const CHANGE_CIPHER_SPEC_BYTES = [0, 6]
 const MESSAGE_HEADER_BYTES = 4
+/** The message of a client that has no certificate, if the server asks for one, in one record with the Finished (RFC 8446, 4.4.2). */
+const EMPTY_CERTIFICATE_BYTES = 8
 /** A segment of TCP has at least so many bytes, unless the client has sent no more. */
 const ONE_SEGMENT_BYTES = 1_200
 /** Tickets that OpenSSL sends after a handshake, and after a resumption. */
@@ -143,16 +146,22 @@ export class TlsPosition {
     const hash = secretBytesOf(suite)
     if (this.#socket.getProtocol() !== 'TLSv1.3' || hash === undefined) this.#give('tls1.2')
     else if (this.#readSecret === null || this.#writeSecret === null) this.#give('handshake')
+    else if (this.#isAsked && this.#hasCertificate) this.#give('client-certificate')
     else {
       const written = counts.written - counts.plainWritten - RECORD_BYTES * this.#earlyRecords
-      const all = readingsUntil(this.#helloBytes + RECORD_BYTES + MESSAGE_HEADER_BYTES + hash)
+      const finished = this.#helloBytes + RECORD_BYTES + MESSAGE_HEADER_BYTES + hash
+      const all = readingsUntil(finished, this.#isAsked)
       const found = all.filter(reading => this.#recordsOf(counts, reading) !== null)
       // More may end within a record, and then look like another reading: all are tried later.
       const isWhole = counts.plainRead === 0 || counts.read - this.#helloBytes <= ONE_SEGMENT_BYTES
       const readings = isWhole && found.length > 0 ? found : all
-      if (found.length === 0 && this.#hasCertificate) this.#give('client-certificate')
-      else this.#baseline = { suite, written, tickets: this.#tickets(written), readings }
+      this.#baseline = { suite, written, tickets: this.#tickets(written), readings }
     }
+  }
+
+  /** Whether the client has sent a certificate, or said that it has none. A client that resumes its session is not asked. */
+  get #isAsked(): boolean {
+    return asksForCertificate(this.#socket) && !this.#socket.isSessionReused()
   }
 
   get #hasCertificate(): boolean {
@@ -258,14 +267,21 @@ function isCount(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0
 }
 
-/** Between the client's first messages and its first data: a change_cipher_spec, the Finished, perhaps padded. `finished`: the bytes with the Finished, without the others. */
-function readingsUntil(finished: number): Reading[] {
-  return PADDINGS.flatMap(padding =>
-    CHANGE_CIPHER_SPEC_BYTES.map(changed => ({
-      read: finished + changed + padding,
-      perRecord: RECORD_BYTES + padding,
-    })),
-  )
+/**
+ * Between the client's first messages and its first data: a change_cipher_spec, the empty list of certificates, if `isAsked`, and the Finished, in one record or in two, perhaps
+ * padded. `finished`: the bytes with the Finished, without the others.
+ */
+function readingsUntil(finished: number, isAsked: boolean): Reading[] {
+  return PADDINGS.flatMap(padding => {
+    const perRecord = RECORD_BYTES + padding
+    const certificates = isAsked ? [EMPTY_CERTIFICATE_BYTES, EMPTY_CERTIFICATE_BYTES + perRecord] : [0]
+    return certificates.flatMap(certificate =>
+      CHANGE_CIPHER_SPEC_BYTES.map(changed => ({
+        read: finished + certificate + changed + padding,
+        perRecord,
+      })),
+    )
+  })
 }
 
 /** Returns the number of the client's records with data, or null if it does not follow from the counts. */

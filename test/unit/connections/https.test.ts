@@ -124,6 +124,50 @@ test('a resumed session moves, and answers of any size are counted', async () =>
   for (const each of [first, client]) expect(await each.ask('/')).toMatch(/x b true/)
 })
 
+test('a client that is asked for a certificate and has none moves after any number of requests', async () => {
+  const options = { requestCert: true, rejectUnauthorized: false }
+  const [a, b] = [await httpsPlace('a', options), await httpsPlace('b', options)]
+  const clients: Client[] = []
+  for (let asks = 1; asks <= 20; asks++) {
+    const accepted = once(a.server, 'secureConnection')
+    const client = new Client(a)
+    await accepted
+    for (let asked = 0; asked < asks; asked++) await client.ask('/')
+    clients.push(client)
+  }
+  await move(a, b, 20)
+  expect(new Set(await Promise.all(clients.map(client => client.ask('/'))))).toEqual(
+    new Set(['b / true false']),
+  )
+})
+
+test('a client without a certificate stays if its first request leaves the number of its records open', async () => {
+  const options = { requestCert: true, rejectUnauthorized: false }
+  const a = await httpsPlace('a', options)
+  const clients = Array.from({ length: 20 }, () => new Client(a))
+  await Promise.all(
+    clients.map(async (client, i) => {
+      for (let asked = 0; asked <= i; asked++) await client.ask('/')
+    }),
+  )
+  expect(Object.keys(a.served.kinds())).toEqual(['handshake'])
+})
+
+test('a client that sends a certificate stays, and moves when it resumes its session', async () => {
+  const options = { requestCert: true, rejectUnauthorized: false }
+  const [a, b] = [await httpsPlace('a', options), await httpsPlace('b', options)]
+  const full = new Client(a, CERTIFIED)
+  const session = once(full.socket, 'session')
+  await full.ask('/')
+  expect(a.served.kinds()).toEqual({ 'client-certificate': 1 })
+  const resumed = new Client(a, { ...CERTIFIED, session: (await session)[0] as Buffer })
+  await resumed.ask('/')
+  expect(resumed.socket.isSessionReused()).toBe(true)
+  await move(a, b)
+  expect(await resumed.ask('/')).toBe('b / true false')
+  expect(await full.ask('/')).toBe('a / true false')
+})
+
 test('the application sees a TLS socket, and its own data', async () => {
   const seen: unknown[] = []
   const look = (socket: tls.TLSSocket) => {
