@@ -39,7 +39,18 @@ function joiner(service: string, uid = 0) {
 
 function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
   const changes = new ChangeNotifier()
-  const state = { settled: true, paused: false, joined: [] as Caller[], offered: [] as Caller[] }
+  const state = {
+    settled: true,
+    paused: false,
+    joined: [] as Caller[],
+    offered: [] as Caller[],
+    /** Resolves when the upgrade of the service that has just ended is decided. */
+    decided: null as Promise<void> | null,
+  }
+  const service = {
+    join: (caller: Caller) => state.joined.push(caller),
+    operations: { whenDecided: () => state.decided },
+  }
   const clients = { receive: (caller: Caller) => void state.offered.push(caller) }
   const machine: DaemonContext['runtime']['machine'] = {
     changes,
@@ -58,10 +69,8 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
     resume() {
       state.paused = false
     },
-    findOrCreate: () => ({
-      join: (caller: Caller) => state.joined.push(caller),
-      operations: { whenDecided: () => null },
-    }),
+    findOrCreate: () => service,
+    get: () => service,
   }
   const reception = new DaemonReception(gate, { passed: null, takesOver: false })
   reception.attach({
@@ -80,6 +89,11 @@ function open(gate?: AccessCheck) {
   const { reception, ...rest } = staffed(gate)
   reception.open()
   return { reception, ...rest }
+}
+
+/** Until what was begun has come to its end. */
+async function turns(): Promise<void> {
+  for (let i = 0; i < 10; i++) await new Promise(resolve => setImmediate(resolve))
 }
 
 describe('a caller of a daemon', () => {
@@ -122,6 +136,95 @@ describe('a caller of a daemon', () => {
       reception.receive({ ...foreign.caller, intent })
     expect([foreign.code(), offered, reception.handsOver]).toEqual(['ERR_FDB_DENIED', [], false])
   })
+
+  /** The reasons why a caller waits. The function makes callers wait, and returns another one, which ends the wait. */
+  const waits: [string, (made: ReturnType<typeof staffed>) => Promise<() => void>, string][] = [
+    [
+      'that the daemon serves',
+      async ({ reception }) =>
+        () =>
+          reception.open(),
+      'shop',
+    ],
+    [
+      'that it admits processes',
+      async ({ reception }) => {
+        reception.open()
+        reception.hold()
+        return () => reception.admit()
+      },
+      'shop',
+    ],
+    [
+      'that the last upgrade is decided',
+      async ({ reception, state }) => {
+        reception.open()
+        let decide!: () => void
+        state.decided = new Promise(resolve => {
+          decide = resolve
+        })
+        return decide
+      },
+      'shop',
+    ],
+    [
+      'that its successor has failed',
+      async ({ reception, changes, state }) => {
+        reception.open()
+        state.settled = false
+        const first = joiner(DAEMON_ITSELF)
+        reception.receive(first.caller)
+        await turns()
+        return () => {
+          first.link.close()
+          changes.notify()
+        }
+      },
+      'shop',
+    ],
+    [
+      'as its successor, that the last upgrade ends',
+      async ({ reception, changes, state }) => {
+        reception.open()
+        state.settled = false
+        return () => {
+          state.settled = true
+          changes.notify()
+        }
+      },
+      DAEMON_ITSELF,
+    ],
+  ]
+
+  it.each(waits)('waits %s, and is served then', async (_what, begin, service) => {
+    const made = staffed()
+    const end = await begin(made)
+    const { caller } = joiner(service)
+    made.reception.receive(caller)
+    await turns()
+    expect([...made.state.joined, ...made.state.offered]).toEqual([])
+    end()
+    await turns()
+    expect([...made.state.joined, ...made.state.offered]).toEqual([caller])
+  })
+
+  it.each(waits)(
+    'waits %s, leaves meanwhile, and gets nothing: its pidfd closes',
+    async (_what, begin, service) => {
+      const made = staffed()
+      const end = await begin(made)
+      const { caller, link, known, pidfd } = joiner(service)
+      made.reception.receive(caller)
+      await turns()
+      link.close()
+      known.handler?.end(null)
+      made.changes.notify()
+      end()
+      await turns()
+      expect([...made.state.joined, ...made.state.offered]).toEqual([])
+      expect(pidfd.closed).toBe(true)
+    },
+  )
 
   it('and waits there is let go of when he leaves', () => {
     const { reception, state } = open()

@@ -5,7 +5,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { serveDaemon } from '../../../src/daemon/daemon.js'
 import { join, type Member } from '../../../src/index.js'
 import type { JoinOptions } from '../../../src/member/options/options.js'
-import { STOP, stopBody } from '../../../src/operator/service-commands.js'
+import { ROLLBACK, STOP, stopBody } from '../../../src/operator/service-commands.js'
 import { OperatorClient } from '../../../src/operator.js'
 import { until } from '../../processes/until.js'
 
@@ -213,6 +213,20 @@ for (const hosting of ['embedded', 'daemon'] as const) {
       await client.command(STOP, stopBody({ timeoutMs: null, drop: false }), { service: 'shop' })
       expect(await Promise.all([first.retired, second.retired])).toEqual(['replaced', 'closed'])
       expect(story).not.toContain('1 reinstated')
+    })
+
+    it('begins again if the process to which an operator rolls back ends meanwhile', async () => {
+      const { control, story, first, second } = await probation(hosting)
+      const job = work(second, story)
+      using client = await OperatorClient.connect(control)
+      const rolledBack = client.command(ROLLBACK, '', { service: 'shop' })
+      const refused = expect(rolledBack).rejects.toMatchObject({ code: 'ERR_FDB_NO_STANDBY' })
+      await until('it is asked to end', () => story.includes('2 ends its work'))
+      await first.close()
+      job.end()
+      await refused
+      await until('it begins again', () => story.includes('2 resumed'))
+      expect(second.phase).toBe('serving')
     })
 
     it('comes back when the new process closes', async () => {

@@ -1,4 +1,4 @@
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { movePair } from '../../../src/connections/move-channel.js'
 import { Moves } from '../../../src/member/drain/moves.js'
@@ -57,6 +57,35 @@ describe('the moves of connections', () => {
     await until('peers are told', () => told.includes('announced'))
     expect(told.indexOf('announced')).toBeGreaterThanOrEqual(8)
   })
+
+  it.each([0, 300, 1_900, 2_500, 31_000])(
+    'begin anew the second time, if this process has served again after %d ms',
+    async ms => {
+      vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+      onTestFinished(() => void vi.useRealTimers())
+      const { made, told } = moves(2, 1)
+      /** The words, each with its time. */
+      const leave = async (forMs: number) => {
+        const story: [number, string][] = []
+        const began = performance.now()
+        made.leave(true)
+        for (let at = 0; at <= forMs; at += 50) {
+          for (const words of told.splice(0)) story.push([performance.now() - began, words])
+          await vi.advanceTimersByTimeAsync(50)
+        }
+        return story
+      }
+      const first = await leave(40_000)
+      expect(first.map(([, words]) => words)).toContain('announced')
+      made.serve()
+      expect(vi.getTimerCount()).toBe(0)
+      await leave(ms)
+      made.serve()
+      expect(await leave(40_000)).toEqual(first)
+      made.close()
+      expect(vi.getTimerCount()).toBe(0)
+    },
+  )
 
   it('end, once, when no connection is left', () => {
     const { made, told, listener } = moves(1, 0)

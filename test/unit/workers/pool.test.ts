@@ -742,6 +742,38 @@ describe('all workers', () => {
   })
 })
 
+describe('the end of all workers leaves no timer that would kill a process', () => {
+  const ends: [string, (made: ReturnType<typeof serving>, takeOver: () => void) => void][] = [
+    ['another main process has taken over', (_made, takeOver) => takeOver()],
+    [
+      'they have ended',
+      ({ pool, standings }) => {
+        standings.clear()
+        pool.update()
+      },
+    ],
+  ]
+  for (const [when, happens] of ends)
+    it.each([
+      ['with a time limit', 1_000],
+      ['as each is configured', null],
+    ])(`when ${when} (%s)`, async (_how, timeoutMs) => {
+      vi.useFakeTimers(FAKE)
+      const made = serving(2, { stopTimeout: 2_000 })
+      let takeOver!: () => void
+      const takenOver = new Promise<void>(resolve => {
+        takeOver = resolve
+      })
+      const ended = made.pool.endAll(timeoutMs, takenOver)
+      await turns()
+      made.pool.shortenDeadline(500)
+      expect(vi.getTimerCount()).toBeGreaterThan(0)
+      happens(made, takeOver)
+      await ended
+      expect(vi.getTimerCount()).toBe(0)
+    })
+})
+
 describe('listeners in whose place nobody accepts', () => {
   it('return to the main process from a worker that served them, as soon as their own worker is there', async () => {
     const { pool, standings, told } = serving(2)
