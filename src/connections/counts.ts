@@ -5,6 +5,8 @@ export const TURN_MS = 3
 
 /** Measures the work of moves in each turn of the event loop, as the lesser of elapsed time and CPU time. */
 export class TurnWork {
+  /** The sum of all turns, in milliseconds. */
+  totalMs = 0
   #longestMs = 0
   #turn = -1
   #spentMs = 0
@@ -54,6 +56,7 @@ export class TurnWork {
   }
 
   #add(ms: number): void {
+    this.totalMs += ms
     this.#spentMs = this.#spent + ms
     if (this.#spentMs > this.#longestMs) this.#longestMs = this.#spentMs
   }

@@ -62,11 +62,14 @@ export class ConnectionReceiver {
   #adopting: Promise<void> = Promise.resolve()
   #decision: NodeJS.Timeout | undefined
   #over = false
+  /** The work of this process for moves until the last acknowledgement. */
+  #workedMs: number
   /** The connections of the first wave, or null after it. */
   #witnesses: Witness[] | null = []
 
   constructor(options: ConnectionReceiverOptions) {
     this.#options = options
+    this.#workedMs = options.counts.receiving.totalMs
   }
 
   start(): void {
@@ -163,9 +166,18 @@ export class ConnectionReceiver {
     // The previous slice is adopted before the next is acknowledged, so that the sender does not send faster than this process adopts.
     void Promise.all([held.checked, this.#adopting]).then(() => {
       if (this.#over) return
-      this.#options.link.post({ prepareAck: { slice, refused, waves: true, returns: true } })
+      const worked = this.#workedSinceAck()
+      this.#options.link.post({ prepareAck: { slice, refused, waves: true, returns: true, worked } })
       this.#decision = setTimeout(() => this.#resolveDoubt('alive'), DECISION_MS).unref()
     })
+  }
+
+  /** In microseconds. */
+  #workedSinceAck(): number {
+    const { totalMs } = this.#options.counts.receiving
+    const worked = Math.round(1000 * (totalMs - this.#workedMs))
+    this.#workedMs = totalMs
+    return worked
   }
 
   #itemOf({ listener, protocol, record, fds: announced }: WireMoving, fds: readonly OwnedFd[]): Item {

@@ -84,7 +84,7 @@ const ACK_MS = 2_000
 const RESCAN_MS = 250
 /** The shortest pause between two passes, in milliseconds. */
 const PASS_PAUSE_MS = 5
-/** The receiver should acknowledge a slice within this time, because the clients of the slice's connections wait meanwhile. */
+/** The receiver should need no more work than this for a slice (milliseconds), because the clients of the slice's connections wait meanwhile. */
 const SLICE_MS = 3
 /** Least number of connections per slice; the first slice has this many. */
 const FEWEST = 4
@@ -139,7 +139,7 @@ export class ConnectionSender {
   readonly #pace: MoveRate
   /** The pace from the end of the first wave to the end of the next pass. */
   #spread = UNBOUNDED
-  /** How many connections the next slice may have, so that the receiver acknowledges it within {@link SLICE_MS}. */
+  /** How many connections the next slice may have, so that the receiver needs {@link SLICE_MS} for it. */
   #most = FEWEST
   #preparedAt = 0
   #watched = new Set<Source>()
@@ -176,7 +176,7 @@ export class ConnectionSender {
         const most = this.#items.length
         for (const { index = 0, code } of prepareAck.refused ?? [])
           if ((index ?? 0) < most) this.#refused.set(index ?? 0, code || 'ERR_FDB_REFUSED')
-        this.#adapt()
+        this.#adapt(prepareAck.worked)
         counts.sending.run(() => this.#step({ type: 'ack', slice: prepareAck.slice ?? 0 }))
       },
       broken: () => this.#end(),
@@ -433,10 +433,15 @@ export class ConnectionSender {
     }
   }
 
-  /** Adapts the slice size. The receiver acknowledges a slice only after it has adopted the previous one, so the time includes that work. */
-  #adapt(): void {
+  /**
+   * Adapts the slice size to the receiver's work. The receiver acknowledges a slice only after it has adopted the previous one, so that is included. `workedUs`: the
+   * work without the waits for a busy machine, which are as long for a slice of any size; null if the receiver does not tell.
+   */
+  #adapt(workedUs: number | null | undefined): void {
     const acknowledged = this.#items.length
-    const inTime = Math.floor((acknowledged * SLICE_MS) / (performance.now() - this.#preparedAt))
+    const elapsedMs = performance.now() - this.#preparedAt
+    const workedMs = Math.min(elapsedMs, (workedUs ?? Number.POSITIVE_INFINITY) / 1000)
+    const inTime = Math.floor((acknowledged * SLICE_MS) / workedMs)
     this.#most = Math.max(FEWEST, Math.min(inTime, 2 * acknowledged))
   }
 

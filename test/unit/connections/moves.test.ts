@@ -80,6 +80,9 @@ function busy(ms: number): void {
   }
 }
 
+/** Longer than a slice may take, and much shorter than a sender waits for an acknowledgement. */
+const LATE_MS = 20
+
 const others: OwnedFd[] = []
 const children: ChildProcess[] = []
 
@@ -180,6 +183,38 @@ describe('connections that move', () => {
     for (const fd of others.splice(0)) fd.close()
     expect(open()).toBe(before)
   })
+
+  it.each([
+    ['grow where it waits for other processes, and does little work', 10, 300],
+    ['stay small where it works long', 30_000, 4],
+    ['stay small where it does not tell its work', undefined, 4],
+  ])(
+    'go in slices by the work of the receiver, which acknowledges late: these %s',
+    async (_, each, largest) => {
+      const { link, sender, old, ended } = loneSender()
+      fill(old, 300)
+      const sizes: number[] = []
+      link.start({
+        message: ({ prepare }, fds) => {
+          closeAll(fds)
+          if (!prepare) return
+          const size = prepare.connections?.length ?? 0
+          sizes.push(size)
+          const worked = each === undefined ? {} : { worked: each * size }
+          setTimeout(() => link.post({ prepareAck: { slice: prepare.slice, ...worked } }), LATE_MS)
+        },
+        broken() {},
+        end() {},
+      })
+      sender.start()
+      await seen(() => sizes.length === 12 || old.here.size === 0)
+      expect(Math.max(...sizes)).toBeLessThanOrEqual(largest)
+      if (largest > 4) expect(Math.max(...sizes)).toBeGreaterThan(4)
+      await sender.stop()
+      await ended
+      link.close()
+    },
+  )
 
   it('stay when the other has sealed the log before it acknowledges them: no more goes this way', async () => {
     const before = open()
