@@ -19,13 +19,22 @@ export function has(command: string): boolean {
 }
 
 /** The Go program of the tests, built once; null: it cannot be. */
-export async function goServer(): Promise<string | null> {
-  const file = join(BUILD, 'server-go')
+export function goServer(): Promise<string | null> {
+  return goProgram('server-go', join(PROGRAMS, 'server.go'))
+}
+
+/** The client in Go, built once; null: it cannot be. */
+export function goClient(): Promise<string | null> {
+  return goProgram('tls-client-go', at('test/fixtures/tls_client.go'))
+}
+
+async function goProgram(name: string, source: string): Promise<string | null> {
+  const file = join(BUILD, name)
   if (existsSync(file)) return file
   if (!has('go')) return null
   mkdirSync(BUILD, { recursive: true })
   try {
-    await run('go', ['build', '-o', file, join(PROGRAMS, 'server.go')], {
+    await run('go', ['build', '-o', file, source], {
       env: { ...process.env, GOFLAGS: '-mod=mod', GO111MODULE: 'off' },
     })
     return file
