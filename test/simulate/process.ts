@@ -199,13 +199,19 @@ export class SimulatedProcess {
   enter(): void {
     // The first values of some variables depend on the process.
     this.world.running(this)
-    this.#slots.exchange()
+    try {
+      this.#slots.exchange()
+    } catch (error) {
+      // The first values call the kernel: the process can die there.
+      if (error !== DEAD) throw error
+    }
   }
 
   /** Runs the next callback of the event loop. */
   step(): void {
     this.steps++
     this.enter()
+    if (this.dead) return
     this.#changed = true
     for (let phases = 0; phases <= PHASES; ) {
       const next = this.#queue.shift()
