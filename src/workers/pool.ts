@@ -169,7 +169,7 @@ export class WorkerPool {
 
   /**
    * Starts the first worker, which binds the addresses that only one process can bind, then the others. Rejects if one fails to start. If
-   * `takesOver`, or if a worker of a previous main process serves, a worker that fails is started again later instead: the failure must not
+   * `takesOver`, or if a worker of a previous main process lives, a worker that fails is started again later instead: the failure must not
    * end the service.
    */
   async startAll({ takesOver }: { readonly takesOver: boolean }): Promise<void> {
@@ -179,7 +179,7 @@ export class WorkerPool {
       try {
         await this.#ensureServing(slot)
       } catch (error) {
-        const goesOn = takesOver || this.startedByPredecessor.length > 0
+        const goesOn = takesOver || this.ofPredecessor.length > 0
         if (!goesOn || !this.#ownership.mayStart) throw error
         this.#settings.logger.error({ worker: slot.index, err: error }, 'a worker failed to start')
         slot.keepServing()
@@ -246,6 +246,8 @@ export class WorkerPool {
   }
 
   async replaceAll(slots: readonly WorkerSlot[]): Promise<void> {
+    // A main process that ends wants no workers: then there is nothing to replace, and the order is not carried out.
+    this.#ownership.demand()
     const [first, ...others] = slots
     if (first === undefined) return
     const old = new Set(slots)
@@ -341,11 +343,7 @@ export class WorkerPool {
     return this.#slots.filter(({ isWanted: wanted }) => wanted)
   }
 
-  get startedByPredecessor(): WorkerSlot[] {
-    return this.wantedSlots.filter(({ isStartedHere, owner }) => !isStartedHere && owner !== null)
-  }
-
-  /** As {@link startedByPredecessor}, and those whose process has not reconnected to this main process yet: it would serve on. */
+  /** The workers that the previous main process started, also those whose process has not reconnected to this one yet: it would serve on. */
   get ofPredecessor(): WorkerSlot[] {
     return this.wantedSlots.filter(
       ({ isRecovering, isStartedHere, owner }) => !isStartedHere && (owner !== null || isRecovering),

@@ -161,6 +161,9 @@ export class WorkerSlot {
   get #incumbent(): AttemptIncumbent {
     const slot = this
     const before = ownerKey(this.owner)
+    const isNew = (owner: ServiceStanding['owner']) => owner !== null && ownerKey(owner) !== before
+    /** Whether the new process has the right to write: from then on it has clients. */
+    let hasRight = false
     return {
       get phase() {
         return slot.standing?.phase
@@ -170,9 +173,12 @@ export class WorkerSlot {
       },
       joinerPid: null,
       servedBy: () => {
-        const { owner = null, phase } = slot.standing ?? {}
-        if (owner === null || ownerKey(owner) === before || (phase !== 'idle' && phase !== 'probation'))
-          return null
+        const { standing } = slot
+        if (standing === null) return null
+        const { isUnfit, owner, phase } = standing
+        hasRight = isNew(owner)
+        // An unfit process accepts, and tries again to write.
+        if (owner === null || !hasRight || isUnfit || (phase !== 'idle' && phase !== 'probation')) return null
         return { pid: owner.pid, generation: owner.generation }
       },
       watch: look => {
@@ -181,7 +187,7 @@ export class WorkerSlot {
           slot.#notifyAttempt = () => {}
         }
       },
-      cancelHandoff: () => (isGranted(slot.standing?.phase ?? 'idle') ? 'late' : 'idle'),
+      cancelHandoff: () => (hasRight || isGranted(slot.standing?.phase ?? 'idle') ? 'late' : 'idle'),
       graceMs: () => GRACE_MS,
       whenServing: async () => {},
       failedAfterCommit: child => slot.#endLater(child),

@@ -66,6 +66,8 @@ export type MemberProcess = Pick<Peer, 'pid' | 'identity' | 'proven' | 'pidfd'>
 export interface ServiceStanding {
   /** The member that has the right to write, or null. */
   readonly owner: Peer | null
+  /** The owner accepts but cannot write. */
+  readonly isUnfit: boolean
   /** All other processes of the service: they join, stand by, or drain. */
   readonly others: readonly MemberProcess[]
   readonly phase: HolderPhase
@@ -114,10 +116,11 @@ export class ServiceOperations implements Operations {
     const { descriptorTable, holder, missing, older } = this.#deps
     const { lastFailure } = holder.timeline
     const owner = this.#serving
-    const { bound, phase } = holder.state
+    const { bound, phase, unfit } = holder.state
     const pids = bound.map(id => holder.peer(id)?.pid ?? 0)
     return {
       owner: owner ?? null,
+      isUnfit: unfit.includes(holder.state.owner),
       others: [...holder.peers.filter(peer => peer !== owner), ...older.draining],
       phase,
       probationLeftMs: holder.probationLeftMs,

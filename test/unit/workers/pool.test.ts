@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
-import { SILENT } from '../../../src/base/logger.js'
+import { type Logger, SILENT } from '../../../src/base/logger.js'
 import type { ServiceStanding } from '../../../src/daemon/service/service-operations.js'
 import { listenerEntry } from '../../../src/holder/entry.js'
 import { native } from '../../../src/kernel/native.js'
@@ -38,7 +38,7 @@ function settingsWith(facts: Partial<WorkersSettings> = {}): WorkersSettings {
 }
 
 const NOBODY: ServiceStanding = {
-  ...{ owner: null, others: [], phase: 'idle', probationLeftMs: null, lastFailure: null },
+  ...{ owner: null, isUnfit: false, others: [], phase: 'idle', probationLeftMs: null, lastFailure: null },
   ...{ bound: [], missing: [], entries: [] },
 }
 
@@ -47,13 +47,13 @@ function owned(pid = 42, generation = 1): ServiceStanding {
 }
 
 /** A pool whose workers are told of by the test. `told`: the orders to them; `logged`: by its words. */
-function poolWith(facts: Partial<WorkersSettings> = {}) {
+function poolWith(facts: Partial<WorkersSettings> = {}, logger: Logger = SILENT) {
   const standings = new Map<string, ServiceStanding>()
   const told: { worker: string; order: string; body: string }[] = []
   const failing = new Set<string>()
   const logged: { text: string; facts: Record<string, unknown> }[] = []
   const warn = (facts: object, text: string) => void logged.push({ text, facts: { ...facts } })
-  const pool = new WorkerPool(settingsWith({ logger: { ...SILENT, warn }, ...facts }))
+  const pool = new WorkerPool(settingsWith({ logger: { ...logger, warn }, ...facts }))
   const operationsOf = (name: string) => ({
     standing: standings.get(name) ?? NOBODY,
     closeListeners: () => {},
@@ -327,10 +327,16 @@ describe('a main process that is closed', () => {
     expect(children()).toEqual([])
   })
 
-  it('refuses orders that change workers', async () => {
+  it('refuses orders that change workers, also to replace those of the previous main process', async () => {
     const { pool, standings } = serving(1)
     const ended = pool.endAll(null)
-    for (const order of [pool.resize(2), pool.reloadAll(), pool.rollback(), pool.replaceAll(pool.slots)])
+    for (const order of [
+      pool.resize(2),
+      pool.reloadAll(),
+      pool.rollback(),
+      pool.replaceAll(pool.slots),
+      pool.replaceAll(pool.ofPredecessor),
+    ])
       await expect(order).rejects.toMatchObject({ code: 'ERR_FDB_CLOSED', retryable: true })
     standings.clear()
     pool.update()
@@ -384,13 +390,14 @@ describe('a process of the previous main process', () => {
     await failed
   })
 
-  it('may end within the time limit of a start, and is then named', async () => {
+  it('does not end the service if it does not come back within the time limit of a start, and is then named', async () => {
     vi.useFakeTimers(FAKE)
-    const { pool, standings, logged } = poolWith({ count: 1, timeout: 5_000, hungTimeout: null })
+    const errors: unknown[] = []
+    const logger = { ...SILENT, error: ({ err }: { err?: unknown }) => void errors.push(err) }
+    const { pool, standings, logged } = poolWith({ count: 1, timeout: 5_000, hungTimeout: null }, logger)
     const [slot] = pool.slots
     standings.set(slot!.name, awaited(4711))
-    const errors: unknown[] = []
-    const started = pool.startAll({ takesOver: false }).catch(error => errors.push(error))
+    const started = pool.startAll({ takesOver: false })
     await vi.advanceTimersByTimeAsync(5_000)
     await turns()
     await started
@@ -508,7 +515,7 @@ describe('a worker that fails behind its Commit', () => {
       await until('it has had its signals', () => lines().includes('SIGWINCH'))
       return lines().slice(1)
     }
-    return { lines, outcome, fails, pool, started, signalled }
+    return { lines, outcome, fails, pool, stands, started, signalled }
   }
 
   it('stays: it may have clients, and get the right to serve again', async () => {
@@ -531,6 +538,14 @@ describe('a worker that fails behind its Commit', () => {
     await vi.advanceTimersByTimeAsync(300)
     vi.useRealTimers()
     expect(await outcome).toMatchObject({ code: 'ERR_FDB_DEADLINE' })
+    expect(await signalled()).toEqual(['SIGWINCH'])
+  })
+
+  it('stays if it only accepts when another main process takes over', async () => {
+    const { pool, signalled, stands, started } = committed({})
+    stands({ ...owned(await started(), 2), isUnfit: true })
+    pool.lose()
+    await turns()
     expect(await signalled()).toEqual(['SIGWINCH'])
   })
 
@@ -619,6 +634,29 @@ describe('all workers', () => {
     pool.update()
     await replaced
     expect(children()).toHaveLength(2)
+  })
+
+  it('are replaced when the new process can write, not when it only accepts', async () => {
+    const { pool, standings } = serving(1, { command: STAYS })
+    const [slot] = pool.slots
+    onTestFinished(async () => {
+      for (const pid of children()) process.kill(Number(pid), 'SIGKILL')
+      await until('its process has ended', () => children().length === 0)
+    })
+    const outcome: unknown[] = []
+    const replaced = pool.replaceAll(pool.slots).then(
+      () => outcome.push('replaced'),
+      error => outcome.push(error.code),
+    )
+    await until('it is being replaced', () => children().length === 1)
+    standings.set(slot!.name, { ...owned(200, 2), isUnfit: true })
+    pool.update()
+    await turns()
+    expect(outcome).toEqual([])
+    standings.set(slot!.name, owned(200, 2))
+    pool.update()
+    await replaced
+    expect(outcome).toEqual(['replaced'])
   })
 
   it('may be started again while a replacement waits for a probation: it waits for that start too', async () => {
