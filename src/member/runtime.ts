@@ -258,7 +258,8 @@ export class MemberRuntime {
     this.reloading = new Reloading({ settings, machine, announcer: this.announcer })
     const { commands } = this
     const { worker } = settings
-    if (worker !== null) serveMainProcess({ commands, worker, listeners, close: () => driver.yield() })
+    if (worker !== null)
+      serveMainProcess({ commands, worker, listeners: this.listeners, close: () => driver.yield() })
     const rollback = new Rollback({ ...hosted, timing })
     serveServiceCommands({
       origin,

@@ -116,17 +116,21 @@ function listenersOf(
   const identities = inspect(sockets.map(entry => entry.fd))
   // Reversed, so that an open listener replaces a closed one of the same name that still has connections.
   const byName = new Map([...listeners].reverse().map(listener => [listener.name, listener]))
+  const byFurther = new Map(
+    listeners.flatMap(listener => [...listener.further].map(entry => [entry, listener] as const)),
+  )
   return sockets.map(({ fd, name }, i) => {
     const identity = identities[i]!
     const listener = byName.get(name)
+    const acceptor = listener ?? byFurther.get(name)
     const fault = guard?.faultOf(fd) ?? null
     return {
       name,
       address: formatAddress(identity),
-      scheme: listener?.scheme ?? null,
+      scheme: acceptor?.scheme ?? null,
       inode: identity.ino,
       cookie: identity.cookie ?? null,
-      accepting: fault === null && (listener?.accepting ?? false),
+      accepting: fault === null && (acceptor?.accepting ?? false),
       fault,
       connections: listener?.connections ?? 0,
       kinds: listener?.kinds() ?? {},

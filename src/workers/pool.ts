@@ -119,6 +119,7 @@ export class WorkerPool {
   /** Called when another main process has taken over: cancels everything that this one does with workers. */
   lose(): void {
     this.#hung.stop()
+    this.#unserved.forget()
     for (const slot of this.#slots) slot.cancelRestart()
     this.#ownership.lose()
     this.#changes.notify()

@@ -1,5 +1,5 @@
 import type { Logger } from '../base/logger.js'
-import type { OwnedFd } from '../kernel/index.js'
+import { inspectOne, type OwnedFd } from '../kernel/index.js'
 import type { UnservedListener } from '../member/listeners/worker-orders.js'
 import { GROUP_LISTENER } from '../operator/service-commands.js'
 import type { WorkerSlot } from './worker-slot.js'
@@ -29,7 +29,15 @@ export class UnservedListeners {
     this.#logger = logger
   }
 
-  /** Assigns the listeners again, and sends an order to each worker whose assigned listeners have changed. */
+  /** Another main process gives orders from now on. If this one serves again, each worker gets its order once more. */
+  forget(): void {
+    this.#sentOrders.clear()
+  }
+
+  /**
+   * Assigns the listeners again, and sends an order to each worker whose assigned listeners have changed, and to each new one: a worker of a
+   * main process that has died may still accept on a listener that no other process has.
+   */
   update(slots: readonly WorkerSlot[]): void {
     const serving = slots.filter(
       ({ isHung, standing }) => standing?.owner != null && standing.phase !== 'committing' && !isHung,
@@ -65,8 +73,7 @@ export class UnservedListeners {
   #sendIfChanged(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {
     const { pid, generation } = slot.owner ?? {}
     const text = JSON.stringify([pid, generation, unserved])
-    const before = this.#sentOrders.get(slot)
-    if (before?.text === text || (before === undefined && unserved.length === 0)) return
+    if (this.#sentOrders.get(slot)?.text === text) return
     const order = { text }
     this.#sentOrders.set(slot, order)
     this.#send(slot, unserved).catch(error => {
@@ -83,12 +90,12 @@ export class UnservedListeners {
   }
 }
 
-/** Returns the listeners that only this worker has. On the others, which all workers share, any worker accepts. */
+/** Returns the listeners that only this worker has. On the others, which all workers share, any worker accepts. A key names the socket, also for the next main process. */
 function ownListeners(slot: WorkerSlot) {
   const entries = slot.standing?.entries ?? []
   return entries
     .filter(entry => entry.role === 'listener' && entry.spec?.kind === 'tcp')
-    .map((entry, at) => ({ name: entry.name, key: `${prefixOf(slot)}${at}`, entry }))
+    .map(entry => ({ name: entry.name, key: `${prefixOf(slot)}${inspectOne(entry.fd).ino}`, entry }))
 }
 
 function prefixOf({ index }: WorkerSlot): string {

@@ -11,7 +11,7 @@ import { startWorkers } from '../../src/index.js'
 import { OperatorClient } from '../../src/operator/client.js'
 import { SET_WORKERS } from '../../src/operator/service-commands.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
-import { reload, replaceWorkers, stop, upgrade } from '../orders/operators.js'
+import { reload, replaceWorkers, setWorkers, stop, upgrade } from '../orders/operators.js'
 import { ask } from '../processes/client.js'
 import { daemonStatus } from '../processes/daemon.js'
 import { Edge } from '../processes/edge.js'
@@ -461,6 +461,36 @@ describe('a second main process', () => {
       expect([next, ...old].filter(hasEnded)).toEqual([])
     },
   )
+})
+
+it('a listener that only a worker has, as the main process was killed, stays with the next process of that worker', async () => {
+  const sandbox = Sandbox.open()
+  const { control } = sandbox
+  const url = `http://127.0.0.1:${await freePort()}`
+  const upgrade = JSON.stringify({ upgrade: { probation: 60_000 } })
+  const command = [process.execPath, APP, url.replace('http:', 'tcp:'), upgrade]
+  const start = (count: number) => {
+    const options = ['--service', 'shop', '--control', control, '--count', `${count}`]
+    return sandbox.launch([...present.cli, 'workers', 'start', ...options, '--', ...command])
+  }
+  /** Half of the connections get to each of two listeners. */
+  const answered = async () => {
+    const asked = Array.from({ length: 40 }, () => ask(url).answer)
+    expect(new Set((await Promise.all(asked)).map(({ body }) => body))).toEqual(new Set(['0']))
+  }
+  const first = await start(2)
+  const [, second] = pids(await mainWhere(control, 'two serve', servedByAll(2)))
+  await setWorkers(control, 1)
+  await until('the surplus worker has ended', () => hasEnded(second!))
+  await answered()
+  signalPid(first, 'SIGKILL')
+  await start(1)
+  await until('the worker has both listeners', async () => {
+    const { services = [] } = await daemonStatus(control).catch(() => ({}) as Record<string, never>)
+    return services.some(({ listeners }: { listeners: readonly unknown[] }) => listeners.length === 2)
+  })
+  await replaceWorkers(control)
+  await answered()
 })
 
 it('a main process that is closed while another one takes over ends', async () => {

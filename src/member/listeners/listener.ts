@@ -54,6 +54,8 @@ export class Listener {
   readonly #servers: AttachedServer[] = []
   /** The listeners of ended workers on which this listener's server accepts too, by `UnservedListener.key`. */
   readonly #standIns = new Map<string, StandInListener>()
+  /** Such listeners that only this service has left: further sockets at the same address, by the names of their entries. */
+  readonly #further = new Map<string, StandInListener>()
   #accepting = false
   #borrowed = false
   #leaving = false
@@ -218,12 +220,36 @@ export class Listener {
     this.#paused = false
     this.#accepting = true
     await Promise.all(this.#servers.map(served => this.#attach(served)))
-    for (const standIn of this.#standIns.values()) this.#startStandIn(standIn)
+    for (const standIn of this.#others) this.#startStandIn(standIn)
+  }
+
+  get #others(): StandInListener[] {
+    return [...this.#standIns.values(), ...this.#further.values()]
   }
 
   /** @internal */
-  get standIns(): ReadonlyMap<string, unknown> {
+  get standIns(): ReadonlyMap<string, StandInListener> {
     return this.#standIns
+  }
+
+  /** @internal The names of the entries of further sockets at the same address, on which the first server accepts too. */
+  get further(): Iterable<string> {
+    return this.#further.keys()
+  }
+
+  /** @internal Makes the first server also accept on `fd`, a further socket at the same address. Owns the descriptor. */
+  addFurther(entry: string, fd: OwnedFd): void {
+    const socket = new StandInListener(fd, error => this.#deps.events.failed(this.#named(error)))
+    this.#further.set(entry, socket)
+    if (this.#accepting) this.#startStandIn(socket)
+  }
+
+  /** @internal The listener of an ended worker becomes a further socket of this one. */
+  makeFurther(key: string, entry: string): void {
+    const standIn = this.#standIns.get(key)
+    if (standIn === undefined) return
+    this.#standIns.delete(key)
+    this.#further.set(entry, standIn)
   }
 
   /** @internal Makes the first server also accept on `fd`, the listener of an ended worker. Owns the descriptor. */
@@ -243,6 +269,12 @@ export class Listener {
     }
   }
 
+  #closeOthers(): void {
+    for (const standIn of this.#others) standIn.close()
+    this.#standIns.clear()
+    this.#further.clear()
+  }
+
   #startStandIn(standIn: StandInListener): void {
     const first = this.#servers.find(({ accepting }) => accepting)
     if (first !== undefined) standIn.start(first.server, this.spec.backlog)
@@ -251,7 +283,7 @@ export class Listener {
   /** @internal Stops accepting. Closes no socket and no connection. */
   stop(): void {
     this.#accepting = false
-    for (const standIn of this.#standIns.values()) standIn.stop()
+    for (const standIn of this.#others) standIn.stop()
     for (const served of this.#servers) served.detach()
   }
 
@@ -265,7 +297,7 @@ export class Listener {
   leave(): void {
     this.#leaving = true
     this.stop()
-    this.keepStandIns(new Set())
+    this.#closeOthers()
     this.announce()
     this.finish()
   }
@@ -319,7 +351,7 @@ export class Listener {
 
   /** @internal */
   release(): void {
-    this.keepStandIns(new Set())
+    this.#closeOthers()
     for (const served of this.#servers) served.release()
   }
 
@@ -350,7 +382,7 @@ function addressOf(fd: OwnedFd): ListenerAddress {
   return { url, host: identity.address ?? '', port: identity.port ?? 0 }
 }
 
-/** The listening socket of an ended worker, on which a server of this process accepts until that worker is replaced. Owns the descriptor. */
+/** The listening socket of an ended worker, on which a server of this process accepts, as a rule until that worker is replaced. Owns the descriptor. */
 class StandInListener {
   readonly #fd: OwnedFd
   readonly #failed: (error: unknown) => void
@@ -359,6 +391,11 @@ class StandInListener {
   constructor(fd: OwnedFd, failed: (error: unknown) => void) {
     this.#fd = fd
     this.#failed = failed
+  }
+
+  /** The caller owns the duplicate. */
+  dup(): OwnedFd {
+    return this.#fd.dup()
   }
 
   start(server: ServableServer, backlog: number): void {

@@ -227,7 +227,34 @@ export class OwnListeners {
     if (this.#worker === null) this.#closed.keep(spec, fd)
   }
 
+  /**
+   * A worker accepts on a listener that no other process has: keeps it as a further socket of `listener`, which the next version gets too.
+   * Rejects as `Holdings.register()`; then nothing has changed.
+   */
+  async keepStandIn(listener: Listener, key: string): Promise<void> {
+    const fd = listener.standIns.get(key)?.dup()
+    if (fd === undefined) return
+    const entry = `${listener.name.slice(0, MOST_NAME_CHARACTERS / 2)}#${inspectOne(fd).ino}`
+    await this.#deps.holdings.register(listenerEntry(entry, listener.spec, fd))
+    this.#used.add(inspectOne(fd).ino)
+    if (this.#listeners.get(listener.name) === listener) listener.makeFurther(key, entry)
+    else this.#deps.holdings.unregister(entry)
+  }
+
+  /** Takes over the further sockets at the listener's address, which a worker has kept. */
+  #takeFurther(listener: Listener): void {
+    const { registry } = this.#deps
+    for (const entry of registry.listeners) {
+      if (entry.spec?.kind !== 'tcp' || !sameAddress(entry.spec, listener.spec)) continue
+      if (this.#used.has(inodeOf(entry))) continue
+      this.#used.add(inodeOf(entry))
+      registry.wanted.add(entry.name)
+      listener.addFurther(entry.name, entry.fd.dup())
+    }
+  }
+
   #leave(listener: Listener): void {
+    for (const entry of [...listener.further]) this.#deps.holdings.unregister(entry)
     listener.leave()
     this.#leaving.add(listener)
     void listener.emptied().then(() => {
@@ -289,6 +316,7 @@ export class OwnListeners {
     this.#listeners.set(name, listener)
     // Also after ready(), until the handoff cannot be undone any more: then entries that are not wanted are closed.
     registry.wanted.add(name)
+    if (this.#worker !== null) this.#takeFurther(listener)
     if (machine.phase === 'serving') listener.setOptions()
     if (machine.member.accepting) await listener.start()
     return listener

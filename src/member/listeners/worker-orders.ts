@@ -21,14 +21,19 @@ export interface UnservedListener {
 interface WorkerCommandsDeps {
   readonly commands: { set(name: string, handler: CommandHandler): void }
   readonly worker: WorkerPlace
-  listeners(): readonly Listener[]
+  readonly listeners: {
+    readonly all: readonly Listener[]
+    /** Keeps the listener of an ended worker for good. */
+    keepStandIn(listener: Listener, key: string): Promise<void>
+  }
   /** Leaves the service. The connections move to another worker. */
   close(): Promise<void>
 }
 
 /**
  * Handles the commands of the main process. STAND_IN lists all listeners of missing workers: this worker accepts on those, and stops on
- * those that are not listed any more. YIELD makes this worker leave.
+ * those that are not listed any more. A listener that the main process does not know stays: the previous main process has died, and no other
+ * process has that listener. YIELD makes this worker leave.
  */
 export function serveMainProcess({
   close,
@@ -38,9 +43,12 @@ export function serveMainProcess({
 }: WorkerCommandsDeps): void {
   const order = new InOrder()
   const follow = async (unserved: readonly UnservedListener[]) => {
-    for (const listener of listeners()) {
+    for (const listener of listeners.all) {
       const wanted = unserved.filter(({ name }) => name === listener.name)
-      listener.keepStandIns(new Set(wanted.map(({ key }) => key)))
+      const keys = new Set(wanted.map(({ key }) => key))
+      for (const key of listener.standIns.keys())
+        if (!keys.has(key) && !(await isKnown(control, key))) await listeners.keepStandIn(listener, key)
+      listener.keepStandIns(keys)
       for (const { key } of wanted) {
         if (listener.standIns.has(key)) continue
         const fd = await claimFrom(control, key)
@@ -134,6 +142,12 @@ async function claimFrom(control: string, name: string): Promise<OwnedFd | null>
     }
     await new Promise(resolve => setTimeout(resolve, CLAIM_RETRY_MS))
   }
+}
+
+async function isKnown(control: string, key: string): Promise<boolean> {
+  const fd = await claimFrom(control, key)
+  fd?.close()
+  return fd !== null
 }
 
 /** Returns the main process's key for a listener of its workers. Listeners with the same name and address have the same key. */

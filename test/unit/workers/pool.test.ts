@@ -9,7 +9,7 @@ import type { ServiceStanding } from '../../../src/daemon/service/service-operat
 import { listenerEntry } from '../../../src/holder/entry.js'
 import { native } from '../../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
-import { STOP } from '../../../src/operator/service-commands.js'
+import { STAND_IN, STOP, YIELD } from '../../../src/operator/service-commands.js'
 import { identify, type ProcessIdentity } from '../../../src/os/process-identity.js'
 import { settleWorkers, type WorkersSettings } from '../../../src/workers/options.js'
 import { WorkerPool } from '../../../src/workers/pool.js'
@@ -636,7 +636,7 @@ describe('all workers', () => {
     expect(children()).toHaveLength(2)
   })
 
-  it('are replaced when the new process can write, not when it only accepts', async () => {
+  it('count as replaced when the new processes can write', async () => {
     const { pool, standings } = serving(1, { command: STAYS })
     const [slot] = pool.slots
     onTestFinished(async () => {
@@ -701,14 +701,14 @@ describe('all workers', () => {
     const { pool, told } = serving(2)
     await pool.slots[1]!.abandon('the number of workers was reduced')
     for (let i = 0; i < 3; i++) pool.update()
-    expect(told.filter(({ worker }) => worker === pool.slots[1]!.name)).toHaveLength(1)
+    expect(told.filter(({ order }) => order === YIELD)).toMatchObject([{ worker: pool.slots[1]!.name }])
   })
 
   it('do not include one that was told to leave if they must be more again: its end is waited for', async () => {
     const { pool, standings, told } = serving(2)
     const [, other] = pool.slots
     await pool.resize(1)
-    expect(told).toMatchObject([{ worker: other!.name, order: 'workers.yield' }])
+    expect(told.filter(({ order }) => order === YIELD)).toMatchObject([{ worker: other!.name }])
     let outcome = 'pending'
     const resized = pool.resize(2).then(
       () => (outcome = 'serves'),
@@ -823,8 +823,22 @@ describe('listeners in whose place nobody accepts', () => {
     pool.update()
     standings.set(other, owned(43))
     pool.update()
-    expect(told.map(({ worker }) => worker)).toEqual([pool.slots[0]!.name, pool.slots[0]!.name])
-    expect(told.map(({ body }) => [...body.matchAll(/web/g)].length)).toEqual([1, 0])
+    const orders = () => told.filter(({ worker }) => worker === pool.slots[0]!.name)
+    expect(orders().map(({ order, body }) => [order, [...body.matchAll(/web/g)].length])).toEqual([
+      [STAND_IN, 1],
+      [STAND_IN, 0],
+    ])
+  })
+
+  it('get their orders again if the next main process has failed', () => {
+    const { pool, services, told } = serving(1)
+    pool.update()
+    pool.update()
+    expect(told).toHaveLength(1)
+    pool.lose()
+    services.paused = false
+    pool.update()
+    expect(told.map(({ order }) => order)).toEqual([STAND_IN, STAND_IN])
   })
 })
 
