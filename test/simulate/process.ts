@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events'
 import v8 from 'node:v8'
 import type { Delays } from './kernel/disk.js'
-import type { Open, SimulatedPoll } from './kernel/objects.js'
+import type { Inode, Open, SimulatedPoll } from './kernel/objects.js'
 import { Slots } from './slots.js'
 import type { World } from './world.js'
 
@@ -126,6 +126,7 @@ export class SimulatedProcess {
   stoppedUntil = 0
   /** The turn in which it was stopped last. */
   stoppedIn = Number.NEGATIVE_INFINITY
+  #lastMemoryFiles: ReadonlySet<Inode> | null = null
   readonly #slots = new Slots()
   #ticks: Act[] = []
   #immediates: SimulatedImmediate[] = []
@@ -369,8 +370,24 @@ export class SimulatedProcess {
     this.timers.delete(typeof timer === 'number' ? timer : (timer?.id ?? 0))
   }
 
+  /** Returns the answer to a question that an observer asks code of this process, which may go on in microtasks. */
+  ask<T>(question: () => T): T {
+    this.enter()
+    try {
+      return question()
+    } finally {
+      this.run(() => {})
+    }
+  }
+
+  /** The memory files that the process has, or had when it ended. */
+  get memoryFiles(): ReadonlySet<Inode> {
+    return this.#lastMemoryFiles ?? memoryFilesOf(this)
+  }
+
   /** Ends the process at once, as SIGKILL does. */
   die(): void {
+    this.#lastMemoryFiles = memoryFilesOf(this)
     this.dead = true
     this.diedAt = this.world.now
     this.timers.clear()
@@ -384,4 +401,9 @@ export class SimulatedProcess {
     this.fds.clear()
     this.onEnded()
   }
+}
+
+function memoryFilesOf({ fds }: SimulatedProcess): ReadonlySet<Inode> {
+  const inodes = [...fds.values()].map(({ inode }) => inode)
+  return new Set(inodes.filter(inode => inode?.sealable) as Inode[])
 }

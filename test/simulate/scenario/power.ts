@@ -16,7 +16,6 @@ export function wrongAfterCut(code: Code, world: World, ledger: Ledger): string 
   other.run(() => version.hasServed || version.p.dead, START_MS)
   const when = `after a power cut at ${world.now.toFixed(3)}`
   if (!version.hasServed) return `${when} no version can start: ${version.p.failures.map(String)}`
-  version.p.enter()
-  const lost = ledger.keys.filter(key => !version.notes!.has(key))
+  const lost = version.p.ask(() => ledger.keys.filter(key => !version.notes!.has(key)))
   return lost.length === 0 ? null : `${when} ${lost.length} of ${ledger.keys.length} durable changes are lost`
 }

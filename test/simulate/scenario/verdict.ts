@@ -103,8 +103,7 @@ export function verdict(seen: Seen): string[] {
     )
   const mayCutFrom = isStopped ? 0 : Math.min(...[...versions.values()].map(({ cutsFrom }) => cutsFrom))
   for (const [index, { acknowledged, refused, askedAt, cut, wrong: answers }] of clients.entries()) {
-    server.p.enter()
-    const lost = acknowledged.filter(({ key }) => !server.notes!.has(key))
+    const lost = server.p.ask(() => acknowledged.filter(({ key }) => !server.notes!.has(key)))
     if (lost.length > 0) wrong.push(`${lost.length} of ${acknowledged.length} acknowledged changes are lost`)
     if (refused.length > 0)
       wrong.push(`${refused.length} connections were refused, the first at ${refused[0]!.at.toFixed(3)}`)
@@ -137,10 +136,9 @@ function lostInFile(
   server: Version,
   startedAgain: readonly Version[],
 ): string[] {
-  server.p.enter()
   const wrong: string[] = []
   const { acts, late } = schedule
-  const isLost = (key: string) => !server.notes!.has(key)
+  const isLost = (key: string) => server.p.ask(() => !server.notes!.has(key))
   const durable = ledger.keys.filter(isLost)
   if (durable.length > 0) wrong.push(`${durable.length} of ${ledger.keys.length} durable changes are lost`)
   const since = Math.max(0, ...startedAgain.map(({ firstAt }) => firstAt))

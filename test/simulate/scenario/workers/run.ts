@@ -233,8 +233,12 @@ export class WorkersRun {
         )
   }
 
+  /** The state is lost if no process is left that has the memory files of the first worker: a new main process has none before that worker reconnects. */
   #noteLoss(): void {
-    if (this.#mains.living.length > 0 || this.#workers.ofSlot(0).some(({ p }) => !p.dead)) return
+    const first = this.#workers.ofSlot(0).map(({ p }) => p)
+    const files = new Set(first.flatMap(({ memoryFiles }) => [...memoryFiles]))
+    const living = [...this.#mains.living, ...first.filter(({ dead }) => !dead)]
+    if (living.some(({ memoryFiles }) => [...memoryFiles].some(file => files.has(file)))) return
     this.#lostAt = this.#world.now
     this.#lasts.forget()
   }

@@ -106,10 +106,8 @@ export function wrongOfClients({ world, mains, workers, clients, stoppedAt, lost
       )
     if (stoppedAt < Number.POSITIVE_INFINITY) continue
     for (const { p, notes } of servingIn(workers)) {
-      p.enter()
-      const lost = acknowledged.filter(
-        ({ at, key }) => at > lostAt && at < world.now - FOLLOW_MS && !notes!.has(key),
-      )
+      const due = acknowledged.filter(({ at }) => at > lostAt && at < world.now - FOLLOW_MS)
+      const lost = p.ask(() => due.filter(({ key }) => !notes!.has(key)))
       if (lost.length > 0)
         wrong.push(`${p.name} lacks ${lost.length} of ${acknowledged.length} acknowledged changes`)
     }
