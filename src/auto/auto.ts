@@ -43,16 +43,20 @@ export class Auto {
 
   /** Resolves when it is known whether another version serves; this process then has its sockets. Null if that is known. Never rejects. */
   get undecided(): Promise<unknown> | null {
-    if (this.#isDecided) return this.#undecided
+    if (this.#undecided !== null) return this.#undecided
+    const handingBack = this.#service?.handingBack ?? null
+    if (this.#isDecided && handingBack === null) return null
     this.#isDecided = true
     if (!existsSync(this.#settings.control)) return null
     // A pending promise does not keep the process alive.
     const alive = setInterval(() => {}, 60_000)
-    this.#undecided = this.#join().then(() => {
-      clearInterval(alive)
-      this.#undecided = null
-      void this.announced?.then(end => end())
-    })
+    this.#undecided = Promise.resolve(handingBack)
+      .then(() => this.#join())
+      .then(() => {
+        clearInterval(alive)
+        this.#undecided = null
+        void this.announced?.then(end => end())
+      })
     return this.#undecided
   }
 
@@ -132,6 +136,8 @@ export class Auto {
     try {
       const { AutoService } = await loadService()
       this.#service = await AutoService.join(this.#settings, this.#starters, () => {
+        // The version that stood by serves again: a server that listens later gets its socket.
+        if (this.#service?.handingBack) this.#isDecided = false
         this.#service = null
         noMember()
       })

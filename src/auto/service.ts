@@ -74,6 +74,7 @@ export class AutoService {
   #phase: 'starts' | 'readies' | 'serves' | 'left' = 'starts'
   readonly #onLeft: () => void
   #leaving: Promise<void> | null = null
+  #handsBack = false
   /** The log of `fd-broker start`; null if this process was not started by it. */
   readonly #log: OwnPart | null
   /** The log file of the version that served last before this process served again; null if there is none. */
@@ -165,6 +166,11 @@ export class AutoService {
   /** Resolves when this program has left the service; null if it is not leaving. */
   get leaving(): Promise<void> | null {
     return this.#leaving
+  }
+
+  /** Resolves when this program has left the service to the version that stood by; null if it is not leaving, or if none stood by. */
+  get handingBack(): Promise<void> | null {
+    return this.#handsBack ? this.#leaving : null
   }
 
   /** See {@link Auto.adopts}. */
@@ -471,6 +477,7 @@ export class AutoService {
     clearTimeout(this.#quietTimer)
     this.#shutdown.leave()
     this.#member.keepAlive(true)
+    this.#handsBack = this.#member.isStoodBy
     const closed = why === undefined ? this.#member.close() : this.#member.closeBecause(why)
     this.#leaving = closed.then(this.#onLeft, this.#onLeft)
   }
