@@ -45,6 +45,12 @@ export function isTexts(value: unknown): value is readonly string[] {
   return Array.isArray(value) && value.every(text => typeof text === 'string')
 }
 
+/** A command line with its program; without one the command would stay as it is. */
+export const commandLine = predicate<readonly string[]>(
+  'a command as a list of texts, at least one',
+  value => isTexts(value) && value.length > 0,
+)
+
 /** Checks a string that `read` converts to a value. */
 export function text<T>(what: string, read: (text: string) => T | InvalidValue): ValueCheck<T, string> {
   return (value, place) => {

@@ -124,7 +124,13 @@ export class UpgradeRun implements Disposable {
       using _notes = new WaitingNotes(this.#waiting, () => this.#waitedFor())
       return hung
         ? await this.#replaceHung(limits)
-        : await client.upgrade({ ...limits, service, killStuck, release })
+        : await client.upgrade({
+            ...limits,
+            argv: argv.length > 0 ? argv : undefined,
+            service,
+            killStuck,
+            release,
+          })
     }
     return binary === undefined || at === undefined
       ? await upgrade()

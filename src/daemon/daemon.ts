@@ -129,7 +129,12 @@ export class Daemon implements AsyncDisposable {
           return services.find(order.service).operations.upgrade(order, progress, cancel)
         const { argv, timeoutMs, without } = order
         refuseWithout(without, 'is a daemon')
-        return this.upgrade({ argv, progress, signal: cancel, ...(timeoutMs > 0 && { timeout: timeoutMs }) })
+        return this.upgrade({
+          ...(argv.length > 0 && { argv }),
+          progress,
+          signal: cancel,
+          ...(timeoutMs > 0 && { timeout: timeoutMs }),
+        })
       },
       command: (order, context) => this.#command(order, context, runtime),
       stopped: orchestrator === null ? DAEMON_ITSELF : '',

@@ -1,5 +1,5 @@
 import type { Inspected } from '../kernel/index.js'
-import { formatEndpoint } from './spec.js'
+import { formatEndpoint, type ListenerSpec } from './spec.js'
 
 type SocketAddressFacts = Pick<Inspected, 'type' | 'family' | 'socketType' | 'address' | 'port' | 'abstract'>
 
@@ -15,6 +15,12 @@ export function formatAddress(identity: SocketAddressFacts): string {
   if (socketType !== 'stream' && socketType !== 'dgram')
     return `socket (${family} ${socketType ?? 'unknown'})`
   return formatEndpoint(socketType === 'stream' ? 'tcp' : 'udp', address, port, false)
+}
+
+/** As {@link formatAddress}, with the path of the specification: the kernel reports the one under which a Unix socket was bound, which may be renamed. */
+export function listenerAddress(identity: SocketAddressFacts, spec: ListenerSpec | null): string {
+  if (spec?.kind !== 'unix' || spec.abstract) return formatAddress(identity)
+  return formatEndpoint('unix', spec.path, 0, false)
 }
 
 /** Identifies and describes a kernel object. */

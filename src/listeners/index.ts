@@ -3,7 +3,7 @@
 export { adjustListener, currentOptions, type OptionChange } from './adjust.js'
 export { bindFirstOfGroup, bindListener } from './bind.js'
 export { type GuardedListener, ListenerGuard } from './guard.js'
-export { type FdIdentity, formatAddress, verifyIdentity } from './identity.js'
+export { type FdIdentity, formatAddress, listenerAddress, verifyIdentity } from './identity.js'
 export { acceptQueueLength, commandOf, findOccupant, openTcpSockets } from './occupant.js'
 export {
   addressOf,

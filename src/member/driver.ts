@@ -311,7 +311,7 @@ export class MemberDriver implements RuntimeDriver {
     const { announcer, application, heartbeat, reportLink, shutdown } = this.runtime
     const { hosting, joined, moves, offers, older, readiness } = this.runtime
     if (shutdown.over) return
-    const why = error ?? new FdbError('ERR_FDB_CLOSED', 'this member was closed before it served')
+    const why = error ?? this.leaveReason()
     shutdown.end(why)
     this.#freezeLimit?.clear()
     this.runtime.pauses.close()
@@ -421,7 +421,7 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   leaveReason(): FdbError {
-    return this.runtime.shutdown.reason ?? new FdbError('ERR_FDB_CLOSED', 'this member has left')
+    return this.runtime.shutdown.reason ?? this.runtime.readiness.leftError
   }
 
   status(): StatusReport {

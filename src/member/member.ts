@@ -4,11 +4,11 @@ import { abortSignal, checkOptions, hook } from '../checks/options.js'
 import { wrongOption } from '../checks/place.js'
 import { absent, map, type ShapeOf } from '../checks/shape.js'
 import { didYouMean } from '../checks/spelling.js'
-import { boolean, isTexts, list, milliseconds, predicate } from '../checks/values.js'
+import { boolean, commandLine, isTexts, list, milliseconds, predicate } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 import { namedEntry } from '../holder/entry.js'
 import { inspectOne, isOpenDescriptor, type OwnedFd, takeDescriptor } from '../kernel/index.js'
-import { addressOf, formatAddress, type ListenerOptions, parseListenerSpec } from '../listeners/index.js'
+import { addressOf, type ListenerOptions, listenerAddress, parseListenerSpec } from '../listeners/index.js'
 import type { CommandHandler, Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import type { StateDraft } from '../state/draft.js'
@@ -62,7 +62,7 @@ const READY = map({
 } satisfies ShapeOf<ReadyOptions>)
 const UPGRADE = map({
   // An empty list stands for the command of this process.
-  argv: absent(predicate<readonly string[]>('a command as a list of texts', isTexts)),
+  argv: absent(commandLine),
   env: absent(
     predicate<NodeJS.ProcessEnv>(
       'an object of variables',
@@ -214,7 +214,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * before the handoff. Without a name the listener is named after its address, `tcp://0.0.0.0:8080`. Listeners of the previous
    * version that were not asked for before {@link ready} are closed after the commit.
    *
-   * Throws ERR_FDB_SPEC, ERR_FDB_LISTENER_TWICE, ERR_FDB_CLOSED (this member has left), and ERR_FDB_ADDRESS_IN_USE, which names the process
+   * Throws ERR_FDB_SPEC, ERR_FDB_LISTENER_TWICE (also if this version has a descriptor of that name), ERR_FDB_CLOSED (this member has left), and ERR_FDB_ADDRESS_IN_USE, which names the process
    * that uses the address.
    */
   listen(where: string | ListenerOptions): Promise<Listener>
@@ -252,10 +252,10 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     // The program has closed the server of an adopted listener again.
     const closed = this.#listeners.all
       .filter(({ adopted, hasServer }) => adopted && !hasServer)
-      .flatMap(({ name }) => registry.get(name) ?? [])
-    return [...this.#listeners.unused, ...closed].map(({ name, fd }) => {
+      .flatMap(({ name }) => registry.listeners.find(entry => entry.name === name) ?? [])
+    return [...this.#listeners.unused, ...closed].map(({ name, fd, spec }) => {
       const identity = inspectOne(fd)
-      return { name, address: formatAddress(identity), inode: identity.ino }
+      return { name, address: listenerAddress(identity, spec), inode: identity.ino }
     })
   }
 
@@ -355,8 +355,9 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#driver.throwIfLeft()
     checkName(name)
     if (!isOpenDescriptor(fd)) throw wrongOption('fd', fd, 'the number of an open descriptor, or an OwnedFd')
-    this.#listeners.checkFree(name)
-    await this.#runtime.holdings.register(namedEntry(name, takeDescriptor(fd, name)))
+    await this.#listeners.name(name, () =>
+      this.#runtime.holdings.register(namedEntry(name, takeDescriptor(fd, name))),
+    )
   }
 
   /** Returns a dup of the named descriptor, or undefined if the service has none of that name. The caller owns the dup. */
@@ -364,6 +365,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     const entry = this.#runtime.registry.get(name)
     if (entry === undefined) return undefined
     this.#runtime.registry.wanted.add(name)
+    if (entry.role === 'named') this.#listeners.useNamed(name)
     return entry.fd.dup()
   }
 

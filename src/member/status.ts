@@ -2,7 +2,7 @@ import { isPromise } from 'node:util/types'
 import { inheritedOutput } from '../base/successor-output.js'
 import type { Registry } from '../holder/registry.js'
 import { inspect } from '../kernel/index.js'
-import { formatAddress } from '../listeners/index.js'
+import { listenerAddress } from '../listeners/index.js'
 import { activeResources } from '../node/active-resources.js'
 import type { DrainReport, StatusReport } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
@@ -119,14 +119,14 @@ function listenersOf(
   const byFurther = new Map(
     listeners.flatMap(listener => [...listener.further].map(entry => [entry, listener] as const)),
   )
-  return sockets.map(({ fd, name }, i) => {
+  return sockets.map(({ fd, name, spec }, i) => {
     const identity = identities[i]!
     const listener = byName.get(name)
     const acceptor = listener ?? byFurther.get(name)
     const fault = guard?.faultOf(fd) ?? null
     return {
       name,
-      address: formatAddress(identity),
+      address: listenerAddress(identity, spec),
       scheme: acceptor?.scheme ?? null,
       inode: identity.ino,
       cookie: identity.cookie ?? null,

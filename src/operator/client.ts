@@ -3,7 +3,7 @@ import { jsonObject } from '../base/json.js'
 import { checkOptions, hook } from '../checks/options.js'
 import { wrongOption } from '../checks/place.js'
 import { absent, map, optional, type ShapeOf } from '../checks/shape.js'
-import { predicate, unchecked } from '../checks/values.js'
+import { commandLine, predicate, unchecked } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd, pidOfPidfd } from '../kernel/index.js'
 import { pidSeenHere } from '../os/pid-namespace.js'
@@ -76,7 +76,7 @@ const COMMAND = map({ ...ASK, service: optional(unchecked<string>(), '') } satis
 const UPGRADE = map({
   ...ASK,
   service: optional(unchecked<string>(), ''),
-  argv: optional(unchecked<readonly string[]>(), []),
+  argv: absent(commandLine),
   killStuck: optional(unchecked<boolean>(), false),
   progress: absent(hook<(step: UpgradeProgress) => void>()),
   release: absent(unchecked<Release>()),
@@ -217,7 +217,7 @@ export class OperatorClient implements Disposable {
     signal?.addEventListener('abort', cancel, { once: true })
     const body: WireBody = {
       upgradeRequest: {
-        argv: [...argv],
+        argv: [...(argv ?? [])],
         timeoutMs,
         service,
         killStuck,

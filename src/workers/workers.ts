@@ -232,7 +232,12 @@ export class Workers implements AsyncDisposable {
       status: () => ({ workers: this.report }),
       upgrade: async ({ argv, timeoutMs, without }, progress, signal) => {
         refuseWithout(without, 'is the main process of workers')
-        return await this.upgrade({ argv, progress, signal, ...(timeoutMs > 0 && { timeout: timeoutMs }) })
+        return await this.upgrade({
+          ...(argv.length > 0 && { argv }),
+          progress,
+          signal,
+          ...(timeoutMs > 0 && { timeout: timeoutMs }),
+        })
       },
       command: (name, body, context) => this.#command(name, body, context),
       listener: key => this.#pool.listener(key),

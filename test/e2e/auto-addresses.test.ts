@@ -105,6 +105,8 @@ describe('a next version under fd-broker/auto serves only when it listens on eve
     expect(await run).toMatchObject({ code: 0 })
     const second = await program.serves(2)
     expect(await answerAt(program.path('late.sock'))).toBe(`pid ${second}`)
+    const { listeners } = await operator.status(program.control)
+    expect(listeners.map(({ address }) => address)).toContain(`unix:${program.path('late.sock')}`)
   })
 
   /** A program with a second server, which it closes and opens again at SIGUSR2. */

@@ -19,7 +19,7 @@ import { SegmentSet } from '../../holder/segment-set.js'
 import { killMissing } from '../../holder/stuck.js'
 import { type HandoffTimes, readTimes } from '../../holder/times.js'
 import { closeAll, inspect, type OwnedFd } from '../../kernel/index.js'
-import { formatAddress } from '../../listeners/index.js'
+import { listenerAddress } from '../../listeners/index.js'
 import { isSame, type ProcessIdentity } from '../../os/process-identity.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
@@ -323,13 +323,14 @@ export class Service {
     const owner = this.#holder.peer(ownerId)
     const entries = this.#descriptorTable.entriesFor(owner)
     const identities = inspect(entries.map(({ fd }) => fd))
-    const listeners = entries.flatMap(({ fd, name, role }, i) => {
+    const listeners = entries.flatMap((entry, i) => {
+      const { fd, name, role } = entry
       const { ino: inode, cookie = null } = identities[i]!
       const fault = this.#descriptorTable.held.guard?.faultOf(fd) ?? null
       const state = fault === null ? {} : { fault, accepting: false }
-      return role === 'listener'
-        ? [{ name, role, address: formatAddress(identities[i]!), inode, cookie, ...state }]
-        : []
+      if (entry.role !== 'listener') return []
+      const address = listenerAddress(identities[i]!, entry.spec)
+      return [{ name, role, address, inode, cookie, ...state }]
     })
     const segments = this.#segmentSet.all
     return {

@@ -34,6 +34,12 @@ export class Readiness {
     return this.#check !== null
   }
 
+  /** The error of a call after this process has left, unless there is a reason. */
+  get leftError(): FdbError {
+    const text = this.served ? 'this member has left the service' : 'this member was closed before it served'
+    return new FdbError('ERR_FDB_CLOSED', text)
+  }
+
   get served(): boolean {
     return this.#served
   }

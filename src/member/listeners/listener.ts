@@ -5,8 +5,8 @@ import { inspectOne, listenOver, type OwnedFd, releaseNumber } from '../../kerne
 import {
   adjustListener,
   currentOptions,
-  formatAddress,
   type ListenerSpec,
+  listenerAddress,
   type OptionChange,
 } from '../../listeners/index.js'
 import { acceptInto, acceptOptionsOf, stopListening } from '../../node/server-connections.js'
@@ -69,7 +69,7 @@ export class Listener {
   private constructor(deps: ListenerDeps) {
     this.name = deps.name
     this.#spec = deps.spec
-    this.address = addressOf(deps.fd)
+    this.address = addressOf(deps.fd, deps.spec)
     this.adopted = deps.adopted
     this.#deps = deps
   }
@@ -374,11 +374,10 @@ export class Listener {
   }
 }
 
-function addressOf(fd: OwnedFd): ListenerAddress {
+function addressOf(fd: OwnedFd, spec: ListenerSpec): ListenerAddress {
   const identity = inspectOne(fd)
-  const url = formatAddress(identity)
-  if (identity.family === 'unix')
-    return { url, path: `${identity.abstract ? '@' : ''}${identity.address ?? ''}` }
+  const url = listenerAddress(identity, spec)
+  if (identity.family === 'unix') return { url, path: url.slice('unix:'.length) }
   return { url, host: identity.address ?? '', port: identity.port ?? 0 }
 }
 

@@ -52,6 +52,10 @@ export class OwnListeners {
   readonly #renamed: ListenerEntry[] = []
   /** The inodes of the sockets that this version already uses. */
   readonly #used = new Set<string>()
+  /** The inodes of the sockets that this version has bound. */
+  readonly #bound = new Set<string>()
+  /** The names that this version has given to descriptors, or by which it has got descriptors of the previous version. */
+  readonly #named = new Set<string>()
   /** The listeners that the incumbent opened after the Offer. `elsewhere`: this version uses the name for another address. */
   readonly #late = new Map<string, { readonly address: string; readonly elsewhere: boolean }>()
   #unserved: UnservedOption = false
@@ -168,13 +172,29 @@ export class OwnListeners {
     closeAll(this.#renamed.splice(0).map(({ fd }) => fd))
   }
 
-  /** Throws ERR_FDB_LISTENER_TWICE if a descriptor of this name would take the place of a listener, which the next version would then not get. */
-  checkFree(name: string): void {
-    if (!this.#listeners.has(name) && !this.#opening.has(name)) return
-    throw new FdbError(
-      'ERR_FDB_LISTENER_TWICE',
-      `"${name}" is the name of an open listener: give the descriptor another name`,
-    )
+  /**
+   * Stores a descriptor under this name by `store`. Throws ERR_FDB_LISTENER_TWICE if it would take the place of a listener, which the next
+   * version would then not get.
+   */
+  async name(name: string, store: () => Promise<void>): Promise<void> {
+    if (this.#listeners.has(name) || this.#opening.has(name))
+      throw new FdbError(
+        'ERR_FDB_LISTENER_TWICE',
+        `"${name}" is the name of an open listener: give the descriptor another name`,
+      )
+    const known = this.#named.has(name)
+    this.#named.add(name)
+    try {
+      await store()
+    } catch (error) {
+      if (!known) this.#named.delete(name)
+      throw error
+    }
+  }
+
+  /** This version uses the descriptor of this name: no listener may take its place. */
+  useNamed(name: string): void {
+    this.#named.add(name)
   }
 
   /** See `Member.mayReopen`. */
@@ -224,7 +244,10 @@ export class OwnListeners {
 
   /** A worker's listeners are bound by the main process. */
   #keepSocket({ spec }: Listener, fd: OwnedFd): void {
-    if (this.#worker === null) this.#closed.keep(spec, fd)
+    // No other process has a socket that this version has bound, and not offered.
+    const { phase } = this.#deps.machine
+    const own = (phase === 'joining' || phase === 'ready') && this.#bound.has(inspectOne(fd).ino)
+    if (this.#worker === null && !own) this.#closed.keep(spec, fd)
   }
 
   /**
@@ -263,11 +286,16 @@ export class OwnListeners {
     })
   }
 
-  /** Throws ERR_FDB_LISTENER_TWICE if another call for this name still waits, for example for the daemon. */
+  /** Throws ERR_FDB_LISTENER_TWICE if another call for this name still waits, for example for the daemon, or if this version has a descriptor of this name. */
   async #open(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<Listener> {
     this.#deps.throwIfLeft()
     checkName(name)
     if (this.#opening.has(name)) throw listenerTwice(name)
+    if (this.#named.has(name))
+      throw new FdbError(
+        'ERR_FDB_LISTENER_TWICE',
+        `"${name}" is the name of a descriptor that the service holds: give the listener another name`,
+      )
     this.#opening.add(name)
     try {
       return await this.#openAlone(name, this.#worker === null ? spec : workerSpec(spec), ownFd)
@@ -380,6 +408,7 @@ export class OwnListeners {
       ownFd === undefined && this.#worker !== null
         ? await bindForWorker(this.#worker, name, spec)
         : { fd: ownFd ?? this.#bindAlone(spec), spec }
+    this.#bound.add(inspectOne(bound.fd).ino)
     // This version may still adopt the previous version's listener of this name, by its address and under another name.
     this.#rename(name)
     await this.#deps.holdings.register(listenerEntry(name, bound.spec, bound.fd), true)

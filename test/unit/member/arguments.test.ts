@@ -92,6 +92,8 @@ describe('arguments of a caller are checked at the call', () => {
     await expect(any.close({ timeoutMs: 1 })).rejects.toMatchObject(refused('no option "timeoutMs"'))
     await expect(any.close(1)).rejects.toMatchObject(refused('the options of close()'))
     await expect(any.upgrade({ arguments: [] })).rejects.toMatchObject(refused('no option "arguments"'))
+    for (const argv of [[], 'node', [1]])
+      await expect(any.upgrade({ argv })).rejects.toMatchObject(refused('a command as a list of texts'))
     expect(() => any.command('x', 'not a function')).toThrow(expect.objectContaining(refused('handler')))
     expect(member.phase).toBe('joining')
     await member.ready()
@@ -180,6 +182,7 @@ describe('arguments of a caller are checked at the call', () => {
       await expect(client.status({ timeout })).rejects.toMatchObject(wrong)
       await expect(client.descriptors.claim('x', { timeout })).rejects.toMatchObject(wrong)
     }
+    await expect(client.upgrade({ argv: [] })).rejects.toMatchObject(refused('a command as a list of texts'))
     await expect(client.command('x', untyped(undefined))).rejects.toMatchObject(refused('option "body"'))
     member.command(
       'count',

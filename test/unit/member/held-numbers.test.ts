@@ -57,6 +57,7 @@ describe('hold()', () => {
     expect(contentOf(number)).toBe('of the service')
     await member.close({ timeout: 0 })
     expect(() => fstatSync(number)).toThrow('EBADF')
+    await expect(member.ready()).rejects.toMatchObject({ message: 'this member has left the service' })
   })
 
   it('refuses the name of an open listener, which the next version still gets, and leaves the number to the program', async () => {
@@ -70,6 +71,24 @@ describe('hold()', () => {
     closeSync(number)
     await serving(control, listen)
     expect(await old.retired).toBe('replaced')
+  })
+
+  it('keeps its name from a listener in the version that uses it, and in no other', async () => {
+    const control = joinPath(folder(), 'c.sock')
+    const path = `unix:@fdb-held-${process.pid}`
+    const taken = { code: 'ERR_FDB_LISTENER_TWICE' }
+    const old = await serving(control)
+    await old.hold('spool', open('of the first version'))
+    await expect(old.listen('spool', path)).rejects.toMatchObject(taken)
+    await expect(old.relisten('spool', path)).rejects.toMatchObject(taken)
+    const uses = async (member: Member) => {
+      member.held('spool')!.close()
+      await expect(member.listen('spool', path)).rejects.toMatchObject(taken)
+    }
+    const second = await serving(control, uses)
+    expect(await old.retired).toBe('replaced')
+    await serving(control, async member => (await member.listen('spool', path)).serve(createServer()))
+    expect(await second.retired).toBe('replaced')
   })
 
   it('hands a descriptor over although the program has closed its number, and leaves the file open that has the number then', async () => {

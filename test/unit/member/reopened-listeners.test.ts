@@ -2,6 +2,7 @@ import http from 'node:http'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { join, type Member } from '../../../src/index.js'
+import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
 import { startDaemon } from '../../processes/daemon.js'
 import { freePort, Scene } from '../../processes/scene.js'
 import { until } from '../../processes/until.js'
@@ -79,6 +80,24 @@ describe.each(['embedded', 'daemon'] as const)(
       const back = await second.relisten('web', `tcp://127.0.0.1:${port}`)
       back.serve(http.createServer((_request, response) => response.end('second again')))
       expect(await ask()).toBe('second again')
+    })
+
+    it('leaves the address that a version bound before it was ready', async () => {
+      const { listens, version } = await service(hosting)
+      const first = await version()
+      await listens(first, 'first')
+      await first.ready()
+      const second = await version()
+      await listens(second, 'second')
+      const address = `tcp://127.0.0.1:${await freePort()}`
+      const left = await second.listen('more', address)
+      left.serve(http.createServer())
+      const kept = await second.relisten('more', 'tcp://127.0.0.1:0')
+      kept.serve(http.createServer())
+      bindListener(parseListenerSpec(address)).close()
+      await second.ready()
+      bindListener(parseListenerSpec(address)).close()
+      expect(second.status().listeners.map(({ address }) => address)).not.toContain(address)
     })
 
     it('binds its address again when the next version has left', async () => {
