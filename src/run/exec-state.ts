@@ -24,6 +24,7 @@ import { holdingVariables, maskOf } from '../os/held-signals.js'
 import { FIRST_FD, type UnclaimedSocket } from '../os/service-manager/passed-sockets.js'
 import { NO_PASSED_SOCKETS } from '../os/service-manager/service-manager.js'
 import type { ChildProcesses } from '../versions/child-processes.js'
+import type { ExitReason } from '../versions/exit-reason.js'
 import type { SupervisorState } from '../versions/version-machine.js'
 import type { InheritedProbe } from '../versions/version-probe.js'
 import type { DeathGuard } from './death-guard.js'
@@ -47,6 +48,8 @@ export interface InheritedVersion extends InheritedProbe {
   readonly says: string
   /** Whether another version has replaced this one, which now drains. */
   readonly replaced: boolean
+  /** The file of the version's {@link ExitReason}; absent or null if it has none. */
+  readonly exitReason?: string | null
 }
 
 /**

@@ -93,7 +93,8 @@ export class RunningVersion {
     this.#probe = probe
     this.#events = events
     if (!settings.survive) deathGuard?.add(`${VERSION_VARIABLE}=${this.#mark}`)
-    this.#exitReason = inherited === null && control !== null ? new ExitReason(control) : null
+    const file = inherited === null ? null : (inherited.exitReason ?? '')
+    this.#exitReason = control === null || file === '' ? null : new ExitReason(control, file)
     try {
       this.#pid = inherited?.pid ?? this.#spawn(listeners, alone)
     } catch (error) {
@@ -116,6 +117,7 @@ export class RunningVersion {
       startedAt,
       says,
       replaced: this.#isReplaced,
+      exitReason: this.#exitReason?.mark.value ?? null,
       hearing: this.#probe.notifyEndpoint ?? null,
       place: this.#probe.url,
     }

@@ -31,11 +31,13 @@ export class ExitReason {
   /** File to which the successor writes the step that it has not completed. */
   readonly #step: string
 
-  constructor(control: string) {
-    this.#file = `${control}.${nodeCrypto().randomBytes(8).toString('hex')}`
+  /** `file`: the file of a successor that a previous image of this process has started. */
+  constructor(control: string, file: string | null = null) {
+    this.#file = file ?? `${control}.${nodeCrypto().randomBytes(8).toString('hex')}`
     this.#lines = `${this.#file}.stderr`
     this.#step = stepFile(this.#file)
     this.env = { [LAST_WORDS]: this.#file, [LAST_LINES]: this.#lines }
+    if (file !== null) return
     removeLeft(control)
     try {
       // Created here, not by the successor: if this process no longer waits, the successor finds no file and leaves none.

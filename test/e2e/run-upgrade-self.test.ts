@@ -4,12 +4,13 @@ import {
   appendFileSync,
   chmodSync,
   existsSync,
+  readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -128,6 +129,10 @@ describe('fd-broker upgrade --self', () => {
     expect(await run.whoami()).toEqual({ generation: 2, pid: last })
     await load.stop()
     expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    // Each version was in its probation when the supervisor was replaced, and may have written why it ends.
+    await run.ended()
+    const folder = dirname(run.control)
+    expect(readdirSync(folder).filter(name => /\.[0-9a-f]{16}/.test(name))).toEqual([])
     expect([hasEnded(run.pid), hasEnded(last)]).toEqual([true, true])
     expect([existsSync(run.control), existsSync(pidFile)]).toEqual([false, false])
   })
