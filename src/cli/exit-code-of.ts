@@ -6,6 +6,7 @@ const SPECIAL_CODES: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
   ['ERR_FDB_NO_HOLDER', 3],
   ['ERR_FDB_SERVICE', 3],
   ['ERR_FDB_BUSY', 4],
+  ['ERR_FDB_FD_CLAIMED', 4],
   ['ERR_FDB_DENIED', 5],
   ['ERR_FDB_TRACE', 5],
   ['ERR_FDB_VERSION', 5],

@@ -96,8 +96,21 @@ async function list({ json, service, watch, ...flags }: AnswerFlags & { watch?: 
     show(await askService(flags, RETRY_CODES, (client, timeout) => client.descriptors.list({ timeout })))
     return
   }
-  using client = await OperatorClient.connect(flags.control, { timeout: flags.timeout })
-  for await (const held of client.descriptors.watch({ timeout: flags.timeout })) show(held)
+  let shown = ''
+  for (;;) {
+    using client = await OperatorClient.connect(flags.control, { timeout: flags.timeout })
+    try {
+      for await (const held of client.descriptors.watch({ timeout: flags.timeout })) {
+        // The next daemon sends the list that this command has shown.
+        const text = JSON.stringify(held)
+        if (text !== shown) show(held)
+        shown = text
+      }
+    } catch (error) {
+      // The daemon was upgraded, or has ended: then no process listens any more.
+      if (!FdbError.is(error) || error.code !== 'ERR_FDB_CHANNEL_CLOSED') throw error
+    }
+  }
 }
 
 async function put(name: string, { descriptor, pid, replace, json, ...flags }: PutFlags): Promise<void> {

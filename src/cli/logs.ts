@@ -3,9 +3,10 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { InvalidArgumentError, Option } from 'commander'
-import { defaultLog, generationLog, newestPart, servicesWithLog } from '../auto/log-files.js'
+import { defaultLog, generationLog, LOG_FILE, newestPart, servicesWithLog } from '../auto/log-files.js'
 import { FdbError } from '../errors.js'
-import { statusAt } from '../operator/client.js'
+import { procText } from '../kernel/index.js'
+import { OperatorClient } from '../operator/client.js'
 import { isDaemon, STATUS_ANSWER_MS } from '../operator/status-report.js'
 import { lookupPaths, serviceAt } from '../os/default-control.js'
 import { realPathOf } from '../os/release-link.js'
@@ -112,6 +113,10 @@ async function findLog({ control, service, logFile }: LogsFlags, command: Comman
   if (running?.log !== undefined) return { path: running.log, note: running.note ?? null }
   const name = running?.service ?? service ?? (running === null ? killedService(controlPath) : undefined)
   if (name === undefined) throw unnamedError(controlPath, running !== null)
+  if (running?.isElsewhere) {
+    const why = `the process that serves "${name}" at ${controlPath} was not started by fd-broker start: its output is where that process was started; ${defaultLog(name, env)} is the log of another run (--log-file shows it)`
+    throw new FdbError('ERR_FDB_OPTION', why)
+  }
   return { path: defaultLog(name, env) }
 }
 
@@ -150,17 +155,35 @@ function unnamedError(control: string | undefined, answers: boolean): FdbError {
   return new FdbError('ERR_FDB_NO_HOLDER', `${why}; ${remedy}`, { retryable: true })
 }
 
+/** Returns the log in the environment with which a process was started; null if it has none; undefined if this process cannot see it. */
+function logOfProcess(pid: number | null): string | null | undefined {
+  const environment = pid === null ? '' : procText(`${pid}/environ`)
+  if (environment === '') return undefined
+  const variable = `${LOG_FILE}=`
+  const log = environment.split('\0').find(line => line.startsWith(variable))
+  return log?.slice(variable.length) || null
+}
+
+interface RunningLog {
+  readonly service?: string
+  readonly log?: string
+  /** Whether the process was not started by `fd-broker start`, so that a log of its name is another's. */
+  readonly isElsewhere?: boolean
+  readonly note?: string | null
+}
+
 /** Returns null if the service does not answer. */
-async function logOfRunning(
-  control: string,
-): Promise<{ service?: string; log?: string; note?: string | null } | null> {
+async function logOfRunning(control: string): Promise<RunningLog | null> {
   try {
-    const answer = await statusAt(control, STATUS_ANSWER_MS)
+    using client = await OperatorClient.connect(control, { timeout: STATUS_ANSWER_MS })
+    const answer = await client.status({ timeout: STATUS_ANSWER_MS })
     if (isDaemon(answer)) return {}
-    const { log } = answer.details ?? {}
+    const { details, pid, service } = answer
+    const log = details?.log ?? logOfProcess(pid ? client.pidHere(pid) : null)
     return {
-      ...(answer.service && { service: answer.service }),
+      ...(service && { service }),
       ...(typeof log === 'string' && { log }),
+      isElsewhere: log === null,
       note: failedUpgradeText(answer),
     }
   } catch {

@@ -297,7 +297,7 @@ function supervisorLines(report: ServiceStatus, now: number): [string, string | 
   const ended =
     last === undefined
       ? null
-      : `${plain(exits.count)} times; generation ${plain(last.generation)} (pid ${plain(last.pid)}) last, ${exitText(last.code)}, ${formatDuration((now - last.at) / 1000)} ago, after ${formatDuration(last.seconds)}`
+      : `${timesText(exits.count)}; generation ${plain(last.generation)} (pid ${plain(last.pid)}) last, ${exitText(last.code)}, ${formatDuration((now - last.at) / 1000)} ago, after ${formatDuration(last.seconds)}`
   return [
     [
       'serves again',
@@ -379,9 +379,13 @@ function unfitLine({ unfit }: ServiceStatus): string | null {
   return `it answers from its memory and CANNOT WRITE: ${codeAndMessage(unfit)}`
 }
 
+function timesText(count: number): string {
+  return count === 1 ? 'once' : `${plain(count)} times`
+}
+
 function errorsLine({ applicationErrors }: ServiceStatus): string | null {
   if (!applicationErrors) return null
-  return `its event listeners threw ${plain(applicationErrors)} times: see the log`
+  return `its event listeners threw ${timesText(applicationErrors)}: see the log`
 }
 
 function outputLine({ droppedOutput, details }: ServiceStatus): string | null {

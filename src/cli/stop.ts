@@ -21,6 +21,8 @@ import { CANCEL_SIGNALS } from './signals.js'
 
 /** A process that still lives after this time may wait long for its connections. */
 const NOTICE_MS = 1_000
+/** A process without connections that still lives after this time may wait long for its own handlers. */
+const IDLE_NOTICE_MS = 5_000
 
 interface StopFlags extends AnswerFlags {
   drain?: number
@@ -53,8 +55,11 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
     const told = { ...reply, pid: pid ?? reply.pid }
     ending = told
     // The pid belongs to that process while it keeps this connection open.
-    const notice = setTimeout(() => void noteConnections(client, told, drain, line), NOTICE_MS)
-    using _notice = { [Symbol.dispose]: () => clearTimeout(notice) }
+    const notices = [
+      setTimeout(() => void noteConnections(client, told, drain, line), NOTICE_MS),
+      setTimeout(() => void noteOwnWork(client, told, drain, line), IDLE_NOTICE_MS),
+    ]
+    using _notices = { [Symbol.dispose]: () => notices.forEach(clearTimeout) }
     if (isWatched && !(await hasEndedBy(told, until)))
       throw await stillLivesError(client, told, { timeout: flags.timeout, drain })
     if (isWatched) await older.ended(until, told, flags.timeout)
@@ -159,9 +164,28 @@ async function noteConnections(
   const answer = await statusHere(client).catch(() => null)
   const { connections, text } = answer === null ? NO_CONNECTIONS : connectionsOf(answer, pid)
   if (connections === 0) return
-  const waits = `process ${pid} waits for ${text}, at most until ${drainText(drain)} is over; kill -9 ${pid} ends it at once`
-  if (process.stderr.isTTY) line.text = waits
-  else writeStderr(waits)
+  noteWaiting(
+    line,
+    `process ${pid} waits for ${text}, at most until ${drainText(drain)} is over; kill -9 ${pid} ends it at once`,
+  )
+}
+
+/** Shows why a process without connections still lives, as {@link noteConnections} does. Never rejects. */
+async function noteOwnWork(
+  client: OperatorClient,
+  { pid }: ProcessReply,
+  drain: number | undefined,
+  line: WaitingLine,
+): Promise<void> {
+  const answer = await statusHere(client).catch(() => null)
+  if (answer !== null && connectionsOf(answer, pid).connections > 0) return
+  const why = answer === null ? 'it does not answer' : reasonOf(answer, pid, drain)
+  noteWaiting(line, `process ${pid} still runs: ${why}; kill -9 ${pid} ends it at once`)
+}
+
+function noteWaiting(line: WaitingLine, text: string): void {
+  if (process.stderr.isTTY) line.text = text
+  else writeStderr(text)
 }
 
 /** Asks the process why it still lives. The connection of the order is used, because the control path may have been removed. */

@@ -45,9 +45,11 @@ export function successorCommand(options: SuccessorOptions = {}): ProgramStart {
   const { argv0, execArgv, script, args } = startedAs
   const argv = options.argv ?? [argv0, ...execArgv, ...(script === undefined ? [] : [script]), ...args]
   const cwd = options.cwd ?? startedAs.cwd
-  if (!statSync(cwd, { throwIfNoEntry: false })?.isDirectory()) {
-    const why =
-      options.cwd === undefined
+  const found = statSync(cwd, { throwIfNoEntry: false })
+  if (!found?.isDirectory()) {
+    const why = found
+      ? `${cwd} is no folder: give the folder to start in as cwd (fd-broker run --cwd)`
+      : options.cwd === undefined
         ? `the start folder ${cwd} no longer exists: create it again, or start the next version manually in another folder (fd-broker run --cwd)`
         : `the folder ${cwd} to start in does not exist: create it, or give another cwd`
     throw new FdbError('ERR_FDB_NO_CWD', why, { details: { cwd } })

@@ -897,6 +897,19 @@ describe('fd-broker logs', () => {
     await program.command('stop')
   })
 
+  it('shows no log of another run if the service was not started by fd-broker start', async () => {
+    const program = await AutoProgram.of(SERVER)
+    program.write(`state/fd-broker/${program.name}.20260131120000000.log`, 'of another run\n')
+    await program.serve()
+    const state = ['env', `XDG_STATE_HOME=${program.path('state')}`]
+    const logs = words(program, ['logs', '--control', program.control])
+    expect(await program.sandbox.runCommand([...state, ...logs])).toEqual({
+      code: 2,
+      stdout: '',
+      stderr: expect.stringContaining('was not started by fd-broker start'),
+    })
+  })
+
   it('shows the output of a version that has not served yet', async () => {
     const program = await AutoProgram.of("console.log('begins')\nsetInterval(() => {}, 1000)\n")
     const { command: run, ended } = begin(program, ...startWords(program))

@@ -292,6 +292,7 @@ describe('fd-broker fd', () => {
 
   it('keeps others away as long as a command runs, and goes on telling what changes', async () => {
     const { control, held } = await daemon()
+    const sandbox = Sandbox.open()
     using fd = memoryFile('exclusive', 'a memory file')
     await held.put('it', fd)
     const watching = start(['fd', 'list', '--watch', '--control', control])
@@ -304,7 +305,15 @@ describe('fd-broker fd', () => {
     running.kill('SIGTERM')
     expect(await once(running, 'exit')).toEqual([143, null])
     await until('it is free', () => said.at(-1)?.endsWith(' -'))
-    await held.remove('it')
+    // The next daemon has the same list, and tells of its changes.
+    const lists = said.length
+    expect(await sandbox.run('upgrade', '--self', '--control', control)).toMatchObject({ code: 0 })
+    const next = await operator(control)
+    await next.held.put('other', fd)
+    await until('the next daemon tells', () => said.some(line => line.startsWith('other ')))
+    expect(said.slice(lists).filter(line => line.startsWith('NAME'))).toHaveLength(1)
+    await next.held.remove('other')
+    await next.held.remove('it')
     await until('none is left', () => said.at(-1)?.startsWith('NAME'))
   })
 

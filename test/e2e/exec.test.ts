@@ -130,14 +130,14 @@ describe('fd-broker exec', () => {
     const alone = [...exec, '--exclusive', 'web', '--']
     const claimed = (how: string) =>
       expect.stringMatching(`^ERR_FDB_FD_CLAIMED: process \\d+ has claimed the descriptor "shop/web" ${how}`)
-    expect(await ran([...alone, 'true'])).toMatchObject({ code: 1, stderr: claimed('too') })
+    expect(await ran([...alone, 'true'])).toMatchObject({ code: 4, stderr: claimed('too') })
     for (const pid of pids) signalPid(pid, 'SIGKILL')
     await until('both have ended', () => pids.every(hasEnded))
     // No process waits until the daemon has heard of it.
     const pid = await sandbox.launch([...alone, 'sleep', '600'])
     await until('it is claimed', async () => (await held.list())[0]?.claimedBy === pid)
     expect(await ran([...exec, 'web', '--', 'true'])).toMatchObject({
-      code: 1,
+      code: 4,
       stderr: claimed('for itself'),
     })
     await expect(held.claim('shop/web', { shared: true })).rejects.toMatchObject({

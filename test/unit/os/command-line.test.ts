@@ -75,6 +75,11 @@ describe('the command line of the successor', () => {
         message: expect.stringContaining('there is no program "./no-such"'),
       }),
     )
+    const file = `${folder}/a file`
+    writeFileSync(file, '')
+    expect(() => successorCommand({ argv: ['node'], cwd: file })).toThrow(
+      expect.objectContaining({ code: 'ERR_FDB_NO_CWD', message: expect.stringContaining('is no folder') }),
+    )
     expect(() => successorCommand({ argv: ['no-such'], env: { PATH: folder } })).toThrow(
       expect.objectContaining({
         code: 'ERR_FDB_NO_BINARY',
