@@ -23,6 +23,8 @@ interface FileState {
   log: StateLog
   /** The first line of an export; null if the file has none. */
   head: ExportHead | null
+  /** The sections whose schema the file does not have. */
+  unnamed: ReadonlySet<string>
   /** Entries whose secret values the export left out. */
   redacted: number
   /** Bytes of an incomplete record at the end. */
@@ -49,7 +51,9 @@ export async function readStateFile(file: string, progress: ProgressLine): Promi
     yield* chunks
   }
   const lines = /^\s*\{/.test(first.value.toString('latin1', 0, 64))
-  return lines ? readLines(all(), name) : { ...(await readLog(all())), head: null, redacted: 0 }
+  return lines
+    ? readLines(all(), name)
+    : { ...(await readLog(all())), head: null, unnamed: new Set(), redacted: 0 }
 }
 
 async function* chunksOf(file: string, name: string, progress: ProgressLine): AsyncGenerator<Buffer, void> {
@@ -156,7 +160,7 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
     log.close()
     throw error
   }
-  return { log, head, redacted, torn: 0 }
+  return { log, head, unnamed: new Set(unnamed.keys()), redacted, torn: 0 }
 }
 
 function parse(text: string, wrong: (why: string) => FdbError): Record<string, unknown> {

@@ -40,8 +40,8 @@ export async function importState(flags: ImportFlags): Promise<void> {
     request: `import ${nodeCrypto().randomUUID()}`,
     replace: flags.replace ?? false,
   }
-  // If the file has no first line, the schemas are unknown here: the service uses its own, or refuses the import.
-  const known = schemas.filter(({ codec }) => codec !== '')
+  // Schemas that the file does not have are unknown here: the service uses its own, or refuses the import.
+  const known = schemas.filter(({ name }) => !state.unnamed.has(name))
   if (request.replace && known.length < schemas.length) {
     throw new FdbError(
       'ERR_FDB_STATE_IMPORT',

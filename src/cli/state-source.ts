@@ -33,6 +33,8 @@ export interface OpenState extends Disposable {
   name: string
   /** The source that the state was verified against. */
   verified: 'the service' | 'its first line' | 'its checksums'
+  /** The sections whose schema the source does not have: only their entries are in the file. */
+  unnamed: ReadonlySet<string>
   /** Number of secret values that the file does not have. */
   redacted: number
   /** Bytes of an incomplete record at the end, which were ignored. */
@@ -93,6 +95,7 @@ async function openControl({
     log,
     name: control,
     verified: 'the service',
+    unnamed: new Set(),
     redacted: 0,
     torn: 0,
     [Symbol.dispose]: () => log.close(),
@@ -102,7 +105,7 @@ async function openControl({
 async function openFile(file: string, { edited = false }: OpenOptions): Promise<OpenState> {
   using progress = new ProgressLine()
   const name = file === '-' ? 'standard input' : file
-  const { log, head, redacted, torn } = await readStateFile(file, progress)
+  const { log, head, unnamed, redacted, torn } = await readStateFile(file, progress)
   const compared = head !== null && redacted === 0 && !edited
   const differences = compared ? differencesFrom(head, log.digests()) : []
   if (differences.length > 0) {
@@ -113,7 +116,7 @@ async function openFile(file: string, { edited = false }: OpenOptions): Promise<
     )
   }
   const verified = compared ? 'its first line' : 'its checksums'
-  return { log, name, verified, redacted, torn, [Symbol.dispose]: () => log.close() }
+  return { log, name, verified, unnamed, redacted, torn, [Symbol.dispose]: () => log.close() }
 }
 
 /**

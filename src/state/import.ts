@@ -173,7 +173,7 @@ function checkSchema(section: SectionStore, imported: StoredSchema): void {
   if (schema) {
     const refusal = schemaRefusal(imported, schema)
     if (refusal) throw refusal
-  } else if (stored && stored.codec !== '' && imported.codec !== stored.codec) {
+  } else if (stored && stored.codec !== '' && !['', stored.codec].includes(imported.codec)) {
     throw new FdbError(
       'ERR_FDB_SCHEMA',
       `section "${name}" has codec "${stored.codec}" (schema version ${stored.version}); the import was written with ` +

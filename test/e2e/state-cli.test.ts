@@ -172,6 +172,29 @@ describe('fd-broker state', () => {
     )
   })
 
+  it('imports a section without a schema, and empties it with --replace', async () => {
+    const sandbox = await openState()
+    const source = ['--control', sandbox.control]
+    const file = join(sandbox.folder, 'notes.jsonl')
+    const notes = { name: 'notes', version: 0, minReader: 0, codec: '', secret: false }
+    const head = { fdbState: 1, epoch: 1, sequence: 1, sections: [{ ...notes, entries: 1, digest: '' }] }
+    const of = (key: string) => `${JSON.stringify({ section: 'notes', key, version: 0, text: 'milk' })}\n`
+    for (const [key, replace] of [
+      ['monday', []],
+      ['tuesday', ['--replace']],
+    ] as const) {
+      writeFileSync(file, `${JSON.stringify(head)}\n${of(key)}`)
+      expect(await state(sandbox, 'import', ...source, '--file', file, '--edited', ...replace)).toBe(
+        '1 entries of notes imported\n',
+      )
+    }
+    expect(await state(sandbox, 'show', ...source, '--section', 'notes')).toBe(of('tuesday'))
+    writeFileSync(file, of('wednesday'))
+    expect(await refused(sandbox, 'import', ...source, '--file', file, '--replace')).toMatch(
+      /^ERR_FDB_STATE_IMPORT: --replace needs a file with the first line/,
+    )
+  })
+
   it.runIf(NIGHTLY)('leaves secrets out of an export unless asked, and says so', async () => {
     const sandbox = await openState()
     const file = join(sandbox.folder, 'state.jsonl')

@@ -115,7 +115,7 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an oper
     expect(await refused('put', 'prices', 'apple', '{')).toMatch(/^ERR_FDB_OPTION: .*not valid JSON/)
     expect(await refused('put', 'keys', 'ticket', '1')).toMatch(/^ERR_FDB_OPTION: .*at standard input/)
     expect(await refused('put', 'non', 'ticket', '1')).toMatch(
-      /^ERR_FDB_STATE_NO_ENTRY: .*carts, keys, prices/,
+      /^ERR_FDB_STATE_NO_ENTRY: .*carts, keys, notes, prices/,
     )
   })
 

@@ -15,6 +15,7 @@ const validate = (/** @type {any} */ price) => {
 const prices = member.section('prices', defineSection({ version: 2, codec: codec.json(), validate }))
 const carts = member.section('carts', defineSection({ version: 1, codec: codec.msgpack() }))
 const keys = member.section('keys', defineSection({ version: 1, codec: codec.bytes(), secret: true }))
+member.section('notes') // it has no schema
 await member.ready()
 if (prices.size === 0) {
   await prices.bulk(
