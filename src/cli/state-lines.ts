@@ -135,7 +135,12 @@ export class LineWriter {
     this.#text = []
     this.#length = 0
     if (this.#isClosed || text === '' || this.#out.write(text)) return
-    await Promise.race([once(this.#out, 'drain'), once(this.#out, 'close')]).catch(() => {})
+    const waiting = new AbortController()
+    const { signal } = waiting
+    const events = ['drain', 'close'].map(event => once(this.#out, event, { signal }))
+    await Promise.race(events).catch(() => {})
+    // The listeners of the event that did not come are removed.
+    waiting.abort()
   }
 }
 

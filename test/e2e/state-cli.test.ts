@@ -195,6 +195,18 @@ describe('fd-broker state', () => {
     )
   })
 
+  it('writes a large state into a pipe without a warning', async () => {
+    const sandbox = Sandbox.open()
+    const file = join(sandbox.folder, 'large.jsonl')
+    const count = 2000
+    const line = (key: number) => JSON.stringify({ section: 'notes', key: `${key}`, text: 'x'.repeat(1000) })
+    writeFileSync(file, Array.from({ length: count }, (_, key) => `${line(key)}\n`).join(''))
+    const show = [process.execPath, CLI, 'state', 'show', '--file', file]
+    const { stdout, stderr } = await sandbox.runCommand(['sh', '-c', '"$@" | cat', 'sh', ...show])
+    expect(stderr).toBe('')
+    expect(parsed(stdout).length).toBe(count)
+  })
+
   it.runIf(NIGHTLY)('leaves secrets out of an export unless asked, and says so', async () => {
     const sandbox = await openState()
     const file = join(sandbox.folder, 'state.jsonl')
