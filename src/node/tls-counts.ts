@@ -52,17 +52,27 @@ interface Writing {
   _writeGeneric(...args: never[]): unknown
 }
 
-/** Calls `wrote` with the number of bytes of each write, which is one call of OpenSSL's, until the returned function is called. */
-export function countWrites(socket: tls.TLSSocket, wrote: (bytes: number) => void): () => void {
+/**
+ * Calls `wrote` with the bytes of each write, and with those that OpenSSL has made of them, until the returned function is called. Node takes sent bytes off the queue in a later turn only, so the
+ * queue grows by what a write adds.
+ */
+export function countWrites(
+  socket: tls.TLSSocket,
+  wrote: (bytes: number, encryptedBytes: number) => void,
+): () => void {
   const inside = socket as unknown as Writing
   const write = inside._writeGeneric
-  setMethod(inside, '_writeGeneric', (...args) => {
+  const counts = () => {
     const handle = handleOf(socket) as TlsHandle | null
-    const before = handle?.bytesWritten ?? 0
+    return handle && [handle.bytesWritten, handle.writeQueueSize]
+  }
+  setMethod(inside, '_writeGeneric', (...args) => {
+    const before = counts()
     try {
       return write.apply(inside, args)
     } finally {
-      if (handle) wrote(handle.bytesWritten - before)
+      const after = counts()
+      if (before && after) wrote(after[0]! - before[0]!, after[1]! - before[1]!)
     }
   })
   return () => Reflect.deleteProperty(inside, '_writeGeneric')

@@ -10,13 +10,7 @@ import {
   tlsCountsOf,
 } from '../node/tls-counts.js'
 import { HEADER_BYTES, TAG_BYTES } from './protection.js'
-import {
-  isRecordHeader,
-  MOST_CONTENT,
-  MOST_ENCRYPTED,
-  secretBytesOf,
-  type TrafficState,
-} from './record-layer.js'
+import { isRecordHeader, MOST_ENCRYPTED, secretBytesOf, type TrafficState } from './record-layer.js'
 
 /** A record's header, type and tag: what it adds to its content. */
 const RECORD_BYTES = HEADER_BYTES + 1 + TAG_BYTES
@@ -27,6 +21,8 @@ const CHANGE_CIPHER_SPEC_BYTES = [0, 6]
 const MESSAGE_HEADER_BYTES = 4
 /** The message of a client that has no certificate, if the server asks for one, in one record with the Finished (RFC 8446, 4.4.2). */
 const EMPTY_CERTIFICATE_BYTES = 8
+/** A record that is not the last one of a write has at least so much content. */
+const LEAST_FRAGMENT = 512
 /** A segment of TCP has at least so many bytes, unless the client has sent no more. */
 const ONE_SEGMENT_BYTES = 1_200
 /** Tickets that OpenSSL sends after a handshake, and after a resumption. */
@@ -126,8 +122,13 @@ export class TlsPosition {
       this.#records = 0
       countChunks(this.#socket, () => this.#records!++)
     }
-    const stop = countWrites(this.#socket, bytes => {
-      this.#earlyRecords += Math.ceil(bytes / MOST_CONTENT)
+    // The length of records is the program's choice, or the client's (RFC 6066, 4).
+    const stop = countWrites(this.#socket, (bytes, encryptedBytes) => {
+      const records = (encryptedBytes - bytes) / RECORD_BYTES
+      if (isCount(records)) this.#earlyRecords += records
+      // OpenSSL keeps it until it has sent its tickets.
+      else if (bytes <= LEAST_FRAGMENT) this.#earlyRecords++
+      else this.#give('handshake')
     })
     const settle = () => {
       const counts = tlsCountsOf(this.#socket)

@@ -124,6 +124,23 @@ test('a resumed session moves, and answers of any size are counted', async () =>
   for (const each of [first, client]) expect(await each.ask('/')).toMatch(/x b true/)
 })
 
+test('answers in small records leave every number exact', async () => {
+  const [a, b] = await Promise.all(
+    ['a', 'b'].map(name =>
+      place(
+        https
+          .createServer(CERTIFIED, (_request, response) => response.end(`${'x'.repeat(5_000)} ${name} true`))
+          .prependListener('secureConnection', socket => socket.setMaxSendFragment(512)),
+        { tls: { move: 'on' } },
+      ),
+    ),
+  )
+  const clients = Array.from({ length: 5 }, () => new Client(a!))
+  await Promise.all(clients.map(client => client.ask('/')))
+  await move(a!, b!, 5)
+  for (const client of clients) expect(await client.ask('/')).toMatch(/x b true/)
+})
+
 test('a client that is asked for a certificate and has none moves after any number of requests', async () => {
   const options = { requestCert: true, rejectUnauthorized: false }
   const [a, b] = [await httpsPlace('a', options), await httpsPlace('b', options)]

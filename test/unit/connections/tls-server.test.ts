@@ -47,9 +47,15 @@ class Counting {
   }
 }
 
-async function tlsPlace(name: string): Promise<[Counting, Place]> {
+async function tlsPlace(
+  name: string,
+  greet: (socket: tls.TLSSocket) => void = () => {},
+): Promise<[Counting, Place]> {
   const counting = new Counting(name)
-  const server = tls.createServer(CERTIFIED, socket => counting.serve(socket))
+  const server = tls.createServer(CERTIFIED, socket => {
+    greet(socket)
+    counting.serve(socket)
+  })
   return [counting, await place(server, { socket: counting.hooks, ...MOVES })]
 }
 
@@ -118,6 +124,29 @@ describe('a connection of a tls.Server with hooks', () => {
     socket.write('three\n')
     await hears('a 3 three')
     expect(a.faults).toEqual([])
+  })
+
+  it.each([
+    ['moves after a greeting in one record', { open: 1 }, 500],
+    ['stays if its greeting may have been sent in more records', { handshake: 1 }, 3_000],
+  ])('%s', async (_title, kinds, greeting) => {
+    const [[, a], [, b]] = [
+      await tlsPlace('a', socket => {
+        socket.setMaxSendFragment(512)
+        socket.write('x'.repeat(greeting))
+        socket.write('\n')
+      }),
+      await tlsPlace('b'),
+    ]
+    const { socket, hears } = await connected(a)
+    await hears('x'.repeat(greeting))
+    socket.write('one\n')
+    await hears('a 1 one')
+    expect(a.served.kinds()).toEqual(kinds)
+    if ('handshake' in kinds) return
+    await move(a, b)
+    socket.write('two\n')
+    await hears('b 2 two')
   })
 
   it('stays with TLS 1.2, and is counted so', async () => {
