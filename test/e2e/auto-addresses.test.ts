@@ -134,19 +134,34 @@ process.on('SIGUSR2', () => other.close(() => open(${port}, '127.0.0.1').on('lis
   })
 
   it('in its probation the version before may do so too, and accepts there after a rollback only', async () => {
-    const port = await freePort()
-    const { program, first } = await both({ ...PATIENT, FD_BROKER_PROBATION: '60s' }, reopens(port))
+    const [port, brief] = [await freePort(), await freePort()]
+    const closesAgain = `const third = open(${brief}, '127.0.0.1')
+process.on('SIGUSR2', () => third.close(() => {
+  const again = open(${brief}, '127.0.0.1')
+  process.on('SIGWINCH', () => again.close(() => console.log('it is closed again')))
+}))
+`
+    const env = { ...PATIENT, FD_BROKER_PROBATION: '60s' }
+    const program = await AutoProgram.of(`${reopens(port)}${closesAgain}`, 'server.mjs', { env })
+    const first = await program.serve()
+    await program.statusWhere('all listen', ({ listeners }) => listeners.length === 3)
     await program.command('upgrade')
     const second = await program.serves(2)
     await program.statusWhere('the first one stands by', ({ draining }) => draining.length === 1)
     signalPid(first, 'SIGUSR2')
     await program.says('it listens again')
-    await program.says(`tcp://127.0.0.1:${port} will not be handed over`)
+    for (const at of [port, brief]) await program.says(`tcp://127.0.0.1:${at} will not be handed over`)
+    signalPid(first, 'SIGWINCH')
+    await program.says('it is closed again')
     for (let asked = 0; asked < 20; asked++) expect(await askedAt(port)).toBe(`pid ${second}`)
     await program.command('rollback')
     await program.serves(1)
     await program.ends(second)
     expect(await askedAt(port)).toBe(`pid ${first}`)
+    await expect(askedAt(brief)).rejects.toThrow()
+    expect(program.output.match(new RegExp(`127.0.0.1:${brief} will not be handed over`, 'g'))).toHaveLength(
+      1,
+    )
   })
 
   it('a server that was closed as soon as it listened may listen again at once', async () => {

@@ -157,6 +157,12 @@ describe('limits.connectionsPerClient', () => {
       excess: 'connectionsPerClient',
       limit: 2,
     })
+    // More than may wait for their answer at the same time.
+    for (let n = 0; n < 300; n++) {
+      const more = await edge.raw()
+      await more.until(text => text.endsWith('too-many-connections\n'))
+      more.socket.destroy()
+    }
     one.socket.destroy()
     await until('there is room again', async () => {
       const again = await edge.raw()

@@ -2,7 +2,9 @@ import { createHook } from 'node:async_hooks'
 
 /** The frames that Node has between the call of `setTimeout()` and the hook. */
 const OF_NODE = /\(?node:(?:internal\/)?(?:async_hooks|timers)/
-const SOURCE = /[/\\](src[/\\]\S+?\.ts)/
+const SOURCE = /[/\\]src[/\\](\S+?\.ts)/
+/** The source that starts limits for others. */
+const LIMITS = /[/\\]src[/\\]wire[/\\]pending\.ts/
 
 /** The active timers that the sources of this project have started since: those of Node, of packages and of tests do not count. */
 export class OwnTimers implements Disposable {
@@ -29,7 +31,8 @@ export class OwnTimers implements Disposable {
 /** Returns the place that called Node; null if it is not in a source. */
 function starterOf(stack: string): string | null {
   const frames = stack.split('\n')
-  const caller = frames[frames.findLastIndex(frame => OF_NODE.test(frame)) + 1] ?? ''
+  const called = frames.slice(frames.findLastIndex(frame => OF_NODE.test(frame)) + 1)
+  const caller = called.find(frame => !LIMITS.test(frame)) ?? ''
   const file = SOURCE.exec(caller)?.[1]
   if (file === undefined) return null
   const within = /at (?:async )?(?:new )?([\w.#<>$]+) \(/.exec(caller)?.[1]

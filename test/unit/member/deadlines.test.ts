@@ -7,22 +7,28 @@ import { join as joinPath } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Logger } from '../../../src/base/logger.js'
-import { codec, defineSection, join, type Member } from '../../../src/index.js'
+import { codec, defineSection, join, type Member, serveDaemon } from '../../../src/index.js'
 import { warnUnlessReady } from '../../../src/member/lifecycle/readiness.js'
 import type { JoinOptions } from '../../../src/member/options/options.js'
 import { untyped } from '../../fixtures/untyped.js'
 import { NIGHTLY } from '../../lanes/lane.js'
 import { openFds } from '../../processes/descriptors.js'
+import { OwnTimers } from '../../processes/own-timers.js'
 import { until } from '../../processes/until.js'
 
 const never = () => new Promise<never>(() => {})
 
 /** Joins one service, again and again. */
-function service(): (options?: Partial<JoinOptions>) => Promise<Member> {
+function service(common: Partial<JoinOptions> = {}): (options?: Partial<JoinOptions>) => Promise<Member> {
   const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-deadlines-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   return async options => {
-    const member = await join({ service: 'shop', control: joinPath(folder, 'control.sock'), ...options })
+    const member = await join({
+      service: 'shop',
+      control: joinPath(folder, 'control.sock'),
+      ...common,
+      ...options,
+    })
     onTestFinished(() => member.close({ timeout: 0 }))
     return member
   }
@@ -101,6 +107,35 @@ describe('ready()', () => {
     })
     expect(second.phase).toBe('gone')
     await (await begin()).ready()
+  })
+})
+
+describe('the limit of a phase', () => {
+  it('ends with the phase, also when the same process comes to it again', async () => {
+    using timers = new OwnTimers()
+    const limits = () => timers.places.filter(place => place.startsWith('member/driver.ts'))
+    const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-deadlines-'))
+    onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+    const control = joinPath(folder, 'control.sock')
+    const upgrade = { freeze: 100_000 }
+    const daemon = await serveDaemon({ control, upgrade })
+    onTestFinished(() => daemon.close())
+    const begin = service({ control, hosting: 'daemon', upgrade })
+    const first = await begin()
+    await first.ready()
+    for (let count = 0; count < 3; count++) {
+      const next = await begin()
+      await next.ready()
+      await until('the first stands by', () => first.phase === 'standby')
+      await until(
+        'no limit is left',
+        () => limits().length === 0,
+        5_000,
+        () => timers.places,
+      )
+      await next.close()
+      await until('the first serves again', () => first.phase === 'serving')
+    }
   })
 })
 

@@ -14,7 +14,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
@@ -32,6 +32,7 @@ import {
   StateLog,
 } from '../../fixtures/state.js'
 import { bytesOf, routeSchema, segmentOf } from '../../fixtures/state-logs.js'
+import { OwnTimers } from '../../processes/own-timers.js'
 import { until } from '../../processes/until.js'
 
 const SECRET = defineSection({ version: 1, codec: bytes(), secret: true })
@@ -456,6 +457,49 @@ describe('a change that is to be on the disk', () => {
     expect(error).toMatchObject({ code: 'ERR_FDB_STATE_FILE', retryable: true, details: { made: true } })
     expect(error.message).toMatch(/the change was made/)
     expect(writer.routes.has('b')).toBe(true)
+  })
+})
+
+describe('a state file that is written no more leaves no timer', () => {
+  it.each<[string, (writer: Writer, path: string) => Promise<void> | void]>([
+    ['when it is finished', ({ file }) => file.finish(60_000)],
+    ['when it is stopped', ({ file }) => file.stop()],
+    [
+      'when it is finished after another process has got the right to write',
+      writer => {
+        writer.mayWrite = false
+        return writer.file.finish(60_000)
+      },
+    ],
+    [
+      'when it cannot be finished',
+      ({ file }, path) => {
+        rmSync(dirname(path), { recursive: true })
+        return file.finish(60_000)
+      },
+    ],
+    [
+      'when it is served again, and is finished',
+      writer => {
+        writer.file.stop()
+        writer.renew(2)
+        return writer.file.finish(60_000)
+      },
+    ],
+  ])('%s', async (_when, end) => {
+    using timers = new OwnTimers()
+    const path = join(folder(), 'state')
+    const writer = Writer.serve(path, { sync: 'always' })
+    await writer.routes.put('a', { to: 'x' })
+    await writer.file.flush()
+    await writer.routes.put('b', { to: 'y' })
+    await end(writer, path)
+    await until(
+      'no timer is left',
+      () => timers.places.length === 0,
+      10_000,
+      () => timers.places,
+    )
   })
 })
 
