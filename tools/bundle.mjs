@@ -1,10 +1,13 @@
 // @ts-check
 // Bundles the modules that tsc has written to build/modules into dist/, which is published and which the end-to-end tests run:
 //
-//   index.js, proxy.js …            one file for each entry of `exports` in package.json. Code of several entries is in chunks (chunk-*.js), so
-//                                   that a process has each class and each variable once, for example FdbError
+//   index.js, proxy.js …            one file for each entry of `exports` in package.json: the names that it exports of library.cjs
+//   library.cjs, load.cjs           all entries, each of which is evaluated when it is read, so that a process has each class and each variable once,
+//                                   for example FdbError. load.cjs runs library.cjs with V8's code cache, once in each process: src/code-cache
+//   modules/                        the same entries as ES modules, for an application's bundler (the condition `module`). Code of several
+//                                   entries is in chunks (chunk-*.js)
 //   auto.cjs, auto.js               fd-broker/auto for `node --require` and `node --import`: delays the program until the version that serves
-//                                   knows of it. Small, because it loads the library (auto-service.js) only when needed
+//                                   knows of it. Small, because it loads the library only when needed
 //   config-worker.js                the thread that reads a configuration of the proxy
 //   started.cjs                     the preload of a successor: src/versions/output-preload.ts
 //   cli.cjs, program.cjs            the command, which shares no files with the library. cli.cjs runs program.cjs with V8's code cache
@@ -123,55 +126,62 @@ const lazyWithin = {
   },
 }
 
+/** The public entries by the names of their files, with the paths of their modules. */
+const ENTRIES = {
+  index: 'index.js',
+  proxy: 'proxy/index.js',
+  operator: 'operator.js',
+  adapter: 'adapter.js',
+  errors: 'errors.js',
+  stores: 'stores/index.js',
+  streams: 'streams/index.js',
+  ws: 'ws/index.js',
+  'socket-io': 'socket-io/index.js',
+}
+
+/** The exports of library.cjs: each module is evaluated when its property is read. */
+const LIBRARY = Object.entries({
+  ...ENTRIES,
+  service: 'auto/service.js',
+  stages: 'base/server-stage.js',
+}).map(([name, path]) => `get ${JSON.stringify(name)}() { return require('./${path}') }`)
+
 const entries = await build({
   ...common,
   entryPoints: {
-    index: join(modules, 'index.js'),
-    proxy: join(modules, 'proxy/index.js'),
-    operator: join(modules, 'operator.js'),
-    adapter: join(modules, 'adapter.js'),
-    errors: join(modules, 'errors.js'),
-    stores: join(modules, 'stores/index.js'),
-    streams: join(modules, 'streams/index.js'),
-    ws: join(modules, 'ws/index.js'),
-    'socket-io': join(modules, 'socket-io/index.js'),
-    'auto-service': join(modules, 'auto/service.js'),
+    ...Object.fromEntries(
+      Object.entries(ENTRIES).map(([name, path]) => [`modules/${name}`, join(modules, path)]),
+    ),
     'config-worker': join(modules, 'proxy/config/config-worker.js'),
   },
   format: 'esm',
   splitting: true,
-  chunkNames: 'chunk-[hash]',
+  chunkNames: 'modules/chunk-[hash]',
 })
 
-/** Returns the files of an entry, each after the files that it imports. @param {string} entry */
-function filesOf(entry) {
-  /** @type {Set<string>} */
-  const visited = new Set()
-  /** @type {string[]} */
-  const ordered = []
-  const visit = (/** @type {string} */ path) => {
-    if (visited.has(path)) return
-    visited.add(path)
-    const { bytes = 0, imports = [] } = entries.metafile?.outputs[path] ?? {}
-    for (const { path: next, kind } of imports) if (kind === 'import-statement') visit(next)
-    if (bytes > 0) ordered.push(`./${basename(path)}`)
-  }
-  visit(`dist/${entry}.js`)
-  return ordered
+/**
+ * Leaves the requires of other files in dist.
+ * @type {import('esbuild').Plugin}
+ */
+const beside = {
+  name: 'files beside',
+  setup({ onResolve }) {
+    onResolve({ filter: /^\.\/(?:load|library|program)\.cjs$/ }, ({ path }) => ({ path, external: true }))
+  },
 }
 
 /**
- * Keeps the library out of auto.cjs, which loads the entries' files instead, see loadService in src/auto/auto.ts.
+ * Keeps the library out of auto.cjs, which takes it from load.cjs, see loadService in src/auto/auto.ts.
  * @type {import('esbuild').Plugin}
  */
 const laterService = {
   name: 'the library, later',
   setup({ onLoad, onResolve }) {
     onResolve({ filter: /^\.\/service\.js$/ }, ({ kind }) =>
-      kind === 'dynamic-import' ? { path: './auto-service.js', external: true } : undefined,
+      kind === 'dynamic-import' ? { path: 'service', namespace: 'later' } : undefined,
     )
-    onLoad({ filter: /build\/modules\/auto\/library-files\.js$/ }, () => ({
-      contents: `export const LIBRARY_FILES = ${JSON.stringify(filesOf('auto-service'))}`,
+    onLoad({ filter: /./, namespace: 'later' }, () => ({
+      contents: "module.exports = require('./load.cjs').library.service",
     }))
   },
 }
@@ -183,7 +193,8 @@ const results = await Promise.all([
     entryPoints: { auto: join(modules, 'auto/index.js') },
     format: 'cjs',
     outExtension: { '.js': '.cjs' },
-    plugins: [unused, laterService],
+    plugins: [beside, unused, laterService],
+    supported: { 'dynamic-import': false },
     define: { 'import.meta.dirname': '__dirname' },
   }),
   build({
@@ -196,7 +207,23 @@ const results = await Promise.all([
   }),
   build({
     ...common,
-    entryPoints: { cli: join(modules, 'code-cache/main.js'), program: join(modules, 'cli/program.js') },
+    entryPoints: { cli: join(modules, 'code-cache/main.js'), load: join(modules, 'code-cache/library.js') },
+    format: 'cjs',
+    outExtension: { '.js': '.cjs' },
+    plugins: [beside, unused],
+  }),
+  build({
+    ...common,
+    stdin: { contents: `module.exports = {${LIBRARY}}`, resolveDir: modules, sourcefile: 'library' },
+    entryNames: 'library',
+    format: 'cjs',
+    outExtension: { '.js': '.cjs' },
+    supported: { 'dynamic-import': false },
+    define: { 'import.meta.dirname': '__dirname' },
+  }),
+  build({
+    ...common,
+    entryPoints: { program: join(modules, 'cli/program.js') },
     format: 'cjs',
     outExtension: { '.js': '.cjs' },
     // The command starts 12 ms faster from one file than from the chunks of the entries.
@@ -219,7 +246,9 @@ const outputs = {}
 for (const { outputFiles, metafile } of [...lazy, ...results]) {
   const written = (outputFiles ?? []).map(({ path, text }) => ({ name: relative(dist, path), text }))
   // A module that only exports from other modules becomes an empty chunk, which is removed with its imports.
-  const empty = written.filter(({ text }) => text === '').map(({ name }) => `import"./${name}";`)
+  const empty = written
+    .filter(({ text }) => text === '')
+    .flatMap(({ name }) => [`import"./${name}";`, `import"./${basename(name)}";`])
   for (const { name, text } of written) {
     if (text === '') continue
     const whole = empty.reduce((rest, statement) => rest.replace(statement, ''), text)
@@ -234,7 +263,14 @@ for (const name of existsSync(declarations) ? readdirSync(declarations) : [])
 files.set('auto.js', "import auto from './auto.cjs'\nawait auto.started\nexport const { ready } = auto\n")
 files.set('types/auto.d.cts', 'export declare function ready(): void\n')
 // An application's bundler follows these requires to the packages, so that its bundle contains them.
-files.set('bundled.js', "import './lazy.cjs'\nexport * from './index.js'\n")
+files.set('bundled.js', "import './lazy.cjs'\nexport * from './modules/index.js'\n")
+for (const name of Object.keys(ENTRIES)) {
+  const { exports: names = [] } = entries.metafile?.outputs[`dist/modules/${name}.js`] ?? {}
+  files.set(
+    `${name}.js`,
+    `import load from './load.cjs'\nexport const { ${names.join(', ')} } = load.library['${name}']\n`,
+  )
+}
 files.set(
   'lazy.cjs',
   "globalThis[Symbol.for('fd-broker.lazy')]=n=>n==='#msgpackr'?require('./msgpackr.cjs'):require('./js-yaml.cjs')\n",

@@ -1,11 +1,9 @@
 import { existsSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import type net from 'node:net'
 import { rememberLine } from '../base/successor-output.js'
 import { expectMember, noMember } from '../member/joining/process-member.js'
 import { observe } from '../node/observed-events.js'
 import { startingProcesses } from '../os/main-process.js'
-import { LIBRARY_FILES } from './library-files.js'
 import type { ListenRequest } from './listen-request.js'
 import type { AutoService } from './service.js'
 import type { AutoSettings } from './settings.js'
@@ -157,26 +155,14 @@ interface Library {
 }
 
 /**
- * Loads the library, one file in each turn of the event loop, because the program may already serve clients.
+ * Loads the library in a turn of its own, because the program may already serve clients. The build replaces this import by a `require()`.
  *
  * Node's loader for `import` would make an EventEmitter (a FileHandle) for each file. After about 20 emitters V8 records the classes that
  * Node's EventEmitter functions see. With more than four classes property access in them is megamorphic, and a small HTTP server needs 2 to 4 %
  * more instructions for each request as long as it runs (Node 20, callgrind).
  */
 async function loadService(): Promise<Library> {
-  if (process.features.require_module) {
-    const require = createRequire(`${import.meta.dirname}/`)
-    try {
-      let last: unknown
-      for (const file of LIBRARY_FILES) {
-        await new Promise(setImmediate)
-        last = require(file)
-      }
-      return last as Library
-    } catch {
-      // The program may import the library at the same time, and import() waits for that. If a file cannot be loaded, import() throws the error.
-    }
-  }
+  await new Promise(setImmediate)
   return await import('./service.js')
 }
 

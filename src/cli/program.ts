@@ -1,9 +1,9 @@
 import { createRequire } from 'node:module'
 import { type Command as AnyCommand, CommanderError, InvalidArgumentError } from 'commander'
+import { type OnServerStage, onServerStage } from '../base/server-stage.js'
 import { FdbError } from '../errors.js'
 import { Command } from './command.js'
 import { EXIT_CODES, type ExitCode, failureText, printFailure, style, writeStderr } from './output.js'
-import { type OnServerStage, onServerStage } from './signals.js'
 
 /** Runs one command line (without node and script). `onStage` is called at each stage of a server. Never rejects. */
 export function main(args: readonly string[], onStage: OnServerStage): Promise<ExitCode> {

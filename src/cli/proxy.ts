@@ -15,7 +15,7 @@ import type { Command } from './command.js'
 import { LogFile, MISSING, openLog, REOPEN_FAILED } from './log.js'
 import { logLevelOption, workerCount } from './options.js'
 import { proxySignals } from './proxy-signals.js'
-import { CONTROL_SIGNALS, reportServerStage } from './signals.js'
+import { CONTROL_SIGNALS } from './signals.js'
 
 interface ProxyFlags {
   config: string
@@ -75,7 +75,6 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     process.stdout.write(`${file} is valid: ${counts.join(', ')}\n`)
     return
   }
-  const { withUsualFlags } = await import('../proxy/young-generation.js')
   let logsAccess = false
   const log = await openLog({
     level: logLevel,
@@ -128,12 +127,10 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     const { generation } = running.member
     logger.info({ generation, listeners: running.addresses }, 'the proxy serves')
     signals.attach(running)
-    reportServerStage(generation > 1 ? 'joined' : 'served', withUsualFlags)
     const stayed = running.member.stay({ signals: CONTROL_SIGNALS, ...(stay && { until: signals.ending }) })
     const why = await running.retired
     logger.info({ generation, why }, 'the proxy has ended')
     process.exitCode = await stayed
-    if (why === 'replaced' && generation > 1) reportServerStage('left', withUsualFlags)
     if (why === 'lost') throw new FdbError('ERR_FDB_LOST', 'the right to serve was taken back: see the log')
   } finally {
     signals.close()

@@ -1,10 +1,11 @@
 import { type Logger, SILENT } from '../base/logger.js'
+import { reportServerStage } from '../base/server-stage.js'
 import { releaseSignals } from '../kernel/index.js'
 import type { ExecState } from '../run/exec-state.js'
 import type { SupervisorEnd } from '../run/failures.js'
 import type { Predecessor } from '../run/predecessor.js'
 import { Supervisor, type SupervisorDeps } from '../run/supervisor.js'
-import { reportServerStage, Signals, UPGRADE_SIGNALS } from './signals.js'
+import { Signals, UPGRADE_SIGNALS } from './signals.js'
 
 interface RunDeps extends Omit<SupervisorDeps, 'predecessor'> {
   /** The state of the previous image of this process; null if there is none. */

@@ -8,7 +8,7 @@ import { openLog } from './log.js'
 import { collectAlone } from './lone-collections.js'
 import { controlOption, logLevelOption } from './options.js'
 import { plain } from './output.js'
-import { CONTROL_SIGNALS, reportServerStage, runLogged, Signals } from './signals.js'
+import { CONTROL_SIGNALS, runLogged, Signals } from './signals.js'
 
 interface ServeFlags {
   control?: string
@@ -74,7 +74,6 @@ async function serve({
     })
     signals.attach(daemon)
     collectAlone()
-    reportServerStage('served')
     // The daemon must not end if the reader of its output ends.
     process.stdout.removeAllListeners('error').on('error', () => {})
     process.stdout.write(`fd-broker (pid ${process.pid}) listens on ${plain(control)}\n`)

@@ -94,22 +94,3 @@ export async function runLogged<R>(
     logger.error({ err: error }, failed)
   }
 }
-
-/** Runs `work` under the V8 flags with which the process was started. */
-type WithUsualFlags = <T>(work: () => T) => T
-
-/** `served`: the server is the first one; `joined`: it took over from a predecessor; `left`: it was replaced. */
-type ServerStage = 'served' | 'joined' | 'left'
-
-export type OnServerStage = (stage: ServerStage, withUsualFlags: WithUsualFlags) => void
-
-let listener: OnServerStage = () => {}
-
-export function onServerStage(onStage: OnServerStage): void {
-  listener = onStage
-}
-
-/** Calls the listener. A server calls this once for each stage. */
-export function reportServerStage(stage: ServerStage, withUsualFlags: WithUsualFlags = work => work()): void {
-  listener(stage, withUsualFlags)
-}

@@ -1,7 +1,7 @@
 import { LONGEST_MS } from '../base/duration.js'
 import type { Logger } from '../base/logger.js'
 import { startWorkers, type Workers, type WorkersOptions } from '../index.js'
-import { CONTROL_SIGNALS, type ControlSignal, reportServerStage, runLogged, Signals } from './signals.js'
+import { CONTROL_SIGNALS, type ControlSignal, runLogged, Signals } from './signals.js'
 
 interface RunDeps {
   readonly logger: Logger
@@ -32,7 +32,6 @@ export async function runWorkers(
     if (count !== undefined) workers.onReload(count)
     if (workers.serves) logger.info({ workers: workers.report.all }, 'the workers serve')
     signals.attach(workers)
-    reportServerStage('served')
     const stayed = workers.stay({ signals: CONTROL_SIGNALS })
     await workers.closed
     process.exitCode = await stayed

@@ -200,22 +200,25 @@ function isGuarded(path: string, uid: number): boolean {
  */
 export class CachedProgram {
   readonly #file: string
-  readonly #cache: CodeCache | null
+  readonly #cache: CodeCache
   #script: Script | undefined
   /** Stage of the cache that was read, if V8 accepted it, or that was written last. */
   #stage: CacheStage | undefined
   /** Size of the cache that was read, if V8 accepted it. */
   #bytes = 0
 
-  /** If `cache` is null, the file is compiled without a cache. */
-  constructor(file: string, cache: CodeCache | null) {
+  /** Cached code that V8 accepts as long as it has the flags of the start. */
+  #flags: Buffer | undefined
+
+  constructor(file: string, cache: CodeCache) {
     this.#file = file
     this.#cache = cache
   }
 
   /** Runs the file and returns its exports. */
   load(require: NodeJS.Require): unknown {
-    const found = this.#cache?.read()
+    this.#flags = new Script('1').createCachedData()
+    const found = this.#cache.read()
     // The build ensures that the file is ASCII.
     const source = Module.wrap(readFileSync(this.#file, 'latin1'))
     const script = new Script(source, { filename: this.#file, ...(found && { cachedData: found.data }) })
@@ -230,14 +233,16 @@ export class CachedProgram {
   }
 
   /**
-   * Writes the functions compiled so far, unless the cache already has them from this or a later stage. Takes about 10 ms. Never throws.
-   * V8 must have the same flags as at the start.
+   * Writes the functions compiled so far, unless the cache already has them from this or a later stage, or V8 has other flags than at the
+   * start: it would not accept them. Takes about 20 ms. Never throws.
    */
   save(when: CacheStage): void {
-    if (this.#cache === null || this.#script === undefined) return
+    if (this.#script === undefined) return
     if (this.#stage !== undefined && isAsGood(this.#stage, when)) return
-    this.#stage = when
     try {
+      // Another text of the same length, which V8 has not compiled yet: V8 compares lengths, and the flags.
+      if (new Script('2', { cachedData: this.#flags }).cachedDataRejected) return
+      this.#stage = when
       const data = this.#script.createCachedData()
       // V8 discards functions that were not called for a while: a smaller cache would lack them.
       if (data.length >= this.#bytes) this.#cache.write(data, when)

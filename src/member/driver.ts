@@ -352,17 +352,17 @@ export class MemberDriver implements RuntimeDriver {
 
   /** If the process stays alive, logs that or ends it (`exitWhenRetired`), unless other processes would end with it. */
   #watchRetired(): void {
-    const { application, reportLink, settings, writes } = this.runtime
+    const { application, origin, reportLink, settings, shutdown, writes } = this.runtime
     if (application === null || staysForOthers(this.runtime)) {
       removeActive(this)
       return
     }
-    const { exitWhenRetired, logger } = settings
+    const left = shutdown.why === 'replaced' && origin.generation > 1
     const report = () => {
       writes.forwarder.end()
       reportLink.linger()
     }
-    watchRetired(this, { logger, exitWhenRetired, report })
+    watchRetired(this, settings, { left, report })
   }
 
   // ---- requests of the application

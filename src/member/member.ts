@@ -1,5 +1,6 @@
 import { EventEmitter, errorMonitor } from 'node:events'
 import type { Logger } from '../base/logger.js'
+import { reportServerStage } from '../base/server-stage.js'
 import { abortSignal, checkOptions, hook } from '../checks/options.js'
 import { wrongOption } from '../checks/place.js'
 import { absent, map, type ShapeOf } from '../checks/shape.js'
@@ -391,6 +392,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     const given = checkOptions('ready()', options, READY)
     for (const name of this.#listeners.names) this.#runtime.registry.wanted.add(name)
     await this.#driver.ready(given)
+    reportServerStage(this.generation > 1 ? 'joined' : 'served')
   }
 
   /**

@@ -1,4 +1,5 @@
 import { setFlagsFromString } from 'node:v8'
+import { changesFlags } from '../base/server-stage.js'
 import { loadForListen } from '../node/server-connections.js'
 
 const SMALL = '--semi-space-growth-factor=1'
@@ -13,11 +14,12 @@ export function keepYoungGenerationSmall(): void {
   // Loads modules before the flags change: afterwards V8 rejects Node's compiled built-ins, and loading takes three times as long.
   loadForListen()
   isSmall = true
+  changesFlags(withUsualFlags)
   setFlagsFromString(SMALL)
 }
 
 /** Runs `work` with the flags of a starting process: V8 accepts cached code only under the flags it was compiled with. */
-export function withUsualFlags<T>(work: () => T): T {
+function withUsualFlags<T>(work: () => T): T {
   if (!isSmall) return work()
   setFlagsFromString(USUAL)
   try {

@@ -19,6 +19,8 @@ import { until } from '../processes/until.js'
 import { Sandbox } from './cli-processes.js'
 
 const DIST = fileURLToPath(new URL('../../dist/', import.meta.url))
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const MEMBER = fileURLToPath(new URL('../fixtures/small-member.mjs', import.meta.url))
 const HOOK = fileURLToPath(new URL('../fixtures/loaded-at-start.cjs', import.meta.url))
 /** The head of the file, before the facts; its last four bytes say how long these are. */
 const HEAD_BYTES = 32
@@ -156,6 +158,63 @@ it('a proxy keeps it when it has served for a while, and V8 takes it for the nex
     file,
   ])
   expect(stdout).toBe('true')
+})
+
+describe('a server with the library', () => {
+  function member() {
+    const { sandbox, files } = scene()
+    const start = (folder: string, ...flags: string[]) =>
+      sandbox.launch([
+        'env',
+        `FD_BROKER_CODE_CACHE=${folder}`,
+        process.execPath,
+        ...flags,
+        MEMBER,
+        sandbox.control,
+      ])
+    const serves = (pid: number) =>
+      sandbox.statusWhere('it serves', status => status.pid === pid && status.phase === 'idle')
+    return { sandbox, files, start, serves, folder: join(sandbox.folder, 'code') }
+  }
+
+  it('keeps its code when it serves, when its next version does, and when it has left, and prints nothing', async () => {
+    const { sandbox, files, start, serves, folder } = member()
+    const kept = async (stage: string) =>
+      await until(`the code is kept of one that has ${stage}`, () =>
+        files().find(
+          name =>
+            /library-\w+\.v8$/.test(name) &&
+            readFileSync(name, 'latin1').startsWith(`fd-broker code 2 ${stage}`),
+        ),
+      )
+    await serves(await start(folder))
+    const served = await kept('served')
+    const second = await start(folder)
+    await serves(second)
+    expect(await kept('joined')).toBe(served)
+    await serves(await start(folder))
+    expect(await kept('left')).toBe(served)
+    await until('it has ended', () => hasEnded(second))
+    const takes = [process.execPath, '-e', TAKES, join(DIST, 'library.cjs'), served]
+    expect(await sandbox.runCommand(takes)).toMatchObject({ stdout: 'true' })
+    expect(sandbox.output).toBe('')
+  })
+
+  it('serves without it where the folder cannot be written to, and where Node forbids to write files', async () => {
+    const { sandbox, files, start, serves } = member()
+    await serves(await start('/dev/null/nowhere'))
+    const permission = process.allowedNodeEnvironmentFlags.has('--permission')
+      ? '--permission'
+      : '--experimental-permission'
+    const script = `const { join } = await import('fd-broker')
+      const { FdbError } = await import('fd-broker/errors')
+      console.log(typeof join, FdbError.name)`
+    const flags = ['--no-warnings', permission, '--allow-fs-read=*', '--input-type=module', '-e', script]
+    const { stdout } = await sandbox.runCommand(['env', '--chdir', ROOT, process.execPath, ...flags])
+    expect(stdout).toBe('function FdbError\n')
+    expect(files()).toEqual([])
+    expect(sandbox.output).toBe('')
+  })
 })
 
 describe('an installation with the code that its commands have kept', () => {

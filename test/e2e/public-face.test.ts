@@ -24,15 +24,11 @@ export async function load(url, context, next) {
 
 interface Bundled {
   inputs: Record<string, { imports: { path: string; kind: string; external?: boolean }[] }>
-  outputs: Record<string, { inputs: Record<string, { bytesInOutput: number }> }>
 }
 /** The build's report of the files that it has made. */
 const bundled = JSON.parse(readFileSync(join(root, 'build', 'bundle.json'), 'utf8')) as Bundled
 
-/**
- * The files that a process loads for these imports: modules of ours, whatever file of dist they are in, by their source, packages by their
- * name, others by their path from the root of the project.
- */
+/** The files and modules of Node that a process loads for these imports, files by their path from the root of the project. */
 function loadedBy(...imports: string[]): string[] {
   const program = join(root, 'test', 'fixtures', 'loaded-modules.mjs')
   const out = execFileSync(process.execPath, [program, pathToFileURL(HOOKS).href, ...imports], {
@@ -41,29 +37,24 @@ function loadedBy(...imports: string[]): string[] {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const urls = JSON.parse(out) as string[]
-  const names = urls.map(named)
-  return [...new Set(names.flatMap(name => [name, ...modulesIn(name)]))].sort()
+  return [
+    ...new Set(urls.map(url => (url.startsWith('file:') ? fileURLToPath(url).slice(root.length) : url))),
+  ]
 }
 
-/** The files that a module loads when it is loaded, without those that wait until they are needed; named like {@link loadedBy} does. */
+/** The modules that are evaluated with a module, without those that wait until they are needed: of ours their source, packages by name. */
 function loadedWith(source: string): string[] {
   const found = new Set<string>()
   const load = (path: string) => {
     if (found.has(path)) return
     found.add(path)
+    // A `require()` of our modules waits in a function.
     for (const { path: next, kind, external } of bundled.inputs[path]?.imports ?? [])
-      if (kind !== 'dynamic-import') external ? found.add(next) : load(next)
+      if (kind !== 'dynamic-import' && !(kind === 'require-call' && path.startsWith('build/')))
+        external ? found.add(next) : load(next)
   }
   load(source.replace(/^src\/(.*)\.ts$/, 'build/modules/$1.js'))
   return [...found].map(sourceOf)
-}
-
-/** The modules of which a file of dist is made. */
-function modulesIn(file: string): string[] {
-  const inputs = Object.entries(bundled.outputs[file]?.inputs ?? {})
-  // Unused modules have no bytes there.
-  const used = inputs.filter(([path, { bytesInOutput }]) => bytesInOutput > 0 && !path.startsWith('unused:'))
-  return used.map(([path]) => sourceOf(path))
 }
 
 function sourceOf(input: string): string {
@@ -71,57 +62,47 @@ function sourceOf(input: string): string {
   return name ?? input.replace(/^build\/modules\/(.*)\.js$/, 'src/$1.ts')
 }
 
-function named(url: string): string {
-  if (!url.startsWith('file:')) return url
-  const path = fileURLToPath(url)
-  const [, name] = /\/node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path) ?? []
-  return name ?? path.slice(root.length)
-}
-
 function rooms(loaded: readonly string[]): Set<string> {
   return new Set(loaded.map(path => path.split('/').slice(0, 2).join('/')))
 }
 
 describe("import 'fd-broker'", () => {
-  const loaded = loadedBy('fd-broker')
+  const evaluated = loadedWith('src/index.ts')
 
-  it('loads nothing of the proxy, nor of commands', () => {
-    const here = rooms(loaded)
-    expect(here).toContain('dist/index.js')
+  it('evaluates nothing of the proxy, nor of commands', () => {
+    const here = rooms(evaluated)
     expect(here).toContain('src/member')
     for (const room of ['src/proxy', 'src/relay', 'src/http1', 'src/cli']) expect(here).not.toContain(room)
   })
 
-  it('loads no package but what the wire needs', () => {
-    const packages = loaded.filter(
-      name => !/^(?:src\/|dist\/|test\/|node:|build\/|prebuilds\/|package\.json$)/.test(name),
-    )
-    expect(packages.filter(name => !name.startsWith('@protobufjs/'))).toEqual(['protobufjs'])
+  it('evaluates no package but what the wire needs', () => {
+    const packages = new Set(evaluated.filter(name => !/^(?:src\/|node:|unused:|@protobufjs\/)/.test(name)))
+    expect([...packages]).toEqual(['protobufjs'])
   })
 
-  it('loads no TLS, and no HTTP/2', () => {
-    expect(loaded).not.toContain('node:tls')
-    expect(loaded).not.toContain('node:https')
-    expect(loaded).not.toContain('node:http2')
+  it('runs one file beside that of its names, and loads no TLS and no HTTP/2', () => {
+    const loaded = loadedBy('fd-broker')
+    expect(loaded.filter(name => name.startsWith('dist/')).sort()).toEqual(['dist/index.js', 'dist/load.cjs'])
+    for (const name of ['node:tls', 'node:https', 'node:http2']) expect(loaded).not.toContain(name)
   })
 })
 
 describe('the other entries', () => {
   it("errors come alone: import 'fd-broker/errors'", () => {
-    expect(loadedBy('fd-broker/errors').filter(name => name.startsWith('src'))).toEqual(['src/errors.ts'])
+    expect(loadedWith('src/errors.ts')).toEqual(['src/errors.ts'])
   })
 
-  it("a relay of one's own loads no other relay: import 'fd-broker/adapter'", () => {
-    const here = rooms(loadedBy('fd-broker/adapter'))
+  it("a relay of one's own evaluates no other relay: import 'fd-broker/adapter'", () => {
+    const here = rooms(loadedWith('src/adapter.ts'))
     for (const room of ['src/proxy', 'src/relay', 'src/http1', 'src/cli', 'src/member', 'src/holder'])
       expect(here).not.toContain(room)
   })
 
   it("the proxy comes without its commands: import 'fd-broker/proxy'", () => {
-    const loaded = loadedBy('fd-broker/proxy')
-    expect(rooms(loaded)).toContain('src/relay')
-    expect(rooms(loaded)).not.toContain('src/cli')
-    expect(loaded).not.toContain('commander')
+    const evaluated = loadedWith('src/proxy/index.ts')
+    expect(rooms(evaluated)).toContain('src/relay')
+    expect(rooms(evaluated)).not.toContain('src/cli')
+    expect(evaluated).not.toContain('commander')
   })
 
   it('a command loads what it needs', () => {
@@ -132,6 +113,7 @@ describe('the other entries', () => {
       expect(status).not.toContain(`src/${room}`)
     expect(status).not.toContain('yaml')
     expect([...rooms(command('program'))].filter(name => /^(?:src|yaml|pino)/.test(name)).sort()).toEqual([
+      'src/base',
       'src/cli',
       'src/errors.ts',
     ])

@@ -9,14 +9,16 @@ const FILES: readonly Rule[] = [
   [/^CHANGELOG\.md$/, 50_000],
   [/^LICENSE$/, 12_000],
   [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 40_000],
-  [/^dist\/(?:index|proxy|operator|adapter|errors|stores|ws|streams|socket-io|config-worker)\.js$/, 200_000],
-  [/^dist\/chunk-\w+\.js$/, 700_000, '?'],
+  [/^dist\/(?:index|proxy|operator|adapter|errors|stores|ws|streams|socket-io|config-worker)\.js$/, 2_000],
+  [/^dist\/modules\/(?:index|proxy|operator|adapter|errors|stores|ws|streams|socket-io)\.js$/, 200_000],
+  [/^dist\/modules\/chunk-\w+\.js$/, 700_000, '?'],
   [/^dist\/fd-broker\.1$/, 65_000],
-  [/^dist\/(?:auto|auto-service)\.js$/, 26_500],
+  [/^dist\/auto\.js$/, 1_000],
   [/^dist\/auto\.cjs$/, 31_000],
   [/^dist\/started\.cjs$/, 4_000],
-  [/^dist\/cli\.cjs$/, 26_500],
+  [/^dist\/(?:cli|load)\.cjs$/, 26_500],
   [/^dist\/program\.cjs$/, 1_650_000],
+  [/^dist\/library\.cjs$/, 1_240_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml)\.cjs$/, 200_000],
   [/^dist\/types\/(?:index|proxy|operator|adapter|errors|stores|ws|streams|socket-io)\.d\.ts$/, 3_000],
@@ -26,15 +28,16 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 3_450_000
+export const MOST_UNPACKED = 4_660_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
-  filesWithoutAddons: 76,
-  packed: 1_125_000,
-  packedWithoutAddons: 1_025_000,
+  filesWithoutAddons: 86,
+  packed: 1_510_000,
+  packedWithoutAddons: 1_410_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more; 3_075_000 before TLS 1.3 connections, streamed answers and
-  // sessions of socket.io could move; 3_225_000 before the proxy's TLS connections and those of tls.Server could.
-  withoutAddons: 3_250_000,
+  // sessions of socket.io could move; 3_225_000 before the proxy's TLS connections and those of tls.Server could; 3_250_000 before the
+  // library was also one file, for V8's code cache.
+  withoutAddons: 4_460_000,
 }
 
 /**

@@ -21,7 +21,10 @@ export const OWN: Readonly<Record<string, readonly string[]>> = {
 /** The other module-level variables that can change, with the reason why processes may share them. */
 export const HARMLESS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'base/large-collections': { lastKey: 'cache of a pure function', lastShard: 'cache of a pure function' },
-  'cli/signals': { listener: 'set by the command, which is not simulated' },
+  'base/server-stage': {
+    listener: 'set by the file that loads the library, which is not simulated',
+    usualFlags: 'of V8, which has the same flags in all processes',
+  },
   'connections/sender': { UNBOUNDED: 'has no limit that it could count' },
   'handoff/holder-state': { NOTHING: 'stays empty' },
   'handoff/member-machine': { NOTHING: 'stays empty' },

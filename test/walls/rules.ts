@@ -327,7 +327,7 @@ export const ROOMS: readonly Room[] = [
   },
   {
     name: 'code-cache',
-    about: 'starts the command with V8’s cached code',
+    about: 'loads the library and the command with V8’s cached code',
     only: ['base', 'cli'],
   },
 ]

@@ -1,6 +1,7 @@
 import { isatty } from 'node:tty'
 import { DEFAULT_TIMES } from '../../base/default-times.js'
 import type { Logger } from '../../base/logger.js'
+import { reportServerStage, type ServerStage } from '../../base/server-stage.js'
 import type { FdbError } from '../../errors.js'
 import { activeResources } from '../../node/active-resources.js'
 import { activeTimers } from '../../node/active-timers.js'
@@ -125,20 +126,29 @@ export class Shutdown {
     this.recordReason(why)
   }
 
+  /** The reason to give the application. */
+  get why(): RetiredReason {
+    return this.#why ?? 'lost'
+  }
+
   settle(application: (why: RetiredReason) => void): void {
-    const why = this.#why ?? 'lost'
-    this.#resolve(why)
-    application(why)
+    this.#resolve(this.why)
+    application(this.why)
   }
 }
 
 /** A retired process should end within this time. */
 export const RETIRED_MS = DEFAULT_TIMES.retired.ms
 
-interface LingeringDeps {
+interface LingeringSettings {
   readonly logger: Logger
   /** This process is ended so many milliseconds after its retirement; null: never. */
   readonly exitWhenRetired: number | null
+}
+
+interface LingeringDeps {
+  /** See {@link ServerStage}. */
+  readonly left: boolean
   /** Reports to the process that serves which resources keep this process alive. */
   readonly report: () => void
 }
@@ -156,8 +166,13 @@ export function removeActive(member: object): void {
 }
 
 /** Logs what keeps a retired process alive, or ends it (`exitWhenRetired`). Does nothing while the process has another active member. */
-export function watchRetired(member: object, { logger, exitWhenRetired, report }: LingeringDeps): void {
+export function watchRetired(
+  member: object,
+  { logger, exitWhenRetired }: LingeringSettings,
+  { left, report }: LingeringDeps,
+): void {
   activeMembers.delete(member)
+  if (left && activeMembers.size === 0) reportServerStage('left')
   const ms = exitWhenRetired ?? RETIRED_MS
   setTimeout(() => {
     if (activeMembers.size > 0) return

@@ -13,6 +13,7 @@ import {
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import {
   CachedProgram,
@@ -156,6 +157,20 @@ describe('compiled code', () => {
     const { start, written } = scene()
     for (let n = 0; n < 60; n++) start(`version ${n}`).save('ended')
     expect(written().length).toBe(MOST_FILES)
+  })
+
+  it('stays unwritten while V8 has other flags than at the start', () => {
+    const { start, cache } = scene()
+    const program = start()
+    setFlagsFromString('--semi-space-growth-factor=1')
+    try {
+      program.save('served')
+      expect(cache().read()).toBe(undefined)
+    } finally {
+      setFlagsFromString('--semi-space-growth-factor=2')
+    }
+    program.save('served')
+    expect(cache().read()?.stage).toBe('served')
   })
 
   it('may be missing: a program starts where none can be written', () => {

@@ -88,7 +88,7 @@ describe('a retired process that does not end', () => {
     const logger = { debug, info: debug, warn, error: debug }
     for (const kept of [['Timeout'], ['Timeout', 'Timeout', 'Immediate'], []]) {
       listed.mockReturnValue(kept)
-      watchRetired({}, { logger, exitWhenRetired: null, report: () => {} })
+      watchRetired({}, { logger, exitWhenRetired: null }, { left: false, report: () => {} })
       vi.advanceTimersByTime(RETIRED_MS)
     }
     expect(messages.map(message => /does not end: (.*?);/.exec(message)?.[1])).toEqual([
