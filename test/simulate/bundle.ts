@@ -19,6 +19,7 @@ const ENTRIES = [
   'kernel/index.ts',
   'cli/workers-main.ts',
   'cli/run-main.ts',
+  'tls13/record-layer.ts',
 ]
 
 export interface Bundle {

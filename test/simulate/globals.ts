@@ -10,6 +10,7 @@ import type * as kernelExports from '../../src/kernel/index.js'
 import type { Native } from '../../src/kernel/native.js'
 import type * as join from '../../src/member/joining/join.js'
 import type * as operator from '../../src/operator/client.js'
+import type * as records from '../../src/tls13/record-layer.js'
 import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
 import { COMPUTED, type Computed, simulatedAddon } from './kernel/addon.js'
 import { NODE, simulatedChildren } from './kernel/children.js'
@@ -25,7 +26,8 @@ type Exports = typeof join &
   typeof operator &
   typeof kernelExports &
   typeof workersMain &
-  typeof runMain
+  typeof runMain &
+  typeof records
 
 /** `src` as the simulated processes have it. */
 export interface Code extends Exports {
@@ -84,9 +86,19 @@ function randomBytes(count: number): Buffer {
   return Buffer.from(Array.from({ length: count }, () => at.p.world.entropy() * 256))
 }
 
+/** No two records of a connection may have the same key and nonce, also if the client sees only one of them. */
+function createCipheriv(cipher: 'aes-128-gcm', key: Buffer, iv: Buffer, options: object): crypto.CipherGCM {
+  const { nonces } = at.p.world
+  const nonce = `${key.toString('hex')} ${iv.toString('hex')}`
+  if (nonces.has(nonce)) at.p.fail(new Error('a nonce is used twice'))
+  nonces.add(nonce)
+  return crypto.createCipheriv(cipher, key, iv, options)
+}
+
 /** `node:crypto`, whose random bytes come from the seed. */
 const simulatedCrypto = Object.assign(Object.create(crypto), {
   randomBytes,
+  createCipheriv,
   randomUUID: () =>
     randomBytes(16)
       .toString('hex')

@@ -167,6 +167,12 @@ describe('the simulation', () => {
       1,
     ],
     [
+      'a TLS connection that moves without the rest of its last record',
+      ['tls13/record-layer.ts', '[this.#sealed, sealed]', '[this.#sealed]'],
+      'kill',
+      3,
+    ],
+    [
       'an acknowledgement of a durable change before the sync',
       ['state/file/copy.ts', '      await this.#handle.datasync()\n', ''],
       'cut',

@@ -46,6 +46,10 @@ export class World {
   readonly kernel: Kernel
   readonly processes = new Map<number, SimulatedProcess>()
   readonly story: string[] = []
+  /** The keys and nonces of all records that were sealed. */
+  readonly nonces = new Set<string>()
+  /** The secrets of connections that have moved. */
+  readonly secrets: Buffer[] = []
   /** Milliseconds. */
   now = 1_000
   steps = 0

@@ -12,6 +12,7 @@ import {
   Pidfd,
   type SimulatedPoll,
   type Stream,
+  UID,
 } from './objects.js'
 
 const SEAL_SHRINK = 2
@@ -24,7 +25,6 @@ const SEAL_NAMES: Readonly<Record<number, string>> = {
   [SEAL_GROW]: 'GROW',
   [SEAL_WRITE]: 'WRITE',
 }
-const UID = 1000
 
 /** The functions of the addon that only compute: the simulation uses the real ones. */
 export const COMPUTED = [

@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events'
 import type { SimulatedProcess } from '../process.js'
 import { at } from '../world.js'
-import { fail } from './objects.js'
+import { fail, UID } from './objects.js'
 
 interface SpawnOptions {
   readonly env?: NodeJS.ProcessEnv
@@ -61,4 +61,10 @@ export function statOf({ pid, parent, group, session, dead, startedAt }: Simulat
   const ppid = parent === null || parent.dead ? 1 : parent.pid
   const ticks = Math.floor(startedAt / 10)
   return `${pid} (node) ${dead ? 'Z' : 'S'} ${ppid} ${group} ${session} 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 ${ticks} 0`
+}
+
+/** The lines of `/proc/PID/status` that the drivers read. */
+export function statusOf(): string {
+  const ids = Array(4).fill(UID).join('\t')
+  return `Uid:\t${ids}\nGid:\t${ids}\n`
 }

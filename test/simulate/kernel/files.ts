@@ -2,7 +2,7 @@ import { constants } from 'node:fs'
 import type { SimulatedProcess } from '../process.js'
 import { at } from '../world.js'
 import { asFile, closeFd, inspected, put, readFrom, writeInto } from './addon.js'
-import { statOf } from './children.js'
+import { statOf, statusOf } from './children.js'
 import { File, fail, growTo, type Inode } from './objects.js'
 import {
   entries,
@@ -29,9 +29,10 @@ const kernel = () => at.p.world.kernel
 function procFile(path: string): string {
   const { world } = kernel()
   if (path === '/proc/uptime') return `${(world.now / 1000).toFixed(2)} 0`
-  const [, pid, what] = /^\/proc\/(\d+)\/(stat|environ)$/.exec(path) ?? []
+  const [, pid, what] = /^\/proc\/(\d+)\/(stat|status|environ)$/.exec(path) ?? []
   const p = world.processes.get(Number(pid)) ?? fail('ENOENT', 'open')
   if (what === 'stat') return statOf(p)
+  if (what === 'status') return statusOf()
   return Object.entries(p.dead ? {} : p.begunWith)
     .map(([name, value]) => `${name}=${value}\0`)
     .join('')

@@ -1,5 +1,8 @@
 import type { SimulatedProcess } from '../process.js'
 
+/** The user of all processes. */
+export const UID = 1000
+
 /** A failed system call, as the addon and `node:fs` throw it. */
 export class Errno extends Error {
   readonly errno = -1

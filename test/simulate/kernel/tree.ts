@@ -1,11 +1,10 @@
 import { constants } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { at } from '../world.js'
-import { File, fail, growTo, Inode } from './objects.js'
+import { File, fail, growTo, Inode, UID } from './objects.js'
 
 /** System calls on the tree of files, at the moment at which they take effect. */
 
-const UID = 1000
 const BLOCK_BYTES = 4096
 const { O_CREAT, O_EXCL, O_RDWR, O_WRONLY } = constants
 const SEAL_SHRINK = 2

@@ -1,5 +1,6 @@
 import type { Code } from '../globals.js'
 import { Livelock, World } from '../world.js'
+import { hasTls } from './records.js'
 import { type Outcome, Run } from './run.js'
 import { KINDS, type Kind, type Schedule, scheduleOf } from './schedule.js'
 import { SupervisedRun } from './supervised/run.js'
@@ -19,6 +20,9 @@ export interface Wanted {
   readonly stateFile?: boolean | undefined
 }
 
+/** With TLS more reads and writes move a part: connections move amid a record. */
+const TLS_PARTIAL = 0.3
+
 /** One run of so many has workers, and another one `fd-broker run`, unless the kind or the hosting is given. */
 const OTHERS_EVERY = 8
 
@@ -31,7 +35,12 @@ export function anyScheduleOf(seed: number, { kind, hosting, stateFile }: Wanted
 
 /** Runs one schedule. The same seed and schedule give the same story, byte for byte. */
 export function runAny(code: Code, seed: number, schedule: AnySchedule, trace = false): Outcome {
-  const world = new World({ seed, trace, ...(schedule.late && { late: schedule.late }) })
+  const world = new World({
+    seed,
+    trace,
+    ...(schedule.late && { late: schedule.late }),
+    ...(hasTls(seed) && schedule.hosting !== 'run' && { partial: TLS_PARTIAL }),
+  })
   if (schedule.buffer !== undefined) world.kernel.buffer = schedule.buffer
   try {
     return { wrong: runOf(code, world, schedule).run(), world }

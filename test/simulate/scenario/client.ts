@@ -2,7 +2,8 @@ import type { Code } from '../globals.js'
 import { connectTcpNow } from '../kernel/addon.js'
 import { DEAD, type SimulatedProcess } from '../process.js'
 import type { World } from '../world.js'
-import { BYTES, HOST, isDurable, NUMBERS, PORT, READ, REFUSED, sendAll } from './program.js'
+import { BYTES, HOST, isDurable, NUMBERS, PORT, READ, REFUSED, STAYS, sendAll } from './program.js'
+import { HELLO, HELLO_BYTES, hasTls, recordsOf } from './records.js'
 
 /** The observations of a client. Times are those of the world. */
 export interface History {
@@ -136,7 +137,16 @@ class Client {
     const { addon } = this.#code
     const request = Buffer.alloc(BYTES)
     const into = Buffer.alloc(64)
-    let got = Buffer.alloc(0)
+    let got: Buffer = Buffer.alloc(0)
+    const hello = this.#hello()
+    const records = hello && recordsOf(this.#code, hello, 'client')
+    const take = (bytes: Buffer) => {
+      if (records === null) got = Buffer.concat([got, bytes])
+      else
+        records.receive(bytes, content => {
+          got = Buffer.concat([got, content])
+        })
+    }
     return new Promise(resolve => {
       let over = false
       const end = (how: string) => {
@@ -149,7 +159,8 @@ class Client {
         this.#ask(request)
         this.#history.askedAt = this.#p.world.now
         try {
-          sendAll(this.#code, fd, request)
+          if (records === null) sendAll(this.#code, fd, request)
+          else this.#sendInParts(fd, Buffer.concat(records.seal(request)), () => over)
         } catch (error) {
           end((error as NodeJS.ErrnoException).code ?? String(error))
         }
@@ -158,9 +169,11 @@ class Client {
         try {
           const { bytes } = addon.receiveMessage(fd, into, 0, into.length)
           if (bytes === 0) return end('closed')
-          got = Buffer.concat([got, into.subarray(0, Math.max(0, bytes))])
+          take(into.subarray(0, Math.max(0, bytes)))
         } catch (error) {
-          return end((error as NodeJS.ErrnoException).code ?? String(error))
+          const { code, message } = error as NodeJS.ErrnoException
+          if (code === 'EPROTO') this.#history.wrong.push(message)
+          return end(code ?? String(error))
         }
         if (got.length < BYTES) return
         this.#answered(got.readUInt32BE(0), request)
@@ -169,8 +182,28 @@ class Client {
         else this.#p.setTimer(send, this.#pauseMs())
       })
       poll.start(1)
-      this.#p.setTimer(send, 1)
+      this.#p.setTimer(() => {
+        if (hello !== null && !over) sendAll(this.#code, fd, hello)
+        send()
+      }, 1)
     })
+  }
+
+  /** Sends a record in two parts, with a pause in between. */
+  #sendInParts(fd: number, record: Buffer, isOver: () => boolean): void {
+    const { world } = this.#p
+    const end = 1 + world.below(record.length)
+    sendAll(this.#code, fd, record.subarray(0, end))
+    this.#p.setTimer(() => {
+      if (!isOver() && end < record.length) sendAll(this.#code, fd, record.subarray(end))
+    }, world.below(MOST_PAUSE_MS))
+  }
+
+  /** In the runs with TLS all clients have it but the one whose connections stay. Null without TLS. */
+  #hello(): Buffer | null {
+    const { entropy, seed } = this.#p.world
+    if (!hasTls(seed) || this.#index === STAYS) return null
+    return Buffer.from([HELLO, ...Array.from({ length: HELLO_BYTES - 1 }, () => Math.floor(entropy() * 256))])
   }
 
   #pauseMs(): number {

@@ -1,10 +1,12 @@
 import type { OwnedFd } from '../../../src/kernel/index.js'
 import type { Member } from '../../../src/member/member.js'
 import type { Section } from '../../../src/state/section.js'
+import type { RecordLayer } from '../../../src/tls13/record-layer.js'
 import type { Code } from '../globals.js'
 import { DISK } from '../kernel/disk.js'
 import type { Origin, SimulatedProcess } from '../process.js'
 import type { Ledger } from './ledger.js'
+import { decode, encode, HELLO, HELLO_BYTES, NOTHING, recordsOf } from './records.js'
 
 export const CONTROL = '/run/shop/c.sock'
 export const [HOST, PORT] = ['127.0.0.1', 80]
@@ -103,6 +105,8 @@ export class OnceOnlyWork {
 }
 
 const WORK_MS = 40
+/** Up to so long after a part of an answer with TLS the client has room for more. */
+const SLOW_MS = 100
 /** Shorter than the longest stops, so that a version gives up a next one that is stopped. */
 const READY_MS = 5_000
 
@@ -205,7 +209,15 @@ export function loggerOf(p: SimulatedProcess) {
 class Connection {
   readonly fd: OwnedFd
   #poll: { start(events: number): void; close(): void } | null = null
+  /** The begin of a request. */
   readonly bytes: number[] = []
+  /** Null without TLS. */
+  records: RecordLayer | null = null
+  #hello: Buffer = NOTHING
+  /** Bytes to send that the kernel has not taken. */
+  #unsent: Buffer = NOTHING
+  /** Another process has the connection. */
+  #left = false
   readonly #keeper: Keeper
   busy = false
   /** Since the connection arrived here, for the sender: see Witness in src/connections/movable.ts. */
@@ -241,6 +253,39 @@ class Connection {
     return !this.busy && this.bytes.length === 0 && !this.stays
   }
 
+  /** Can leave now. With TLS also amid an answer. */
+  get mayLeave(): boolean {
+    if (this.stays || this.#hello.length > 0) return false
+    return !this.busy || (this.records !== null && this.#unsent.length > 0)
+  }
+
+  /** Ends this process's part of the connection, and returns its record. */
+  leave(): { record: Buffer; fds: OwnedFd[]; wipe?(): void } {
+    this.#left = true
+    const { bytes, fd, records } = this
+    if (records === null) return { record: Buffer.from(bytes), fds: [fd] }
+    const state = records.takeState(NOTHING, this.#unsent)
+    this.#keeper.version.p.world.secrets.push(Buffer.from(state.readSecret), Buffer.from(state.writeSecret))
+    const record = encode(state, bytes)
+    return { record, fds: [fd], wipe: () => record.fill(0) }
+  }
+
+  /** Goes on after a move. */
+  async begin(record: Uint8Array, tls: boolean): Promise<void> {
+    if (!tls) this.bytes.push(...record)
+    else {
+      const { state, bytes } = decode(record)
+      this.records = new this.#keeper.code.RecordLayer(state)
+      this.bytes.push(...bytes)
+      this.busy = true
+      await this.#send(this.records.takeSealed())
+      this.busy = false
+      if (this.#left) return
+      this.#take(NOTHING)
+    }
+    void this.answer()
+  }
+
   #read(): void {
     const into = Buffer.alloc(64)
     let bytes = 0
@@ -253,22 +298,49 @@ class Connection {
       this.#keeper.end(this)
       return
     }
-    this.bytes.push(...into.subarray(0, Math.max(0, bytes)))
+    try {
+      this.#take(into.subarray(0, Math.max(0, bytes)))
+    } catch (error) {
+      this.#keeper.version.p.fail(error)
+      this.#keeper.end(this)
+      return
+    }
     void this.answer()
+  }
+
+  /** Takes bytes of the client. */
+  #take(bytes: Buffer): void {
+    const isInRequest = this.bytes.length > 0 || bytes[0] !== HELLO
+    if (this.records === null && this.#hello.length === 0 && isInRequest) {
+      this.bytes.push(...bytes)
+      return
+    }
+    let rest = bytes
+    if (this.records === null) {
+      const begun = Buffer.concat([this.#hello, bytes])
+      if (begun.length < HELLO_BYTES) {
+        this.#hello = begun
+        return
+      }
+      this.records = recordsOf(this.#keeper.code, begun.subarray(0, HELLO_BYTES), 'server')
+      this.#hello = NOTHING
+      rest = begun.subarray(HELLO_BYTES)
+    }
+    this.records.receive(rest, content => void this.bytes.push(...content))
   }
 
   async answer(): Promise<void> {
     if (this.busy) return
-    while (this.bytes.length >= BYTES && !this.fd.closed) {
+    while (this.bytes.length >= BYTES && !this.fd.closed && !this.#left) {
       const request = Buffer.from(this.bytes.splice(0, BYTES))
       this.busy = this.asked = true
       await this.#serve(request)
-      await this.#send(request)
+      await this.#send(this.records === null ? request : Buffer.concat(this.records.seal(request)))
       this.busy = false
-      if (this.fd.closed) return
+      if (this.fd.closed || this.#left) return
       this.answered = true
     }
-    this.#keeper.onMovable?.()
+    this.#keeper.movable(this)
   }
 
   /** Replaces a request by its answer. */
@@ -306,30 +378,35 @@ class Connection {
       })
   }
 
-  /** Sends an answer; while the kernel lacks memory or room, again and again. */
-  async #send(answer: Buffer): Promise<void> {
+  /** Sends bytes; while the kernel lacks memory or room, again and again. */
+  async #send(bytes: Buffer): Promise<void> {
     const { version, code } = this.#keeper
-    for (let done = 0; done < BYTES && !this.fd.closed; ) {
+    this.#unsent = bytes
+    while (this.#unsent.length > 0 && !this.fd.closed && !this.#left) {
       let sent = -1
       try {
-        sent = code.sendMessage(this.fd, answer, done, BYTES - done, [])
+        sent = code.sendMessage(this.fd, this.#unsent, 0, this.#unsent.length, [])
       } catch (error) {
         // The client has left: the poll tells.
-        if ((error as NodeJS.ErrnoException).code !== 'ENOMEM') return
+        if ((error as NodeJS.ErrnoException).code !== 'ENOMEM') break
       }
-      if (sent >= 0) done += sent
-      else await new Promise<void>(resolve => version.p.setTimer(resolve, 1))
+      this.#unsent = this.#unsent.subarray(Math.max(0, sent))
+      // With TLS the connection may leave after a part.
+      if (sent >= 0 && (this.records === null || this.#unsent.length === 0)) continue
+      this.#keeper.movable(this)
+      const ms = sent >= 0 ? 1 + version.p.world.below(SLOW_MS) : 1
+      await new Promise<void>(resolve => version.p.setTimer(resolve, ms))
     }
+    this.#unsent = NOTHING
   }
 }
 
 /** The connections of a version, which can move between two requests. */
 class Keeper {
-  readonly protocol = 'numbers/1'
   readonly code: Code
   readonly version: Version
   readonly ledger: Ledger | null
-  onMovable: (() => void) | null = null
+  readonly moving = [new Moving(this, false), new Moving(this, true)]
   readonly #open = new Set<Connection>()
   readonly #onEmpty: (() => void)[] = []
 
@@ -339,16 +416,18 @@ class Keeper {
     this.ledger = ledger
   }
 
-  get moving() {
-    return this
-  }
-
   get connections(): number {
     return this.#open.size
   }
 
-  get movable(): number {
-    return this.#open.size
+  /** The connections with TLS, or those without. */
+  open(tls: boolean): Connection[] {
+    return [...this.#open].filter(({ records }) => (records !== null) === tls)
+  }
+
+  /** The connection may be able to leave. */
+  movable({ records }: Connection): void {
+    this.moving[records === null ? 0 : 1]!.onMovable?.()
   }
 
   add(fd: OwnedFd): Connection {
@@ -358,7 +437,7 @@ class Keeper {
   }
 
   end(connection: Connection): void {
-    this.#remove(connection)
+    this.remove(connection)
     connection.fd.close()
   }
 
@@ -380,27 +459,44 @@ class Keeper {
     return { idle: 0, busy: 0 }
   }
 
+  remove(connection: Connection): void {
+    connection.unwatch()
+    this.#open.delete(connection)
+    if (this.#open.size > 0) return
+    for (const resolve of this.#onEmpty.splice(0)) resolve()
+  }
+}
+
+/** The connections of one protocol. */
+class Moving {
+  readonly protocol: string
+  readonly secret: boolean
+  onMovable: (() => void) | null = null
+  readonly #keeper: Keeper
+
+  constructor(keeper: Keeper, tls: boolean) {
+    this.#keeper = keeper
+    this.protocol = tls ? 'numbers-tls/1' : 'numbers/1'
+    this.secret = tls
+  }
+
+  get movable(): number {
+    return this.#keeper.open(this.secret).length
+  }
+
   *departures() {
-    for (const each of this.#open) {
-      if (each.busy || each.stays) continue
-      this.#remove(each)
-      yield { record: Buffer.from(each.bytes), fds: [each.fd] }
+    for (const each of this.#keeper.open(this.secret)) {
+      if (!each.mayLeave) continue
+      this.#keeper.remove(each)
+      yield each.leave()
     }
   }
 
   check(): undefined {}
 
   arrive({ record, fds }: { record: Uint8Array; fds: readonly OwnedFd[] }) {
-    const connection = this.add(fds[0]!)
-    connection.bytes.push(...record)
-    void connection.answer()
+    const connection = this.#keeper.add(fds[0]!)
+    void connection.begin(record, this.secret)
     return connection
-  }
-
-  #remove(connection: Connection): void {
-    connection.unwatch()
-    this.#open.delete(connection)
-    if (this.#open.size > 0) return
-    for (const resolve of this.#onEmpty.splice(0)) resolve()
   }
 }

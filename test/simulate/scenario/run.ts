@@ -11,6 +11,7 @@ import { startOperator } from './operator.js'
 import { performActs } from './performed-acts.js'
 import { wrongAfterCut } from './power.js'
 import { OnceOnlyWork, STATE_FILE, startVersion, type Version } from './program.js'
+import { secretsInFiles } from './records.js'
 import { type Act, PROBATION_MS, type Schedule, type Who } from './schedule.js'
 import { DRAIN_MS, IDLE_MS, phaseOf, verdict } from './verdict.js'
 
@@ -130,7 +131,7 @@ export class Run {
       ledger: this.#ledger,
       ended: this.#ended,
     })
-    return [...broken, ...this.#wrong, ...this.#remains()]
+    return [...broken, ...this.#wrong, ...this.#remains(), ...secretsInFiles(world)]
   }
 
   /** Starts a last version, again if the first one must wait for the end of another. Returns whether it serves. */
