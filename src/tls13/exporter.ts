@@ -11,6 +11,7 @@ import {
 } from '../node/tls-counts.js'
 import { HEADER_BYTES, TAG_BYTES } from './protection.js'
 import { isRecordHeader, MOST_ENCRYPTED, secretBytesOf, type TrafficState } from './record-layer.js'
+import { hasShortRecords } from './session.js'
 
 /** A record's header, type and tag: what it adds to its content. */
 const RECORD_BYTES = HEADER_BYTES + 1 + TAG_BYTES
@@ -122,7 +123,7 @@ export class TlsPosition {
       this.#records = 0
       countChunks(this.#socket, () => this.#records!++)
     }
-    // The length of records is the program's choice, or the client's (RFC 6066, 4).
+    // The length of records is the program's choice.
     const stop = countWrites(this.#socket, (bytes, encryptedBytes) => {
       const records = (encryptedBytes - bytes) / RECORD_BYTES
       if (isCount(records)) this.#earlyRecords += records
@@ -148,6 +149,8 @@ export class TlsPosition {
     if (this.#socket.getProtocol() !== 'TLSv1.3' || hash === undefined) this.#give('tls1.2')
     else if (this.#readSecret === null || this.#writeSecret === null) this.#give('handshake')
     else if (this.#isAsked && this.#hasCertificate) this.#give('client-certificate')
+    // After a move nothing would say how long a record may be.
+    else if (hasShortRecords(this.#socket.getSession())) this.#give('handshake')
     else {
       const written = counts.written - counts.plainWritten - RECORD_BYTES * this.#earlyRecords
       const finished = this.#helloBytes + RECORD_BYTES + MESSAGE_HEADER_BYTES + hash

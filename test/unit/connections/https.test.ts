@@ -141,6 +141,25 @@ test('answers in small records leave every number exact', async () => {
   for (const client of clients) expect(await client.ask('/')).toMatch(/x b true/)
 })
 
+test('a client that takes short records only stays', async () => {
+  const a = await httpsPlace('a')
+  const { port } = a.server.address() as net.AddressInfo
+  const client = spawn('openssl', [
+    's_client',
+    '-quiet',
+    '-maxfraglen',
+    '1024',
+    '-connect',
+    `127.0.0.1:${port}`,
+  ])
+  onTestFinished(() => void client.kill('SIGKILL'))
+  client.stdin.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+  await once(client.stdout, 'data')
+  await until('that is known', () => a.served.kinds().handshake === 1)
+  a.moving.onMovable = () => {}
+  await until('the test of TLS has ended', () => taken(a).length === 0 && a.moving.movable === 0)
+})
+
 test('a client that is asked for a certificate and has none moves after any number of requests', async () => {
   const options = { requestCert: true, rejectUnauthorized: false }
   const [a, b] = [await httpsPlace('a', options), await httpsPlace('b', options)]
