@@ -121,6 +121,7 @@ export class OperatorClient implements Disposable {
    * Rejects with ERR_FDB_NO_HOLDER, ERR_FDB_PATH_TOO_LONG, ERR_FDB_CONTROL_PATH, ERR_FDB_DENIED, ERR_FDB_DEADLINE.
    */
   static async connect(control: string, options: AskOptions = {}): Promise<OperatorClient> {
+    if (typeof control !== 'string') throw wrongOption('control', control, 'the path of a control socket')
     checkOptions('OperatorClient.connect()', options, CONNECT)
     const limits = { timeoutMs: limitOf(options, ANSWER_MS), signal: options.signal }
     return new OperatorClient(control, await Channel.connect(control, limits))

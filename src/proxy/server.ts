@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { InOrder } from '../base/in-order.js'
 import { SILENT } from '../base/logger.js'
+import { wrongOption } from '../checks/place.js'
 import {
   type Check,
   type CloseOptions,
@@ -427,6 +428,8 @@ export class ReverseProxy {
  * `listen()` and `ready()`; the running version then keeps serving.
  */
 export function startProxy(config: ProxyConfig, options: ProxyOptions = {}): Promise<ReverseProxy> {
+  if (!config?.upgrade)
+    return Promise.reject(wrongOption('config', config, 'the result of configFrom() or readConfig()'))
   keepYoungGenerationSmall()
   return ReverseProxy.start(config, options)
 }

@@ -103,6 +103,8 @@ export class EventChannels {
    */
   stream(channel: string, request: IncomingMessage, response: ServerResponse): void {
     checkChannel(channel)
+    if (!request?.headers) throw wrongOption('request', request, 'the request of an http.Server')
+    if (!response?.writeHead) throw wrongOption('response', response, 'the response of an http.Server')
     response.writeHead(200, {
       'Content-Type': 'text/event-stream',
       // A middleware that compresses would keep events back, and its answers do not move.

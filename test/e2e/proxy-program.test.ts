@@ -1,6 +1,7 @@
 import { Agent } from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { untyped } from '../fixtures/untyped.js'
 import type { App } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { upstream } from '../processes/edge.js'
@@ -25,6 +26,14 @@ async function place(): Promise<Place> {
 }
 
 describe('a proxy that a program starts', () => {
+  it('needs a checked configuration', async () => {
+    const { startProxy } = await import('fd-broker/proxy')
+    await expect(startProxy(untyped({ service: 'edge' }))).rejects.toMatchObject({
+      code: 'ERR_FDB_OPTION',
+      message: expect.stringContaining('configFrom()'),
+    })
+  })
+
   it('passes requests on, and hands over to the next one, an open connection too', async () => {
     const { url, start } = await place()
     const first = await (await start()).serving()

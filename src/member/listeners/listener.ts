@@ -100,6 +100,11 @@ export class Listener {
   serve(server: ServableServer, options?: ServeOptions): this {
     let served: AttachedServer
     try {
+      if (this.#spec.kind === 'udp')
+        throw new FdbError(
+          'ERR_FDB_OPTION',
+          'no server can accept on a UDP socket: give borrow() to node:dgram',
+        )
       served = new AttachedServer(server, options, error => this.#deps.events.failed(this.#named(error)))
     } catch (error) {
       throw this.#named(error)

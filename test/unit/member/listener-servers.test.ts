@@ -49,6 +49,18 @@ async function answersWhenTold() {
 }
 
 describe('a server given to a listener', () => {
+  it('needs connections: serve() of a UDP socket throws', async () => {
+    const member = await alone()
+    const datagrams = await member.listen('datagrams', 'udp://127.0.0.1:0')
+    expect(() => datagrams.serve(answering())).toThrow(
+      expect.objectContaining({
+        code: 'ERR_FDB_OPTION',
+        message: expect.stringMatching(/"datagrams".*borrow\(\)/),
+      }),
+    )
+    await member.ready()
+  })
+
   it('must not listen already: no process would accept on the listener', async () => {
     const member = await alone()
     const web = await member.listen('web', 'tcp://127.0.0.1:0')

@@ -1,4 +1,5 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { OperatorClient } from '../../../src/operator/client.js'
 import {
   ServiceState,
   type StateChange,
@@ -232,4 +233,8 @@ describe('a watch of the state', () => {
     await expect(never).rejects.toThrow('enough')
     await expect(state.watch(untyped({ sections: 'counts' })).next()).rejects.toThrow(code('ERR_FDB_OPTION'))
   })
+})
+
+it('a client without a control path is refused as other wrong arguments are', async () => {
+  await expect(OperatorClient.connect(untyped(undefined))).rejects.toThrow(code('ERR_FDB_OPTION'))
 })

@@ -4,6 +4,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { join } from '../../../src/index.js'
 import { carry, type Place, place } from '../../connections-support/http-pair.js'
 import { EventChannels } from '../../connections-support/streams.js'
+import { untyped } from '../../fixtures/untyped.js'
 import { until } from '../../processes/until.js'
 
 let names = 0
@@ -200,6 +201,7 @@ describe('a channel of events', () => {
     const wrong = expect.objectContaining({ code: 'ERR_FDB_OPTION' })
     expect(() => new EventChannels({ name: `events ${names}` })).toThrow(wrong)
     expect(() => new EventChannels({ keep: 0 })).toThrow(wrong)
+    expect(() => events.stream('news', untyped({}), untyped({}))).toThrow(wrong)
     await expect(events.publish('', 'x')).rejects.toThrow(wrong)
     await expect(events.publish('news', JSON.parse('1'))).rejects.toThrow(wrong)
     await expect(events.publish('news', 'x', { event: 'a\nb' })).rejects.toThrow(wrong)
