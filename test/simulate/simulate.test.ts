@@ -1,20 +1,24 @@
 import { execFile } from 'node:child_process'
 import files, { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import promises from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Native } from '../../src/kernel/native.js'
 import { FRESH, NIGHTLY, perLane } from '../lanes/lane.js'
+import { until } from '../processes/until.js'
 import { type AddressCalls, randomAddressCalls } from './address-conformance.js'
 import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
 import { randomCalls } from './conformance.js'
 import { randomFileCalls } from './file-conformance.js'
 import { type Code, load } from './globals.js'
 import { connectTcpNow } from './kernel/addon.js'
+import { NODE } from './kernel/children.js'
 import { DISK } from './kernel/disk.js'
 import { HARMLESS, OWN } from './own-state.js'
+import type { SimulatedProcess } from './process.js'
+import { type ProcessCalls, randomProcessCalls, SCRIPTS } from './process-conformance.js'
 import { afterMicrotasks } from './run-seed.js'
 import { moduleVariables } from './source.js'
 import { World } from './world.js'
@@ -93,6 +97,69 @@ async function addressesSimulated(code: Code, seed: number, host: string): Promi
     }
     world.start('A', async p => {
       lines = await randomAddressCalls(seed, calls, host)
+      world.kill(p, 'ends')
+    })
+    world.run(() => lines !== null, 60_000)
+  })
+  return lines!
+}
+
+/** The state in /proc of a child, and whether a signal to it has not taken effect yet. */
+function childState(pid: number): { state: string; isPending: boolean; name: string } {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+  const field = (name: string) => new RegExp(`^${name}:\\t(\\S+)`, 'm').exec(status)?.[1] ?? ''
+  const pending = BigInt(`0x${field('SigPnd')}`) | BigInt(`0x${field('ShdPnd')}`)
+  const bit = (signal: number) => 1n << BigInt(signal - 1)
+  const { SIGCONT, SIGKILL } = constants.signals
+  const state = field('State')
+  // Other signals to a stopped process wait until it continues.
+  const awaited = state === 'T' ? bit(SIGKILL) | bit(SIGCONT) : ~0n
+  return { state, isPending: (pending & awaited) !== 0n, name: field('Name') }
+}
+
+function processesOfKernel(addon: Native): ProcessCalls {
+  const path = folder()
+  for (const [name, text] of Object.entries(SCRIPTS)) writeFileSync(join(path, name), text)
+  return {
+    addon,
+    shell: '/bin/sh',
+    folder: path,
+    kill: (pid, signal) => void process.kill(pid, signal),
+    settled: async (pid, script) => {
+      await until(
+        `the child that ${script} is settled`,
+        () => {
+          const { isPending, name, state } = childState(pid)
+          if (state === 'Z') return true
+          return script === 'waits' && name === 'sleep' && !isPending && (state === 'S' || state === 'T')
+        },
+        60_000,
+      )
+    },
+  }
+}
+
+async function processesSimulated(code: Code, seed: number): Promise<string[]> {
+  let lines: string[] | null = null
+  await afterMicrotasks(() => {
+    const world = new World({ seed, partial: 0 })
+    world.execute = origin => {
+      const main = async (p: SimulatedProcess) => {
+        if (origin.script.endsWith('waits')) p.setTimer(() => {}, 1e9)
+        else world.exit(p, 'ends', origin.script.endsWith('exits') ? 3 : 0)
+      }
+      return world.start('child', main, origin)
+    }
+    world.start('A', async p => {
+      const settled = () => new Promise<void>(resolve => p.setTimer(resolve, 10))
+      const kill = (pid: number, signal: number) => void world.signal(pid, signal)
+      lines = await randomProcessCalls(seed, {
+        addon: code.addon,
+        shell: NODE,
+        folder: '/scripts',
+        kill,
+        settled,
+      })
       world.kill(p, 'ends')
     })
     world.run(() => lines !== null, 60_000)
@@ -357,6 +424,20 @@ describe('the simulation', () => {
       const host = `127.${1 + (process.pid % 250)}.${1 + (seed % 250)}.${1 + Math.floor(seed / 250)}`
       const got = await addressesSimulated(code, seed, host)
       const expected = await randomAddressCalls(seed, ofKernel(addon, got), host)
+      const at = expected.findIndex((line, i) => line !== got[i])
+      if (at >= 0) wrong.push(`seed ${seed}: kernel ${expected[at]}; simulated ${got[at]}`)
+    }
+    expect(wrong).toEqual([])
+  })
+
+  it('gives the results of the kernel, call by call, for processes', async () => {
+    const code = await load()
+    const addon = requireHere(`${ROOT}/build/Release/fd_broker.node`) as Native
+    const calls = processesOfKernel(addon)
+    const wrong: string[] = []
+    for (let seed = 1; seed <= perLane(8, 500) && wrong.length < 5; seed++) {
+      const got = await processesSimulated(code, seed)
+      const expected = await randomProcessCalls(seed, calls)
       const at = expected.findIndex((line, i) => line !== got[i])
       if (at >= 0) wrong.push(`seed ${seed}: kernel ${expected[at]}; simulated ${got[at]}`)
     }

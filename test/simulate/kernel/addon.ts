@@ -294,7 +294,7 @@ const processes: Partial<Native> = {
     const open = get(fd, 'pidfd')
     if (open.kind !== 'pidfd') return fail('EINVAL', 'pidfd')
     const { target } = open as Pidfd
-    return target.dead ? -1 : target.pid
+    return target.dead && !target.isZombie ? -1 : target.pid
   },
   pidfdDead: fd => (get(fd, 'poll') as Pidfd).target.dead,
   openStarter: () => false,
