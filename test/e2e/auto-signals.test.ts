@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { signalPid } from '../processes/launch.js'
+import { handles } from '../processes/marked.js'
 import { PidNamespace } from '../processes/namespace.js'
 import * as operator from '../processes/operator.js'
 import { until } from '../processes/until.js'
@@ -91,6 +92,20 @@ describe('under fd-broker/auto a program that leaves its service ends at TERM', 
       await left
     }
   })
+})
+
+it('under fd-broker/auto a second TERM ends a program that waits for its next version', async () => {
+  const program = await AutoProgram.of(SERVER)
+  const pid = await program.serve()
+  program.write('server.mjs', 'setInterval(() => {}, 60_000)\n')
+  const upgrade = program.sandbox.run('upgrade', '--control', program.control)
+  await program.statusWhere('the next version starts', ({ upgrade }) => upgrade != null)
+  signalPid(pid, 'SIGTERM')
+  await until('it handles TERM no more', () => !handles(pid, 'SIGTERM') || null)
+  expect(await operator.status(program.control)).toMatchObject({ pid, role: 'serving' })
+  signalPid(pid, 'SIGTERM')
+  await program.ends(pid)
+  expect((await upgrade).code).not.toBe(0)
 })
 
 it('under fd-broker/auto a program sees no listener of a signal but its own, serving and replaced', async () => {

@@ -13,7 +13,7 @@ export function procText(pid: number, name: 'environ' | 'cmdline' | 'status'): s
 }
 
 /** Whether a process has a handler of the signal. */
-export function handles(pid: number, signal: 'SIGHUP' | 'SIGUSR2'): boolean {
+export function handles(pid: number, signal: 'SIGHUP' | 'SIGTERM' | 'SIGUSR2'): boolean {
   const [, caught = '0'] = /^SigCgt:\s+([0-9a-f]+)/m.exec(procText(pid, 'status')) ?? []
   return (BigInt(`0x${caught}`) >> BigInt(constants.signals[signal] - 1)) % 2n === 1n
 }

@@ -40,3 +40,28 @@ it('a connection that ends with several requests unanswered is not busy any more
   await once(responses[0]!.req.socket, 'close')
   await until('none is busy', () => answers.busy().size === 0)
 })
+
+it.each([
+  ['', 0],
+  [' that limits the requests of a connection', 100],
+])('an end is announced as long as a process%s leaves, the second time too', async (_server, most) => {
+  const { answers, responses, server } = await asked('/1')
+  server.maxRequestsPerSocket = most
+  const { port } = server.address() as net.AddressInfo
+  const next = async () => {
+    const client = net.connect(port, '127.0.0.1')
+    onTestFinished(() => void client.destroy())
+    const count = responses.length
+    client.write('GET / HTTP/1.1\r\nHost: shop\r\n\r\n')
+    await until('the request has come', () => responses.length > count)
+    return responses[count]!.shouldKeepAlive
+  }
+  for (let round = 0; round < 2; round++) {
+    expect(await next()).toBe(true)
+    answers.announce()
+    expect(responses.at(-1)!.shouldKeepAlive).toBe(false)
+    expect(await next()).toBe(false)
+    answers.resume()
+  }
+  expect(await next()).toBe(true)
+})

@@ -74,6 +74,28 @@ describe('a pid file', () => {
     expect(readdirSync(join(home, 'run'))).toEqual([])
   })
 
+  it('causes the same log lines each time that its folder is away', () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const run = join(folder(), 'run')
+    const told: string[] = []
+    const log = (_facts: object, message: string) => void told.push(message)
+    const file = PidFile.at(join(run, 'shop.pid'), { ...SILENT, info: log, warn: log, error: log })!
+    onTestFinished(() => file.leave())
+    const stories = [1, 2, 3].map(() => {
+      mkdirSync(run, { recursive: true })
+      file.write()
+      told.length = 0
+      rmSync(run, { recursive: true })
+      vi.advanceTimersByTime(20_000)
+      mkdirSync(run)
+      vi.advanceTimersByTime(20_000)
+      return [...told]
+    })
+    expect(stories[0]).toHaveLength(3)
+    expect(stories.slice(1)).toEqual([stories[0], stories[0]])
+  })
+
   it('leaves no file beside it on a disk without room', () => {
     const there = folder()
     const module = join(import.meta.dirname, '../../../src/os/pid-file.ts')
