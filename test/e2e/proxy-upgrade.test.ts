@@ -205,9 +205,10 @@ describe('an upgrade of the proxy', () => {
     server.on('connection', socket => sockets.push(socket))
     server.keepAliveTimeout = 60_000
     await once(server, 'listening')
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
     const edge = await Edge.start({
       upgrade: { probation: '1m' },
-      upstreams: { app: { servers: [`http://127.0.0.1:${(server.address() as AddressInfo).port}`] } },
+      upstreams: { app: { servers: [url], keepAlive: { idle: '10m' } } },
       routes: [{ host: '*', upstream: 'app' }],
     })
     const agent = new Agent({ keepAlive: true })
