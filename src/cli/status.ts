@@ -122,13 +122,19 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
         kindsOf(listener.kinds),
       ],
     ),
-    ...block('draining', ['GENERATION', 'PID', 'PHASE', 'CONNECTIONS', 'MOVES'], report.draining, older => [
-      older.generation,
-      older.pid,
-      phaseOf(older),
-      older.connections,
-      movesLine(older.moves),
-    ]),
+    ...block(
+      'draining',
+      ['GENERATION', 'PID', 'PHASE', 'CONNECTIONS', 'KINDS', 'MOVES'],
+      report.draining,
+      older => [
+        older.generation,
+        older.pid,
+        phaseOf(older),
+        older.connections,
+        kindsOf(older.kinds),
+        movesLine(older.moves),
+      ],
+    ),
     ...block('servers out of use', ['UPSTREAM', 'SERVER', 'STATE', 'TRIED IN'], serversOut(report), out => [
       out.upstream,
       out.server,

@@ -1,4 +1,5 @@
 import { isPromise } from 'node:util/types'
+import { CountByKey } from '../base/count-by-key.js'
 import { inheritedOutput } from '../base/successor-output.js'
 import type { Registry } from '../holder/registry.js'
 import { inspect } from '../kernel/index.js'
@@ -74,17 +75,30 @@ export function describeDrain(runtime: MemberRuntime): DrainReport {
   const unfit = shutdown.cannotServe.report
   const leftMs = hosting.holder?.probationLeftMs ?? null
   const { requestedBy } = shutdown
+  const connections = connectionsOf(listeners.all)
   return {
     pid: process.pid,
     generation: origin.generation,
     phase,
     ...(leftMs !== null && { standbySeconds: leftMs / 1000 }),
     ...(requestedBy !== null && { leaves: requestedBy }),
-    connections: connectionsOf(listeners.all),
+    connections,
+    // Each report costs a look at each of them.
+    ...(phase === 'leaving' && connections <= MOST_DESCRIBED && { kinds: kindsOf(listeners.all) }),
     moves: moves.counts.report,
     quiescedMs: leadership.quiescedMs,
     ...(unfit && { unfit }),
   }
+}
+
+/** The most connections of which a report names the kinds. */
+const MOST_DESCRIBED = 1_000
+
+function kindsOf(listeners: readonly Listener[]): Record<string, number> {
+  const sum = new CountByKey<string>()
+  for (const listener of listeners)
+    for (const [kind, count] of Object.entries(listener.kinds())) sum.add(kind, count)
+  return Object.fromEntries(sum)
 }
 
 function connectionsOf(listeners: readonly Listener[]): number {

@@ -97,6 +97,8 @@ export interface DrainReport {
   readonly generation: number
   readonly phase: string
   readonly connections: number
+  /** The connections of a process that drains, by their activity or the reason why they have not left. Absent while there are more than 1,000. */
+  readonly kinds?: Readonly<Record<string, number>>
   readonly moves?: MoveReport
   /** How long it took to stop the work of `whileServing()`; null if there was none. */
   readonly quiescedMs?: number | null
@@ -112,14 +114,17 @@ export interface DrainReport {
   readonly keptBy?: Readonly<Record<string, number>>
 }
 
-/** Maximum number of kinds of resources that are read from another process's report. */
+/** Maximum number of kinds of resources or connections that are read from another process's report. */
 const MOST_KINDS = 32
 
-/** Reads another process's `keptBy`; returns an empty object if it is malformed. */
-export function readKeptBy(report: unknown): Pick<DrainReport, 'keptBy'> {
+/** Reads `keptBy` or `kinds` of another process's report; returns an empty object if it is malformed. */
+export function readCounts<Name extends 'keptBy' | 'kinds'>(
+  name: Name,
+  report: unknown,
+): Pick<DrainReport, Name> | Record<string, never> {
   if (typeof report !== 'object' || report === null) return {}
   const known = Object.entries(report).filter(([, count]) => Number.isSafeInteger(count) && count > 0)
-  return { keptBy: Object.fromEntries(known.slice(0, MOST_KINDS)) }
+  return { [name]: Object.fromEntries(known.slice(0, MOST_KINDS)) } as Pick<DrainReport, Name>
 }
 
 /** Formats `keptBy`: `2 Timeout, 1 TCPSocketWrap`. With a verb: `1 Timeout keeps`, `2 Timeout keep`. */

@@ -67,6 +67,7 @@ describe('the status for people', () => {
             generation: 2,
             phase: 'leaving',
             connections: 7,
+            kinds: { 'tls1.2': 5, idle: 2 },
             moves: {
               moved: 1190,
               arrived: 0,
@@ -123,8 +124,8 @@ listeners
   admin  unix:/run/admin.sock  no                   0  -
 
 draining
-  GENERATION   PID  PHASE    CONNECTIONS  MOVES
-           2  4000  leaving            7  1190 moved, 7 stay (ERR_FDB_NO_TARGET)
+  GENERATION   PID  PHASE    CONNECTIONS  KINDS             MOVES
+           2  4000  leaving            7  5 tls1.2, 2 idle  1190 moved, 7 stay (ERR_FDB_NO_TARGET)
 
 sections
   NAME    VERSION  ENTRIES  DIGEST

@@ -120,6 +120,10 @@ describe('an https.Server whose TLS connections move', () => {
     for (const client of [old, newer]) await client.ask('/whoami')
     const second = await scene.serve()
     await until('the connection has moved', async () => (await second.status()).moves?.arrived === 1)
+    await until('the status says why the other one stays', async () => {
+      const [old] = (await second.status()).draining
+      return old?.connections === 1 && old.kinds?.['tls1.2'] === 1
+    })
     const last = await old.answer('/whoami')
     expect(last.head).toContain('Connection: close')
     expect(last.body).toBe(`1,${first.pid}\n`)

@@ -235,6 +235,10 @@ describe('a proxy whose TLS connections move', () => {
     for (const client of [old, newer]) await pidOf(client)
     const second = await edge.next()
     await arrivedAre(edge, 1)
+    await until('the status says why the other one stays', async () => {
+      const [older] = (await edge.status()).draining
+      return older?.connections === 1 && older.kinds?.['tls1.2'] === 1
+    })
     expect(await lastPidOf(old)).toBe(first)
     expect(await pidOf(newer)).toBe(second)
     configure({ move: 'off' })

@@ -9,7 +9,7 @@ import type { Peer } from '../../holder/peer.js'
 import { type SegmentSet, SegmentSupply } from '../../holder/segment-set.js'
 import { closeAll } from '../../kernel/index.js'
 import { OWN_LIMIT } from '../../member/drain/drain-orders.js'
-import { type DrainReport, readKeptBy } from '../../operator/status-report.js'
+import { type DrainReport, readCounts } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'
 import { fdbroker } from '../../proto/wire.js'
 import { FORWARDS_WRITES, type WireEnvelope } from '../../wire/link.js'
@@ -210,7 +210,7 @@ export class ForwardedWrites {
     author.isGone = phase === 'gone'
     if (phase !== 'retired') return
     const generation = caller.hello.generation ?? 0
-    author.retired = { pid: caller.pid, generation, phase, connections: 0, ...readKeptBy(keptBy) }
+    author.retired = { pid: caller.pid, generation, phase, connections: 0, ...readCounts('keptBy', keptBy) }
     this.#deps.events.changed()
   }
 

@@ -7,7 +7,7 @@ import { parseReport } from '../../holder/message-handler.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { SegmentSupply } from '../../holder/segment-set.js'
 import { closeAll, trySignalTo } from '../../kernel/index.js'
-import { type DrainReport, type ForcedClose, readKeptBy } from '../../operator/status-report.js'
+import { type DrainReport, type ForcedClose, readCounts } from '../../operator/status-report.js'
 import type { StateLog } from '../../state/state-log.js'
 import { FORWARDS_WRITES, type Link } from '../../wire/link.js'
 import { ChangeNotifier } from '../../wire/pending.js'
@@ -196,8 +196,19 @@ export class OlderGenerations {
 
   #recordReport(caller: Caller, text: string): void {
     try {
-      const { generation, phase, connections, moves, closed, unfit, quiescedMs, keptBy, standbySeconds } =
-        parseReport(text) as DrainReport
+      const facts = parseReport(text) as DrainReport
+      const {
+        generation,
+        phase,
+        connections,
+        kinds,
+        moves,
+        closed,
+        unfit,
+        quiescedMs,
+        keptBy,
+        standbySeconds,
+      } = facts
       if (typeof connections !== 'number' || typeof phase !== 'string') return
       const report = { pid: caller.pid, generation: Number(generation), phase, connections }
       this.#callers.set(caller, {
@@ -205,7 +216,8 @@ export class OlderGenerations {
         ...(moves && { moves }),
         ...(typeof quiescedMs === 'number' && { quiescedMs }),
         ...unfitIn(unfit),
-        ...readKeptBy(keptBy),
+        ...readCounts('kinds', kinds),
+        ...readCounts('keptBy', keptBy),
         ...(typeof standbySeconds === 'number' && { standbySeconds }),
       })
       this.#limitDraining()
