@@ -153,6 +153,7 @@ NAPI_MODULE_INIT() {
     METHOD("setKeys", fdb_set_keys),
     METHOD("findKeys", fdb_find_keys),
     METHOD("keysIn", fdb_keys_in),
+    METHOD("amidTlsRecord", fdb_amid_tls_record),
     METHOD("beginTls", fdb_begin_tls),
     METHOD("madeTls", fdb_made_tls),
     METHOD("writeTls", fdb_write_tls),

@@ -1,6 +1,6 @@
 /*
- * Sends bytes over a TLS connection of Node, between two writes of Node's. Node's own interface cannot do this for a connection that native code uses (an HTTP/2
- * session): when a write of JavaScript ends, the session aborts the process.
+ * Sends bytes over a TLS connection of Node, between two writes of Node's, and tells whether a record has arrived in part. Node's own interface cannot send for a
+ * connection that native code uses (an HTTP/2 session): when a write of JavaScript ends, the session aborts the process.
  *
  * OpenSSL reports each connection that it makes to functions that were registered for extra data of connections, which is documented (SSL_get_ex_new_index).
  * Node exports OpenSSL to addons. Where it does not, or is built with another library (BoringSSL), no connection is found.
@@ -32,6 +32,10 @@ WEAK extern int SSL_want(const void *ssl);
 WEAK extern size_t SSL_get_finished(const void *ssl, void *into, size_t size);
 WEAK extern int SSL_write(void *ssl, const void *bytes, int length);
 WEAK extern void ERR_clear_error(void);
+WEAK extern const char *SSL_rstate_string(const void *ssl);
+WEAK extern int SSL_has_pending(const void *ssl);
+WEAK extern void *SSL_get_rbio(const void *ssl);
+WEAK extern size_t BIO_ctrl_pending(void *bio);
 
 /* A connection that JavaScript knows. OpenSSL's connection and the JavaScript object have one reference each; both belong to one thread. */
 typedef struct tls_connection {
@@ -71,7 +75,8 @@ static void on_freed(void *parent, void *value, void *data, int index, long numb
 static void follow(void) {
   bool known = OPENSSL_version_major != NULL && CRYPTO_get_ex_new_index != NULL && SSL_set_ex_data != NULL &&
                SSL_is_init_finished != NULL && SSL_get_shutdown != NULL && SSL_want != NULL && SSL_get_finished != NULL &&
-               SSL_write != NULL && ERR_clear_error != NULL;
+               SSL_write != NULL && ERR_clear_error != NULL && SSL_rstate_string != NULL && SSL_has_pending != NULL &&
+               SSL_get_rbio != NULL && BIO_ctrl_pending != NULL;
   if (!known || OPENSSL_version_major() < OLDEST || OPENSSL_version_major() > NEWEST) return;
   ex_index = CRYPTO_get_ex_new_index(CONNECTIONS, 0, NULL, on_made, NULL, on_freed);
 }
@@ -110,25 +115,52 @@ napi_value fdb_made_tls(napi_env env, napi_callback_info info) {
   return handle;
 }
 
-/* Reports whether Node would write now with the next call: the handshake is complete, and no write or shutdown is under way. `finished` shows that it is this connection. */
-static bool is_writable(void *ssl, const fdb_bytes *finished) {
+/* Reports whether `finished` is of this connection, whose handshake is complete. */
+static bool is_same(void *ssl, const fdb_bytes *finished) {
   uint8_t own[MOST_FINISHED];
   size_t length = SSL_get_finished(ssl, own, sizeof(own));
+  return length > 0 && length == finished->length && memcmp(own, finished->data, length) == 0 && SSL_is_init_finished(ssl) == 1;
+}
+
+/* Reports whether Node would write now with the next call: no write or shutdown is under way. */
+static bool is_writable(void *ssl, const fdb_bytes *finished) {
   int want = SSL_want(ssl);
-  return length > 0 && length == finished->length && memcmp(own, finished->data, length) == 0 &&
-         SSL_is_init_finished(ssl) == 1 && SSL_get_shutdown(ssl) == 0 && (want == NOTHING || want == READING);
+  return is_same(ssl, finished) && SSL_get_shutdown(ssl) == 0 && (want == NOTHING || want == READING);
+}
+
+/* Reports whether OpenSSL has bytes that it has not passed on, or waits for the body of a record whose header alone has come. */
+static bool is_amid_record(void *ssl) {
+  return SSL_has_pending(ssl) != 0 || strcmp(SSL_rstate_string(ssl), "RH") != 0 || BIO_ctrl_pending(SSL_get_rbio(ssl)) > 0;
+}
+
+/* Reads the first argument, and the second one. Returns NULL after an exception. */
+static tls_connection *connection_of(napi_env env, const fdb_call *call, fdb_bytes *finished) {
+  void *data = NULL;
+  tls_connection *connection = NULL;
+  if (napi_get_value_external(env, call->argv[0], &data) == napi_ok) connection = data;
+  if (connection == NULL || connection->magic != MAGIC || connection->self != call->self) {
+    fdb_throw_type(env, "the first argument must be a TLS connection of this thread");
+    return NULL;
+  }
+  return fdb_view(env, call->argv[1], "finished", finished) ? connection : NULL;
+}
+
+napi_value fdb_amid_tls_record(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  fdb_bytes finished;
+  if (!fdb_enter(env, info, 2, &call)) return NULL;
+  tls_connection *connection = connection_of(env, &call, &finished);
+  if (connection == NULL) return NULL;
+  if (connection->ssl == NULL || !is_same(connection->ssl, &finished)) return fdb_null(env);
+  return fdb_bool_value(env, is_amid_record(connection->ssl));
 }
 
 napi_value fdb_write_tls(napi_env env, napi_callback_info info) {
   fdb_call call;
   fdb_bytes finished, bytes;
-  void *data = NULL;
   if (!fdb_enter(env, info, 3, &call)) return NULL;
-  tls_connection *connection = NULL;
-  if (napi_get_value_external(env, call.argv[0], &data) == napi_ok) connection = data;
-  if (connection == NULL || connection->magic != MAGIC || connection->self != call.self)
-    return fdb_throw_type(env, "the first argument must be a TLS connection of this thread");
-  if (!fdb_view(env, call.argv[1], "finished", &finished) || !fdb_view(env, call.argv[2], "bytes", &bytes)) return NULL;
+  tls_connection *connection = connection_of(env, &call, &finished);
+  if (connection == NULL || !fdb_view(env, call.argv[2], "bytes", &bytes)) return NULL;
   if (bytes.length == 0 || bytes.length > INT16_MAX) return fdb_throw_range(env, "1 to %d bytes can be written, got %zu", INT16_MAX, bytes.length);
   if (connection->ssl == NULL || !is_writable(connection->ssl, &finished)) return fdb_bool_value(env, false);
   ERR_clear_error();

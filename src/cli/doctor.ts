@@ -183,7 +183,7 @@ async function checkInternals(): Promise<CheckResult> {
 async function checkTls(): Promise<CheckResult> {
   const { missingInternals } = await import('../node/missing-internals.js')
   const { TLS_COUNTS } = await import('../node/tls-counts.js')
-  const { TLS_WRITES } = await import('../node/tls-writes.js')
+  const { TLS_WRITES } = await import('../node/openssl.js')
   const missing = missingInternals([TLS_COUNTS, TLS_WRITES])
   if (missing.length > 0)
     return { status: 'warning', found: missing.map(({ message }) => message).join('; ') }

@@ -34,6 +34,7 @@ export * from './watch.js'
 /** See {@link Native}. */
 export const {
   addSums,
+  amidTlsRecord,
   adoptOrphans,
   beginTls,
   createKeys,

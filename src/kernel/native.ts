@@ -446,6 +446,11 @@ export interface Native {
    * false, without effect, if it is of another connection, or if this one is closed, ending or not ready.
    */
   writeTls(connection: TlsConnection, finished: Uint8Array, bytes: Uint8Array): boolean
+  /**
+   * Reports whether a record of the peer has arrived in part, or was not passed on yet. `finished`: as for {@link writeTls}. Returns null if it is of another connection, or if this
+   * one is closed.
+   */
+  amidTlsRecord(connection: TlsConnection, finished: Uint8Array): boolean | null
 
   // locks.c
   tryLock(fd: number): boolean

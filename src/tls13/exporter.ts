@@ -1,4 +1,6 @@
 import type tls from 'node:tls'
+import { observe } from '../node/observed-events.js'
+import { expectedTls, expectTls, isAmidRecord } from '../node/openssl.js'
 import { nextBytes } from '../node/socket-handle.js'
 import {
   asksForCertificate,
@@ -29,7 +31,8 @@ const ONE_SEGMENT_BYTES = 1_200
 /** Tickets that OpenSSL sends after a handshake, and after a resumption. */
 const TICKETS = { full: 2, resumed: 1 }
 /**
- * A connection is between two records when nothing has arrived on it for this long, in milliseconds: the bytes of a record that has arrived in parts could look like records.
+ * Where OpenSSL does not tell it, a connection is between two records when nothing has arrived on it for this long, in milliseconds: the bytes of a record that has arrived in parts
+ * could look like records.
  */
 export const QUIET_MS = 50
 /** The interval at which a connection is looked at whose first bytes the kernel has not taken. */
@@ -157,7 +160,10 @@ export class TlsPosition {
       const all = readingsUntil(finished, this.#isAsked)
       const found = all.filter(reading => this.#recordsOf(counts, reading) !== null)
       // More may end within a record, and then look like another reading: all are tried later.
-      const isWhole = counts.plainRead === 0 || counts.read - this.#helloBytes <= ONE_SEGMENT_BYTES
+      const isWhole =
+        isAmidRecord(this.#socket) === false ||
+        counts.plainRead === 0 ||
+        counts.read - this.#helloBytes <= ONE_SEGMENT_BYTES
       const readings = isWhole && found.length > 0 ? found : all
       this.#baseline = { suite, written, tickets: this.#tickets(written), readings }
     }
@@ -219,9 +225,11 @@ export class TlsPosition {
     return typeof found === 'string' ? found : null
   }
 
-  /** Whether it follows from the counts that a record has arrived in part, also one that looks like records. */
+  /** Whether a record that has arrived in part is noticed, also one that looks like records: OpenSSL tells it, or it follows from the counts. */
   get isExact(): boolean {
-    return this.#records !== null && this.#baseline?.readings.length === 1
+    return (
+      isAmidRecord(this.#socket) !== null || (this.#records !== null && this.#baseline?.readings.length === 1)
+    )
   }
 
   #recordsOf(counts: TlsCounts, reading: Reading): number | null {
@@ -234,6 +242,7 @@ export class TlsPosition {
     const counts = this.#counts
     if (this.#baseline === null || counts === null) return 'handshake'
     if (!counts.isSent) return 'sending'
+    if (isAmidRecord(this.#socket) === true) return 'half-record'
     const { written, tickets, readings } = this.#baseline
     const [readSequence, another] = readings.flatMap(reading => this.#recordsOf(counts, reading) ?? [])
     const sent = (counts.written - counts.plainWritten - written) / RECORD_BYTES
@@ -300,7 +309,13 @@ export class TlsPositions {
 
   /** Returns a function that ends this for later connections. */
   follow(server: tls.Server): () => void {
-    return observeSecrets(server, (socket, line) => this.#add(socket).log(line))
+    const stops = [
+      observe(server, { connection: expectTls }, { connection: expectedTls }),
+      observeSecrets(server, (socket, line) => this.#add(socket).log(line)),
+    ]
+    return () => {
+      for (const stop of stops) stop()
+    }
   }
 
   #add(socket: tls.TLSSocket): TlsPosition {

@@ -452,9 +452,11 @@ function secured() {
   if (made !== null) {
     assert.equal(native.writeTls(made, bytes, bytes.subarray(0, 1)), false)
     refused(() => native.writeTls(made, bytes, bytes.subarray(0, 0)), 'ERR_OUT_OF_RANGE')
+    assert.equal(native.amidTlsRecord(made, bytes), null)
   }
   assert.equal(native.madeTls(), null)
   refused(() => native.writeTls({}, bytes, bytes), 'ERR_INVALID_ARG_TYPE')
+  refused(() => native.amidTlsRecord({}, bytes), 'ERR_INVALID_ARG_TYPE')
   socket.destroy()
 }
 

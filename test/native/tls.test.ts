@@ -1,12 +1,15 @@
 import { once } from 'node:events'
-import type { AddressInfo, Socket } from 'node:net'
+import { type AddressInfo, connect, type Socket } from 'node:net'
+import { Duplex } from 'node:stream'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import tls from 'node:tls'
 import { Worker } from 'node:worker_threads'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { addonFile } from '../../src/kernel/addon.js'
 import { native, type TlsConnection } from '../../src/kernel/native.js'
+import { tlsCountsOf } from '../../src/node/tls-counts.js'
 import { CERTIFICATE, KEY } from '../e2e/relay-certificate.js'
+import { until } from '../processes/until.js'
 
 /** A connection of a TLS server and its client, and what the addon has noticed of it. */
 async function connection(version: 'TLSv1.2' | 'TLSv1.3' = 'TLSv1.3') {
@@ -17,16 +20,34 @@ async function connection(version: 'TLSv1.2' | 'TLSv1.3' = 'TLSv1.3') {
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
-  const client = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false })
+  const raw = connect(port, '127.0.0.1')
+  const held: Buffer[] = []
+  let holds = false
+  // Keeps what the client sends from now on.
+  const hold = () => {
+    holds = true
+    return { held: () => Buffer.concat(held), pass: (bytes: Buffer) => raw.write(bytes) }
+  }
+  const below = new Duplex({
+    read() {},
+    write(chunk, _encoding, done) {
+      if (holds) held.push(chunk)
+      else raw.write(chunk)
+      done()
+    },
+  })
+  raw.on('data', bytes => below.push(bytes)).on('end', () => below.push(null))
+  const client = tls.connect({ socket: below, rejectUnauthorized: false })
   const [socket] = (await once(server, 'secureConnection')) as [tls.TLSSocket]
   // 'secureConnection' comes in the middle of a call of OpenSSL's.
   await nextTurn()
   onTestFinished(() => {
     client.destroy()
+    raw.destroy()
     socket.destroy()
     server.close()
   })
-  return { made: made[0]!, socket, client, server }
+  return { made: made[0]!, socket, client, hold }
 }
 
 /** A connection without a handshake. */
@@ -75,6 +96,40 @@ describe('bytes over a TLS connection of Node', () => {
   })
 })
 
+describe('OpenSSL', () => {
+  it.each(['TLSv1.2', 'TLSv1.3'] as const)('tells that a record has arrived in part (%s)', async version => {
+    const { made, socket, client, hold } = await connection(version)
+    const finished = socket.getFinished()!
+    const isAmid = () => native.amidTlsRecord(made, finished)
+    const { held, pass } = hold()
+    let heard = ''
+    socket.on('data', bytes => (heard += bytes))
+    client.write(BYTES)
+    await until('the record', () => held().length > BYTES.length)
+    const before = tlsCountsOf(socket)!.read
+    const seen: (boolean | null)[] = []
+    // With a part of the header, with the header alone, with a part of the rest.
+    const ends = [1, 5, 6, 22, held().length - 1, held().length]
+    for (const [i, end] of ends.entries()) {
+      seen.push(isAmid())
+      pass(held().subarray(ends[i - 1] ?? 0, end))
+      await until('a part', () => tlsCountsOf(socket)?.read === before + end)
+    }
+    expect(seen).toEqual([false, true, true, true, true, true])
+    expect([isAmid(), heard]).toEqual([false, `${BYTES}`])
+  })
+
+  it('tells nothing about another connection, or one that it has freed', async () => {
+    const [one, other] = [await connection(), await connection()]
+    expect(native.amidTlsRecord(one.made, other.socket.getFinished()!)).toBeNull()
+    expect(native.amidTlsRecord(unfinished().made!, one.socket.getFinished()!)).toBeNull()
+    const finished = Buffer.from(one.socket.getFinished()!)
+    one.socket.destroy()
+    await once(one.socket, 'close')
+    expect(native.amidTlsRecord(one.made, finished)).toBeNull()
+  })
+})
+
 describe('the connection that OpenSSL has made', () => {
   it('belongs to one thread, and ends with it', async () => {
     native.beginTls()
@@ -106,6 +161,7 @@ describe('the connection that OpenSSL has made', () => {
   it('has a kind of its own: other objects of the addon are refused', () => {
     const keys = native.createKeys(1_000) as unknown as TlsConnection
     expect(() => native.writeTls(keys, BYTES, BYTES)).toThrow(TypeError)
+    expect(() => native.amidTlsRecord(keys, BYTES)).toThrow(TypeError)
     const { made } = unfinished()
     expect(() => native.getKey(made as never, 'key')).toThrow(TypeError)
   })

@@ -1,8 +1,8 @@
 import type net from 'node:net'
 import type tls from 'node:tls'
 import { type Observers, observe } from '../../node/observed-events.js'
+import { canSendOverTls, sendOverTls } from '../../node/openssl.js'
 import { isPlain, sendBypassingQueue } from '../../node/socket-handle.js'
-import { canSendOverTls, sendOverTls } from '../../node/tls-writes.js'
 import { GradualLeave } from './gradual-leave.js'
 import type { Leaving } from './taken-over.js'
 

@@ -28,6 +28,7 @@ import {
   isResponding,
 } from '../../node/http-connections.js'
 import { type Observers, observe } from '../../node/observed-events.js'
+import { expectedTls, expectTls } from '../../node/openssl.js'
 import {
   emitDelayedClose,
   enableClose,
@@ -35,7 +36,6 @@ import {
   stopListening,
 } from '../../node/server-connections.js'
 import { SOCKET_HANDLE } from '../../node/socket-handle.js'
-import { expectedTls, expectTls } from '../../node/tls-writes.js'
 import { outOfDescriptors } from '../../os/limits.js'
 import { closesOfServer, type DrainCounts, sumCounts } from './forced-closes.js'
 import {

@@ -17,7 +17,7 @@ import { CERTIFICATE, KEY } from '../../e2e/relay-certificate.js'
 import { until } from '../../processes/until.js'
 
 /** A client, whose bytes pass a pipe, and the stream of its server. */
-async function secured(options: tls.ConnectionOptions = {}) {
+async function secured(options: tls.ConnectionOptions = {}, isCounted = true) {
   const carrier = new TlsCarrier(error => {
     throw error
   })
@@ -37,7 +37,7 @@ async function secured(options: tls.ConnectionOptions = {}) {
   await new Promise<void>(resolve => server.listen(path, resolve))
   const opened = new Promise<ByteStream>(resolve =>
     server.on('secureConnection', socket => {
-      carrier.secured(socket, true)
+      carrier.secured(socket, isCounted)
       resolve(new SocketStream(socket, owner, { open: 0 }, carrier))
     }),
   )
@@ -106,6 +106,26 @@ test('a TLS stream reads a record to its end, and no further, before it moves', 
   await until('the last record', () => heard() === `first${LARGE}later`)
   moved.write('answer')
   expect(`${(await once(client, 'data'))[0]}`).toBe('answer')
+})
+
+test('a TLS stream stays amid a record whose part looks like records, however long nothing arrives', async () => {
+  const { client, stream, heard, hold, pipe, move } = await secured({}, false)
+  const held = hold()
+  client.write(LARGE)
+  await until('the record', () => held().length === LARGE.length + 22)
+  pipe.write(held().subarray(0, 44))
+  await until('a part has come', () => stream.stays === 'half-record')
+  // By the counts alone the connection would be between two records when nothing has arrived for a moment.
+  let ready = 0
+  for (let looks = 0; looks < 4; looks++) {
+    expect(stream.mayMove(() => ready++)).toBe(false)
+    await until('it is looked at again', () => ready > looks)
+  }
+  pipe.write(held().subarray(44))
+  await until('the record is whole', () => stream.stays === null)
+  const moved = move(stream)
+  moved.write('answer')
+  expect([`${(await once(client, 'data'))[0]}`, heard()]).toEqual(['answer', `first${LARGE}`])
 })
 
 test('a TLS stream moves with everything sent, even if its owner always has more to write', async () => {

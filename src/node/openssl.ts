@@ -1,7 +1,15 @@
 import type net from 'node:net'
 import type tls from 'node:tls'
 import { nodeTls } from '../base/lazy.js'
-import { beginTls, madeTls, socketOver, socketPair, type TlsConnection, writeTls } from '../kernel/index.js'
+import {
+  amidTlsRecord,
+  beginTls,
+  madeTls,
+  socketOver,
+  socketPair,
+  type TlsConnection,
+  writeTls,
+} from '../kernel/index.js'
 import { internal } from './internal.js'
 import { underlyingSocket } from './tls-internals.js'
 
@@ -37,6 +45,13 @@ export function sendOverTls(socket: tls.TLSSocket, bytes: Uint8Array): boolean {
   const connection = connectionOf(socket)
   const finished = socket.destroyed ? undefined : socket.getFinished()
   return connection !== undefined && finished !== undefined && writeTls(connection, finished, bytes)
+}
+
+/** Whether a record has arrived in part; null if OpenSSL does not tell. Call it between two calls of OpenSSL. */
+export function isAmidRecord(socket: tls.TLSSocket): boolean | null {
+  const connection = connectionOf(socket)
+  const finished = connection === undefined || socket.destroyed ? undefined : socket.getFinished()
+  return finished === undefined ? null : amidTlsRecord(connection!, finished)
 }
 
 export const TLS_WRITES = internal(
