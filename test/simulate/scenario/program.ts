@@ -373,7 +373,8 @@ class Connection {
       })
       .catch(error => {
         p.world.note(p, `a change was refused: ${error.code}`)
-        refused.push({ begun, at: p.world.now, error })
+        // A dead process refuses nothing: its last call has failed.
+        if (!p.dead) refused.push({ begun, at: p.world.now, error })
         request.writeUInt32BE(REFUSED)
       })
   }
