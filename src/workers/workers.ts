@@ -275,8 +275,8 @@ export class Workers implements AsyncDisposable {
 /**
  * Starts workers, and keeps them running. Resolves when all serve, or if another main process takes over or an operator stops the service meanwhile. Rejects, with no process left, with ERR_FDB_OPTION,
  * ERR_FDB_CONTROL_TAKEN, and with the reason why a worker failed to start. If a main process already runs the service, this one takes over
- * from it and then replaces its workers. If a replacement fails, the old worker keeps serving; the failure of a worker is then logged, and is
- * in `report`.
+ * from it and then replaces its workers. Then, and while a worker of a previous main process lives, the failure of a worker is logged and is in
+ * `report`: the old worker keeps serving, or the worker is started again later.
  */
 export function startWorkers(options: WorkersOptions): Promise<Workers> {
   return Workers.start(options)
