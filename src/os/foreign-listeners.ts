@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { closeAll, type Inspected, inspectOne, type OwnedFd } from '../kernel/index.js'
+import { closeAll, type Inspected, inspectOne, type OwnedFd, openFilesOf } from '../kernel/index.js'
 import {
   commandOf,
   formatAddress,
@@ -9,6 +9,7 @@ import {
   type ListenerSpec,
 } from '../listeners/index.js'
 import { controlOf } from '../listeners/occupant.js'
+import { ancestryOf } from './main-process.js'
 import type { OtherProcess } from './other-process.js'
 
 /** A socket of another process, on which it listens or receives datagrams. */
@@ -56,8 +57,8 @@ export function listenersOf(process: OtherProcess): ForeignListener[] {
  * Duplicates the wanted listeners of a process, and skips addresses at which the process does not listen. The returned specifications have
  * the sockets' options. The caller owns the descriptors.
  *
- * Throws ERR_FDB_TRACE. Throws ERR_FDB_ADOPT if the process has none of the listeners, has several sockets at one address, or uses
- * fd-broker itself.
+ * Throws ERR_FDB_TRACE. Throws ERR_FDB_ADOPT if the process has none of the listeners, has several sockets at one address, uses fd-broker
+ * itself, or is a version or worker of a process that does.
  */
 export function adoptListeners(process: OtherProcess, wanted: readonly NamedListener[]): AdoptedListener[] {
   const control = controlOf(process.pid)
@@ -66,6 +67,12 @@ export function adoptListeners(process: OtherProcess, wanted: readonly NamedList
   const all = listenersOf(process)
   const adopted: AdoptedListener[] = []
   try {
+    const manager = managerOf(process, all)
+    if (manager !== null)
+      throw adoptError(
+        process,
+        `is a version or worker of process ${manager.pid}: upgrade it through the control socket ${manager.control}`,
+      )
     for (const { name, spec } of wanted) {
       const there = all.filter(({ about }) => isOfKind(about, spec) && isLocatedAt(about, spec))
       if (there.length > 1)
@@ -90,6 +97,20 @@ export function adoptListeners(process: OtherProcess, wanted: readonly NamedList
     const taken = new Set(adopted.map(({ fd }) => fd))
     closeAll(all.flatMap(({ fd }) => (taken.has(fd) ? [] : [fd])))
   }
+}
+
+/** Finds an ancestor that has a control socket and one of the listeners: `fd-broker run`, or the main process of workers. */
+function managerOf(
+  process: OtherProcess,
+  listeners: readonly ForeignListener[],
+): { readonly pid: number; readonly control: string } | null {
+  const sockets = new Set(listeners.map(({ about }) => `socket:[${about.ino}]`))
+  for (const pid of ancestryOf(process.pid)) {
+    const has = [...(openFilesOf(pid) ?? [])].some(([, file]) => sockets.has(file))
+    const control = has ? controlOf(pid) : null
+    if (control !== null) return { pid, control }
+  }
+  return null
 }
 
 /** Returns the specification with the socket's options, which must not change, because the other process shares the socket. */

@@ -104,6 +104,25 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     expect(readFileSync(run.said, 'utf8')).not.toContain('TERM')
   })
 
+  it('refuses a version of another fd-broker run, and names the control socket of that', async () => {
+    const run = await Supervised.prepare()
+    await run.launch(['--ready', 'http:/health'])
+    const pid = await run.serving()
+    const place = `web=tcp://127.0.0.1:${run.port}`
+    const { code, stderr } = await run.sandbox.run(
+      'run',
+      '--adopt',
+      `${pid}`,
+      '--listen',
+      place,
+      '--',
+      'true',
+    )
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^ERR_FDB_ADOPT: .* is a version or worker of process \d+: .*run\.sock$/m)
+    expect(await run.whoami()).toEqual({ generation: 1, pid })
+  })
+
   it.runIf(NIGHTLY)('kills what does not end, or leaves it alone where that is wanted', async () => {
     const run = await Supervised.prepare()
     const { pid: left, load: first } = await serving(run, node(run, { deaf: true }))
