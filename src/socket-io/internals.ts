@@ -181,8 +181,8 @@ interface PreviousSession {
   readonly missedPackets: readonly unknown[]
 }
 
-/** The releases of socket.io whose internals are those of this file. */
-export const TESTED_SOCKET_IO = '4.6 to 4.8'
+/** The release of socket.io whose internals are those of this file. */
+export const TESTED_SOCKET_IO = '4.8'
 
 const PROBE = 'probe'
 

@@ -561,6 +561,6 @@ export async function lackingOf(io: object): Promise<FdbError | null> {
 function lacksError(what: string): FdbError {
   return new FdbError(
     'ERR_FDB_SOCKET_IO',
-    `sessions of socket.io do not move, and their clients reconnect: the installed release of socket.io has no ${what} as socket.io ${TESTED_SOCKET_IO}; install one of these releases, or a release of fd-broker that supports this one`,
+    `sessions of socket.io do not move, and their clients reconnect: the installed release of socket.io has no ${what} as socket.io ${TESTED_SOCKET_IO}; install that release, or a release of fd-broker that supports this one`,
   )
 }
