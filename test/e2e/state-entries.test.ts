@@ -126,6 +126,7 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an oper
     expect((await state.sections()).map(({ name, entries }) => [name, entries])).toEqual([
       ['carts', 1],
       ['keys', 1],
+      ['notes', 0],
       ['prices', 3000],
     ])
     expect((await state.list('prices')).length).toBe(3000)
