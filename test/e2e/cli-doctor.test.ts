@@ -64,7 +64,7 @@ describe('fd-broker doctor', () => {
     })
     expect(others).toMatchObject([
       { status: 'warning', remedy: expect.stringMatching(/^install ws 8\.18 to/) },
-      { status: 'warning', remedy: expect.stringMatching(/^install socket\.io 4\.6 to/) },
+      { status: 'warning', remedy: expect.stringMatching(/^install socket\.io 4\.8, or/) },
     ])
   })
 
