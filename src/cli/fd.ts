@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { constants } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { InvalidArgumentError } from 'commander'
+import { Backoff } from '../base/backoff.js'
 import { FdbError } from '../errors.js'
 import { closeAll, isOfNode, numbersOf, type OwnedFd, ownNumber } from '../kernel/index.js'
 import { OperatorClient } from '../operator/client.js'
@@ -87,6 +89,9 @@ export function addFd(program: Command): void {
     .action(remove)
 }
 
+/** Delays before `fd list --watch` connects again: a daemon that closes each connection would keep both busy. */
+const RECONNECT = { firstMs: 50, longestMs: 1_000 }
+
 async function list({ json, service, watch, ...flags }: AnswerFlags & { watch?: true }): Promise<void> {
   const show = (all: readonly HeldDescriptor[]) => {
     const held = service === undefined ? all : all.filter(({ name }) => serviceOfName(name) === service)
@@ -97,6 +102,7 @@ async function list({ json, service, watch, ...flags }: AnswerFlags & { watch?: 
     return
   }
   let shown = ''
+  const backoff = new Backoff(RECONNECT)
   for (;;) {
     using client = await OperatorClient.connect(flags.control, { timeout: flags.timeout })
     try {
@@ -105,11 +111,13 @@ async function list({ json, service, watch, ...flags }: AnswerFlags & { watch?: 
         const text = JSON.stringify(held)
         if (text !== shown) show(held)
         shown = text
+        backoff.reset()
       }
     } catch (error) {
       // The daemon was upgraded, or has ended: then no process listens any more.
       if (!FdbError.is(error) || error.code !== 'ERR_FDB_CHANNEL_CLOSED') throw error
     }
+    await sleep(backoff.next())
   }
 }
 
