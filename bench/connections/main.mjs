@@ -30,6 +30,8 @@ const rate = Number(flags.rate)
 const ROUNDS_OFF = 1
 /** The first wave takes 250 ms, and the others follow during 750 ms: half as much again for the machine. */
 const EMPTY_MS = 1_500
+/** Ten turns of 4 ms, or the waits of a busy machine: two processors for both processes, the clients, the servers and the load. A stall is longer. */
+const LATE_MS = 40
 /** As many in a message as a slice has at most. */
 const FDS_A_MESSAGE = 249
 
@@ -160,6 +162,16 @@ try {
       'ms',
       '<=',
       EMPTY_MS,
+    )
+    figures.add(
+      `${size}: a timer of either process, late`,
+      Math.max(
+        of(each => each.sender.late),
+        of(each => each.receiver.late),
+      ),
+      'ms',
+      '<=',
+      LATE_MS,
     )
     figures.info(`${size}: CPU a connection, sender`, sender / bare, 'of bare C, both sides, a descriptor')
     figures.info(

@@ -29,6 +29,11 @@ import {
  * during `waves` times `firstWaveMs`, but at most during `mostMs`.
  */
 const SPREAD = { waves: 3, mostMs: 750 }
+/**
+ * The time between two slices of the spread, in milliseconds, and the most connections of one. A slice costs both processes as much as some three connections: so
+ * few slices cost less. Large ones hold both event loops longer.
+ */
+const SPREAD_SLICE = { everyMs: 8, most: 48 }
 /** If connections leave later than planned, at most this delay (milliseconds) is made up for at once. */
 const LATE_MS = 10
 
@@ -36,18 +41,17 @@ const LATE_MS = 10
 export class MoveRate {
   readonly #perMs: number
   readonly #most: number
-  readonly #atOnce: number
+  /** Fewer connections are not worth a turn of the event loop. */
+  readonly atOnce: number
   /** The number of connections that may leave now. */
   allowed: number
   #countedAt = performance.now()
 
-  /**
-   * `most`: how many connections may leave without a pause, also at the start. `atOnce`: fewer connections are not worth a turn of the event loop.
-   */
+  /** `most`: how many connections may leave without a pause, also at the start. */
   constructor({ perSecond, most, atOnce }: { perSecond: number; most: number; atOnce: number }) {
     this.#perMs = perSecond / 1000
     this.#most = most
-    this.#atOnce = Math.min(atOnce, most)
+    this.atOnce = Math.min(atOnce, most)
     this.allowed = most
   }
 
@@ -57,13 +61,13 @@ export class MoveRate {
     if (!Number.isFinite(this.#perMs)) return now
     this.allowed = Math.min(this.#most, this.allowed + (now - this.#countedAt) * this.#perMs)
     this.#countedAt = now
-    return now + Math.max(0, this.#atOnce - this.allowed) / this.#perMs
+    return now + Math.max(0, this.atOnce - this.allowed) / this.#perMs
   }
 }
 
 const { POSITIVE_INFINITY: ANY } = Number
 /** All senders share this rate without a limit: it has no state. */
-const UNBOUNDED = new MoveRate({ perSecond: ANY, most: ANY, atOnce: 1 })
+const UNBOUNDED = new MoveRate({ perSecond: ANY, most: ANY, atOnce: ANY })
 
 /** Returns the pace after a first wave, for at most `mostMs`. `atOnce`: see {@link MoveRate}; up to this many connections are not spread. */
 export function spreadPace(of: {
@@ -75,7 +79,12 @@ export function spreadPace(of: {
   const { connections, firstWaveMs, mostMs, atOnce } = of
   if (connections <= atOnce) return UNBOUNDED
   const perMs = connections / Math.min(SPREAD.waves * firstWaveMs, SPREAD.mostMs, mostMs)
-  return new MoveRate({ perSecond: 1000 * perMs, most: Math.max(atOnce, perMs * LATE_MS), atOnce })
+  const perSlice = Math.max(atOnce, Math.min(SPREAD_SLICE.most, perMs * SPREAD_SLICE.everyMs))
+  return new MoveRate({
+    perSecond: 1000 * perMs,
+    most: Math.max(perSlice, perMs * LATE_MS),
+    atOnce: perSlice,
+  })
 }
 
 /** If the receiver does not acknowledge a slice within this time (milliseconds), the sender ends the channel. */
@@ -363,7 +372,7 @@ export class ConnectionSender {
 
   #fill(filler: SliceFiller): void {
     this.#pass ??= this.#options.sources()[Symbol.iterator]()
-    const most = Math.min(this.#pace.allowed, this.#spread.allowed, this.#most)
+    const most = Math.min(this.#pace.allowed, this.#spread.allowed, this.#spread.atOnce, this.#most)
     while (!this.#over && filler.open && filler.items.length < most) {
       const departure = this.#next()
       if (departure === null) return

@@ -77,6 +77,15 @@ describe('those behind a first wave', () => {
     expect(time(60_000, 100)).toBeLessThanOrEqual(100)
   })
 
+  it.each([
+    [100, 4],
+    [1_000, 11],
+    [10_000, 48],
+  ])('leave in slices: %i connections, %i at once', (connections, atOnce) => {
+    const pace = spreadPace({ connections, firstWaveMs: 250, mostMs: 10_000, atOnce: 4 })
+    expect(Math.round(pace.atOnce)).toBe(atOnce)
+  })
+
   it('come at once where they are not worth two turns', () => {
     const few = spreadPace({ connections: 4, firstWaveMs: 100, mostMs: 1000, atOnce: 4 })
     few.allowed -= 4
