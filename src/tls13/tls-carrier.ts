@@ -2,6 +2,7 @@ import type net from 'node:net'
 import type tls from 'node:tls'
 import { FdbError } from '../errors.js'
 import { nextBytes, pauseReading, resumeReading, stopReading } from '../node/socket-handle.js'
+import { secureContextOf } from '../node/tls-internals.js'
 import { QUIET_MS, type TlsPosition, TlsPositions } from './exporter.js'
 import { type PositionRecord, toFacts, toRecord, toState } from './position-record.js'
 import { HEADER_BYTES } from './protection.js'
@@ -19,9 +20,13 @@ export class TlsCarrier {
   readonly #positions = new TlsPositions()
   /** The server whose certificate the test uses. */
   #server: tls.Server | null = null
-  /** The result of the test, or null before it. */
+  /** The result of the last test, or null before it. */
   #works: boolean | null = null
-  #tests = false
+  /** The certificate and settings of the last test: a program may have replaced them. */
+  #tested: tls.SecureContext | undefined
+  #isTesting = false
+  /** Called after the test for which departures wait. */
+  #ready: (() => void) | null = null
   #isReleased = false
   /** How many bytes each idle connection had read, and since when. */
   readonly #looked = new WeakMap<net.Socket, { readonly bytes: number; readonly quietAt: number }>()
@@ -30,14 +35,18 @@ export class TlsCarrier {
   readonly #held = new Map<net.Socket, number>()
   #review: NodeJS.Timeout | undefined
 
-  /** `failed`: called once if the connections cannot move on this Node. */
+  /** `failed`: called after each test that failed when connections were to leave: they cannot move on this Node. */
   constructor(failed: (error: FdbError) => void) {
     this.#failed = failed
   }
 
-  /** Connections that `server` accepts from now on can move. Returns a function that ends this for later ones. */
+  /**
+   * Connections that `server` accepts from now on can move. Returns a function that ends this for later ones. The test begins while the program starts, because after a
+   * Commit connections would wait for it.
+   */
   follow(server: tls.Server): () => void {
     this.#server = server
+    setImmediate(() => this.#test())
     return this.#positions.follow(server)
   }
 
@@ -54,17 +63,37 @@ export class TlsCarrier {
 
   /** Whether departures may begin; calls `ready` later if not. */
   mayBegin(ready: () => void): boolean {
-    if (this.#works !== null || this.#server === null) return true
-    if (!this.#tests) {
-      this.#tests = true
-      void movesTls(this.#server).then(result => {
-        if (this.#isReleased) return
-        this.#works = result === 'works'
-        if (result === 'unknown') this.#failed(cannotMove())
-        ready()
-      })
-    }
+    if (this.#server === null || this.#isTested) return true
+    this.#ready = ready
+    this.#test()
     return false
+  }
+
+  get #isTested(): boolean {
+    return this.#works !== null && this.#tested === secureContextOf(this.#server!)
+  }
+
+  #test(): void {
+    if (this.#isTesting || this.#isReleased || this.#isTested) return
+    this.#isTesting = true
+    const server = this.#server!
+    const context = secureContextOf(server)
+    const isEarly = this.#ready === null
+    void movesTls(server).then(result => {
+      this.#isTesting = false
+      if (this.#isReleased) return
+      const ready = this.#ready
+      if (result === 'unknown' && isEarly) {
+        // A program that starts may leave the test no turn within its limit, or no descriptor. The test before the first departure decides.
+        if (ready !== null) this.#test()
+        return
+      }
+      this.#ready = null
+      this.#tested = context
+      this.#works = result === 'works'
+      if (result === 'unknown') this.#failed(cannotMove())
+      ready?.()
+    })
   }
 
   #positionOf(socket: net.Socket): TlsPosition | undefined {

@@ -1,10 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
+import { Agent } from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { makeCertificate } from '../processes/certificate.js'
+import { ask } from '../processes/client.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { TlsClient } from '../processes/tls-client.js'
 import { pause, until } from '../processes/until.js'
@@ -141,6 +143,28 @@ describe('an https.Server whose TLS connections move', () => {
       expect(body).toBe(`2,${second.pid}\n`)
     }
     await second.end(BUSY_MS)
+  })
+
+  it('moves the first of them with the first of other servers, soon after the commit', async () => {
+    const [scene, port] = await sceneWith({ moveTls: true, drain: { firstWave: 60_000 } })
+    const plain = await freePort()
+    // The plain connections are asked first.
+    scene.defaults.listeners = [
+      { name: 'plain', spec: `tcp://127.0.0.1:${plain}`, server: 'http' },
+      ...scene.defaults.listeners!,
+    ]
+    await scene.serve()
+    const agent = new Agent({ keepAlive: true })
+    onTestFinished(() => agent.destroy())
+    const connected = Array.from({ length: 20 }, async () => {
+      // Slow, so that each has a connection.
+      await ask(`http://127.0.0.1:${plain}/slow?ms=200`, { agent }).answer
+      await new TlsClient(port).ask('/whoami')
+    })
+    await Promise.all(connected)
+    const next = await scene.serve()
+    await until('the first wave has come', async () => (await next.status()).moves?.arrived === 16)
+    expect((await next.status()).moves).toMatchObject({ lost: 0, refused: {} })
   })
 
   it('moves those of an unchanged program with one setting', async () => {

@@ -10,7 +10,7 @@ import type { HttpHooks } from '../../../src/connections/adapters/http-server.js
 import { type Departure, NotRestored } from '../../../src/connections/movable.js'
 import { AttachedServer } from '../../../src/member/listeners/attached-server.js'
 import type { ServeOptions } from '../../../src/member/listeners/serve-options.js'
-import { giveBack, mayMove, type Place, place, taken } from '../../connections-support/http-pair.js'
+import { giveBack, type Place, place, taken } from '../../connections-support/http-pair.js'
 import { CERTIFICATE, KEY } from '../../e2e/relay-certificate.js'
 import { until } from '../../processes/until.js'
 
@@ -439,11 +439,8 @@ test('no connection of a server without TLS 1.3 moves, and that is no fault', as
   const a = await httpsPlace('a', { maxVersion: 'TLSv1.2' })
   const client = new Client(a)
   await client.ask('/')
-  const tested = mayMove(a)
+  await allTested()
   expect(taken(a)).toEqual([])
-  await tested
-  expect(taken(a)).toEqual([])
-  expect(a.moving.movable).toBe(0)
   expect(a.faults).toEqual([])
   client.socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
   const [text] = (await once(client.socket, 'data')) as [string]
@@ -461,4 +458,41 @@ test('a connection with a certificate for its server name moves', async () => {
   for (const client of clients) await client.ask('/')
   await move(a, b, 2)
   for (const client of clients) expect(await client.ask('/')).toBe('b / true false')
+})
+
+/** Resolves when the tests of all servers that have started are over: they run one after the other. */
+async function allTested(): Promise<void> {
+  const last = await httpsPlace('last')
+  await new Client(last).ask('/')
+  giveBack(last, await allTaken(last, 1), 'returned')
+}
+
+test('connections leave at once, because the server was tested when it started', async () => {
+  const a = await httpsPlace('a')
+  await new Client(a).ask('/')
+  await allTested()
+  giveBack(a, takenAtOnce(a), 'returned')
+  a.server.setSecureContext(CERTIFIED)
+  expect(taken(a)).toEqual([])
+  await allTested()
+  giveBack(a, takenAtOnce(a), 'returned')
+})
+
+/** Takes the one connection out, without another test. */
+function takenAtOnce(from: Place): Departure[] {
+  const departures = taken(from)
+  expect(departures).toHaveLength(1)
+  return departures
+}
+
+test('connections leave although the server could not be tested when it started', async () => {
+  const server = https.createServer((_request, response) => response.end('a / true false'))
+  const a = await place(server, { tls: { move: 'on' } })
+  await allTested()
+  server.setSecureContext(CERTIFIED)
+  const client = new Client(a)
+  await client.ask('/')
+  await move(a, await httpsPlace('b'))
+  expect(await client.ask('/')).toBe('b / true false')
+  expect(a.faults).toEqual([])
 })
