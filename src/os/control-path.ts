@@ -1,4 +1,13 @@
-import { lstatSync, mkdirSync, renameSync, statSync, unlinkSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  lstatSync,
+  mkdirSync,
+  renameSync,
+  type Stats,
+  statSync,
+  unlinkSync,
+} from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FOLDER_MODES, SOCKET_MODES } from '../base/socket-modes.js'
@@ -313,9 +322,11 @@ function removeIfThere(path: string): void {
   }
 }
 
-export function ensureFolder(folder: string): void {
+/** Makes the folder of a control socket if it is missing: with mode and group of `former`, if that was there before. */
+export function ensureFolder(folder: string, former: FolderAccess | null = null): void {
   try {
     mkdirSync(folder, { mode: FOLDER_MODES.private })
+    if (former !== null) giveAccess(folder, former)
   } catch (error) {
     const there = statSync(folder, { throwIfNoEntry: false })
     if (!there?.isDirectory()) {
@@ -323,6 +334,23 @@ export function ensureFolder(folder: string): void {
     }
     requirePrivateFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
   }
+}
+
+/** Which other users reach a folder. */
+export type FolderAccess = Readonly<Pick<Stats, 'mode' | 'gid'>>
+
+function giveAccess(folder: string, { mode, gid }: FolderAccess): void {
+  let bits = mode & 0o7777
+  const made = statSync(folder)
+  if (made.gid !== gid) {
+    try {
+      chownSync(folder, made.uid, gid)
+    } catch {
+      // This process is not in that group: another group must not have its rights.
+      bits &= ~0o2070
+    }
+  }
+  chmodSync(folder, bits)
 }
 
 /** Returns the error for a lock file that cannot be opened. The file of another user, as root leaves one, is refused in a folder of this user too. */

@@ -1,4 +1,4 @@
-import { existsSync, lstatSync } from 'node:fs'
+import { existsSync, lstatSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { SOCKET_MODES } from '../base/socket-modes.js'
@@ -10,6 +10,7 @@ import {
   controlEntry,
   ensureFolder,
   type FirstControl,
+  type FolderAccess,
   isNamed,
   type PathEntry,
   takeLock,
@@ -31,11 +32,11 @@ export interface RestoredControl {
 /**
  * Restores the path of a control socket, its lock file and its reservation if a cleaner, of /tmp for example, has removed or replaced them.
  * Without the path clients do not find the service; without lock file and reservation a second process could start to serve. Does not touch
- * a path that a service manager bound. Returns null if nothing was missing.
+ * a path that a service manager bound. A missing folder gets the access of `folder`. Returns null if nothing was missing.
  *
  * Throws ERR_FDB_CONTROL_TAKEN if another process has the path or the lock, and the errors of {@link takeLock} and {@link bindControl}.
  */
-function restoreControl(held: HeldControl): RestoredControl | null {
+function restoreControl(held: HeldControl, folder: FolderAccess | null): RestoredControl | null {
   const { path, entry } = held
   const made: OwnedFd[] = []
   const keep = (fd: OwnedFd | null) => {
@@ -43,7 +44,7 @@ function restoreControl(held: HeldControl): RestoredControl | null {
     return fd
   }
   return closeOnThrow(made, () => {
-    if (!existsSync(path) || !existsSync(lockFile(path))) ensureFolder(dirname(path))
+    if (!existsSync(path) || !existsSync(lockFile(path))) ensureFolder(dirname(path), folder)
     // The lock file first: a process that starts decides by the lock whether it may bind the path.
     const lock = keep(missingLock(held))
     const reservation = keep(missingReservation(held))
@@ -127,6 +128,8 @@ export class ControlWatch {
   #notice: Disposable | null = null
   /** The last check found everything in place, so that {@link #notice} watches the files that are there now. */
   #current = false
+  /** The access of the path's folder when the path was last in place. */
+  #folder: FolderAccess | null = null
   #repairedAt = Number.NEGATIVE_INFINITY
   /** Message of the last failure, which is logged once if the next check fails in the same way. */
   #failure = ''
@@ -160,7 +163,8 @@ export class ControlWatch {
       // The watch starts before the check, so that it reports a removal during the check.
       if (this.#notice === null) this.#watch(control)
       if (control.reservation !== null) dropQueries(control.reservation)
-      const made = restoreControl(control)
+      const made = restoreControl(control, this.#folder)
+      this.#folder = statSync(dirname(control.path))
       this.#failure = this.#logged = ''
       this.#current = made === null
       if (made === null) return

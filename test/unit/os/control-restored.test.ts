@@ -1,6 +1,8 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
 import {
+  chmodSync,
+  chownSync,
   closeSync,
   existsSync,
   mkdirSync,
@@ -9,6 +11,7 @@ import {
   realpathSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   unlinkSync,
   writeFileSync,
@@ -90,6 +93,23 @@ describe('the removed control path of a holder', () => {
     const next = await acquireControl(path)
     expect(next.role).toBe('next')
     if (next.role === 'next') next.channel.close()
+    expect(holder.errors).toEqual([])
+  })
+
+  it('in a folder that other users reach: the folder has its mode again, and its group if this process may set it', async () => {
+    const run = join(folder, 'run')
+    const mine = process.getuid?.() === 0 ? 4_711 : process.getgid!()
+    mkdirSync(run)
+    chownSync(run, process.getuid!(), mine)
+    chmodSync(run, 0o2751)
+    const holder = new Holder(await asFirst())
+    for (let round = 0; round < 2; round++) {
+      const { restored } = holder
+      rmSync(run, { recursive: true })
+      await restored
+      const { mode, gid } = statSync(run)
+      expect([mode & 0o7777, gid]).toEqual([0o2751, mine])
+    }
     expect(holder.errors).toEqual([])
   })
 
