@@ -169,11 +169,33 @@ async function get(
       started.once('error', reject)
       started.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal!]))
     })
+    if (exclusive && !remove) await Promise.race([claimFor(started, names, client, timeout), ended])
     if (remove) for (const each of names) await client.descriptors.remove(each, { timeout })
     closeAll(fds)
     process.exitCode = await ended
   } finally {
     closeAll(fds)
+  }
+}
+
+/**
+ * Claims descriptors for a command that was started, so that the claims outlast this process and an upgrade of the daemon. Until then, and
+ * if the daemon refuses, the claims of `client` exclude other processes.
+ */
+async function claimFor(
+  command: ChildProcess,
+  names: readonly string[],
+  client: OperatorClient,
+  timeout: number,
+): Promise<void> {
+  try {
+    const options = { while: { pid: command.pid! }, timeout }
+    for (const each of names) (await client.descriptors.claim(each, options)).close()
+  } catch (error) {
+    if (command.exitCode !== null || command.signalCode !== null) return
+    process.stderr.write(
+      `other processes are excluded only until this command or the daemon ends: ${(error as Error).message}\n`,
+    )
   }
 }
 

@@ -317,6 +317,28 @@ describe('fd-broker fd', () => {
     await until('none is left', () => said.at(-1)?.startsWith('NAME'))
   })
 
+  it('keeps others away as long as a command runs, also past an upgrade of the daemon and the death of fd get', async () => {
+    const { control, held } = await daemon()
+    const sandbox = Sandbox.open()
+    using fd = memoryFile('exclusive', 'a memory file')
+    await held.put('it', fd)
+    const running = start(['fd', 'get', '--exclusive', 'it', '--control', control, '--', 'sleep', '600'])
+    const claimants = async () => (await held.list()).flatMap(({ users }) => users.map(({ pid }) => pid))
+    await until('the command has its own claim', async () => (await claimants()).length === 1)
+    const [command = 0] = await claimants()
+    expect(command).not.toBe(running.pid)
+    expect(await sandbox.run('upgrade', '--self', '--control', control)).toMatchObject({ code: 0 })
+    const next = await operator(control)
+    await expect(next.held.claim('it')).rejects.toEqual(code('ERR_FDB_FD_CLAIMED', true))
+    running.kill('SIGKILL')
+    await once(running, 'exit')
+    await expect(next.held.claim('it')).rejects.toEqual(code('ERR_FDB_FD_CLAIMED', true))
+    signalPid(command, 'SIGKILL')
+    await until('it is free', async () => (await next.held.list())[0]?.users.length === 0)
+    const again = await next.held.claim('it')
+    again.close()
+  })
+
   it('claims for a process that lives, and releases it', async () => {
     const { control, held } = await daemon()
     const sandbox = Sandbox.open()
