@@ -8,6 +8,8 @@
 // `p99 in`: of the requests with any part in the window of an upgrade, which is from the start of the new process until the end of the old one, whose
 // connections have moved by then, and at least until half a second after the new one's first answer; `p99 out`: of those wholly between two windows. The
 // time in which this process asks for the status, by a command, is in neither.
+import { relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { App } from './app.mjs'
 import { startEdge } from './proxy/edge.mjs'
@@ -15,6 +17,7 @@ import { spawnLoad } from './referee/remote.mjs'
 import { LOSSES, lost } from './referee/verdicts.mjs'
 import { Figures, Progress, table } from './report.mjs'
 import { phasesOf, status } from './status.mjs'
+import { recordTimeline } from './timeline.mjs'
 
 /** @typedef {import('./referee/tally.mjs').TallyReport} TallyReport */
 /** @typedef {{ name: string, pid: number, ms: number | null, phases: string, moved: number | null, drained: number | null }} Upgrade */
@@ -34,6 +37,9 @@ const { values: flags } = parseArgs({
 const upgradeCount = Number(flags.upgrades)
 const routes = Number(flags.routes)
 const everyMs = Number(flags.every) * 1000
+
+/** The picture of the last upgrade. */
+const TIMELINE = fileURLToPath(new URL('../build/upgrade.html', import.meta.url))
 
 /** The longest time in which no client gets an answer. */
 const GAP_MS = 250
@@ -72,7 +78,14 @@ try {
   for (let number = 1; number <= upgradeCount; number++) {
     await watch(number === 1 ? 2000 : everyMs)
     finished.push(await load.mark(`upgrade ${number}`))
+    const recorder = number === upgradeCount && !flags.naive ? await recordTimeline(app.control, load) : null
     await replace(`upgrade ${number}`)
+    const { ms = null, pid } = upgrades.at(-1) ?? {}
+    const text =
+      ms === null
+        ? 'The new version does not serve.'
+        : `Process ${pid} answered ${ms.toFixed(0)} ms after its start.`
+    await recorder?.finish(TIMELINE, { ok: ms !== null, text })
   }
   await watch(everyMs)
   const report = await load.stop()
@@ -225,6 +238,8 @@ function print({ total, phases, incidents, webSockets, ownLagMs }) {
   figures.info('latency max', total.latencyMs.max, 'ms')
   figures.info("the referee's own lag, at most", ownLagMs, 'ms')
   const bad = figures.finish(flags.json)
+  if (!flags.naive)
+    console.log(`\nthe last upgrade as a picture, for a browser: ${relative(process.cwd(), TIMELINE)}`)
   const broken = lost(total.counts) - total.counts.dropped
   if (bad > 0 && broken === 0 && ownLagMs > BUSY_MS)
     console.log(

@@ -38,9 +38,11 @@ import { startWebSockets } from './websocket.mjs'
  * @property {{ open: number, opened: number, messages: number }} webSockets before the last ones were closed
  * @property {number} ownLagMs the most that this process was late itself: the referee's error
  *
+ * @typedef {{ at: number, perSecond: number, p99Ms: number, failed: number }} Span the last whole span of time; `at`: its end, ms since 1970
+ *
  * @typedef {object} Load
  * @property {number} open connections
- * @property {() => TallyReport & { phase: TallyReport }} snapshot counters so far
+ * @property {() => TallyReport & { phase: TallyReport, span: Span | null }} snapshot counters so far
  * @property {(name: string) => TallyReport} mark ends the phase and begins the next; the report of the one that ended
  * @property {(part: Part | null) => void} part what begins now: the window of an upgrade, the time between two, or neither
  * @property {() => Promise<LoadReport>} stop no more arrivals; waits for what is outstanding (bounded by its deadline)
@@ -50,6 +52,8 @@ import { startWebSockets } from './websocket.mjs'
  */
 
 const INCIDENTS = 200
+/** The length of a span, for a plot. */
+const SPAN_MS = 200
 const POOL_GROWTH = 8
 const RETRY_AFTER_MS = 50
 
@@ -68,6 +72,10 @@ export function startLoad(options) {
   const begun = performance.now()
   const total = new Tally('total', begun)
   let phase = new Tally('start', begun)
+  let spanBegun = begun
+  let span = new Tally('', begun)
+  /** @type {Span | null} */
+  let lastSpan = null
   /** @type {TallyReport[]} */
   const phases = []
   const { verdicts = new Verdicts(INCIDENTS), host = target.host } = options
@@ -91,6 +99,7 @@ export function startLoad(options) {
     if (kind === 'announced' || kind === 'denied') return
     total.counts[kind]++
     phase.counts[kind]++
+    span.counts[kind]++
   }
 
   /** @param {string} role @param {() => void} [gone] */
@@ -150,7 +159,8 @@ export function startLoad(options) {
       verdicts.took(latency)
       const within = exchange.part === 'inside' || part === 'inside'
       const fell = within ? 'inside' : exchange.part === part ? part : null
-      for (const tally of [total, phase]) tally.answer(now, generation, exchange.timed ? latency : null, fell)
+      for (const tally of [total, phase, span])
+        tally.answer(now, generation, exchange.timed ? latency : null, fell)
       if (stays && !exchange.fresh && answer.announcesClose) count('announced', what, 'its end was announced')
       if (exchange.timed && latency > lateMs) count('late', what, `${latency.toFixed(0)} ms`)
     }
@@ -293,7 +303,13 @@ export function startLoad(options) {
     },
     snapshot() {
       const now = performance.now()
-      return { ...total.report(now, arriving), phase: phase.report(now, arriving) }
+      if (now - spanBegun >= SPAN_MS) {
+        const { latencyMs, lost, perSecond } = span.report(now, arriving)
+        lastSpan = { at: Date.now(), perSecond, p99Ms: latencyMs.p99, failed: lost }
+        span = new Tally('', now)
+        spanBegun = now
+      }
+      return { ...total.report(now, arriving), phase: phase.report(now, arriving), span: lastSpan }
     },
     mark(name) {
       const now = performance.now()

@@ -8,9 +8,11 @@ import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import { isDaemon, STATUS_ANSWER_MS, type StatusAnswer } from '../operator/status-report.js'
 import { givenUp, means } from '../os/given-up.js'
 import type { Release } from '../os/release-link.js'
+import type { TimelineOutcome } from '../timeline/timeline.js'
 import { type AskFlags, killHungText, pollUntil } from './ask-service.js'
 import { plain, print, printFailure, style, WaitingLine, WaitingNotes } from './output.js'
 import { portHolderText } from './port-holder.js'
+import type { TimelineRecorder } from './record-timeline.js'
 import { type ReleaseChange, ReleasePath, upgradeTo } from './release-path.js'
 import { CANCEL_SIGNALS } from './signals.js'
 import { askStatus, narrowAnswer, type ServiceAddress, serviceOf } from './status-answer.js'
@@ -22,6 +24,9 @@ const FIRST_ANSWER_MS = 5_000
 /** Limit for the time in which the previous version reports how long it stands by. */
 const STANDBY_MS = 1_000
 
+/** Limit for the time in which --timeline records the drain. */
+const TIMELINE_MS = 30_000
+
 interface UpgradeOrder extends Required<AskFlags> {
   /** The command of the next version; empty: the present one. */
   readonly argv: readonly string[]
@@ -32,6 +37,8 @@ interface UpgradeOrder extends Required<AskFlags> {
   readonly killStuck: boolean
   /** Why `--smart` upgrades; null without that option. */
   readonly plan: Plan | null
+  /** The file for the page of --timeline. */
+  readonly timeline: string | undefined
 }
 
 interface ReportedPhase {
@@ -53,6 +60,7 @@ export class UpgradeRun implements Disposable {
   #serving: number | null | undefined
   /** Addresses of the variable FD_BROKER_WITHOUT that the running version has: a unit's variable outlives the upgrade that it was made for. */
   #lasting: readonly string[] = []
+  #recorder: TimelineRecorder | null = null
   /** Printed with the first phase: a refused upgrade (ERR_FDB_BUSY) starts nothing. */
   #headline: string | null = null
 
@@ -62,15 +70,20 @@ export class UpgradeRun implements Disposable {
 
   [Symbol.dispose](): void {
     this.#waiting[Symbol.dispose]()
+    this.#recorder?.[Symbol.dispose]()
   }
 
   /** Rejects with the failure of the upgrade, which it has explained. */
   async toEnd(): Promise<void> {
-    const { control, plan, timeout } = this.#order
+    const { control, plan, timeline, timeout } = this.#order
     if (plan !== null) this.#print(`${plain(plan.because)}: upgrading`)
     const answerMs = Math.min(FIRST_ANSWER_MS, timeout)
     using client = await OperatorClient.connect(control, { timeout: answerMs })
     const hung = await this.#examine(client, answerMs)
+    if (timeline !== undefined) {
+      const { TimelineRecorder } = await import('./record-timeline.js')
+      this.#recorder = await TimelineRecorder.start(timeline, this.#order)
+    }
     this.#begun = Date.now()
     const interrupted = new AbortController()
     const cancel = (signal: NodeJS.Signals) => {
@@ -80,14 +93,27 @@ export class UpgradeRun implements Disposable {
       interrupted.abort()
     }
     for (const signal of CANCEL_SIGNALS) process.on(signal, cancel)
+    let outcome = null
     try {
-      await this.#report(client, await this.#execute(client, hung, interrupted.signal))
+      const upgraded = await this.#execute(client, hung, interrupted.signal)
+      outcome = { ok: true, text: doneText(upgraded, this.#ms) }
+      await this.#report(client, upgraded)
     } catch (error) {
       if (FdbError.is(error)) await this.#explain(error)
+      outcome = { ok: false, text: `The upgrade failed after ${this.#ms} ms: ${error}` }
       throw error
     } finally {
       for (const signal of CANCEL_SIGNALS) process.off(signal, cancel)
+      if (outcome !== null) await this.#finishTimeline(outcome)
     }
+  }
+
+  async #finishTimeline(outcome: TimelineOutcome): Promise<void> {
+    const { timeline } = this.#order
+    if (this.#recorder === null || timeline === undefined) return
+    this.#waiting.text = 'recording until the older versions have no connection'
+    await this.#recorder.finish(outcome, TIMELINE_MS)
+    this.#print(`the timeline is ${plain(timeline)}`)
   }
 
   /** Asks the running version for its status. Resolves with whether it hangs, and --kill-stuck was given. */
@@ -156,6 +182,7 @@ export class UpgradeRun implements Disposable {
   #progress({ phase, at, pid }: UpgradeProgress): void {
     const ms = at > 0 ? Math.max(0, Math.round(at - this.#begun)) : this.#ms
     this.#phases.push({ phase, ms, pid })
+    this.#recorder?.step({ phase, at: this.#begun + ms, pid })
     this.#waiting.text = `${phase} (pid ${pid})`
     this.#printHeadline()
     this.#print(`${String(ms).padStart(7)} ms  ${plain(phase).padEnd(11)} pid ${pid}`)
@@ -298,6 +325,10 @@ async function printFailedLog(log: string, begun: number, printLine: (line: stri
       ? 'the version that failed wrote nothing to its log'
       : `the log of the version that failed is ${failed}`
   printLine(plain(text))
+}
+
+function doneText({ generation, pid }: Upgraded, ms: number): string {
+  return `Version ${generation} (pid ${pid}) serves, ${ms} ms after the request.`
 }
 
 function headlineOf(answer: StatusAnswer, name: string): string {

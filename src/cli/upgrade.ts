@@ -19,6 +19,7 @@ interface UpgradeFlags extends AnswerFlags {
   at?: string
   smart?: true
   self?: true
+  timeline?: string
 }
 
 export function addUpgrade(program: Command): void {
@@ -39,6 +40,10 @@ export function addUpgrade(program: Command): void {
     .option('--at <path>', 'the server’s link to a release folder, or its executable')
     .option('--smart', 'reload, upgrade or do nothing, depending on what has changed (fd-broker proxy)')
     .option('--self', 'replace fd-broker run, or the daemon, with the installed release')
+    .option(
+      '--timeline <file>',
+      'write a page (HTML) that shows the phases of each process and its connections; waits until the older versions have none',
+    )
     .json()
     .notes(`The next version runs as the server's user, in its working folder and with its environment. INT (Ctrl-C), TERM and HUP
 cancel the upgrade: before the commit the next version is ended, and the running one keeps serving. The answer names the version that
@@ -54,7 +59,18 @@ serves. A second signal, or kill -9, ends only this command.`)
 }
 
 async function upgrade(argv: string[], flags: UpgradeFlags, command: Command): Promise<void> {
-  const { control, json, timeout, service: serviceOption = '', killStuck, binary, at, smart, self } = flags
+  const {
+    control,
+    json,
+    timeout,
+    service: serviceOption = '',
+    killStuck,
+    binary,
+    at,
+    smart,
+    self,
+    timeline,
+  } = flags
   const { without = [] } = flags
   const [word = ''] = argv
   if (argv.length === 1 && !word.includes('/') && !process.argv.includes('--'))
@@ -65,8 +81,10 @@ async function upgrade(argv: string[], flags: UpgradeFlags, command: Command): P
   const service = daemon ? DAEMON_ITSELF : serviceOption
   const ask: AskFlags = { control, timeout, service }
   if (self && !daemon) {
-    if (argv.length > 0 || binary !== undefined || smart || without.length > 0)
-      command.error('error: --self cannot be combined with a command, --binary, --without or --smart')
+    if (argv.length > 0 || binary !== undefined || smart || without.length > 0 || timeline !== undefined)
+      command.error(
+        'error: --self cannot be combined with a command, --binary, --without, --smart or --timeline',
+      )
     return await upgradeSelf(ask, json)
   }
   if ((binary === undefined) !== (at === undefined)) command.error('error: give --binary and --at together')
@@ -87,6 +105,7 @@ async function upgrade(argv: string[], flags: UpgradeFlags, command: Command): P
     json,
     killStuck: killStuck ?? false,
     plan,
+    timeline,
   })
   await run.toEnd()
 }

@@ -17,7 +17,8 @@ const FILES: readonly Rule[] = [
   [/^dist\/auto\.cjs$/, 31_000],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/(?:cli|load)\.cjs$/, 26_500],
-  [/^dist\/program\.cjs$/, 1_680_000],
+  [/^dist\/program\.cjs$/, 1_690_000],
+  [/^dist\/timeline\.html$/, 60_000],
   [/^dist\/library\.cjs$/, 1_240_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml)\.cjs$/, 200_000],
@@ -28,16 +29,17 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 4_690_000
+export const MOST_UNPACKED = 4_760_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
-  filesWithoutAddons: 86,
-  packed: 1_525_000,
-  packedWithoutAddons: 1_425_000,
+  filesWithoutAddons: 87,
+  packed: 1_550_000,
+  packedWithoutAddons: 1_450_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more; 3_075_000 before TLS 1.3 connections, streamed answers and
   // sessions of socket.io could move; 3_225_000 before the proxy's TLS connections and those of tls.Server could; 3_250_000 before the
-  // library was also one file, for V8's code cache; 4_460_000 before the mends of 2026-11-28.
-  withoutAddons: 4_490_000,
+  // library was also one file, for V8's code cache; 4_460_000 before the mends of 2026-11-28; 4_490_000 before a page showed an
+  // upgrade.
+  withoutAddons: 4_560_000,
 }
 
 /**

