@@ -12,8 +12,8 @@ const TAG = { authTagLength: TAG_BYTES }
 export class Protection {
   readonly #suite: Suite
   #secret: Buffer
-  #key: Buffer
-  #iv: Buffer
+  /** Made for the first record, or null: of most connections that move, one direction or both have none before the next move. */
+  #keys: { readonly key: Buffer; readonly iv: Buffer } | null = null
   #sequence: number
   readonly #nonce = Buffer.alloc(IV_BYTES)
 
@@ -21,8 +21,6 @@ export class Protection {
   constructor(suite: Suite, secret: Uint8Array, sequence: number) {
     this.#suite = suite
     this.#secret = Buffer.from(secret)
-    this.#key = expandLabel(suite, secret, 'key', suite.keyBytes)
-    this.#iv = expandLabel(suite, secret, 'iv', IV_BYTES)
     this.#sequence = sequence
   }
 
@@ -38,12 +36,8 @@ export class Protection {
   /** Returns the parts of a record with `content`, which is of `type`. */
   seal(type: number, content: Uint8Array): Buffer[] {
     const header = headerOf(content.length + 1 + TAG_BYTES)
-    const cipher = nodeCrypto().createCipheriv(
-      this.#suite.cipher as 'aes-128-gcm',
-      this.#key,
-      this.#nextNonce(),
-      TAG,
-    )
+    const { key, nonce } = this.#next()
+    const cipher = nodeCrypto().createCipheriv(this.#suite.cipher as 'aes-128-gcm', key, nonce, TAG)
     this.#sequence++
     cipher.setAAD(header)
     const parts = [header, cipher.update(content), cipher.update(Buffer.of(type))]
@@ -55,12 +49,8 @@ export class Protection {
 
   /** Returns the content of a whole record with its type and padding, or null if it was not sealed with this key as the next record. */
   open(record: Buffer): Buffer | null {
-    const decipher = nodeCrypto().createDecipheriv(
-      this.#suite.cipher as 'aes-128-gcm',
-      this.#key,
-      this.#nextNonce(),
-      TAG,
-    )
+    const { key, nonce } = this.#next()
+    const decipher = nodeCrypto().createDecipheriv(this.#suite.cipher as 'aes-128-gcm', key, nonce, TAG)
     const end = record.length - TAG_BYTES
     decipher.setAAD(record.subarray(0, HEADER_BYTES))
     decipher.setAuthTag(record.subarray(end))
@@ -80,26 +70,32 @@ export class Protection {
     const secret = nextSecret(this.#suite, this.#secret)
     this.wipe()
     this.#secret = secret
-    this.#key = expandLabel(this.#suite, secret, 'key', this.#suite.keyBytes)
-    this.#iv = expandLabel(this.#suite, secret, 'iv', IV_BYTES)
     this.#sequence = 0
   }
 
   /** Nothing can be sealed or opened any more. */
   wipe(): void {
     this.#secret.fill(0)
-    this.#key.fill(0)
-    this.#iv.fill(0)
+    this.#keys?.key.fill(0)
+    this.#keys?.iv.fill(0)
+    this.#keys = null
     this.#sequence = Number.NaN
   }
 
-  #nextNonce(): Buffer {
+  /** The key and nonce of the next record. */
+  #next(): { readonly key: Buffer; readonly nonce: Buffer } {
     if (!Number.isSafeInteger(this.#sequence)) throw new Error('no sequence number is left for this key')
+    const suite = this.#suite
+    this.#keys ??= {
+      key: expandLabel(suite, this.#secret, 'key', suite.keyBytes),
+      iv: expandLabel(suite, this.#secret, 'iv', IV_BYTES),
+    }
+    const { key, iv } = this.#keys
     const nonce = this.#nonce
-    nonce.set(this.#iv)
+    nonce.set(iv)
     xor32(nonce, 4, Math.floor(this.#sequence / TWO_TO_32))
     xor32(nonce, 8, this.#sequence % TWO_TO_32)
-    return nonce
+    return { key, nonce }
   }
 }
 
