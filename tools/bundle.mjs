@@ -11,8 +11,8 @@
 //   config-worker.js                the thread that reads a configuration of the proxy
 //   started.cjs                     the preload of a successor: src/versions/output-preload.ts
 //   cli.cjs, program.cjs            the command, which shares no files with the library. cli.cjs runs program.cjs with V8's code cache
-//   msgpackr.cjs, js-yaml.cjs       packages that the library loads on first use, by the names in `imports` of package.json. program.cjs has
-//                                   its own copy of js-yaml, because it reads a configuration at each start
+//   msgpackr.cjs, js-yaml.cjs,      packages that the library loads on first use, by the names in `imports` of package.json. program.cjs has
+//   prom-client.cjs                 its own copy of js-yaml, because it reads a configuration at each start
 //   bundled.js, lazy.cjs            the entry `.` for an application's bundler, with the paths of these packages
 //   timeline.html                   the page of `fd-broker upgrade --timeline`, without data: src/timeline
 //   types/                          declarations, see tools/declarations.mjs
@@ -83,6 +83,8 @@ const common = {
     msgpackr: join(root, 'node_modules/msgpackr/index.js'),
     // The build as an ES module, from which esbuild leaves out unused code.
     'js-yaml': join(root, 'node_modules/js-yaml/dist/js-yaml.mjs'),
+    // Without the metrics of the package itself, which need two more packages.
+    'prom-client': join(root, 'node_modules/prom-client/lib/registry.js'),
   },
 }
 
@@ -91,6 +93,7 @@ const LAZY = {
   msgpackr: "export { Packr } from 'msgpackr'",
   'js-yaml':
     "export { constructFromEvents, CORE_SCHEMA, EVENT_ID, getScalarValue, parseEvents, SCALAR_STYLE, YAMLException } from 'js-yaml'",
+  'prom-client': "export { default as Registry } from 'prom-client'",
 }
 
 const lazy = await Promise.all(
@@ -285,7 +288,7 @@ for (const name of Object.keys(ENTRIES)) {
 }
 files.set(
   'lazy.cjs',
-  "globalThis[Symbol.for('fd-broker.lazy')]=n=>n==='#msgpackr'?require('./msgpackr.cjs'):require('./js-yaml.cjs')\n",
+  "globalThis[Symbol.for('fd-broker.lazy')]=n=>n==='#msgpackr'?require('./msgpackr.cjs'):n==='#prom-client'?require('./prom-client.cjs'):require('./js-yaml.cjs')\n",
 )
 Object.assign(inputs, drawing.metafile?.inputs)
 files.set(

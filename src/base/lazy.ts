@@ -53,6 +53,35 @@ type JsYaml = Pick<
 /** A configuration in JSON does not need this package. */
 export const jsYaml = (): JsYaml => load('#js-yaml')
 
+export interface ExposedValue {
+  readonly labels: Readonly<Record<string, string>>
+  readonly value: number
+  /** Default: the name of the metric. */
+  readonly metricName?: string
+}
+
+export interface ExposedMetric {
+  /** For OpenMetrics the registry cuts off `_total`. */
+  name: string
+  readonly help: string
+  readonly type: string
+  readonly values: readonly ExposedValue[]
+  get(): ExposedMetric
+}
+
+/** The part of `prom-client` that writes metrics as text. */
+interface PromClient {
+  readonly Registry: new (
+    contentType: string,
+  ) => {
+    registerMetric(metric: ExposedMetric): void
+    metrics(): Promise<string>
+  }
+}
+
+/** Only a process that is asked for metrics needs this package. */
+export const promClient = (): PromClient => load('#prom-client')
+
 /** Like `net.isIPv6()`, but avoids the pattern that Node compiles at the first call (3 ms) for most texts that are no IPv6 address. */
 export function isIPv6(text: string): boolean {
   return text === '::' || (text.includes(':') && net.isIPv6(text))

@@ -19,6 +19,7 @@ import { ClientLimits, RateLimitedWarnings } from './client-limits.js'
 import { type ListenerConfig, requestListeners } from './config/listeners.js'
 import type { ProxyConfig } from './config/schema.js'
 import { HealthChecker, prepareCheck } from './health/health.js'
+import { MetricsListener } from './metrics/metrics-listener.js'
 import { Names } from './names/names.js'
 import { ProxyListener, type RelayWiring } from './proxy-listener.js'
 import { checkRelayOptions, routerOf } from './relay-options.js'
@@ -78,6 +79,7 @@ export class ReverseProxy {
   /** Null if this process uses its own configuration and writes it to the state. */
   readonly #followed: FollowedConfig | null
   readonly #wiring: RelayWiring
+  #metrics: MetricsListener | null = null
   readonly #tls: TlsTermination
   #config: ProxyConfig
   readonly #reloads = new InOrder()
@@ -160,6 +162,7 @@ export class ReverseProxy {
         await nextTurn()
         await proxy.#openListener(listener, proxy.config)
       }
+      await proxy.#configureMetrics(config, false)
       await nextTurn()
       if (member.follows === null) await proxy.#routes.prepare(proxy.#fileRoutesOf(config))
       else await proxy.#routes.refresh()
@@ -173,6 +176,7 @@ export class ReverseProxy {
       }
       // An unreadable entry is reported, and its route left out.
       await member.ready({ timeout, checks: Object.values(checks), skipInvalid: true })
+      proxy.#metrics?.start()
       health?.watch(() => member.phase === 'serving' && member.incumbent !== null)
       // Waiting requests go first, before the state is written.
       await nextTurn()
@@ -282,6 +286,18 @@ export class ReverseProxy {
     this.#listeners.set(name, listener)
   }
 
+  /** Opens, moves or closes the listener for metrics. */
+  async #configureMetrics({ metrics: spec }: ProxyConfig, reopen = true): Promise<void> {
+    if (spec === null) {
+      this.#metrics?.close()
+      this.#metrics = null
+    } else if (this.#metrics !== null) await this.#metrics.listen(spec, reopen)
+    else {
+      const deps = { member: this.member, serversOut: () => this.#upstreams.out, logger: this.#logger }
+      this.#metrics = await MetricsListener.open(deps, spec, reopen)
+    }
+  }
+
   #closeListener(name: string): void {
     const proxyListener = this.#proxyListeners.get(name)
     if (proxyListener === undefined) return
@@ -322,6 +338,7 @@ export class ReverseProxy {
       this.#upstreams.configure(config.upstreams)
       this.#tls.configure(config)
       await this.#relisten(before, config)
+      await this.#configureMetrics(config)
     } catch (error) {
       this.#upstreams.configure(before.upstreams)
       this.#tls.configure(before)
@@ -403,12 +420,16 @@ export class ReverseProxy {
 
   #onExchange(report: ExchangeReport): void {
     this.#upstreams.recordOutcome(report)
+    this.#metrics?.add(report)
     if (this.#config.accessLog) logAccess(this.#access, report)
   }
 
   /** Closes idle connections to servers once this process no longer serves and has no clients: it may stand by for a long time. */
   #clearPoolsWhenIdle(): void {
-    if (this.connections === 0 && !OWN_FILE_PHASES.has(this.member.phase)) this.#pools.clear()
+    if (this.connections > 0 || OWN_FILE_PHASES.has(this.member.phase)) return
+    this.#pools.clear()
+    // This process may end now.
+    this.#metrics?.flush()
   }
 
   #release(): void {
@@ -417,6 +438,7 @@ export class ReverseProxy {
     this.#learned.stop()
     this.#followed?.stop()
     this.#tls.stop()
+    this.#metrics?.stop()
     for (const proxyListener of this.#allProxyListeners()) proxyListener.close()
     this.#pools.close()
     this.#names.close()

@@ -109,6 +109,11 @@ export const ROOMS: readonly Room[] = [
     packages: ['msgpackr', 'protobufjs'],
   },
   {
+    name: 'metrics',
+    about: 'counts as state, which all processes and versions add up; their text',
+    only: ['errors', 'base', 'state'],
+  },
+  {
     name: 'connections',
     about: 'connections that move to the next version; `adapters/`: one for each kind of server',
   },
@@ -297,6 +302,7 @@ export const ROOMS: readonly Room[] = [
       'node',
       'tls13',
       'probing',
+      'metrics',
       'index',
       'adapter',
       'relay',

@@ -29,7 +29,7 @@ export function requestListeners(listeners: readonly ListenerConfig[]): Readonly
   return new Set(listeners.filter(({ forward }) => forward === null).map(({ name }) => name))
 }
 
-function listenerAddress(given: string): ListenerSpec | InvalidValue {
+export function listenerAddress(given: string): ListenerSpec | InvalidValue {
   try {
     const spec = parseListenerSpec(given)
     return spec.kind === 'udp'

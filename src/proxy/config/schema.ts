@@ -33,14 +33,14 @@ import {
   type ValueCheck,
   type Written,
 } from '../../checks/values.js'
-import type { HandoffTimes } from '../../index.js'
+import { formatListenerSpec, type HandoffTimes } from '../../index.js'
 import { routeCheck, routeShape } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
 import { takesRequests } from '../upstreams/address.js'
 import { type UpstreamConfig, upstreamShape, upstreams, withTimeouts } from '../upstreams/shape.js'
 import { readCertificateFiles } from './certificate-files.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
-import { listenerShape, listeners } from './listeners.js'
+import { listenerAddress, listenerShape, listeners, overlap } from './listeners.js'
 import { addressRange, instanceHeaderName, viaName } from './values.js'
 
 const KiB = 1024
@@ -263,6 +263,11 @@ export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: R
     ),
     trace: optional(boolean, false, 'whether TRACE requests are passed on; otherwise 405'),
     accessLog: optional(boolean, false, 'log each request as a JSON line on standard output'),
+    metrics: optional(
+      orOff(text('a listener address', listenerAddress)),
+      'off',
+      'address that serves [metrics](proxy.md#metrics): `tcp://127.0.0.1:9100`, `unix:/run/edge.metrics?mode=0660`',
+    ),
     stateFile: optional(
       stateFile,
       'off',
@@ -294,7 +299,8 @@ export const checkConfig: ValueCheck<ProxyConfig> = (value, place) => {
   const given = configMap(new Set(names), requestListenersIn(value))(value, place)
   if (given === undefined || !routesTakeRequests(given, place) || !hasCertificate(given, place))
     return undefined
-  if (!healthListener(given, place) || !pathsDiffer(given, place)) return undefined
+  if (!healthListener(given, place) || !pathsDiffer(given, place) || !metricsApart(given, place))
+    return undefined
   const { idle, stall = idle, tunnel = idle } = given.timeouts
   return {
     ...given,
@@ -313,9 +319,33 @@ function requestListenersIn(value: unknown): ReadonlySet<string> {
   )
 }
 
+/** Reports a listener that has the name or the address of the one for metrics. */
+function metricsApart(
+  { metrics, listeners }: Pick<ConfigFields, 'listeners' | 'metrics'>,
+  place: Place,
+): boolean {
+  if (metrics === null) return true
+  const { count } = place.problems
+  for (const [index, { name, spec }] of listeners.entries()) {
+    const at = place.at('listeners').at(index)
+    if (name === 'metrics')
+      at.at('name').wrong('"metrics" is the name of the listener for metrics; write another one')
+    if (overlap(spec, metrics))
+      at.at('address').wrong(
+        `it overlaps with ${formatListenerSpec(metrics)} of "metrics"; write another one`,
+      )
+  }
+  return place.problems.count === count
+}
+
 /** Reports a path that the configuration uses for two things. */
 function pathsDiffer(
-  { control, stateFile, listeners }: Pick<ConfigFields, 'control' | 'stateFile' | 'listeners'>,
+  {
+    control,
+    stateFile,
+    listeners,
+    metrics,
+  }: Pick<ConfigFields, 'control' | 'stateFile' | 'listeners' | 'metrics'>,
   place: Place,
 ): boolean {
   const { count } = place.problems
@@ -326,6 +356,8 @@ function pathsDiffer(
         .at('address')
         .wrong(`${shortJson(spec.path)} is the path of the control socket too; write another one`)
   const sockets = [control, ...listeners.map(({ spec }) => spec.path)]
+  if (metrics?.kind === 'unix' && sockets.includes(metrics.path))
+    place.at('metrics').wrong(`${shortJson(metrics.path)} is the path of a socket too; write another one`)
   if (stateFile !== null && sockets.includes(stateFile.path))
     place.at('stateFile').wrong(`${shortJson(stateFile.path)} is the path of a socket too; write another one`)
   return place.problems.count === count

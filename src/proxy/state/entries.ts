@@ -104,6 +104,7 @@ const NO_SETTINGS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
   'workers',
   'forwarded',
   'upgrade',
+  'metrics',
 ])
 
 const HEALTH = 'upgrade.health.'

@@ -32,6 +32,7 @@ describe('a configuration', () => {
     ])
     expect(rest).toEqual({
       service: 'edge',
+      metrics: null,
       stateFile: null,
       workers: null,
       control: '/run/edge/upgrade.sock',
@@ -95,6 +96,15 @@ describe('a configuration', () => {
     expect(refusal('{}')).toEqual([
       'edge.yaml:1:1: the key "service" is missing',
       'edge.yaml:1:1: the key "listeners" is missing',
+    ])
+  })
+
+  it('keeps name and address of the listener for metrics apart from the others', () => {
+    const text = (metrics: string) => LEAST.replace('name: http', 'name: metrics') + `metrics: "${metrics}"\n`
+    expect(config(`${LEAST}metrics: "tcp://127.0.0.1:9100"\n`).metrics).toMatchObject({ port: 9100 })
+    expect(refusal(text('tcp://*:8080'))).toEqual([
+      expect.stringMatching(/listeners\[0\]\.name: "metrics" is the name of the listener for metrics/),
+      expect.stringMatching(/listeners\[0\]\.address: it overlaps with tcp:\/\/\[::\]:8080\S* of "metrics"/),
     ])
   })
 

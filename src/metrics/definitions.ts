@@ -1,0 +1,85 @@
+/** One metric. A series of it has a value for each of its labels, and one or more numbers: see {@link numbersOf}. */
+export interface Definition {
+  /** Without the `_total` that OpenMetrics adds to a counter. */
+  readonly name: string
+  readonly type: 'counter' | 'gauge' | 'histogram'
+  readonly help: string
+  readonly labels: readonly string[]
+  /** A further label, whose values are the numbers of a series. */
+  readonly columns?: { readonly label: string; readonly values: readonly string[] }
+  /** The upper bounds of a histogram. */
+  readonly buckets?: readonly number[]
+}
+
+/** The columns of counters by status; `none`: the client got no answer. */
+const CODES = { label: 'code', values: ['1xx', '2xx', '3xx', '4xx', '5xx', 'none'] }
+
+const defined = <K extends string>(metrics: Record<K, Definition>): Readonly<Record<K, Definition>> => metrics
+
+/** All metrics. A name, a label or a bound never changes its meaning, because the numbers of earlier versions go on. */
+export const METRICS = defined({
+  requests: {
+    name: 'fdbroker_proxy_requests',
+    type: 'counter',
+    help: 'Requests that have ended, by the class of their answer; none: the client got no answer',
+    labels: ['listener'],
+    columns: CODES,
+  },
+  duration: {
+    name: 'fdbroker_proxy_request_duration_seconds',
+    type: 'histogram',
+    help: 'Time from the head of a request to the last byte of its answer; not of upgraded connections and tunnels',
+    labels: ['listener'],
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+  },
+  sentBytes: {
+    name: 'fdbroker_proxy_sent_bytes',
+    type: 'counter',
+    help: 'Bytes written to clients',
+    labels: ['listener'],
+  },
+  forwarded: {
+    name: 'fdbroker_proxy_forwarded_connections',
+    type: 'counter',
+    help: 'Whole connections of forward listeners that have ended',
+    labels: ['listener'],
+  },
+  upstreamRequests: {
+    name: 'fdbroker_proxy_server_requests',
+    type: 'counter',
+    help: 'Requests that were sent to a server and have ended, by the class of the answer to the client',
+    labels: ['server'],
+    columns: CODES,
+  },
+  upstreamFailures: {
+    name: 'fdbroker_proxy_server_failures',
+    type: 'counter',
+    help: 'Requests for which a server sent no complete answer, or one that is not HTTP',
+    labels: ['server'],
+  },
+  serversOut: {
+    name: 'fdbroker_proxy_servers_out',
+    type: 'gauge',
+    help: 'Servers that get no requests for a while, because they failed',
+    labels: ['upstream'],
+  },
+  generation: {
+    name: 'fdbroker_generation',
+    type: 'gauge',
+    help: 'Number of versions that have served, with the one that answers',
+    labels: [],
+  },
+  scrapes: {
+    name: 'fdbroker_scrapes',
+    type: 'counter',
+    help: 'Requests for these metrics',
+    labels: [],
+  },
+})
+
+export type MetricName = keyof typeof METRICS
+
+/** Returns how many numbers a series has. A histogram has one for each bucket, one for all larger values, and the sum of the values. */
+export function numbersOf({ columns, buckets }: Definition): number {
+  return buckets === undefined ? (columns?.values.length ?? 1) : buckets.length + 2
+}

@@ -1,0 +1,194 @@
+import { statSync } from 'node:fs'
+import { Agent, get } from 'node:http'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { perLane } from '../lanes/lane.js'
+import { ask } from '../processes/client.js'
+import { type Config, Edge, upstream } from '../processes/edge.js'
+import { hasEnded } from '../processes/launch.js'
+import { freePort } from '../processes/scene.js'
+import { Scraping, samplesOf, sumOf } from '../processes/scraping.js'
+import { pause, until } from '../processes/until.js'
+import { behind } from './edge-behind.js'
+
+const UPGRADES = perLane(5, 20)
+const CLIENTS = 8
+const REQUESTS = 'fdbroker_proxy_requests_total'
+
+async function measured(config: Config = {}): Promise<{ edge: Edge; url: string }> {
+  const port = await freePort()
+  const edge = await behind({
+    routes: [
+      { host: '*', upstream: 'all' },
+      { host: '*', path: '/gone', respond: { status: 410 } },
+    ],
+    metrics: `tcp://127.0.0.1:${port}`,
+    ...config,
+  })
+  return { edge, url: `http://127.0.0.1:${port}/metrics` }
+}
+
+/** Clients that send one request after the other, on their connections, and count the answers. */
+class Clients {
+  answers = 0
+  gone = 0
+  #ended = false
+  /** The processes that have answered. */
+  readonly pids = new Set<string>()
+  readonly #running: Promise<unknown>
+
+  /** Without an agent each request has a connection of its own. */
+  constructor(url: string, agent: Agent | null = new Agent({ keepAlive: true, maxSockets: CLIENTS })) {
+    onTestFinished(() => {
+      this.#ended = true
+      agent?.destroy()
+    })
+    this.#running = Promise.all(Array.from({ length: CLIENTS }, () => this.#run(url, agent)))
+    this.#running.catch(() => {})
+  }
+
+  async stop(): Promise<void> {
+    this.#ended = true
+    await this.#running
+  }
+
+  async #run(url: string, agent: Agent | null): Promise<void> {
+    for (let n = 0; !this.#ended; n++) {
+      const isGone = n % 10 === 0
+      const { status, headers } = await ask(isGone ? `${url}/gone` : `${url}/r/1`, agent ? { agent } : {})
+        .answer
+      this.pids.add(String(headers['x-pid']))
+      if (status !== (isGone ? 410 : 200)) throw new Error(`a client got ${status}`)
+      this.answers++
+      if (isGone) this.gone++
+      await pause(2)
+    }
+  }
+}
+
+function overSocket(socketPath: string): Promise<{ status: number | undefined }> {
+  return new Promise((resolve, reject) => {
+    const asked = get({ socketPath, path: '/metrics' }, response => {
+      resolve({ status: response.statusCode })
+      response.resume()
+    })
+    asked.on('error', reject)
+  })
+}
+
+describe('the metrics of the proxy', () => {
+  it(
+    'count every request once, and never fall, through upgrades and a rollback',
+    async () => {
+      const { edge, url } = await measured()
+      const scraping = new Scraping(url, 200)
+      const clients = new Clients(edge.url)
+      const pids = [await edge.pid]
+      const upgrade = async () => {
+        const before = clients.answers
+        pids.push(await edge.next())
+        await until('the clients are answered again', () => clients.answers > before + 50, 20_000)
+      }
+      for (let n = 1; n < UPGRADES; n++) await upgrade()
+      edge.write({ upgrade: { probation: '60s' } })
+      await upgrade()
+      // The times of the version that serves apply to the next one.
+      await upgrade()
+      const { code, stderr } = await edge.sandbox.run('rollback', '--control', edge.sandbox.control)
+      expect({ code, stderr }).toMatchObject({ code: 0 })
+      const rolledBack = pids.pop()!
+      expect(await edge.pid).toBe(pids.at(-1))
+      const before = clients.answers
+      await until('the clients are answered again', () => clients.answers > before + 50, 20_000)
+      await clients.stop()
+      await until(
+        'the other versions have ended',
+        () => [...pids.slice(0, -1), rolledBack].every(hasEnded),
+        20_000,
+      )
+      const last = await until(
+        'the last counts are there',
+        async () => {
+          const samples = await scraping.once()
+          return sumOf(samples, REQUESTS) >= clients.answers ? samples : undefined
+        },
+        5_000,
+        async () =>
+          `${clients.answers} answers, but ${sumOf(await scraping.once(), REQUESTS)} in the metrics`,
+      )
+      expect(await scraping.stop()).toEqual([])
+      expect(scraping.scrapes).toBeGreaterThan(UPGRADES)
+      expect({
+        requests: sumOf(last, REQUESTS),
+        ok: sumOf(last, REQUESTS, 'code="2xx"'),
+        gone: sumOf(last, REQUESTS, 'code="4xx"'),
+        timed: sumOf(last, 'fdbroker_proxy_request_duration_seconds_count'),
+        sent: sumOf(last, 'fdbroker_proxy_server_requests_total'),
+      }).toEqual({
+        requests: clients.answers,
+        ok: clients.answers - clients.gone,
+        gone: clients.gone,
+        timed: clients.answers,
+        sent: clients.answers - clients.gone,
+      })
+    },
+    UPGRADES * 5_000 + 60_000,
+  )
+
+  it('add up all workers, and any of them answers', async () => {
+    const [app, port] = [await upstream(), await freePort()]
+    const edge = await Edge.prepare({
+      workers: 2,
+      upstreams: { app: { servers: [app.url] } },
+      routes: [
+        { host: '*', upstream: 'app' },
+        { host: '*', path: '/gone', respond: { status: 410 } },
+      ],
+      metrics: `tcp://127.0.0.1:${port}`,
+    })
+    await edge.launch()
+    await edge.logged('the workers serve')
+    const url = `http://127.0.0.1:${port}/metrics`
+    const clients = new Clients(edge.url, null)
+    await until('each worker has answered', () => clients.pids.size === 2, 20_000)
+    const scraping = new Scraping(url, 50, null)
+    const before = clients.answers
+    await until('the clients are answered', () => clients.answers > before + 200, 20_000)
+    await clients.stop()
+    const total = await until(
+      'the last counts are there',
+      async () => {
+        const sum = sumOf(await scraping.once(), REQUESTS)
+        return sum >= clients.answers ? sum : undefined
+      },
+      5_000,
+    )
+    expect(await scraping.stop()).toEqual([])
+    expect(total).toBe(clients.answers)
+  })
+
+  it('can have a Unix socket with its mode, and move and end with a reload', async () => {
+    const { edge, url } = await measured()
+    await ask(edge.url).answer
+    expect(sumOf(samplesOf((await ask(url).answer).body), REQUESTS)).toBe(1)
+    const port = await freePort()
+    await edge.reload({ metrics: `tcp://127.0.0.1:${port}` })
+    await expect(ask(url).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+    const { status, body } = await ask(`http://127.0.0.1:${port}/metrics`).answer
+    expect([status, sumOf(samplesOf(body), REQUESTS)]).toEqual([200, 1])
+    expect((await ask(`http://127.0.0.1:${port}/`).answer).status).toBe(404)
+    expect((await ask(`http://127.0.0.1:${port}/metrics`, { method: 'POST' }).answer).status).toBe(405)
+    const path = join(edge.sandbox.folder, 'metrics.sock')
+    await edge.reload({ metrics: `unix:${path}?mode=0620` })
+    expect(statSync(path).mode & 0o777).toBe(0o620)
+    expect((await overSocket(path)).status).toBe(200)
+    await edge.reload({ metrics: 'off' })
+    await expect(ask(`http://127.0.0.1:${port}/metrics`).answer).rejects.toMatchObject({
+      code: 'ECONNREFUSED',
+    })
+    await ask(edge.url).answer
+    await edge.reload({ metrics: `tcp://127.0.0.1:${port}` })
+    // Requests while the metrics are off are not counted; earlier ones are.
+    expect(sumOf(samplesOf((await ask(`http://127.0.0.1:${port}/metrics`).answer).body), REQUESTS)).toBe(1)
+  })
+})
