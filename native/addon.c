@@ -141,6 +141,8 @@ NAPI_MODULE_INIT() {
     METHOD("pread", fdb_pread),
     METHOD("pwrite", fdb_pwrite),
     METHOD("fileSize", fdb_file_size),
+    METHOD("appendAlways", fdb_append_always),
+    METHOD("freeStart", fdb_free_start),
     METHOD("addSums", fdb_add_sums),
     METHOD("findChanges", fdb_find_changes),
     METHOD("findPuts", fdb_find_puts),

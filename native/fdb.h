@@ -207,6 +207,8 @@ FDB_CALL(fdb_reopen_read_only);
 FDB_CALL(fdb_pread);
 FDB_CALL(fdb_pwrite);
 FDB_CALL(fdb_file_size);
+FDB_CALL(fdb_append_always);
+FDB_CALL(fdb_free_start);
 FDB_CALL(fdb_add_sums);
 FDB_CALL(fdb_find_changes);
 FDB_CALL(fdb_find_puts);

@@ -214,6 +214,34 @@ napi_value fdb_pread(napi_env env, napi_callback_info info) { return transfer(en
 
 napi_value fdb_pwrite(napi_env env, napi_callback_info info) { return transfer(env, info, true); }
 
+/* From now on each write to the open file, by any process that has it, appends in one step, whatever position it names (Linux only). */
+napi_value fdb_append_always(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+  int flags = fcntl(fd, F_GETFL);
+  return flags < 0 || fcntl(fd, F_SETFL, flags | O_APPEND) < 0 ? fdb_throw(env, errno, "fcntl") : fdb_undefined(env);
+}
+
+/* Frees the memory of whole pages in `[0, length)`, which then read as zeros; the size stays. Returns false if the file has no holes. */
+napi_value fdb_free_start(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  double length;
+  int fd, result = -1;
+  if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) ||
+      !fdb_integer(env, call.argv[1], "length", 1, MAX_SAFE, &length))
+    return NULL;
+#ifdef __linux__
+  /* FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE */
+  do result = fallocate(fd, 0x01 | 0x02, 0, (off_t)length);
+  while (result < 0 && errno == EINTR);
+#else
+  errno = ENOSYS;
+#endif
+  if (result < 0 && errno != EOPNOTSUPP && !fdb_is_missing(errno)) return fdb_throw(env, errno, "fallocate");
+  return fdb_bool_value(env, result == 0);
+}
+
 napi_value fdb_file_size(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd;

@@ -22,7 +22,7 @@ export { type AnswersOptions, answers } from './member/lifecycle/answers.js'
 export type { StartWork, StopWork } from './member/lifecycle/leadership.js'
 export type { Listener, ListenerAddress } from './member/listeners/listener.js'
 export type { ServableServer, ServeOptions } from './member/listeners/serve-options.js'
-export type { Member } from './member/member.js'
+export type { EventsOptions, Member } from './member/member.js'
 export type { StayOptions } from './member/operator/stay.js'
 export type {
   Check,
@@ -33,6 +33,7 @@ export type {
   UpgradeOptions,
 } from './member/options/member-options.js'
 export type { JoinOptions } from './member/options/options.js'
+export type { EventFacts, EventType, Requester, ServiceEvent } from './operator/events.js'
 export type {
   CommandContext,
   CommandHandler,

@@ -65,6 +65,8 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['doctor', async program => (await import('./doctor.js')).addDoctor(program)],
   ['reload', async program => (await import('./reload.js')).addReload(program)],
   ['rollback', async program => (await import('./rollback.js')).addRollback(program)],
+  ['events', async program => (await import('./events.js')).addEvents(program)],
+  ['history', async program => (await import('./events.js')).addHistory(program)],
   ['serve', async program => (await import('./serve.js')).addServe(program)],
   ['workers', async program => (await import('./workers.js')).addWorkers(program)],
   ['run', async program => (await import('./run.js')).addRun(program)],
@@ -180,7 +182,15 @@ function commandHint(command: string): string | null {
 }
 
 /** Commands without arguments that find their service by `--service`. */
-const SERVICE_COMMANDS: ReadonlySet<string> = new Set(['status', 'stop', 'reload', 'rollback', 'logs'])
+const SERVICE_COMMANDS: ReadonlySet<string> = new Set([
+  'status',
+  'stop',
+  'reload',
+  'rollback',
+  'logs',
+  'events',
+  'history',
+])
 
 function startHint(option: string | undefined, words: readonly string[]): string | null {
   if (option === undefined) return null

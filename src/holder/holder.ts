@@ -5,11 +5,13 @@ import type { Outcome } from '../handoff/effect-queue.js'
 import { concernedIds, type HolderEffect, type HolderState, type Refusal } from '../handoff/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../handoff/messages.js'
 import { type HolderPhase, isBeforeCommit, isCommitted } from '../handoff/phases.js'
+import type { EventFacts, EventType } from '../operator/events.js'
 import type { Failure, HandoffRecord } from '../operator/status-report.js'
 import { outOfDescriptors } from '../os/limits.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterReading, type Limit } from '../wire/pending.js'
+import { eventOf } from './event-log.js'
 import { type HandoffFacts, joinRefusal, observedReason } from './failure-reasons.js'
 import {
   type HandlerContext,
@@ -191,9 +193,11 @@ export class Holder {
 
   /** The host calls this after each step of the state machine. */
   stepped(): void {
-    const { phase, joiner } = this.#host.state()
+    const { phase, joiner, owner } = this.#host.state()
     if (phase === this.#phase) return
+    const event = eventOf(this.#phase, phase)
     this.#phase = phase
+    if (event !== null) this.#noteEvent(event, joiner === NOBODY ? owner : joiner)
     if (phase === 'offering') this.timeline.startHandoff(this.#peers.get(joiner)?.pid ?? 0)
     this.timeline.enter(phase)
     this.#logger.debug({ phase }, 'handoff phase')
@@ -323,10 +327,18 @@ export class Holder {
     this.#peers.refuse(peer, new FdbError('ERR_FDB_BUSY', message, { retryable: true }))
   }
 
+  #noteEvent(type: EventType, id: Id, facts: EventFacts = {}): void {
+    const { epoch } = this.#host.state()
+    const pid = this.#peers.get(id)?.pid
+    this.#host.note?.(type, { ...(pid !== undefined && { process: pid }), epoch, ...facts })
+  }
+
   #noteFailure(id: Id, phase: HolderPhase): void {
     const peer = this.#peers.get(id)
     const reason = this.#reason(peer)
     this.timeline.fail({ code: reason.code, phase, at: Date.now(), message: reason.message })
+    const type = isCommitted(phase) ? 'rollback.started' : 'handoff.failed'
+    this.#noteEvent(type, id, { phase, code: reason.code, reason: reason.message })
     const { code } = reason
     const requester = code === 'ERR_FDB_SUCCESSOR_LEFT' && peer !== undefined ? requesterOf(peer) : null
     const { owner } = this.#host.state()

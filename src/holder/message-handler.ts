@@ -4,6 +4,7 @@ import { FdbError } from '../errors.js'
 import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
 import { type Id, NOBODY, type ToHolder } from '../handoff/messages.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
+import type { EventFacts, EventType } from '../operator/events.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { type StatePosition, unpackToHolder } from '../wire/envelope.js'
 import { remoteError, type WireEnvelope } from '../wire/link.js'
@@ -161,6 +162,8 @@ export interface HolderHost {
   /** Daemon: a successor has sent Serving, so the names that it did not adopt may be dropped. */
   onServing?(peer: Peer): void
   changed(): void
+  /** Records an event of the service. */
+  note?(type: EventType, facts: EventFacts): void
   /** Daemon: false while the next daemon takes over, which continues the probation. If absent, always true. */
   probationMayEnd?(): boolean
   /** Handles a message that does not concern the handoff. Owns the descriptors. Returns false if the message is unknown. */

@@ -60,6 +60,28 @@ export function writeAt(
   return native.pwrite(fd.raw, from, offset, length, position)
 }
 
+/** As {@link memoryFile}: each write, by any process that gets the descriptor, appends in one step. */
+export function appendFile(name: string, label: string): OwnedFd {
+  const fd = memoryFile(name, label)
+  try {
+    native.appendAlways(fd.raw)
+    return fd
+  } catch (error) {
+    fd.close()
+    throw error
+  }
+}
+
+/** Appends to a file of {@link appendFile}. Returns the number of bytes written. */
+export function append(fd: OwnedFd, bytes: Uint8Array): number {
+  return native.pwrite(fd.raw, bytes, 0, bytes.length, 0)
+}
+
+/** Frees the memory of whole pages in `[0, length)`, which then read as zeros; the size stays. */
+export function freeStart(fd: OwnedFd, length: number): void {
+  native.freeStart(fd.raw, length)
+}
+
 export function sizeOf(fd: OwnedFd): number {
   return native.fileSize(fd.raw)
 }

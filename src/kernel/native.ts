@@ -345,6 +345,10 @@ export interface Native {
   pread(fd: number, into: Uint8Array, offset: number, length: number, position: number): number
   pwrite(fd: number, from: Uint8Array, offset: number, length: number, position: number): number
   fileSize(fd: number): number
+  /** From now on each `pwrite` to the open file, by any process that has it, appends in one step, whatever position it names. */
+  appendAlways(fd: number): void
+  /** Frees the memory of whole pages in `[0, length)`, which then read as zeros; the size stays. Returns false if the file can have no holes. */
+  freeStart(fd: number, length: number): boolean
 
   // sums.c
   /**

@@ -49,6 +49,15 @@ export function openFileOf(pid: number, number: number | string): string | null 
   }
 }
 
+/** Returns the path of the file that a process executes; null if this process may not see it. */
+export function executableOf(pid: number): string | null {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`)
+  } catch {
+    return null
+  }
+}
+
 class OutOfTime extends Error {}
 
 /** Runs `scan` with a limited {@link openFilesOf}. Returns null if this process has used more than `limitMs` of CPU time for the scan; on a busy machine the scan lasts longer than that. */

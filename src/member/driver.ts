@@ -207,7 +207,7 @@ export class MemberDriver implements RuntimeDriver {
 
   /** Notifies the application after the holder, because the application's event listeners may query the holder at once. */
   #notifyServing(): void {
-    this.runtime.readiness.markServed()
+    this.runtime.markServed(this.first)
     this.startWork()
   }
 

@@ -10,6 +10,7 @@ import { FdbError } from '../errors.js'
 import { namedEntry } from '../holder/entry.js'
 import { inspectOne, isOpenDescriptor, type OwnedFd, takeDescriptor } from '../kernel/index.js'
 import { addressOf, type ListenerOptions, listenerAddress, parseListenerSpec } from '../listeners/index.js'
+import type { ServiceEvent } from '../operator/events.js'
 import type { CommandHandler, Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import type { StateDraft } from '../state/draft.js'
@@ -78,6 +79,15 @@ const CLOSE = map({
   timeout: absent(milliseconds(0)),
   handBack: absent(boolean),
 } satisfies ShapeOf<CloseOptions>)
+const EVENTS_OPTIONS = map({
+  from: absent(
+    predicate<number>(
+      'a whole number, at least 1',
+      value => Number.isSafeInteger(value) && (value as number) >= 1,
+    ),
+  ),
+  signal: absent(abortSignal),
+} satisfies ShapeOf<EventsOptions>)
 const STAY = map({
   signals: absent(
     list(
@@ -95,6 +105,12 @@ let make: (driver: MemberDriver) => Member
 /** Makes the {@link Member} of a driver, whose constructor is private. */
 export function memberOf(driver: MemberDriver): Member {
   return make(driver)
+}
+
+export interface EventsOptions {
+  /** The number of the first event. Default: the next one that happens. */
+  from?: number | undefined
+  signal?: AbortSignal | undefined
 }
 
 /** @internal */
@@ -167,6 +183,15 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   get commonPlace(): { control: string; service: string } | null {
     const { control, service, worker } = this.#runtime.settings
     return control === null ? null : { control, service: worker?.service ?? service }
+  }
+
+  /**
+   * Returns the events of the service from the number `from` (default: the next one that happens), as they happen. Ends when `signal` aborts, or when
+   * this process has left the service. Events that are not kept any more are missing from the numbers: a service keeps the last 1,000.
+   */
+  events(options: EventsOptions = {}): AsyncGenerator<ServiceEvent, void, undefined> {
+    const { from, signal } = checkOptions('events()', options, EVENTS_OPTIONS)
+    return this.#runtime.events.follow(from ?? this.#runtime.events.next, signal)
   }
 
   /** @internal The field `incumbent` of {@link status}, without the cost of the whole status. */

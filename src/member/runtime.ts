@@ -1,6 +1,7 @@
 import type { FdbError } from '../errors.js'
 import { DescriptorNames } from '../holder/descriptor-names.js'
 import type { NamedEntry } from '../holder/entry.js'
+import { EventLog } from '../holder/event-log.js'
 import { Holder } from '../holder/holder.js'
 import type { HolderHost } from '../holder/message-handler.js'
 import { Registry } from '../holder/registry.js'
@@ -85,6 +86,7 @@ export class MemberRuntime {
   readonly segmentSet = new SegmentSet()
   readonly timing = new TakeoverTiming()
   readonly commands = new Commands()
+  readonly events: EventLog
   readonly shutdown = new Shutdown()
   readonly machine: Machine
   readonly readiness: Readiness
@@ -133,6 +135,8 @@ export class MemberRuntime {
         ? new Registry(new ListenerGuard(settings.logger))
         : new Registry(null, Number.POSITIVE_INFINITY)
     this.registry = registry
+    const events = new EventLog(settings.logger, origin.generation, { creates: origin.scope === 'holder' })
+    this.events = events
     const machine = new Machine(origin.scope, segmentSet, driver)
     this.machine = machine
     const readiness = new Readiness(() => driver.onDeadline(), settings.logger)
@@ -250,7 +254,7 @@ export class MemberRuntime {
     })
     this.toHolder = new ToHolderSender({ ...hosted, state })
     this.back = new BackSender({ ...hosted, offers: this.offers })
-    this.upgrades = new Upgrades(hosted)
+    this.upgrades = new Upgrades({ ...hosted, events })
     const control = () => controlSocket.items()
     const mirrorTo = (store: FdStore | null) => new FdStoreMirror({ ...made, control, store })
     const texts = new StatusTexts({ ...hosted, upgrades: this.upgrades })
@@ -265,6 +269,7 @@ export class MemberRuntime {
       origin,
       commands,
       reload: gone => this.reloading.run(gone),
+      events,
       rollBack: context => rollback.run(context, () => driver.rollBack()),
       stop: timeout => driver.stop(timeout),
     })
@@ -275,8 +280,16 @@ export class MemberRuntime {
     return this.followed?.log ?? this.state.log
   }
 
-  /** Ends what this process tells others about its descriptors. */
+  /** This process serves. `first`: no process of the service has served before. */
+  markServed(first: boolean): void {
+    if (first && !this.readiness.served) this.events.note('service.started')
+    this.readiness.markServed()
+  }
+
+  /** Ends what this process tells others about its descriptors, and its events. */
   close(): void {
+    if (this.shutdown.why === 'replaced') this.events.note('drain.ended', { counts: this.reportLink.counts })
+    this.events.close()
     this.registry.changed = () => {}
     this.#names?.close()
     this.daemonReturn?.close()
@@ -290,7 +303,7 @@ export class MemberRuntime {
       machine,
       registry,
       segmentSet,
-      controlSocket,
+      adopted: { control: controlSocket, events: this.events },
       events: {
         announced: limitMs => readiness.limit(limitMs),
         offered: () => {
@@ -304,19 +317,20 @@ export class MemberRuntime {
     })
   }
 
-  #makeHolder(events: Pick<HolderHost, 'bundle' | 'changed' | 'forgotten'>): Holder {
-    const { controlSocket, machine, registry, segmentSet, settings, state } = this
+  #makeHolder(hosted: Pick<HolderHost, 'bundle' | 'changed' | 'forgotten'>): Holder {
+    const { controlSocket, events, machine, registry, segmentSet, settings, state } = this
     return new Holder({
       host: {
-        ...events,
+        ...hosted,
         state: () => machine.holder!,
         dispatch: event => machine.stepHolder(event),
-        extraItems: () => controlSocket.items(),
+        extraItems: () => [...controlSocket.items(), ...events.items()],
+        note: (type, facts) => events.note(type, facts),
         position: () => state.frozenAt,
         amidBulk: () => state.log.amidBulk,
         changed: () => {
           controlSocket.leaveToSuccessor(machine.holder?.phase === 'committing')
-          events.changed()
+          hosted.changed()
           machine.changes.notify()
         },
       },
@@ -349,18 +363,13 @@ export class MemberRuntime {
     const decided = () => machine.changes.until(isDecided, settings.times.commit)
     return {
       status: () => driver.status(),
-      upgrade: async ({ argv, timeoutMs, killStuck, without }, progress, signal) => {
+      upgrade: async ({ argv, timeoutMs, killStuck, without }, progress, signal, by) => {
         await decided()
         signal.throwIfAborted()
         const env = this.upgrades.givingUp(without)
         if (killStuck) await this.hosting.killStuck?.()
-        return this.upgrades.start({
-          argv,
-          progress,
-          signal,
-          ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}),
-          env,
-        })
+        const options = { argv, progress, signal, ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}), env }
+        return this.upgrades.start(options, by && { by })
       },
       command: async ({ name, body }, context) => {
         await decided()

@@ -7,6 +7,7 @@ import type { OwnedFd } from '../kernel/index.js'
 import type { Release } from '../os/release-link.js'
 import type { fdbroker } from '../proto/wire.js'
 import { remoteError, type WireBody, type WireEnvelope } from '../wire/link.js'
+import type { Requester } from './events.js'
 import type { DescriptorHolder } from './held-descriptors.js'
 
 /** Maximum size of a command's body and of its reply in bytes: a frame has at most 16 MiB. */
@@ -53,7 +54,7 @@ export interface CommandOrder {
 
 export interface CommandContext {
   /** The operator's process as the kernel reports it; absent if a daemon forwards the request. */
-  readonly by?: { readonly pid: number; readonly uid: number }
+  readonly by?: Requester
   /** Aborts when the operator's tool has disconnected and no longer waits for the reply. */
   readonly signal: AbortSignal
 }
@@ -74,6 +75,7 @@ export interface Operations {
     order: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
     cancel: AbortSignal,
+    by?: Requester,
   ): Promise<Upgraded>
   command(order: CommandOrder, context: CommandContext): Promise<Uint8Array>
   /** Absent if the process holds no descriptors for other processes. */

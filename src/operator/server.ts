@@ -110,7 +110,7 @@ export class RequestHandler {
       this.#notify({ progress: step })
     }
     const run = async (signal: AbortSignal) =>
-      upgradedAnswer(request, await this.#operations.upgrade(readUpgrade(asked), progress, signal))
+      upgradedAnswer(request, await this.#operations.upgrade(readUpgrade(asked), progress, signal, this.#by))
     return await this.#run(this.#upgrades, upgrade, run).catch(error => failedAnswer(request, error))
   }
 

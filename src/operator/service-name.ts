@@ -21,9 +21,9 @@ export function refuseOtherService(requested: string, { service, control }: Serv
 export function operationsOnly(only: ServedService, operations: Operations): Operations {
   return {
     ...operations,
-    upgrade: async (order, progress, cancel) => {
+    upgrade: async (order, progress, cancel, by) => {
       refuseOtherService(order.service, only)
-      return await operations.upgrade(order, progress, cancel)
+      return await operations.upgrade(order, progress, cancel, by)
     },
     command: async (order, context) => {
       refuseOtherService(order.service, only)

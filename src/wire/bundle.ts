@@ -22,6 +22,7 @@ type ItemRole =
   | 'pidfd'
   | 'moveLog'
   | 'moveChannel'
+  | 'events'
 
 const ROLES: Readonly<Record<ItemRole, number>> = {
   unknown: Role.UNKNOWN,
@@ -34,6 +35,7 @@ const ROLES: Readonly<Record<ItemRole, number>> = {
   moveLog: Role.MOVE_LOG,
   moveChannel: Role.MOVE_CHANNEL,
   reservation: Role.RESERVATION,
+  events: Role.EVENTS,
 }
 const ROLE_NAMES = new Map(Object.entries(ROLES).map(([name, number]) => [number, name as ItemRole]))
 

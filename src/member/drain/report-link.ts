@@ -84,6 +84,13 @@ export class ReportLink {
     }
   }
 
+  /** The connections that have left this process and come to it, and those that it cut. */
+  get counts(): Record<'moved' | 'arrived' | 'lost' | 'cut', number> {
+    const { moved = 0, arrived = 0, lost = 0 } = this.#deps.report().moves ?? {}
+    const cut = this.#closed.reduce((sum, { count }) => sum + count, 0)
+    return { moved, arrived, lost, cut }
+  }
+
   /** Reports the connections that were closed at the end of the drain. */
   noteClosed({ closed = [] }: DrainCounts): void {
     this.#closed = [...this.#closed, ...closed]

@@ -1,5 +1,6 @@
 import { FdbError } from '../../errors.js'
 import { type Entry, isEntryItem, parseEntry } from '../../holder/entry.js'
+import type { EventLog } from '../../holder/event-log.js'
 import type { OfferEpochs } from '../../holder/offer-sender.js'
 import type { Registry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
@@ -19,7 +20,11 @@ interface OfferReceiverDeps {
   readonly machine: Machine
   readonly registry: Registry
   readonly segmentSet: SegmentSet
-  readonly controlSocket: Pick<ControlSocket, 'adopt'>
+  /** Own the descriptors that they adopt. */
+  readonly adopted: {
+    readonly control: Pick<ControlSocket, 'adopt'>
+    readonly events: Pick<EventLog, 'adopt'>
+  }
   readonly events: OfferEvents
 }
 
@@ -122,7 +127,7 @@ export class OfferReceiver {
   }
 
   #add(item: BundleItem): void {
-    const { controlSocket, events, machine, registry, segmentSet } = this.#deps
+    const { adopted, events, machine, registry, segmentSet } = this.#deps
     if (isEntryItem(item)) {
       const entry = parseEntry(item, item.fd)
       if (this.#offer === null) events.late(entry)
@@ -142,13 +147,16 @@ export class OfferReceiver {
         this.#pidfds.push(fd)
         return
       case 'control':
-        controlSocket.adopt({ listener: fd, spec })
+        adopted.control.adopt({ listener: fd, spec })
         return
       case 'lock':
-        controlSocket.adopt({ lock: fd })
+        adopted.control.adopt({ lock: fd })
         return
       case 'reservation':
-        controlSocket.adopt({ reservation: fd })
+        adopted.control.adopt({ reservation: fd })
+        return
+      case 'events':
+        adopted.events.adopt(fd)
         return
       default:
         fd.close()

@@ -2,6 +2,8 @@ import { types } from 'node:util'
 import { inspected, wrongOption } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
 import type { MemberPhase } from '../../handoff/phases.js'
+import { type EventLog, withExecutable } from '../../holder/event-log.js'
+import { EVENTS_COMMAND, type EventType, readEventsBody } from '../../operator/events.js'
 import { asBuffer, type CommandContext, type CommandHandler } from '../../operator/requests.js'
 import { processReply, RELOAD, ROLLBACK, readStopOrder, STOP } from '../../operator/service-commands.js'
 import type { Origin } from '../lifecycle/process-machine.js'
@@ -54,6 +56,7 @@ export class Commands {
 interface ServiceCommandsDeps {
   readonly origin: Pick<Origin, 'generation'>
   readonly commands: Pick<Commands, 'set'>
+  readonly events: Pick<EventLog, 'note' | 'read'>
   reload(gone: AbortSignal): Promise<void>
   rollBack(context: CommandContext): Promise<void>
   /** Ends the service. */
@@ -63,22 +66,29 @@ interface ServiceCommandsDeps {
 /** Handles the commands of every service: `fd-broker reload`, `rollback` and `stop`. */
 export function serveServiceCommands({
   commands,
+  events,
   origin,
   reload,
   rollBack,
   stop,
 }: ServiceCommandsDeps): void {
   const reply = () => processReply({ pid: process.pid, generation: origin.generation })
-  commands.set(RELOAD, async (_body, { signal }) => {
-    await reload(signal)
+  const ordered = (type: EventType, { by }: CommandContext) =>
+    events.note(type, by && { by: withExecutable(by) })
+  commands.set(EVENTS_COMMAND, async body => JSON.stringify(events.read(readEventsBody(body))))
+  commands.set(RELOAD, async (_body, context) => {
+    ordered('reload.ordered', context)
+    await reload(context.signal)
     return reply()
   })
   commands.set(ROLLBACK, async (_body, context) => {
+    ordered('rollback.ordered', context)
     await rollBack(context)
     return reply()
   })
-  commands.set(STOP, async body => {
+  commands.set(STOP, async (body, context) => {
     const { timeoutMs } = readStopOrder(body)
+    ordered('stop.ordered', context)
     // The reply is sent first, in this turn of the event loop.
     setImmediate(() => void stop(timeoutMs))
     return reply()

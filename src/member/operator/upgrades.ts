@@ -2,7 +2,9 @@ import type { StdioOptions } from 'node:child_process'
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { Id } from '../../handoff/messages.js'
+import { type EventLog, withExecutable } from '../../holder/event-log.js'
 import type { Peer } from '../../holder/peer.js'
+import type { Requester } from '../../operator/events.js'
 import { refuseWithout, type Upgraded, type UpgradeProgress } from '../../operator/requests.js'
 import type { Failure, UpgradeReport } from '../../operator/status-report.js'
 import { successorCommand } from '../../os/command-line.js'
@@ -33,6 +35,7 @@ export interface UpgradesDeps {
   readonly machine: Machine
   readonly hosting: Hosting
   readonly shutdown: Shutdown
+  readonly events: Pick<EventLog, 'note'>
 }
 
 interface SuccessorStart {
@@ -40,6 +43,8 @@ interface SuccessorStart {
   readonly isStandIn?: boolean
   /** Default: the folder in which this process was started. */
   readonly cwd?: string
+  /** The operator. */
+  readonly by?: Requester
 }
 
 /** The output of a successor, if it does not share that of this process. */
@@ -176,6 +181,8 @@ export class Upgrades implements AttemptIncumbent {
     if (beingEnded()) await this.#deps.machine.changes.until(() => !beingEnded(), GIVEN_UP_MS)
     this.#refuseNow()
     options.signal?.throwIfAborted()
+    const { events } = this.#deps
+    events.note('upgrade.ordered', where.by && { by: withExecutable(where.by) })
     const ended = new AbortController()
     this.#graceMs = GRACE_MS
     const failureBefore = this.lastFailure
@@ -194,6 +201,8 @@ export class Upgrades implements AttemptIncumbent {
       // Keep the failure that the handoff has recorded, unless the attempt knows more.
       const unknown = this.lastFailure === failureBefore || this.#attempt?.hasMoreDetail === true
       if (FdbError.is(error) && unknown) this.#recordFailure(error)
+      const { code, message } = FdbError.from(error)
+      events.note('upgrade.failed', { code, reason: message })
       throw error
     } finally {
       this.#underWay = null

@@ -319,7 +319,8 @@ export function readFrom(file: File, into: Uint8Array, position: number): number
 }
 
 /** Writes at a position, and grows the file. Returns the number of bytes written. */
-export function writeInto({ inode, writable }: File, bytes: Uint8Array, position: number): number {
+export function writeInto({ inode, writable }: File, bytes: Uint8Array, at: number): number {
+  const position = inode.appends ? inode.size : at
   if (!writable) fail('EBADF', 'pwrite')
   if (inode.onDisk) return kernel().disk.write(inode, bytes, position)
   if (inode.seals & SEAL_WRITE || (inode.seals & SEAL_GROW && position + bytes.length > inode.size))
@@ -356,6 +357,10 @@ const memory: Partial<Native> = {
     readFrom(asFile(fd, 'pread', 'ESPIPE'), into.subarray(offset, offset + length), position),
   pwrite: (fd, from, offset, length, position) =>
     writeInto(asFile(fd, 'pwrite', 'ESPIPE'), from.subarray(offset, offset + length), position),
+  appendAlways(fd) {
+    asFile(fd, 'fcntl', 'EINVAL').inode.appends = true
+  },
+  freeStart: () => false,
   fileSize: fd => get(fd, 'fstat').inode?.size ?? 0,
   tryLock(fd) {
     const open = get(fd, 'flock')

@@ -45,6 +45,8 @@ export class Inode {
   seals = 0
   /** A memory file, which can be sealed. */
   sealable = false
+  /** Each write appends. */
+  appends = false
   /** A file or folder of the disk. */
   onDisk = false
   mtimeMs = 0

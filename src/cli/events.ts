@@ -1,0 +1,142 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { wrongOption } from '../checks/place.js'
+import type { FdbError, FdbErrorCode } from '../errors.js'
+import { askAgain } from '../operator/ask-again.js'
+import { OperatorClient } from '../operator/client.js'
+import {
+  EVENTS_COMMAND,
+  type EventPage,
+  eventsBody,
+  type Requester,
+  readEventPage,
+  type ServiceEvent,
+} from '../operator/events.js'
+import { type AnswerFlags, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
+import type { Command } from './command.js'
+import { addAskOptions } from './find-service.js'
+import { plain, style, writeStderr } from './output.js'
+
+interface EventFlags extends AnswerFlags {
+  follow?: true
+  from?: string
+}
+
+/** How often `--follow` asks for new events. */
+const ASK_MS = 200
+/** While the service restarts, `--follow` also waits for its control socket. */
+const FOLLOW_CODES: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
+  ...IDEMPOTENT_RETRY_CODES,
+  'ERR_FDB_NO_HOLDER',
+])
+
+export function addEvents(program: Command): void {
+  addAskOptions(program.command('events').description('print the phases and decisions of upgrades'))
+    .option('--follow', 'wait for further events; without --from print only these')
+    .option('--from <number>', 'begin with the event of this number')
+    .notes(`A service keeps its last 1,000 events over all its versions. With --json each event is a line of JSON. --follow ends if no process of the service
+answers within --timeout. On stderr: how many of the wanted events are not kept any more.`)
+    .examples('fd-broker events --service shop', 'fd-broker events --follow --json --from 1')
+    .action(printEvents)
+}
+
+export function addHistory(program: Command): void {
+  addAskOptions(program.command('history').description('print the last 1,000 events, as fd-broker events'))
+    .examples('fd-broker history --service shop')
+    .action(printEvents)
+}
+
+async function printEvents({ follow, from: text, json, ...flags }: EventFlags): Promise<void> {
+  using service = new EventSource(flags, follow === true)
+  const wanted = text === undefined ? null : firstNumber(text)
+  let at = wanted ?? (follow ? (await service.page(Number.MAX_SAFE_INTEGER)).next : 1)
+  for (let asked = wanted !== null || follow === true; ; ) {
+    const { events, first, next, end } = await service.page(at)
+    if (next < at && end && follow) {
+      writeStderr(`the service was started again: its events begin again at ${first}`)
+      at = first
+      continue
+    }
+    if (asked && first > at)
+      writeStderr(`${first - at} events, from ${at} to ${first - 1}, are not kept any more`)
+    const lines = events.map(event => (json ? JSON.stringify(event) : lineOf(event)))
+    if (lines.length > 0) await written(`${lines.join('\n')}\n`)
+    if (end && !follow) return
+    at = next
+    asked = true
+    if (end) await sleep(ASK_MS)
+  }
+}
+
+function firstNumber(text: string): number {
+  const number = /^\d{1,15}$/.test(text) ? Number(text) : 0
+  if (number >= 1) return number
+  throw wrongOption('--from', text, 'the number of an event, at least 1')
+}
+
+/** Asks the process that serves, over one connection while it stays. */
+class EventSource implements Disposable {
+  readonly #flags: Omit<AnswerFlags, 'json'>
+  readonly #codes: ReadonlySet<FdbErrorCode>
+  #client: OperatorClient | null = null
+
+  constructor(flags: Omit<AnswerFlags, 'json'>, follows: boolean) {
+    this.#flags = flags
+    this.#codes = follows ? FOLLOW_CODES : IDEMPOTENT_RETRY_CODES
+  }
+
+  page(from: number): Promise<EventPage> {
+    const { control, service = '', timeout } = this.#flags
+    const mayRetry = ({ code, retryable }: FdbError) => this.#codes.has(code) && retryable
+    return askAgain(timeout, mayRetry, async left => {
+      try {
+        this.#client ??= await OperatorClient.connect(control, { timeout: left })
+        const ask = { timeout: left, service }
+        return readEventPage(await this.#client.command(EVENTS_COMMAND, eventsBody(from), ask))
+      } catch (error) {
+        this[Symbol.dispose]()
+        throw error
+      }
+    })
+  }
+
+  [Symbol.dispose](): void {
+    this.#client?.close()
+    this.#client = null
+  }
+}
+
+/** Resolves when the reader has taken the text: a slow reader gets the next page later. */
+async function written(text: string): Promise<void> {
+  if (!process.stdout.write(text)) await new Promise(resolve => process.stdout.once('drain', resolve))
+}
+
+function lineOf({ number, at, type, pid, generation, ...facts }: ServiceEvent): string {
+  const { process: other, epoch, phase, code, reason, counts, by } = facts
+  const parts = [
+    `${number}`.padStart(5),
+    timeOf(at),
+    style(code === undefined ? 'bold' : 'red', plain(type)),
+    `by process ${plain(pid)} (generation ${plain(generation)})`,
+    other === undefined ? '' : `about process ${plain(other)}`,
+    epoch === undefined ? '' : `epoch ${plain(epoch)}`,
+    by === undefined ? '' : `ordered by ${requesterText(by)}`,
+    counts === undefined ? '' : countsText(counts),
+    phase === undefined ? '' : `in phase ${plain(phase)}`,
+    code === undefined ? '' : `${plain(code)}: ${plain(reason)}`,
+  ]
+  return parts.filter(part => part !== '').join('  ')
+}
+
+function timeOf(at: number): string {
+  return Number.isFinite(at) && Math.abs(at) < 8e15 ? new Date(at).toISOString() : plain(at)
+}
+
+function requesterText({ uid, gid, pid, executable }: Requester): string {
+  const group = gid === undefined ? '' : `, gid ${plain(gid)}`
+  return `uid ${plain(uid)}${group} (pid ${plain(pid)}${executable === undefined ? '' : `, ${plain(executable)}`})`
+}
+
+function countsText(counts: Readonly<Record<string, number>>): string {
+  const pairs = Object.entries(counts).map(([name, count]) => `${plain(count)} ${plain(name)}`)
+  return pairs.length === 0 ? '' : `connections: ${pairs.join(', ')}`
+}

@@ -1,0 +1,100 @@
+import { jsonObject } from '../base/json.js'
+import { FdbError } from '../errors.js'
+
+/** The types of the events of a service, with their meaning: `docs/operating.md` has this table. */
+export const EVENT_TYPES = {
+  'service.started': 'the first process of the service serves',
+  'upgrade.ordered': 'an operator, or the program, orders an upgrade',
+  'upgrade.failed': 'the upgrade has failed (`code`, `reason`): the process that served serves on',
+  'rollback.ordered': 'an operator orders a rollback',
+  'reload.ordered': 'an operator orders a reload',
+  'stop.ordered': 'an operator orders the service to stop',
+  'handoff.offered': 'the next version (`process`) has joined and gets the listeners and the state',
+  'handoff.quiescing':
+    'the next version is ready; the serving process ends its once-only work (no event if it has none)',
+  'handoff.freezing': 'the serving process stops writing (no event if that takes no time)',
+  'handoff.sealed': 'the state is sealed; the next version reads it to the end',
+  'handoff.failed':
+    'the handoff is given up before the Commit (`code`, `reason`, `phase`): the process that served serves on',
+  'handoff.committed': 'the Commit: the next version (`process`) has the right to serve',
+  'handoff.serving': 'the next version (`process`) serves; the previous one stands by in the probation',
+  'handoff.kept': 'the probation is over, and the previous version leaves',
+  'rollback.started':
+    'the next version (`process`) does not serve on (`code`, `reason`): the previous one gets the right to serve',
+  'rollback.serving': 'the previous version serves again',
+  'drain.ended': 'a process that was replaced has ended its last connections (`counts`)',
+} as const
+
+export type EventType = keyof typeof EVENT_TYPES
+
+/** The process that has sent an order, as the kernel reports it. */
+export interface Requester {
+  /** 0 in another PID namespace. */
+  readonly pid: number
+  readonly uid: number
+  readonly gid?: number
+  /** The file that the process executes, if this process may see it. */
+  readonly executable?: string
+}
+
+/** The facts of an event. */
+export interface EventFacts {
+  /** The pid of the other process that the event is about. */
+  readonly process?: number
+  readonly epoch?: number
+  /** The phase in which a handoff failed. */
+  readonly phase?: string
+  readonly code?: string
+  readonly reason?: string
+  readonly counts?: Readonly<Record<string, number>>
+  /** The sender of the order. Absent if the program itself gives it, or if a daemon forwards it. */
+  readonly by?: Requester
+}
+
+/** A phase or decision of an upgrade, a rollback or a stop. */
+export interface ServiceEvent extends EventFacts {
+  /** Counts from 1 over all versions of the service: no number is missing, none is used twice. */
+  readonly number: number
+  /** Milliseconds since 1970. */
+  readonly at: number
+  readonly type: EventType
+  /** The process that recorded the event, and its generation. */
+  readonly pid: number
+  readonly generation: number
+}
+
+/** The number of events that a service keeps. */
+export const KEPT_EVENTS = 1_000
+/** The command that returns a page of the kept events. */
+export const EVENTS_COMMAND = 'fd-broker.events'
+
+/** A part of the kept events, in order. */
+export interface EventPage {
+  readonly events: readonly ServiceEvent[]
+  /** The number of the oldest event that the service keeps. */
+  readonly first: number
+  /** The number from which the next page begins. */
+  readonly next: number
+  /** Whether `next` is the number of an event that has not happened yet. */
+  readonly end: boolean
+}
+
+export function eventsBody(from: number): string {
+  return JSON.stringify({ from })
+}
+
+/** Throws ERR_FDB_MESSAGE. */
+export function readEventsBody(body: Buffer): number {
+  const from = jsonObject(body.toString())?.from
+  if (typeof from === 'number' && Number.isSafeInteger(from) && from >= 1) return from
+  throw new FdbError('ERR_FDB_MESSAGE', `the first event is asked for by a number from 1, not by ${body}`)
+}
+
+/** Throws ERR_FDB_MESSAGE. */
+export function readEventPage(reply: Buffer): EventPage {
+  const page = jsonObject(reply.toString()) as Partial<EventPage> | undefined
+  const { events, first, next, end } = page ?? {}
+  if (Array.isArray(events) && Number.isSafeInteger(first) && Number.isSafeInteger(next))
+    return { events, first: first!, next: next!, end: end !== false }
+  throw new FdbError('ERR_FDB_MESSAGE', `${reply.length} bytes of the answer are no page of events`)
+}

@@ -1,0 +1,149 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync, realpathSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { EVENT_TYPES, type ServiceEvent } from '../../src/operator/events.js'
+import { Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const TIMES = { probation: 300, heartbeat: 50, silence: 2_000 }
+
+/** `fd-broker events --follow` as a process of its own. */
+class Follower {
+  readonly events: ServiceEvent[] = []
+  readonly child: ChildProcess
+  stderr = ''
+  #rest = ''
+
+  constructor(control: string, args: readonly string[] = []) {
+    const command = [CLI, 'events', '--control', control, '--follow', '--json', '--from', '1', ...args]
+    this.child = spawn(process.execPath, command, { stdio: ['ignore', 'pipe', 'pipe'] })
+    onTestFinished(() => void this.child.kill('SIGKILL'))
+    this.child.stdout!.setEncoding('utf8').on('data', (text: string) => {
+      const lines = (this.#rest + text).split('\n')
+      this.#rest = lines.pop()!
+      this.events.push(...lines.map(line => JSON.parse(line) as ServiceEvent))
+    })
+    this.child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+      this.stderr += text
+    })
+  }
+
+  get types(): string[] {
+    return this.events.map(({ type }) => type)
+  }
+
+  async has(what: string, holds: (events: readonly ServiceEvent[]) => boolean): Promise<void> {
+    await until(
+      what,
+      async () => holds(this.events),
+      20_000,
+      () => this.types,
+    )
+  }
+}
+
+async function printed(control: string, ...args: string[]): Promise<string> {
+  const child = spawn(process.execPath, [CLI, ...args, '--control', control], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  let stdout = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text
+  })
+  expect(await once(child, 'close')).toEqual([0, null])
+  return stdout
+}
+
+/** Each handoff has these; the steps of the serving process before the Commit only if they take time. */
+const HANDOFF = ['offered', 'sealed', 'committed', 'serving'].map(step => `handoff.${step}`)
+const SHORT = ['handoff.quiescing', 'handoff.freezing']
+
+describe('the events of a service', () => {
+  it('reach a follower once each, over 5 upgrades and a rollback of unrelated processes', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    const apps = [await scene.serve()]
+    const follower = new Follower(scene.control)
+    await follower.has('the first event', events => events.length > 0)
+    for (let i = 0; i < 5; i++) {
+      apps.push(await scene.serve())
+      await follower.has(
+        `upgrade ${i + 1} is kept`,
+        () => follower.types.filter(type => type === 'handoff.kept').length > i,
+      )
+    }
+    const sixth = apps.at(-1)!
+    const seventh = await scene.serve({ upgrade: { ...TIMES, probation: 60_000 } })
+    await follower.has('the seventh serves', events => events.at(-1)?.type === 'handoff.serving')
+    await scene.rollback()
+    await follower.has('the sixth serves again', () => follower.types.includes('rollback.serving'))
+    await follower.has(
+      'the seventh has ended',
+      events => events.filter(({ type }) => type === 'drain.ended').length >= 5,
+    )
+
+    const { events } = follower
+    expect(events.map(({ number }) => number)).toEqual(events.map((_, i) => i + 1))
+    expect(events[0]).toMatchObject({ type: 'service.started', pid: apps[0]!.pid, generation: 1 })
+    const handoffs = follower.types.filter(type => type.startsWith('handoff.') && !SHORT.includes(type))
+    expect(handoffs).toEqual([
+      ...Array.from({ length: 5 }, () => [...HANDOFF, 'handoff.kept']).flat(),
+      ...HANDOFF,
+    ])
+    const commits = events.filter(({ type }) => type === 'handoff.committed')
+    expect(commits.map(event => event.process)).toEqual([...apps.slice(1), seventh].map(({ pid }) => pid))
+    const rollback = events.slice(events.findIndex(({ type }) => type === 'rollback.ordered'))
+    expect(rollback[0]).toMatchObject({
+      pid: seventh.pid,
+      by: {
+        pid: process.pid,
+        uid: process.getuid!(),
+        gid: process.getgid!(),
+        executable: realpathSync(process.execPath),
+      },
+    })
+    expect(rollback.find(({ type }) => type === 'rollback.started')).toMatchObject({
+      pid: sixth.pid,
+      process: seventh.pid,
+      code: 'ERR_FDB_SUCCESSOR_LEFT',
+    })
+    expect(follower.stderr).toBe('')
+
+    const kept = (await printed(scene.control, 'history', '--json')).trim().split('\n')
+    expect(kept.map(line => JSON.parse(line))).toEqual(events)
+    const some = await printed(scene.control, 'events', '--from', String(rollback[0]!.number))
+    expect(some).toContain(`rollback.ordered  by process ${seventh.pid} (generation 7)`)
+    expect(some.trim().split('\n')).toHaveLength(rollback.length)
+  })
+
+  it('stand in docs/operating.md with their meaning', () => {
+    const page = readFileSync(new URL('../../docs/operating.md', import.meta.url), 'utf8')
+    const rows = Object.entries(EVENT_TYPES).map(([type, meaning]) => `| \`${type}\` | ${meaning} |\n`)
+    expect(page).toContain(`| Event | Meaning |\n|---|---|\n${rows.join('')}\n`)
+  })
+
+  it('wait for a follower that is stopped, which holds up no handoff', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    await scene.serve()
+    const follower = new Follower(scene.control)
+    await follower.has('the first event', events => events.length > 0)
+    follower.child.kill('SIGSTOP')
+    for (let i = 0; i < 2; i++) {
+      const app = await scene.serve()
+      await scene.statusWhere(
+        'it has been released',
+        ({ pid, draining }) => pid === app.pid && draining.length === 0,
+      )
+    }
+    const seen = follower.events.length
+    follower.child.kill('SIGCONT')
+    await follower.has(
+      'the second is kept',
+      () => follower.types.filter(type => type === 'handoff.kept').length === 2,
+    )
+    expect(follower.events.length).toBeGreaterThan(seen + 10)
+    expect(follower.events.map(({ number }) => number)).toEqual(follower.events.map((_, i) => i + 1))
+  })
+})

@@ -1,0 +1,130 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { afterEach, describe, expect, it } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
+import { EventLog, eventOf } from '../../src/holder/event-log.js'
+import { KEPT_EVENTS, type ServiceEvent } from '../../src/operator/events.js'
+import fc from '../lanes/generated.js'
+import { perLane } from '../lanes/lane.js'
+
+const logs: EventLog[] = []
+
+function open(generation = 1): EventLog {
+  const log = new EventLog(SILENT, generation)
+  logs.push(log)
+  return log
+}
+
+/** Another version, which has got the file of `log`. */
+function successor(log: EventLog): EventLog {
+  const next = open(2)
+  next.adopt(log.items()[0]!.fd.dup())
+  return next
+}
+
+function all(log: EventLog, from = 1): ServiceEvent[] {
+  const { events, next, end } = log.read(from)
+  return end ? [...events] : [...events, ...all(log, next)]
+}
+
+afterEach(() => {
+  for (const log of logs.splice(0)) log.close()
+})
+
+describe('an event log', () => {
+  it('numbers the events of all versions in one sequence, whichever of them writes', () => {
+    const writers = fc.array(fc.record({ second: fc.boolean(), epoch: fc.nat() }), { maxLength: 600 })
+    fc.assert(
+      fc.property(writers, written => {
+        const first = open()
+        first.note('service.started')
+        const second = successor(first)
+        for (const { second: isSecond, epoch } of written)
+          (isSecond ? second : first).note('upgrade.ordered', { epoch })
+        const events = all(first)
+        expect(events.map(({ number }) => number)).toEqual(events.map((_, i) => i + 1))
+        expect(events[0]).toMatchObject({ type: 'service.started', pid: process.pid, generation: 1 })
+        expect(
+          events.slice(1).map(({ epoch = 0, generation }) => ({ second: generation === 2, epoch })),
+        ).toEqual(written)
+        expect(all(second)).toEqual(events)
+        first.close()
+        second.close()
+      }),
+      { numRuns: perLane(20, 100) },
+    )
+  })
+
+  it('keeps the last 1,000, and says which is the first', () => {
+    const log = open()
+    for (let i = 0; i < KEPT_EVENTS + 300; i++) log.note('reload.ordered', { epoch: i })
+    expect(log.read(1)).toMatchObject({ first: 301, end: false })
+    const events = all(log)
+    expect(events.map(({ number }) => number)).toEqual(Array.from({ length: KEPT_EVENTS }, (_, i) => i + 301))
+    expect(events[0]).toMatchObject({ epoch: 300 })
+    expect(log.read(5_000)).toEqual({ events: [], first: 301, next: 1_301, end: true })
+  })
+
+  it('shortens a reason that does not fit', () => {
+    const log = open()
+    const by = { pid: 1, uid: 0, gid: 0, executable: `/${'x'.repeat(200)}` }
+    log.note('upgrade.failed', { code: 'ERR_FDB_SPAWN', reason: '\u{1F600}\n'.repeat(2_000), by })
+    log.note('upgrade.failed', { code: 'ERR_FDB_SPAWN', reason: 'short', by })
+    const [long, short] = all(log)
+    expect(long).toMatchObject({ code: 'ERR_FDB_SPAWN', by })
+    expect(long!.reason!.length).toBeGreaterThan(50)
+    expect(short).toMatchObject({ reason: 'short', by })
+  })
+
+  it('publishes the events of this process, with their numbers', () => {
+    const published: unknown[] = []
+    const listener = (event: unknown) => void published.push(event)
+    subscribe('fd-broker:event', listener)
+    try {
+      const log = open()
+      log.note('service.started')
+      successor(log).note('handoff.offered', { process: 7 })
+      expect(published).toEqual(all(log))
+    } finally {
+      unsubscribe('fd-broker:event', listener)
+    }
+  })
+
+  it('gives a follower each event once, also those before its close', async () => {
+    const log = open()
+    log.note('service.started')
+    const other = successor(log)
+    const got: number[] = []
+    const following = (async () => {
+      for await (const { number } of log.follow(1)) got.push(number)
+    })()
+    for (let i = 0; i < 20; i++) {
+      other.note('reload.ordered')
+      await new Promise(resolve => setTimeout(resolve, 10))
+    }
+    other.note('stop.ordered')
+    log.close()
+    await following
+    expect(got).toEqual(Array.from({ length: 22 }, (_, i) => i + 1))
+  })
+
+  it('ends for a follower whose signal aborts', async () => {
+    const log = open()
+    const abort = new AbortController()
+    setTimeout(() => abort.abort(), 30)
+    for await (const _event of log.follow(1, abort.signal)) expect.unreachable()
+    expect(log.read(1)).toEqual({ events: [], first: 1, next: 1, end: true })
+  })
+})
+
+describe('the event of a change of phase', () => {
+  it('names the new phase, or how the handoff has ended', () => {
+    expect(eventOf('idle', 'offering')).toBe('handoff.offered')
+    expect(eventOf('preparing', 'committing')).toBe('handoff.committed')
+    expect(eventOf('probation', 'released')).toBe('handoff.kept')
+    expect(eventOf('probation', 'idle')).toBe('handoff.kept')
+    expect(eventOf('returning', 'idle')).toBe('rollback.serving')
+    expect(eventOf('committing', 'idle')).toBe('handoff.serving')
+    expect(eventOf('freezing', 'idle')).toBeNull()
+    expect(eventOf('committing', 'returning')).toBeNull()
+  })
+})
