@@ -166,8 +166,12 @@ export class MemberRuntime {
     const ask = () => void (this.hosting.askForMove?.() || this.reportLink.askForMove())
     const moves = new Moves({ settings, listeners, ask })
     this.moves = moves
-    const orders = new DrainOrders(moves, timeout => {
-      void driver.close({ handBack: false, ...(timeout !== undefined && { timeout }) })
+    const orders = new DrainOrders(moves, {
+      end: timeout => void driver.close({ handBack: false, ...(timeout !== undefined && { timeout }) }),
+      serviceEnds: () => {
+        shutdown.serviceEnds = true
+        this.connections.endService()
+      },
     })
     const { scope, generation } = origin
     const reportLink = new ReportLink({

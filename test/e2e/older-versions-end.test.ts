@@ -1,7 +1,10 @@
 import { once } from 'node:events'
+import { connect as connectPlain } from 'node:net'
 import { connect, type TLSSocket } from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import type { ServiceStatus, StatusAnswer } from '../../src/operator/status-report.js'
 import { makeCertificate } from '../processes/certificate.js'
+import { startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { Sandbox } from './cli-processes.js'
 
@@ -24,6 +27,28 @@ async function world(drain: object) {
   return { scene, client }
 }
 
+/** The service, as it or its daemon reports it. */
+function only(answer: StatusAnswer): ServiceStatus | undefined {
+  return 'services' in answer ? answer.services[0] : answer
+}
+
+const REQUEST = 'GET / HTTP/1.1\r\nHost: shop\r\n\r\n'
+
+/** A client whose first request is answered. `asks`: it sends another request soon after each answer. */
+async function httpClient(port: number, asks: boolean): Promise<{ closed: Promise<unknown> }> {
+  const socket = connectPlain(port, '127.0.0.1')
+  onTestFinished(() => void socket.destroy())
+  socket.on('error', () => {})
+  const closed = new Promise(resolve => socket.on('close', resolve))
+  socket.write(REQUEST)
+  await once(socket, 'data')
+  socket.on('data', () => {
+    if (asks) setTimeout(() => socket.write(REQUEST), 20)
+  })
+  if (asks) socket.write(REQUEST)
+  return { closed }
+}
+
 describe('older versions that drain', () => {
   it('end with the service on fd-broker stop, which waits for them; the one that served ends last', async () => {
     const { scene, client } = await world({ timeout: 60_000, tlsTimeout: 60_000 })
@@ -41,6 +66,36 @@ describe('older versions that drain', () => {
     })
     expect([first.ended, second.ended]).toEqual([true, true])
   })
+
+  it.each(['embedded', 'daemon'] as const)(
+    'end with a service that is stopped while their connections move, and with these connections (%s)',
+    async hosting => {
+      const port = await freePort()
+      const scene = Scene.open({
+        hosting,
+        upgrade: { probation: 60_000, heartbeat: 50 },
+        drain: { timeout: 60_000, firstWave: 0, movesPerSecond: 100 },
+        listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}`, server: 'http' }],
+      })
+      if (hosting === 'daemon') await startDaemon(scene)
+      const first = await scene.serve()
+      const clients = await Promise.all(Array.from({ length: 200 }, (_, i) => httpClient(port, i % 10 === 0)))
+      const second = await scene.serve()
+      await scene.statusWhere('connections move', answer => (only(answer)?.moves?.arrived ?? 0) > 0)
+      const sandbox = Sandbox.open()
+      const stopped = await sandbox.run(
+        'stop',
+        '--control',
+        scene.control,
+        '--service',
+        'shop',
+        '--timeout',
+        '15s',
+      )
+      expect(stopped).toMatchObject({ code: 0, stderr: '' })
+      await Promise.all([first.end(), second.end(), ...clients.map(({ closed }) => closed)])
+    },
+  )
 
   it('close their connections, the oldest first, when there are more than drain.generations', async () => {
     const { scene, client } = await world({ timeout: 300, tlsTimeout: 60_000, generations: 1 })

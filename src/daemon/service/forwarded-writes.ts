@@ -8,7 +8,7 @@ import { parseReport } from '../../holder/message-handler.js'
 import type { Peer } from '../../holder/peer.js'
 import { type SegmentSet, SegmentSupply } from '../../holder/segment-set.js'
 import { closeAll } from '../../kernel/index.js'
-import { OWN_LIMIT } from '../../member/drain/drain-orders.js'
+import { OWN_LIMIT, orderToEnd, refuseMoves } from '../../member/drain/drain-orders.js'
 import { type DrainReport, readCounts } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'
 import { fdbroker } from '../../proto/wire.js'
@@ -152,7 +152,8 @@ export class ForwardedWrites {
         closeAll(fds)
         if (write) this.#forward(author, write)
         if (heartbeat && drains) this.#recordReport(author, heartbeat.report ?? '')
-        if (moveRequest && drains) this.#deps.events.moveConnections(caller)
+        if (moveRequest && drains && this.#ends !== null) refuseMoves(caller.link)
+        else if (moveRequest && drains) this.#deps.events.moveConnections(caller)
       },
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),
@@ -196,7 +197,7 @@ export class ForwardedWrites {
   #sendEnd({ link }: Caller): void {
     if (this.#ends === null) return
     const leftMs = Math.max(0, Math.ceil(this.#ends.at - performance.now()))
-    link.post({ endDrain: { timeoutMs: Math.min(leftMs, OWN_LIMIT) } })
+    orderToEnd(link, Math.min(leftMs, OWN_LIMIT))
   }
 
   get retired(): DrainReport[] {

@@ -5,7 +5,7 @@ import type { Entry } from '../../holder/entry.js'
 import type { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { HandoffTimes } from '../../holder/times.js'
-import { OWN_LIMIT } from '../../member/drain/drain-orders.js'
+import { OWN_LIMIT, orderToEnd } from '../../member/drain/drain-orders.js'
 import {
   COMMAND_MS,
   type CommandContext,
@@ -226,7 +226,7 @@ export class ServiceOperations implements Operations {
     const { joiner, owner, standby } = holder.state
     older.endDraining(timeoutMs)
     const left = holder.peers.filter(({ id }) => ![joiner, owner, standby].includes(id))
-    for (const { link } of left) link.post({ endDrain: { timeoutMs: timeoutMs ?? OWN_LIMIT } })
+    for (const { link } of left) orderToEnd(link, timeoutMs ?? OWN_LIMIT)
   }
 
   /** Closes the listeners of a service that ends, if no member serves: no process will accept the clients that wait there. */

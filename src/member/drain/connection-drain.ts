@@ -41,7 +41,7 @@ export class ConnectionDrain {
     const listeners = this.#deps.listeners()
     moves.leave(receiver)
     moves.limit(shutdown.order.leftMs)
-    if (!receiver) endIdle(listeners)
+    if (!receiver) this.#endIdle()
     if (shutdown.isRetired && this.onLastCall !== null) this.#callLast(this.onLastCall)
     for (const listener of listeners) listener.finish()
     const ended = allEnded(listeners, moves)
@@ -52,6 +52,17 @@ export class ConnectionDrain {
     ]
     await ended
     for (const timer of [...this.#cuts, this.#lastCall]) timer?.close()
+  }
+
+  /** No process will take the connections: closes those between two requests. For a process that drains, or will. */
+  endService(): void {
+    this.#deps.moves.leave(false)
+    this.#endIdle()
+  }
+
+  /** Closes connections between two requests, also those that are on their way to this process. */
+  #endIdle(): void {
+    void this.#deps.moves.settled().then(() => endIdle(this.#deps.listeners()))
   }
 
   /** Closes the remaining connections with or without TLS, also those that come back from a move. */

@@ -1,26 +1,48 @@
 import { LONGEST_MS } from '../../base/duration.js'
 import type { BundleItem } from '../../wire/bundle.js'
-import type { WireEnvelope } from '../../wire/link.js'
+import type { Link, WireEnvelope } from '../../wire/link.js'
 import type { Moves } from './moves.js'
 
 /** The limit in EndDrain that stands for the receiver's own one. */
 export const OWN_LIMIT = 2 ** 32 - 1
 
+/** Orders an older generation to end with the service: to close its connections within `timeoutMs`, those between two requests at once. */
+export function orderToEnd(link: Pick<Link, 'post'>, timeoutMs: number): void {
+  link.post({ endDrain: { timeoutMs } })
+  refuseMoves(link)
+}
+
+/** Tells an older generation that no process takes its connections. */
+export function refuseMoves(link: Pick<Link, 'post'>): void {
+  link.post({ moveRequest: { nobody: true } })
+}
+
+interface DrainActions {
+  /** This process must close its remaining connections within this time (undefined: as configured), and end. */
+  end(timeoutMs: number | undefined): void
+  /** No process will take the connections of this one, which was told to end. */
+  serviceEnds(): void
+}
+
 /** The orders that a process that drains gets about its connections, from the process that serves or from the daemon. */
 export class DrainOrders {
   readonly #moves: Pick<Moves, 'noReceiver' | 'open'>
-  readonly #end: (timeoutMs: number | undefined) => void
+  readonly #actions: DrainActions
+  #ends = false
 
-  /** `end`: this process must close its remaining connections within this time (undefined: as configured), and end. */
-  constructor(moves: Pick<Moves, 'noReceiver' | 'open'>, end: (timeoutMs: number | undefined) => void) {
+  constructor(moves: Pick<Moves, 'noReceiver' | 'open'>, actions: DrainActions) {
     this.#moves = moves
-    this.#end = end
+    this.#actions = actions
   }
 
   /** Returns whether the message was an order. */
   handle({ endDrain, moveRequest }: WireEnvelope): boolean {
-    if (moveRequest) this.#moves.noReceiver()
-    if (endDrain) this.#end(limitOf(endDrain.timeoutMs ?? 0))
+    if (endDrain) {
+      this.#ends = true
+      this.#actions.end(limitOf(endDrain.timeoutMs ?? 0))
+    }
+    if (moveRequest && this.#ends) this.#actions.serviceEnds()
+    else if (moveRequest) this.#moves.noReceiver()
     return Boolean(moveRequest ?? endDrain)
   }
 

@@ -54,6 +54,8 @@ export class Moves {
   /** The receivers so far, in order; their pidfds are owned. `before`: how many connections had moved when the receiver's channel opened. */
   #destinations: { receiver: OwnedFd; before: number }[] = []
   #leaving = false
+  /** False from when this process leaves until it serves again: connections that arrived then would have no drain. */
+  #takes = true
   /** Key of the pidfd of the receiver that has served the first few connections (option `firstWave`). */
   #proved: string | null = null
   /** When this process stopped serving, and how many connections had moved before. Null once the last one is logged. */
@@ -80,6 +82,7 @@ export class Moves {
   leave(receiver: boolean): void {
     const { drainTimeout, drainTlsTimeout, move } = this.#deps.settings
     for (const each of this.#receivers) void each.stop()
+    this.#takes = false
     this.#why = receiver ? 'replaced' : 'ended'
     if (!this.#leaving) {
       this.#cutAt = performance.now() + drainTimeout
@@ -87,6 +90,8 @@ export class Moves {
     }
     if (!receiver || move === 'off') {
       this.#leaving = false
+      this.#stopTimers()
+      void this.#sender?.stop()
       this.#announce()
       return
     }
@@ -131,6 +136,7 @@ export class Moves {
   /** This process starts to serve: takes back the connections of an undecided slice, and counts those that moved to a dead process as lost. */
   serve(): void {
     this.#leaving = false
+    this.#takes = true
     this.#announced = false
     this.counts.wave = null
     this.#stopTimers()
@@ -231,7 +237,7 @@ export class Moves {
 
   /** Owns channel and log, also if it throws; borrows `sender`, a pidfd, or a pid if the kernel has no pidfds. */
   receive(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void {
-    if (this.#leaving) {
+    if (!this.#takes) {
       closeAll([channel, log])
       return
     }
@@ -248,9 +254,9 @@ export class Moves {
     receiver.start()
   }
 
-  /** Resolves when no slice is undecided, and no connection is on its way back to this process. */
+  /** Resolves when no slice is undecided, and no connection is on its way to this process, from an older one or back. For a process that leaves. */
   async settled(): Promise<void> {
-    await this.#sender?.settled()
+    await Promise.all([this.#sender?.settled(), ...[...this.#receivers].map(each => each.stop())])
   }
 
   close(): void {

@@ -15,6 +15,7 @@ import type { Origin } from '../lifecycle/process-machine.js'
 import { ForcedCloses } from '../listeners/forced-closes.js'
 import type { Settings } from '../options/options.js'
 import { WriteReceiver } from '../state/write-receiver.js'
+import { orderToEnd, refuseMoves } from './drain-orders.js'
 import type { Moves } from './moves.js'
 
 /** The most generations that may report at the same time. */
@@ -110,7 +111,8 @@ export class OlderGenerations {
         closeAll(fds)
         if (envelope.write) writes.receive(envelope.write)
         if (envelope.heartbeat?.report) this.#recordReport(caller, envelope.heartbeat.report)
-        if (envelope.moveRequest) this.#openMoveChannel(caller)
+        if (envelope.moveRequest && this.#endsWithin !== null) refuseMoves(link)
+        else if (envelope.moveRequest) this.#openMoveChannel(caller)
       },
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),
@@ -166,7 +168,7 @@ export class OlderGenerations {
   }
 
   #sendEnd(link: Link): void {
-    if (this.#endsWithin !== null) link.post({ endDrain: { timeoutMs: this.#endsWithin } })
+    if (this.#endsWithin !== null) orderToEnd(link, this.#endsWithin)
   }
 
   /** Sends new segments to the older generations, because they still answer clients from the state. */

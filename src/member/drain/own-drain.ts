@@ -8,7 +8,7 @@ import type { ReportLink } from './report-link.js'
 
 interface OwnDrainDeps {
   readonly machine: Pick<Machine, 'step'> & { readonly member: Pick<MemberState, 'link'> }
-  readonly shutdown: Pick<Shutdown, 'isRetired' | 'leave' | 'yields'>
+  readonly shutdown: Pick<Shutdown, 'isRetired' | 'leave' | 'serviceEnds' | 'yields'>
   readonly hosting: () => Pick<Hosting, 'isHandingOver' | 'released' | 'standsBy'>
   readonly writes: Pick<FencedWrites, 'leave'>
   readonly reportLink: Pick<ReportLink, 'open'>
@@ -44,7 +44,8 @@ export class OwnDrain {
     const finishWrites = writes.leave()
     shutdown.leave(hosting.released)
     // If this process leaves by itself, connections can move only to a standby or joiner that takes over, or to another worker.
-    const receiver = shutdown.isRetired || shutdown.yields || hosting.standsBy || hosting.isHandingOver
+    const takes = shutdown.isRetired || shutdown.yields || hosting.standsBy || hosting.isHandingOver
+    const receiver = takes && !shutdown.serviceEnds
     if (receiver || machine.member.link !== 'local') reportLink.open()
     void finishWrites(connections.run(receiver)).then(() => machine.step({ type: 'drained' }))
   }

@@ -18,6 +18,8 @@ export class Shutdown {
   readonly cannotServe = new CannotServe()
   /** Connections may move although this process leaves by itself, because another worker serves the same addresses. */
   yields = false
+  /** The process that replaced this one ends with the service: no process takes connections any more. */
+  serviceEnds = false
   /** This process leaves to its standby only: an operator has asked for that, and no order to end has followed. */
   rollsBack = false
   /** For that its work has ended, and it asks the holder to let the standby take over. */

@@ -99,6 +99,21 @@ describe('the moves of connections', () => {
     expect(told).toEqual([expect.stringContaining('no connection is left')])
   })
 
+  it('bring nothing to a process that leaves, until it serves again', () => {
+    const { made } = moves(1, 0)
+    const takes = () => {
+      using pair = movePair()
+      const [channel, log] = [pair.take.dup(), pair.log.fd.dup()]
+      made.receive(channel, log, process.pid)
+      return !channel.closed
+    }
+    expect(takes()).toBe(true)
+    made.leave(false)
+    expect(takes()).toBe(false)
+    made.serve()
+    expect(takes()).toBe(true)
+  })
+
   it('need a process that leaves: one that serves gives nothing', () => {
     const { made } = moves(1, 1)
     using pair = movePair()
