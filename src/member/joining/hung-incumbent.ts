@@ -1,5 +1,6 @@
+import { realpathSync } from 'node:fs'
 import { constants } from 'node:os'
-import { resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { Backoff } from '../../base/backoff.js'
 import { FdbError } from '../../errors.js'
 import { isUnderWay } from '../../handoff/phases.js'
@@ -202,7 +203,7 @@ function duplicateFrom(
       .filter(([, link]) => link.startsWith('socket:'))
       .map(([number]) => number)
       .find(number => isControl(hung, number, control))
-    const lock = find(`${control}.lock`)
+    const lock = find(`${realPath(control)}.lock`)
     if (noted === null || listener === undefined || lock === undefined) {
       throw new FdbError(
         'ERR_FDB_STUCK',
@@ -234,7 +235,19 @@ function duplicateFrom(
 function isControl(hung: OtherProcess, number: number, control: string): boolean {
   using fd = hung.duplicate(number, 'socket')
   const { family, accepting, address } = inspectOne(fd)
-  return family === 'unix' && accepting === true && (address === `${control}~` || address === control)
+  const bound = family === 'unix' && accepting === true && address !== undefined ? realPath(address) : null
+  const real = realPath(control)
+  return bound === `${real}~` || bound === real
+}
+
+/** Returns the absolute path without links in its folder: each process may name the folder in its own way, and the kernel names it so. */
+function realPath(control: string): string {
+  const path = resolve(control)
+  try {
+    return join(realpathSync(dirname(path)), basename(path))
+  } catch {
+    return path
+  }
 }
 
 function segmentsOf(
