@@ -299,8 +299,8 @@ export class ServiceOperations implements Operations {
     if (!refusesJoiners(phase)) return
     const reason =
       phase === 'probation'
-        ? `process ${holder.peer(owner)?.pid ?? 0} is in probation: try again when that is over, or return to the previous version (fd-broker rollback)`
-        : `process ${holder.peer(joiner)?.pid ?? 0} is taking over (phase ${phase}): try again when that is over`
+        ? `${processText(holder.peer(owner), 'the version that serves')} is in probation: try again when that is over, or return to the previous version (fd-broker rollback)`
+        : `${processText(holder.peer(joiner))} is taking over (phase ${phase}): try again when that is over`
     throw new FdbError('ERR_FDB_BUSY', `${service.name}: ${reason}`, { retryable: true, phase })
   }
 
@@ -322,10 +322,15 @@ export class ServiceOperations implements Operations {
     if (phase === 'rebuilding') throw recoveringError(missing.all())
     const reason =
       phase === 'committing'
-        ? `process ${holder.peer(joiner)?.pid ?? 0} must serve now and has not confirmed it yet: try again`
+        ? `${processText(holder.peer(joiner))} must serve now and has not confirmed it yet: try again`
         : 'no member serves: start one'
     throw new FdbError('ERR_FDB_BUSY', `${service.name}: ${reason}`, { retryable: true })
   }
+}
+
+/** Names a process; `role` stands for one that has not reconnected since the daemon was replaced. */
+export function processText(peer: Pick<Peer, 'pid'> | undefined, role = 'the next version'): string {
+  return peer === undefined ? role : `process ${peer.pid}`
 }
 
 /** Maximum number of commands that wait for a reply. */

@@ -49,7 +49,7 @@ import {
   takeItems,
   UNSERVED_HOLDER,
 } from './restored-service.js'
-import { ServiceOperations } from './service-operations.js'
+import { processText, ServiceOperations } from './service-operations.js'
 import { keepState, type SoleCopy, soleCopyOf } from './sole-copy.js'
 
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
@@ -216,7 +216,7 @@ export class Service {
   /** Names the service and its joining process, for an error while a handoff is running. */
   get handoffText(): string {
     const { joiner, phase } = this.#machine
-    return `service "${this.name}" (process ${this.#holder.peer(joiner)?.pid ?? 0}, phase ${phase})`
+    return `service "${this.name}" (${processText(this.#holder.peer(joiner))}, phase ${phase})`
   }
 
   /**

@@ -14,7 +14,7 @@ import { peerWith } from '../../holder-support/processes.js'
 
 afterEach(() => void vi.useRealTimers())
 
-function open(phase: HolderPhase) {
+function open(phase: HolderPhase, connected = true) {
   const told: WireBody[] = []
   const now = { phase, owner: 1, joiner: 2 }
   const peerOf = (id: number) => ({
@@ -26,7 +26,7 @@ function open(phase: HolderPhase) {
   const service = {
     service: { name: 'shop' },
     times: { ready: 1, quiesce: 1, freeze: 1, prepare: 1, commit: 1 },
-    holder: { peer: (id: number) => (id === 1 ? owner : peerOf(id)), state: now },
+    holder: { peer: (id: number) => (connected ? (id === 1 ? owner : peerOf(id)) : undefined), state: now },
   } as unknown as ServiceOperationsDeps
   const operations = new ServiceOperations(service)
   const order = { argv: [], timeoutMs: 60_000, service: 'shop', killStuck: false, without: [] }
@@ -51,6 +51,21 @@ it.each([
     message: expect.stringMatching(message),
   })
 })
+
+it.each([
+  ['probation', /^shop: the version that serves is in probation/],
+  ['offering', /^shop: the next version is taking over \(phase offering\)/],
+] as const)(
+  'a process that has not reconnected to the daemon in %s is named without a pid',
+  async (phase, message) => {
+    vi.useFakeTimers()
+    const refused = open(phase, false)
+      .upgrade()
+      .catch(error => error)
+    await vi.advanceTimersByTimeAsync(5_000)
+    expect(await refused).toMatchObject({ code: 'ERR_FDB_BUSY', message: expect.stringMatching(message) })
+  },
+)
 
 it('an upgrade in a probation that ends soon is asked for then', async () => {
   const { asked, now, operations, upgrade } = open('probation')
