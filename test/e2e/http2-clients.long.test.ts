@@ -44,4 +44,14 @@ describe('an upgrade refuses no request of 2,000', () => {
     })
     expect(answered).toBe(sent)
   })
+  it.skipIf(!has('h2load'))('of h2load, which sends nothing more on a session that ends', async () => {
+    const { sent, answered } = await upgradedUnder(async url => {
+      // Longer than the upgrade takes.
+      const slow = url.replace('whoami', 'slow?ms=40')
+      const { stdout } = await run('h2load', ['-n', `${REQUESTS}`, '-c', '4', '-m', '5', slow])
+      const [, sent, answered] = /^requests: .* (\d+) started, .* (\d+) succeeded/m.exec(stdout)!
+      return { sent: Number(sent), answered: Number(answered) }
+    })
+    expect(answered).toBe(sent)
+  })
 })

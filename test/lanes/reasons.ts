@@ -42,6 +42,7 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   },
   '!has(runtime)': { text: 'this runtime of JavaScript is not in PATH', always: true },
   "!has('curl')": { text: 'there is no curl' },
+  "!has('h2load')": { text: 'there is no h2load' },
   "!has('chromium')": { text: 'there is no Chromium' },
   "!has('go')": { text: 'there is no Go toolchain' },
   '!has(tool)': { text: 'the toolchain of this language is not there' },
