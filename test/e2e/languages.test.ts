@@ -12,6 +12,7 @@ import { loadOn } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { builtMember, has, MEMBERS, type MemberLanguage } from '../processes/toolchains.js'
 import { pause, until } from '../processes/until.js'
+import { Sandbox } from './cli-processes.js'
 
 const UPGRADE = { probation: 100, heartbeat: 50 }
 /** A process stands by for as long as the test takes. */
@@ -271,6 +272,20 @@ for (const { language, name, tool } of MEMBERS) {
       await own.end()
       const late = client.command(ROLLBACK, '', { service: 'shop' })
       await expect(late).rejects.toMatchObject({ code: 'ERR_FDB_NO_STANDBY' })
+    })
+
+    it('serves again when fd-broker rollback returns to it, and the command ends', async () => {
+      const { scene } = await open(WATCHED)
+      const first = await serve(scene, language)
+      await servedBy(scene, first)
+      const second = await node(scene)
+      await servedBy(scene, second)
+      const back = ['rollback', '--control', scene.control, '--service', 'shop', '--timeout', '10s']
+      expect(await Sandbox.open().run(...back)).toEqual({
+        code: 0,
+        stdout: `generation 1 (pid ${first.pid}) serves again\n`,
+        stderr: '',
+      })
     })
 
     it('says why it does not take over, and the one before serves on', async () => {

@@ -28,6 +28,7 @@ func (m *Member) status() string {
 	}
 	said, _ := json.Marshal(map[string]any{
 		"language": runtime.Version(),
+		"role":     m.state.Phase,
 		"state": map[string]any{
 			"sequence": where.Sequence, "digest": where.Digest, "entries": m.log.count, "bytes": size, "segments": len(m.log.segments),
 		},

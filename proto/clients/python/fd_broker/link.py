@@ -400,6 +400,7 @@ class LinkPart(StatePart):
         position = self._log.position
         return {
             'language': f'Python {sys.version.split()[0]}',
+            'role': self.phase,
             'state': {
                 'sequence': position['sequence'], 'digest': position['digest'], 'entries': self._log.entries,
                 'bytes': sum(segment.size for segment in self._log.segments), 'segments': len(self._log.segments),
