@@ -22,6 +22,7 @@ import type { MemberDriver } from './driver.js'
 import type { StartWork } from './lifecycle/leadership.js'
 import type { Listener } from './listeners/listener.js'
 import { checkName, type OwnListeners } from './listeners/own-listeners.js'
+import type { MemberMetrics } from './operator/member-metrics.js'
 import { isHandled, type StayOptions, stay, staysForOthers } from './operator/stay.js'
 import type { SuccessorOutput } from './operator/upgrades.js'
 import type {
@@ -33,7 +34,7 @@ import type {
   UpgradeOptions,
 } from './options/member-options.js'
 import type { MemberRuntime } from './runtime.js'
-import { incumbentOf } from './status.js'
+import { gaugesOf, incumbentOf } from './status.js'
 
 const EVENTS: Record<keyof MemberEvents, true> = {
   serving: true,
@@ -525,6 +526,21 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     if (typeof details !== 'function') throw wrongOption('details', details, 'a function')
     this.#details = details
     return this
+  }
+
+  /**
+   * Returns the metrics of the service in the OpenMetrics text format, for the handler of `GET /metrics`. This process counts from the first call on,
+   * so call it in each version, for example once after {@link ready}. The counts are part of the state: all processes add up one set of counters, which
+   * go on in the next version, and no upgrade or rollback makes one fall. During a handoff the call waits, at most 5 s.
+   */
+  async metrics(): Promise<string> {
+    return await this.counting.text(this.hasServed)
+  }
+
+  /** @internal The metrics, which {@link metrics} returns as text. */
+  get counting(): MemberMetrics {
+    const runtime = this.#runtime
+    return runtime.metrics ?? runtime.startMetrics(() => gaugesOf(runtime)).follow(this)
   }
 
   /** Returns the report of `fd-broker status`. */

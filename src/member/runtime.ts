@@ -48,6 +48,7 @@ import { serveMainProcess } from './listeners/worker-orders.js'
 import { Announcer } from './operator/announcer.js'
 import { Commands, serveServiceCommands } from './operator/commands.js'
 import { FdStoreMirror } from './operator/fd-store-mirror.js'
+import { MemberMetrics, type MemberMetricsDeps } from './operator/member-metrics.js'
 import { Reloading } from './operator/reloading.js'
 import { Rollback } from './operator/rollback.js'
 import { StatusTexts } from './operator/status-texts.js'
@@ -122,6 +123,8 @@ export class MemberRuntime {
   readonly #names: DescriptorNames | null
   /** Null until {@link MemberDriver.bind}. */
   application: Application | null = null
+  /** Null until {@link startMetrics}: then nothing is counted. */
+  metrics: MemberMetrics | null = null
   /** Pid of the killed process whose descriptors this one holds until a next version serves. Null in any other process. */
   replacedPid: number | null = null
 
@@ -191,7 +194,11 @@ export class MemberRuntime {
       ...made,
       listeners,
       moves,
-      onCut: counts => reportLink.noteClosed(counts),
+      onCut: counts => {
+        reportLink.noteClosed(counts)
+        this.metrics?.countClosed(counts)
+      },
+      onEnded: () => this.metrics?.totals.flushAside(),
     })
     const settled = () => this.view.settled()
     this.writes = new FencedWrites({ ...made, state, settled, connection: reportLink })
@@ -290,11 +297,23 @@ export class MemberRuntime {
     this.readiness.markServed()
   }
 
+  /** Returns the metrics of the service, which this process counts from the first call on. */
+  startMetrics(gauges: MemberMetricsDeps['gauges']): MemberMetrics {
+    return (this.metrics ??= new MemberMetrics({
+      state: this.view,
+      logger: this.settings.logger,
+      moves: this.moves,
+      handoffs: () => this.hosting.holder?.timeline.records ?? [],
+      gauges,
+    }))
+  }
+
   /** Ends what this process tells others about its descriptors, and its events. */
   close(): void {
     if (this.shutdown.why === 'replaced') this.events.note('drain.ended', { counts: this.reportLink.counts })
     this.events.close()
     this.registry.changed = () => {}
+    this.metrics?.stop()
     this.#names?.close()
     this.daemonReturn?.close()
     this.upgrades.close()

@@ -4,6 +4,8 @@ import { inheritedOutput } from '../base/successor-output.js'
 import type { Registry } from '../holder/registry.js'
 import { inspect } from '../kernel/index.js'
 import { listenerAddress } from '../listeners/index.js'
+import type { MetricName } from '../metrics/definitions.js'
+import type { Series } from '../metrics/totals.js'
 import { activeResources } from '../node/active-resources.js'
 import type { DrainReport, StatusReport } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
@@ -89,6 +91,28 @@ export function describeDrain(runtime: MemberRuntime): DrainReport {
     quiescedMs: leadership.quiescedMs,
     ...(unfit && { unfit }),
   }
+}
+
+/** Returns the values of metrics that are not counted. */
+export function gaugesOf(runtime: MemberRuntime): Series[] {
+  const { listeners, older, origin, view } = runtime
+  const { bytes, entries, sequence, waiting } = view.stats()
+  const one = (metric: MetricName, value: number, ...labels: string[]) => ({
+    metric,
+    labels,
+    numbers: [value],
+  })
+  const { open } = fdLimits()
+  return [
+    one('generation', origin.generation),
+    ...listeners.all.map(({ name, connections }) => one('connections', connections, name)),
+    ...(open === null ? [] : [one('descriptors', open)]),
+    one('older', older.reports.length),
+    one('stateRecords', sequence),
+    one('stateEntries', entries),
+    one('stateBytes', bytes),
+    one('stateWaiting', waiting),
+  ]
 }
 
 /** The most connections of which a report names the kinds. */

@@ -63,6 +63,98 @@ export const METRICS = defined({
     help: 'Servers that get no requests for a while, because they failed',
     labels: ['upstream'],
   },
+  handoffs: {
+    name: 'fdbroker_handoffs',
+    type: 'counter',
+    help: 'Handoffs that have ended; released: the next version serves; failed: before the commit; reverted: after it',
+    labels: ['outcome'],
+  },
+  phases: {
+    name: 'fdbroker_handoff_phase_seconds',
+    type: 'histogram',
+    help: 'Time that handoffs were in each phase',
+    labels: ['phase'],
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
+  },
+  moved: {
+    name: 'fdbroker_connections_moved',
+    type: 'counter',
+    help: 'Connections that left a process and continue in another',
+    labels: [],
+  },
+  arrived: {
+    name: 'fdbroker_connections_arrived',
+    type: 'counter',
+    help: 'Connections that came from another process',
+    labels: [],
+  },
+  stayed: {
+    name: 'fdbroker_connections_stayed',
+    type: 'counter',
+    help: 'Moves that the other process refused, by error code: the connection stays until it ends, or moves later',
+    labels: ['reason'],
+  },
+  lost: {
+    name: 'fdbroker_connections_lost',
+    type: 'counter',
+    help: 'Connections that left a process and could not be opened in the other',
+    labels: [],
+  },
+  closed: {
+    name: 'fdbroker_connections_closed',
+    type: 'counter',
+    help: 'Connections that were closed at the end of a drain, and why they were still open',
+    labels: ['kind', 'reason'],
+  },
+  stalls: {
+    name: 'fdbroker_loop_stall_seconds',
+    type: 'histogram',
+    help: 'Stalls of the event loop of more than 10 ms: the longest between two additions of counts',
+    labels: [],
+    buckets: [0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
+  },
+  connections: {
+    name: 'fdbroker_connections',
+    type: 'gauge',
+    help: 'Open connections of the process that answers',
+    labels: ['listener'],
+  },
+  descriptors: {
+    name: 'fdbroker_open_descriptors',
+    type: 'gauge',
+    help: 'Open descriptors of the process that answers',
+    labels: [],
+  },
+  older: {
+    name: 'fdbroker_older_generations',
+    type: 'gauge',
+    help: 'Older versions that stand by or drain',
+    labels: [],
+  },
+  stateRecords: {
+    name: 'fdbroker_state_sequence',
+    type: 'gauge',
+    help: 'Number of the last record of the state',
+    labels: [],
+  },
+  stateEntries: {
+    name: 'fdbroker_state_entries',
+    type: 'gauge',
+    help: 'Entries of the state',
+    labels: [],
+  },
+  stateBytes: {
+    name: 'fdbroker_state_bytes',
+    type: 'gauge',
+    help: 'Bytes of the segments of the state',
+    labels: [],
+  },
+  stateWaiting: {
+    name: 'fdbroker_state_waiting_changes',
+    type: 'gauge',
+    help: 'Changes of the process that answers that wait for a handoff or another process',
+    labels: [],
+  },
   generation: {
     name: 'fdbroker_generation',
     type: 'gauge',
@@ -82,4 +174,12 @@ export type MetricName = keyof typeof METRICS
 /** Returns how many numbers a series has. A histogram has one for each bucket, one for all larger values, and the sum of the values. */
 export function numbersOf({ columns, buckets }: Definition): number {
   return buckets === undefined ? (columns?.values.length ?? 1) : buckets.length + 2
+}
+
+/** Adds a value to the numbers of a histogram. */
+export function observe(numbers: Float64Array, buckets: readonly number[], value: number): void {
+  let bucket = 0
+  while (bucket < buckets.length && value > buckets[bucket]!) bucket++
+  numbers[bucket]! += 1
+  numbers[buckets.length + 1]! += value
 }

@@ -45,6 +45,9 @@ export class Totals {
   /** The counts of this process that are not in a batch yet, by key. */
   readonly #counts = new Map<string, Float64Array>()
   readonly #series = new Map<MetricName, number>()
+  /** Counts of other parts of this process as far as they are in {@link #counts}. */
+  readonly #followed = new Map<string, number>()
+  readonly #collectors: (() => void)[] = []
   #unmade: Batch[] = []
   #flushes = 0
   #timer: NodeJS.Timeout | undefined
@@ -67,6 +70,20 @@ export class Totals {
     const numbers = new Float64Array(numbersOf(METRICS[metric]))
     this.#counts.set(key, numbers)
     return numbers
+  }
+
+  /** Calls `collect` before each flush, to add what the process has counted elsewhere. */
+  onFlush(collect: () => void): void {
+    this.#collectors.push(collect)
+  }
+
+  /** Counts by how much another count of this process has grown since the last call. */
+  follow(count: number, metric: MetricName, ...labels: readonly string[]): void {
+    const key = keyOf(metric, labels)
+    const grown = count - (this.#followed.get(key) ?? 0)
+    if (grown <= 0) return
+    this.#followed.set(key, count)
+    this.numbers(metric, ...labels)[0]! += grown
   }
 
   /** Starts to add the counts to the state. Call it when the member is ready: before, a change that rejects may still be made. */
@@ -98,6 +115,7 @@ export class Totals {
   async flush(): Promise<void> {
     const batches = this.#unmade
     this.#unmade = []
+    for (const collect of this.#collectors) collect()
     const counts = this.#take()
     if (counts.size > 0) batches.push({ counts, request: undefined })
     this.#flushes++

@@ -176,7 +176,6 @@ export class ReverseProxy {
       }
       // An unreadable entry is reported, and its route left out.
       await member.ready({ timeout, checks: Object.values(checks), skipInvalid: true })
-      proxy.#metrics?.start()
       health?.watch(() => member.phase === 'serving' && member.incumbent !== null)
       // Waiting requests go first, before the state is written.
       await nextTurn()
@@ -288,13 +287,10 @@ export class ReverseProxy {
 
   /** Opens, moves or closes the listener for metrics. */
   async #configureMetrics({ metrics: spec }: ProxyConfig, reopen = true): Promise<void> {
-    if (spec === null) {
-      this.#metrics?.close()
-      this.#metrics = null
-    } else if (this.#metrics !== null) await this.#metrics.listen(spec, reopen)
+    if (spec === null) this.#metrics?.close()
     else {
-      const deps = { member: this.member, serversOut: () => this.#upstreams.out, logger: this.#logger }
-      this.#metrics = await MetricsListener.open(deps, spec, reopen)
+      this.#metrics ??= new MetricsListener(this.member, this.#logger, () => this.#upstreams.out)
+      await this.#metrics.listen(spec, reopen)
     }
   }
 
@@ -420,16 +416,13 @@ export class ReverseProxy {
 
   #onExchange(report: ExchangeReport): void {
     this.#upstreams.recordOutcome(report)
-    this.#metrics?.add(report)
+    if (this.#config.metrics !== null) this.#metrics?.add(report)
     if (this.#config.accessLog) logAccess(this.#access, report)
   }
 
   /** Closes idle connections to servers once this process no longer serves and has no clients: it may stand by for a long time. */
   #clearPoolsWhenIdle(): void {
-    if (this.connections > 0 || OWN_FILE_PHASES.has(this.member.phase)) return
-    this.#pools.clear()
-    // This process may end now.
-    this.#metrics?.flush()
+    if (this.connections === 0 && !OWN_FILE_PHASES.has(this.member.phase)) this.#pools.clear()
   }
 
   #release(): void {
@@ -438,7 +431,6 @@ export class ReverseProxy {
     this.#learned.stop()
     this.#followed?.stop()
     this.#tls.stop()
-    this.#metrics?.stop()
     for (const proxyListener of this.#allProxyListeners()) proxyListener.close()
     this.#pools.close()
     this.#names.close()

@@ -124,13 +124,26 @@ describe('the metrics of the proxy', () => {
         gone: sumOf(last, REQUESTS, 'code="4xx"'),
         timed: sumOf(last, 'fdbroker_proxy_request_duration_seconds_count'),
         sent: sumOf(last, 'fdbroker_proxy_server_requests_total'),
+        released: sumOf(last, 'fdbroker_handoffs_total', 'outcome="released"'),
+        reverted: sumOf(last, 'fdbroker_handoffs_total', 'outcome="reverted"'),
+        prepared: sumOf(last, 'fdbroker_handoff_phase_seconds_count', 'phase="preparing"'),
+        lost: sumOf(last, 'fdbroker_connections_lost_total'),
+        generation: sumOf(last, 'fdbroker_generation'),
       }).toEqual({
         requests: clients.answers,
         ok: clients.answers - clients.gone,
         gone: clients.gone,
         timed: clients.answers,
         sent: clients.answers - clients.gone,
+        released: UPGRADES,
+        reverted: 1,
+        prepared: UPGRADES + 1,
+        lost: 0,
+        generation: UPGRADES + 1,
       })
+      const moved = sumOf(last, 'fdbroker_connections_moved_total')
+      expect(moved).toBe(sumOf(last, 'fdbroker_connections_arrived_total'))
+      expect(moved).toBeGreaterThanOrEqual(UPGRADES)
     },
     UPGRADES * 5_000 + 60_000,
   )

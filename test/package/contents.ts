@@ -24,22 +24,22 @@ const FILES: readonly Rule[] = [
   [/^dist\/(?:msgpackr|js-yaml|prom-client)\.cjs$/, 200_000],
   [/^dist\/types\/(?:index|proxy|operator|adapter|errors|stores|ws|streams|socket-io)\.d\.ts$/, 3_000],
   [/^dist\/types\/auto\.d\.c?ts$/, 3_000],
-  [/^dist\/types\/declarations\.d\.ts$/, 140_000],
+  [/^dist\/types\/declarations\.d\.ts$/, 145_000],
   [/^prebuilds\/linux-(?:x64|arm64)\/fd-broker\.(?:glibc|musl)\.node$/, 120_000],
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 4_785_000
+export const MOST_UNPACKED = 4_820_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
   filesWithoutAddons: 87,
-  packed: 1_550_000,
-  packedWithoutAddons: 1_450_000,
+  packed: 1_575_000,
+  packedWithoutAddons: 1_475_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more; 3_075_000 before TLS 1.3 connections, streamed answers and
   // sessions of socket.io could move; 3_225_000 before the proxy's TLS connections and those of tls.Server could; 3_250_000 before the
   // library was also one file, for V8's code cache; 4_460_000 before the mends of 2026-11-28; 4_490_000 before a page showed an
-  // upgrade; 4_560_000 before metrics.
-  withoutAddons: 4_585_000,
+  // upgrade; 4_560_000 before metrics and events.
+  withoutAddons: 4_620_000,
 }
 
 /**

@@ -220,6 +220,7 @@ export const ROOMS: readonly Room[] = [
           'announcer.ts',
           'commands.ts',
           'fd-store-mirror.ts',
+          'member-metrics.ts',
           'reloading.ts',
           'rollback.ts',
           'status-texts.ts',

@@ -16,6 +16,8 @@ interface ConnectionDrainDeps {
   readonly listeners: () => readonly DrainingListener[]
   readonly moves: Pick<Moves, 'leave' | 'limit' | 'settled'>
   readonly onCut: (counts: DrainCounts) => void
+  /** Called when the last connection has moved or ended, before the last changes are awaited. */
+  readonly onEnded: () => void
 }
 
 /** Moves or ends the connections of this process, and closes those that remain when their time is over. */
@@ -51,6 +53,7 @@ export class ConnectionDrain {
       new DrainTimer(tls, afterMs => this.#cut(listeners, true, afterMs)),
     ]
     await ended
+    this.#deps.onEnded()
     for (const timer of [...this.#cuts, this.#lastCall]) timer?.close()
   }
 

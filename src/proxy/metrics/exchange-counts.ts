@@ -1,4 +1,4 @@
-import { METRICS } from '../../metrics/definitions.js'
+import { METRICS, observe } from '../../metrics/definitions.js'
 import type { Totals } from '../../metrics/totals.js'
 import type { ExchangeReport } from '../../relay/index.js'
 
@@ -36,7 +36,7 @@ export class ExchangeCounts {
     }
     const code = status >= 100 && status < 600 ? Math.trunc(status / 100) - 1 : NO_ANSWER
     own.requests[code]! += 1
-    if (status !== 101 && method !== 'CONNECT') addTime(own.duration, report.milliseconds / 1_000)
+    if (status !== 101 && method !== 'CONNECT') observe(own.duration, BOUNDS, report.milliseconds / 1_000)
     if (destination === undefined) return
     const server = this.#servers.get(destination) ?? this.#addServer(destination)
     server.requests[code]! += 1
@@ -61,11 +61,4 @@ export class ExchangeCounts {
     this.#servers.set(server, counts)
     return counts
   }
-}
-
-function addTime(numbers: Float64Array, seconds: number): void {
-  let bucket = 0
-  while (bucket < BOUNDS.length && seconds > BOUNDS[bucket]!) bucket++
-  numbers[bucket]! += 1
-  numbers[BOUNDS.length + 1]! += seconds
 }

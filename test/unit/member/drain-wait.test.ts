@@ -22,6 +22,7 @@ function drain(
     listeners: () => [keeper],
     moves: { leave() {}, limit() {}, settled },
     onCut,
+    onEnded() {},
   }).run(true)
 }
 

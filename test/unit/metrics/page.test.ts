@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
 import { METRICS } from '../../fixtures/metrics.js'
 
-it('docs/proxy.md has a line for every metric, with its labels', () => {
-  const text = readFileSync(new URL('../../../docs/proxy.md', import.meta.url), 'utf8')
+it('docs/operating.md has a line for every metric, with its labels', () => {
+  const text = readFileSync(new URL('../../../docs/operating.md', import.meta.url), 'utf8')
   const expected = Object.values(METRICS).map(({ name, type, labels, columns, help }) => {
     const all = [...labels, ...(columns ? [columns.label] : [])].map(label => `\`${label}\``).join(', ')
     return `| \`${name}${type === 'counter' ? '_total' : ''}\` | ${type} | ${all}${all === '' ? '' : ' '}| ${help} |`
