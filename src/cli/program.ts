@@ -63,6 +63,7 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['stop', async program => (await import('./stop.js')).addStop(program)],
   ['init', async program => (await import('./init.js')).addInit(program)],
   ['doctor', async program => (await import('./doctor.js')).addDoctor(program)],
+  ['top', async program => (await import('./top.js')).addTop(program)],
   ['reload', async program => (await import('./reload.js')).addReload(program)],
   ['rollback', async program => (await import('./rollback.js')).addRollback(program)],
   ['events', async program => (await import('./events.js')).addEvents(program)],
@@ -184,6 +185,7 @@ function commandHint(command: string): string | null {
 /** Commands without arguments that find their service by `--service`. */
 const SERVICE_COMMANDS: ReadonlySet<string> = new Set([
   'status',
+  'top',
   'stop',
   'reload',
   'rollback',

@@ -29,7 +29,7 @@ const SUM_BYTES = 8
 /** V8 copies data whose address is not a multiple of this, so that the facts are padded. */
 const ALIGNMENT = 8
 /** Maximum number of files in a folder, for two releases of all commands, or two Node versions; older ones are removed. */
-export const MOST_FILES = 48
+export const MOST_FILES = 56
 
 export interface CacheSubject {
   /** Readable part of the file name. */
