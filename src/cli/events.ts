@@ -23,10 +23,10 @@ interface EventFlags extends AnswerFlags {
 
 /** How often `--follow` asks for new events. */
 const ASK_MS = 200
-/** While the service restarts, `--follow` also waits for its control socket. */
-const FOLLOW_CODES: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
-  ...IDEMPOTENT_RETRY_CODES,
+/** A daemon that was started again answers these until its members have reconnected. */
+const RESTART_CODES: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   'ERR_FDB_NO_HOLDER',
+  'ERR_FDB_SERVICE',
 ])
 
 export function addEvents(program: Command): void {
@@ -49,19 +49,22 @@ async function printEvents({ follow, from: text, json, ...flags }: EventFlags): 
   using service = new EventSource(flags, follow === true)
   const wanted = text === undefined ? null : firstNumber(text)
   let at = wanted ?? (follow ? (await service.page(Number.MAX_SAFE_INTEGER)).next : 1)
+  let known = ''
   for (let asked = wanted !== null || follow === true; ; ) {
-    const { events, first, next, end } = await service.page(at)
-    if (next < at && end && follow) {
-      writeStderr(`the service was started again: its events begin again at ${first}`)
-      at = first
+    const { log, events, first, next, end } = await service.page(at)
+    if (known !== '' && log !== '' && log !== known) {
+      writeStderr('the service was started again: its events begin again at 1')
+      known = log
+      at = 1
       continue
     }
+    known = log || known
     if (asked && first > at)
       writeStderr(`${first - at} events, from ${at} to ${first - 1}, are not kept any more`)
     const lines = events.map(event => (json ? JSON.stringify(event) : lineOf(event)))
     if (lines.length > 0) await written(`${lines.join('\n')}\n`)
     if (end && !follow) return
-    at = next
+    at = Math.max(at, next)
     asked = true
     if (end) await sleep(ASK_MS)
   }
@@ -76,22 +79,28 @@ function firstNumber(text: string): number {
 /** Asks the process that serves, over one connection while it stays. */
 class EventSource implements Disposable {
   readonly #flags: Omit<AnswerFlags, 'json'>
-  readonly #codes: ReadonlySet<FdbErrorCode>
+  readonly #follows: boolean
+  /** The service has answered: an error of {@link RESTART_CODES} means that it is being started again. */
+  #found = false
   #client: OperatorClient | null = null
 
   constructor(flags: Omit<AnswerFlags, 'json'>, follows: boolean) {
     this.#flags = flags
-    this.#codes = follows ? FOLLOW_CODES : IDEMPOTENT_RETRY_CODES
+    this.#follows = follows
   }
 
   page(from: number): Promise<EventPage> {
     const { control, service = '', timeout } = this.#flags
-    const mayRetry = ({ code, retryable }: FdbError) => this.#codes.has(code) && retryable
+    const mayRetry = ({ code, retryable }: FdbError) =>
+      (IDEMPOTENT_RETRY_CODES.has(code) && retryable) ||
+      (this.#follows && this.#found && RESTART_CODES.has(code))
     return askAgain(timeout, mayRetry, async left => {
       try {
         this.#client ??= await OperatorClient.connect(control, { timeout: left })
         const ask = { timeout: left, service }
-        return readEventPage(await this.#client.command(EVENTS_COMMAND, eventsBody(from), ask))
+        const page = readEventPage(await this.#client.command(EVENTS_COMMAND, eventsBody(from), ask))
+        this.#found = true
+        return page
       } catch (error) {
         this[Symbol.dispose]()
         throw error

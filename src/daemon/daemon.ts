@@ -123,10 +123,10 @@ export class Daemon implements AsyncDisposable {
       status: (shows, user) => this.#status(shows, user),
       resolveService: (service, shows) =>
         addressesAll(orchestrator, service) ? DAEMON_ITSELF : services.find(service, shows).name,
-      upgrade: async (order, progress, cancel) => {
+      upgrade: async (order, progress, cancel, by) => {
         if (addressesAll(orchestrator, order.service)) return orchestrator.upgrade(order, progress, cancel)
         if (order.service !== DAEMON_ITSELF)
-          return services.find(order.service).operations.upgrade(order, progress, cancel)
+          return services.find(order.service).operations.upgrade(order, progress, cancel, by)
         const { argv, timeoutMs, without } = order
         refuseWithout(without, 'is a daemon')
         return this.upgrade({

@@ -3,6 +3,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { isForeign } from '../holder/admission.js'
 import { closeOnThrow, hasEnded, type OwnedFd } from '../kernel/index.js'
+import type { Requester } from '../operator/events.js'
 import {
   type ClaimOrder,
   type ClaimResult,
@@ -79,9 +80,10 @@ export class OperatorAccess implements Operations {
     order: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
     cancel: AbortSignal,
+    by?: Requester,
   ): Promise<Upgraded> {
     const service = this.#authorize(order.service)
-    return await this.#operations.upgrade({ ...order, service }, progress, cancel)
+    return await this.#operations.upgrade({ ...order, service }, progress, cancel, by)
   }
 
   async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {

@@ -128,5 +128,6 @@ function itemOf(entry: string, note: string, fd: OwnedFd): (BundleItem & { servi
   if (key?.of !== 'service') return null
   const { service, role, name } = key
   if (role === 'segment') return { service, role, name, writable: note === WRITABLE, fd }
+  if (role === 'events') return { service, role, name, fd }
   return role === 'listener' || role === 'named' ? { service, role, name, spec: note, fd } : null
 }

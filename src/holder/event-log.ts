@@ -3,7 +3,16 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { jsonObject } from '../base/json.js'
 import type { Logger } from '../base/logger.js'
 import type { HolderPhase } from '../handoff/phases.js'
-import { append, appendFile, executableOf, freeStart, type OwnedFd, readAt, sizeOf } from '../kernel/index.js'
+import {
+  append,
+  appendFile,
+  executableOf,
+  freeStart,
+  type OwnedFd,
+  readAt,
+  sizeOf,
+  statOf,
+} from '../kernel/index.js'
 import {
   type EventFacts,
   type EventPage,
@@ -43,6 +52,8 @@ export class EventLog {
   /** Distinguishes the records of this process that are otherwise equal. */
   #written = 0
   #failed = false
+  /** Called when this log gets its file. */
+  created: () => void = () => {}
 
   /** `creates`: this process decides about handoffs, and so begins the events of a service. Another one only continues those that it has adopted. */
   constructor(logger: Logger, generation: number, { creates = true } = {}) {
@@ -51,15 +62,19 @@ export class EventLog {
     this.#creates = creates
   }
 
-  /** Continues the events of the process that has sent the file. Owns the descriptor. */
+  /** Continues the events of the process that has sent the file, unless this log has one. Owns the descriptor. */
   adopt(fd: OwnedFd): void {
-    this.#fd?.close()
+    if (this.#fd !== null || this.#closed) {
+      fd.close()
+      return
+    }
     this.#fd = fd
+    this.created()
   }
 
   /** Returns the file for the next version. Borrowed. */
   items(): BundleItem[] {
-    return this.#fd === null ? [] : [{ role: 'events', fd: this.#fd }]
+    return this.#fd === null ? [] : [{ role: 'events', name: 'events', fd: this.#fd }]
   }
 
   /** The number of the next event. */
@@ -72,8 +87,8 @@ export class EventLog {
     if (this.#closed || (this.#fd === null && !this.#creates)) return
     const event = { at: Date.now(), type, pid: process.pid, generation: this.#generation, ...facts }
     try {
-      this.#fd ??= appendFile('fdb-events', 'the events of the service')
-      const number = this.#append(this.#fd, event)
+      if (this.#fd === null) this.adopt(appendFile('fdb-events', 'the events of the service'))
+      const number = this.#append(this.#fd!, event)
       if (diagnostics.hasSubscribers) diagnostics.publish({ number, ...event } satisfies ServiceEvent)
     } catch (err) {
       if (!this.#failed) this.#logger.warn({ err, type }, 'events cannot be recorded; the service continues')
@@ -83,12 +98,13 @@ export class EventLog {
 
   /** Returns events from the number `from`, or from the oldest one that is kept. */
   read(from: number): EventPage {
-    if (this.#fd === null) return { events: [], first: 1, next: 1, end: true }
+    if (this.#fd === null) return { log: '', events: [], first: 1, next: 1, end: true }
     const count = this.#count(this.#fd)
     const first = Math.max(1, count - KEPT_EVENTS + 1)
     const begin = Math.min(Math.max(from, first), count + 1)
     const end = Math.min(begin + PAGE_EVENTS, count + 1)
-    return { events: this.#records(this.#fd, begin, end), first, next: end, end: end > count }
+    const log = String(statOf(this.#fd).ino)
+    return { log, events: this.#records(this.#fd, begin, end), first, next: end, end: end > count }
   }
 
   /** Returns the events from the number `from` as they happen, until `signal` aborts or this process leaves the service. */
@@ -197,6 +213,7 @@ const PHASE_EVENTS: Partial<Record<HolderPhase, EventType>> = {
 
 /** Returns the event of a holder that gets from one phase to another; null if that is no event, or if the failure of the handoff is. */
 export function eventOf(before: HolderPhase, after: HolderPhase): EventType | null {
+  if (before === 'rebuilding') return 'daemon.restarted'
   if (after !== 'idle') return PHASE_EVENTS[after] ?? null
   if (before === 'probation') return 'handoff.kept'
   if (before === 'returning') return 'rollback.serving'

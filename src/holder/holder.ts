@@ -5,13 +5,13 @@ import type { Outcome } from '../handoff/effect-queue.js'
 import { concernedIds, type HolderEffect, type HolderState, type Refusal } from '../handoff/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../handoff/messages.js'
 import { type HolderPhase, isBeforeCommit, isCommitted } from '../handoff/phases.js'
-import type { EventFacts, EventType } from '../operator/events.js'
+import type { EventFacts, EventType, Requester } from '../operator/events.js'
 import type { Failure, HandoffRecord } from '../operator/status-report.js'
 import { outOfDescriptors } from '../os/limits.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterReading, type Limit } from '../wire/pending.js'
-import { eventOf } from './event-log.js'
+import { eventOf, withExecutable } from './event-log.js'
 import { type HandoffFacts, joinRefusal, observedReason } from './failure-reasons.js'
 import {
   type HandlerContext,
@@ -48,6 +48,8 @@ export class Holder {
   #phase: HolderPhase
   #deadline: Limit | undefined
   #closed = false
+  /** The owner at the last call of {@link stepped}. */
+  #owner: Id
 
   constructor(parts: {
     host: HolderHost
@@ -63,6 +65,7 @@ export class Holder {
     this.#ownTimes = times
     this.#logger = logger
     this.#phase = host.state().phase
+    this.#owner = host.state().owner
     const peer = (id: Id) => this.#peers.get(id)
     const context: HandlerContext = {
       host,
@@ -194,6 +197,7 @@ export class Holder {
   /** The host calls this after each step of the state machine. */
   stepped(): void {
     const { phase, joiner, owner } = this.#host.state()
+    this.#noteOwner(owner, phase)
     if (phase === this.#phase) return
     const event = eventOf(this.#phase, phase)
     this.#phase = phase
@@ -207,6 +211,11 @@ export class Holder {
     else this.#probation.end()
     this.#prune()
     this.#host.changed()
+  }
+
+  /** Records an order of an operator. */
+  noteOrder(type: EventType, by: Requester | undefined): void {
+    this.#host.note?.(type, by === undefined ? {} : { by: withExecutable(by) })
   }
 
   /** Whether a process of another user has ever been a peer. */
@@ -325,6 +334,14 @@ export class Holder {
     if (peer === undefined) return
     const message = joinRefusal(because, other => this.#peers.get(other)?.pid)
     this.#peers.refuse(peer, new FdbError('ERR_FDB_BUSY', message, { retryable: true }))
+  }
+
+  /** Records that the process that served has ended, and no other one can serve. */
+  #noteOwner(owner: Id, phase: HolderPhase): void {
+    const before = this.#owner
+    if (owner === before) return
+    this.#owner = owner
+    if (owner === NOBODY && phase === 'idle') this.#noteEvent('service.unserved', before)
   }
 
   #noteEvent(type: EventType, id: Id, facts: EventFacts = {}): void {

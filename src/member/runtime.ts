@@ -392,7 +392,7 @@ export class MemberRuntime {
         const env = this.upgrades.givingUp(without)
         if (killStuck) await this.hosting.killStuck?.()
         const options = { argv, progress, signal, ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}), env }
-        return this.upgrades.start(options, by && { by })
+        return this.upgrades.start(options, by === undefined ? { isForwarded: true } : { by })
       },
       command: async ({ name, body }, context) => {
         await decided()

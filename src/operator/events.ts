@@ -4,6 +4,9 @@ import { FdbError } from '../errors.js'
 /** The types of the events of a service, with their meaning: `docs/operating.md` has this table. */
 export const EVENT_TYPES = {
   'service.started': 'the first process of the service serves',
+  'service.unserved':
+    'the serving process (`process`) has ended, and no other one stands by: the daemon keeps the listeners and the state',
+  'daemon.restarted': 'a daemon that was started again knows which process serves (`process`)',
   'upgrade.ordered': 'an operator, or the program, orders an upgrade',
   'upgrade.failed': 'the upgrade has failed (`code`, `reason`): the process that served serves on',
   'rollback.ordered': 'an operator orders a rollback',
@@ -21,7 +24,8 @@ export const EVENT_TYPES = {
   'handoff.kept': 'the probation is over, and the previous version leaves',
   'rollback.started':
     'the next version (`process`) does not serve on (`code`, `reason`): the previous one gets the right to serve',
-  'rollback.serving': 'the previous version serves again',
+  'rollback.serving':
+    'the previous version serves again; after `daemon.restarted`: the serving one writes again',
   'drain.ended': 'a process that was replaced has ended its last connections (`counts`)',
 } as const
 
@@ -70,6 +74,8 @@ export const EVENTS_COMMAND = 'fd-broker.events'
 
 /** A part of the kept events, in order. */
 export interface EventPage {
+  /** Distinguishes the events of a service from those after its next first start; '' if there are none yet. */
+  readonly log: string
   readonly events: readonly ServiceEvent[]
   /** The number of the oldest event that the service keeps. */
   readonly first: number
@@ -93,8 +99,8 @@ export function readEventsBody(body: Buffer): number {
 /** Throws ERR_FDB_MESSAGE. */
 export function readEventPage(reply: Buffer): EventPage {
   const page = jsonObject(reply.toString()) as Partial<EventPage> | undefined
-  const { events, first, next, end } = page ?? {}
+  const { log = '', events, first, next, end } = page ?? {}
   if (Array.isArray(events) && Number.isSafeInteger(first) && Number.isSafeInteger(next))
-    return { events, first: first!, next: next!, end: end !== false }
+    return { log, events, first: first!, next: next!, end: end !== false }
   throw new FdbError('ERR_FDB_MESSAGE', `${reply.length} bytes of the answer are no page of events`)
 }

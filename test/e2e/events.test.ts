@@ -3,11 +3,15 @@ import { once } from 'node:events'
 import { readFileSync, realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { jsonObject } from '../../src/base/json.js'
 import { EVENT_TYPES, type ServiceEvent } from '../../src/operator/events.js'
+import { startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+/** For the incumbent, whose limits apply to its successor: the probation lasts until the rollback. */
+const LONG = { probation: 60_000, heartbeat: 50, silence: 2_000 }
 const TIMES = { probation: 300, heartbeat: 50, silence: 2_000 }
 
 /** `fd-broker events --follow` as a process of its own. */
@@ -24,7 +28,11 @@ class Follower {
     this.child.stdout!.setEncoding('utf8').on('data', (text: string) => {
       const lines = (this.#rest + text).split('\n')
       this.#rest = lines.pop()!
-      this.events.push(...lines.map(line => JSON.parse(line) as ServiceEvent))
+      for (const line of lines) {
+        const event = jsonObject(line)
+        if (event === undefined) this.stderr += line
+        else this.events.push(event as unknown as ServiceEvent)
+      }
     })
     this.child.stderr!.setEncoding('utf8').on('data', (text: string) => {
       this.stderr += text
@@ -40,7 +48,7 @@ class Follower {
       what,
       async () => holds(this.events),
       20_000,
-      () => this.types,
+      () => `${this.stderr} ${this.types}`,
     )
   }
 }
@@ -68,14 +76,14 @@ describe('the events of a service', () => {
     const follower = new Follower(scene.control)
     await follower.has('the first event', events => events.length > 0)
     for (let i = 0; i < 5; i++) {
-      apps.push(await scene.serve())
+      apps.push(await scene.serve(i === 4 ? { upgrade: LONG } : {}))
       await follower.has(
         `upgrade ${i + 1} is kept`,
         () => follower.types.filter(type => type === 'handoff.kept').length > i,
       )
     }
     const sixth = apps.at(-1)!
-    const seventh = await scene.serve({ upgrade: { ...TIMES, probation: 60_000 } })
+    const seventh = await scene.serve()
     await follower.has('the seventh serves', events => events.at(-1)?.type === 'handoff.serving')
     await scene.rollback()
     await follower.has('the sixth serves again', () => follower.types.includes('rollback.serving'))
@@ -116,6 +124,45 @@ describe('the events of a service', () => {
     const some = await printed(scene.control, 'events', '--from', String(rollback[0]!.number))
     expect(some).toContain(`rollback.ordered  by process ${seventh.pid} (generation 7)`)
     expect(some.trim().split('\n')).toHaveLength(rollback.length)
+  })
+
+  it('go on in a daemon that was killed, and in the next one: the members bring them back, or the daemon hands them over', async () => {
+    const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES })
+    const daemon = await startDaemon(scene, { upgrade: TIMES })
+    const first = await scene.serve()
+    const follower = new Follower(scene.control)
+    await follower.has('the first serves', () => follower.types.includes('handoff.serving'))
+    const second = await scene.serve()
+    await follower.has('the second is kept', () => follower.types.includes('handoff.kept'))
+    await daemon.kill()
+    const restarted = await startDaemon(scene, { upgrade: TIMES })
+    await follower.has('the daemon knows the second', () => follower.types.includes('daemon.restarted'))
+    const third = await scene.serve({ upgrade: LONG })
+    const kept = () => follower.types.filter(type => type === 'handoff.kept').length
+    await follower.has('the third is kept', () => kept() === 2)
+    const next = await startDaemon(scene, { upgrade: TIMES, takeOver: true })
+    await restarted.end(20_000)
+    const fourth = await scene.serve()
+    await follower.has(
+      'the fourth serves',
+      events => events.at(-1)?.type === 'handoff.serving' && kept() === 2,
+    )
+    await scene.rollback()
+    await follower.has('the third serves again', () => follower.types.includes('rollback.serving'))
+    await third.kill()
+    await follower.has('no member serves', () => follower.types.includes('service.unserved'))
+
+    const { events } = follower
+    expect(events.map(({ number }) => number)).toEqual(events.map((_, i) => i + 1))
+    const commits = events.filter(({ type }) => type === 'handoff.committed')
+    expect(commits.map(event => event.process)).toEqual([first, second, third, fourth].map(({ pid }) => pid))
+    expect(commits.map(({ pid }) => pid)).toEqual([daemon, daemon, restarted, next].map(({ pid }) => pid))
+    expect(events.find(({ type }) => type === 'rollback.ordered')).toMatchObject({
+      pid: next.pid,
+      by: { pid: process.pid, uid: process.getuid!(), executable: realpathSync(process.execPath) },
+    })
+    expect(events.findLast(({ type }) => type === 'service.unserved')).toMatchObject({ process: third.pid })
+    expect(follower.stderr).toBe('')
   })
 
   it('stand in docs/operating.md with their meaning', () => {

@@ -61,7 +61,7 @@ describe('an event log', () => {
     const events = all(log)
     expect(events.map(({ number }) => number)).toEqual(Array.from({ length: KEPT_EVENTS }, (_, i) => i + 301))
     expect(events[0]).toMatchObject({ epoch: 300 })
-    expect(log.read(5_000)).toEqual({ events: [], first: 301, next: 1_301, end: true })
+    expect(log.read(5_000)).toMatchObject({ events: [], first: 301, next: 1_301, end: true })
   })
 
   it('shortens a reason that does not fit', () => {
@@ -112,7 +112,7 @@ describe('an event log', () => {
     const abort = new AbortController()
     setTimeout(() => abort.abort(), 30)
     for await (const _event of log.follow(1, abort.signal)) expect.unreachable()
-    expect(log.read(1)).toEqual({ events: [], first: 1, next: 1, end: true })
+    expect(log.read(1)).toMatchObject({ log: '', events: [], first: 1, next: 1, end: true })
   })
 })
 

@@ -3,6 +3,7 @@ import { FdbError } from '../../errors.js'
 import type { HolderState } from '../../handoff/holder-machine.js'
 import type { Epoch } from '../../handoff/messages.js'
 import { type Entry, type EntryTexts, isEntryItem, parseEntry } from '../../holder/entry.js'
+import type { EventLog } from '../../holder/event-log.js'
 import { repeatUntilDone } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
@@ -19,6 +20,7 @@ export interface ReattachTarget {
   readonly machine: HolderState
   readonly descriptorTable: DescriptorTable
   readonly segmentSet: SegmentSet
+  readonly events: Pick<EventLog, 'adopt'>
   readonly logger: Logger
   readonly limits: NamedLimits
 }
@@ -75,6 +77,7 @@ export function reattach(peer: Peer, forGood: boolean, to: ReattachTarget): Epoc
     try {
       if (isEntryItem(item)) brought.push(checkedEntry(peer, item))
       else if (role === 'segment') top = Math.max(top, takeSegment(fd, writable, peer, to))
+      else if (role === 'events') to.events.adopt(fd)
       else fd.close()
     } catch (error) {
       fd.close()

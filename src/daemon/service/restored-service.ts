@@ -9,24 +9,30 @@ import {
 import { type Epoch, NOBODY } from '../../handoff/messages.js'
 import { isGranted } from '../../handoff/phases.js'
 import { isEntryItem, parseEntry } from '../../holder/entry.js'
+import type { EventLog } from '../../holder/event-log.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import type { DescriptorTable } from './descriptor-table.js'
 
 /** Returns a service's items for the next daemon. The caller borrows the descriptors. */
-export function itemsOf(descriptorTable: DescriptorTable, segmentSet: SegmentSet): BundleItem[] {
+export function itemsOf(
+  descriptorTable: DescriptorTable,
+  segmentSet: SegmentSet,
+  events: EventLog,
+): BundleItem[] {
   const segments = segmentSet.all.map(({ epoch, fd, kind }) => {
     const writable = segmentSet.isWritable(epoch)
     return { role: 'segment' as const, name: `${kind}-${epoch}`, epoch, writable, fd }
   })
-  return [...descriptorTable.held.items(), ...segments]
+  return [...descriptorTable.held.items(), ...segments, ...events.items()]
 }
 
 export interface RestoreTarget {
   readonly service: string
   readonly descriptorTable: DescriptorTable
   readonly segmentSet: SegmentSet
+  readonly events: Pick<EventLog, 'adopt'>
   readonly logger: Logger
 }
 
@@ -36,7 +42,7 @@ export interface RestoreTarget {
  */
 export function takeItems(
   items: readonly BundleItem[],
-  { service, descriptorTable, segmentSet, logger }: RestoreTarget,
+  { service, descriptorTable, segmentSet, events, logger }: RestoreTarget,
 ): void {
   const lost = (what: string, error: unknown) =>
     logger.error(
@@ -50,6 +56,7 @@ export function takeItems(
     try {
       if (isEntryItem(item)) descriptorTable.held.put(parseEntry(item, fd))
       else if (role === 'segment') segments.push({ segment: Segment.open(fd), writable })
+      else if (role === 'events') events.adopt(fd)
       else fd.close()
     } catch (error) {
       fd.close()

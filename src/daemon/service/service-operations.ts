@@ -2,10 +2,12 @@ import { isTooDeep, jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
 import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/phases.js'
 import type { Entry } from '../../holder/entry.js'
+import type { EventLog } from '../../holder/event-log.js'
 import type { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { HandoffTimes } from '../../holder/times.js'
 import { OWN_LIMIT, orderToEnd } from '../../member/drain/drain-orders.js'
+import { EVENTS_COMMAND, type EventType, type Requester, readEventsBody } from '../../operator/events.js'
 import {
   COMMAND_MS,
   type CommandContext,
@@ -18,7 +20,7 @@ import {
   type UpgradeOrder,
   type UpgradeProgress,
 } from '../../operator/requests.js'
-import { noStandbyError, ROLLBACK, readStopOrder, STOP } from '../../operator/service-commands.js'
+import { noStandbyError, RELOAD, ROLLBACK, readStopOrder, STOP } from '../../operator/service-commands.js'
 import type { Failure, UnfitReport } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'
 import type { fdbroker } from '../../proto/wire.js'
@@ -38,6 +40,12 @@ const START_MS = 1_000
 /** The reason of a standby that has reconnected, and does not say it again. */
 const UNKNOWN: UnfitReport = { code: 'ERR_FDB_UNFIT', message: 'the process cannot serve' }
 
+const ORDERS: ReadonlyMap<string, EventType> = new Map([
+  [RELOAD, 'reload.ordered'],
+  [ROLLBACK, 'rollback.ordered'],
+  [STOP, 'stop.ordered'],
+])
+
 export interface ServiceOperationsDeps {
   readonly times: HandoffTimes
   readonly holder: Holder
@@ -52,6 +60,7 @@ export interface ServiceOperationsDeps {
   }
   readonly service: {
     readonly name: string
+    readonly events: Pick<EventLog, 'read'>
     /** Returns the member that takes connections while no member serves this service. */
     receiver(): Peer | undefined
     /** Returns the status, based on the serving member's report if there is one. */
@@ -175,6 +184,7 @@ export class ServiceOperations implements Operations {
     order: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
     cancel: AbortSignal,
+    by?: Requester,
   ): Promise<Upgraded> {
     const { holder, service } = this.#deps
     const { name } = service
@@ -201,12 +211,18 @@ export class ServiceOperations implements Operations {
         retryable: true,
       })
     }
+    holder.noteOrder('upgrade.ordered', by)
     return await this.#upgrades.ask(owner, { ...order, timeoutMs: left }, progress, cancel)
   }
 
   /** Forwards a command to the serving member. */
   async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
     const { holder, service } = this.#deps
+    // Answered here, because the question may be why no member serves.
+    if (order.name === EVENTS_COMMAND && holder.state.phase !== 'rebuilding')
+      return Buffer.from(JSON.stringify(service.events.read(readEventsBody(order.body))))
+    const type = ORDERS.get(order.name)
+    if (type !== undefined) holder.noteOrder(type, context.by)
     await this.#awaitDecision(0, context.signal)
     // Checked here, because only the daemon knows for certain whether a standby can take over again.
     if (order.name === ROLLBACK && standbyOf(holder.state, id => holder.peer(id)) === undefined)

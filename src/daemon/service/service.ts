@@ -12,6 +12,7 @@ import {
 } from '../../handoff/holder-machine.js'
 import { NOBODY } from '../../handoff/messages.js'
 import { type Caller, isForeign, turnAway, welcome } from '../../holder/admission.js'
+import { EventLog } from '../../holder/event-log.js'
 import { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Candidate } from '../../holder/peers.js'
@@ -73,6 +74,7 @@ export class Service {
   readonly startedBy: number | undefined
   readonly operations: ServiceOperations
   readonly #deps: ServiceDeps
+  readonly #events: EventLog
   readonly #descriptorTable: DescriptorTable
   readonly #segmentSet = new SegmentSet()
   readonly #queue: EffectQueue<HolderEffect>
@@ -127,10 +129,12 @@ export class Service {
     })
     const { service } = record
     const [descriptorTable, segmentSet] = [this.#descriptorTable, this.#segmentSet]
-    takeItems(items, { service, descriptorTable, segmentSet, logger })
+    const events = new EventLog(logger, record.generation)
+    this.#events = events
+    takeItems(items, { service, descriptorTable, segmentSet, events, logger })
     this.#machine = this.#recovery.members.length > 0 ? awaitsMembers(this.#segmentSet) : UNSERVED_HOLDER
     if (this.#machine === UNSERVED_HOLDER) this.#startUnserved()
-    this.#descriptorTable.held.changed = this.#segmentSet.changed = () => deps.holds(this.name)
+    descriptorTable.held.changed = segmentSet.changed = events.created = () => deps.holds(this.name)
     this.#queue = new EffectQueue<HolderEffect>({
       perform: effect => {
         const done = this.#holder.perform(effect)
@@ -144,7 +148,8 @@ export class Service {
       host: {
         state: () => this.#machine,
         dispatch: event => this.#dispatch(event),
-        extraItems: () => [],
+        extraItems: () => events.items(),
+        note: (type, facts) => events.note(type, facts),
         position: () => null,
         onServing: peer => this.#settled(peer),
         changed: () => deps.changed(),
@@ -175,6 +180,7 @@ export class Service {
       missing: { all: () => this.#missing, kill: () => killMissing(() => this.#missing, logger) },
       service: {
         name: service,
+        events,
         receiver: () => deps.receiver(service),
         describe: answer => this.#describe(answer),
       },
@@ -204,7 +210,7 @@ export class Service {
 
   /** All descriptors and segments of the service. Borrowed. */
   get items(): BundleItem[] {
-    return itemsOf(this.#descriptorTable, this.#segmentSet)
+    return itemsOf(this.#descriptorTable, this.#segmentSet, this.#events)
   }
 
   /** Whether no handoff is running. The next daemon continues a probation. */
@@ -369,7 +375,8 @@ export class Service {
     if (!kept && this.soleCopy !== null) this.#descriptorTable.removePaths()
     this.#descriptorTable.held.changed = this.#segmentSet.changed = () => {}
     const first = [this.#recovery, this.#lastSeals, this.#merging, this.#writes, this.#holder]
-    for (const part of [...first, this.operations, this.#descriptorTable, this.#segmentSet]) part.close()
+    for (const part of [...first, this.operations, this.#descriptorTable, this.#segmentSet, this.#events])
+      part.close()
   }
 
   #dispatch(event: HolderEvent): void {
@@ -473,14 +480,13 @@ export class Service {
 
   get #receiving(): ReattachTarget {
     const { limits, settings } = this.#deps
-    const { logger } = settings
-    const limited = { service: this.name, limits: limits() }
     return {
       machine: this.#machine,
       descriptorTable: this.#descriptorTable,
       segmentSet: this.#segmentSet,
-      logger,
-      limits: limited,
+      events: this.#events,
+      logger: settings.logger,
+      limits: { service: this.name, limits: limits() },
     }
   }
 

@@ -23,7 +23,7 @@ interface OfferReceiverDeps {
   /** Own the descriptors that they adopt. */
   readonly adopted: {
     readonly control: Pick<ControlSocket, 'adopt'>
-    readonly events: Pick<EventLog, 'adopt'>
+    readonly events: Pick<EventLog, 'adopt' | 'items'>
   }
   readonly events: OfferEvents
 }
@@ -89,7 +89,7 @@ export class OfferReceiver {
 
   /** Returns what this process has received from its holder, for a restarted one. Borrowed. */
   held(): BundleItem[] {
-    const { registry, segmentSet } = this.#deps
+    const { adopted, registry, segmentSet } = this.#deps
     const segments = segmentSet.all.map(segment => ({
       role: 'segment' as const,
       epoch: segment.epoch,
@@ -98,7 +98,7 @@ export class OfferReceiver {
     }))
     const pidfds = this.#pidfds.map(fd => ({ role: 'pidfd' as const, fd }))
     const wanted = registry.items().filter(({ name }) => registry.wanted.has(name ?? ''))
-    return [...wanted, ...segments, ...pidfds]
+    return [...wanted, ...segments, ...pidfds, ...adopted.events.items()]
   }
 
   /** Returns the announced Offer, or null if none was announced. Throws ERR_FDB_FDS_MISSING if descriptors are missing. */

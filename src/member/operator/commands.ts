@@ -73,8 +73,10 @@ export function serveServiceCommands({
   stop,
 }: ServiceCommandsDeps): void {
   const reply = () => processReply({ pid: process.pid, generation: origin.generation })
-  const ordered = (type: EventType, { by }: CommandContext) =>
-    events.note(type, by && { by: withExecutable(by) })
+  // A daemon that forwards an order has recorded it, and knows its sender.
+  const ordered = (type: EventType, { by }: CommandContext) => {
+    if (by !== undefined) events.note(type, { by: withExecutable(by) })
+  }
   commands.set(EVENTS_COMMAND, async body => JSON.stringify(events.read(readEventsBody(body))))
   commands.set(RELOAD, async (_body, context) => {
     ordered('reload.ordered', context)

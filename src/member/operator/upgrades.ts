@@ -45,6 +45,7 @@ interface SuccessorStart {
   readonly cwd?: string
   /** The operator. */
   readonly by?: Requester
+  readonly isForwarded?: boolean
 }
 
 /** The output of a successor, if it does not share that of this process. */
@@ -182,7 +183,9 @@ export class Upgrades implements AttemptIncumbent {
     this.#refuseNow()
     options.signal?.throwIfAborted()
     const { events } = this.#deps
-    events.note('upgrade.ordered', where.by && { by: withExecutable(where.by) })
+    // A daemon that forwards an order has recorded it, and knows its sender.
+    if (where.isForwarded !== true)
+      events.note('upgrade.ordered', where.by && { by: withExecutable(where.by) })
     const ended = new AbortController()
     this.#graceMs = GRACE_MS
     const failureBefore = this.lastFailure

@@ -40,6 +40,7 @@ function member(pid: number): Peer {
 
 /** A daemon's holdings of one service, and how many descriptors that are. */
 class Held implements ReattachTarget {
+  readonly events = { adopt: (fd: { close(): void }) => fd.close() }
   readonly said: string[] = []
   readonly logger = {
     ...SILENT,

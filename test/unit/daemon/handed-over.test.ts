@@ -24,7 +24,8 @@ function taken(items: BundleItem[]) {
     descriptorTable.close()
     segmentSet.close()
   })
-  takeItems(items, { service: 'shop', descriptorTable, segmentSet, logger: logger as typeof SILENT })
+  const events = { adopt: (fd: OwnedFd) => fd.close() }
+  takeItems(items, { service: 'shop', descriptorTable, segmentSet, events, logger: logger as typeof SILENT })
   const segments = segmentSet.all.map(({ kind, epoch }) => `${kind}-${epoch}`)
   expect(native.openCount() - before).toBe(segments.length + descriptorTable.held.size)
   return { lost, segments, names: descriptorTable.held.names }

@@ -26,7 +26,11 @@ function open(phase: HolderPhase, connected = true) {
   const service = {
     service: { name: 'shop' },
     times: { ready: 1, quiesce: 1, freeze: 1, prepare: 1, commit: 1 },
-    holder: { peer: (id: number) => (connected ? (id === 1 ? owner : peerOf(id)) : undefined), state: now },
+    holder: {
+      peer: (id: number) => (connected ? (id === 1 ? owner : peerOf(id)) : undefined),
+      state: now,
+      noteOrder() {},
+    },
   } as unknown as ServiceOperationsDeps
   const operations = new ServiceOperations(service)
   const order = { argv: [], timeoutMs: 60_000, service: 'shop', killStuck: false, without: [] }
