@@ -34,6 +34,10 @@ const HEIGHT = 180
 const LANE = 34
 /** The width of an axis with its label. */
 const AXIS_RIGHT = 90
+/** From 0, so that noise does not look like a loss. */
+const FROM_ZERO = {
+  range: (_plot: unknown, _least: number, most: number): [number, number] => [0, 1.1 * most || 1],
+}
 /** All plots show the same span of time and one cursor. */
 const CURSOR = { sync: { key: 'timeline' }, drag: { x: true, y: false } }
 
@@ -76,7 +80,7 @@ function draw(timeline: Timeline, page: Element): void {
           null,
           null,
         ],
-        scales: { x: { time: false, range } },
+        scales: { x: { time: false, range }, y: FROM_ZERO },
         series: [],
         ...options,
       } as uPlot.Options,
@@ -109,7 +113,7 @@ function draw(timeline: Timeline, page: Element): void {
           ...axes('requests/s'),
           { scale: 'ms', side: 1, label: 'p99, ms', size: 60, grid: { show: false } },
         ] as uPlot.Axis[],
-        scales: { x: { time: false, range }, ms: {} },
+        scales: { x: { time: false, range }, y: FROM_ZERO, ms: FROM_ZERO },
         series: [
           time as uPlot.Series,
           { label: 'requests/s', stroke: COLORS[1] as string },

@@ -24,7 +24,7 @@ const FILES: readonly Rule[] = [
   [/^dist\/(?:msgpackr|js-yaml|prom-client)\.cjs$/, 200_000],
   [/^dist\/types\/(?:index|proxy|operator|adapter|errors|stores|ws|streams|socket-io)\.d\.ts$/, 3_000],
   [/^dist\/types\/auto\.d\.c?ts$/, 3_000],
-  [/^dist\/types\/declarations\.d\.ts$/, 140_000],
+  [/^dist\/types\/declarations\.d\.ts$/, 145_000],
   [/^prebuilds\/linux-(?:x64|arm64)\/fd-broker\.(?:glibc|musl)\.node$/, 120_000],
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
