@@ -174,7 +174,8 @@ export class MemberDriver implements RuntimeDriver {
     if (phase === 'orphan') this.runtime.writes.followOn()
     if (before === 'beginning' && link === 'local') this.#onDecides()
     if (phase === 'leaving') {
-      if (!readiness.served) readiness.fail(this.leaveReason())
+      // A process that has accepted first answers its clients: an application ends when ready() rejects. Then end() rejects.
+      if (!readiness.served && !accepts(before)) readiness.fail(this.leaveReason())
       this.runtime.upgrades.failIfLost()
     }
     if (phase === 'frozen' && link !== 'local') {

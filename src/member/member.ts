@@ -409,7 +409,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /**
    * Takes over. Resolves when this process serves; until then the incumbent serves. If it rejects, the incumbent continues to serve; this
-   * process has closed its listeners and state, and should end.
+   * process has closed its listeners and state, and should end. If the commit is undone after this process has accepted clients, it rejects
+   * when these have been answered, at the latest after `drain.timeout`.
    *
    * Rejects with the error of a check (ERR_FDB_CHECK), ERR_FDB_UNSERVED (a listener would be without a server), ERR_FDB_DEADLINE,
    * ERR_FDB_STATE_VALUE (entries cannot be decoded), ERR_FDB_SCHEMA, and errors of the incumbent such as ERR_FDB_ABORTED.

@@ -107,6 +107,41 @@ describe('a next version whose server cannot be attached to its listener', () =>
     expect(String(third.section('notes').get('from'))).toBe('the old one')
   })
 
+  it('answers the clients that it has accepted, and only then rejects ready()', async () => {
+    const { service, old } = await serving()
+    let other: Server | undefined
+    let open = 0
+    const answers: Promise<string>[] = []
+    const next = await service.join({ drain: { timeout: 10_000 } }, (message, { phase }) => {
+      if (message !== 'member phase') return
+      // The first listener accepts; then the second cannot, so the commit is undone.
+      if (phase === 'ready') other?.listen(0, '127.0.0.1')
+      if (phase === 'beginning') answers.push(...Array.from({ length: 20 }, () => service.ask()))
+    })
+    const server = await service.serve(next, 'unused')
+    server.removeAllListeners('request').on('request', (_request, response) => {
+      open++
+      setTimeout(() => {
+        open--
+        response.end('new')
+      }, 300)
+    })
+    const second = await next.listen('zweb', 'tcp://127.0.0.1:0')
+    other = createServer()
+    onTestFinished(() => void other?.close())
+    second.serve(other)
+    const rejected = await next.ready().then(
+      () => null,
+      (error: unknown) => ({ error, open }),
+    )
+    expect(rejected).toEqual({ error: expect.objectContaining({ code: LISTENS.code }), open: 0 })
+    const by = await Promise.all(answers)
+    expect(by.filter(text => text === 'new').length).toBeGreaterThan(0)
+    expect(by.filter(text => text !== 'new' && text !== 'old')).toEqual([])
+    expect(await service.ask()).toBe('old')
+    expect(old.phase).toBe('serving')
+  })
+
   it('fails when its application closes its server in probation: the old one serves again', async () => {
     const { service, old } = await serving()
     const next = await service.join()
