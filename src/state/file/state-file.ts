@@ -25,6 +25,9 @@ const SPARE_BYTES = 16 * 1024 * 1024
 /** A new file of this size is synced before it is brought up to date, and synced again, to replace the present one. */
 const SYNC_BEFORE_BYTES = 1024 * 1024
 
+/** How often a flush writes if the right to write is lost for a moment each time. */
+const FLUSH_ATTEMPTS = 10
+
 type Mode = 'idle' | 'preparing' | 'serving'
 
 /**
@@ -152,7 +155,13 @@ export class StateFile {
   }
 
   /** Resolves when everything that is in the log now is synced. Rejects with ERR_FDB_STATE_FILE or ERR_FDB_FENCED. */
-  async flush({ marked = true }: { readonly marked?: boolean } = {}): Promise<void> {
+  async flush({
+    marked = true,
+    attempts = FLUSH_ATTEMPTS,
+  }: {
+    readonly marked?: boolean
+    readonly attempts?: number
+  } = {}): Promise<void> {
     this.checkServing()
     const stops = this.#stops
     const { completeSequence: sequence } = this.#log
@@ -160,8 +169,10 @@ export class StateFile {
     if (marked) await this.#file?.marked()
     const synced = this.#file?.syncedSequence ?? 0
     if (synced >= sequence) return
-    // The right to write has ended meanwhile, and may have come back.
-    if (stops !== this.#stops) return await this.flush({ marked })
+    // The right to write has ended meanwhile, and may have come back; without a call of stop() if only the segment was sealed.
+    if (stops !== this.#stops) return await this.flush({ marked, attempts })
+    if (this.#failures.ok && attempts > 1) return await this.flush({ marked, attempts: attempts - 1 })
+    this.checkServing()
     const { message = 'the state changes faster than the disk can write' } = this.#failures.last ?? {}
     throw new FdbError(
       'ERR_FDB_STATE_FILE',

@@ -206,7 +206,8 @@ describe('the state file', () => {
     elder.log.startWriting(Segment.create(1))
     await elder.routes.put('a', { to: 'a' })
     const cut = refusal(elder.log.section('raw').bulk(large(20_000)))
-    await until('parts of it are in the log', () => elder.log.sequence > 10)
+    // In the turn in which it has begun: a later look may find all of it.
+    while (elder.log.sequence <= 10) await nextTurn()
     elder.log.segments[0]!.seal()
     elder.log.endWriting(new FdbError('ERR_FDB_FENCED', 'over'))
     await cut
@@ -737,5 +738,30 @@ describe('the segments of a state file', () => {
         message: expect.stringContaining('follows epoch 2'),
       }),
     )
+  })
+})
+
+describe('a flush', () => {
+  it('writes again if the right to write was lost for a moment, as in a handoff that failed', async () => {
+    const writer = Writer.serve(join(folder(), 'state'), { sync: 'always' })
+    await writer.routes.put('a', { to: 'x' })
+    await writer.file.flush()
+    await writer.routes.put('b', { to: 'y' })
+    const flushed = writer.file.flush()
+    // The pass of this flush finds the segment sealed.
+    writer.mayWrite = false
+    setImmediate(() => (writer.mayWrite = true))
+    await flushed
+    expect(writer.file.status().syncedSequence).toBe(writer.log.completeSequence)
+  })
+
+  it('rejects as another process’s if the right to write has ended meanwhile', async () => {
+    const writer = Writer.serve(join(folder(), 'state'), { sync: 'always' })
+    await writer.routes.put('a', { to: 'x' })
+    await writer.file.flush()
+    await writer.routes.put('b', { to: 'y' })
+    const flushed = writer.file.flush()
+    writer.mayWrite = false
+    await expect(flushed).rejects.toMatchObject({ code: 'ERR_FDB_FENCED', retryable: true })
   })
 })
