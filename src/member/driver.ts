@@ -159,10 +159,9 @@ export class MemberDriver implements RuntimeDriver {
 
   #phaseChanged(before: MemberPhase, { phase, epoch, link }: MemberState): void {
     const { machine, origin, readiness, settings, shutdown } = this.runtime
-    const { generation } = origin
     // A daemon logs the phases of its members; its own are for debugging only.
     const level = settings.reception === null ? 'info' : 'debug'
-    settings.logger[level]({ phase, before, epoch, generation }, 'member phase')
+    settings.logger[level]({ phase, before, epoch, generation: origin.generation }, 'member phase')
     this.#freezeLimit?.clear()
     if (phase === 'standby' || (phase === 'leaving' && !shutdown.leavesByItself)) shutdown.retire()
     if (phase === 'standby') this.runtime.reloading.passOn()
@@ -174,7 +173,7 @@ export class MemberDriver implements RuntimeDriver {
     if (phase === 'orphan') this.runtime.writes.followOn()
     if (before === 'beginning' && link === 'local') this.#onDecides()
     if (phase === 'leaving') {
-      // A process that has accepted first answers its clients: an application ends when ready() rejects. Then end() rejects.
+      // A process that has accepted answers its clients before end() rejects ready(), because applications end then.
       if (!readiness.served && !accepts(before)) readiness.fail(this.leaveReason())
       this.runtime.upgrades.failIfLost()
     }

@@ -150,6 +150,8 @@ describe('a program under fd-broker/auto sees of its servers what it sees withou
     expect(await said('import', { SERVED: '1' })).toEqual(wanted)
     await program.launch('import', { HOLD: '1' })
     await program.serves(1)
+    // Otherwise the next version could get the request that the first one makes to itself.
+    await until('the first version has asked', () => program.sandbox.output.includes('["asked"'))
     expect(await said('import', { SERVED: '1' })).toEqual(wanted)
   })
 

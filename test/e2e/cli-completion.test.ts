@@ -30,7 +30,7 @@ describe('fd-broker completion', () => {
     const completed = (...words: string[]) => completedBy(script, words)
     expect(completed('stat').sort()).toEqual(['state', 'status'])
     expect(completed('state', 's').sort()).toEqual(['show', 'stats'])
-    expect(completed('upgrade', '--ti')).toEqual(['--timeout'])
+    expect(completed('upgrade', '--timeo')).toEqual(['--timeout'])
     expect(completed('run', '--log-level', 'w')).toEqual(['warn'])
     expect(completed('completion', 'z')).toEqual(['zsh'])
     await sandbox.shop()

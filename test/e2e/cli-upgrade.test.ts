@@ -43,6 +43,18 @@ describe('fd-broker upgrade', () => {
     await program.command('stop')
   })
 
+  it.runIf(NIGHTLY)('names the probation for which the next version waits', async () => {
+    const sandbox = Sandbox.open()
+    await sandbox.shop()
+    expect((await sandbox.run('upgrade', '--control', sandbox.control)).code).toBe(0)
+    const { pid } = await sandbox.status()
+    const { code, stderr } = await sandbox.runWithNotes('upgrade', '--control', sandbox.control)
+    expect(code).toBe(0)
+    expect(stderr).toMatch(
+      new RegExp(`process ${pid} is on probation \\(for \\d s more\\), and no version can take over`),
+    )
+  })
+
   it.runIf(NIGHTLY)('starts another command and prints one JSON object with --json', async () => {
     const sandbox = Sandbox.open()
     await sandbox.shop()

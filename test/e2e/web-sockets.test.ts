@@ -173,13 +173,25 @@ describe('WebSockets of the package ws', () => {
     timeout: 240_000,
   }, async () => {
     const [scene, port] = await sceneWith({
-      upgrade: { ...TIMES, probation: 60_000, silence: 400 },
+      // A busy machine must not make the next version look silent before it is killed.
+      upgrade: { ...TIMES, probation: 60_000, silence: 5_000 },
       drain: { firstWave: 30_000 },
     })
     const first = await scene.serve()
     const clients = await talks(port, 30)
     const second = await scene.serve()
-    await until('some have moved', async () => (await second.status()).moves.arrived === FIRST_WAVE, BUSY_MS)
+    let moves: unknown
+    await until(
+      'some have moved',
+      async () => {
+        const status = await second.status()
+        moves = [status.moves, status.draining]
+        // On a busy machine a slice can take too long: its channel ends, and the next one has a first wave of its own.
+        return status.moves.arrived >= FIRST_WAVE
+      },
+      BUSY_MS,
+      () => JSON.stringify(moves),
+    )
     await second.kill()
     await until(
       'the first serves again',
@@ -195,7 +207,8 @@ describe('WebSockets of the package ws', () => {
       },
       BUSY_MS,
     )
-    expect(gone).toHaveLength(FIRST_WAVE)
+    expect(gone.length).toBeGreaterThanOrEqual(FIRST_WAVE)
+    expect(gone.length).toBeLessThan(clients.length)
     for (const client of clients) {
       const there = client.closed === null ? client : await Talk.open(port)
       there.pids.clear()

@@ -82,6 +82,7 @@ const EVERY: ProxyDocument = {
   via: 'off',
   trace: true,
   accessLog: true,
+  metrics: 'tcp://127.0.0.1:9100',
   stateFile: { path: '/var/lib/edge.state', sync: 'always', damaged: 'prefix' },
   forwarded: { headers: 'both', trust: ['10.0.0.0/8'] },
 }
