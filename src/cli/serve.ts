@@ -89,7 +89,9 @@ async function checkConfig(config: string | undefined): Promise<void> {
   if (config === undefined) throw wrongOption('check', true, '--config too')
   const { readPolicy } = await import('../daemon/policy/schema.js')
   const { services } = readPolicy(config)
-  process.stdout.write(`${config} is valid: ${services.size} services are named\n`)
+  process.stdout.write(
+    `${config} is valid: ${services.size === 1 ? '1 service is' : `${services.size} services are`} named\n`,
+  )
 }
 
 /** A second signal within this time ends the daemon although no other process holds its descriptors or state. */

@@ -146,7 +146,7 @@ export class MemberDriver implements RuntimeDriver {
   stepped(event: EmbeddedEvent, before: MemberState): void {
     const { hosting, logSpace, machine } = this.runtime
     const { member } = machine
-    if (before.phase !== member.phase) this.#phaseChanged(before.phase, member)
+    if (before.phase !== member.phase) this.#phaseChanged(before, member)
     hosting.holder?.stepped()
     machine.changes.notify()
     const decides = machine.holder?.phase
@@ -157,8 +157,8 @@ export class MemberDriver implements RuntimeDriver {
       void machine.settled().then(() => logSpace.compact())
   }
 
-  #phaseChanged(before: MemberPhase, { phase, epoch, link }: MemberState): void {
-    const { machine, origin, readiness, settings, shutdown } = this.runtime
+  #phaseChanged({ phase: before, accepting }: MemberState, { phase, epoch, link }: MemberState): void {
+    const { listeners, machine, origin, readiness, settings, shutdown } = this.runtime
     // A daemon logs the phases of its members; its own are for debugging only.
     const level = settings.reception === null ? 'info' : 'debug'
     settings.logger[level]({ phase, before, epoch, generation: origin.generation }, 'member phase')
@@ -174,7 +174,8 @@ export class MemberDriver implements RuntimeDriver {
     if (before === 'beginning' && link === 'local') this.#onDecides()
     if (phase === 'leaving') {
       // A process that has accepted answers its clients before end() rejects ready(), because applications end then.
-      if (!readiness.served && !accepts(before)) readiness.fail(this.leaveReason())
+      const hasClients = accepting || listeners.all.some(({ connections }) => connections > 0)
+      if (!readiness.served && !hasClients) readiness.fail(this.leaveReason())
       this.runtime.upgrades.failIfLost()
     }
     if (phase === 'frozen' && link !== 'local') {
@@ -357,12 +358,11 @@ export class MemberDriver implements RuntimeDriver {
       removeActive(this)
       return
     }
-    const left = shutdown.why === 'replaced' && origin.generation > 1
     const report = () => {
       writes.forwarder.end()
       reportLink.linger()
     }
-    watchRetired(this, settings, { left, report })
+    watchRetired(this, settings, { left: shutdown.why === 'replaced' && origin.generation > 1, report })
   }
 
   // ---- requests of the application
