@@ -15,6 +15,7 @@ import { type AnswerFlags, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
 import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
 import { plain, style, writeStderr } from './output.js'
+import { LineWriter } from './state-lines.js'
 
 interface EventFlags extends AnswerFlags {
   follow?: true
@@ -47,6 +48,7 @@ export function addHistory(program: Command): void {
 
 async function printEvents({ follow, from: text, json, ...flags }: EventFlags): Promise<void> {
   using service = new EventSource(flags, follow === true)
+  const out = new LineWriter()
   const wanted = text === undefined ? null : firstNumber(text)
   let at = wanted ?? (follow ? (await service.page(Number.MAX_SAFE_INTEGER)).next : 1)
   let known = ''
@@ -61,9 +63,9 @@ async function printEvents({ follow, from: text, json, ...flags }: EventFlags): 
     known = log || known
     if (asked && first > at)
       writeStderr(`${first - at} events, from ${at} to ${first - 1}, are not kept any more`)
-    const lines = events.map(event => (json ? JSON.stringify(event) : lineOf(event)))
-    if (lines.length > 0) await written(`${lines.join('\n')}\n`)
-    if (end && !follow) return
+    for (const event of events) await out.write(json ? event : lineOf(event))
+    await out.flush()
+    if (out.isClosed || (end && !follow)) return
     at = Math.max(at, next)
     asked = true
     if (end) await sleep(ASK_MS)
@@ -112,11 +114,6 @@ class EventSource implements Disposable {
     this.#client?.close()
     this.#client = null
   }
-}
-
-/** Resolves when the reader has taken the text: a slow reader gets the next page later. */
-async function written(text: string): Promise<void> {
-  if (!process.stdout.write(text)) await new Promise(resolve => process.stdout.once('drain', resolve))
 }
 
 function lineOf({ number, at, type, pid, generation, ...facts }: ServiceEvent): string {
