@@ -15,7 +15,7 @@ import { givenUp, means } from '../os/given-up.js'
 import type { Release } from '../os/release-link.js'
 import type { TimelineOutcome } from '../timeline/timeline.js'
 import { type AskFlags, killHungText, pollUntil } from './ask-service.js'
-import { plain, print, printFailure, style, WaitingLine, WaitingNotes } from './output.js'
+import { plain, print, printFailure, style, WaitingLine, WaitingNotes, writeStderr } from './output.js'
 import { portHolderText } from './port-holder.js'
 import type { TimelineRecorder } from './record-timeline.js'
 import { type ReleaseChange, ReleasePath, upgradeTo } from './release-path.js'
@@ -117,8 +117,13 @@ export class UpgradeRun implements Disposable {
     const { timeline } = this.#order
     if (this.#recorder === null || timeline === undefined) return
     this.#waiting.text = 'recording until the older versions have no connection'
-    await this.#recorder.finish(outcome, TIMELINE_MS)
-    this.#print(`the timeline is ${plain(timeline)}`)
+    try {
+      await this.#recorder.finish(outcome, TIMELINE_MS)
+      this.#print(`the timeline is ${plain(timeline)}`)
+    } catch (error) {
+      // The outcome of the upgrade is what this command reports.
+      writeStderr(plain(error))
+    }
   }
 
   /** Asks the running version for its status. Resolves with whether it hangs, and --kill-stuck was given. */
