@@ -67,13 +67,12 @@ class Top implements Disposable {
     for (const signal of CANCEL_SIGNALS) process.on(signal, this.#leave)
   }
 
-  /** An order that still runs goes on. */
+  /** An order that still runs goes on, and this process ends after it. */
   [Symbol.dispose](): void {
     for (const signal of CANCEL_SIGNALS) process.off(signal, this.#leave)
     process.stdout.off('resize', this.#draw)
     process.stdin.off('data', this.#onKeys).pause().setRawMode(false)
     process.stdout.write(LEAVE)
-    this.#order?.unref()
   }
 
   async untilLeft(): Promise<void> {

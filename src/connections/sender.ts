@@ -41,7 +41,7 @@ const LATE_MS = 10
 export class MoveRate {
   readonly #perMs: number
   readonly #most: number
-  /** Fewer connections are not worth a turn of the event loop. */
+  /** The connections of a slice: fewer are not worth a turn of the event loop, more hold it longer. */
   readonly atOnce: number
   /** The number of connections that may leave now. */
   allowed: number

@@ -186,11 +186,15 @@ export class EventLog {
 
 /** Returns the event as JSON that fits into a record, if necessary with a shorter reason. */
 function textOf({ reason, by, ...event }: Omit<ServiceEvent, 'number'> & { nth: number }): string {
-  const { executable = '', ...who } = by ?? {}
+  const { executable = '', ...ids } = by ?? {}
   const isShort = executable !== '' && Buffer.byteLength(executable) <= PATH_BYTES
-  const asker = by && { by: { ...who, ...(isShort && { executable }) } }
+  const requester = by && { by: { ...ids, ...(isShort && { executable }) } }
   for (let length = REASON_CHARACTERS; ; length = Math.floor(length / 2)) {
-    const text = JSON.stringify({ ...event, ...asker, ...(reason && { reason: reason.slice(0, length) }) })
+    const text = JSON.stringify({
+      ...event,
+      ...requester,
+      ...(reason && { reason: reason.slice(0, length) }),
+    })
     if (Buffer.byteLength(text) < RECORD_BYTES || length === 0) return text
   }
 }
