@@ -100,7 +100,13 @@ describe('another user that may follow a service', () => {
     await acl.put('bob', 'user')
     const { serviceStartedAt } = first!.welcome!
     const known = followHello('shop', { top: 2, serviceStartedAt: serviceStartedAt! })
-    await user.say({ as: 'again', control, bodies: [known], answers: ['welcome'] })
+    // One that comes before the daemon has noticed that it left still has the copies to which the daemon adds.
+    await until('its copies are new ones', async () => {
+      const again = await user.say({ as: 'again', control, bodies: [known], answers: ['welcome'] })
+      if (again?.welcome?.serviceStartedAt !== serviceStartedAt) return true
+      await user.leave('again')
+      return false
+    })
     await reads('again', 'bob')
   })
 
