@@ -1,9 +1,9 @@
 // @ts-check
 // Releases of test/fixtures/releases, to be run beside what was built here: their own JavaScript, with the addon and the dependencies of
-// the present version.
+// the present version. A folder in place of a version: another clone that is built, which runs as it is.
 import { execFileSync } from 'node:child_process'
-import { copyFileSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { basename, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -32,14 +32,26 @@ export function commandOf(folder) {
   return join(folder, String(bin['fd-broker']))
 }
 
+/** @param {string} version */
+const isFolder = version => version.includes('/')
+
 /** The command of a release, for any node to run. @param {string} version @param {string} into an empty folder */
 export function releaseCommand(version, into) {
+  if (isFolder(version)) return commandOf(resolve(version))
   const folder = unpackRelease(version, into)
   return withAddon(folder, commandOf(folder))
 }
 
 /** A program for which `fd-broker` is that release, for any node to run. @param {string} version @param {string} into an empty folder @param {string} program */
 export function releaseProgram(version, into, program) {
+  if (isFolder(version)) {
+    const modules = join(into, 'node_modules')
+    mkdirSync(modules)
+    symlinkSync(resolve(version), join(modules, 'fd-broker'))
+    const copy = join(into, basename(program))
+    copyFileSync(program, copy)
+    return copy
+  }
   const folder = unpackRelease(version, into)
   const copy = join(folder, basename(program))
   copyFileSync(program, copy)

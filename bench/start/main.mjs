@@ -4,7 +4,7 @@
 // the one before, each in JSON and in YAML; the library from join() to ready(). At rest; under load, which is 5,000 requests a second to the small proxy, before, during and
 // after its upgrades, relayed to a server in C; and beside as many processes that compute without end as there are processors.
 // Options: --rounds 10 --routes 10000 --node PATH (may be repeated: other versions of Node) --only rest,load,busy --rate 5000
-// --release 0.4.0 (the proxy of that release in the same rounds) --json FILE
+// --release 0.4.0 (that release in the same rounds; or the folder of another clone that is built) --json FILE
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
@@ -42,6 +42,7 @@ const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const MEMBER = fileURLToPath(new URL('member.mjs', import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), 'fd-broker-start-'))
 const codeCache = join(folder, 'code')
+const codeOfRelease = join(folder, 'code-of-release')
 /** @param {string} version */
 function releaseOf(version) {
   const empty = () => mkdtempSync(join(folder, 'release-'))
@@ -107,7 +108,7 @@ async function proxy(node, name, count, cache, { server = null, cli = CLI, write
     const began = performance.now()
     const child = start(node, args, { FD_BROKER_CODE_CACHE: cache })
     const pid = child.pid ?? 0
-    await answers(port, pid)
+    await answers(port, child)
     return { child, sample: { wall: performance.now() - began, cpu: cpuMs(pid) } }
   })
   return { versions, control, port }
@@ -121,7 +122,7 @@ async function member(node, name, file = MEMBER) {
     const child = start(node, [file, control, address])
     const [line] = await once(createInterface(/** @type {any} */ (child.stdout)), 'line')
     const { joinToReady, all } = JSON.parse(line)
-    return { child, sample: { wall: joinToReady, cpu: null, sinceStart: all } }
+    return { child, sample: { wall: joinToReady, cpu: cpuMs(child.pid ?? 0), sinceStart: all } }
   })
 }
 
@@ -132,12 +133,15 @@ async function bareNode(node) {
   return { wall: performance.now() - began, cpu: null }
 }
 
-/** Until the code of the first one is kept, which it is a while after it serves. */
-async function untilKept() {
+/** Without aliases, of which some readers accept only a few. @param {object} document */
+const yaml = document => dump(document, { noRefs: true })
+
+/** Until the code of the first one is kept there, which it is a while after it serves. @param {string} folder */
+async function untilKept(folder) {
   const give = performance.now() + 20_000
   const kept = () => {
     try {
-      return readdirSync(codeCache).some(name => name.endsWith('.v8'))
+      return readdirSync(folder).some(name => name.endsWith('.v8'))
     } catch {
       return false
     }
@@ -152,22 +156,33 @@ async function untilKept() {
  * @param {Bare | null} [bare] what requests are relayed to, a few thousand a second
  */
 async function measure(node, where, goals, bare = null) {
-  rmSync(codeCache, { recursive: true, force: true })
+  for (const kept of [codeCache, codeOfRelease]) rmSync(kept, { recursive: true, force: true })
   const server = await bare?.start('server')
   const url = server === undefined ? null : `http://127.0.0.1:${server.port}`
   const small = await proxy(node, 'small', 0, codeCache, { server: url })
   const first = await proxy(node, 'first', 0, 'off')
   const many = await proxy(node, 'many', routes, codeCache)
-  const smallYaml = await proxy(node, 'small-yaml', 0, codeCache, { server: url, write: dump })
-  const manyYaml = await proxy(node, 'many-yaml', routes, codeCache, { write: dump })
+  const smallYaml = await proxy(node, 'small-yaml', 0, codeCache, { server: url, write: yaml })
+  const manyYaml = await proxy(node, 'many-yaml', routes, codeCache, { write: yaml })
   const library = await member(node, 'library')
+  /** Keeps its own code, if that release does. @param {string} name @param {number} count @param {(document: object) => string} [write] */
+  const before = async (name, count, write = JSON.stringify) => {
+    const { versions } = await proxy(node, name, count, codeOfRelease, {
+      ...release,
+      server: count === 0 ? url : null,
+      write,
+    })
+    return versions
+  }
   /** @type {Record<string, Versions>} */
-  const before =
+  const ofRelease =
     release === null
       ? {}
       : {
-          'proxy, small': (await proxy(node, 'small-before', 0, 'off', release)).versions,
-          [`proxy, ${routes} routes`]: (await proxy(node, 'many-before', routes, 'off', release)).versions,
+          'proxy, small': await before('small-before', 0),
+          [`proxy, ${routes} routes`]: await before('many-before', routes),
+          'proxy, small, YAML': await before('small-yaml-before', 0, yaml),
+          [`proxy, ${routes} routes, YAML`]: await before('many-yaml-before', routes, yaml),
           'library, join to ready': await member(node, 'library-before', release.member),
         }
   const ofBefore = (/** @type {string} */ name) => `${flags.release} ${name}`
@@ -180,7 +195,7 @@ async function measure(node, where, goals, bare = null) {
     [`proxy, ${routes} routes, YAML`]: () => manyYaml.versions.next(),
     'library, join to ready': () => library.next(),
     ...Object.fromEntries(
-      Object.entries(before).map(([name, versions]) => [ofBefore(name), () => versions.next()]),
+      Object.entries(ofRelease).map(([name, versions]) => [ofBefore(name), () => versions.next()]),
     ),
   }
   /** @type {Map<string, Sample[]>} */
@@ -190,7 +205,8 @@ async function measure(node, where, goals, bare = null) {
   try {
     // The first process of each kind takes over from none, and its code is not cached yet.
     for (const next of Object.values(kinds)) await next()
-    await untilKept()
+    await untilKept(codeCache)
+    if (flags.release?.includes('/')) await untilKept(codeOfRelease)
     load = server
       ? new OpenLoad({ folder, port: small.port, rate, connections: 32, routes: 1000, fresh: 100 })
       : null
@@ -246,7 +262,7 @@ async function measure(node, where, goals, bare = null) {
   } finally {
     load?.kill()
     const proxies = [small, first, many, smallYaml, manyYaml].map(({ versions }) => versions)
-    for (const versions of [...proxies, library, ...Object.values(before)]) await versions.end()
+    for (const versions of [...proxies, library, ...Object.values(ofRelease)]) await versions.end()
     server?.end()
   }
 }

@@ -30,10 +30,13 @@ export async function ended(child) {
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
 }
 
-/** Resolves when this process has answered a client. @param {number} port @param {number} pid */
-export async function answers(port, pid) {
-  const header = new RegExp(`^x-pid: .*\\b${pid}\\b`, 'im')
-  while (!header.test(await answer(port))) await new Promise(resolve => setTimeout(resolve, ASK_MS))
+/** Resolves when this process has answered a client; rejects if it ends before. @param {number} port @param {Child} child */
+export async function answers(port, child) {
+  const header = new RegExp(`^x-pid: .*\\b${child.pid}\\b`, 'im')
+  while (!header.test(await answer(port))) {
+    if (child.exitCode !== null) throw new Error(`process ${child.pid} ended with ${child.exitCode}`)
+    await new Promise(resolve => setTimeout(resolve, ASK_MS))
+  }
 }
 
 /** @param {number} port @returns {Promise<string>} '' when there was none */
