@@ -7,6 +7,8 @@ export type { SocketProtocol } from './connections/adapters/application-socket.j
 export type { HttpHooks } from './connections/adapters/http-server.js'
 export { type Daemon, type DaemonOptions, serveDaemon } from './daemon/daemon.js'
 export { FdbError, type FdbErrorCode, FdbTypeError } from './errors.js'
+export type { EventFacts, EventType, ServiceEvent } from './events/events.js'
+export type { Requester } from './events/requester.js'
 export type { HandoffTimes } from './holder/times.js'
 export { OwnedFd, onLeak } from './kernel/index.js'
 export {
@@ -33,7 +35,6 @@ export type {
   UpgradeOptions,
 } from './member/options/member-options.js'
 export type { JoinOptions } from './member/options/options.js'
-export type { EventFacts, EventType, Requester, ServiceEvent } from './operator/events.js'
 export type {
   CommandContext,
   CommandHandler,

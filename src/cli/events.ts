@@ -1,16 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { wrongOption } from '../checks/place.js'
 import type { FdbError, FdbErrorCode } from '../errors.js'
-import { askAgain } from '../operator/ask-again.js'
-import { OperatorClient } from '../operator/client.js'
 import {
   EVENTS_COMMAND,
   type EventPage,
   eventsBody,
-  type Requester,
   readEventPage,
   type ServiceEvent,
-} from '../operator/events.js'
+} from '../events/events.js'
+import type { Requester } from '../events/requester.js'
+import { askAgain } from '../operator/ask-again.js'
+import { OperatorClient } from '../operator/client.js'
 import { type AnswerFlags, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
 import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'

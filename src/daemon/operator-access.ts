@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
+import type { Requester } from '../events/requester.js'
 import { isForeign } from '../holder/admission.js'
 import { closeOnThrow, hasEnded, type OwnedFd } from '../kernel/index.js'
-import type { Requester } from '../operator/events.js'
 import {
   type ClaimOrder,
   type ClaimResult,

@@ -1,7 +1,7 @@
 import type { FdbError } from '../errors.js'
+import { EventLog } from '../events/event-log.js'
 import { DescriptorNames } from '../holder/descriptor-names.js'
 import type { NamedEntry } from '../holder/entry.js'
-import { EventLog } from '../holder/event-log.js'
 import { Holder } from '../holder/holder.js'
 import type { HolderHost } from '../holder/message-handler.js'
 import { Registry } from '../holder/registry.js'

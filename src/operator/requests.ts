@@ -3,11 +3,11 @@ import { abortSignal } from '../checks/options.js'
 import { absent, type ShapeOf } from '../checks/shape.js'
 import { predicate } from '../checks/values.js'
 import { FdbError } from '../errors.js'
+import type { Requester } from '../events/requester.js'
 import type { OwnedFd } from '../kernel/index.js'
 import type { Release } from '../os/release-link.js'
 import type { fdbroker } from '../proto/wire.js'
 import { remoteError, type WireBody, type WireEnvelope } from '../wire/link.js'
-import type { Requester } from './events.js'
 import type { DescriptorHolder } from './held-descriptors.js'
 
 /** Maximum size of a command's body and of its reply in bytes: a frame has at most 16 MiB. */

@@ -1,6 +1,7 @@
 import { agoText, LONGEST_MS } from '../base/duration.js'
 import { jsonObject } from '../base/json.js'
 import { FdbError } from '../errors.js'
+import type { EventType } from '../events/events.js'
 import type { UnfitReport } from './status-report.js'
 
 // Names and bodies of the commands that services answer in addition to those of their applications.
@@ -8,6 +9,12 @@ import type { UnfitReport } from './status-report.js'
 export const RELOAD = 'service.reload'
 export const ROLLBACK = 'service.rollback'
 export const STOP = 'service.stop'
+/** The events of orders. The daemon records those that it forwards, a member those of its own operators. */
+export const ORDER_EVENTS: ReadonlyMap<string, EventType> = new Map([
+  [RELOAD, 'reload.ordered'],
+  [ROLLBACK, 'rollback.ordered'],
+  [STOP, 'stop.ordered'],
+])
 /** Returns the files and settings that have changed since the serving process loaded them. */
 export const CHANGES = 'service.changes'
 /** Makes a supervisor execute its installed release. On success the connection ends without an answer; an answer reports a failure. */

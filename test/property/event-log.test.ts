@@ -1,8 +1,9 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { afterEach, describe, expect, it } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { EventLog, eventOf } from '../../src/holder/event-log.js'
-import { KEPT_EVENTS, type ServiceEvent } from '../../src/operator/events.js'
+import { EventLog } from '../../src/events/event-log.js'
+import { KEPT_EVENTS, type ServiceEvent } from '../../src/events/events.js'
+import { eventOf } from '../../src/events/phase-events.js'
 import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 

@@ -114,6 +114,11 @@ export const ROOMS: readonly Room[] = [
     only: ['errors', 'base', 'state'],
   },
   {
+    name: 'events',
+    about: 'what happens to a service: the types, and the memory file that its versions write and hand over',
+    only: ['errors', 'base', 'kernel', 'handoff', 'wire'],
+  },
+  {
     name: 'connections',
     about: 'connections that move to the next version; `adapters/`: one for each kind of server',
   },

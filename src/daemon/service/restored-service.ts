@@ -1,5 +1,6 @@
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
+import type { EventLog } from '../../events/event-log.js'
 import {
   type HolderEvent,
   type HolderState,
@@ -9,7 +10,6 @@ import {
 import { type Epoch, NOBODY } from '../../handoff/messages.js'
 import { isGranted } from '../../handoff/phases.js'
 import { isEntryItem, parseEntry } from '../../holder/entry.js'
-import type { EventLog } from '../../holder/event-log.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'

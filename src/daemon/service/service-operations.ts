@@ -1,13 +1,14 @@
 import { isTooDeep, jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
+import type { EventLog } from '../../events/event-log.js'
+import { EVENTS_COMMAND, readEventsBody } from '../../events/events.js'
+import type { Requester } from '../../events/requester.js'
 import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/phases.js'
 import type { Entry } from '../../holder/entry.js'
-import type { EventLog } from '../../holder/event-log.js'
 import type { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { HandoffTimes } from '../../holder/times.js'
 import { OWN_LIMIT, orderToEnd } from '../../member/drain/drain-orders.js'
-import { EVENTS_COMMAND, type EventType, type Requester, readEventsBody } from '../../operator/events.js'
 import {
   COMMAND_MS,
   type CommandContext,
@@ -20,7 +21,13 @@ import {
   type UpgradeOrder,
   type UpgradeProgress,
 } from '../../operator/requests.js'
-import { noStandbyError, RELOAD, ROLLBACK, readStopOrder, STOP } from '../../operator/service-commands.js'
+import {
+  noStandbyError,
+  ORDER_EVENTS,
+  ROLLBACK,
+  readStopOrder,
+  STOP,
+} from '../../operator/service-commands.js'
 import type { Failure, UnfitReport } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'
 import type { fdbroker } from '../../proto/wire.js'
@@ -39,12 +46,6 @@ const START_MS = 1_000
 
 /** The reason of a standby that has reconnected, and does not say it again. */
 const UNKNOWN: UnfitReport = { code: 'ERR_FDB_UNFIT', message: 'the process cannot serve' }
-
-const ORDERS: ReadonlyMap<string, EventType> = new Map([
-  [RELOAD, 'reload.ordered'],
-  [ROLLBACK, 'rollback.ordered'],
-  [STOP, 'stop.ordered'],
-])
 
 export interface ServiceOperationsDeps {
   readonly times: HandoffTimes
@@ -221,7 +222,7 @@ export class ServiceOperations implements Operations {
     // Answered here, because the question may be why no member serves.
     if (order.name === EVENTS_COMMAND && holder.state.phase !== 'rebuilding')
       return Buffer.from(JSON.stringify(service.events.read(readEventsBody(order.body))))
-    const type = ORDERS.get(order.name)
+    const type = ORDER_EVENTS.get(order.name)
     if (type !== undefined) holder.noteOrder(type, context.by)
     await this.#awaitDecision(0, context.signal)
     // Checked here, because only the daemon knows for certain whether a standby can take over again.

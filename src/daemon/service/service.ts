@@ -1,6 +1,7 @@
 import type { Logger } from '../../base/logger.js'
 import { createMoveChannel, moveChannelItems } from '../../connections/move-channel.js'
 import type { FdbError } from '../../errors.js'
+import { EventLog } from '../../events/event-log.js'
 import { EffectQueue } from '../../handoff/effect-queue.js'
 import { needs } from '../../handoff/embedded.js'
 import {
@@ -12,7 +13,6 @@ import {
 } from '../../handoff/holder-machine.js'
 import { NOBODY } from '../../handoff/messages.js'
 import { type Caller, isForeign, turnAway, welcome } from '../../holder/admission.js'
-import { EventLog } from '../../holder/event-log.js'
 import { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Candidate } from '../../holder/peers.js'

@@ -1,6 +1,6 @@
 import { FdbError } from '../../errors.js'
+import type { EventLog } from '../../events/event-log.js'
 import { type Entry, isEntryItem, parseEntry } from '../../holder/entry.js'
-import type { EventLog } from '../../holder/event-log.js'
 import type { OfferEpochs } from '../../holder/offer-sender.js'
 import type { Registry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'

@@ -1,11 +1,19 @@
 import { types } from 'node:util'
 import { inspected, wrongOption } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
+import type { EventLog } from '../../events/event-log.js'
+import { EVENTS_COMMAND, readEventsBody } from '../../events/events.js'
+import { withExecutable } from '../../events/requester.js'
 import type { MemberPhase } from '../../handoff/phases.js'
-import { type EventLog, withExecutable } from '../../holder/event-log.js'
-import { EVENTS_COMMAND, type EventType, readEventsBody } from '../../operator/events.js'
 import { asBuffer, type CommandContext, type CommandHandler } from '../../operator/requests.js'
-import { processReply, RELOAD, ROLLBACK, readStopOrder, STOP } from '../../operator/service-commands.js'
+import {
+  ORDER_EVENTS,
+  processReply,
+  RELOAD,
+  ROLLBACK,
+  readStopOrder,
+  STOP,
+} from '../../operator/service-commands.js'
 import type { Origin } from '../lifecycle/process-machine.js'
 
 export class Commands {
@@ -73,24 +81,24 @@ export function serveServiceCommands({
   stop,
 }: ServiceCommandsDeps): void {
   const reply = () => processReply({ pid: process.pid, generation: origin.generation })
-  // A daemon that forwards an order has recorded it, and knows its sender.
-  const ordered = (type: EventType, { by }: CommandContext) => {
-    if (by !== undefined) events.note(type, { by: withExecutable(by) })
-  }
+  const set = (name: string, handler: CommandHandler) =>
+    commands.set(name, async (body, context) => {
+      // A daemon that forwards an order has recorded it, and knows its sender.
+      const { by } = context
+      if (by !== undefined) events.note(ORDER_EVENTS.get(name)!, { by: withExecutable(by) })
+      return await handler(body, context)
+    })
   commands.set(EVENTS_COMMAND, async body => JSON.stringify(events.read(readEventsBody(body))))
-  commands.set(RELOAD, async (_body, context) => {
-    ordered('reload.ordered', context)
+  set(RELOAD, async (_body, context) => {
     await reload(context.signal)
     return reply()
   })
-  commands.set(ROLLBACK, async (_body, context) => {
-    ordered('rollback.ordered', context)
+  set(ROLLBACK, async (_body, context) => {
     await rollBack(context)
     return reply()
   })
-  commands.set(STOP, async (body, context) => {
+  set(STOP, async body => {
     const { timeoutMs } = readStopOrder(body)
-    ordered('stop.ordered', context)
     // The reply is sent first, in this turn of the event loop.
     setImmediate(() => void stop(timeoutMs))
     return reply()

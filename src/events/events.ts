@@ -1,5 +1,6 @@
 import { jsonObject } from '../base/json.js'
 import { FdbError } from '../errors.js'
+import type { Requester } from './requester.js'
 
 /** The types of the events of a service, with their meaning: `docs/operating.md` has this table. */
 export const EVENT_TYPES = {
@@ -30,16 +31,6 @@ export const EVENT_TYPES = {
 } as const
 
 export type EventType = keyof typeof EVENT_TYPES
-
-/** The process that has sent an order, as the kernel reports it. */
-export interface Requester {
-  /** 0 in another PID namespace. */
-  readonly pid: number
-  readonly uid: number
-  readonly gid?: number
-  /** The file that the process executes, if this process may see it. */
-  readonly executable?: string
-}
 
 /** The facts of an event. */
 export interface EventFacts {

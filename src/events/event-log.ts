@@ -2,26 +2,9 @@ import { channel } from 'node:diagnostics_channel'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { jsonObject } from '../base/json.js'
 import type { Logger } from '../base/logger.js'
-import type { HolderPhase } from '../handoff/phases.js'
-import {
-  append,
-  appendFile,
-  executableOf,
-  freeStart,
-  type OwnedFd,
-  readAt,
-  sizeOf,
-  statOf,
-} from '../kernel/index.js'
-import {
-  type EventFacts,
-  type EventPage,
-  type EventType,
-  KEPT_EVENTS,
-  type Requester,
-  type ServiceEvent,
-} from '../operator/events.js'
+import { append, appendFile, freeStart, type OwnedFd, readAt, sizeOf, statOf } from '../kernel/index.js'
 import type { BundleItem } from '../wire/bundle.js'
+import { type EventFacts, type EventPage, type EventType, KEPT_EVENTS, type ServiceEvent } from './events.js'
 
 /** The size of each record. A page of memory has a whole number of them, so that no record is written in part. */
 const RECORD_BYTES = 1024
@@ -197,30 +180,4 @@ function textOf({ reason, by, ...event }: Omit<ServiceEvent, 'number'> & { nth: 
     })
     if (Buffer.byteLength(text) < RECORD_BYTES || length === 0) return text
   }
-}
-
-/** Adds the file that the process executes, if this process may see it. */
-export function withExecutable({ pid, uid, gid }: Requester): Requester {
-  const executable = pid > 0 ? executableOf(pid) : null
-  return { pid, uid, ...(gid !== undefined && { gid }), ...(executable !== null && { executable }) }
-}
-
-const PHASE_EVENTS: Partial<Record<HolderPhase, EventType>> = {
-  offering: 'handoff.offered',
-  quiescing: 'handoff.quiescing',
-  freezing: 'handoff.freezing',
-  preparing: 'handoff.sealed',
-  committing: 'handoff.committed',
-  probation: 'handoff.serving',
-  released: 'handoff.kept',
-}
-
-/** Returns the event of a holder that gets from one phase to another; null if that is no event, or if the failure of the handoff is. */
-export function eventOf(before: HolderPhase, after: HolderPhase): EventType | null {
-  if (before === 'rebuilding') return 'daemon.restarted'
-  if (after !== 'idle') return PHASE_EVENTS[after] ?? null
-  if (before === 'probation') return 'handoff.kept'
-  if (before === 'returning') return 'rollback.serving'
-  // No process served before.
-  return before === 'committing' ? 'handoff.serving' : null
 }
