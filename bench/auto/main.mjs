@@ -55,7 +55,7 @@ async function place() {
 async function answering(args, { port, env }) {
   const began = performance.now()
   const child = start(process.execPath, args, env)
-  await answers(port, child.pid ?? 0)
+  await answers(port, child)
   return { child, ms: performance.now() - began, cpu: cpuMs(child.pid ?? 0) }
 }
 
