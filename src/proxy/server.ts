@@ -162,7 +162,7 @@ export class ReverseProxy {
         await nextTurn()
         await proxy.#openListener(listener, proxy.config)
       }
-      await proxy.#configureMetrics(config, false)
+      await proxy.#openMetrics(config)
       await nextTurn()
       if (member.follows === null) await proxy.#routes.prepare(proxy.#fileRoutesOf(config))
       else await proxy.#routes.refresh()
@@ -285,13 +285,11 @@ export class ReverseProxy {
     this.#listeners.set(name, listener)
   }
 
-  /** Opens, moves or closes the listener for metrics. */
-  async #configureMetrics({ metrics: spec }: ProxyConfig, reopen = true): Promise<void> {
-    if (spec === null) this.#metrics?.close()
-    else {
-      this.#metrics ??= new MetricsListener(this.member, this.#logger, () => this.#upstreams.out)
-      await this.#metrics.listen(spec, reopen)
-    }
+  /** Opens or moves the listener for metrics, if there is to be one. */
+  async #openMetrics({ metrics: spec }: ProxyConfig, reopen = false): Promise<void> {
+    if (spec === null) return
+    this.#metrics ??= new MetricsListener(this.member, this.#logger, () => this.#upstreams.out)
+    await this.#metrics.listen(spec, reopen)
   }
 
   #closeListener(name: string): void {
@@ -334,7 +332,6 @@ export class ReverseProxy {
       this.#upstreams.configure(config.upstreams)
       this.#tls.configure(config)
       await this.#relisten(before, config)
-      await this.#configureMetrics(config)
     } catch (error) {
       this.#upstreams.configure(before.upstreams)
       this.#tls.configure(before)
@@ -363,16 +360,28 @@ export class ReverseProxy {
         await this.#openListener(listener, config, true)
         opened.push(listener)
       }
+      // The last one, so that it need not be moved back.
+      await this.#openMetrics(config, true)
     } catch (error) {
-      for (const { name } of opened) {
-        const old = present.get(name)
-        if (old === undefined) this.#closeListener(name)
-        else await this.#openListener(old, before, true)
-      }
+      for (const { name } of opened) await this.#moveBack(name, present.get(name), before)
       throw error
     }
     const wantedNames = new Set(config.listeners.map(each => each.name))
     for (const name of present.keys()) if (!wantedNames.has(name)) this.#closeListener(name)
+    if (config.metrics === null) this.#metrics?.close()
+  }
+
+  /** Logs a failure instead of throwing: the reload rejects with its own error, and the other listeners move back. */
+  async #moveBack(name: string, old: ListenerConfig | undefined, before: ProxyConfig): Promise<void> {
+    try {
+      if (old === undefined) this.#closeListener(name)
+      else await this.#openListener(old, before, true)
+    } catch (error) {
+      this.#logger.error(
+        { err: error, listener: name },
+        'a listener could not move back to its address after the configuration was refused: reload with an address that is free',
+      )
+    }
   }
 
   async #onReinstated(): Promise<void> {

@@ -1,5 +1,7 @@
+import { once } from 'node:events'
 import { statSync } from 'node:fs'
 import { Agent, get } from 'node:http'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { perLane } from '../lanes/lane.js'
@@ -178,6 +180,26 @@ describe('the metrics of the proxy', () => {
     )
     expect(await scraping.stop()).toEqual([])
     expect(total).toBe(clients.answers)
+  })
+
+  it('stay where they are when their next address is in use, and so do listeners of that file', async () => {
+    const { edge, url } = await measured()
+    const other = await freePort()
+    const taken = createServer().listen(0, '127.0.0.1')
+    onTestFinished(() => void taken.close())
+    await once(taken, 'listening')
+    const { port } = taken.address() as AddressInfo
+    const before = edge.config
+    const { err } = await edge.reload({
+      metrics: `tcp://127.0.0.1:${port}`,
+      listeners: [{ name: 'http', address: `tcp://127.0.0.1:${other}` }],
+    })
+    expect(err).toMatchObject({ code: 'ERR_FDB_ADDRESS_IN_USE' })
+    await ask(edge.url).answer
+    expect(sumOf(samplesOf((await ask(url).answer).body), REQUESTS)).toBe(1)
+    await expect(ask(`http://127.0.0.1:${other}`).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+    edge.config = before
+    expect(await edge.reload({})).toMatchObject({ level: 30 })
   })
 
   it('can have a Unix socket with its mode, and move and end with a reload', async () => {
