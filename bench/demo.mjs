@@ -17,7 +17,7 @@ import { spawnLoad } from './referee/remote.mjs'
 import { LOSSES, lost } from './referee/verdicts.mjs'
 import { Figures, Progress, table } from './report.mjs'
 import { phasesOf, status } from './status.mjs'
-import { recordTimeline } from './timeline.mjs'
+import { recordTimeline, writeTimeline } from './timeline.mjs'
 
 /** @typedef {import('./referee/tally.mjs').TallyReport} TallyReport */
 /** @typedef {{ name: string, pid: number, ms: number | null, phases: string, moved: number | null, drained: number | null }} Upgrade */
@@ -85,7 +85,7 @@ try {
       ms === null
         ? 'The new version does not serve.'
         : `Process ${pid} answered ${ms.toFixed(0)} ms after its start.`
-    await recorder?.finish(TIMELINE, { ok: ms !== null, text })
+    if (recorder !== null) await writeTimeline(recorder, TIMELINE, { ok: ms !== null, text })
   }
   await watch(everyMs)
   const report = await load.stop()

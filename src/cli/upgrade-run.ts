@@ -13,11 +13,11 @@ import {
 } from '../operator/status-report.js'
 import { givenUp, means } from '../os/given-up.js'
 import type { Release } from '../os/release-link.js'
+import type { TimelineRecorder } from '../timeline/recorder.js'
 import type { TimelineOutcome } from '../timeline/timeline.js'
 import { type AskFlags, killHungText, pollUntil } from './ask-service.js'
 import { plain, print, printFailure, style, WaitingLine, WaitingNotes, writeStderr } from './output.js'
 import { portHolderText } from './port-holder.js'
-import type { TimelineRecorder } from './record-timeline.js'
 import { type ReleaseChange, ReleasePath, upgradeTo } from './release-path.js'
 import { CANCEL_SIGNALS } from './signals.js'
 import { askStatus, narrowAnswer, type ServiceAddress, serviceOf } from './status-answer.js'
@@ -86,8 +86,8 @@ export class UpgradeRun implements Disposable {
     using client = await OperatorClient.connect(control, { timeout: answerMs })
     const hung = await this.#examine(client, answerMs)
     if (timeline !== undefined) {
-      const { TimelineRecorder } = await import('./record-timeline.js')
-      this.#recorder = await TimelineRecorder.start(timeline, this.#order)
+      const { recordTimeline } = await import('./record-timeline.js')
+      this.#recorder = await recordTimeline(timeline, this.#order)
     }
     this.#begun = Date.now()
     const interrupted = new AbortController()
@@ -118,7 +118,8 @@ export class UpgradeRun implements Disposable {
     if (this.#recorder === null || timeline === undefined) return
     this.#waiting.text = 'recording until the older versions have no connection'
     try {
-      await this.#recorder.finish(outcome, TIMELINE_MS)
+      const { writeTimeline } = await import('./record-timeline.js')
+      await writeTimeline(this.#recorder, timeline, outcome, TIMELINE_MS)
       this.#print(`the timeline is ${plain(timeline)}`)
     } catch (error) {
       // The outcome of the upgrade is what this command reports.

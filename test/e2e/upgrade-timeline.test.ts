@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { Timeline } from '../../src/timeline/timeline.js'
 import { has } from '../processes/toolchains.js'
+import { until } from '../processes/until.js'
 import { Sandbox } from './cli-processes.js'
 
 function timelineIn(page: string): Timeline {
@@ -42,6 +43,23 @@ describe('fd-broker upgrade --timeline', () => {
     expect(stderr).toContain(`ERR_FDB_OPTION: --timeline: the page cannot be written to ${file}: ENOENT`)
     expect(await sandbox.status()).toMatchObject({ pid, generation: 1 })
     expect(existsSync(file)).toBe(false)
+  })
+
+  it('reports the upgrade also if the page cannot be written at its end', async () => {
+    const sandbox = Sandbox.open()
+    await sandbox.shop()
+    const folder = join(sandbox.folder, 'pages')
+    const file = join(folder, 'upgrade.html')
+    mkdirSync(folder)
+    const running = sandbox.run('upgrade', '--control', sandbox.control, '--timeline', file)
+    await until('the page is there', async () => existsSync(file))
+    rmSync(folder, { recursive: true })
+    const { code, stderr, stdout } = await running
+    expect(code).toBe(0)
+    expect(stdout).toMatch(/^generation 2 \(pid \d+\) serves, after \d+ ms$/m)
+    expect(stdout).not.toContain('the timeline is')
+    expect(stderr).toContain(`--timeline: the page cannot be written to ${file}: ENOENT`)
+    expect(await sandbox.status()).toMatchObject({ generation: 2 })
   })
 
   it('writes a page of an upgrade that has failed', async () => {
