@@ -35,7 +35,7 @@ import {
   SERVER_CONNECTIONS,
   stopListening,
 } from '../../node/server-connections.js'
-import { SOCKET_HANDLE } from '../../node/socket-handle.js'
+import { nextBytes, SOCKET_HANDLE } from '../../node/socket-handle.js'
 import { outOfDescriptors } from '../../os/limits.js'
 import { closesOfServer, type DrainCounts, sumCounts } from './forced-closes.js'
 import {
@@ -57,6 +57,11 @@ export interface LeavingTimes {
   readonly plainMs: number
   readonly tlsMs: number
   readonly why: 'replaced' | 'ended'
+}
+
+/** Whether bytes wait in the kernel: a request arrived in the present turn of the event loop, which may be long under load. */
+function hasArrived(socket: net.Socket): boolean {
+  return nextBytes(socket, 1).length > 0
 }
 
 /** For a server that the application gives up while the service goes on. */
@@ -360,7 +365,7 @@ export class AttachedServer {
     this.#eventStreams.leave(free, how)
   }
 
-  /** Closes WebSockets, and the HTTP/1 connections between two requests; after {@link SILENT_MS} those that still have sent no request. */
+  /** Closes WebSockets, and the HTTP/1 connections between two requests; after {@link SILENT_MS} those that still have sent no request, or whose waiting bytes are no request. */
   endIdle(): void {
     this.#callKeeper(keeper => keeper.endIdle?.())
     this.#leaveTakenOver({ plainMs: 0, tlsMs: 0, why: 'ended' }, () => true)
@@ -376,7 +381,7 @@ export class AttachedServer {
         .filter(socket => !isResponding(socket))
     // Not closeIdleConnections(): in Node 26 it also closes new connections, whose first request may be in flight.
     const idle = idleSockets()
-    const silent = new Set(idle.filter(socket => this.#isNew(socket)))
+    const silent = new Set(idle.filter(socket => this.#isNew(socket) || hasArrived(socket)))
     for (const socket of idle) if (!silent.has(socket)) socket.destroy()
     const endSilent = () => {
       for (const socket of idleSockets()) if (silent.has(socket)) socket.destroy()

@@ -196,6 +196,37 @@ describe('close() of the last process', () => {
     await closed
   })
 
+  it('answers a request that arrives while the last answers are given', async () => {
+    const member = await join({ service: 'shop', control: false })
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    const open = async () => {
+      const socket = connect(web.address.port!, '127.0.0.1')
+      onTestFinished(() => void socket.destroy())
+      await once(socket, 'connect')
+      return socket
+    }
+    const ask = (socket: Socket, path: string) => socket.write(`GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`)
+    let other: Socket
+    const server = createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
+      // The kernel has this request when close() looks for idle connections, and the event loop has not read it.
+      if (request.url === '/last') ask(other, '/later')
+      response.end('ok')
+    })
+    web.serve(server)
+    await member.ready()
+    const one = await open()
+    other = await open()
+    for (const socket of [one, other]) {
+      const answered = once(socket, 'data')
+      ask(socket, '/')
+      await answered
+    }
+    const answers = text(other)
+    ask(one, '/last')
+    await member.close({ timeout: 20_000 })
+    expect(await answers).toMatch(/connection: close[\s\S]*ok$/i)
+  })
+
   it('leaves where its control path cannot be removed, and says so', async () => {
     const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-deadlines-'))
     onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
