@@ -316,8 +316,8 @@ export class UpgradeAttempt {
       this.#incumbent.failedAfterCommit?.(this.child)
       return
     }
-    // A successor whose application closed its member does not end by itself.
-    const endAfterMs = code === LEFT_CODE ? AFTERMATH_MS : this.#options.endAfterMs
+    // A successor whose application closed its member does not end by itself. That of a process that was replaced must not serve meanwhile.
+    const endAfterMs = code === LEFT_CODE || code === 'ERR_FDB_LOST' ? AFTERMATH_MS : this.#options.endAfterMs
     setTimeout(() => void this.child.end(), endAfterMs).unref()
   }
 

@@ -88,6 +88,25 @@ describe('several processes at once', () => {
     expect(first.story).not.toContain('retired')
   })
 
+  it('one that is ordered while its version is rolled back: refused, and the version that serves then is left alone', async () => {
+    const scene = Scene.open({ upgrade: { ...TIMES, probation: 60_000, quiesce: 60_000 }, timeout: 60_000 })
+    const first = await scene.serve()
+    const workFile = join(scene.folder, 'work')
+    const second = await scene.serve({ workFile })
+    await first.says('retiring')
+    const rollback = scene.rollback()
+    await second.says('ends its work')
+    const message = expect.stringContaining(`process ${second.pid} is leaving`)
+    await expect(second.order('upgrade')).rejects.toMatchObject({
+      code: 'ERR_FDB_BUSY',
+      retryable: true,
+      message,
+    })
+    scene.write('work', '')
+    await rollback
+    expect(await scene.status()).toMatchObject({ pid: first.pid, role: 'serving' })
+  })
+
   it('one that waits for a probation to end, when the process it waits for is killed: it is the successor of who serves then', async () => {
     const scene = Scene.open({ upgrade: { ...TIMES, probation: 60_000, silence: 60_000 }, timeout: 60_000 })
     const first = await scene.serve()

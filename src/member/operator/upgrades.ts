@@ -278,6 +278,13 @@ export class Upgrades implements AttemptIncumbent {
       )
     }
     refuseMainProcess(this.#deps, 'its successor')
+    // A successor that joins the process that serves afterwards would not be known here, and would be ended as late.
+    if (shutdown.closing)
+      throw new FdbError(
+        'ERR_FDB_BUSY',
+        `process ${process.pid} is leaving, and another version may serve next: try again when it has left`,
+        { retryable: true, phase },
+      )
     // An unfit process may be upgraded, because the next version may be able to write.
     const serves = phase === 'serving' || phase === 'unfit'
     const joining = this.#underWay === null ? this.joinerPid : null
