@@ -15,13 +15,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import {
-  CachedProgram,
-  CodeCache,
-  cacheFolders,
-  isPrivate,
-  MOST_FILES,
-} from '../../../src/code-cache/code-cache.js'
+import { cacheFolders, isPrivate } from '../../../src/base/cache-file.js'
+import { CachedProgram, CodeCache, MOST_FILES } from '../../../src/code-cache/code-cache.js'
 
 const OWN = process.geteuid!()
 const PROGRAM = { uid: OWN, mode: 0o100644 }
