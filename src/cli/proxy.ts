@@ -91,8 +91,10 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   const options: ProxyOptions = { logger, systemd: 'auto', ...(pidFile !== undefined && { pidFile }), access }
   const signals = proxySignals(logger, reopen)
   try {
+    const { KeptConfig } = await import('../proxy/config/kept-config.js')
+    const kept = new KeptConfig(file)
     // Read in this thread: no client waits yet, and a worker thread would take longer.
-    const config = await readConfig(file)
+    const config = kept.read()
     requireControl(config, file)
     const read = async () => {
       const now = await readConfigAside(file)
@@ -127,6 +129,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     const { generation } = running.member
     logger.info({ generation, listeners: running.addresses }, 'the proxy serves')
     signals.attach(running)
+    setTimeout(() => void kept.keep(), SETTLED_MS).unref()
     const stayed = running.member.stay({ signals: CONTROL_SIGNALS, ...(stay && { until: signals.ending }) })
     const why = await running.retired
     logger.info({ generation, why }, 'the proxy has ended')
@@ -137,6 +140,9 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     accessLog.end()
   }
 }
+
+/** When few clients wait that came during the handoff. */
+const SETTLED_MS = 1_500
 
 /** Throws ERR_FDB_CONFIG if the default path of the control socket cannot be made of the service's name. */
 function requireControl({ control, service }: ProxyConfig, file: string): void {

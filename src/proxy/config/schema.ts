@@ -34,7 +34,7 @@ import {
   type Written,
 } from '../../checks/values.js'
 import { formatListenerSpec, type HandoffTimes } from '../../index.js'
-import { routeCheck, routeShape } from '../routes/rule.js'
+import { routeShape, routesCheck } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
 import { takesRequests } from '../upstreams/address.js'
 import { type UpstreamConfig, upstreamShape, upstreams, withTimeouts } from '../upstreams/shape.js'
@@ -245,7 +245,7 @@ export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: R
     ),
     upstreams: optional(upstreams, {}, 'groups of servers by name', upstreamShape),
     routes: optional(
-      fresh(() => routeCheck(upstreamNames, listenerNames), {}),
+      routesCheck(upstreamNames, listenerNames),
       [],
       'which requests go to which upstream',
       routeShape,

@@ -4,6 +4,7 @@ import { absent, map, optional, required } from '../../checks/shape.js'
 import { didYouMean } from '../../checks/spelling.js'
 import {
   boolean,
+  fresh,
   InvalidValue,
   integer,
   list,
@@ -26,6 +27,15 @@ export interface RouteRule {
   host: string
   path: string
   target: RouteTarget
+}
+
+/** Stands for the routes of a document that an earlier process of the same release has checked, beside the same upstreams and listeners. */
+export class CheckedRoutes {
+  readonly rules: RouteRule[]
+
+  constructor(rules: RouteRule[]) {
+    this.rules = rules
+  }
 }
 
 type FirstPositions = ShardedMap<string | number>
@@ -161,6 +171,15 @@ export function routeCheck(
     const at = place.at('upstream')
     return at.wrong(noUpstream(upstream, place.problems.full ? new Set() : upstreams))
   }
+}
+
+/** Returns a check for the routes of a file, as {@link routeCheck} for each. */
+export function routesCheck(
+  upstreams: ReadonlySet<string>,
+  listeners: ReadonlySet<string>,
+): ValueCheck<RouteRule[], readonly RouteDocument[]> {
+  const check = fresh(() => routeCheck(upstreams, listeners), {})
+  return (value, place) => (value instanceof CheckedRoutes ? value.rules : check(value, place))
 }
 
 function fieldsOf(given: FieldChanges | undefined): FieldChanges | undefined {

@@ -1,0 +1,102 @@
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { dump } from 'js-yaml'
+import { expect, it } from 'vitest'
+import { until } from '../processes/until.js'
+import { Sandbox } from './cli-processes.js'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const ROUTES = 600
+
+/** Starts versions of a proxy with routes that answer their number and the word of `write`. */
+function scene() {
+  const sandbox = Sandbox.open()
+  const caches = join(sandbox.folder, 'cache')
+  const file = join(sandbox.folder, 'edge.yaml')
+  const socket = join(sandbox.folder, 'edge.sock')
+  const write = (word: string) =>
+    writeFileSync(
+      file,
+      dump({
+        service: 'edge',
+        control: sandbox.control,
+        listeners: [{ name: 'http', address: `unix:${socket}` }],
+        routes: Array.from({ length: ROUTES }, (_, n) => ({
+          host: '*',
+          path: `/${n}`,
+          respond: { body: `${word} ${n}` },
+        })),
+        upgrade: { probation: '0s' },
+      }),
+    )
+  let generation = 0
+  const start = async (root = ROOT) => {
+    const cli = join(root, 'dist/cli.cjs')
+    const command = ['env', `FD_BROKER_CODE_CACHE=${caches}`, process.execPath, cli]
+    const pid = await sandbox.launch([...command, 'proxy', '--config', file])
+    const next = ++generation
+    await sandbox.statusWhere('it serves', status => status.pid === pid && status.generation === next)
+    return pid
+  }
+  const kept = () => (existsSync(caches) ? readdirSync(caches).filter(name => name.endsWith('.config')) : [])
+  const answers = async () =>
+    await Promise.all(
+      [0, ROUTES / 2, ROUTES - 1].map(async n => {
+        const { stdout } = await sandbox.runCommand([
+          'curl',
+          '-s',
+          '--unix-socket',
+          socket,
+          `http://edge.test/${n}`,
+        ])
+        return stdout
+      }),
+    )
+  const expected = (word: string) => [0, ROUTES / 2, ROUTES - 1].map(n => `${word} ${n}`)
+  return { sandbox, caches, file, write, start, kept, answers, expected }
+}
+
+it('the next version of a proxy serves the routes of its file, changed, changed back, and unchanged', async () => {
+  const { sandbox, caches, write, start, kept, answers, expected } = scene()
+  write('one')
+  await start()
+  const [name = ''] = await until('the configuration is kept', () => (kept().length > 0 ? kept() : null))
+  for (let again = 0; again < 3; again++) {
+    await start()
+    expect(await answers()).toEqual(expected('one'))
+  }
+  write('two')
+  await start()
+  expect(await answers()).toEqual(expected('two'))
+  write('one')
+  await start()
+  expect(await answers()).toEqual(expected('one'))
+  write('two')
+  const pid = await start()
+  expect(await answers()).toEqual(expected('two'))
+  await until('the new one is kept', () => readFileSync(join(caches, name), 'utf8').includes('two 7') || null)
+  write('three')
+  process.kill(pid, 'SIGHUP')
+  await until('the reload', async () => (await answers())[0] === 'three 0' || null)
+  write('two')
+  await start()
+  expect(await answers()).toEqual(expected('two'))
+  expect(readFileSync(sandbox.log, 'utf8')).not.toContain('"level":50')
+})
+
+it('another release does not use what this one has kept', async () => {
+  const { sandbox, caches, write, start, kept, answers, expected } = scene()
+  write('one')
+  await start()
+  const [name = ''] = await until('the configuration is kept', () => (kept().length > 0 ? kept() : null))
+  const other = join(sandbox.folder, 'other')
+  mkdirSync(other)
+  for (const part of ['dist', 'build/Release', 'package.json'])
+    cpSync(join(ROOT, part), join(other, part), { recursive: true })
+  await start(other)
+  expect(await answers()).toEqual(expected('one'))
+  await until('it keeps its own', () => kept().length === 2 || null)
+  expect(kept()).toContain(name)
+  expect(readdirSync(caches).filter(each => each.includes('.config.'))).toEqual([])
+})
