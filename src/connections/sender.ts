@@ -34,7 +34,10 @@ const SPREAD = { waves: 3, mostMs: 750 }
  * few slices cost less. Large ones hold both event loops longer.
  */
 const SPREAD_SLICE = { everyMs: 8, most: 48 }
-/** If connections leave later than planned, at most this delay (milliseconds) is made up for at once. */
+/**
+ * If connections leave later than planned, at most this delay (milliseconds) is made up for at once, but always a largest slice: on a busy machine the answer to a slice takes
+ * longer than the time between two of them, so the next one has more connections.
+ */
 const LATE_MS = 10
 
 /** Limits the rate at which connections leave. */
@@ -43,15 +46,19 @@ export class MoveRate {
   readonly #most: number
   /** The connections of a slice: fewer are not worth a turn of the event loop, more hold it longer. */
   readonly atOnce: number
+  /** The most connections of one slice. */
+  readonly largest: number
   /** The number of connections that may leave now. */
   allowed: number
   #countedAt = performance.now()
 
   /** `most`: how many connections may leave without a pause, also at the start. */
-  constructor({ perSecond, most, atOnce }: { perSecond: number; most: number; atOnce: number }) {
+  constructor(of: { perSecond: number; most: number; atOnce: number; largest?: number }) {
+    const { perSecond, most, atOnce, largest = most } = of
     this.#perMs = perSecond / 1000
     this.#most = most
     this.atOnce = Math.min(atOnce, most)
+    this.largest = largest
     this.allowed = most
   }
 
@@ -80,11 +87,15 @@ export function spreadPace(of: {
   if (connections <= atOnce) return UNBOUNDED
   const perMs = connections / Math.min(SPREAD.waves * firstWaveMs, SPREAD.mostMs, mostMs)
   const perSlice = Math.max(atOnce, Math.min(SPREAD_SLICE.most, perMs * SPREAD_SLICE.everyMs))
-  return new MoveRate({
+  const rate = new MoveRate({
     perSecond: 1000 * perMs,
-    most: Math.max(perSlice, perMs * LATE_MS),
+    most: Math.max(SPREAD_SLICE.most, perMs * LATE_MS),
     atOnce: perSlice,
+    largest: SPREAD_SLICE.most,
   })
+  // Nothing is late yet.
+  rate.allowed = perSlice
+  return rate
 }
 
 /** If the receiver does not acknowledge a slice within this time (milliseconds), the sender ends the channel. */
@@ -372,7 +383,7 @@ export class ConnectionSender {
 
   #fill(filler: SliceFiller): void {
     this.#pass ??= this.#options.sources()[Symbol.iterator]()
-    const most = Math.min(this.#pace.allowed, this.#spread.allowed, this.#spread.atOnce, this.#most)
+    const most = Math.min(this.#pace.allowed, this.#spread.allowed, this.#spread.largest, this.#most)
     while (!this.#over && filler.open && filler.items.length < most) {
       const departure = this.#next()
       if (departure === null) return
@@ -451,7 +462,7 @@ export class ConnectionSender {
     const elapsedMs = performance.now() - this.#preparedAt
     const workedMs = Math.min(elapsedMs, (workedUs ?? Number.POSITIVE_INFINITY) / 1000)
     const inTime = Math.floor((acknowledged * SLICE_MS) / workedMs)
-    this.#most = Math.max(FEWEST, Math.min(inTime, 2 * acknowledged))
+    this.#most = Math.max(FEWEST, Math.min(Math.max(inTime, acknowledged / 2), 2 * acknowledged))
   }
 
   #prepare(slice: number): void {

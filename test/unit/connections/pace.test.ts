@@ -86,6 +86,22 @@ describe('those behind a first wave', () => {
     expect(Math.round(pace.atOnce)).toBe(atOnce)
   })
 
+  it.each([640, 10_000])('leave in larger slices when the answers are late: %i connections', connections => {
+    const pace = spreadPace({ connections, firstWaveMs: 250, mostMs: 10_000, atOnce: 4 })
+    const begun = performance.now()
+    let slices = 0
+    for (let left = connections; left > 0; slices++) {
+      expect(pace.readyAt()).toBe(performance.now())
+      const some = Math.min(left, pace.largest, Math.floor(pace.allowed))
+      pace.allowed -= some
+      left -= some
+      // Twice to five times what is planned.
+      vi.advanceTimersByTime(connections === 640 ? 20 : 4)
+    }
+    expect(performance.now() - begun).toBeLessThan(connections === 640 ? 800 : 900)
+    expect(slices).toBeLessThan(connections === 640 ? 45 : 230)
+  })
+
   it('come at once where they are not worth two turns', () => {
     const few = spreadPace({ connections: 4, firstWaveMs: 100, mostMs: 1000, atOnce: 4 })
     few.allowed -= 4
