@@ -30,8 +30,20 @@ export function secureContextOf(server: Server): SecureContext | undefined {
   return (server as unknown as { _sharedCreds?: SecureContext })._sharedCreds
 }
 
+/** Reports whether a context has a certificate: that of a server may have none. */
+export function hasCertificate({ context }: SecureContext): boolean {
+  return (context as { getCertificate?(): Buffer | null }).getCertificate?.() !== null
+}
+
+/** Returns the certificate and settings that a server's connection got for its server name, or undefined if it got the server's own. */
+export function namedContextOf(socket: TLSSocket): SecureContext | undefined {
+  const context = (socket as unknown as TlsSocketFields)._handle?.sni_context
+  return context && { context }
+}
+
 interface TlsSocketFields {
   readonly _parent?: Socket
+  readonly _handle?: { readonly sni_context?: object } | null
 }
 
 function contextOf(server: Server): TicketContext | undefined {

@@ -6,7 +6,6 @@ import { nodeTls } from '../base/lazy.js'
 import { duplicateLent, socketOver, socketPair } from '../kernel/index.js'
 import { descriptorOf, stopReading } from '../node/socket-handle.js'
 import { TLS_COUNTS } from '../node/tls-counts.js'
-import { secureContextOf } from '../node/tls-internals.js'
 import { TlsPosition } from './exporter.js'
 import { factsOf, MovedTlsSocket } from './tls-socket.js'
 
@@ -16,17 +15,22 @@ const TESTS = new InOrder()
 const MANUAL = { manualStart: true } as net.SocketConstructorOpts
 
 /**
- * Moves two connections with the certificate and settings of `server` within this process, one with a resumed session. Resolves with `unknown` if that fails: then no connection of the server may
+ * Moves two connections with the certificate and settings of a server within this process, one with a resumed session. Resolves with `unknown` if that fails: then no connection of the server may
  * move, because this Node counts or logs in another way, or OpenSSL is configured to send other records. `old`: the server has no TLS 1.3.
  * The test takes about 10 ms of processor time, at most a few in one turn of the event loop, and keeps no process alive.
  */
-export function movesTls(server: tls.Server, limitMs = TEST_MS): Promise<'works' | 'old' | 'unknown'> {
-  return TESTS.run(() => testMoves(server, limitMs))
+export function movesTls(
+  context: tls.SecureContext | undefined,
+  limitMs = TEST_MS,
+): Promise<'works' | 'old' | 'unknown'> {
+  return TESTS.run(() => testMoves(context, limitMs))
 }
 
-async function testMoves(server: tls.Server, limitMs: number): Promise<'works' | 'old' | 'unknown'> {
-  const context = TLS_COUNTS.works ? secureContextOf(server) : undefined
-  if (context === undefined) return 'unknown'
+async function testMoves(
+  context: tls.SecureContext | undefined,
+  limitMs: number,
+): Promise<'works' | 'old' | 'unknown'> {
+  if (!TLS_COUNTS.works || context === undefined) return 'unknown'
   try {
     const session = await moveOne(context, undefined, limitMs)
     // Without a session no client of the server can resume one.

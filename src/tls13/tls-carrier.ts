@@ -2,7 +2,7 @@ import type net from 'node:net'
 import type tls from 'node:tls'
 import { FdbError } from '../errors.js'
 import { nextBytes, pauseReading, resumeReading, stopReading } from '../node/socket-handle.js'
-import { secureContextOf } from '../node/tls-internals.js'
+import { hasCertificate, namedContextOf, secureContextOf } from '../node/tls-internals.js'
 import { QUIET_MS, type TlsPosition, TlsPositions } from './exporter.js'
 import { type PositionRecord, toFacts, toRecord, toState } from './position-record.js'
 import { HEADER_BYTES } from './protection.js'
@@ -24,6 +24,8 @@ export class TlsCarrier {
   #works: boolean | null = null
   /** The certificate and settings of the last test: a program may have replaced them. */
   #tested: tls.SecureContext | undefined
+  /** The certificate and settings of the first connection that got some for its server name. */
+  #named: tls.SecureContext | undefined
   #isTesting = false
   /** Called after the test for which departures wait. */
   #ready: (() => void) | null = null
@@ -53,6 +55,9 @@ export class TlsCarrier {
   /** For each connection after its handshake. `isCounted`: JavaScript gets each record as a chunk, which makes the position exact at any moment. */
   secured(socket: net.Socket, isCounted = false): void {
     this.#positions.secured(socket as tls.TLSSocket, isCounted)
+    if (this.#named !== undefined) return
+    this.#named = namedContextOf(socket as tls.TLSSocket)
+    if (this.#named !== undefined) setImmediate(() => this.#test())
   }
 
   release(): void {
@@ -70,16 +75,24 @@ export class TlsCarrier {
   }
 
   get #isTested(): boolean {
-    return this.#works !== null && this.#tested === secureContextOf(this.#server!)
+    return this.#works !== null && this.#tested === this.#context
+  }
+
+  /** A server may have certificates only for server names; then one of these is tested. */
+  get #context(): tls.SecureContext | undefined {
+    const own = this.#server === null ? undefined : secureContextOf(this.#server)
+    return own !== undefined && hasCertificate(own) ? own : (this.#named ?? own)
   }
 
   #test(): void {
+    if (this.#server === null) return
     if (this.#isTesting || this.#isReleased || this.#isTested) return
-    this.#isTesting = true
-    const server = this.#server!
-    const context = secureContextOf(server)
+    const context = this.#context
     const isEarly = this.#ready === null
-    void movesTls(server).then(result => {
+    // The first connection shows a certificate.
+    if (isEarly && context !== undefined && !hasCertificate(context)) return
+    this.#isTesting = true
+    void movesTls(context).then(result => {
       this.#isTesting = false
       if (this.#isReleased) return
       const ready = this.#ready

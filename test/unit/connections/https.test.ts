@@ -460,6 +460,22 @@ test('a connection with a certificate for its server name moves', async () => {
   for (const client of clients) expect(await client.ask('/')).toBe('b / true false')
 })
 
+test('connections of a server that has certificates only for server names move at once', async () => {
+  const contexts = new Map([['a.example', tls.createSecureContext(CERTIFIED)]])
+  const options = {
+    ...{ cert: undefined, key: undefined },
+    SNICallback: (name: string, done: (error: null, context: tls.SecureContext | undefined) => void) =>
+      done(null, contexts.get(name)),
+  }
+  const [a, b] = [await httpsPlace('a', options), await httpsPlace('b')]
+  const client = new Client(a)
+  expect(await client.ask('/')).toBe('a / true false')
+  await allTested()
+  giveBack(b, takenAtOnce(a), 'moved')
+  expect(await client.ask('/')).toBe('b / true false')
+  expect(a.faults).toEqual([])
+})
+
 /** Resolves when the tests of all servers that have started are over: they run one after the other. */
 async function allTested(): Promise<void> {
   const last = await httpsPlace('last')
