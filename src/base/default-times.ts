@@ -125,6 +125,12 @@ export const DEFAULT_TIMES = {
     workers: '--stop-timeout',
     proxy: 'workers.stopTimeout',
   },
+  hook: {
+    ms: 10_000,
+    about: 'limit of a hook, which is then ended',
+    join: 'hooks.timeout',
+    proxy: 'hooks.timeout',
+  },
   healthTimeout: { ms: 5_000, about: 'limit of one check', run: '--health-timeout' },
   restartDelay: {
     ms: 100,

@@ -117,18 +117,19 @@ class EventSource implements Disposable {
 }
 
 function lineOf({ number, at, type, pid, generation, ...facts }: ServiceEvent): string {
-  const { process: other, epoch, phase, code, reason, counts, by } = facts
+  const { process: other, epoch, phase, code, reason, counts, hook, by } = facts
   const parts = [
     `${number}`.padStart(5),
     timeOf(at),
-    style(code === undefined ? 'bold' : 'red', plain(type)),
+    style(reason === undefined ? 'bold' : 'red', plain(type)),
     `by process ${plain(pid)} (generation ${plain(generation)})`,
     other === undefined ? '' : `about process ${plain(other)}`,
     epoch === undefined ? '' : `epoch ${plain(epoch)}`,
     by === undefined ? '' : `ordered by ${requesterText(by)}`,
     counts === undefined ? '' : countsText(counts),
     phase === undefined ? '' : `in phase ${plain(phase)}`,
-    code === undefined ? '' : `${plain(code)}: ${plain(reason)}`,
+    hook === undefined ? '' : `hook ${plain(hook)}`,
+    reason === undefined ? '' : `${code === undefined ? '' : `${plain(code)}: `}${plain(reason)}`,
   ]
   return parts.filter(part => part !== '').join('  ')
 }

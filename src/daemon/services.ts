@@ -260,7 +260,7 @@ export class Services {
       {
         settings,
         incarnation: this.incarnation,
-        limits: () => accessCheck.policyOf(name).limits,
+        policy: () => accessCheck.policyOf(name),
         changed: () => this.#noteChangeOf(name),
         receiver: name => this.#deps.receiver(name),
         holds: name => persisted.update(name, this.#services.get(name)?.items ?? []),

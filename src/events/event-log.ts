@@ -37,6 +37,8 @@ export class EventLog {
   #failed = false
   /** Called when this log gets its file. */
   created: () => void = () => {}
+  /** Called with each event that this process has recorded. */
+  recorded: (event: ServiceEvent) => void = () => {}
 
   /** `creates`: this process decides about handoffs, and so begins the events of a service. Another one only continues those that it has adopted. */
   constructor(logger: Logger, generation: number, { creates = true } = {}) {
@@ -72,7 +74,9 @@ export class EventLog {
     try {
       if (this.#fd === null) this.adopt(appendFile('fdb-events', 'the events of the service'))
       const number = this.#append(this.#fd!, event)
-      if (diagnostics.hasSubscribers) diagnostics.publish({ number, ...event } satisfies ServiceEvent)
+      const recorded: ServiceEvent = { number, ...event }
+      if (diagnostics.hasSubscribers) diagnostics.publish(recorded)
+      this.recorded(recorded)
     } catch (err) {
       if (!this.#failed) this.#logger.warn({ err, type }, 'events cannot be recorded; the service continues')
       this.#failed = true

@@ -27,6 +27,8 @@ export const EVENT_TYPES = {
     'the next version (`process`) does not serve on (`code`, `reason`): the previous one gets the right to serve',
   'rollback.serving':
     'the previous version serves again; after `daemon.restarted`: the serving one writes again',
+  'hook.ended': 'a hook has ended (`hook`)',
+  'hook.failed': 'a hook has failed, or was ended at its limit (`hook`, `reason`)',
   'drain.ended': 'a process that was replaced has ended its last connections (`counts`)',
 } as const
 
@@ -41,6 +43,7 @@ export interface EventFacts {
   readonly phase?: string
   readonly code?: string
   readonly reason?: string
+  readonly hook?: string
   readonly counts?: Readonly<Record<string, number>>
   /** The sender of the order. Absent if the program itself gives it, or if a daemon forwards it. */
   readonly by?: Requester

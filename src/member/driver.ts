@@ -309,7 +309,7 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   end(error: FdbError | null): void {
-    const { announcer, application, heartbeat, reportLink, shutdown } = this.runtime
+    const { announcer, heartbeat, reportLink, shutdown } = this.runtime
     const { hosting, joined, moves, offers, older, readiness } = this.runtime
     if (shutdown.over) return
     const why = error ?? this.leaveReason()
@@ -335,8 +335,7 @@ export class MemberDriver implements RuntimeDriver {
     readiness.fail(why)
     hosting.fail?.(why)
     this.runtime.machine.changes.notify()
-    shutdown.settle(reason => application?.emit('retired', reason))
-    this.#watchRetired()
+    this.runtime.hooks.whenDone(() => this.#retire())
   }
 
   /** Lets a next version that has the descriptors serve as soon as it is ready, although this process may live on. */
@@ -352,8 +351,9 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   /** If the process stays alive, logs that or ends it (`exitWhenRetired`), unless other processes would end with it. */
-  #watchRetired(): void {
+  #retire(): void {
     const { application, origin, reportLink, settings, shutdown, writes } = this.runtime
+    shutdown.settle(reason => application?.emit('retired', reason))
     if (application === null || staysForOthers(this.runtime)) {
       removeActive(this)
       return

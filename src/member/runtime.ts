@@ -3,6 +3,7 @@ import { EventLog } from '../events/event-log.js'
 import { DescriptorNames } from '../holder/descriptor-names.js'
 import type { NamedEntry } from '../holder/entry.js'
 import { Holder } from '../holder/holder.js'
+import { Hooks } from '../holder/hooks.js'
 import type { HolderHost } from '../holder/message-handler.js'
 import { Registry } from '../holder/registry.js'
 import { SegmentSet } from '../holder/segment-set.js'
@@ -88,6 +89,7 @@ export class MemberRuntime {
   readonly timing = new TakeoverTiming()
   readonly commands = new Commands()
   readonly events: EventLog
+  readonly hooks: Hooks
   readonly shutdown = new Shutdown()
   readonly machine: Machine
   readonly readiness: Readiness
@@ -140,6 +142,8 @@ export class MemberRuntime {
     this.registry = registry
     const events = new EventLog(settings.logger, origin.generation, { creates: origin.scope === 'holder' })
     this.events = events
+    const { logger, service } = settings
+    this.hooks = new Hooks(events, { service, logger, settings: () => settings.hooks })
     const machine = new Machine(origin.scope, segmentSet, driver)
     this.machine = machine
     const readiness = new Readiness(() => driver.onDeadline(), settings.logger)
@@ -311,7 +315,7 @@ export class MemberRuntime {
   /** Ends what this process tells others about its descriptors, and its events. */
   close(): void {
     if (this.shutdown.why === 'replaced') this.events.note('drain.ended', { counts: this.reportLink.counts })
-    this.events.close()
+    this.hooks.close()
     this.registry.changed = () => {}
     this.metrics?.stop()
     this.#names?.close()

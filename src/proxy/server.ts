@@ -343,7 +343,7 @@ export class ReverseProxy {
     await nextTurn()
     this.#upstreams.prune(await this.#writeConfig(config))
     this.#pools.retire(key => this.#upstreams.destination(key) === undefined)
-    const later = (['drain', 'upgrade'] as const).filter(
+    const later = (['drain', 'hooks', 'upgrade'] as const).filter(
       key => JSON.stringify(config[key]) !== JSON.stringify(before[key]),
     )
     if (later.length > 0) this.#logger.info({ keys: later }, 'these keys apply only after the next upgrade')
@@ -467,7 +467,7 @@ function joinOptions(
   { logger, pidFile, place, signal, systemd }: JoinedBy,
   health: () => boolean | string,
 ): JoinOptions {
-  const { control, drain, service, stateFile, upgrade } = config
+  const { control, drain, hooks, service, stateFile, upgrade } = config
   const { timeout: _, health: __, ...upgradeTimes } = upgrade
   const { lastEvent: ___, movesPerSecond, ...drainOptions } = drain
   return {
@@ -476,6 +476,7 @@ function joinOptions(
     drain: { ...drainOptions, ...(movesPerSecond !== null && { movesPerSecond }) },
     mainProcess: 'stays',
     health,
+    ...(hooks && { hooks }),
     ...(logger && { logger }),
     ...(stateFile && place?.follow === undefined && { stateFile }),
     ...(signal && { signal }),

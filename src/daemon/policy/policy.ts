@@ -1,3 +1,4 @@
+import type { HookSettings } from '../../checks/hooks.js'
 import { FdbError } from '../../errors.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
 
@@ -36,6 +37,7 @@ export interface ServicePolicy {
   readonly claims: Claims
   readonly limits: ServiceLimits
   readonly unserved: Unserved | null
+  readonly hooks: HookSettings | null
 }
 
 export interface ServiceLimits {
@@ -87,6 +89,7 @@ export type ServiceConfig = { readonly [A in Action]?: readonly ProcessMatch[] |
   readonly claims?: Claims | null
   readonly limits?: { readonly [L in keyof ServiceLimits]: number | null } | null
   readonly unserved?: Unserved | 'hold' | null
+  readonly hooks?: HookSettings | null
 }
 
 /** Returns the policy of a service. `key` is its configuration key; `base` has the values that `config` lacks. */
@@ -116,6 +119,7 @@ export function servicePolicy(key: string, config: ServiceConfig, base?: Service
       members: limits?.members ?? whole.members,
       state: limits?.state ?? whole.state,
     },
+    hooks: config.hooks ?? base?.hooks ?? null,
     unserved: unserved === 'hold' ? null : (unserved ?? base?.unserved ?? null),
   }
 }

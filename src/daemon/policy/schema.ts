@@ -1,4 +1,7 @@
 /** Every key of a daemon's configuration, with its check, its default and its line in the documentation. */
+
+import { defaultText } from '../../base/default-times.js'
+import { hooksShape } from '../../checks/hooks.js'
 import { type Place, shortJson } from '../../checks/place.js'
 import { absent, type Field, map, optional, type Shape } from '../../checks/shape.js'
 import {
@@ -85,6 +88,8 @@ const unserved: ValueCheck<Unserved | 'hold'> = (value, place) => {
     : unservedMap(value, place)
 }
 
+const hookShape = hooksShape(duration(1), defaultText('hook'))
+
 const claims = oneOf('any', 'exclusive', 'shared')
 
 const limitsShape = {
@@ -137,6 +142,12 @@ export const serviceShape = {
     null,
     '`hold` (default): everything waits for the next member; or a map with these keys',
     unservedShape,
+  ),
+  hooks: absent(
+    map(hookShape),
+    null,
+    '[hooks](operating.md#hooks): commands for `sh`, or URLs that get a POST',
+    hookShape,
   ),
 }
 

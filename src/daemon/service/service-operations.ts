@@ -61,7 +61,7 @@ export interface ServiceOperationsDeps {
   }
   readonly service: {
     readonly name: string
-    readonly events: Pick<EventLog, 'read'>
+    readonly events: Pick<EventLog, 'note' | 'read'>
     /** Returns the member that takes connections while no member serves this service. */
     receiver(): Peer | undefined
     /** Returns the status, based on the serving member's report if there is one. */
@@ -213,7 +213,13 @@ export class ServiceOperations implements Operations {
       })
     }
     holder.noteOrder('upgrade.ordered', by)
-    return await this.#upgrades.ask(owner, { ...order, timeoutMs: left }, progress, cancel)
+    try {
+      return await this.#upgrades.ask(owner, { ...order, timeoutMs: left }, progress, cancel)
+    } catch (error) {
+      const { code, message } = FdbError.from(error)
+      service.events.note('upgrade.failed', { code, reason: message })
+      throw error
+    }
   }
 
   /** Forwards a command to the serving member. */

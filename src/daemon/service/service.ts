@@ -14,6 +14,7 @@ import {
 import { NOBODY } from '../../handoff/messages.js'
 import { type Caller, isForeign, turnAway, welcome } from '../../holder/admission.js'
 import { Holder } from '../../holder/holder.js'
+import { Hooks } from '../../holder/hooks.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Candidate } from '../../holder/peers.js'
 import { SegmentSet } from '../../holder/segment-set.js'
@@ -31,7 +32,7 @@ import {
   TAKES_CONNECTIONS,
   type WireEnvelope,
 } from '../../wire/link.js'
-import { type ServiceLimits, serviceLimitError } from '../policy/policy.js'
+import { type ServicePolicy, serviceLimitError } from '../policy/policy.js'
 import { DescriptorTable } from './descriptor-table.js'
 import { ForwardedWrites } from './forwarded-writes.js'
 import { giveOwed, handBack } from './hand-back.js'
@@ -58,7 +59,7 @@ const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled
 interface ServiceDeps {
   readonly settings: { readonly times: HandoffTimes; readonly logger: Logger }
   readonly incarnation: string
-  limits(): ServiceLimits
+  policy(): ServicePolicy
   /** Called when something that `status` shows or that {@link Service.record} has may have changed. */
   changed(): void
   /** Returns the member that takes the connections of a service without members. */
@@ -75,6 +76,7 @@ export class Service {
   readonly operations: ServiceOperations
   readonly #deps: ServiceDeps
   readonly #events: EventLog
+  readonly #hooks: Hooks
   readonly #descriptorTable: DescriptorTable
   readonly #segmentSet = new SegmentSet()
   readonly #queue: EffectQueue<HolderEffect>
@@ -113,7 +115,7 @@ export class Service {
       logger,
       state: {
         segmentSet: this.#segmentSet,
-        most: () => deps.limits().state,
+        most: () => deps.policy().limits.state,
         exists: () => this.#machine.phase !== 'rebuilding' && this.#machine.epoch !== UNSERVED_HOLDER.epoch,
       },
       writer: { peer: () => this.#owner, isSilent: peer => this.#holder.isSilent(peer) },
@@ -129,8 +131,8 @@ export class Service {
     })
     const { service } = record
     const [descriptorTable, segmentSet] = [this.#descriptorTable, this.#segmentSet]
-    const events = new EventLog(logger, record.generation)
-    this.#events = events
+    const events = (this.#events = new EventLog(logger, record.generation))
+    this.#hooks = new Hooks(events, { service, logger, settings: () => deps.policy().hooks })
     takeItems(items, { service, descriptorTable, segmentSet, events, logger })
     this.#machine = this.#recovery.members.length > 0 ? awaitsMembers(this.#segmentSet) : UNSERVED_HOLDER
     if (this.#machine === UNSERVED_HOLDER) this.#startUnserved()
@@ -281,7 +283,7 @@ export class Service {
       turnAway(caller, recoveringError(this.#missing))
       return
     }
-    const { members } = this.#deps.limits()
+    const { members } = this.#deps.policy().limits
     const generation = this.#generation + 1
     if (this.#holder.peers.length >= members)
       turnAway(caller, serviceLimitError(this.name, 'members', members))
@@ -375,7 +377,7 @@ export class Service {
     if (!kept && this.soleCopy !== null) this.#descriptorTable.removePaths()
     this.#descriptorTable.held.changed = this.#segmentSet.changed = () => {}
     const first = [this.#recovery, this.#lastSeals, this.#merging, this.#writes, this.#holder]
-    for (const part of [...first, this.operations, this.#descriptorTable, this.#segmentSet, this.#events])
+    for (const part of [...first, this.operations, this.#descriptorTable, this.#segmentSet, this.#hooks])
       part.close()
   }
 
@@ -479,14 +481,14 @@ export class Service {
   }
 
   get #receiving(): ReattachTarget {
-    const { limits, settings } = this.#deps
+    const { policy, settings } = this.#deps
     return {
       machine: this.#machine,
       descriptorTable: this.#descriptorTable,
       segmentSet: this.#segmentSet,
       events: this.#events,
       logger: settings.logger,
-      limits: { service: this.name, limits: limits() },
+      limits: { service: this.name, limits: policy().limits },
     }
   }
 
@@ -592,7 +594,6 @@ function candidate(caller: Caller, generation: number): Candidate {
 
 /** The daemon gives a member that does not merge segments a new one at this size, and merges the old one. */
 const RENEW_BYTES = 128 * 1024
-
 const SEND_CHANNEL_MS = 5_000
 
 /** A previous member: a peer of this daemon, or a caller that was a peer of the daemon before this one. */

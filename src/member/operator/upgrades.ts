@@ -183,9 +183,11 @@ export class Upgrades implements AttemptIncumbent {
     this.#refuseNow()
     options.signal?.throwIfAborted()
     const { events } = this.#deps
-    // A daemon that forwards an order has recorded it, and knows its sender.
-    if (where.isForwarded !== true)
-      events.note('upgrade.ordered', where.by && { by: withExecutable(where.by) })
+    // A daemon that forwards an order records it, its sender and its failure.
+    const note: EventLog['note'] = (type, facts) => {
+      if (where.isForwarded !== true) events.note(type, facts)
+    }
+    note('upgrade.ordered', where.by && { by: withExecutable(where.by) })
     const ended = new AbortController()
     this.#graceMs = GRACE_MS
     const failureBefore = this.lastFailure
@@ -205,7 +207,7 @@ export class Upgrades implements AttemptIncumbent {
       const unknown = this.lastFailure === failureBefore || this.#attempt?.hasMoreDetail === true
       if (FdbError.is(error) && unknown) this.#recordFailure(error)
       const { code, message } = FdbError.from(error)
-      events.note('upgrade.failed', { code, reason: message })
+      note('upgrade.failed', { code, reason: message })
       throw error
     } finally {
       this.#underWay = null

@@ -3,6 +3,7 @@ import { isAsyncFunction } from 'node:util/types'
 import { DEFAULT_TIMES } from '../../base/default-times.js'
 import { type Logger, SILENT, wrappedLogger } from '../../base/logger.js'
 import { isFolder } from '../../checks/files.js'
+import { hooksShape } from '../../checks/hooks.js'
 import {
   abortSignal,
   checkOptions,
@@ -137,6 +138,22 @@ export interface JoinOptions {
    * log and `status` name the resources that keep it alive.
    */
   exitWhenRetired?: boolean | number | undefined
+  /**
+   * Commands for `sh`, or URLs that get a POST, for the outcomes of upgrades. The process that decides runs them: the one that this process serves
+   * as, or was. Not with `hosting: 'daemon'`, nor in a worker: the daemon's configuration has `hooks` too.
+   */
+  hooks?:
+    | {
+        /** The next version serves, and its probation is over. */
+        success?: string | undefined
+        /** An upgrade has failed before the Commit: this process serves on. */
+        failure?: string | undefined
+        /** This process serves again. */
+        rollback?: string | undefined
+        /** The limit of a hook in milliseconds: then its process group is killed. Default 10 000. */
+        timeout?: number | undefined
+      }
+    | undefined
   /** @internal The versions of the protocol, for tests. */
   versions?: VersionRange | undefined
 }
@@ -188,6 +205,7 @@ const JOIN = map({
   systemd: optional(oneOf('auto', 'off'), 'off'),
   pidFile: absent(pidFile),
   exitWhenRetired: optional(exitAfter, false),
+  hooks: absent(map(hooksShape(milliseconds(1), DEFAULT_TIMES.hook.ms))),
   versions: optional(unchecked<VersionRange>(), VERSIONS),
 } satisfies ShapeOf<JoinOptions>)
 
@@ -201,6 +219,12 @@ export function resolveOptions(options: JoinOptions) {
     worker === null ? given : workerOptions(worker, given)
   if (control === false && hosting === 'daemon')
     throw wrongOption('control', control, 'the path of the daemon’s control socket')
+  if (others.hooks !== undefined && hosting === 'daemon')
+    throw wrongOption(
+      'hooks',
+      others.hooks,
+      'nothing in a worker, or under a daemon: its configuration has hooks',
+    )
   if (follow !== undefined) checkFollow(follow, service, worker === null ? options : { hosting, stateFile })
   return {
     service,
@@ -228,6 +252,7 @@ export function resolveOptions(options: JoinOptions) {
     pidFile: pidFile === undefined ? null : resolve(pidFile),
     /** Milliseconds, or null if the process is not ended. */
     exitWhenRetired: others.exitWhenRetired,
+    hooks: others.hooks ?? null,
     versions: others.versions,
     /** Null if this process is no worker of a main process. */
     worker,

@@ -3,6 +3,7 @@
 import { isIP } from 'node:net'
 import { defaultText } from '../../base/default-times.js'
 import { isFolder, isNoFile } from '../../checks/files.js'
+import { hooksShape } from '../../checks/hooks.js'
 import { isMap, type Place, shortJson } from '../../checks/place.js'
 import {
   absent,
@@ -165,6 +166,8 @@ const upgrade = refine(map(upgradeShape), (given, place) => {
     )
 })
 
+const hookShape = hooksShape(duration(1), defaultText('hook'))
+
 const timeoutShape = {
   handshake: optional(duration(1), '10s', 'limit for a TLS handshake'),
   head: optional(duration(1), '10s', 'limit for receiving a request’s head, from its first byte (408)'),
@@ -254,6 +257,12 @@ export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: R
     tls: group(tlsShape, 'TLS with clients'),
     drain: group(drainShape, 'how an old process drains'),
     upgrade: optional(upgrade, {}, 'the handoff to the next version', upgradeShape),
+    hooks: absent(
+      map(hookShape),
+      undefined,
+      '[hooks](operating.md#hooks): commands for `sh`, or URLs that get a POST',
+      hookShape,
+    ),
     timeouts: group(timeoutShape, 'time limits'),
     limits: group(limitShape, 'size limits'),
     via: optional(

@@ -168,6 +168,7 @@ const OWN_SETTINGS: ReadonlySet<string> = new Set([
   'service',
   'control',
   'drain',
+  'hooks',
   'upgrade',
   'stateFile',
   'resolver',

@@ -11,6 +11,12 @@ const EVERY: ProxyDocument = {
   service: 'edge',
   control: '/run/edge/upgrade.sock',
   instanceHeader: 'X-Gen',
+  hooks: {
+    success: 'true',
+    failure: 'https://hooks.example/failed',
+    rollback: 'false',
+    timeout: '5s',
+  },
   workers: { count: 2, replace: 'at-once', stopTimeout: '5s', hungTimeout: '1m' },
   listeners: [
     { name: 'http', address: 'tcp://127.0.0.1:8080', tls: false, halfClose: true },

@@ -1,0 +1,155 @@
+import { InOrder } from '../base/in-order.js'
+import type { Logger } from '../base/logger.js'
+import { type HookName, type HookSettings, WEBHOOK } from '../checks/hooks.js'
+import type { EventLog } from '../events/event-log.js'
+import type { ServiceEvent } from '../events/events.js'
+import { trySignal } from '../kernel/index.js'
+import { MAIN_PROCESS } from '../os/command-line.js'
+import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
+import { shellStart } from '../probing/shell.js'
+import { exitText, startDetached } from '../versions/spawn-successor.js'
+
+/** At most this many outcomes wait for the hooks of earlier ones; further ones run none. */
+const MOST_WAITING = 8
+
+interface HooksDeps {
+  readonly service: string
+  readonly logger: Logger
+  settings(): HookSettings | null
+}
+
+/**
+ * Runs the hooks of a service in the process that decides about its upgrades, and so has recorded their events: one hook for each outcome, one after the
+ * other. No handoff waits for a hook. If this process ends by itself, its hook is killed.
+ */
+export class Hooks {
+  readonly #events: EventLog
+  readonly #deps: HooksDeps
+  readonly #inOrder = new InOrder()
+  #waiting = 0
+  #last: Promise<void> = Promise.resolve()
+  /** A rollback that has started, and whose previous version does not serve yet. */
+  #rollback: ServiceEvent | null = null
+  /** The failure of the upgrade under way has had its hook, or gets that of a rollback. */
+  #failed = false
+
+  /** Owns the log. */
+  constructor(events: EventLog, deps: HooksDeps) {
+    this.#events = events
+    this.#deps = deps
+    events.recorded = event => this.#handle(event)
+  }
+
+  /** Closes the log when all hooks have ended. */
+  close(): void {
+    this.whenDone(() => this.#events.close())
+  }
+
+  /** Calls `act` when all hooks have ended: at once if none runs. */
+  whenDone(act: () => void): void {
+    if (this.#waiting === 0) act()
+    else void this.#last.then(act)
+  }
+
+  #handle(event: ServiceEvent): void {
+    switch (event.type) {
+      case 'upgrade.ordered':
+        this.#failed = false
+        break
+      case 'handoff.kept':
+        this.#start('success', event)
+        break
+      case 'handoff.failed':
+        this.#failed = true
+        this.#start('failure', event)
+        break
+      case 'upgrade.failed':
+        if (!this.#failed) this.#start('failure', event)
+        break
+      case 'rollback.started':
+        this.#failed = true
+        this.#rollback = event
+        break
+      case 'rollback.serving': {
+        const { code, reason, process: other } = this.#rollback ?? {}
+        if (this.#rollback !== null)
+          this.#start('rollback', { ...event, code, reason, process: other } as ServiceEvent)
+        this.#rollback = null
+      }
+    }
+  }
+
+  #start(name: HookName, event: ServiceEvent): void {
+    const { logger, service, settings } = this.#deps
+    const { [name]: hook, timeout = 0 } = settings() ?? {}
+    if (hook === undefined) return
+    if (this.#waiting >= MOST_WAITING) {
+      logger.warn({ hook: name, waiting: MOST_WAITING }, 'a hook is left out: earlier ones have not ended')
+      return
+    }
+    this.#waiting++
+    const body = JSON.stringify({ hook: name, service, ...event })
+    this.#last = this.#inOrder.run(async () => {
+      // The phase that the event has begun comes first.
+      await new Promise(setImmediate)
+      const why = await (WEBHOOK.test(hook)
+        ? post(hook, body, timeout)
+        : runCommand(hook, { service, body, timeout }))
+      if (why === null) logger.info({ hook: name, event: event.number }, 'a hook has ended')
+      else logger.warn({ hook: name, event: event.number, why }, 'a hook has failed')
+      this.#events.note(why === null ? 'hook.ended' : 'hook.failed', {
+        hook: name,
+        ...(why !== null && { reason: why }),
+      })
+      this.#waiting--
+    })
+  }
+}
+
+/** Resolves with null, or with why it failed. */
+async function post(url: string, body: string, timeout: number): Promise<string | null> {
+  try {
+    const signal = AbortSignal.timeout(timeout)
+    const headers = { 'content-type': 'application/json' }
+    const answer = await fetch(url, { method: 'POST', body, headers, signal, redirect: 'error' })
+    await answer.body?.cancel()
+    return answer.ok ? null : `the webhook answered ${answer.status}`
+  } catch (error) {
+    const { cause, message, name } = error as Error
+    if (name === 'TimeoutError') return lateText('the webhook has not answered', timeout)
+    return `the webhook was not reached: ${cause instanceof Error ? cause.message || cause.name : message}`
+  }
+}
+
+async function runCommand(
+  command: string,
+  { service, body, timeout }: { readonly service: string; readonly body: string; readonly timeout: number },
+): Promise<string | null> {
+  const own = { [MAIN_PROCESS]: undefined, FD_BROKER_SERVICE: service, FD_BROKER_EVENT: body }
+  const env = { ...process.env, ...NO_MANAGER_VARIABLES, ...own }
+  try {
+    // A session of its own: the end of the hook is the end of its process group.
+    const child = await startDetached(shellStart(command, env), ['ignore', 'ignore', 'inherit'])
+    const kill = () => trySignal(-child.pid, 'SIGKILL')
+    process.once('exit', kill)
+    let isLate = false
+    const timer = setTimeout(() => {
+      isLate = true
+      kill()
+    }, timeout)
+    return await new Promise(resolve =>
+      child.onExit(exit => {
+        clearTimeout(timer)
+        process.off('exit', kill)
+        if (isLate) resolve(lateText('the command was killed: it has not ended', timeout))
+        else resolve(exit.code === 0 ? null : `the command ended ${exitText(exit)}`)
+      }),
+    )
+  } catch (error) {
+    return `the command could not be started: ${error instanceof Error ? error.message : error}`
+  }
+}
+
+function lateText(what: string, timeout: number): string {
+  return `${what} within ${timeout} ms`
+}
