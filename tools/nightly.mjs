@@ -27,6 +27,11 @@ export const STEPS = {
   },
   native: { what: 'the addon under the sanitizers and valgrind', script: 'test:native' },
   soak: { what: 'many upgrades and kills under load', script: 'soak' },
+  peers: {
+    what: 'a change of version of fd-broker and of each installed peer under the same load',
+    script: 'bench',
+    args: ['peers', '--upgrades', '1', '--seconds', '2'],
+  },
   demo: { what: 'five upgrades of the proxy under load, with bounds', script: 'demo' },
   seeds: {
     what: 'the list of mistakes that tests must notice',

@@ -15,10 +15,10 @@ export function haproxyVersion() {
 }
 
 /**
- * @param {{ folder: string, port: number, upstreamPort: number, tunnel?: boolean }} options
- * @returns {{ pids: () => number[], end: () => void }}
+ * @param {{ folder: string, port: number, upstreamPort: number, tunnel?: boolean, replaced?: boolean }} options `replaced`: with a master process, which reloads, in a session of its own
+ * @returns {{ pid: number, pids: () => number[], end: () => void }}
  */
-export function startHaproxy({ folder, port, upstreamPort, tunnel = false }) {
+export function startHaproxy({ folder, port, upstreamPort, tunnel = false, replaced = false }) {
   const file = join(folder, `haproxy-${port}.cfg`)
   const fields = tunnel
     ? ''
@@ -44,6 +44,10 @@ backend app${tunnel ? '' : '\n  http-reuse always'}
   server one 127.0.0.1:${upstreamPort}${tunnel ? '' : ' pool-max-conn -1'}
 `,
   )
-  const child = spawn('haproxy', ['-f', file], { stdio: ['ignore', 'ignore', 'inherit'] })
-  return { pids: () => family(child.pid ?? 0), end: () => void child.kill('SIGTERM') }
+  const child = spawn('haproxy', [...(replaced ? ['-W'] : []), '-f', file], {
+    detached: replaced,
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+  const pid = child.pid ?? 0
+  return { pid, pids: () => family(pid), end: () => void child.kill('SIGTERM') }
 }

@@ -1,7 +1,7 @@
 // @ts-check
 // nginx as the same proxy: one worker, keep-alive to the server, the same fields added; with no log, or with its usual one.
 import { execFileSync, spawn } from 'node:child_process'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { family } from './processes.mjs'
 
@@ -15,10 +15,10 @@ export function nginxVersion() {
 }
 
 /**
- * @param {{ folder: string, port: number, upstreamPort: number, accessLog?: boolean }} options
- * @returns {{ pids: () => number[], end: () => void }}
+ * @param {{ folder: string, port: number, upstreamPort: number, accessLog?: boolean, replaced?: boolean }} options `replaced`: as a daemon, which alone changes its binary, in a session of its own
+ * @returns {{ home: string, pid: number, pids: () => number[], end: () => void }} `home`: where nginx.pid is
  */
-export function startNginx({ folder, port, upstreamPort, accessLog = false }) {
+export function startNginx({ folder, port, upstreamPort, accessLog = false, replaced = false }) {
   const home = join(folder, `nginx-${port}`)
   mkdirSync(home, { recursive: true })
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
@@ -26,7 +26,7 @@ export function startNginx({ folder, port, upstreamPort, accessLog = false }) {
   writeFileSync(
     join(home, 'nginx.conf'),
     `${user}
-daemon off;
+daemon ${replaced ? 'on' : 'off'};
 worker_processes 1;
 pid ${home}/nginx.pid;
 error_log stderr crit;
@@ -52,8 +52,15 @@ http {
 }
 `,
   )
-  const child = spawn('nginx', ['-p', home, '-c', join(home, 'nginx.conf')], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  })
-  return { pids: () => family(child.pid ?? 0), end: () => void child.kill('SIGTERM') }
+  const args = ['-p', home, '-c', join(home, 'nginx.conf')]
+  if (replaced) {
+    // nginx starts its next version by the path that it was started by.
+    const file = execFileSync('sh', ['-c', 'command -v nginx'], { encoding: 'utf8' }).trim()
+    execFileSync(file, args, { stdio: ['ignore', 'ignore', 'inherit'] })
+    const pid = Number(readFileSync(join(home, 'nginx.pid'), 'utf8'))
+    return { home, pid, pids: () => family(pid), end: () => void process.kill(pid, 'SIGTERM') }
+  }
+  const child = spawn('nginx', args, { stdio: ['ignore', 'ignore', 'inherit'] })
+  const pid = child.pid ?? 0
+  return { home, pid, pids: () => family(pid), end: () => void child.kill('SIGTERM') }
 }

@@ -15,17 +15,18 @@ export function sozuVersion() {
 }
 
 /**
- * @param {{ folder: string, port: number, upstreamPort: number }} options
- * @returns {{ pids: () => number[], end: () => void }}
+ * @param {{ folder: string, port: number, upstreamPort: number, replaced?: boolean }} options `replaced`: in a session of its own
+ * @returns {{ file: string, pid: number, pids: () => number[], end: () => void }}
  */
-export function startSozu({ folder, port, upstreamPort }) {
+export function startSozu({ folder, port, upstreamPort, replaced = false }) {
   const home = join(folder, `sozu-${port}`)
   mkdirSync(home, { recursive: true })
   const frontends = ['127.0.0.1', 'example.com'].map(
     host => `{ address = "127.0.0.1:${port}", hostname = "${host}", path = "/" }`,
   )
+  const file = join(home, 'sozu.toml')
   writeFileSync(
-    join(home, 'sozu.toml'),
+    file,
     `log_level = "error"
 log_target = "stdout"
 command_socket = "${home}/sozu.sock"
@@ -42,8 +43,10 @@ frontends = [ ${frontends.join(', ')} ]
 backends = [ { address = "127.0.0.1:${upstreamPort}" } ]
 `,
   )
-  const child = spawn('sozu', ['start', '-c', join(home, 'sozu.toml')], {
+  const child = spawn('sozu', ['start', '-c', file], {
+    detached: replaced,
     stdio: ['ignore', 'ignore', 'inherit'],
   })
-  return { pids: () => family(child.pid ?? 0), end: () => void child.kill('SIGTERM') }
+  const pid = child.pid ?? 0
+  return { file, pid, pids: () => family(pid), end: () => void child.kill('SIGTERM') }
 }
