@@ -406,7 +406,8 @@ export class ReverseProxy {
   async #writeConfig(config: ProxyConfig): Promise<ReadonlySet<string>> {
     if (this.#followed !== null) return new Set()
     const needed = await this.#declared.write(config, async () => {
-      const { needed } = await this.#routes.apply(this.#fileRoutesOf(config))
+      const { needed, digest } = await this.#routes.apply(this.#fileRoutesOf(config))
+      if (digest !== null) await this.#declared.recordDigest(config.routes, digest)
       await this.#tls.write(config)
       return needed
     })
@@ -420,7 +421,7 @@ export class ReverseProxy {
 
   #fileRoutesOf({ routes }: ProxyConfig): FileRoutes {
     const { forRequests, former } = this.#upstreams
-    return { routes, upstreams: forRequests, former }
+    return { routes, upstreams: forRequests, former, digest: this.#declared.digestOf(routes) }
   }
 
   #onExchange(report: ExchangeReport): void {

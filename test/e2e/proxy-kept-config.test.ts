@@ -39,6 +39,7 @@ function scene() {
     await sandbox.statusWhere('it serves', status => status.pid === pid && status.generation === next)
     return pid
   }
+  const operator = (...words: string[]) => sandbox.run(...words, '--control', sandbox.control)
   const kept = () => (existsSync(caches) ? readdirSync(caches).filter(name => name.endsWith('.config')) : [])
   const answers = async () =>
     await Promise.all(
@@ -54,18 +55,33 @@ function scene() {
       }),
     )
   const expected = (word: string) => [0, ROUTES / 2, ROUTES - 1].map(n => `${word} ${n}`)
-  return { sandbox, caches, file, write, start, kept, answers, expected }
+  return { sandbox, operator, caches, file, write, start, kept, answers, expected }
 }
 
 it('the next version of a proxy serves the routes of its file, changed, changed back, and unchanged', async () => {
-  const { sandbox, caches, write, start, kept, answers, expected } = scene()
+  const { sandbox, operator, caches, write, start, kept, answers, expected } = scene()
   write('one')
   await start()
   const [name = ''] = await until('the configuration is kept', () => (kept().length > 0 ? kept() : null))
-  for (let again = 0; again < 3; again++) {
+  for (let again = 0; again < 2; again++) {
     await start()
     expect(await answers()).toEqual(expected('one'))
   }
+  const digest = await until('the digest of the routes is known', async () => {
+    const { stdout } = await operator('state', 'get', 'settings', 'routes.digest')
+    return stdout || null
+  })
+  await start()
+  expect(await answers()).toEqual(expected('one'))
+  expect(await operator('state', 'get', 'settings', 'routes.digest')).toMatchObject({ stdout: digest })
+  const own = join(sandbox.folder, 'own.json')
+  writeFileSync(own, JSON.stringify([{ host: '*', path: '/0', respond: { body: 'mine' } }]))
+  expect(await operator('routes', 'add', '--file', own)).toMatchObject({ code: 0 })
+  await start()
+  expect(await answers()).toEqual(['mine', ...expected('one').slice(1)])
+  expect(await operator('routes', 'remove', '--host', '*', '--path', '/0')).toMatchObject({ code: 0 })
+  await start()
+  expect(await answers()).toEqual(expected('one'))
   write('two')
   await start()
   expect(await answers()).toEqual(expected('two'))

@@ -3,14 +3,16 @@ import { dirname, resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { CacheFile, type CacheKind } from '../../base/cache-file.js'
 import { thisFile } from '../../base/lazy.js'
+import { OWN_INSTANCE } from '../../base/own-instance.js'
 import { DocumentPlace, isMap, Problems } from '../../checks/place.js'
 import { documentOf, unreadable } from '../../config/document.js'
+import { nameOfRoutes, nameRoutes } from '../routes/identity.js'
 import { CheckedRoutes, type RouteRule } from '../routes/rule.js'
 import { type RouteTarget, targetKey } from '../routes/target.js'
 import { checkConfig, type ProxyConfig } from './schema.js'
 
 const KIND: CacheKind<'routes'> = {
-  mark: 'fd-broker config 1 ',
+  mark: 'fd-broker config 2 ',
   stages: ['routes'],
   extension: '.config',
   most: 16,
@@ -77,6 +79,7 @@ export class KeptConfig {
     })
     if (isWorthKeeping && isMap(document)) {
       const { routes: _, ...rest } = document
+      nameRoutes(config.routes, `${OWN_INSTANCE}-${parsed++}`)
       this.#source = { bytes, rest, routes: config.routes }
     }
     return config
@@ -109,6 +112,9 @@ export class KeptConfig {
   }
 }
 
+/** The number of files that this process has parsed. */
+let parsed = 0
+
 const NUMBER_BYTES = 4
 /** How many targets are written once for all of their routes. */
 const SHARED_TARGETS = 4_096
@@ -116,15 +122,15 @@ const ROUTES_PER_LINE = 256
 const LINE_END = Buffer.from('\n')
 
 /**
- * The bytes of the file, after their number; then lines in JSON: the document without its routes, and lists of routes, each as host, path and target. A number in the place of a
- * target is that of an earlier target.
+ * The bytes of the file, after their number; then lines in JSON: the document without its routes, the name of the routes, and lists of routes, each as
+ * host, path and target. A number in the place of a target is that of an earlier target.
  */
 function* partsOf({ bytes, routes }: Source, rest: string): Generator<Buffer> {
   const head = Buffer.alloc(NUMBER_BYTES)
   head.writeUInt32LE(bytes.length)
   yield head
   yield bytes
-  yield Buffer.from(rest)
+  yield Buffer.from(`${rest}\n${JSON.stringify(nameOfRoutes(routes))}`)
   const numbers = new Map<string, number>()
   for (let from = 0; from < routes.length; from += ROUTES_PER_LINE) {
     const flat: (string | number | RouteTarget)[] = []
@@ -143,8 +149,10 @@ function* partsOf({ bytes, routes }: Source, rest: string): Generator<Buffer> {
 function configOf(data: Buffer, bytes: Buffer): ProxyConfig | null {
   const end = NUMBER_BYTES + data.readUInt32LE()
   if (!bytes.equals(data.subarray(NUMBER_BYTES, end))) return null
-  const [rest = '', ...lines] = data.toString('utf8', end).split('\n')
-  const document: unknown = { ...JSON.parse(rest), routes: new CheckedRoutes(routesOf(lines)) }
+  const [rest = '', name = '', ...lines] = data.toString('utf8', end).split('\n')
+  const routes = routesOf(lines)
+  nameRoutes(routes, JSON.parse(name))
+  const document: unknown = { ...JSON.parse(rest), routes: new CheckedRoutes(routes) }
   const problems = new Problems(0)
   const config = checkConfig(document, new DocumentPlace(problems))
   return config !== undefined && problems.count === 0 ? config : null

@@ -34,6 +34,8 @@ export class RouteFollower<T extends NonNullable<unknown>> {
   readonly #table: RouteTable<T>
   readonly #options: FollowOptions<T>
   readonly #compiled = new Map<string, T>()
+  /** Routes of a file that one after the other have the same answer share its value. */
+  #last: { target: RouteTarget; value: T } | null = null
   readonly #unsubscribe: () => void
   /** All keys of the section, if they must be applied again. */
   #scan: Iterable<string> | null = null
@@ -143,7 +145,10 @@ export class RouteFollower<T extends NonNullable<unknown>> {
   }
 
   #compile(target: RouteTarget): T {
-    if (target.kind !== 'upstream') return this.#options.compile(target)
+    if (target.kind !== 'upstream') {
+      if (this.#last?.target !== target) this.#last = { target, value: this.#options.compile(target) }
+      return this.#last.value
+    }
     const name = targetKey(target)
     let compiled = this.#compiled.get(name)
     if (compiled === undefined) {

@@ -6,7 +6,7 @@ import type { RouteAction } from './action.js'
 import { RouteFollower, type RouteSource } from './follow.js'
 import { splitScope } from './host.js'
 import { parseRouteKey, routeKey } from './path-tree.js'
-import { type FileRoutes, type Reconciled, reconcile } from './reconcile.js'
+import { type FileRoutes, type Reconciled, reconcile, unchanged } from './reconcile.js'
 import { type AddOptions, addRoutes, type RouteAddition, type RouteRemoval, removeRoutes } from './runtime.js'
 import { type RouteChange, type RouteMessage, type RouteState, targetOf } from './section.js'
 import { RouteTable } from './table.js'
@@ -51,7 +51,10 @@ export class LiveRoutes extends Overlay<RouteMessage> {
     return this.change(async () => {
       const changes = this.#changesSeen
       const put = this.#follower.put.bind(this.#follower)
-      const found = await runInSlices(reconcile(this.section, file, this.stamp, put))
+      const isKnown = file.digest === this.section.digest
+      const found = await runInSlices(
+        isKnown ? unchanged(file, put) : reconcile(this.section, file, this.stamp, put),
+      )
       this.#view.plan(await runInSlices(planOf(found)))
       // An entry that has changed since `changes` was read may be in the table in its old form.
       if (this.#changesSeen !== changes) this.#follower.refresh()
@@ -63,8 +66,11 @@ export class LiveRoutes extends Overlay<RouteMessage> {
   /** Writes the changes of the file to the state. If this process must not write, rejects, and keeps the table. */
   apply(file: FileRoutes): Promise<Reconciled> {
     return this.change(async () => {
+      const seen = this.#changesSeen
       const changes =
         this.#takePrepared(file) ?? (await runInSlices(reconcile(this.section, file, this.stamp)))
+      const isSame = [file.routes.length, this.section.size].every(count => count === changes.unchanged)
+      if (isSame && this.#changesSeen === seen) changes.digest = this.section.digest
       for (const batch of batches(changesOf(changes))) await this.section.bulk(batch)
       this.#view.plan(null)
       await this.#follower.caughtUp()

@@ -30,6 +30,8 @@ function noChanges() {
     dangling: [] as string[],
     /** The upstreams of the routes in `former` and `dangling`. */
     needed: new Set<string>(),
+    /** The digest of the state's routes if they were exactly those of the file, so that nothing changes; otherwise null. */
+    digest: null as string | null,
   }
 }
 
@@ -38,6 +40,8 @@ export interface FileRoutes {
   upstreams: ReadonlySet<string>
   /** Upstreams of earlier files that can still be used. */
   former: ReadonlySet<string>
+  /** The digest of a state that has exactly these routes, if it is known; see {@link Reconciled}. */
+  digest?: string | null
 }
 
 const STEP = 32
@@ -67,6 +71,18 @@ export function* reconcile(
   // Skipped in the common case: the state has only wanted file routes.
   if (foundCount !== state.size) yield* reconcileOthers(state, file, foundCount, result, served)
   return result
+}
+
+/** The result of {@link reconcile} for a state that has the digest of the file. Such a state need not be compared. */
+export function* unchanged(
+  { routes, digest = null }: FileRoutes,
+  served: (id: RouteId, target: RouteTarget) => void,
+): Generator<void, Reconciled> {
+  for (const [index, { host, path, target }] of routes.entries()) {
+    if (index % STEP === 0) yield
+    served({ origin: 'file', host, path }, target)
+  }
+  return { ...noChanges(), unchanged: routes.length, digest }
 }
 
 function* reconcileOthers(

@@ -5,10 +5,20 @@ import {
   applyDifference,
   type DifferenceOptions,
   FIRST_ATTRIBUTE,
+  getIfReadable,
   type StoredEntry,
 } from '../entries/difference.js'
+import { nameOfRoutes } from '../routes/identity.js'
+import type { RouteRule } from '../routes/rule.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
-import { isOptional, listenerMessage, settingMessages, upstreamMessage, upstreamOf } from './entries.js'
+import {
+  isOptional,
+  listenerMessage,
+  settingMessage,
+  settingMessages,
+  upstreamMessage,
+  upstreamOf,
+} from './entries.js'
 import {
   type DeclaredSections,
   declaredSections,
@@ -16,6 +26,11 @@ import {
   settingsSection,
   upstreamsSection,
 } from './sections.js'
+
+/** The key of a setting with the name of a file's routes and the digest of the section that has these alone. Other versions keep and ignore it. */
+const ROUTES_DIGEST = 'routes.digest'
+/** Fewer routes are compared in a few milliseconds. */
+const MANY_ROUTES = 256
 
 /**
  * The configuration in the state. The serving process writes it. Every process also adopts upstreams that only the state has, because routes made at
@@ -75,6 +90,22 @@ export class DeclaredState {
       this.#logger.info(changes, 'the configuration has changed')
     }
     return needed
+  }
+
+  /** Returns the digest of a state with exactly these routes of a file, as {@link recordDigest} has recorded it; null if it is unknown. */
+  digestOf(routes: readonly RouteRule[]): string | null {
+    const name = nameOfRoutes(routes)
+    if (name === null || routes.length < MANY_ROUTES) return null
+    const [of, digest] = getIfReadable(this.#declared.settings, ROUTES_DIGEST)?.list?.items ?? []
+    return of === name ? (digest ?? null) : null
+  }
+
+  /** Lets the next version find out without a comparison that the state has exactly these routes. */
+  async recordDigest(routes: readonly RouteRule[], digest: string): Promise<void> {
+    const name = nameOfRoutes(routes)
+    if (name === null || routes.length < MANY_ROUTES || this.digestOf(routes) === digest) return
+    const stamp = { created: Date.now(), generation: this.#member.generation }
+    await this.#declared.settings.put(ROUTES_DIGEST, settingMessage([name, digest], stamp))
   }
 
   stop(): void {

@@ -137,7 +137,7 @@ export function settingMessages(config: ProxyConfig, stamp: Stamp): Map<string, 
   return settings
 }
 
-function settingMessage(value: unknown, stamp: Stamp): SettingMessage {
+export function settingMessage(value: unknown, stamp: Stamp): SettingMessage {
   if (typeof value === 'number') return Setting.create({ number: value, ...stamp })
   if (typeof value === 'boolean') return Setting.create({ flag: value, ...stamp })
   if (typeof value === 'string') return Setting.create({ text: value, ...stamp })

@@ -121,3 +121,63 @@ describe('the routes of a successor', () => {
     expect(['a', 'b', 'c', 'd'].map(found)).toEqual(['mine', 'mine', 'after', 'after'])
   })
 })
+
+describe('the digest of routes', () => {
+  it.each<[what: string, before: Record<string, string>]>([
+    ['another answer', { 'file:a/': 'other', 'file:b/': 'two' }],
+    ['a missing route', { 'file:a/': 'one' }],
+    ['another route of a file', { 'file:a/': 'one', 'file:b/': 'two', 'file:c/': 'three' }],
+    ['a route made at run time', { 'file:a/': 'one', 'file:b/': 'two', 'runtime:c/': 'three' }],
+  ])('a state with %s gives no digest', async (_what, before) => {
+    const { routes } = await scene(before)
+    const file = fileOf({ a: 'one', b: 'two' })
+    await routes.prepare(file)
+    expect((await routes.apply(file)).digest).toBe(null)
+  })
+
+  it('a state that a start or a reload need not change gives its digest', async () => {
+    const { section, routes } = await scene({ 'file:a/': 'one' })
+    const file = fileOf({ a: 'one', b: 'two' })
+    await routes.prepare(file)
+    await routes.apply(file)
+    expect((await routes.apply(file)).digest).toBe(section.digest)
+    await routes.prepare(file)
+    expect((await routes.apply(file)).digest).toBe(section.digest)
+  })
+
+  it('a next version compares nothing with a state of this digest', async () => {
+    const { section, routes, found, read } = await scene({ 'file:a/': 'one', 'file:b/': 'two' })
+    const compared = vi.spyOn(section, 'isStored_')
+    const file = { ...fileOf({ a: 'one', b: 'two' }), digest: section.digest }
+    await routes.prepare(file)
+    expect(['a', 'b', 'c'].map(found)).toEqual(['one', 'two', NO_ROUTE])
+    expect(await routes.apply(file)).toMatchObject({
+      puts: [],
+      deletes: [],
+      unchanged: 2,
+      digest: file.digest,
+    })
+    expect([compared.mock.calls, read]).toEqual([[], []])
+  })
+
+  it('a next version compares its routes with a state of another digest', async () => {
+    const { section, routes, found, write } = await scene({ 'file:a/': 'one' })
+    const file = { ...fileOf({ a: 'one', b: 'two' }), digest: section.digest }
+    await write('file:a/', 'other')
+    await routes.prepare(file)
+    expect(['a', 'b'].map(found)).toEqual(['one', 'two'])
+    const { puts } = await routes.apply(file)
+    expect(puts.map(({ key }) => key)).toEqual(['file:a/', 'file:b/'])
+  })
+
+  it('a state that changes before the routes are written is compared', async () => {
+    const { section, routes, found, write } = await scene({ 'file:a/': 'one' })
+    const file = { ...fileOf({ a: 'one' }), digest: section.digest }
+    await routes.prepare(file)
+    await write('file:a/', 'other')
+    await write('runtime:b/', 'by hand')
+    const { puts, digest } = await routes.apply(file)
+    expect([puts.map(({ key }) => key), digest]).toEqual([['file:a/'], null])
+    expect(['a', 'b'].map(found)).toEqual(['one', 'by hand'])
+  })
+})

@@ -37,6 +37,7 @@ const plan: Reconciled = {
   former: [],
   dangling: [],
   needed: new Set<string>(),
+  digest: null,
 }
 
 describe('the routes as a process serves them', () => {
