@@ -106,6 +106,8 @@ export class Exchange {
   #shownAt = 0
   #shown = false
   #closed = false
+  /** Warnings from before join(), which gives the logger. */
+  readonly #unsaid: [error: unknown, message: string][] = []
   readonly #leave: (() => void)[] = []
 
   constructor(name: string, events: ExchangeEvents) {
@@ -135,6 +137,7 @@ export class Exchange {
     const section = member.section(this.#name, schema)
     this.#section = section
     this.role = 'waiting'
+    for (const [error, message] of this.#unsaid.splice(0)) this.warn(error, message)
     const stop = section.onChange(({ op, key, value }) => {
       if (op === 'put' && value !== undefined) this.#later(() => this.#changed(key, value))
       else if (op === 'delete' && key.startsWith(PROCESS))
@@ -281,6 +284,7 @@ export class Exchange {
   }
 
   warn(error: unknown, message: string): void {
-    this.#section?.warn_(error, message)
+    if (this.#section !== null) this.#section.warn_(error, message)
+    else if (!this.#closed) this.#unsaid.push([error, message])
   }
 }

@@ -1,4 +1,5 @@
 import http from 'node:http'
+import { join } from 'fd-broker'
 import { recoverSockets } from 'fd-broker/socket.io'
 import { Server } from 'socket.io'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -31,5 +32,18 @@ describe('recoverSockets()', () => {
     const next = attached()
     recoverSockets(next, { name: 'three' })
     expect(() => recoverSockets(attached(), { name: 'three' })).toThrow('give each the option "name"')
+  })
+
+  it('says what another release lacks, also if join() is called later', async () => {
+    const server = attached()
+    Object.assign(server.engine, { handshake: undefined })
+    recoverSockets(server, { name: 'four' })
+    await new Promise(resolve => setImmediate(resolve))
+    const warnings: string[] = []
+    const warn = (_facts: object, message: string) => void warnings.push(message)
+    const logger = { debug() {}, info() {}, warn, error() {} }
+    const member = await join({ service: 'lacking', control: false, logger })
+    await member.close()
+    expect(warnings).toEqual(['sessions of socket.io do not move'])
   })
 })
