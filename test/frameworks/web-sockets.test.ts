@@ -30,7 +30,7 @@ async function upgraded(program: AutoProgram, areWith: (pid: number) => boolean)
 }
 
 /** Asks one question after the other over one WebSocket. */
-class Visitor {
+class Client {
   readonly wrong: string[] = []
   pid = 0
   #answers = 0
@@ -57,10 +57,10 @@ it('WebSockets of express-ws, of routes with parameters, go on in each version',
 }, async () => {
   const program = await unmodified('express-ws.mjs', { modules, env: DRAIN })
   await program.serve()
-  const visitors = Array.from({ length: CLIENTS }, (_, n) => new Visitor(program.url, `room${n}`))
-  await until('all are answered', () => visitors.every(({ pid }) => pid !== 0), BUSY_MS)
-  await upgraded(program, pid => visitors.every(one => one.pid === pid || one.wrong.length > 0))
-  expect(visitors.flatMap(({ wrong }) => wrong)).toEqual([])
+  const clients = Array.from({ length: CLIENTS }, (_, n) => new Client(program.url, `room${n}`))
+  await until('all are answered', () => clients.every(({ pid }) => pid !== 0), BUSY_MS)
+  await upgraded(program, pid => clients.every(one => one.pid === pid || one.wrong.length > 0))
+  expect(clients.flatMap(({ wrong }) => wrong)).toEqual([])
 })
 
 /** A client of graphql-ws with one subscription, which makes queries over the same connection. */
@@ -73,9 +73,7 @@ class Subscriber {
   queriedPid = 0
 
   static async open(url: string, options: object): Promise<Subscriber> {
-    const { createClient } = await import(
-      pathToFileURL(join(modules, 'graphql-ws/dist/client.js')).href
-    )
+    const { createClient } = await import(pathToFileURL(join(modules, 'graphql-ws/dist/client.js')).href)
     const subscriber = new Subscriber()
     const client = createClient({ url: url.replace('http:', 'ws:'), webSocketImpl: WebSocket, ...options })
     let stopped = false
@@ -116,7 +114,9 @@ class Subscriber {
 }
 
 describe('subscriptions of graphql-ws', () => {
-  it('go on in each version, each event once, if it gets the operations again', { timeout: 240_000 }, async () => {
+  it('go on in each version, each event once, if it gets the operations again', {
+    timeout: 240_000,
+  }, async () => {
     const program = await unmodified('graphql-ws.mjs', { modules, env: DRAIN })
     await program.serve()
     const open = () => Subscriber.open(program.url, { retryAttempts: 0 })
@@ -128,13 +128,12 @@ describe('subscriptions of graphql-ws', () => {
     }
   })
 
-  it('are made again by the client after one line', { timeout: 240_000 }, async () => {
+  it('begin again with the next version if there are no hooks', { timeout: 240_000 }, async () => {
     const program = await unmodified('graphql-ws-again.mjs', { modules, env: { FD_BROKER_DRAIN: '4s' } })
     await program.serve()
     const open = () => Subscriber.open(program.url, { retryAttempts: 20 })
     const subscribers = await Promise.all(Array.from({ length: CLIENTS }, open))
     await upgraded(program, pid => subscribers.every(subscriber => subscriber.isWith(pid)))
-    for (const { wrong, ends } of subscribers)
-      expect([wrong, ends]).toEqual([[], Array(UPGRADES).fill(1012)])
+    for (const { wrong, ends } of subscribers) expect([wrong, ends]).toEqual([[], Array(UPGRADES).fill(1012)])
   })
 })

@@ -82,6 +82,7 @@ function talk(ws, past) {
     if (!isRepeating) return
     await handle(past.init)
     isRepeating = false
-    for (const [id, payload] of past.operations) void handle(JSON.stringify({ id, type: 'subscribe', payload }))
+    for (const [id, payload] of past.operations)
+      void handle(JSON.stringify({ id, type: 'subscribe', payload }))
   }
 }
