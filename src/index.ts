@@ -1,11 +1,14 @@
 /** fd-broker: replace a running server with its next version without losing a connection. */
 
+import type { Daemon, DaemonOptions } from './daemon/daemon.js'
 import { OperatorClient as Client } from './operator/client.js'
+import type { WorkersOptions } from './workers/options.js'
+import type { Workers } from './workers/workers.js'
 
 export type { Logger } from './base/logger.js'
 export type { SocketProtocol } from './connections/adapters/application-socket.js'
 export type { HttpHooks } from './connections/adapters/http-server.js'
-export { type Daemon, type DaemonOptions, serveDaemon } from './daemon/daemon.js'
+export type { Daemon, DaemonOptions } from './daemon/daemon.js'
 export { FdbError, type FdbErrorCode, FdbTypeError } from './errors.js'
 export type { EventFacts, EventType, ServiceEvent } from './events/events.js'
 export type { Requester } from './events/requester.js'
@@ -61,7 +64,22 @@ export { runInSlices, type SliceOptions } from './state/time-slices.js'
 export { type TicketKeyOptions, TicketKeys } from './tls/ticket-keys.js'
 export { shareTicketKeys, type TicketKeyPair, useTicketKeys } from './tls/ticket-server.js'
 export type { WorkersOptions } from './workers/options.js'
-export { startWorkers, type Workers } from './workers/workers.js'
+export type { Workers } from './workers/workers.js'
 
 /** Exported for release 0.4.0, which exported it here; new code imports `fd-broker/operator`. @internal */
 export const OperatorClient = Client
+
+/** Starts a daemon. Rejects with ERR_FDB_OPTION, or with ERR_FDB_CONTROL_TAKEN if another process listens at the path. Loads the code of daemons at the first call. */
+export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
+  return await (await import('./daemon/daemon.js')).serveDaemon(options)
+}
+
+/**
+ * Starts workers, and keeps them running. Resolves when all serve, or if another main process takes over or an operator stops the service meanwhile. Rejects, with no process left, with ERR_FDB_OPTION,
+ * ERR_FDB_CONTROL_TAKEN, and with the reason why a worker failed to start. If a main process already runs the service, this one takes over
+ * from it and then replaces its workers. Then, and while a worker of a previous main process lives, the failure of a worker is logged and is in
+ * `report`: the old worker keeps serving, or the worker is started again later.
+ */
+export async function startWorkers(options: WorkersOptions): Promise<Workers> {
+  return await (await import('./workers/workers.js')).startWorkers(options)
+}
