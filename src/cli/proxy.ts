@@ -57,9 +57,11 @@ is on stdout, the log on stderr. The proxy supports systemd (NOTIFY_SOCKET, LIST
 
 async function proxy(flags: ProxyFlags): Promise<void> {
   const { config: file, check, logLevel, pidFile, logFile, accessLogFile, stay } = flags
-  const { certificateWarnings, readConfig, readConfigAside, startProxy } = await import('../proxy/index.js')
+  const { certificateWarnings, readConfigAside, startProxy } = await import('../proxy/index.js')
+  const { KeptConfig } = await import('../proxy/config/kept-config.js')
+  const kept = new KeptConfig(file)
   if (check) {
-    const config = await readConfig(file)
+    const config = kept.check()
     requireControl(config, file)
     for (const { facts, text } of certificateWarnings(config, Date.now()))
       process.stderr.write(`warning: ${facts.certificate}: ${text}\n`)
@@ -73,6 +75,8 @@ async function proxy(flags: ProxyFlags): Promise<void> {
       ([name, { length }]) => `${length} ${length === 1 ? name.slice(0, -1) : name}`,
     )
     process.stdout.write(`${file} is valid: ${counts.join(', ')}\n`)
+    // The next version starts faster with what is known now.
+    await kept.keep()
     return
   }
   let logsAccess = false
@@ -91,8 +95,6 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   const options: ProxyOptions = { logger, systemd: 'auto', ...(pidFile !== undefined && { pidFile }), access }
   const signals = proxySignals(logger, reopen)
   try {
-    const { KeptConfig } = await import('../proxy/config/kept-config.js')
-    const kept = new KeptConfig(file)
     // Read in this thread: no client waits yet, and a worker thread would take longer.
     const config = kept.read()
     requireControl(config, file)

@@ -30,11 +30,14 @@ function scene() {
         upgrade: { probation: '0s' },
       }),
     )
+  const command = (root: string) => {
+    const cli = join(root, 'dist/cli.cjs')
+    return ['env', `FD_BROKER_CODE_CACHE=${caches}`, process.execPath, cli, 'proxy', '--config', file]
+  }
+  const check = () => sandbox.runCommand([...command(ROOT), '--check'])
   let generation = 0
   const start = async (root = ROOT) => {
-    const cli = join(root, 'dist/cli.cjs')
-    const command = ['env', `FD_BROKER_CODE_CACHE=${caches}`, process.execPath, cli]
-    const pid = await sandbox.launch([...command, 'proxy', '--config', file])
+    const pid = await sandbox.launch(command(root))
     const next = ++generation
     await sandbox.statusWhere('it serves', status => status.pid === pid && status.generation === next)
     return pid
@@ -55,11 +58,11 @@ function scene() {
       }),
     )
   const expected = (word: string) => [0, ROUTES / 2, ROUTES - 1].map(n => `${word} ${n}`)
-  return { sandbox, operator, caches, file, write, start, kept, answers, expected }
+  return { sandbox, check, operator, caches, file, write, start, kept, answers, expected }
 }
 
 it('the next version of a proxy serves the routes of its file, changed, changed back, and unchanged', async () => {
-  const { sandbox, operator, caches, write, start, kept, answers, expected } = scene()
+  const { sandbox, check, operator, caches, write, start, kept, answers, expected } = scene()
   write('one')
   await start()
   const [name = ''] = await until('the configuration is kept', () => (kept().length > 0 ? kept() : null))
@@ -93,6 +96,9 @@ it('the next version of a proxy serves the routes of its file, changed, changed 
   expect(await answers()).toEqual(expected('two'))
   await until('the new one is kept', () => readFileSync(join(caches, name), 'utf8').includes('two 7') || null)
   write('three')
+  expect(await check()).toMatchObject({ code: 0, stderr: '', stdout: expect.stringContaining('600 routes') })
+  expect(readFileSync(join(caches, name), 'utf8')).toContain('three 7')
+  expect(await check()).toMatchObject({ code: 0 })
   process.kill(pid, 'SIGHUP')
   await until('the reload', async () => (await answers())[0] === 'three 0' || null)
   write('two')

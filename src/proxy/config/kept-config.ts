@@ -46,14 +46,13 @@ export class KeptConfig {
 
   /** Reads the file in one turn of the event loop. Throws ERR_FDB_CONFIG. */
   read(): ProxyConfig {
-    let bytes: Buffer
-    try {
-      bytes = readFileSync(this.#file)
-    } catch (error) {
-      return unreadable(this.#file)(error)
-    }
-    const isWorthKeeping = bytes.length > SMALL_BYTES || bytes[0] !== BRACE
-    return (isWorthKeeping ? this.#readKept(bytes) : null) ?? this.#parse(bytes, isWorthKeeping)
+    const bytes = this.#bytes()
+    return (isWorthKeeping(bytes) ? this.#readKept(bytes) : null) ?? this.#parse(bytes)
+  }
+
+  /** As {@link read}, but parses the file and checks its routes in any case. */
+  check(): ProxyConfig {
+    return this.#parse(this.#bytes())
   }
 
   /** Lets the next process read the file faster. Never rejects. */
@@ -71,13 +70,21 @@ export class KeptConfig {
     }
   }
 
-  #parse(bytes: Buffer, isWorthKeeping: boolean): ProxyConfig {
+  #bytes(): Buffer {
+    try {
+      return readFileSync(this.#file)
+    } catch (error) {
+      return unreadable(this.#file)(error)
+    }
+  }
+
+  #parse(bytes: Buffer): ProxyConfig {
     let document: unknown
     const config = documentOf(bytes, this.#file, (value, place) => {
       document = value
       return checkConfig(value, place)
     })
-    if (isWorthKeeping && isMap(document)) {
+    if (isWorthKeeping(bytes) && isMap(document)) {
       const { routes: _, ...rest } = document
       nameRoutes(config.routes, `${OWN_INSTANCE}-${parsed++}`)
       this.#source = { bytes, rest, routes: config.routes }
@@ -110,6 +117,10 @@ export class KeptConfig {
       KIND,
     )
   }
+}
+
+function isWorthKeeping(bytes: Buffer): boolean {
+  return bytes.length > SMALL_BYTES || bytes[0] !== BRACE
 }
 
 /** The number of files that this process has parsed. */

@@ -123,6 +123,15 @@ describe('a kept configuration', () => {
     expect(read()).toEqual(parsed())
   })
 
+  it('a check parses the file all the same, and keeps it again', async () => {
+    await keep()
+    const config = new KeptConfig(file)
+    expect(wasKept(config.check())).toBe(false)
+    rmSync(keptFile())
+    await config.keep()
+    expect(wasKept(read())).toBe(true)
+  })
+
   it('a changed file takes the place of the one before', async () => {
     await keep()
     const before = keptFile()
