@@ -1,7 +1,9 @@
 import http from 'node:http'
 import net from 'node:net'
+import { Agent, EventSource, request } from 'undici'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { App, AppConfig } from '../processes/app.js'
+import { makeCertificate } from '../processes/certificate.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
 
@@ -265,6 +267,48 @@ class Follower {
 function numberIn(text: string): number {
   return Number(text.split(' ')[1])
 }
+
+it.each(['/events', '/channel'])(
+  'an EventSource over TLS sees one stream through upgrades: %s',
+  { timeout: 240_000 },
+  async path => {
+    const [scene, port] = await sceneWith({ moveTls: true })
+    Object.assign(scene.defaults, makeCertificate(scene))
+    let app = await scene.serve()
+    const dispatcher = new Agent({ connect: { rejectUnauthorized: false } })
+    const url = `https://127.0.0.1:${port}`
+    const source = new EventSource(url + path, { node: { dispatcher } })
+    onTestFinished(async () => {
+      source.close()
+      await dispatcher.destroy()
+    })
+    const seen = { opened: 0, errors: 0, ids: [] as string[], data: [] as string[] }
+    source.onopen = () => void seen.opened++
+    source.onerror = () => void seen.errors++
+    source.onmessage = ({ lastEventId, data }: { lastEventId: string; data: string }) => {
+      seen.ids.push(lastEventId)
+      seen.data.push(data)
+    }
+    await until('it is open', () => seen.opened > 0, BUSY_MS)
+    let published = 0
+    const publishes = path === '/channel'
+    const publish = async () => {
+      const body = `${++published}`
+      await (await request(url, { method: 'POST', body, dispatcher })).body.text()
+    }
+    for (let upgrade = 0; upgrade < 3; upgrade++) {
+      const before = seen.data.length
+      app = await scene.serve()
+      if (publishes) for (let n = 0; n < 5; n++) await publish()
+      const isNew = () => (publishes ? seen.data.length === before + 5 : seen.data.at(-1) === `${app.pid}`)
+      await until('the next version sends', isNew, BUSY_MS, () => seen)
+    }
+    expect(seen).toMatchObject({ opened: 1, errors: 0 })
+    const numbers = seen.ids.map((_, i) => `${i + 1}`)
+    expect(publishes ? seen.data : seen.ids).toEqual(numbers)
+    expect((await app.status()).moves).toMatchObject({ lost: 0, refused: {} })
+  },
+)
 
 describe('channels of events', () => {
   it('go on through upgrades and a rollback without a reconnect, also of clients with HTTP/1.0: every event once, in order', {

@@ -17,12 +17,12 @@ const decode = (bytes: Buffer) => bytes.toString()
 const pidIn = (text: string) => Number(/pid (\d+)/.exec(text)?.[1] ?? 0)
 
 /** Calls of @grpc/grpc-js to one server: single ones, and one that streams both ways. */
-function client(port: number, secure: boolean) {
+function client(port: number, secure: boolean, more: object = {}) {
   const grpc = createRequire(`${modules}/`)('@grpc/grpc-js')
   const credentials = secure
     ? grpc.credentials.createSsl(Buffer.from(CERTIFICATE))
     : grpc.credentials.createInsecure()
-  const options = { 'grpc.ssl_target_name_override': 'a' }
+  const options = { 'grpc.ssl_target_name_override': 'a', ...more }
   const one = new grpc.Client(`127.0.0.1:${port}`, credentials, options)
   onTestFinished(() => one.close())
   return {
@@ -78,4 +78,45 @@ describe('under fd-broker/auto a server of @grpc/grpc-js is upgraded three times
     expect(failures).toEqual([])
     expect(unexpectedLines(program)).toEqual([])
   })
+})
+
+/** Calls that are under way at once, of each client. */
+const UNDER_WAY = 10
+const CLIENTS = 4
+const CALLS = 2_000
+const UPGRADES = 5
+
+it('no call of 2,000 over TLS fails in five upgrades although the clients repeat none', {
+  timeout: 240_000,
+}, async () => {
+  const program = await unmodified('grpc.mjs', { modules })
+  program.write('own.key', KEY)
+  program.write('own.crt', CERTIFICATE)
+  const env = { TLS: program.path('own') }
+  await program.serve('import', 1, env)
+  const failures: unknown[] = []
+  const answered = new Map<number, number>()
+  let asking = true
+  let calls = 0
+  const clients = Array.from({ length: CLIENTS }, () =>
+    client(program.port, true, { 'grpc.enable_retries': 0, 'grpc.use_local_subchannel_pool': 1 }),
+  )
+  const work = clients.flatMap(({ ask }) =>
+    Array.from({ length: UNDER_WAY }, async () => {
+      while (asking) {
+        const pid = pidIn(await ask(`question ${++calls}`).catch(error => `${failures.push(error)}`))
+        answered.set(pid, (answered.get(pid) ?? 0) + 1)
+      }
+    }),
+  )
+  for (let generation = 2; generation <= 1 + UPGRADES; generation++) {
+    const pid = await program.serve('import', generation, env)
+    await until('the next version answers', () => (answered.get(pid) ?? 0) > 100 || null, 60_000)
+  }
+  await until('the calls are made', () => calls > CALLS, 60_000)
+  asking = false
+  await Promise.all(work)
+  expect(failures).toEqual([])
+  expect([...answered.values()].reduce((sum, count) => sum + count)).toBe(calls)
+  expect(unexpectedLines(program)).toEqual([])
 })
