@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import tls from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
@@ -36,7 +37,7 @@ function echo(socket: Socket): void {
 }
 
 /** An edge with a listener "db" that forwards, and an ordinary one. */
-async function forwarding(servers: TcpServer[], config: Record<string, unknown> = {}) {
+async function forwarding(servers: TcpServer[], config: Record<string, unknown> = {}, secure = false) {
   const port = await freePort()
   const edge = await Edge.prepare({
     upstreams: { db: { servers: servers.map(({ url }) => url), health: { failures: 1 } } },
@@ -48,13 +49,19 @@ async function forwarding(servers: TcpServer[], config: Record<string, unknown> 
   })
   const http = { name: 'http', address: `tcp://127.0.0.1:${edge.port}` }
   const listen = (forward?: string) => [http, { name: 'db', address: `tcp://127.0.0.1:${port}`, forward }]
-  edge.write({ listeners: listen('db') })
+  const [own, db] = listen('db')
+  if (secure) {
+    const { tls } = edge.secured([edge.issue('localhost')], { move: 'on' })
+    edge.write({ listeners: [own, { ...db, tls: true }], tls })
+  } else edge.write({ listeners: [own, db] })
   await edge.next()
   return { edge, port, listen }
 }
 
 const TALKS = perLane(30, 100)
 const UPGRADES = perLane(2, 6)
+/** On a machine that has much else to do. */
+const BUSY_MS = 60_000
 
 /** A connection that carries numbered bytes all the time, and wants each of them back in its order. */
 class Talk {
@@ -74,8 +81,11 @@ class Talk {
     socket.on('data', (chunk: Buffer) => this.#hear(chunk))
   }
 
-  static async begin(port: number, seed: number): Promise<Talk> {
-    const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+  static async begin(port: number, seed: number, secure = false): Promise<Talk> {
+    const raw = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+    const socket = secure
+      ? tls.connect({ socket: raw, rejectUnauthorized: false, allowHalfOpen: true } as tls.ConnectionOptions)
+      : raw
     onTestFinished(() => void socket.destroy())
     const greeting = await new Promise<Buffer>((resolve, reject) =>
       socket.once('data', resolve).once('error', reject),
@@ -208,6 +218,22 @@ describe('a listener that forwards', () => {
     expect(await waiting.until(text => text !== '')).toBe('late')
     await Promise.all(talks.map(talk => talk.end()))
     expect(one.sockets.length).toBe(TALKS + 2)
+  })
+
+  it('hands TLS connections over in upgrades, at any byte', { timeout: 240_000 }, async () => {
+    const one = await server('one')
+    const { edge, port } = await forwarding([one], {}, true)
+    const talks = await Promise.all(Array.from({ length: TALKS }, (_, n) => Talk.begin(port, n, true)))
+    for (let n = 0; n < UPGRADES; n++) {
+      const pid = await edge.pid
+      const before = talks.map(({ heard }) => heard)
+      await edge.next()
+      await edge.ended(pid, BUSY_MS)
+      await until('all go on', () => talks.every(({ heard }, i) => heard > before[i]! + 1_000), BUSY_MS)
+    }
+    expect((await edge.status()).moves).toMatchObject({ arrived: TALKS, lost: 0 })
+    await Promise.all(talks.map(talk => talk.end()))
+    expect(one.sockets.length).toBe(TALKS)
   })
 
   it('leads somewhere else after a reload, for new connections only', async () => {
