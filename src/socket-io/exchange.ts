@@ -140,8 +140,11 @@ export class Exchange {
     for (const [error, message] of this.#unsaid.splice(0)) this.warn(error, message)
     const stop = section.onChange(({ op, key, value }) => {
       if (op === 'put' && value !== undefined) this.#later(() => this.#changed(key, value))
-      else if (op === 'delete' && key.startsWith(PROCESS))
-        this.#later(() => void this.#others.delete(key.slice(PROCESS.length)))
+      else if (op === 'delete' && key.startsWith(PROCESS)) {
+        // Its last sessions may be on their way: what is sent now must be kept for them.
+        const process = key.slice(PROCESS.length)
+        this.#later(() => this.#others.has(process) && this.#hear(process))
+      }
     })
     this.#leave.push(stop)
     member.whileServing(() => this.#serve(section))
