@@ -141,7 +141,7 @@ export class Exchange {
     const stop = section.onChange(({ op, key, value }) => {
       if (op === 'put' && value !== undefined) this.#later(() => this.#changed(key, value))
       else if (op === 'delete' && key.startsWith(PROCESS)) {
-        // Its last sessions may be on their way: what is sent now must be kept for them.
+        // The last sessions of that process may be on their way, and need the messages of the next seconds.
         const process = key.slice(PROCESS.length)
         this.#later(() => this.#others.has(process) && this.#hear(process))
       }

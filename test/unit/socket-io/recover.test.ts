@@ -46,4 +46,26 @@ describe('recoverSockets()', () => {
     await member.close()
     expect(warnings).toEqual(['sessions of socket.io do not move'])
   })
+
+  it('keeps broadcasts for the last sessions of a process that has none left: they may be on their way', async () => {
+    const server = attached()
+    recoverSockets(server, { name: 'five' })
+    const logger = { debug() {}, info() {}, warn() {}, error() {} }
+    const member = await join({ service: 'leaving', control: false, logger })
+    onTestFinished(() => member.close())
+    await member.ready()
+    const turn = () => new Promise(resolve => setImmediate(resolve))
+    const section = member.section('socket.io five')
+    await turn()
+    // No other process has sessions.
+    server.emit('tick', 1)
+    expect(section.has('m')).toBe(false)
+    await section.put('p/another', new Uint8Array())
+    await turn()
+    await section.delete('p/another')
+    await turn()
+    server.emit('tick', 2)
+    await turn()
+    expect(section.has('m')).toBe(true)
+  })
 })
