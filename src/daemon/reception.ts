@@ -234,11 +234,17 @@ export class DaemonReception implements Reception {
     const { link } = caller
     link.channel.pause()
     await this.#until(() => this.#stage !== 'opening')
+    // The successor of a member cannot join any more when the services are paused.
+    await this.#until(() => this.#stage !== 'open' || !link.open || this.#upgrading.length === 0)
     if (this.#stage === 'handing over' || this.#stage === 'opening') {
       this.#refuseSuccessor(caller)
       return
     }
     const { runtime, services } = this.#context!
+    if (this.#stage === 'open' && link.open && this.#upgrading.length > 0) {
+      turnAway(caller, upgradingError(this.#upgrading))
+      return
+    }
     if (this.#stage === 'open') {
       this.#stage = 'handing over'
       services.pause()
@@ -296,6 +302,10 @@ export class DaemonReception implements Reception {
     await this.#context?.runtime.machine.changes.until(holds, SETTLE_MS)
   }
 
+  get #upgrading(): readonly Service[] {
+    return this.#context?.services.upgrading ?? []
+  }
+
   get #isSettled(): boolean {
     const { runtime, services } = this.#context!
     return services.idle && runtime.machine.holder?.phase === 'idle'
@@ -316,6 +326,13 @@ export class DaemonReception implements Reception {
     if (this.#stage === 'handing over' && this.#admitted && serves && machine.holder?.phase === 'idle')
       this.open()
   }
+}
+
+/** Refuses the next daemon amid upgrades of members: their successors may not have joined yet. */
+function upgradingError(services: readonly Service[]): FdbError {
+  const names = services.slice(0, NAMED).map(({ name }) => `"${name}"`)
+  const reason = `an upgrade of ${names.join(', ')} has not ended within ${SETTLE_MS} ms: try again when it has ended`
+  return new FdbError('ERR_FDB_BUSY', reason, { retryable: true })
 }
 
 /** Ends the handoff of a member whose upgrade would keep the daemon from its own. */

@@ -204,6 +204,11 @@ export class Services {
     return this.busy.length === 0
   }
 
+  /** The services with an upgrade for which an operator waits. */
+  get upgrading(): Service[] {
+    return this.all.filter(({ operations }) => operations.upgrading)
+  }
+
   /** The services with a running handoff. */
   get busy(): Service[] {
     return this.all.filter(service => !service.idle)

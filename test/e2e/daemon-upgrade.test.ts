@@ -1,9 +1,17 @@
+import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { spawnLoad } from '../../bench/referee/remote.mjs'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
-import { requestUpgrade, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
+import {
+  launchDaemon,
+  requestUpgrade,
+  serviceStatus,
+  serviceWhere,
+  startDaemon,
+} from '../processes/daemon.js'
 import { answersBy } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
+import { socketsAt } from '../processes/sockets.js'
 import { until } from '../processes/until.js'
 
 const NO_LOSS = { refused: 0, reset: 0, dropped: 0, raced: 0, truncated: 0, wrong: 0 }
@@ -78,6 +86,26 @@ describe('upgrades of a member through the daemon', () => {
       ok: true,
       generation: 3,
     })
+  })
+
+  it('keep the next daemon waiting, also while their successor still loads', async () => {
+    const { scene } = await open()
+    await startDaemon(scene, { upgrade: UPGRADE })
+    const first = await scene.serve()
+    await serviceWhere(scene, 'the daemon has heard of it', ({ phase }) => phase === 'idle')
+    const command = readFileSync(`/proc/${first.pid}/cmdline`, 'utf8').split('\0').slice(0, -1)
+    const wait = `while [ ! -e "${scene.file('gate')}" ]; do sleep 0.05; done; exec "$0" "$@"`
+    const order = requestUpgrade(scene.control, { argv: ['sh', '-c', wait, ...command] })
+    await serviceWhere(scene, 'its successor loads', ({ upgrade }) => upgrade != null)
+    // The control socket, the member and the order.
+    await until('no other operator is connected', () => socketsAt(scene.control) === 3)
+    const next = await launchDaemon(scene, { takeOver: true, upgrade: UPGRADE })
+    await until('the next daemon has connected', () => socketsAt(scene.control) === 4)
+    scene.write('gate', '')
+    const answer = await order
+    expect(answer).toMatchObject({ ok: true, generation: 2 })
+    await next.says('listening')
+    await serviceWhere(scene, 'the member is back', ({ pid }) => pid === answer.pid)
   })
 
   it('say why they failed, at once, and can be tried again', async () => {

@@ -66,6 +66,10 @@ export interface ServiceOperationsDeps {
     receiver(): Peer | undefined
     /** Returns the status, based on the serving member's report if there is one. */
     describe(answer: Record<string, unknown> | null): object
+    /** Whether the daemon hands over to its next version, or is about to. */
+    paused(): boolean
+    /** An operator's upgrade has begun or ended. */
+    changed(): void
   }
 }
 
@@ -203,6 +207,14 @@ export class ServiceOperations implements Operations {
       }
     }
     await this.#refuseDuringHandoff(cancel)
+    if (service.paused())
+      throw new FdbError(
+        'ERR_FDB_BUSY',
+        `${name}: the daemon is being replaced by its next version: try again`,
+        {
+          retryable: true,
+        },
+      )
     const owner = this.#owner
     if (!owner.link.open || this.#upgrades.has(owner)) {
       const why = owner.link.open
@@ -219,7 +231,15 @@ export class ServiceOperations implements Operations {
       const { code, message } = FdbError.from(error)
       service.events.note('upgrade.failed', { code, reason: message })
       throw error
+    } finally {
+      service.changed()
     }
+  }
+
+  /** Whether an operator waits for an upgrade: its successor may not have joined yet. False for a member of another user. */
+  get upgrading(): boolean {
+    const owner = this.#serving
+    return owner !== undefined && !isOthers(owner) && this.#upgrades.has(owner)
   }
 
   /** Forwards a command to the serving member. */

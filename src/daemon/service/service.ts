@@ -185,6 +185,8 @@ export class Service {
         events,
         receiver: () => deps.receiver(service),
         describe: answer => this.#describe(answer),
+        paused: () => this.#pause.isOn,
+        changed: () => deps.changed(),
       },
     })
   }
@@ -227,10 +229,7 @@ export class Service {
     return `service "${this.name}" (${processText(this.#holder.peer(joiner))}, phase ${phase})`
   }
 
-  /**
-   * Cancels a handoff that has not reached its Commit, if another user takes part in it, or if it has lasted longer than the daemon's own limit: the
-   * limit that a member has set may be longer.
-   */
+  /** Cancels a handoff before its Commit if another user takes part in it, or if it has lasted longer than the daemon's own limit. */
   cancelForDaemon(reason: FdbError): void {
     const begunAt = this.#holder.timeline.current?.phases[0]?.at ?? Number.POSITIVE_INFINITY
     if (this.operations.isOthers || Date.now() - begunAt > this.#deps.settings.times.ready)
