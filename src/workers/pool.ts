@@ -127,7 +127,12 @@ export class WorkerPool {
 
   /** Called when a service may have changed. If this main process serves again, because the next one has failed, goes on with the workers. */
   update(): void {
-    if (this.#services === null || this.#services.paused) return
+    if (this.#services === null) return
+    if (this.#services.paused) {
+      // A handoff that was under way goes on: without its success the worker that serves would be ended when another main process takes over.
+      for (const slot of this.#slots) slot.observe()
+      return
+    }
     if (!this.isOwner) {
       this.#ownership.regain()
       if (!this.#closing) this.#hung.start()

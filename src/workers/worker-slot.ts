@@ -227,9 +227,14 @@ export class WorkerSlot {
     await this.#attempt?.outcome.catch(() => {})
   }
 
-  /** Called when the service may have changed. If no process serves, starts one, at once or after a delay. */
-  update(): void {
+  /** Called when the service may have changed: the process that is being started may serve, or may have failed. */
+  observe(): void {
     this.#notifyAttempt()
+  }
+
+  /** As {@link observe}. If no process serves, starts one, at once or after a delay. */
+  update(): void {
+    this.observe()
     const { owner = null, phase = 'idle' } = this.standing ?? {}
     if (owner !== null) {
       this.#servesSince ??= performance.now()

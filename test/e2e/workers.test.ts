@@ -20,6 +20,7 @@ import { hasEnded, signalPid } from '../processes/launch.js'
 import { hello, RawPeer } from '../processes/raw-peer.js'
 import { present } from '../processes/release.js'
 import { freePort } from '../processes/scene.js'
+import { socketsAt } from '../processes/sockets.js'
 import { pause, until } from '../processes/until.js'
 import { Clients, type MainStatus, mainStatus, mainWhere, pidsOf, servedByAll } from '../processes/workers.js'
 import { Sandbox } from './cli-processes.js'
@@ -358,6 +359,30 @@ describe('a second main process', () => {
     for (const pid of [main, ...old]) await edge.ended(pid)
     await clients.stop()
     expect(clients.failures).toEqual([])
+  })
+
+  it('leaves the worker alone that the first one has started, and that began to serve when the second one waited', async () => {
+    const main = await GatedWorkers.start()
+    const { control, sandbox } = main
+    const old = await main.serving()
+    main.shut()
+    replaceWorkers(control).catch(() => {})
+    await main.waits()
+    const before = socketsAt(control)
+    const next = sandbox.launch([...main.command])
+    await until('the second one waits', () => socketsAt(control) > before)
+    main.open()
+    const { workers } = await mainWhere(control, 'the new worker serves', status =>
+      status.workers.all.some(({ pid }) => pid !== null && !old.includes(pid)),
+    )
+    main.shut()
+    const worker = workers.all.find(({ pid }) => pid !== null && !old.includes(pid))!.pid!
+    await next
+    await mainWhere(control, 'the second one has taken over', ({ pid }) => pid !== main.pid)
+    // In this time the first one would end it.
+    await pause(3_000)
+    expect(hasEnded(worker)).toBe(false)
+    main.open()
   })
 
   it('ends when a third one takes over while it replaces workers: only the third starts workers then', async () => {
