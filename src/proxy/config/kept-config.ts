@@ -129,8 +129,8 @@ let parsed = 0
 const NUMBER_BYTES = 4
 /** How many targets are written once for all of their routes. */
 const SHARED_TARGETS = 4_096
-const ROUTES_PER_LINE = 256
-const LINE_END = Buffer.from('\n')
+/** About the largest part: its checksum and its JSON block the event loop for less than a millisecond. */
+const PART_BYTES = 256 * 1024
 
 /**
  * The bytes of the file, after their number; then lines in JSON: the document without its routes, the name of the routes, and lists of routes, each as
@@ -140,20 +140,27 @@ function* partsOf({ bytes, routes }: Source, rest: string): Generator<Buffer> {
   const head = Buffer.alloc(NUMBER_BYTES)
   head.writeUInt32LE(bytes.length)
   yield head
-  yield bytes
+  for (let at = 0; at < bytes.length; at += PART_BYTES) yield bytes.subarray(at, at + PART_BYTES)
   yield Buffer.from(`${rest}\n${JSON.stringify(nameOfRoutes(routes))}`)
   const numbers = new Map<string, number>()
-  for (let from = 0; from < routes.length; from += ROUTES_PER_LINE) {
-    const flat: (string | number | RouteTarget)[] = []
-    for (const { host, path, target } of routes.slice(from, from + ROUTES_PER_LINE)) {
-      const key = targetKey(target)
-      const number = numbers.get(key)
-      if (number === undefined && numbers.size < SHARED_TARGETS) numbers.set(key, numbers.size)
-      flat.push(host, path, number ?? target)
-    }
-    yield LINE_END
-    yield Buffer.from(JSON.stringify(flat))
+  let flat: (string | number | RouteTarget)[] = []
+  let size = 0
+  for (const { host, path, target } of routes) {
+    const key = targetKey(target)
+    const number = numbers.get(key)
+    if (number === undefined && numbers.size < SHARED_TARGETS) numbers.set(key, numbers.size)
+    flat.push(host, path, number ?? target)
+    size += host.length + path.length + (number === undefined ? key.length : 0)
+    if (size < PART_BYTES / 4) continue
+    yield lineOf(flat)
+    flat = []
+    size = 0
   }
+  if (flat.length > 0) yield lineOf(flat)
+}
+
+function lineOf(values: unknown[]): Buffer {
+  return Buffer.from(`\n${JSON.stringify(values)}`)
 }
 
 /** Reverses {@link partsOf}. Returns null if the bytes are those of another file, or the document is not valid now. */

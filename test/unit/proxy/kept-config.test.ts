@@ -14,6 +14,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { dump } from 'js-yaml'
 import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { CacheFile } from '../../../src/base/cache-file.js'
 import { KeptConfig } from '../../../src/proxy/config/kept-config.js'
 import { type configFrom, configOf } from '../../../src/proxy/config/load.js'
 import { issue } from '../../processes/certificate.js'
@@ -121,6 +122,24 @@ describe('a kept configuration', () => {
     write(DOCUMENT)
     expect(wasKept(read())).toBe(true)
     expect(read()).toEqual(parsed())
+  })
+
+  it('a large file is written in small parts', async () => {
+    const sizes: number[] = []
+    const spy = vi.spyOn(CacheFile.prototype, 'writeParts').mockImplementation(async parts => {
+      for (const { length } of parts()) sizes.push(length)
+    })
+    onTestFinished(() => spy.mockRestore())
+    const body = 'x'.repeat(50_000)
+    await keep({
+      ...DOCUMENT,
+      routes: Array.from({ length: 100 }, (_, n) => ({
+        host: `${n}.test`,
+        respond: { body: `${n} ${body}` },
+      })),
+    })
+    expect(sizes.length).toBeGreaterThan(50)
+    expect(Math.max(...sizes)).toBeLessThanOrEqual(256 * 1024)
   })
 
   it('a check parses the file all the same, and keeps it again', async () => {
