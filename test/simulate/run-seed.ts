@@ -69,5 +69,13 @@ function aboutText(schedule: AnySchedule): string {
   const { hosting } = schedule
   if (hosting === 'workers') return `${schedule.workers} ${hosting}, ${schedule.replace}`
   if (hosting === 'run') return `--ready ${schedule.ready} --restart ${schedule.restart}`
-  return `${hosting}${schedule.stateFile ? ', state file' : ''}${schedule.ordered ? ', upgrades by order' : ''}`
+  const { moves, callers, unservable } = schedule
+  const facts: readonly (string | false | undefined)[] = [
+    schedule.stateFile && 'state file',
+    schedule.ordered && 'upgrades by order',
+    moves && `${moves.clients} more clients, whose connections move ${moves.perSecond} a second`,
+    callers !== undefined && `${callers} clients call when B begins to serve`,
+    unservable && 'a listener of B cannot be served at the commit',
+  ]
+  return [hosting, ...facts.filter(Boolean)].join(', ')
 }

@@ -234,6 +234,16 @@ describe('the simulation', () => {
       1,
     ],
     [
+      'a program that ends amid clients whose commit was undone',
+      [
+        'member/driver.ts',
+        'if (!readiness.served && !hasClients) readiness.fail',
+        'if (!readiness.served) readiness.fail',
+      ],
+      'undone',
+      2007,
+    ],
+    [
       'a TLS connection that moves without the rest of its last record',
       ['tls13/record-layer.ts', '[this.#sealed, sealed]', '[this.#sealed]'],
       'kill',
@@ -250,6 +260,24 @@ describe('the simulation', () => {
     const { code, output } = await withDefect([edit], ...seeds)
     expect(output).toContain('WRONG')
     expect(code).toBe(1)
+  })
+
+  it('notices connections that move to a version whose service ends', async () => {
+    const edits: Edit[] = [
+      [
+        'member/drain/drain-orders.ts',
+        '  link.post({ endDrain: { timeoutMs } })\n  refuseMoves(link)',
+        '  link.post({ endDrain: { timeoutMs } })',
+      ],
+      [
+        'member/drain/older-generations.ts',
+        'if (envelope.moveRequest && this.#endsWithin !== null) refuseMoves(link)\n        else if',
+        'if',
+      ],
+      ['member/drain/moves.ts', 'if (!this.#takes) {', 'if (this.#leaving) {'],
+    ]
+    const { output } = await withDefect(edits, '--from', '3014', '--runs', '10', '--kind', 'moves')
+    expect(output).toContain('WRONG')
   })
 
   it.runIf(NIGHTLY).each<[string, Edit, string]>([

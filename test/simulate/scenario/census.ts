@@ -40,12 +40,14 @@ const NAMES = new Set([NODE, CONTROL, `${CONTROL}.lock`, `${CONTROL}.members`, S
 
 const REASON = /\.[0-9a-f]{16}(?:\.\w+)?$/
 
-/** Returns what has been left behind. `daemons`: the processes of a daemon, `versions`: those of the service. */
+/** Returns what has been left behind. `daemons`: the processes of a daemon, `versions`: those of the service, which has so many more listeners. */
 export function remains(
   world: World,
   daemons: readonly SimulatedProcess[],
   versions: readonly SimulatedProcess[],
+  moreListeners = 0,
 ): string[] {
+  const withListeners = (share: Share) => ({ ...share, listeners: share.listeners + moreListeners })
   const names = [...world.kernel.names].filter(([name, { type }]) => type !== 'dir' && !NAMES.has(name))
   // A version or daemon that was killed during an upgrade that it had started leaves the files with the reasons of the next one.
   const mayLeave = [...world.processes.values()].some(({ dead, exit }) => dead && exit.signal === 'SIGKILL')
@@ -55,8 +57,8 @@ export function remains(
     ...names
       .filter(([name]) => !isOnDisk(name) && !isReason(name))
       .map(([name]) => `the file ${name} remains`),
-    ...daemons.flatMap(p => more(p, DAEMON)),
-    ...versions.flatMap(p => more(p, VERSION)),
+    ...daemons.flatMap(p => more(p, withListeners(DAEMON))),
+    ...versions.flatMap(p => more(p, withListeners(VERSION))),
     ...daemons.flatMap(p => ofTheDead(p)),
   ]
 }

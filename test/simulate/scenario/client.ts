@@ -65,12 +65,17 @@ export class Lasts {
 
 /** Starts clients: each keeps one connection, sends a request a while after each answer, and connects again when the connection ends. The last `callers` clients end it after each answer. */
 export function startClients(code: Code, world: World, lasts: Lasts, callers = 0): History[] {
-  return Array.from({ length: lasts.clients }, (_, index) => {
-    const history: History = { refused: [], acknowledged: [], failed: [], wrong: [], cut: [], askedAt: null }
-    const calls = index >= lasts.clients - callers
-    world.start(`c${index + 1}`, p => new Client(code, p, history, index, lasts, calls).run())
-    return history
-  })
+  const keep = lasts.clients - callers
+  return Array.from({ length: lasts.clients }, (_, index) =>
+    startClient(code, world, lasts, index, index >= keep),
+  )
+}
+
+/** `calls`: ends its connection after each answer. */
+export function startClient(code: Code, world: World, lasts: Lasts, index: number, calls: boolean): History {
+  const history: History = { refused: [], acknowledged: [], failed: [], wrong: [], cut: [], askedAt: null }
+  world.start(`c${index + 1}`, p => new Client(code, p, history, index, lasts, calls).run())
+  return history
 }
 
 class Client {

@@ -60,6 +60,8 @@ export interface Version {
   ceasedAt: number
   /** When it served; the last period may not have ended. */
   readonly served: { readonly from: number; to: number }[]
+  /** Connections that were open when the program ended by itself. */
+  abandoned: number
   /** The changes that it has refused. */
   readonly refused: { readonly begun: number; readonly at: number; readonly error: Error }[]
 }
@@ -115,6 +117,12 @@ export interface ProgramOptions {
   readonly hosting: 'embedded' | 'daemon'
   /** Ends before it is ready. */
   readonly crashes?: boolean
+  /** Has a second listener, whose server listens elsewhere by the time of the commit: the commit is undone. */
+  readonly unservable?: boolean
+  /** Connections move evenly, so many a second. Default: soon. */
+  readonly movesPerSecond?: number
+  /** Called at each change of the member's phase. */
+  readonly onPhase?: (phase: string) => void
   /** The service has a state file, and this records its durable changes. */
   readonly ledger: Ledger | null
 }
@@ -139,6 +147,7 @@ export function startVersion(
     cutsFrom: Number.POSITIVE_INFINITY,
     ceasedAt: Number.POSITIVE_INFINITY,
     served: [],
+    abandoned: 0,
     refused: [],
   }
   const run = async (p: SimulatedProcess) => {
@@ -155,16 +164,29 @@ async function main(
   code: Code,
   version: Version,
   work: OnceOnlyWork,
-  { probation, hosting, crashes = false, ledger }: ProgramOptions,
+  {
+    probation,
+    hosting,
+    crashes = false,
+    unservable = false,
+    movesPerSecond,
+    onPhase = () => {},
+    ledger,
+  }: ProgramOptions,
 ): Promise<void> {
   const { p } = version
-  const logger = loggerOf(p)
+  const other = new code.Server()
+  const logger = loggerOf(p, phase => {
+    if (phase === 'ready') other.listening = true
+    onPhase(phase)
+  })
   const member = await code.join({
     service: 'shop',
     control: CONTROL,
     hosting,
     logger,
     upgrade: { probation, ready: READY_MS },
+    ...(movesPerSecond !== undefined && { drain: { firstWave: 0, movesPerSecond } }),
     ...(ledger !== null && { stateFile: STATE_FILE }),
   })
   version.member = member
@@ -173,8 +195,17 @@ async function main(
     version.firstAt = p.world.now
     ledger?.startAgain()
   }
-  // Nothing keeps a program alive whose member has retired.
-  member.on('retired', why => p.setImmediate(() => p.world.exit(p, `ends: ${why}`)))
+  const keeper = new Keeper(code, version, ledger)
+  // A program ends when its member has retired, or when ready() rejects.
+  const end = () => {
+    version.abandoned = keeper.connections
+  }
+  member.on('retired', why =>
+    p.setImmediate(() => {
+      end()
+      p.world.exit(p, `ends: ${why}`)
+    }),
+  )
   const serves = () => version.served.push({ from: p.world.now, to: Number.POSITIVE_INFINITY })
   for (const event of ['serving', 'reinstated', 'resumed'] as const) member.on(event, serves)
   member.on('retiring', () => {
@@ -185,21 +216,26 @@ async function main(
   member.whileServing(() => work.start(p))
   const listener = await member.listen('web', `tcp://${HOST}:${PORT}`)
   const server = new code.Server()
-  const keeper = new Keeper(code, version, ledger)
   server.accepted = fd => keeper.add(code.OwnedFd.own(fd, 'connection'))
   listener.serve(server as never, { keeper })
+  if (unservable) (await member.listen('zweb', `tcp://${HOST}:${PORT + 1}`)).serve(other as never)
   if (crashes) {
     p.world.kill(p, 'crashes before it is ready')
     return
   }
-  await member.ready()
+  await member.ready().catch(error => {
+    end()
+    throw error
+  })
   version.hasServed = true
 }
 
-export function loggerOf(p: SimulatedProcess) {
+/** `onPhase`: called at each change of a member's phase. */
+export function loggerOf(p: SimulatedProcess, onPhase: (phase: string) => void = () => {}) {
   const shown = (_: string, value: unknown) =>
     value instanceof Error ? ((value as NodeJS.ErrnoException).code ?? value.message) : value
   const write = (level: string) => (facts: object, message: string) => {
+    if (message === 'member phase' && 'phase' in facts && !p.dead) onPhase(String(facts.phase))
     if (!p.dead && p.world.traces) p.world.note(p, `${level}: ${message} ${JSON.stringify(facts, shown)}`)
   }
   return { debug() {}, info: write('info'), warn: write('warn'), error: write('error') }

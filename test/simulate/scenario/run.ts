@@ -4,7 +4,7 @@ import type { Stream } from '../kernel/objects.js'
 import type { Origin, SimulatedProcess } from '../process.js'
 import type { World } from '../world.js'
 import { remains } from './census.js'
-import { type History, Lasts, startClients } from './client.js'
+import { type History, Lasts, startClient } from './client.js'
 import { DAEMON_SCRIPT, Daemons } from './daemon.js'
 import { Ledger } from './ledger.js'
 import { startOperator } from './operator.js'
@@ -12,7 +12,7 @@ import { performActs } from './performed-acts.js'
 import { wrongAfterCut } from './power.js'
 import { OnceOnlyWork, STATE_FILE, startVersion, type Version } from './program.js'
 import { secretsInFiles } from './records.js'
-import { type Act, PROBATION_MS, type Schedule, type Who } from './schedule.js'
+import { type Act, PROBATION_MS, type Schedule, type Since, type Who } from './schedule.js'
 import { DRAIN_MS, IDLE_MS, phaseOf, verdict } from './verdict.js'
 
 const CLIENTS = 3
@@ -35,6 +35,8 @@ const SOON_MS = 1_000
 const BARRED = new Set<string | undefined>(['ERR_FDB_BUSY', 'ERR_FDB_STATE_FILE_IN_USE'])
 /** A service manager starts a version again this long after the end of all processes. */
 const RESTART_MS = 500
+/** The longest pause before a version tries again what failed for lack of descriptors. */
+const RETRY_MS = 5_000
 /** Turns of the event loop in which a process hears that a connection is broken, and of what follows from that. */
 const HEARD_TURNS = 10
 /** In a run with a state file the power is cut so often, in worlds of their own: after one of so many acknowledgements, or when a file has got its name. */
@@ -67,14 +69,16 @@ export class Run {
   readonly #work = new OnceOnlyWork()
   /** Null with embedded hosting. */
   #daemons: Daemons | null = null
-  /** The next daemon has started. */
-  #upgraded = false
+  /** The events from which calls and callbacks count: the next daemon has started, B has begun to serve. */
+  readonly #begun = new Set<Since>()
   readonly #counted = new Map<Who, { readonly p: SimulatedProcess; readonly steps: number }>()
   readonly #ledger: Ledger | null
   readonly #wrong: string[] = []
   /** The name of the version that a process starts next. */
   #next = 'B'
   #cuts = CUTS
+  /** B begins to serve. */
+  #onCommit: () => void = () => {}
   /** The state file is damaged now. */
   #isDamaged = false
   /** When all processes ended together last, and whether the power was cut. */
@@ -93,9 +97,20 @@ export class Run {
     if (this.#schedule.hosting === 'daemon') this.#daemons = new Daemons(this.#code, world)
     const A = this.#start('A')
     if (!world.run(() => A.hasServed, START_MS)) return ['the first version does not serve']
-    const lasts = new Lasts(CLIENTS)
-    lasts.mayLag = () => this.#daemons?.mayLag ?? false
-    this.#clients = startClients(this.#code, world, lasts)
+    const { callers = 0, moves } = this.#schedule
+    const keep = CLIENTS + (moves?.clients ?? 0)
+    const lasts = new Lasts(keep + callers)
+    // A version that drains tries again to read newer state for which it lacked descriptors.
+    lasts.mayLag = () => (this.#daemons?.mayLag ?? false) || world.now < world.lackedAt + RETRY_MS
+    this.#clients = Array.from({ length: keep }, (_, index) =>
+      startClient(this.#code, world, lasts, index, false),
+    )
+    this.#onCommit = () => {
+      if (this.#begun.has('commit')) return
+      this.#since('commit', this.#callsSoFar())
+      for (let index = keep; index < lasts.clients; index++)
+        this.#clients.push(startClient(this.#code, world, lasts, index, true))
+    }
     if (this.#ledger !== null) {
       this.#ledger.onStartedAgain = () => lasts.startAgain()
       this.#ledger.onAdded = () => this.#mayCut(CUT_EVERY)
@@ -177,7 +192,7 @@ export class Run {
 
   #left(): string[] {
     const versions = [...this.#versions.values()].map(({ p }) => p).filter(({ dead }) => !dead)
-    return remains(this.#world, this.#daemons?.living ?? [], versions)
+    return remains(this.#world, this.#daemons?.living ?? [], versions, this.#schedule.unservable ? 2 : 0)
   }
 
   get #hasUpgrade(): boolean {
@@ -232,7 +247,19 @@ export class Run {
 
   #start(name: string, crashes = false, origin: Partial<Origin> = {}): Version {
     const { hosting } = this.#schedule
-    const options = { probation: PROBATION_MS, hosting, crashes, ledger: this.#ledger }
+    const { moves, unservable = false } = this.#schedule
+    const onPhase = (phase: string) => {
+      if (name === 'B' && phase === 'beginning') this.#world.after(0, () => this.#onCommit())
+    }
+    const options = {
+      probation: PROBATION_MS,
+      hosting,
+      crashes,
+      unservable: unservable && name === 'B',
+      ...(moves !== undefined && { movesPerSecond: moves.perSecond }),
+      onPhase,
+      ledger: this.#ledger,
+    }
     const version = startVersion(this.#code, name, this.#world, this.#work, options, origin)
     this.#versions.set(name, version)
     return version
@@ -268,7 +295,7 @@ export class Run {
     performActs(this.#world, this.#schedule.acts, {
       ms: RUN_MS,
       isReached: ({ after, steps, from: since }) => {
-        if (since !== undefined && !this.#upgraded) return false
+        if (since !== undefined && !this.#begun.has(since)) return false
         const from = this.#counted.get(after)
         return from !== undefined && (from.p.dead || from.p.steps >= from.steps + steps)
       },
@@ -336,10 +363,14 @@ export class Run {
     else if (this.#schedule.ordered) this.#order('upgrade daemon')
     else this.#daemons!.upgrade('T')
     if (again) return
-    this.#upgraded = true
     for (const who of ['A', 'B', 'S', 'T'] as const) this.#count(who)
-    for (const act of this.#schedule.acts)
-      if ('from' in act) this.#prepare(act, who => (who === 'T' ? 0 : before(who)))
+    this.#since('upgrade', who => (who === 'T' ? 0 : before(who)))
+  }
+
+  /** Adds the faults whose calls count from this event. */
+  #since(event: Since, before: (who: Who) => number): void {
+    this.#begun.add(event)
+    for (const act of this.#schedule.acts) if ('from' in act && act.from === event) this.#prepare(act, before)
   }
 
   /** Ends all processes of the machine. */

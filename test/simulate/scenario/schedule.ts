@@ -13,14 +13,16 @@ type When =
   /** After so many callbacks of this process, also counted from the start of the next daemon. */
   | { readonly after: Who; readonly steps: number; readonly from?: 'upgrade' }
 
+/** Calls count from the start of the next daemon, or from the commit, when B begins to serve. */
+export type Since = 'upgrade' | 'commit'
+
 /** An event for the processes of a run. A serves when it begins, B is its next version, C joins later. */
 export type Act =
   | ({ readonly what: 'kill' | 'stop' | 'lack'; readonly who: Who; readonly call: number } & {
       readonly ms?: number
       readonly code?: keyof typeof LACKS
       readonly calls?: number
-      /** The calls count from the start of the next daemon. */
-      readonly from?: 'upgrade'
+      readonly from?: Since
     })
   /** The next daemon starts; `again`: one more. */
   | { readonly what: 'upgrade'; readonly when: When; readonly again?: true }
@@ -49,6 +51,12 @@ export interface Schedule {
   readonly ordered: boolean
   /** The service has a state file, and each second change is durable. */
   readonly stateFile: boolean
+  /** The number of connections that move in a second, and of further clients that have connections. */
+  readonly moves?: { readonly perSecond: number; readonly clients: number }
+  /** The number of clients that call when B begins to serve. */
+  readonly callers?: number
+  /** A listener of B cannot be served at the commit. */
+  readonly unservable?: true
   /** Bytes that a socket holds; the share of timers that are late. */
   readonly buffer?: number
   readonly late?: { readonly share: number; readonly ms: number }
@@ -76,8 +84,11 @@ export const KINDS = [
   'disk',
   'damage',
   'upgrade',
+  'undone',
+  'moves',
 ] as const
 export type Kind = (typeof KINDS)[number]
+type Simple = Exclude<Kind, 'two' | 'slow' | 'undone' | 'moves'>
 /** Calls and callbacks of each process from the start of the next daemon until the members have returned to it (measured). */
 const OF_UPGRADE = {
   S: { calls: 160, steps: 12 },
@@ -85,6 +96,10 @@ const OF_UPGRADE = {
   A: { calls: 200, steps: 30 },
   B: { calls: 200, steps: 30 },
 } as const
+/** Calls of each process from the commit until B serves (measured). */
+const OF_COMMIT = { S: 60, T: 0, A: 60, B: 120 } as const
+/** Kinds of trouble that are a state of the service, with an act. */
+const OF_SERVICE: readonly Kind[] = ['two', 'slow', 'damage', 'undone', 'moves']
 /** Kinds of trouble for services with a state file only. */
 const OF_FILES: readonly Kind[] = ['cut', 'disk', 'damage']
 /** One run of so many has a state file although its trouble is another one. */
@@ -141,7 +156,34 @@ export function scheduleOf(
         return [{ what: 'kill', ...ofCall }]
     }
   }
-  const one = (kind: Exclude<Kind, 'two' | 'slow'>): Act[] => {
+  /** Lets the commit fail after B has accepted clients. */
+  const atCommit = (): Act => {
+    const who = hosting === 'daemon' && below(2) === 0 ? 'S' : below(3) === 0 ? 'A' : 'B'
+    const ofCall = { who, call: 1 + below(OF_COMMIT[who]), from: 'commit' } as const
+    switch (below(4)) {
+      case 0:
+        return { what: 'lack', ...ofCall, code: below(2) === 0 ? 'EMFILE' : 'ENOMEM', calls: 1 + below(60) }
+      case 1:
+        return { what: 'stop', ...ofCall, ms: [100, 2_500, 6_000, 15_000][below(4)]! }
+      default:
+        return { what: 'kill', ...ofCall, who: hosting === 'daemon' ? 'S' : ofCall.who }
+    }
+  }
+  /** While connections move. */
+  const amidMoves = (ms: number): Act => {
+    const when = { ms: 100 + below(ms) }
+    switch (below(5)) {
+      case 0:
+        return { what: 'close', who: version(), when, ...(below(2) === 0 && { timeout: below(3) * 1_000 }) }
+      case 1:
+        return { what: 'rollback', when }
+      case 2:
+        return { what: 'dies', who: who(), when }
+      default:
+        return { what: 'stop service', when }
+    }
+  }
+  const one = (kind: Simple): Act[] => {
     switch (kind) {
       case 'kill':
         return [{ what: 'kill', who: who(), call: 1 + below(CALLS) }]
@@ -212,8 +254,8 @@ export function scheduleOf(
   const stateFile = withFile || OF_FILES.includes(kind)
   // Only one trouble at a time with damage: it is mended before the next start.
   const simple = KINDS.filter(
-    (each): each is Exclude<Kind, 'two' | 'slow'> =>
-      !['two', 'slow', 'damage'].includes(each) &&
+    (each): each is Simple =>
+      !OF_SERVICE.includes(each) &&
       (stateFile || !OF_FILES.includes(each)) &&
       (hosting === 'daemon' || each !== 'upgrade'),
   )
@@ -223,13 +265,24 @@ export function scheduleOf(
     late: { share: 0.1 + random() * 0.4, ms: below(1_500) },
   }
   const service = { kind, hosting, stateFile, ordered: below(2) === 0 }
+  if (kind === 'undone') {
+    const unservable = below(3) === 0
+    const acts = [...(unservable && below(3) > 0 ? [] : [atCommit()]), ...(below(4) === 0 ? any() : [])]
+    return { ...service, acts, callers: 1 + below(4), ...(unservable && { unservable }) }
+  }
+  if (kind === 'moves') {
+    const moves = { perSecond: 1 + below(8), clients: 4 + below(8) }
+    const acts = [amidMoves((1_000 * moves.clients) / moves.perSecond), ...(below(4) === 0 ? any() : [])]
+    return { ...service, acts, moves }
+  }
   if (kind === 'slow') return { ...service, acts: below(2) === 0 ? [] : any(), ...world }
   if (kind === 'two') return { ...service, acts: [...any(), ...any()], ...(below(3) === 0 && world) }
   return { ...service, acts: one(kind) }
 }
 
 function since(from: object): string {
-  return 'from' in from ? ' since the start of the next daemon' : ''
+  if (!('from' in from)) return ''
+  return from.from === 'commit' ? ' since B begins to serve' : ' since the start of the next daemon'
 }
 
 export function actText(act: Act | WorkersAct | SupervisedAct): string {

@@ -80,6 +80,7 @@ export function verdict(seen: Seen): string[] {
     for (const { p, endsBy } of versions.values())
       if (Math.min(p.diedAt, world.now) > endsBy)
         wrong.push(`${p.name} was ordered to end by ${endsBy.toFixed(0)}, and did not`)
+  wrong.push(...abandonments([...versions.values()]))
   if (seen.forgotten !== null) wrong.push(`${seen.forgotten} serves, and has forgotten the once-only work`)
   if (!does('disk') && !does('lack')) wrong.push(...refusals([...versions.values()], seen.daemons))
   if (!seen.tookOver) wrong.push(`a later version cannot take over: ${phases(versions)}`)
@@ -127,6 +128,14 @@ export function verdict(seen: Seen): string[] {
   if (last !== null && world.now - lastAt > IDLE_MS)
     wrong.push(`no version does the once-only work since ${lastAt.toFixed(3)}`)
   return unique(wrong)
+}
+
+/** Returns the connections that programs had when they ended by themselves: their clients were reset. */
+export function abandonments(versions: readonly Version[]): string[] {
+  const wrong = versions.filter(({ abandoned }) => abandoned > 0)
+  return wrong.map(
+    ({ p, abandoned }) => `${p.name} ended by itself at ${p.diedAt.toFixed(3)} with ${abandoned} connections`,
+  )
 }
 
 /** Returns what a service with a state file has lost, although versions of it have begun with the file alone. */
