@@ -17,6 +17,7 @@ import { Clients, Round } from './chaos/clients.mjs'
 import { FAULTS, START_MS } from './chaos/faults.mjs'
 import { disturbed, Machine } from './chaos/machine.mjs'
 import { Process } from './chaos/process.mjs'
+import { randomFrom } from './chaos/random.mjs'
 
 const { values: flags } = parseArgs({
   options: {
@@ -33,17 +34,6 @@ const SETTLED_MS = 40_000
 /** The share of all rounds; a machine that disturbs more is too busy for a soak. */
 const MOST_DISTURBED = 0.1
 const UPGRADE = { probation: 1_000, heartbeat: 100, silence: 1_800, ready: 8_000, commit: 4_000 }
-
-/** A small generator (mulberry32): a seed has the same faults in the same order. @param {number} seed @returns {import('./chaos/faults.mjs').Between} */
-function randomFrom(seed) {
-  let state = seed
-  return (least, most) => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return least + Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32) * (most - least + 1))
-  }
-}
 
 class Chaos {
   /** @type {Process[]} */

@@ -9,6 +9,7 @@
 //   npm run soak -- kills         a unit whose main process is killed 20 times, with a systemd of its own
 //   npm run soak -- containers    containers whose PID 1 is upgraded 20 times
 //   npm run soak -- chaos         an embedded application whose versions are killed, stopped, hung, and lose disk or control path
+//   npm run soak -- daemon-chaos  a daemon that is killed and replaced amid upgrades and rollbacks of a member
 //   npm run soak -- history       what clients saw of a state whose processes are upgraded, killed and stopped
 //   npm run soak -- disk          power cuts behind every call to the disk, and an error of every call
 //   npm run soak -- languages     members in Node, Python and Go that replace each other
@@ -25,6 +26,7 @@ const NAMES = [
   'kills',
   'containers',
   'chaos',
+  'daemon-chaos',
   'history',
   'disk',
   'languages',

@@ -4,7 +4,7 @@
 import http from 'node:http'
 import { codec, defineSection, join } from 'fd-broker'
 
-/** @type {{ control: string, port: number, stateFile: string | null, upgrade: object, itself: { act: 'hang' | 'throw' | 'close', ms: number } | null, throwsBefore: boolean }} */
+/** @type {{ control: string, hosting?: 'daemon', port: number, stateFile: string | null, upgrade: object, itself: { act: 'hang' | 'throw' | 'close', ms: number } | null, throwsBefore: boolean }} */
 const options = JSON.parse(process.argv[2] ?? '{}')
 /** @param {object} said */
 const say = said => {
@@ -34,6 +34,7 @@ setInterval(() => {
 const member = await join({
   service: 'chaos',
   control: options.control,
+  hosting: options.hosting ?? 'embedded',
   upgrade: options.upgrade,
   drain: { timeout: 25_000 },
   ...(options.stateFile !== null && { stateFile: { path: options.stateFile, sync: 50 } }),
@@ -85,7 +86,7 @@ member.retired.then(why => {
 
 const server = http.createServer((request, response) => {
   handle(request).then(
-    () => response.end(`${member.generation} ${process.pid}\n`),
+    answer => response.end(answer ?? `${member.generation} ${process.pid}\n`),
     error => {
       response.writeHead(error.retryable === false ? 500 : 503)
       response.end(`${error.code} ${error.message}\n`)
@@ -94,10 +95,12 @@ const server = http.createServer((request, response) => {
 })
 server.keepAliveTimeout = 60_000
 
-/** @param {http.IncomingMessage} request */
+/** @param {http.IncomingMessage} request @returns {Promise<string | void>} */
 async function handle(request) {
   const [, kind = '', key = ''] = (request.url ?? '').split('/')
   const id = String(request.headers['x-request-id'])
+  if (kind === 'dump')
+    return JSON.stringify({ keys: [...kept.keys()], counts: Object.fromEntries(counts.entries()) })
   if (kind === 'memory') await kept.put(key, 1, { request: id })
   else if (kind === 'durable') await kept.put(key, 1, { request: id, durable: true })
   else if (kind === 'count') await counts.update(key, (/** @type {any} */ n) => (n ?? 0) + 1, { request: id })
@@ -109,8 +112,8 @@ say({ said: 'waits', first: member.first })
 await member.ready({
   checks: [
     async () => {
-      // The first process waits for no other.
-      if (!member.first) await gate
+      // The first process waits for no other; one that an operator's upgrade has started gets no orders.
+      if (!member.first && process.connected) await gate
       if (options.throwsBefore) throw new Error('the chaos wants it')
     },
   ],
