@@ -9,6 +9,7 @@ const GATE: readonly string[] = [
   'embedded, quiescing, TERM',
   'embedded, offering, upgrade',
   'embedded, committing, change',
+  'embedded, receiving, stop',
   'daemon, offering, stop',
   'daemon, probation, rollback',
   'daemon, orphan, change',

@@ -2,6 +2,31 @@ import { type Cell, played, tested } from './cell.js'
 import type { OrderName } from './given.js'
 import type { MemberPhaseName } from './phases.js'
 
+/** Also while connections move: an order to end ends these too. */
+const IN_PROBATION: Readonly<Record<OrderName, Cell>> = {
+  'close()': played('done ended other'),
+  'close({ timeout })': played('done ended other'),
+  TERM: played('done ended other'),
+  INT: played('done ended other'),
+  QUIT: played('done ended other'),
+  stop: played('done ended none'),
+  'stop --drain': played('done ended none'),
+  upgrade: played('ERR_FDB_BUSY serving it'),
+  rollback: played('done ended other'),
+  reload: played('done serving it'),
+  status: played('done serving it'),
+  hold: played('done serving it'),
+  listen: played('done serving it'),
+  unlisten: played('done serving it'),
+  pause: played('done serving waits > done serving it'),
+  change: played('done serving it'),
+  'durable change': played('done serving it'),
+  death: played('done ended other'),
+  stopped: played('done stopped waits > done serving it'),
+  continued: played('done serving it'),
+  blocked: played('done serving it'),
+}
+
 /** Cells of a program that uses the library, without a daemon. */
 export const EMBEDDED: Readonly<
   Record<Exclude<MemberPhaseName, 'orphan'>, Readonly<Record<OrderName, Cell>>>
@@ -171,29 +196,8 @@ export const EMBEDDED: Readonly<
     continued: played('done serving it'),
     blocked: played('done serving it'),
   },
-  probation: {
-    'close()': played('done ended other'),
-    'close({ timeout })': played('done ended other'),
-    TERM: played('done ended other'),
-    INT: played('done ended other'),
-    QUIT: played('done ended other'),
-    stop: played('done ended none'),
-    'stop --drain': played('done ended none'),
-    upgrade: played('ERR_FDB_BUSY serving it'),
-    rollback: played('done ended other'),
-    reload: played('done serving it'),
-    status: played('done serving it'),
-    hold: played('done serving it'),
-    listen: played('done serving it'),
-    unlisten: played('done serving it'),
-    pause: played('done serving waits > done serving it'),
-    change: played('done serving it'),
-    'durable change': played('done serving it'),
-    death: played('done ended other'),
-    stopped: played('done stopped waits > done serving it'),
-    continued: played('done serving it'),
-    blocked: played('done serving it'),
-  },
+  probation: IN_PROBATION,
+  receiving: IN_PROBATION,
   standby: {
     'close()': played('done ended other'),
     'close({ timeout })': played('done ended other'),

@@ -10,12 +10,13 @@ export async function memberStage(
   order: OrderName,
 ): Promise<Stage> {
   const limits = { timeout: FOR_EVER_MS, upgrade: { ...SLOW, ...phaseOf(phase).upgrade } }
-  const drain = { timeout: FOR_EVER_MS, tlsTimeout: FOR_EVER_MS }
+  const drain = { timeout: FOR_EVER_MS, tlsTimeout: FOR_EVER_MS, ...phaseOf(phase).drain }
   const world = await World.open(hosting, { ...limits, drain, endWithin: ORDERED_MS, reloads: true }, true)
   const { app, release } = await phaseOf(phase).reach(world, false)
   const { give, undo } = orderOf(order)
   return {
     pid: app.pid,
+    latestMs: phaseOf(phase).latestMs,
     serving: [app.pid],
     url: world.url,
     give: () => give(app, world),

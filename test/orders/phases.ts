@@ -18,6 +18,10 @@ interface Phase {
   readonly only?: MemberHosting
   /** Limits of the handoff, other than the usual ones. */
   readonly upgrade?: Readonly<Record<string, number>>
+  /** Limits of the drain, other than the usual ones. */
+  readonly drain?: Readonly<Record<string, number>>
+  /** An order has its answer and its effect within this time, in milliseconds. */
+  readonly latestMs?: number
   /** The process answers operators. */
   readonly serves?: true
   reach(world: World, occupied: boolean): Promise<Reached>
@@ -133,6 +137,22 @@ export const PHASES = {
       await inPhase(elder, 'standby')
       await stoodBy(world)
       if (occupied) await world.occupy()
+      return { app: successor }
+    },
+  },
+  receiving: {
+    about: 'serves; the previous version stands by, and its connections move to this one',
+    drain: { firstWave: 0, movesPerSecond: 4 },
+    // Less than the time of the drain, for which an order to end must not wait.
+    latestMs: FOR_EVER_MS / 2,
+    serves: true,
+    reach: async world => {
+      const elder = await world.serve()
+      await world.connectMany()
+      const successor = await world.serve()
+      await inPhase(elder, 'standby')
+      await stoodBy(world)
+      await world.movesBegin()
       return { app: successor }
     },
   },

@@ -41,13 +41,13 @@ class Play {
 
   async sees({ answer, after, serves }: Sight): Promise<void> {
     if (answer === 'waits') await this.#waitsForAnswer()
-    else expect(await this.#answer).toBe(answer)
+    else expect(await this.#answerInTime()).toBe(answer)
     await this.#is(after)
     if (serves === 'waits')
       await until(
         'clients wait',
         () => this.#keepsWaiting(after),
-        LATEST_MS,
+        this.#latestMs,
         () => this.#stage.describe(),
       )
     else await this.#served(serves)
@@ -55,6 +55,18 @@ class Play {
     await this.#is(after)
     // A client that waited before may have been answered meanwhile.
     for (const { state } of this.#waiting) expect(state).not.toBe('closed')
+  }
+
+  async #answerInTime(): Promise<string> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<string>(resolve => {
+      timer = setTimeout(resolve, this.#latestMs, `no answer within ${this.#latestMs} ms`)
+    })
+    return Promise.race([this.#answer, late]).finally(() => clearTimeout(timer))
+  }
+
+  get #latestMs(): number {
+    return this.#stage.latestMs ?? LATEST_MS
   }
 
   /** The process has read the order before it answers this question. */
@@ -80,7 +92,7 @@ class Play {
       return (await this.#stage.phase()) === after
     }
     if (after === 'alive') expect(hasEnded(pid)).toBe(false)
-    else await until(`process ${pid} is ${after}`, look, LATEST_MS, () => this.#stage.describe())
+    else await until(`process ${pid} is ${after}`, look, this.#latestMs, () => this.#stage.describe())
   }
 
   async #served(serves: Exclude<Sight['serves'], 'waits'>): Promise<void> {
@@ -95,6 +107,6 @@ class Play {
       if (serves === 'any') return typeof last === 'number'
       return typeof last === 'number' && serving.includes(last) === (serves === 'it')
     }
-    await until(`served by ${serves}`, look, LATEST_MS, () => `last: ${last}\n${this.#stage.describe()}`)
+    await until(`served by ${serves}`, look, this.#latestMs, () => `last: ${last}\n${this.#stage.describe()}`)
   }
 }

@@ -4,6 +4,8 @@ import { readFileSync } from 'node:fs'
 export interface Stage {
   /** The process that gets the order. */
   readonly pid: number
+  /** An order has its answer and its effect within this time, in milliseconds. Default: as long as a play may take. */
+  readonly latestMs?: number | undefined
   /** The processes that a cell calls `it` if one of them serves: the same one, the program of a supervisor, or the workers of a main process. */
   readonly serving: readonly number[]
   readonly url: string

@@ -1,5 +1,9 @@
+import { once } from 'node:events'
 import http from 'node:http'
 import https from 'node:https'
+import { connect } from 'node:net'
+import { onTestFinished } from 'vitest'
+import type { StatusAnswer } from '../../src/operator/status-report.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { makeCertificate } from '../processes/certificate.js'
 import { startDaemon } from '../processes/daemon.js'
@@ -8,6 +12,8 @@ import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
 export const FOR_EVER_MS = 60_000
+/** Connections of {@link World.connectMany}. */
+const MANY = 100
 /** Nothing passes by itself while an order is looked at. */
 export const SLOW = {
   quiesce: FOR_EVER_MS,
@@ -86,10 +92,41 @@ export class World {
     })
   }
 
+  /** Opens connections with one answered request each: more than move while an order is looked at. A few ask again after each answer. */
+  async connectMany(): Promise<void> {
+    const [port] = this.ports
+    const clients = Array.from({ length: MANY }, (_, i) => keepConnected(port, i % 10 === 0))
+    await Promise.all(clients)
+  }
+
+  /** Waits until the first connections have moved to the process that serves. */
+  async movesBegin(): Promise<void> {
+    await this.scene.statusWhere('connections move', (answer: StatusAnswer) => {
+      const service = 'services' in answer ? answer.services[0] : answer
+      return (service?.moves?.arrived ?? 0) > 0
+    })
+  }
+
   /** Ends the requests of {@link occupy}. */
   vacate(): void {
     for (const request of this.#requests.splice(0)) request.destroy()
   }
+}
+
+const REQUEST = 'GET / HTTP/1.1\r\nHost: shop\r\n\r\n'
+/** A client asks again so long after an answer. */
+const PAUSE_MS = 20
+
+/** Opens a connection, and resolves when its first request is answered. `asks`: sends another request after each answer. */
+async function keepConnected(port: number, asks: boolean): Promise<void> {
+  const socket = connect(port, '127.0.0.1')
+  onTestFinished(() => void socket.destroy())
+  socket.on('error', () => {})
+  socket.write(REQUEST)
+  await once(socket, 'data')
+  if (!asks) return
+  socket.on('data', () => setTimeout(() => socket.write(REQUEST), PAUSE_MS))
+  socket.write(REQUEST)
 }
 
 export async function inPhase(app: App, phase: string): Promise<App> {
