@@ -36,6 +36,7 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   },
   "!has('python3')": { text: 'there is no python3' },
   'MYPY === null': { text: 'there is no mypy (the nightly lane installs it)' },
+  'PARSER === null': { text: 'there is no prometheus_client for Python (the nightly lane installs it)' },
   "NIGHTLY && has('python3')": {
     text: 'it is of the nightly lane (npm run nightly), and needs python3',
     always: true,

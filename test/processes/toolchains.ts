@@ -107,11 +107,20 @@ export async function gunicorn(): Promise<string | null> {
 
 /** The folder with mypy for PYTHONPATH, installed once if `install`; null: it is not there. */
 export function mypy(install: boolean): string | null {
-  const folder = join(BUILD, 'mypy')
-  if (existsSync(join(folder, 'mypy')) || !has('python3')) return existsSync(folder) ? folder : null
+  return pythonPackage('mypy', 'mypy<3', install)
+}
+
+/** The same for the client library of Prometheus. */
+export function prometheusClient(install: boolean): string | null {
+  return pythonPackage('prometheus_client', 'prometheus-client<1', install)
+}
+
+function pythonPackage(name: string, spec: string, install: boolean): string | null {
+  const folder = join(BUILD, name)
+  if (existsSync(join(folder, name)) || !has('python3')) return existsSync(folder) ? folder : null
   if (!install) return null
   try {
-    const pip = ['-m', 'pip', 'install', '--quiet', '--target', folder, 'mypy<3']
+    const pip = ['-m', 'pip', 'install', '--quiet', '--target', folder, spec]
     execFileSync('python3', pip, { stdio: 'pipe', timeout: 60_000 })
     return folder
   } catch {
