@@ -1,57 +1,17 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync, realpathSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, it, onTestFinished } from 'vitest'
-import { jsonObject } from '../../src/base/json.js'
-import { EVENT_TYPES, type ServiceEvent } from '../../src/events/events.js'
+import { describe, expect, it } from 'vitest'
+import { EVENT_TYPES } from '../../src/events/events.js'
 import { startDaemon } from '../processes/daemon.js'
+import { Follower } from '../processes/event-follower.js'
 import { Scene } from '../processes/scene.js'
-import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 /** For the incumbent, whose limits apply to its successor: the probation lasts until the rollback. */
 const LONG = { probation: 60_000, heartbeat: 50, silence: 2_000 }
 const TIMES = { probation: 300, heartbeat: 50, silence: 2_000 }
-
-/** `fd-broker events --follow` as a process of its own. */
-class Follower {
-  readonly events: ServiceEvent[] = []
-  readonly child: ChildProcess
-  stderr = ''
-  #rest = ''
-
-  constructor(control: string, args: readonly string[] = []) {
-    const command = [CLI, 'events', '--control', control, '--follow', '--json', '--from', '1', ...args]
-    this.child = spawn(process.execPath, command, { stdio: ['ignore', 'pipe', 'pipe'] })
-    onTestFinished(() => void this.child.kill('SIGKILL'))
-    this.child.stdout!.setEncoding('utf8').on('data', (text: string) => {
-      const lines = (this.#rest + text).split('\n')
-      this.#rest = lines.pop()!
-      for (const line of lines) {
-        const event = jsonObject(line)
-        if (event === undefined) this.stderr += line
-        else this.events.push(event as unknown as ServiceEvent)
-      }
-    })
-    this.child.stderr!.setEncoding('utf8').on('data', (text: string) => {
-      this.stderr += text
-    })
-  }
-
-  get types(): string[] {
-    return this.events.map(({ type }) => type)
-  }
-
-  async has(what: string, holds: (events: readonly ServiceEvent[]) => boolean): Promise<void> {
-    await until(
-      what,
-      async () => holds(this.events),
-      20_000,
-      () => `${this.stderr} ${this.types}`,
-    )
-  }
-}
 
 async function printed(control: string, ...args: string[]): Promise<string> {
   const child = spawn(process.execPath, [CLI, ...args, '--control', control], {

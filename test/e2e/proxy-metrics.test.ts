@@ -1,20 +1,20 @@
 import { once } from 'node:events'
 import { statSync } from 'node:fs'
-import { Agent, get } from 'node:http'
+import { get } from 'node:http'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
+import { CountingClients } from '../processes/counting-clients.js'
 import { type Config, Edge, upstream } from '../processes/edge.js'
 import { hasEnded } from '../processes/launch.js'
 import { freePort } from '../processes/scene.js'
 import { Scraping, samplesOf, sumOf } from '../processes/scraping.js'
-import { pause, until } from '../processes/until.js'
+import { until } from '../processes/until.js'
 import { behind } from './edge-behind.js'
 
 const UPGRADES = perLane(5, 20)
-const CLIENTS = 8
 const REQUESTS = 'fdbroker_proxy_requests_total'
 
 async function measured(config: Config = {}): Promise<{ edge: Edge; url: string }> {
@@ -28,44 +28,6 @@ async function measured(config: Config = {}): Promise<{ edge: Edge; url: string 
     ...config,
   })
   return { edge, url: `http://127.0.0.1:${port}/metrics` }
-}
-
-/** Clients that send one request after the other, on their connections, and count the answers. */
-class Clients {
-  answers = 0
-  gone = 0
-  #ended = false
-  /** The processes that have answered. */
-  readonly pids = new Set<string>()
-  readonly #running: Promise<unknown>
-
-  /** Without an agent each request has a connection of its own. */
-  constructor(url: string, agent: Agent | null = new Agent({ keepAlive: true, maxSockets: CLIENTS })) {
-    onTestFinished(() => {
-      this.#ended = true
-      agent?.destroy()
-    })
-    this.#running = Promise.all(Array.from({ length: CLIENTS }, () => this.#run(url, agent)))
-    this.#running.catch(() => {})
-  }
-
-  async stop(): Promise<void> {
-    this.#ended = true
-    await this.#running
-  }
-
-  async #run(url: string, agent: Agent | null): Promise<void> {
-    for (let n = 0; !this.#ended; n++) {
-      const isGone = n % 10 === 0
-      const { status, headers } = await ask(isGone ? `${url}/gone` : `${url}/r/1`, agent ? { agent } : {})
-        .answer
-      this.pids.add(String(headers['x-pid']))
-      if (status !== (isGone ? 410 : 200)) throw new Error(`a client got ${status}`)
-      this.answers++
-      if (isGone) this.gone++
-      await pause(2)
-    }
-  }
 }
 
 function overSocket(socketPath: string): Promise<{ status: number | undefined }> {
@@ -84,7 +46,7 @@ describe('the metrics of the proxy', () => {
     async () => {
       const { edge, url } = await measured()
       const scraping = new Scraping(url, 200)
-      const clients = new Clients(edge.url)
+      const clients = new CountingClients(edge.url)
       const pids = [await edge.pid]
       const upgrade = async () => {
         const before = clients.answers
@@ -164,7 +126,7 @@ describe('the metrics of the proxy', () => {
     await edge.launch()
     await edge.logged('the workers serve')
     const url = `http://127.0.0.1:${port}/metrics`
-    const clients = new Clients(edge.url, null)
+    const clients = new CountingClients(edge.url, null)
     await until('each worker has answered', () => clients.pids.size === 2, 20_000)
     const scraping = new Scraping(url, 50, null)
     const before = clients.answers
