@@ -121,7 +121,7 @@ function lineOf({ number, at, type, pid, generation, ...facts }: ServiceEvent): 
   const parts = [
     `${number}`.padStart(5),
     timeOf(at),
-    style(reason === undefined ? 'bold' : 'red', plain(type)),
+    style(code === undefined && !type.endsWith('.failed') ? 'bold' : 'red', plain(type)),
     `by process ${plain(pid)} (generation ${plain(generation)})`,
     other === undefined ? '' : `about process ${plain(other)}`,
     epoch === undefined ? '' : `epoch ${plain(epoch)}`,

@@ -27,6 +27,12 @@ export const EVENT_TYPES = {
     'the next version (`process`) does not serve on (`code`, `reason`): the previous one gets the right to serve',
   'rollback.serving':
     'the previous version serves again; after `daemon.restarted`: the serving one writes again',
+  'version.started': 'fd-broker run has started a version (`process`)',
+  'version.serving': 'a version (`process`) serves',
+  'version.ended': 'a version (`process`) has ended (`reason`)',
+  'version.failed': 'a version is not started, or not kept (`code`, `reason`)',
+  'version.delayed': 'no version runs, and the next one starts after a delay (`reason`)',
+  'signal.forwarded': 'fd-broker run has forwarded a signal (`reason`) to its versions',
   'hook.ended': 'a hook has ended (`hook`)',
   'hook.failed': 'a hook has failed, or was ended at its limit (`hook`, `reason`)',
   'drain.ended': 'a process that was replaced has ended its last connections (`counts`)',
@@ -36,6 +42,8 @@ export type EventType = keyof typeof EVENT_TYPES
 
 /** The facts of an event. */
 export interface EventFacts {
+  /** The number of the version, under fd-broker run. */
+  readonly generation?: number
   /** The pid of the other process that the event is about. */
   readonly process?: number
   readonly epoch?: number

@@ -1,9 +1,13 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
+import type { EventLog } from '../events/event-log.js'
+import { EVENTS_COMMAND, readEventsBody } from '../events/events.js'
+import { type Requester, withExecutable } from '../events/requester.js'
 import { HELLO_MS, receiveHello, serveCaller, turnAway } from '../holder/admission.js'
 import type { OwnedFd, PeerCredentials } from '../kernel/index.js'
 import { type Operations, refuseWithout, type Upgraded } from '../operator/requests.js'
 import {
+  ORDER_EVENTS,
   type ProcessReply,
   processReply,
   RELOAD,
@@ -22,8 +26,9 @@ import type { RollbackOrder, SupervisorUpgradeOptions } from './upgrade-requests
 export interface OperableSupervisor {
   /** The id of the serving version; 0 if none serves. */
   readonly generation: number
+  readonly eventLog: Pick<EventLog, 'note' | 'read'>
   status(): object
-  upgrade(options: SupervisorUpgradeOptions, cancel: AbortSignal): Promise<Upgraded>
+  upgrade(options: SupervisorUpgradeOptions, cancel: AbortSignal, by?: Requester): Promise<Upgraded>
   upgradeSelf(): Promise<never>
   reload(): Promise<ReloadReply>
   rollback(order: RollbackOrder, cancel: AbortSignal): Promise<ProcessReply>
@@ -31,13 +36,16 @@ export interface OperableSupervisor {
 }
 
 function operationsOf(supervisor: OperableSupervisor, { service, control }: ServedService): Operations {
+  const { eventLog } = supervisor
   const operations: Operations = {
     status: () => supervisor.status(),
-    upgrade: async ({ argv, timeoutMs, release, without }, progress, cancel) => {
+    upgrade: async ({ argv, timeoutMs, release, without }, progress, cancel, by) => {
       refuseWithout(without, 'is fd-broker run, which opens the listeners itself (--listen)')
-      return await supervisor.upgrade({ argv, timeoutMs, release, progress }, cancel)
+      return await supervisor.upgrade({ argv, timeoutMs, release, progress }, cancel, by)
     },
     command: async ({ name, body }, { by, signal }) => {
+      const type = ORDER_EVENTS.get(name)
+      if (type !== undefined) eventLog.note(type, by && { by: withExecutable(by) })
       switch (name) {
         case STOP: {
           const { timeoutMs } = readStopOrder(body)
@@ -46,6 +54,8 @@ function operationsOf(supervisor: OperableSupervisor, { service, control }: Serv
           setImmediate(() => supervisor.stop(timeoutMs === null ? {} : { timeoutMs }))
           return processReply({ pid: process.pid, generation })
         }
+        case EVENTS_COMMAND:
+          return Buffer.from(JSON.stringify(eventLog.read(readEventsBody(body))))
         case RELOAD:
           return processReply(await supervisor.reload())
         case ROLLBACK:

@@ -67,6 +67,8 @@ export interface ExecState {
   readonly draining: readonly number[]
   readonly exits: ExitReport
   readonly lastFailure: Failure | null
+  /** The file of the events; absent or null if there are none. */
+  readonly events?: OwnedFd | null
   /** Remaining milliseconds of each timer. */
   readonly timers: Readonly<Record<string, number>>
   readonly control: FirstControl | null

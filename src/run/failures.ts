@@ -1,5 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
+import type { EventLog } from '../events/event-log.js'
 import type { Failure } from '../operator/status-report.js'
 import { indented, NO_REASON } from '../versions/exit-reason.js'
 import type { VersionSettings } from './settings.js'
@@ -22,13 +23,15 @@ export interface SupervisorEnd {
 
 export class VersionFailures {
   readonly #logger: Logger
+  readonly #events: Pick<EventLog, 'note'>
   readonly #reasons = new Map<number, FdbError>()
   #last: Failure | null
   /** The version of the last failure; 0 if the previous image of the supervisor recorded that failure. */
   #lastVersion = 0
 
-  constructor(logger: Logger, last: Failure | null) {
+  constructor(logger: Logger, events: Pick<EventLog, 'note'>, last: Failure | null) {
     this.#logger = logger
+    this.#events = events
     this.#last = last
   }
 
@@ -50,6 +53,7 @@ export class VersionFailures {
   #note(version: number, { code, message, phase = 'starting' }: FdbError): string {
     this.#last = { code, message, phase, at: Date.now() }
     this.#lastVersion = version
+    this.#events.note('version.failed', { generation: version, phase, code, reason: message })
     return phase
   }
 

@@ -1,5 +1,8 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
+import { EventLog } from '../events/event-log.js'
+import type { EventFacts, EventType } from '../events/events.js'
+import { type Requester, withExecutable } from '../events/requester.js'
 import { ListenerGuard } from '../listeners/index.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { ProcessReply, ReloadReply } from '../operator/service-commands.js'
@@ -26,7 +29,7 @@ import { probeFor, probeOfInherited } from '../versions/version-probe.js'
 import { Control, openControl } from './control.js'
 import { DeathGuard } from './death-guard.js'
 import { type ExecState, replaceImage } from './exec-state.js'
-import { type SupervisorEnd, VersionFailures } from './failures.js'
+import { exitCodeText, type SupervisorEnd, VersionFailures } from './failures.js'
 import { KnownVersions, ReleaseLinks } from './known-versions.js'
 import type { ListenerDaemon } from './listener-daemon.js'
 import type { Predecessor } from './predecessor.js'
@@ -60,6 +63,7 @@ export interface SupervisorDeps extends SettingsSource {
 /** Starts a program, replaces it by its next version, and ends with it. Carries out the effects of the state machine. */
 export class Supervisor {
   readonly ended: Promise<SupervisorEnd>
+  readonly eventLog: EventLog
   readonly #deps: SupervisorDeps
   readonly #startedAt: number
   readonly #replacements: number
@@ -94,7 +98,9 @@ export class Supervisor {
     this.#startedAt = inherited?.startedAt ?? Date.now()
     this.#replacements = inherited?.replaced ?? 0
     this.#settings = new NextSettings(deps, inherited?.argv ?? null)
-    this.#failures = new VersionFailures(deps.logger, inherited?.lastFailure ?? null)
+    this.eventLog = new EventLog(deps.logger, 0)
+    if (inherited?.events != null) this.eventLog.adopt(inherited.events)
+    this.#failures = new VersionFailures(deps.logger, this.eventLog, inherited?.lastFailure ?? null)
     this.#known = new KnownVersions(inherited?.known ?? [])
     this.#links = new ReleaseLinks(this.#known, deps.logger, serving(this.#state)?.id ?? null)
     this.#versions = new RunningVersions(
@@ -165,8 +171,19 @@ export class Supervisor {
    * and keeps the serving version, with ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, ERR_FDB_UNHEALTHY, ERR_FDB_ABORTED, and
    * with errors of reading settings and binding listeners.
    */
-  upgrade(options: SupervisorUpgradeOptions = {}, cancel?: AbortSignal): Promise<Upgraded> {
-    return this.#requests.ask(options, cancel, event => this.#dispatch(event))
+  async upgrade(
+    options: SupervisorUpgradeOptions = {},
+    cancel?: AbortSignal,
+    by?: Requester,
+  ): Promise<Upgraded> {
+    this.eventLog.note('upgrade.ordered', by && { by: withExecutable(by) })
+    try {
+      return await this.#requests.ask(options, cancel, event => this.#dispatch(event))
+    } catch (error) {
+      const { code, message } = FdbError.from(error)
+      this.eventLog.note('upgrade.failed', { code, reason: message })
+      throw error
+    }
   }
 
   /**
@@ -255,6 +272,7 @@ export class Supervisor {
 
   /** Forwards a signal to each version that was not told to end. */
   forward(signal: NodeJS.Signals): void {
+    this.eventLog.note('signal.forwarded', { reason: signal })
     for (const { id, phase } of this.#state.versions)
       if (phase !== 'stopping' && phase !== 'killed') this.#versions.get(id)?.signal(signal)
   }
@@ -286,6 +304,7 @@ export class Supervisor {
       state,
       argv: this.#settings.argv,
       lastFailure: this.#failures.last,
+      events: this.eventLog.items()[0]?.fd ?? null,
       known: this.#known.snapshot,
       timers: this.#timers.remaining,
       control: this.#control?.firstControl ?? null,
@@ -327,6 +346,7 @@ export class Supervisor {
       case 'back-off': {
         const { failures } = effect
         const ms = this.#timers.backOff(this.#deps.settings.restartDelay, failures)
+        this.eventLog.note('version.delayed', { reason: `${failures} failures: ${ms} ms` })
         this.#deps.logger.warn(
           { failures, ms },
           'no version runs any more; the next one starts after a delay',
@@ -372,6 +392,7 @@ export class Supervisor {
         facts,
         of === null ? 'a version was started' : 'the previous version was started again',
       )
+      this.#note('version.started', id)
       requests.report(ids, 'started', pid)
       this.#dispatch({ type: 'spawned', version: id })
       if (settings.ready.kind !== 'delay') setTimeout(() => this.#noteUnready(id), UNREADY_MS).unref()
@@ -383,6 +404,10 @@ export class Supervisor {
       this.#failures.forget(id)
       this.#closeUnusedListeners()
     }
+  }
+
+  #note(type: EventType, id: number, facts: EventFacts = {}): void {
+    this.eventLog.note(type, { generation: id, process: this.#versions.get(id)?.pid ?? 0, ...facts })
   }
 
   #find(id: number): Version | undefined {
@@ -420,6 +445,7 @@ export class Supervisor {
   #onMainEnded(id: number, code: number, left: readonly number[]): MainEnd {
     const version = this.#versions.get(id)!
     this.#deps.logger.info({ version: id, child: version.pid, code, left }, 'a version has ended')
+    this.#note('version.ended', id, { reason: exitCodeText(code) })
     const { phase, proved, of } = this.#find(id) ?? {}
     const { good } = this.#state
     const served = phase === 'serving'
@@ -474,6 +500,7 @@ export class Supervisor {
     const { before, good, versions } = this.#state
     this.#known.keepOnly([...good, ...(before === null ? [] : [before]), ...versions.map(each => each.id)])
     this.#deps.logger.info({ version: id, child: version.pid, command }, 'a version serves')
+    this.#note('version.serving', id)
     this.#settings.noteServing(id, version.settings)
     if ((this.#find(id)?.of ?? null) !== null) this.#settings.restoreCommand(this.#known.argvOf(id))
     if (!version.handsOver) this.#unused.watch(id)
@@ -523,6 +550,7 @@ export class Supervisor {
     this.#report.close()
     this.#unused.close()
     this.#versions.close()
+    this.eventLog.close()
     this.#resolveEnded({
       code,
       failure: this.#settings.hasServed || this.#replacements > 0 ? null : this.#failures.last,

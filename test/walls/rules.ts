@@ -328,6 +328,7 @@ export const ROOMS: readonly Room[] = [
       'versions',
       'wire',
       'handoff',
+      'events',
       'operator',
       'holder',
     ],
