@@ -21,7 +21,7 @@ for family in text_string_to_metric_families(sys.stdin.read()): print(family.nam
 `
 /** Metrics that have a series only after a trouble, or with a part of the configuration that this test lacks. */
 const RARE = ['lost', 'closed', 'stayed', 'stalls', 'upstreamFailures', 'serversOut', 'forwarded'] as const
-/** Their counts arrive last. */
+/** The counts that arrive last. */
 const SIGNS = ['fdbroker_handoffs_total{outcome="released"}', 'fdbroker_connections_moved_total 1']
 
 /** The labels that Prometheus itself adds. */
