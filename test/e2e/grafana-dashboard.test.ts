@@ -69,7 +69,7 @@ describe('a scrape after an upgrade', () => {
     expect(missing).toEqual([])
   })
 
-  it.skipIf(PARSER === null)('is OpenMetrics to the parser of Prometheus', async () => {
+  it.skipIf(PARSER === null)('passes the OpenMetrics parser of Prometheus', async () => {
     const text = await upgraded()
     const env = { ...process.env, PYTHONPATH: PARSER! }
     const families = execFileSync('python3', ['-c', PRINT], { input: text, env, encoding: 'utf8' })
