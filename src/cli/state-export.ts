@@ -38,9 +38,15 @@ export async function exportState({ format, section, out, secrets, ...flags }: E
   using fd = openNew(out)
   try {
     const file = writerInto(fd)
-    await write(file)
+    const end = finished(file).catch(cause => {
+      throw new FdbError('ERR_FDB_STATE_FILE', `${out} cannot be written (${(cause as Error).message})`, {
+        cause,
+      })
+    })
+    // The file may fail while lines are written.
+    await Promise.race([end, write(file)])
     file.end()
-    await finished(file)
+    await end
     sync(fd)
   } catch (error) {
     rmSync(out, { force: true })

@@ -112,9 +112,8 @@ export class LineWriter {
 
   constructor(out: Writable = process.stdout) {
     this.#out = out
-    out.on('error', (error: NodeJS.ErrnoException) => {
-      // The reader has closed the pipe, as `| head` does.
-      if (error.code !== 'EPIPE') throw error
+    // The reader has closed the pipe, as `| head` does, or the disk is full: the owner of `out` reports that.
+    out.on('error', () => {
       this.#isClosed = true
     })
   }

@@ -1,4 +1,4 @@
-import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -219,6 +219,23 @@ describe('fd-broker state', () => {
     const log = ['export', '--control', sandbox.control, '--format', 'log']
     expect(await refused(sandbox, ...log)).toMatch(/^ERR_FDB_STATE_SECRET: .*keys/)
     expect(await refused(sandbox, 'export', '--control', sandbox.control, '--out', file)).toMatch(/exists/)
+  })
+
+  it('leaves no part of an export where its file finds no room, and says so', async () => {
+    const sandbox = await openState()
+    const file = join(sandbox.folder, 'state.jsonl')
+    const order = ['export', '--control', sandbox.control, '--secrets', '--out', file]
+    await state(sandbox, ...order)
+    // Blocks of 512 bytes: enough for the copy of the state in memory, which is smaller.
+    const blocks = (statSync(file).size >> 9) - 1
+    rmSync(file)
+    const limit = ['sh', '-c', `ulimit -f ${blocks}; exec "$@"`, 'sh', process.execPath, CLI]
+    expect(await sandbox.runCommand([...limit, 'state', ...order])).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: `ERR_FDB_STATE_FILE: ${file} cannot be written (EFBIG: file too large, write)\n`,
+    })
+    expect(existsSync(file)).toBe(false)
   })
 
   it('exports the log itself, which is verified and read as a service is', async () => {
