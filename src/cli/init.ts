@@ -1,8 +1,9 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join, relative, resolve } from 'node:path'
+import { dirname, join, relative, resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { serviceName } from '../auto/settings.js'
 import { jsonValue } from '../base/json.js'
+import { thisFile } from '../base/lazy.js'
 import { wrongOption } from '../checks/place.js'
 import type { Command } from './command.js'
 import { plain, style, writeStderr } from './output.js'
@@ -188,8 +189,17 @@ function planOf(folder: string, entry: string | undefined): InitPlan {
     ...plan,
     change: { file, text: changed, difference },
     reason: '',
-    next: [...(installed ? [] : ['npm install fd-broker']), 'npm start', `npx ${upgrade}`],
+    next: [...(installed ? [] : [`npm install ${packageFor(folder)}`]), 'npm start', `npx ${upgrade}`],
   }
+}
+
+/** Returns this package as npm installs it in the folder: a clone by its path. Only a clone has the sources. */
+function packageFor(folder: string): string {
+  const root = dirname(dirname(thisFile()))
+  if (!existsSync(join(root, 'src'))) return 'fd-broker'
+  const path = relative(folder, root)
+  // npm takes a name with a slash for a repository of GitHub.
+  return path.startsWith('..') ? path : `./${path}`
 }
 
 function read(file: string, folder: string): string {

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { perLane } from '../lanes/lane.js'
@@ -41,7 +41,7 @@ function application(files: Record<string, string>) {
 
 describe('fd-broker init', () => {
   it('finds framework and entry, shows the difference, and writes only with --yes', async () => {
-    const { init, read } = application({ 'package.json': SHOP, 'server.js': SERVER })
+    const { init, read, sandbox } = application({ 'package.json': SHOP, 'server.js': SERVER })
     const shown = await init()
     // Sandbox has no terminal.
     expect({ code: shown.code, stderr: shown.stderr }).toEqual({
@@ -59,9 +59,11 @@ describe('fd-broker init', () => {
 `)
     expect(read('package.json')).toBe(SHOP)
     const written = await init('--yes')
-    expect(written.stdout).toMatch(
-      /was written\. Next:\n {2}\$ npm install fd-broker\n {2}\$ npm start\n {2}\$ npx fd-broker upgrade --service shop\n$/,
-    )
+    // The command is that of a clone, which is installed by its path.
+    const clone = relative(sandbox.folder, fileURLToPath(new URL('../..', import.meta.url)))
+    const next = [`npm install ${clone}`, 'npm start', 'npx fd-broker upgrade --service shop']
+    const lines = next.map(command => `  $ ${command}\n`).join('')
+    expect(written.stdout.endsWith(`was written. Next:\n${lines}`), written.stdout).toBe(true)
     expect(JSON.parse(read('package.json')).scripts).toEqual({
       start: 'node --import fd-broker/auto server.js --port 8080',
       upgrade: 'fd-broker upgrade --service shop',
