@@ -153,7 +153,7 @@ function isPosition({ phase, count, left, kind }: FramesRecord): boolean {
 }
 
 /** Status 1001 (going away) in two bytes, then the reason as text (RFC 6455, 7.4.1). */
-const CLOSE_REASON = Buffer.from('\x03\xe9the server is being replaced', 'latin1')
+const CLOSE_REASON = Buffer.from('\x03\xe9the server is going away', 'latin1')
 
 /** The close frame that the relay sends to a WebSocket client as if it came from the server (RFC 6455, 5.5.1). */
 export const CLOSE_FRAME: Buffer = Buffer.concat([Buffer.of(FIN | CLOSE, CLOSE_REASON.length), CLOSE_REASON])

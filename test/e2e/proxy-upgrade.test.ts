@@ -238,7 +238,7 @@ describe('an upgrade of the proxy', () => {
     const closed = new Promise(resolve =>
       first.socket.once('close', (code, reason) => resolve(`${code} ${reason}`)),
     )
-    expect(await closed).toBe('1001 the server is being replaced')
+    expect(await closed).toBe('1001 the server is going away')
     expect(await edge.logged('connections did not end in time and were closed')).toMatchObject({
       pid: old,
       afterMs: 1_000,

@@ -149,7 +149,7 @@ describe('the frames of a WebSocket server', () => {
 it('the close frame is whole, says 1001 and why, and ends what is followed', () => {
   expect([CLOSE_FRAME[0], CLOSE_FRAME.length]).toEqual([0x88, 2 + CLOSE_FRAME[1]!])
   expect(CLOSE_FRAME.readUInt16BE(2)).toBe(1001)
-  expect(CLOSE_FRAME.subarray(4).toString()).toBe('the server is being replaced')
+  expect(CLOSE_FRAME.subarray(4).toString()).toBe('the server is going away')
   const tracker = new FrameTracker()
   tracker.follow(CLOSE_FRAME, 0, CLOSE_FRAME.length)
   expect(tracker.ended).toBe(true)
