@@ -70,7 +70,8 @@ for (const kind of ['proxy', 'server']) {
 for (const { name, install } of wanted.filter(({ version }) => version === null))
   console.log(`not installed: ${name} (${install})`)
 for (const { peer, seen } of results) {
-  const { failed, closed, cut, reasons } = seen
+  const { failed, closed, cut, reasons, failures } = seen
+  for (const failure of failures) console.log(`${peer.name}: the order failed: ${failure}`)
   for (const reason of reasons) console.log(`${peer.name}: ${reason}`)
   if (!peer.name.startsWith(OURS)) figures.info(`${peer.name}: lost in all`, failed + closed + cut, '')
   else {

@@ -32,6 +32,7 @@ const REASONS = 3
  * @property {number} cpuUs processor time of a request between upgrades
  * @property {number} memoryMiB between upgrades
  * @property {number} peakMiB the most while two versions live
+ * @property {string[]} failures of orders, as the peer tells them
  */
 
 /**
@@ -68,6 +69,12 @@ export async function measure(peer, folder, load, say) {
   }
 }
 
+/** Returns the last line of an error. @param {any} error */
+function errorText(error) {
+  const [line = ''] = `${error.stderr || error.message}`.trim().split('\n').slice(-1)
+  return line.slice(0, 200)
+}
+
 /** @param {number} port */
 function startBehind(port) {
   const file = fileURLToPath(new URL('servers/behind.mjs', import.meta.url))
@@ -79,8 +86,8 @@ function startBehind(port) {
  * @param {(what: string) => void} say
  */
 async function replaceUnderLoad({ family, replace }, port, steady, load, say) {
-  /** @type {{ outside: number[], inside: number[], first: number[], old: number[], cpu: number[], memory: number[], peak: number[] }} */
-  const each = { outside: [], inside: [], first: [], old: [], cpu: [], memory: [], peak: [] }
+  /** @type {{ outside: number[], inside: number[], first: number[], old: number[], cpu: number[], memory: number[], peak: number[], failures: string[] }} */
+  const each = { outside: [], inside: [], first: [], old: [], cpu: [], memory: [], peak: [], failures: [] }
   await rest(2000)
   for (let n = 1; n <= load.upgrades; n++) {
     say(`upgrade ${n} of ${load.upgrades}`)
@@ -96,7 +103,7 @@ async function replaceUnderLoad({ family, replace }, port, steady, load, say) {
     const generation = await generationAt(port)
     const began = performance.now()
     const first = firstOther(port, generation, began)
-    const replaced = replace()
+    const replaced = replace().then(() => '', errorText)
     let peak = 0
     let old = Number.POSITIVE_INFINITY
     let insideMs = /** @type {number | null} */ (null)
@@ -111,7 +118,8 @@ async function replaceUnderLoad({ family, replace }, port, steady, load, say) {
       if (insideMs !== null && (old !== Number.POSITIVE_INFINITY || ms > load.oldS * 1000)) break
       await rest(LOOK_MS)
     }
-    await replaced
+    const failure = await replaced
+    if (failure !== '') each.failures.push(failure)
     each.first.push(await first)
     each.old.push(old)
     each.peak.push(peak)
@@ -124,6 +132,7 @@ async function replaceUnderLoad({ family, replace }, port, steady, load, say) {
     cpuUs: median(each.cpu),
     memoryMiB: median(each.memory),
     peakMiB: median(each.peak),
+    failures: each.failures,
   }
 }
 

@@ -177,7 +177,7 @@ export const PEERS = [
       return {
         ...inFamily(running),
         async replace() {
-          await run('sozu', ['-c', file, 'upgrade'], { timeout: LIMIT_MS })
+          await run('sozu', ['-c', file, '--timeout', String(LIMIT_MS / 2), 'upgrade'], { timeout: LIMIT_MS })
         },
       }
     },

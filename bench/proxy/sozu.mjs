@@ -21,7 +21,8 @@ export function sozuVersion() {
 export function startSozu({ folder, port, upstreamPort, replaced = false }) {
   const home = join(folder, `sozu-${port}`)
   mkdirSync(home, { recursive: true })
-  const frontends = ['127.0.0.1', 'example.com'].map(
+  // Hosts that the loads name.
+  const frontends = ['127.0.0.1', 'example.com', 'plain.test', 'clients.test'].map(
     host => `{ address = "127.0.0.1:${port}", hostname = "${host}", path = "/" }`,
   )
   const file = join(home, 'sozu.toml')
