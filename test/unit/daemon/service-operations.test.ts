@@ -24,7 +24,7 @@ function open(phase: HolderPhase, connected = true) {
   })
   const owner = peerOf(1)
   const service = {
-    service: { name: 'shop' },
+    service: { name: 'shop', events: { note() {} }, paused: () => false, changed() {} },
     times: { ready: 1, quiesce: 1, freeze: 1, prepare: 1, commit: 1 },
     holder: {
       peer: (id: number) => (connected ? (id === 1 ? owner : peerOf(id)) : undefined),
