@@ -9,7 +9,7 @@ import { promisify } from 'node:util'
 import { plainEnv } from '../plain-env.mjs'
 import { haproxyVersion, startHaproxy } from '../proxy/haproxy.mjs'
 import { nginxVersion, startNginx } from '../proxy/nginx.mjs'
-import { rest } from '../proxy/processes.mjs'
+import { DRAIN_S, rest } from '../proxy/processes.mjs'
 import { sozuVersion, startSozu } from '../proxy/sozu.mjs'
 import { Family, lives, marked } from './processes.mjs'
 
@@ -38,8 +38,6 @@ const server = (/** @type {string} */ name) => fileURLToPath(new URL(`servers/${
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const { version: own } = createRequire(import.meta.url)('../../package.json')
 const LIMIT_MS = 30_000
-/** Limit of the life of the previous version, for peers that need one. */
-const DRAIN_S = 10
 
 /** @param {string} command @param {string[]} args @param {RegExp} [pattern] */
 function versionOf(command, args, pattern = /\S.*/) {
@@ -140,7 +138,7 @@ export const PEERS = [
     kind: 'proxy',
     version: nginxVersion()?.replace(/.*nginx\//, '') ?? null,
     install: 'apt-get install nginx-light',
-    how: 'USR2 to the master, then QUIT to the one before ("Upgrading Executable on the Fly")',
+    how: 'USR2 to the master, then QUIT to the one before ("Upgrading Executable on the Fly"), `worker_shutdown_timeout`',
     start({ folder, port, behind }) {
       const { home, ...running } = startNginx({ folder, port, upstreamPort: behind, replaced: true })
       const file = join(home, 'nginx.pid')
@@ -160,7 +158,7 @@ export const PEERS = [
     kind: 'proxy',
     version: haproxyVersion()?.replace(/.*version (\S+).*/, '$1') ?? null,
     install: 'apt-get install haproxy',
-    how: 'master-worker mode, USR2',
+    how: 'master-worker mode, USR2, `hard-stop-after`',
     start({ folder, port, behind }) {
       const running = startHaproxy({ folder, port, upstreamPort: behind, replaced: true })
       return { ...inFamily(running), replace: async () => void process.kill(running.pid, 'SIGUSR2') }
@@ -169,7 +167,7 @@ export const PEERS = [
   {
     name: 'sozu',
     kind: 'proxy',
-    version: sozuVersion(),
+    version: sozuVersion()?.replace(/^sozu (\S+).*/, '$1') ?? null,
     install: 'cargo install sozu',
     how: '`sozu upgrade`',
     start({ folder, port, behind }) {

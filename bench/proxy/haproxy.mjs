@@ -3,7 +3,7 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { family } from './processes.mjs'
+import { DRAIN_S, family } from './processes.mjs'
 
 /** @returns {string | null} its version; null: it is not installed */
 export function haproxyVersion() {
@@ -31,7 +31,7 @@ export function startHaproxy({ folder, port, upstreamPort, tunnel = false, repla
     file,
     `global
   maxconn 9000
-  nbthread 1
+  nbthread 1${replaced ? `\n  hard-stop-after ${DRAIN_S}s` : ''}
 defaults
   mode ${tunnel ? 'tcp' : 'http'}
   timeout connect 5s

@@ -3,7 +3,7 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { family } from './processes.mjs'
+import { DRAIN_S, family } from './processes.mjs'
 
 /** @returns {string | null} its version; null: it is not installed */
 export function nginxVersion() {
@@ -30,6 +30,7 @@ daemon ${replaced ? 'on' : 'off'};
 worker_processes 1;
 pid ${home}/nginx.pid;
 error_log stderr crit;
+${replaced ? `worker_shutdown_timeout ${DRAIN_S}s;` : ''}
 events { worker_connections 20000; }
 http {
   access_log ${accessLog ? `${home}/access.log` : 'off'};

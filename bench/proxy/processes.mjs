@@ -6,6 +6,9 @@ import { createServer } from 'node:net'
 /** The unit of /proc/PID/stat: 100 ticks a second on every Linux that Node runs on. */
 const MICROSECONDS_PER_TICK = 10_000
 
+/** Seconds for which a previous version may live that has connections. */
+export const DRAIN_S = 10
+
 /** @typedef {{ port: number, pids: () => number[], end: () => void }} Running a proxy, and the processes that it consists of */
 
 /** @param {number} ms */
