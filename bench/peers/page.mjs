@@ -59,7 +59,7 @@ function plot(title, axis, results, of) {
 /** @param {Result[]} results @param {import('./measure.mjs').Load} load */
 export function page(results, { upgrades, seconds, rate, idle, slow, events, oldS }) {
   const parts = [
-    '# What clients lose at a change of version',
+    '# Losses of clients at a change of version',
     '',
     `Written by \`npm run bench -- peers --page docs/benchmark.md\`, on ${machine()}. ${upgrades} changes of version each, under the same load: ${rate} requests a second on 64 connections that stay and on new ones (one in twenty), ${idle} idle connections, ${slow} answers of 3 s at a time, ${events} event streams. Proxies stand before the same server in Node. One worker each. A previous version may live for 10 s. The configurations are in [bench/peers](../bench/peers): corrections are welcome.`,
     '',
@@ -67,7 +67,7 @@ export function page(results, { upgrades, seconds, rate, idle, slow, events, old
     '- **closed**: connections of HTTP/1.1 that the server ended, with `Connection: close` or without, although the client kept them',
     `- **cut**: slow answers and event streams that ended too early (of ${events} streams; one that ended is not opened again)`,
     '- **first answer**: from the order until the next version has answered a new connection, median',
-    `- **old gone**: from the order until the version before has ended, median; never: not within ${oldS} s`,
+    `- **old gone**: from the order until the previous version has ended, median; never: not within ${oldS} s`,
     '- **p99 after the order**: of the requests of its first 4 s, median; **between**: of the other times',
     '- **memory**: proportional (PSS) of all its processes between changes, and the most during one',
   ]

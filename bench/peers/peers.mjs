@@ -138,7 +138,7 @@ export const PEERS = [
     kind: 'proxy',
     version: nginxVersion()?.replace(/.*nginx\//, '') ?? null,
     install: 'apt-get install nginx-light',
-    how: 'USR2 to the master, then QUIT to the one before ("Upgrading Executable on the Fly"), `worker_shutdown_timeout`',
+    how: 'USR2 to the master, then QUIT to the old one ("Upgrading Executable on the Fly"), `worker_shutdown_timeout`',
     start({ folder, port, behind }) {
       const { home, ...running } = startNginx({ folder, port, upstreamPort: behind, replaced: true })
       const file = join(home, 'nginx.pid')
@@ -244,7 +244,7 @@ export const PEERS = [
     kind: 'server',
     version: versionOf('gunicorn', ['--version'], /\d[\d.]+/),
     install: 'pip install gunicorn',
-    how: 'USR2 to the master, then WINCH and QUIT to the one before ("Upgrading to a new binary on the fly")',
+    how: 'USR2 to the master, then WINCH and QUIT to the old one ("Upgrading to a new binary on the fly")',
     start({ folder, port }) {
       const file = join(folder, 'gunicorn.pid')
       const limits = ['--graceful-timeout', String(DRAIN_S), '--keep-alive', '600', '--backlog', '4096']

@@ -129,7 +129,7 @@ describe('a block of code on a page', () => {
   })
 
   it.each(of('mermaid'))('%s is a diagram of a known kind', (_at, { text }) => {
-    expect(text).toMatch(/^(?:sequenceDiagram|flowchart (?:LR|BT|TB))\n/)
+    expect(text).toMatch(/^(?:sequenceDiagram|flowchart (?:LR|BT|TB)|xychart-beta horizontal)\n/)
   })
 })
 
