@@ -236,12 +236,17 @@ export class DaemonReception implements Reception {
     await this.#until(() => this.#stage !== 'opening')
     // The successor of a member cannot join any more when the services are paused.
     await this.#until(() => this.#stage !== 'open' || !link.open || this.#upgrading.length === 0)
+    // For a next daemon that has gone no handoff of a member is ended.
+    if (!link.open) {
+      dismiss(caller)
+      return
+    }
     if (this.#stage === 'handing over' || this.#stage === 'opening') {
       this.#refuseSuccessor(caller)
       return
     }
     const { runtime, services } = this.#context!
-    if (this.#stage === 'open' && link.open && this.#upgrading.length > 0) {
+    if (this.#stage === 'open' && this.#upgrading.length > 0) {
       turnAway(caller, upgradingError(this.#upgrading))
       return
     }
