@@ -57,6 +57,12 @@ export interface EventFacts {
   readonly by?: Requester
 }
 
+/** Returns the facts of the event of a failure. */
+export function failureFacts(error: unknown): EventFacts {
+  const { code, message } = FdbError.from(error)
+  return { code, reason: message }
+}
+
 /** A phase or decision of an upgrade, a rollback or a stop. */
 export interface ServiceEvent extends EventFacts {
   /** Counts from 1 over all versions of the service: no number is missing, none is used twice. */

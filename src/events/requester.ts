@@ -10,8 +10,10 @@ export interface Requester {
   readonly executable?: string
 }
 
-/** Adds the file that the process executes, if this process may see it. */
-export function withExecutable({ pid, uid, gid }: Requester): Requester {
+/** Returns the facts of the event of an order: its sender, with the file that the sender executes, if this process may see it. */
+export function orderFacts(by: Requester | undefined): { readonly by?: Requester } {
+  if (by === undefined) return {}
+  const { pid, uid, gid } = by
   const executable = pid > 0 ? executableOf(pid) : null
-  return { pid, uid, ...(gid !== undefined && { gid }), ...(executable !== null && { executable }) }
+  return { by: { pid, uid, ...(gid !== undefined && { gid }), ...(executable !== null && { executable }) } }
 }

@@ -3,7 +3,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { EventFacts, EventType } from '../events/events.js'
 import { eventOf } from '../events/phase-events.js'
-import { type Requester, withExecutable } from '../events/requester.js'
+import { orderFacts, type Requester } from '../events/requester.js'
 import type { Outcome } from '../handoff/effect-queue.js'
 import { concernedIds, type HolderEffect, type HolderState, type Refusal } from '../handoff/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../handoff/messages.js'
@@ -216,7 +216,7 @@ export class Holder {
 
   /** Records an order of an operator. */
   noteOrder(type: EventType, by: Requester | undefined): void {
-    this.#host.note?.(type, by === undefined ? {} : { by: withExecutable(by) })
+    this.#host.note?.(type, orderFacts(by))
   }
 
   /** Whether a process of another user has ever been a peer. */

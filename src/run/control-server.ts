@@ -2,7 +2,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { EventLog } from '../events/event-log.js'
 import { EVENTS_COMMAND, readEventsBody } from '../events/events.js'
-import { type Requester, withExecutable } from '../events/requester.js'
+import { orderFacts, type Requester } from '../events/requester.js'
 import { HELLO_MS, receiveHello, serveCaller, turnAway } from '../holder/admission.js'
 import type { OwnedFd, PeerCredentials } from '../kernel/index.js'
 import { type Operations, refuseWithout, type Upgraded } from '../operator/requests.js'
@@ -45,7 +45,7 @@ function operationsOf(supervisor: OperableSupervisor, { service, control }: Serv
     },
     command: async ({ name, body }, { by, signal }) => {
       const type = ORDER_EVENTS.get(name)
-      if (type !== undefined) eventLog.note(type, by && { by: withExecutable(by) })
+      if (type !== undefined) eventLog.note(type, orderFacts(by))
       switch (name) {
         case STOP: {
           const { timeoutMs } = readStopOrder(body)

@@ -1,8 +1,8 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { EventLog } from '../events/event-log.js'
-import type { EventFacts, EventType } from '../events/events.js'
-import { type Requester, withExecutable } from '../events/requester.js'
+import { type EventFacts, type EventType, failureFacts } from '../events/events.js'
+import { orderFacts, type Requester } from '../events/requester.js'
 import { ListenerGuard } from '../listeners/index.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { ProcessReply, ReloadReply } from '../operator/service-commands.js'
@@ -176,12 +176,11 @@ export class Supervisor {
     cancel?: AbortSignal,
     by?: Requester,
   ): Promise<Upgraded> {
-    this.eventLog.note('upgrade.ordered', by && { by: withExecutable(by) })
+    this.eventLog.note('upgrade.ordered', orderFacts(by))
     try {
       return await this.#requests.ask(options, cancel, event => this.#dispatch(event))
     } catch (error) {
-      const { code, message } = FdbError.from(error)
-      this.eventLog.note('upgrade.failed', { code, reason: message })
+      this.eventLog.note('upgrade.failed', failureFacts(error))
       throw error
     }
   }

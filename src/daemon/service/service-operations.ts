@@ -1,7 +1,7 @@
 import { isTooDeep, jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
 import type { EventLog } from '../../events/event-log.js'
-import { EVENTS_COMMAND, readEventsBody } from '../../events/events.js'
+import { EVENTS_COMMAND, failureFacts, readEventsBody } from '../../events/events.js'
 import type { Requester } from '../../events/requester.js'
 import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/phases.js'
 import type { Entry } from '../../holder/entry.js'
@@ -228,8 +228,7 @@ export class ServiceOperations implements Operations {
     try {
       return await this.#upgrades.ask(owner, { ...order, timeoutMs: left }, progress, cancel)
     } catch (error) {
-      const { code, message } = FdbError.from(error)
-      service.events.note('upgrade.failed', { code, reason: message })
+      service.events.note('upgrade.failed', failureFacts(error))
       throw error
     } finally {
       service.changed()

@@ -3,7 +3,7 @@ import { inspected, wrongOption } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
 import type { EventLog } from '../../events/event-log.js'
 import { EVENTS_COMMAND, readEventsBody } from '../../events/events.js'
-import { withExecutable } from '../../events/requester.js'
+import { orderFacts } from '../../events/requester.js'
 import type { MemberPhase } from '../../handoff/phases.js'
 import { asBuffer, type CommandContext, type CommandHandler } from '../../operator/requests.js'
 import {
@@ -85,7 +85,7 @@ export function serveServiceCommands({
     commands.set(name, async (body, context) => {
       // A daemon that forwards an order has recorded it, and knows its sender.
       const { by } = context
-      if (by !== undefined) events.note(ORDER_EVENTS.get(name)!, { by: withExecutable(by) })
+      if (by !== undefined) events.note(ORDER_EVENTS.get(name)!, orderFacts(by))
       return await handler(body, context)
     })
   commands.set(EVENTS_COMMAND, async body => JSON.stringify(events.read(readEventsBody(body))))

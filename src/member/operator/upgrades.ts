@@ -2,7 +2,8 @@ import type { StdioOptions } from 'node:child_process'
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { EventLog } from '../../events/event-log.js'
-import { type Requester, withExecutable } from '../../events/requester.js'
+import { failureFacts } from '../../events/events.js'
+import { orderFacts, type Requester } from '../../events/requester.js'
 import type { Id } from '../../handoff/messages.js'
 import type { Peer } from '../../holder/peer.js'
 import { refuseWithout, type Upgraded, type UpgradeProgress } from '../../operator/requests.js'
@@ -187,7 +188,7 @@ export class Upgrades implements AttemptIncumbent {
     const note: EventLog['note'] = (type, facts) => {
       if (where.isForwarded !== true) events.note(type, facts)
     }
-    note('upgrade.ordered', where.by && { by: withExecutable(where.by) })
+    note('upgrade.ordered', orderFacts(where.by))
     const ended = new AbortController()
     this.#graceMs = GRACE_MS
     const failureBefore = this.lastFailure
@@ -206,8 +207,7 @@ export class Upgrades implements AttemptIncumbent {
       // Keep the failure that the handoff has recorded, unless the attempt knows more.
       const unknown = this.lastFailure === failureBefore || this.#attempt?.hasMoreDetail === true
       if (FdbError.is(error) && unknown) this.#recordFailure(error)
-      const { code, message } = FdbError.from(error)
-      note('upgrade.failed', { code, reason: message })
+      note('upgrade.failed', failureFacts(error))
       throw error
     } finally {
       this.#underWay = null
