@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { median } from '../median.mjs'
 import { answers, freePort, rest } from '../proxy/processes.mjs'
 import { spawnClients } from '../referee/remote.mjs'
-import { lives } from './processes.mjs'
+import { hasEnded } from '../unrelated.mjs'
 
 /** Where nothing is told: p99 inside is that of the first seconds after the order. */
 const WINDOW_MS = 4000
@@ -138,7 +138,7 @@ async function replaceUnderLoad({ family, replace }, port, steady, load, say) {
 
 /** Whether a process that serves clients has ended: as many live as before, but others. @param {number[]} before @param {number[]} now */
 function changed(before, now) {
-  const left = before.filter(lives)
+  const left = before.filter(pid => !hasEnded(pid))
   return left.length < before.length && now.length <= before.length
 }
 

@@ -9,9 +9,11 @@ import { promisify } from 'node:util'
 import { plainEnv } from '../plain-env.mjs'
 import { haproxyVersion, startHaproxy } from '../proxy/haproxy.mjs'
 import { nginxVersion, startNginx } from '../proxy/nginx.mjs'
-import { DRAIN_S, rest } from '../proxy/processes.mjs'
+import { DRAIN_S } from '../proxy/processes.mjs'
 import { sozuVersion, startSozu } from '../proxy/sozu.mjs'
-import { Family, lives, marked } from './processes.mjs'
+import { hasEnded } from '../unrelated.mjs'
+import { until } from '../until.mjs'
+import { Family, marked } from './processes.mjs'
 
 /**
  * @typedef {object} Running
@@ -72,12 +74,6 @@ function started(command, args, env = {}, cwd) {
   const pid = child.pid ?? 0
   family.addSession(pid)
   return { family, pid, mark, end: () => family.end() }
-}
-
-/** @param {string} what @param {() => boolean} holds */
-async function until(what, holds) {
-  for (const end = performance.now() + LIMIT_MS; !holds(); await rest(5))
-    if (performance.now() > end) throw new Error(`not within ${LIMIT_MS} ms: ${what}`)
 }
 
 /** @param {string} file */
@@ -147,7 +143,11 @@ export const PEERS = [
         async replace() {
           const before = pidIn(file)
           process.kill(before, 'SIGUSR2')
-          await until('nginx starts', () => ![0, before].includes(pidIn(file)) && lives(pidIn(file)))
+          await until(
+            'nginx starts',
+            LIMIT_MS,
+            () => ![0, before].includes(pidIn(file)) && !hasEnded(pidIn(file)),
+          )
           process.kill(before, 'SIGQUIT')
         },
       }
@@ -269,10 +269,18 @@ export const PEERS = [
           const before = pidIn(file)
           const workers = family.pids.length
           process.kill(before, 'SIGUSR2')
-          await until('gunicorn starts', () => pidIn(`${file}.2`) > 0 && family.pids.length >= 2 * workers)
+          await until(
+            'gunicorn starts',
+            LIMIT_MS,
+            () => pidIn(`${file}.2`) > 0 && family.pids.length >= 2 * workers,
+          )
           process.kill(before, 'SIGWINCH')
           process.kill(before, 'SIGQUIT')
-          await until('the next gunicorn has the name of the file', () => ![0, before].includes(pidIn(file)))
+          await until(
+            'the next gunicorn has the name of the file',
+            LIMIT_MS,
+            () => ![0, before].includes(pidIn(file)),
+          )
         },
       }
     },
@@ -295,7 +303,7 @@ export const PEERS = [
           const before = family.pids
           process.kill(serving, 'SIGHUP')
           const next = () => family.pids.find(other => !before.includes(other))
-          await until('the next one starts', () => next() !== undefined)
+          await until('the next one starts', LIMIT_MS, () => next() !== undefined)
           serving = next() ?? 0
         },
       }

@@ -2,6 +2,7 @@
 // All processes of one peer, over all its generations: those of its sessions, and those that have inherited its environment.
 import { readdirSync, readFileSync } from 'node:fs'
 import { cpuMs } from '../start/processes.mjs'
+import { hasEnded } from '../unrelated.mjs'
 
 const MARK = 'FD_BROKER_BENCH_PEER'
 
@@ -15,12 +16,6 @@ function read(file) {
   } catch {
     return ''
   }
-}
-
-/** Whether the process has not ended; a zombie has. @param {number} pid */
-export function lives(pid) {
-  const state = read(`/proc/${pid}/stat`).split(') ')[1]?.[0]
-  return state !== undefined && state !== 'Z'
 }
 
 /** A server or proxy that is measured: which processes it consists of, now. */
@@ -43,7 +38,7 @@ export class Family {
     return readdirSync('/proc')
       .filter(entry => /^\d+$/.test(entry))
       .map(Number)
-      .filter(pid => lives(pid) && (this.#sessions.has(sessionOf(pid)) || this.#isMarked(pid)))
+      .filter(pid => !hasEnded(pid) && (this.#sessions.has(sessionOf(pid)) || this.#isMarked(pid)))
   }
 
   /** @param {number} pid */

@@ -15,6 +15,7 @@ import { freePort } from '../app.mjs'
 import { plainEnv } from '../plain-env.mjs'
 import { Figures, Progress } from '../report.mjs'
 import { hasEnded, signal, startUnrelated } from '../unrelated.mjs'
+import { until } from '../until.mjs'
 import { Clients, Round } from './chaos/clients.mjs'
 import { Machine } from './chaos/machine.mjs'
 import { randomFrom } from './chaos/random.mjs'
@@ -67,12 +68,6 @@ async function status() {
   }
 }
 
-/** @param {string} what @param {() => Promise<boolean>} holds */
-async function until(what, holds) {
-  for (const end = performance.now() + PATIENCE_MS; !(await holds()); await pause(20))
-    if (performance.now() > end) throw new Error(`not within ${PATIENCE_MS} ms: ${what}`)
-}
-
 /** A command of an operator. Resolves with its exit code and the code of its error. @param {string[]} args */
 function order(...args) {
   const argv = [CLI, ...args, '--control', control]
@@ -85,7 +80,7 @@ function order(...args) {
 
 async function startDaemon() {
   await startUnrelated(log, process.execPath, [CLI, 'serve', '--control', control, '--log-level', 'warn'])
-  await until('a daemon answers', async () => (await status()) !== null)
+  await until('a daemon answers', PATIENCE_MS, async () => (await status()) !== null)
 }
 
 /** @param {number} port */
@@ -100,7 +95,7 @@ async function startMember(port) {
     throwsBefore: false,
   }
   await startUnrelated(log, process.execPath, [APP, JSON.stringify(options)])
-  await until('the member serves', async () => {
+  await until('the member serves', PATIENCE_MS, async () => {
     const answer = await status()
     return answer?.services?.some((/** @type {any} */ one) => one.service === SHOP && one.role === 'serving')
   })
@@ -203,11 +198,19 @@ async function main() {
     const twice = Math.max(0, made - round.counted - round.unknown.count)
     figures.add('made more than once', twice, 'increments', '=', 0)
     // In a probation an upgrade is refused: it ends by itself.
-    await until('a last upgrade', async () => (await order('upgrade', '--service', SHOP)) === 'done')
-    await until('a last daemon', async () => (await order('upgrade', '--service', DAEMON)) === 'done')
+    await until(
+      'a last upgrade',
+      PATIENCE_MS,
+      async () => (await order('upgrade', '--service', SHOP)) === 'done',
+    )
+    await until(
+      'a last daemon',
+      PATIENCE_MS,
+      async () => (await order('upgrade', '--service', DAEMON)) === 'done',
+    )
     figures.add('stops refused', (await order('stop', '--service', SHOP)) === 'done' ? 0 : 1, '', '=', 0)
     await order('stop', '--service', DAEMON, '--drop')
-    await until('all processes have ended', async () => living().length === 0)
+    await until('all processes have ended', PATIENCE_MS, async () => living().length === 0)
     figures.finish(flags.json)
   } finally {
     machine.end()

@@ -16,6 +16,7 @@ import { LOSSES } from '../referee/verdicts.mjs'
 import { Figures, Progress } from '../report.mjs'
 import { status } from '../status.mjs'
 import { hasEnded, signal, startUnrelated, untilEnded } from '../unrelated.mjs'
+import { until } from '../until.mjs'
 
 const { values: flags } = parseArgs({
   options: {
@@ -66,7 +67,7 @@ async function daemon() {
   const args = [join(root, 'dist/cli.cjs'), 'serve', '--control', control, '--log-level', 'warn']
   const pid = await startUnrelated(log, process.execPath, args)
   pids.push(pid)
-  await until(`process ${pid} is the daemon`, async () => {
+  await until(`process ${pid} is the daemon`, 20_000, async () => {
     const answered = (await status(control))?.pid
     if (answered !== undefined) daemons.add(answered)
     return answered === pid
@@ -82,7 +83,7 @@ async function known(service) {
 
 /** @param {string} service @param {number} pid */
 function serves(service, pid) {
-  return until(`${service} is served by process ${pid}`, async () => {
+  return until(`${service} is served by process ${pid}`, 20_000, async () => {
     const now = await known(service)
     return now?.pid === pid && now.phase === 'idle' && now.role === 'serving'
   })
@@ -131,7 +132,7 @@ try {
   let shop = await member('shop', shopPort)
   const mail = await member('mail', mailPort)
   signal(mail, 'SIGKILL')
-  await until('nobody serves mail', async () => (await known('mail'))?.pid === null)
+  await until('nobody serves mail', 20_000, async () => (await known('mail'))?.pid === null)
   const knocked = knock()
   const load = spawnLoad({
     target: `http://127.0.0.1:${shopPort}`,
@@ -145,7 +146,7 @@ try {
   const took = []
   let different = 0
   try {
-    await until('the load is answered', () => (load.snapshot()?.answered ?? 0) > 100)
+    await until('the load is answered', 20_000, () => (load.snapshot()?.answered ?? 0) > 100)
     const all = upgrades + kills
     for (let event = 0, done = 0; event < all; event++) {
       const kill = done < Math.floor(((event + 1) * kills) / all)
@@ -169,7 +170,7 @@ try {
       } else {
         const again = await member('mail', mailPort)
         signal(again, 'SIGKILL')
-        await until('nobody serves mail', async () => (await known('mail'))?.pid === null)
+        await until('nobody serves mail', 20_000, async () => (await known('mail'))?.pid === null)
       }
       await pause(100)
       const line = `${event + 1} of ${all}: ${load.snapshot()?.answered ?? 0} requests answered, ${load.snapshot()?.lost ?? 0} lost, ${refused} of ${knocks} connects to the control path refused`
@@ -183,9 +184,13 @@ try {
       shop = await member('shop', shopPort)
       if ((await known('shop')).generation !== before + 1) different++
       const answered = load.snapshot()?.answered ?? 0
-      await until('clients are answered', () => (load.snapshot()?.answered ?? 0) > answered + rate / 4)
+      await until(
+        'clients are answered',
+        20_000,
+        () => (load.snapshot()?.answered ?? 0) > answered + rate / 4,
+      )
       // Clients that wait meanwhile must be served: otherwise more wait after each kill, until they wait too long.
-      await until('nobody waits any more', () => waiting(load.snapshot()) < rate / 10)
+      await until('nobody waits any more', 20_000, () => waiting(load.snapshot()) < rate / 10)
       await load.mark('calm')
       const line = `${kill} of ${memberKills} members killed: ${load.snapshot()?.lost ?? 0} requests lost`
       progress.show([line], line)
@@ -251,10 +256,4 @@ function waiting(snapshot) {
 /** @param {number} ms */
 function pause(ms) {
   return new Promise(resolve => setTimeout(resolve, ms))
-}
-
-/** @param {string} what @param {() => boolean | Promise<boolean>} holds */
-async function until(what, holds) {
-  for (const give = performance.now() + 20_000; !(await holds()); await pause(20))
-    if (performance.now() > give) throw new Error(`not within 20 s: ${what}`)
 }

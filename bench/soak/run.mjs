@@ -13,6 +13,7 @@ import { plainEnv } from '../plain-env.mjs'
 import { spawnLoad } from '../referee/remote.mjs'
 import { LOSSES } from '../referee/verdicts.mjs'
 import { Figures, Progress } from '../report.mjs'
+import { until } from '../until.mjs'
 
 const { values: flags } = parseArgs({
   options: {
@@ -61,7 +62,7 @@ const child = spawn(process.execPath, [cli, 'run', ...options, '--', ...program.
 const ended = new Promise(resolve => child.once('exit', resolve))
 const progress = new Progress()
 try {
-  await until('the first version serves', () => count('a version serves') > 0)
+  await until('the first version serves', 20_000, () => count('a version serves') > 0)
   const load = spawnLoad({
     target: `http://127.0.0.1:${port}`,
     rate: Number(flags.rate),
@@ -73,7 +74,7 @@ try {
     every: 250,
   })
   try {
-    await until('the load is answered', () => (load.snapshot()?.answered ?? 0) > 100)
+    await until('the load is answered', 20_000, () => (load.snapshot()?.answered ?? 0) > 100)
     for (let second = 1; second <= seconds; second++) {
       child.kill('SIGHUP')
       await new Promise(resolve => setTimeout(resolve, 1000))
@@ -128,14 +129,4 @@ function memory() {
   const sum = (/** @type {RegExp} */ pattern) =>
     [...text.matchAll(pattern)].reduce((all, [, kiB]) => all + Number(kiB), 0) / 1024
   return { rss: sum(/^Rss:\s+(\d+) kB$/gm), own: sum(/^Private_\w+:\s+(\d+) kB$/gm) }
-}
-
-/** @param {string} what @param {() => boolean} holds */
-async function until(what, holds) {
-  for (
-    const give = performance.now() + 20_000;
-    !holds();
-    await new Promise(resolve => setTimeout(resolve, 20))
-  )
-    if (performance.now() > give) throw new Error(`not within 20 s: ${what}`)
 }

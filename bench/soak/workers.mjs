@@ -20,6 +20,7 @@ import { spawnBackend, spawnClients, spawnPlain } from '../referee/remote.mjs'
 import { Figures, Progress } from '../report.mjs'
 import { status } from '../status.mjs'
 import { signal } from '../unrelated.mjs'
+import { until } from '../until.mjs'
 import { limitProcessor } from './processor-share.mjs'
 
 const { values: flags, positionals } = parseArgs({
@@ -146,7 +147,7 @@ async function kills(figures, progress, edge) {
       const victim = before[done % before.length] ?? 0
       killed.push(Date.now())
       signal(victim, 'SIGKILL')
-      await until(`a worker in the place of ${victim}`, async () => {
+      await until(`a worker in the place of ${victim}`, 30_000, async () => {
         const now = await edge.workers()
         return now.length === before.length && !now.includes(victim)
       })
@@ -232,7 +233,7 @@ class Edge {
     })
     const edge = new Edge({ child, control, port, tcpPort, log: `${name}.log` })
     try {
-      await until('the workers serve', async () => (await edge.workers()).length === count)
+      await until('the workers serve', 30_000, async () => (await edge.workers()).length === count)
     } catch (error) {
       process.stderr.write(readFileSync(`${name}.log`, 'utf8').slice(-2000))
       throw error
@@ -276,7 +277,7 @@ class Edge {
     return {
       report,
       /** @param {number} count */
-      answered: count => until(`${count} answers`, async () => total(await report()) >= count),
+      answered: count => until(`${count} answers`, 30_000, async () => total(await report()) >= count),
       end: () => child.kill('SIGKILL'),
     }
   }
@@ -304,7 +305,7 @@ class Edge {
     const pids = await this.workers()
     const main = (await status(this.control))?.pid
     if (main) signal(main, 'SIGTERM')
-    await until('the proxy ends', async () => (await status(this.control)) === null).catch(() => {
+    await until('the proxy ends', 30_000, async () => (await status(this.control)) === null).catch(() => {
       for (const pid of [...pids, main]) if (pid) signal(pid, 'SIGKILL')
     })
     this.child.kill('SIGKILL')
@@ -385,12 +386,6 @@ function perSecond(report) {
 /** @param {number} ms */
 function pause(ms) {
   return new Promise(resolve => setTimeout(resolve, ms))
-}
-
-/** @param {string} what @param {() => Promise<boolean>} holds */
-async function until(what, holds) {
-  for (const give = performance.now() + 30_000; !(await holds()); await pause(20))
-    if (performance.now() > give) throw new Error(`not within 30 s: ${what}`)
 }
 
 if (positionals[0] === 'client') client(positionals.slice(1))
