@@ -26,6 +26,7 @@ export const STEPS = {
     asRoot: true,
   },
   native: { what: 'the addon under the sanitizers and valgrind', script: 'test:native' },
+  nodes: { what: 'moves of connections on the newest Node 22, 24 and 26', script: 'test:nodes' },
   soak: { what: 'many upgrades and kills under load', script: 'soak' },
   peers: {
     what: 'a change of version of fd-broker and of each installed peer under the same load',
