@@ -13,6 +13,7 @@
 //   npm run soak -- history       what clients saw of a state whose processes are upgraded, killed and stopped
 //   npm run soak -- disk          power cuts behind every call to the disk, and an error of every call
 //   npm run soak -- languages     members in Node, Python and Go that replace each other
+//   npm run soak -- tls           thousands of TLS connections of all kinds, and transfers, through 20 upgrades
 
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -30,6 +31,7 @@ const NAMES = [
   'history',
   'disk',
   'languages',
+  'tls',
 ]
 const [first = '', ...rest] = process.argv.slice(2)
 const named = NAMES.includes(first)

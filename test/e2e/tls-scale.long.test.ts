@@ -7,17 +7,38 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
 import type { ListenerConfig } from '../processes/app.js'
+import { BrowserClient } from '../processes/browser-client.js'
 import { makeCertificate } from '../processes/certificate.js'
 import { Edge } from '../processes/edge.js'
 import { freePort, Scene } from '../processes/scene.js'
-import { goClient } from '../processes/toolchains.js'
+import { goClient, has } from '../processes/toolchains.js'
 import { pause, until } from '../processes/until.js'
 
 /** On a machine that has much else to do. */
 const BUSY_MS = 600_000
-const UPGRADES = 10
-/** Clients: requests over kept connections, and how many of them ask all the time; WebSockets; event streams; transfers each way. */
-const [KEPT, ASKING, TALKING, EVENTS, TRANSFERS] = [500, 20, 100, 40, 4]
+/**
+ * Clients: requests over kept connections, and how many of them ask all the time; WebSockets; event streams; transfers each way. An old process must end within `emptyMs` after
+ * the next one serves. `npm run soak -- tls` gives other sizes.
+ */
+const SIZES = {
+  upgrades: 10,
+  kept: 500,
+  asking: 20,
+  sockets: 100,
+  streams: 40,
+  transfers: 4,
+  emptyMs: BUSY_MS,
+}
+const ASKED = process.env.FD_BROKER_TLS_SIZES
+const {
+  upgrades: UPGRADES,
+  kept: KEPT,
+  asking: ASKING,
+  sockets: TALKING,
+  streams: EVENTS,
+  ...REST
+}: typeof SIZES = { ...SIZES, ...JSON.parse(ASKED ?? '{}') }
+const { transfers: TRANSFERS, emptyMs: EMPTY_MS } = REST
 /** A transfer has 50 MB. */
 const PARTS = 500
 const PART = 'x'.repeat(100_000)
@@ -29,8 +50,8 @@ interface Servers {
   readonly file: (name: string) => string
   /** The ports of the HTTP server, of the one of WebSockets, and of the one of streams. */
   readonly ports: readonly [number, number, number]
-  /** Starts the next version, and resolves when the one before has ended. */
-  upgrade(): Promise<void>
+  /** Starts the next version. Resolves with the time from when it serves until the old one has ended, in milliseconds. */
+  upgrade(): Promise<number>
   /** Whether the last version has given an answer to /whoami. */
   isNewest(answer: Answer): boolean
   /** How many connections were lost, and the refused ones. */
@@ -186,6 +207,7 @@ async function upgradedUnderLoad(servers: Servers): Promise<void> {
   await until('all are open', () => talking.every(({ isOpen }) => isOpen), BUSY_MS)
   const events = await Promise.all(Array.from({ length: EVENTS }, () => Events.open(streams)))
   const stopOthers = await startOthers(servers)
+  const browser = has('chromium') ? await BrowserClient.open({ sockets, streams }, BUSY_MS) : null
   let stopped = false
   const asking = all.slice(0, ASKING).map(async (one, i) => {
     while (!stopped) {
@@ -195,22 +217,27 @@ async function upgradedUnderLoad(servers: Servers): Promise<void> {
   })
   const downloads = Array.from({ length: TRANSFERS }, () => new Kept(streams).load(`/parts/${PARTS}`))
   const uploads = talking.slice(TALKING).map(one => one.send(PARTS, PART))
+  const emptied: number[] = []
   for (let round = 0; round < UPGRADES; round++) {
-    await servers.upgrade()
+    emptied.push(await servers.upgrade())
     const answers = await Promise.all(all.slice(ASKING).map(one => one.ask('/whoami')))
     expect(answers.filter(answer => !servers.isNewest(answer))).toEqual([])
     await Promise.all(talking.slice(0, TALKING).map(one => one.send(1, 'a')))
   }
+  if (ASKED !== undefined)
+    console.log(`the old processes ended after ${emptied.map(Math.round).join(', ')} ms`)
   await Promise.all(uploads)
   expect(await Promise.all(downloads)).toEqual(Array(TRANSFERS).fill(PARTS * PART.length))
   stopped = true
   await Promise.all(asking)
   expect(await stopOthers()).toEqual([])
+  expect((await browser?.seen())?.faults ?? []).toEqual([])
   expect(talking.flatMap(({ fault }) => fault ?? [])).toEqual([])
   expect(events.flatMap(({ faults }) => faults)).toEqual([])
   const before = events.map(({ count }) => count)
   await until('all streams go on', () => events.every(({ count }, i) => count > before[i]!), BUSY_MS)
   expect(await servers.moves()).toMatchObject({ lost: 0, refused: {} })
+  expect(emptied.filter(ms => ms > EMPTY_MS)).toEqual([])
 }
 
 const SERVERS = ['https', 'ws', 'streams'] as const
@@ -255,8 +282,10 @@ describe('TLS connections of all kinds lose no byte through upgrades under load:
       file: name => scene.file(name),
       async upgrade() {
         const next = await scene.serve()
+        const served = performance.now()
         await app.end(BUSY_MS)
         app = next
+        return performance.now() - served
       },
       isNewest: ({ text }) => text.endsWith(`,${app.pid}\n`),
       moves: async () => (await app.status()).moves,
@@ -288,7 +317,9 @@ describe('TLS connections of all kinds lose no byte through upgrades under load:
       async upgrade() {
         const before = pid
         pid = await edge.next()
+        const served = performance.now()
         await edge.ended(before, BUSY_MS)
+        return performance.now() - served
       },
       isNewest: ({ head }) => head['x-pid'] === `${pid}`,
       moves: async () => (await edge.status()).moves,
