@@ -139,7 +139,7 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
       out.upstream,
       out.server,
       out.state,
-      formatDuration(Number(out.triedInSeconds)),
+      out.triedInSeconds == null ? out.reason : formatDuration(Number(out.triedInSeconds)),
     ]),
     ...block('sections', ['NAME', 'VERSION', 'ENTRIES', 'DIGEST'], report.sections, section => [
       section.name,

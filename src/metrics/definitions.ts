@@ -60,8 +60,15 @@ export const METRICS = defined({
   serversOut: {
     name: 'fdbroker_proxy_servers_out',
     type: 'gauge',
-    help: 'Servers that get no requests for a while, because they failed',
+    help: 'Servers that get no requests for a while, because they or their checks failed',
     labels: ['upstream'],
+  },
+  serverChecks: {
+    name: 'fdbroker_proxy_server_checks',
+    type: 'counter',
+    help: 'Active checks of a server',
+    labels: ['server'],
+    columns: { label: 'result', values: ['passed', 'failed'] },
   },
   handoffs: {
     name: 'fdbroker_handoffs',

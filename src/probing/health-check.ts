@@ -1,4 +1,4 @@
-import { connect } from 'node:net'
+import { connect, type NetConnectOpts } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 
 export interface HealthCheck {
@@ -111,12 +111,13 @@ export class HealthJudge {
   }
 }
 
-export function tcpCheck(host: string, port: number): HealthCheck {
+/** Passes if a server accepts a connection. */
+export function connectCheck(name: string, options: NetConnectOpts): HealthCheck {
   return {
-    name: `connect to ${host.includes(':') ? `[${host}]` : host}:${port}`,
+    name: `connect to ${name}`,
     run: signal =>
       new Promise((resolve, reject) => {
-        const socket = connect({ host, port, signal })
+        const socket = connect({ ...options, signal })
         socket.once('error', reject)
         socket.once('connect', () => {
           socket.destroy()
@@ -124,6 +125,10 @@ export function tcpCheck(host: string, port: number): HealthCheck {
         })
       }),
   }
+}
+
+export function tcpCheck(host: string, port: number): HealthCheck {
+  return connectCheck(`${host.includes(':') ? `[${host}]` : host}:${port}`, { host, port })
 }
 
 /** Health checks that an operator can configure, the same for `fd-broker run` and the proxy. */

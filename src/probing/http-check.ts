@@ -25,7 +25,7 @@ export function httpCheck(url: string): HealthCheck {
   }
 }
 
-/** Creates a check that sends a GET over a connection to the checked version. */
+/** Creates a check that sends a GET over a connection to the checked version or server. */
 export function privateHttpCheck({ path, host, tls, status, connect }: PrivateGet): HealthCheck {
   return {
     name: `GET ${path}${host === 'localhost' ? '' : ` of ${host}`}`,
@@ -41,11 +41,10 @@ export function privateHttpCheck({ path, host, tls, status, connect }: PrivateGe
       }
       try {
         return await resultOf(then => get(options, then), status)
-      } catch (error) {
-        socket.destroy()
-        throw error
       } finally {
         signal.removeEventListener('abort', destroy)
+        // A server may never end its answer.
+        socket.destroy()
       }
     },
   }
@@ -78,9 +77,9 @@ function resultOf(
       if (passes) resolve(null)
       else answer.once('data', chunk => fail(String(chunk))).once('end', () => fail(''))
       // If the body breaks off, the reason is only the status.
-      answer.once('error', () => fail(''))
+      answer.on('error', () => fail(''))
       answer.resume()
     })
-    request.once('error', reject)
+    request.on('error', reject)
   })
 }

@@ -29,6 +29,7 @@ import { LiveRoutes } from './routes/live-routes.js'
 import type { FileRoutes } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
 import { encodeNonAscii } from './routes/variables.js'
+import { CheckedServers } from './state/checked-servers.js'
 import { DeclaredState } from './state/declared-state.js'
 import { FollowedConfig } from './state/followed-config.js'
 import { LearnedState } from './state/learned.js'
@@ -72,6 +73,7 @@ export class ReverseProxy {
   readonly #upstreams: Upstreams
   readonly #names: Names
   readonly #learned: LearnedState
+  readonly #checked: CheckedServers
   readonly #pools: UpstreamPools
   readonly #clientLimits: ClientLimits
   readonly #routes: LiveRoutes
@@ -117,6 +119,16 @@ export class ReverseProxy {
     })
     this.#declared = new DeclaredState(member, this.#upstreams, logger)
     this.#learned.follow(this.#upstreams)
+    this.#checked = new CheckedServers({
+      member,
+      upstreams: this.#upstreams,
+      learned: this.#learned,
+      logger,
+      counted: (server, passed) => {
+        if (this.#config.metrics !== null) this.#metrics?.addCheck(server, passed)
+      },
+    })
+    this.#checked.configure()
     this.#tls = new TlsTermination(member, config, logger)
     this.#routes = new LiveRoutes({
       section: member.section(ROUTES, routesSection),
@@ -338,6 +350,7 @@ export class ReverseProxy {
       throw error
     }
     this.#names.configure(config.resolver)
+    this.#checked.configure()
     this.#config = config
     for (const proxyListener of this.#proxyListeners.values()) proxyListener.configure(config)
     await nextTurn()
@@ -414,6 +427,7 @@ export class ReverseProxy {
     const { hosts } = this.#upstreams
     await this.#learned.prune(
       (upstream, server) => this.#upstreams.hasServer(upstream, server),
+      (upstream, server) => this.#upstreams.isChecked(upstream, server),
       host => hosts.has(host),
     )
     return needed
@@ -438,6 +452,7 @@ export class ReverseProxy {
   #release(): void {
     this.#routes.stop()
     this.#declared.stop()
+    this.#checked.stop()
     this.#learned.stop()
     this.#followed?.stop()
     this.#tls.stop()

@@ -131,7 +131,17 @@ describe('servers', () => {
 
   it('behave as their model in any course of events', () => {
     const event = fc.record({
-      kind: fc.constantFrom('fail', 'fail', 'succeed', 'undecided', 'wait', 'pick', 'pick', 'configure'),
+      kind: fc.constantFrom(
+        'fail',
+        'fail',
+        'succeed',
+        'undecided',
+        'wait',
+        'pick',
+        'pick',
+        'configure',
+        'check',
+      ),
       at: fc.nat({ max: 4 }),
       time: fc.nat({ max: 700 }),
     })
@@ -140,6 +150,8 @@ describe('servers', () => {
         let present = names(4)
         const balancer = new Balancer(present, RULES)
         const model = new Map<string, ServerHealth>(present.map(name => [name, UP]))
+        /** The servers whose checks fail. */
+        const failing = new Set<string>()
         let now = 1
         const apply = (name: string, what: HealthEvent): [boolean, boolean] => {
           const before = model.get(name)
@@ -153,7 +165,11 @@ describe('servers', () => {
           else if (kind === 'configure') {
             present = model.has(name) ? present.filter(each => each !== name) : [...present, name]
             if (!model.delete(name)) model.set(name, UP)
+            if (!present.includes(name)) failing.delete(name)
             balancer.configure(present, RULES)
+          } else if (kind === 'check') {
+            balancer.setFailing(name, !failing.has(name))
+            if (!failing.delete(name) && present.includes(name)) failing.add(name)
           } else if (kind === 'succeed') {
             const [was, is] = apply(name, 'succeeded')
             expect(balancer.recordSuccess(name, now)).toBe(!was && is)
@@ -167,16 +183,18 @@ describe('servers', () => {
             const picked = balancer.pick(now)
             if (present.length === 0) expect(picked).toBeUndefined()
             else {
-              const due = present.filter(each => {
+              const passing = present.filter(each => !failing.has(each))
+              const due = passing.filter(each => {
                 const health = model.get(each)!
                 return health.kind !== 'up' && health.until <= now
               })
-              const up = present.filter(each => model.get(each)!.kind === 'up')
-              expect(due.length > 0 ? due : up.length > 0 ? up : present).toContain(picked)
+              const up = passing.filter(each => model.get(each)!.kind === 'up')
+              const used = [due, up, passing, present].find(each => each.length > 0)
+              expect(used).toContain(picked)
               apply(picked!, 'picked')
             }
           }
-          const up = present.filter(each => model.get(each)!.kind === 'up')
+          const up = present.filter(each => model.get(each)!.kind === 'up' && !failing.has(each))
           expect(healthy(balancer, present)).toEqual(up)
           expect(balancer.allUp).toBe(up.length === present.length)
         }

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { fdbroker } from '../../src/proto/proxy.js'
 import type { ProxyConfig } from '../../src/proxy/config/schema.js'
 import {
   type DifferenceOptions,
@@ -19,6 +20,8 @@ import { config, LEAST } from '../fixtures/proxy-config.js'
 import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
+const { Check } = fdbroker.proxy
+
 const name = fc.constantFrom('a', 'b', 'c', 'd')
 const ms = fc.integer({ min: 1, max: 2 ** 31 - 1 })
 const server = fc.constantFrom('http://a:1', 'http://[::1]:2', 'unix:/run/x.sock', 'http://10.0.0.1:65535')
@@ -29,6 +32,17 @@ const upstream = fc.record({
     failures: fc.option(fc.integer({ min: 1, max: 1000 })),
     coolDown: ms,
   }),
+  check: fc.option(
+    fc.record({
+      http: fc.option(fc.constantFrom('/', '/health')),
+      status: fc.option(fc.integer({ min: 100, max: 599 })),
+      host: fc.option(fc.constantFrom('a.test', '[::1]:80')),
+      interval: ms,
+      timeout: ms,
+      rise: fc.integer({ min: 1, max: 1000 }),
+      fall: fc.integer({ min: 1, max: 1000 }),
+    }),
+  ),
   keepAlive: fc.record({ connections: fc.integer({ min: 0, max: 10_000 }), idle: ms, age: fc.option(ms) }),
   connections: fc.option(fc.integer({ min: 1, max: 10_000 })),
   timeouts: fc.record({ connect: ms, response: ms }),
@@ -243,7 +257,11 @@ describe('a stored entry', () => {
   it('of an upstream that this version cannot use is none', () => {
     const [one] = config(`${LEAST}upstreams: { one: { servers: ["http://a:1"] } }`).upstreams
     const message = upstreamMessage(one!, stamp)
+    const check = { intervalMs: 1, timeoutMs: 1, rise: 1, fall: 1 }
+    expect(upstreamOf('one', { ...message, check: Check.create(check) })?.check).toMatchObject({ rise: 1 })
     for (const wrong of [
+      { check: Check.create({ ...check, intervalMs: 0 }) },
+      { check: Check.create({ ...check, fall: 0 }) },
       { servers: ['quic://a:1'] },
       { servers: [] },
       { failures: 0 },

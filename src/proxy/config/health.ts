@@ -12,6 +12,7 @@ import {
   type Written,
 } from '../../checks/values.js'
 import { CHECK_PARSERS } from '../../probing/health-check.js'
+import { hostField } from '../server-checks/shape.js'
 import { type ListenerConfig, requestListeners } from './listeners.js'
 
 const KINDS = ['http', 'tcp', 'command'] as const
@@ -29,12 +30,6 @@ function healthAddress(kind: ProbeKind): ValueCheck<string, string> {
       ? new InvalidValue(`${shortJson(given)} is not a valid ${kind} check; write ${EXAMPLES[kind]}`)
       : given,
   )
-}
-
-function hostField(given: string): string | InvalidValue {
-  return /^[\w.-]+(:\d{1,5})?$|^\[[\da-fA-F:.]+\](:\d{1,5})?$/.test(given)
-    ? given
-    : new InvalidValue(`${shortJson(given)} is not a host (app.example.com)`)
 }
 
 export const healthShape = {

@@ -16,7 +16,7 @@ interface ServerCounts {
   readonly failures: Float64Array
 }
 
-/** Counts the requests of this process. Costs two look-ups and a few additions for each. */
+/** Counts the requests of this process, and its checks of servers. A request costs two look-ups and a few additions. */
 export class ExchangeCounts {
   readonly #totals: Pick<Totals, 'numbers'>
   readonly #listeners = new Map<string, ListenerCounts>()
@@ -41,6 +41,10 @@ export class ExchangeCounts {
     const server = this.#servers.get(destination) ?? this.#addServer(destination)
     server.requests[code]! += 1
     if (serverFailed) server.failures[0]! += 1
+  }
+
+  addCheck(server: string, passed: boolean): void {
+    this.#totals.numbers('serverChecks', server)[passed ? 0 : 1]! += 1
   }
 
   #addListener(listener: string): ListenerCounts {

@@ -46,6 +46,10 @@ export class MetricsListener {
     this.#counts.add(report)
   }
 
+  addCheck(server: string, passed: boolean): void {
+    this.#counts.addCheck(server, passed)
+  }
+
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { method, url = '' } = request
     if (method !== 'GET' && method !== 'HEAD')

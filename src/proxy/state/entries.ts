@@ -7,11 +7,13 @@ import type { ListenerConfig } from '../config/listeners.js'
 import type { ProxyConfig } from '../config/schema.js'
 import { type AddressRange, addressRange, instanceHeaderName, viaName } from '../config/values.js'
 import type { Stamp } from '../entries/difference.js'
+import type { ServerCheckConfig } from '../server-checks/shape.js'
 import { upstreamAddress } from '../upstreams/address.js'
 import type { UpstreamConfig } from '../upstreams/shape.js'
 import type { ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
 
-const { Upstream, Listener, Setting } = fdbroker.proxy
+const { Upstream, Check, Listener, Setting } = fdbroker.proxy
+type CheckMessage = fdbroker.proxy.Check
 
 const time = milliseconds(1)
 const amount = integer(0, Number.MAX_SAFE_INTEGER)
@@ -26,7 +28,7 @@ function accepts(check: ValueCheck<unknown>, value: unknown): boolean {
 const DEFAULT_AGE_MS = 3_600_000
 
 export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamMessage {
-  const { servers, retry, health, keepAlive, connections, timeouts } = config
+  const { servers, retry, health, check, keepAlive, connections, timeouts } = config
   return Upstream.create({
     servers: servers.map(({ text }) => text),
     retry,
@@ -38,8 +40,37 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     connectTimeoutMs: timeouts.connect,
     responseTimeoutMs: timeouts.response,
     connections,
+    ...(check !== null && { check: checkMessage(check) }),
     ...stamp,
   })
+}
+
+function checkMessage(check: ServerCheckConfig): CheckMessage {
+  const { http, status, host, interval, timeout, rise, fall } = check
+  return Check.create({
+    http: http ?? '',
+    status: status ?? 0,
+    host: host ?? '',
+    intervalMs: interval,
+    timeoutMs: timeout,
+    rise,
+    fall,
+  })
+}
+
+/** Returns undefined for a check that this version cannot use. */
+function checkOf(message: fdbroker.proxy.Check.$Properties): ServerCheckConfig | undefined {
+  const { http, status, host, intervalMs, timeoutMs, rise, fall } = Check.create(message)
+  if (![intervalMs, timeoutMs].every(ms => accepts(time, ms)) || rise < 1 || fall < 1) return undefined
+  return {
+    http: http || null,
+    status: status || null,
+    host: host || null,
+    interval: intervalMs,
+    timeout: timeoutMs,
+    rise,
+    fall,
+  }
 }
 
 /** Returns null for an upstream that this version cannot use. */
@@ -53,7 +84,9 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
   const { retry, failures = null, coolDownMs, keepAliveConnections, keepAliveIdleMs } = message
   const { connectTimeoutMs, responseTimeoutMs, connections = null } = message
   const { keepAliveAgeMs } = message
+  const check = message.check ? checkOf(message.check) : null
   const possible =
+    check !== undefined &&
     servers.length > 0 &&
     failures !== 0 &&
     connections !== 0 &&
@@ -65,6 +98,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
     connections,
     retry,
     health: { failures, coolDown: coolDownMs },
+    check,
     keepAlive: {
       connections: keepAliveConnections,
       idle: keepAliveIdleMs,

@@ -1,18 +1,22 @@
 interface Server {
   readonly address: string
   health: ServerHealth
+  /** The active checks of the server fail. */
+  failing: boolean
 }
 
 /**
- * Picks the servers of one upstream in turn. After `failures` consecutive failures a server is out for `coolDown`; then one request tries it. If all
- * servers are out, picks them anyway. Times are in milliseconds, on the caller's clock.
+ * Picks the servers of one upstream in turn. After `failures` consecutive failures a server is out for `coolDown`; then one request tries it. A server
+ * whose active checks fail is out until they pass. If all servers are out, picks them anyway, first those whose checks pass. Times are in milliseconds, on
+ * the caller's clock.
  */
 export class Balancer {
   #servers: Server[] = []
   #rules: HealthRules
   #next = 0
-  /** The number of servers that are down or probing. */
+  /** The number of servers that are down, probing or failing. */
   #outCount = 0
+  #failingCount = 0
 
   constructor(addresses: readonly string[], rules: HealthRules) {
     this.#rules = rules
@@ -21,14 +25,27 @@ export class Balancer {
 
   /** Replaces the servers and the rules. A server that stays keeps its health, unless `rules.failures` is null. */
   configure(addresses: readonly string[], rules: HealthRules): void {
-    const before = new Map(this.#servers.map(({ address, health }) => [address, health]))
-    this.#servers = addresses.map(address => ({
-      address,
-      health: (rules.failures === null ? undefined : before.get(address)) ?? UP,
-    }))
-    this.#outCount = this.#servers.filter(({ health }) => health.kind !== 'up').length
+    const before = new Map(this.#servers.map(server => [server.address, server]))
+    this.#servers = addresses.map(address => {
+      const { health, failing = false } = before.get(address) ?? {}
+      return { address, health: (rules.failures === null ? undefined : health) ?? UP, failing }
+    })
+    this.#count()
     this.#rules = rules
     if (this.#next >= this.#servers.length) this.#next = 0
+  }
+
+  #count(): void {
+    this.#outCount = this.#servers.filter(server => !isUp(server)).length
+    this.#failingCount = this.#servers.filter(({ failing }) => failing).length
+  }
+
+  /** Call if the active checks of the server have begun to fail, or pass again. */
+  setFailing(address: string, failing: boolean): void {
+    const server = this.#find(address)
+    if (server === undefined || server.failing === failing) return
+    server.failing = failing
+    this.#count()
   }
 
   /** If true, {@link pick} ignores `now`. */
@@ -39,13 +56,18 @@ export class Balancer {
   /** Returns the next server that is not in `tried`, or undefined. Prefers a server whose trial is due; for a request that another server has failed, one that is up. */
   pick(now: number, tried?: ReadonlySet<string>): string | undefined {
     if (this.#outCount === 0) return this.#pick(tried, isUp, now)
-    const [first, second] = tried === undefined || tried.size === 0 ? [isRetryDue, isUp] : [isUp, isRetryDue]
-    return this.#pick(tried, first, now) ?? this.#pick(tried, second, now) ?? this.#pick(tried, isAny, now)
+    const [first, second] = tried === undefined || tried.size === 0 ? [isDue, isUp] : [isUp, isDue]
+    const last = this.#failingCount < this.#servers.length ? isPassing : isAny
+    return this.#pick(tried, first, now) ?? this.#pick(tried, second, now) ?? this.#pick(tried, last, now)
+  }
+
+  #find(address: string): Server | undefined {
+    return this.#servers.find(server => server.address === address)
   }
 
   #pick(
     tried: ReadonlySet<string> | undefined,
-    eligible: (health: ServerHealth, now: number) => boolean,
+    eligible: (server: Server, now: number) => boolean,
     now: number,
   ): string | undefined {
     const { length } = this.#servers
@@ -53,7 +75,7 @@ export class Balancer {
       let at = this.#next + i
       if (at >= length) at -= length
       const server = this.#servers[at]!
-      if (tried?.has(server.address) || !eligible(server.health, now)) continue
+      if (tried?.has(server.address) || !eligible(server, now)) continue
       this.#next = at + 1 === length ? 0 : at + 1
       if (server.health.kind !== 'up') server.health = afterEvent(server.health, 'picked', this.#rules, now)
       return server.address
@@ -77,41 +99,49 @@ export class Balancer {
 
   /** Returns when a server that is down is tried again, or null. */
   downUntil(address: string): number | null {
-    const health = this.#servers.find(server => server.address === address)?.health
+    const health = this.#find(address)?.health
     return health?.kind === 'down' ? health.until : null
   }
 
   /** Applies the finding of another process: `until` is the time of the next trial, or null for a server that is up. */
   apply(address: string, until: number | null, now: number): void {
-    const server = this.#servers.find(server => server.address === address)
+    const server = this.#find(address)
     if (server === undefined || this.#rules.failures === null) return
-    const wasUp = server.health.kind === 'up'
-    if (until === null) {
-      if (!wasUp) server.health = UP
-    } else server.health = { kind: 'down', until: Math.min(until, now + this.#rules.coolDown) }
-    this.#outCount += Number(wasUp) - Number(server.health.kind === 'up')
+    if (until !== null) server.health = { kind: 'down', until: Math.min(until, now + this.#rules.coolDown) }
+    else if (server.health.kind !== 'up') server.health = UP
+    this.#count()
   }
 
   #applyEvent(address: string, event: HealthEvent, now: number): 'in' | 'out' | null {
-    const server = this.#servers.find(server => server.address === address)
+    const server = this.#find(address)
     if (server === undefined) return null
     const wasUp = server.health.kind === 'up'
     server.health = afterEvent(server.health, event, this.#rules, now)
     const up = server.health.kind === 'up'
     if (up === wasUp) return null
-    this.#outCount += up ? -1 : 1
+    this.#count()
     return up ? 'in' : 'out'
   }
 
-  /** Returns the servers that are out, with the milliseconds until their next trial. */
-  out(now: number): { readonly address: string; readonly kind: 'down' | 'probing'; readonly ms: number }[] {
-    return this.#servers.flatMap(({ address, health }) =>
-      health.kind === 'up' ? [] : [{ address, kind: health.kind, ms: Math.max(0, health.until - now) }],
-    )
+  /** Returns the servers that are out. `ms`: the time until the next trial; null: as long as the active checks fail. */
+  out(
+    now: number,
+  ): { readonly address: string; readonly kind: ServerOutState; readonly ms: number | null }[] {
+    const out: ReturnType<Balancer['out']> = []
+    for (const { address, health, failing } of this.#servers)
+      if (failing) out.push({ address, kind: 'failing', ms: null })
+      else if (health.kind !== 'up')
+        out.push({ address, kind: health.kind, ms: Math.max(0, health.until - now) })
+    return out
   }
 }
 
-const isUp = ({ kind }: ServerHealth): boolean => kind === 'up'
+/** `down`, `probing`: see {@link ServerHealth}. `failing`: the active checks of the server fail. */
+export type ServerOutState = 'down' | 'probing' | 'failing'
+
+const isUp = ({ health, failing }: Server): boolean => health.kind === 'up' && !failing
+const isDue = ({ health, failing }: Server, now: number): boolean => !failing && isRetryDue(health, now)
+const isPassing = ({ failing }: Server): boolean => !failing
 const isAny = (): boolean => true
 
 interface HealthRules {

@@ -14,6 +14,7 @@ import {
   unique,
   type Written,
 } from '../../checks/values.js'
+import { checkShape, serverCheck } from '../server-checks/shape.js'
 import { takesRequests, upstreamAddress } from './address.js'
 
 const serverHealthShape = {
@@ -46,6 +47,12 @@ export const upstreamShape = {
     '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; used in turn',
   ),
   health: group(serverHealthShape, 'when a server is considered down'),
+  check: optional(
+    serverCheck,
+    'off',
+    'active check of each server: `http:/PATH`, `tcp` (it accepts a connection), or a map',
+    checkShape,
+  ),
   keepAlive: group(keepAliveShape, 'idle connections to servers'),
   connections: optional(
     orOff(integer(1, 1_000_000)),

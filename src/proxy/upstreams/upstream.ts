@@ -1,8 +1,11 @@
 import { isAddress } from '../../base/lazy.js'
 import type { Destination, Forward, KeepAlive } from '../../relay/index.js'
 import type { Names } from '../names/names.js'
+import type { CheckedServer } from '../server-checks/server-checks.js'
+import type { ServerCheckConfig } from '../server-checks/shape.js'
+import { UNCHECKED, type Verdict } from '../server-checks/verdict.js'
 import { takesRequests, type UpstreamAddress } from './address.js'
-import { Balancer } from './balance.js'
+import { Balancer, type ServerOutState } from './balance.js'
 import type { UpstreamConfig } from './shape.js'
 
 export interface ServerWatch {
@@ -19,8 +22,11 @@ export interface ServerWatch {
 export interface ServerOut {
   readonly upstream: string
   readonly server: string
-  readonly state: 'down' | 'probing'
-  readonly triedInSeconds: number
+  readonly state: ServerOutState
+  /** Null as long as the active checks of the server fail. */
+  readonly triedInSeconds: number | null
+  /** Why the check failed that took the server out. */
+  readonly reason?: string
 }
 
 /** One group of servers. The object lives as long as the process, so that routes can refer to an upstream that is not configured. */
@@ -29,6 +35,9 @@ export class Upstream {
   readonly forward: Forward
   #destinations = new Map<string, Destination>()
   #balancer: Balancer | null = null
+  #check: ServerCheckConfig | null = null
+  /** The findings of active checks, by server. Empty without checks. */
+  readonly #verdicts = new Map<string, Verdict>()
   #retry = 0
   #takesRequests = false
   readonly #watch: ServerWatch
@@ -54,9 +63,11 @@ export class Upstream {
     if (config === null) {
       this.#balancer = null
       this.#destinations = new Map()
+      this.#check = null
+      this.#verdicts.clear()
       return
     }
-    const { servers, health, keepAlive, connections, retry, timeouts } = config
+    const { servers, health, check, keepAlive, connections, retry, timeouts } = config
     const { idle: idleMs, age } = keepAlive
     const keepAliveLimits = {
       connections: keepAlive.connections,
@@ -69,6 +80,9 @@ export class Upstream {
     this.#destinations = new Map(
       servers.map(server => [server.text, this.#destination(server, keepAliveLimits, connections)]),
     )
+    this.#check = check
+    for (const key of this.#verdicts.keys())
+      if (check === null || !this.#destinations.has(key)) this.#forgetVerdict(key)
     this.#retry = retry
     this.#takesRequests = takesRequests(servers)
     this.forward.options = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
@@ -80,6 +94,32 @@ export class Upstream {
     for (const { address } of this.#destinations.values())
       if (address.kind === 'tcp' && !isAddress(address.host)) found.push(address.host)
     return found
+  }
+
+  /** The servers that have active checks. */
+  get checked(): CheckedServer[] {
+    const config = this.#check
+    if (config === null) return []
+    return [...this.#destinations.values()].map(destination => ({ upstream: this.name, config, destination }))
+  }
+
+  /** The finding of the server's active checks; null if it has none. */
+  verdict(key: string): Verdict | null {
+    return this.#check === null || !this.#destinations.has(key)
+      ? null
+      : (this.#verdicts.get(key) ?? UNCHECKED)
+  }
+
+  /** `verdict`: what this or another process has found. Without active checks does nothing. */
+  applyVerdict(key: string, verdict: Verdict): void {
+    if (this.#check === null || !this.#destinations.has(key)) return
+    this.#verdicts.set(key, verdict)
+    this.#balancer?.setFailing(key, !verdict.up)
+  }
+
+  #forgetVerdict(key: string): void {
+    this.#verdicts.delete(key)
+    this.#balancer?.setFailing(key, false)
   }
 
   destination(key: string): Destination | undefined {
@@ -102,7 +142,8 @@ export class Upstream {
       upstream: this.name,
       server: address,
       state: kind,
-      triedInSeconds: ms / 1000,
+      triedInSeconds: ms === null ? null : ms / 1000,
+      ...(kind === 'failing' && { reason: this.#verdicts.get(address)?.reason ?? '' }),
     }))
   }
 
@@ -115,6 +156,14 @@ export class Upstream {
     if (balancer.recordFailure(key, now)) this.#watch.onOut(this.name, key)
     const until = balancer.downUntil(key)
     if (until !== null && until !== before) this.#watch.onHealth(this.name, key, until - now)
+  }
+
+  /** Ends the time for which the server is skipped because requests failed. */
+  clearFailures(key: string): void {
+    const balancer = this.#balancer
+    if (balancer === null || balancer.downUntil(key) === null) return
+    balancer.apply(key, null, performance.now())
+    this.#watch.onHealth(this.name, key, null)
   }
 
   /** See {@link Balancer.apply}. `ms`: the time until the next trial. */

@@ -1,5 +1,6 @@
 import type { Destination, ExchangeReport } from '../../relay/index.js'
 import type { Names } from '../names/names.js'
+import type { CheckedServer } from '../server-checks/server-checks.js'
 import { takesRequests } from './address.js'
 import type { UpstreamConfig } from './shape.js'
 import { type ServerOut, type ServerWatch, Upstream } from './upstream.js'
@@ -68,6 +69,15 @@ export class Upstreams {
   /** Applies the finding of another process about a server. `ms`: the time until the next trial; null: the server is up. */
   applyHealth(upstream: string, server: string, ms: number | null): void {
     this.#upstreams.get(upstream)?.applyHealth(server, ms)
+  }
+
+  /** The servers of all configured upstreams that have active checks. */
+  get checked(): CheckedServer[] {
+    return [...this.names].flatMap(name => this.#upstreams.get(name)?.checked ?? [])
+  }
+
+  isChecked(upstream: string, server: string): boolean {
+    return (this.#upstreams.get(upstream)?.verdict(server) ?? null) !== null
   }
 
   hasServer(upstream: string, server: string): boolean {

@@ -8,12 +8,7 @@ export const proxy = room(
   'proxy',
   ['unit/proxy/table', 'unit/proxy/host', 'property/proxy-table'],
   [
-    [
-      'proxy/upstreams/balance.ts',
-      'this.#outCount += up ? -1 : 1',
-      'this.#outCount += up ? 0 : 1',
-      ...BALANCE,
-    ],
+    ['proxy/upstreams/balance.ts', '!isUp(server)).length', 'isUp(server)).length', ...BALANCE],
     [
       'proxy/names/names.ts',
       'this.pending === null && now >= this.validUntil',
@@ -42,12 +37,7 @@ export const proxy = room(
     ['proxy/upstreams/balance.ts', 'health.until <= now', 'health.until >= now', ...BALANCE],
     ['proxy/upstreams/balance.ts', "{ kind: 'down', until: now } : health", 'health : health', ...BALANCE],
     ['proxy/upstreams/balance.ts', 'if (this.#next >= this.#servers.length) this.#next = 0', '', ...BALANCE],
-    [
-      'proxy/upstreams/balance.ts',
-      '(rules.failures === null ? undefined : before.get(address)) ?? UP',
-      'UP',
-      ...BALANCE,
-    ],
+    ['proxy/upstreams/balance.ts', '(rules.failures === null ? undefined : health) ?? UP', 'UP', ...BALANCE],
     [
       'proxy/upstreams/upstream.ts',
       'if (balancer === null || tried.length > this.#retry) return null',

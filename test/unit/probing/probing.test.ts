@@ -1,7 +1,7 @@
 import { getEventListeners } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
 import { createServer as createSecureServer } from 'node:https'
-import { type AddressInfo, createServer as createTcpServer, type Server } from 'node:net'
+import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { connectionTo } from '../../../src/probing/connection-to.js'
 import { type HealthCheck, repeatCheck, runCheck, tcpCheck } from '../../../src/probing/health-check.js'
@@ -90,6 +90,27 @@ describe('a question by http', () => {
     // The last one may have been given up before it was sent.
     expect(hosts.slice(0, 3)).toEqual(Array(3).fill('app.example.com'))
     expect(server.listening).toBe(false)
+  })
+
+  it('ends the connection although the answer goes on', async () => {
+    const server = createServer((_, response) => {
+      response.write('and so on')
+    })
+    const sockets: Socket[] = []
+    const question = (status: number) =>
+      privateHttpCheck({
+        path: '/',
+        host: 'a',
+        tls: false,
+        status,
+        connect: () => {
+          sockets.push(connectionTo(server))
+          return sockets.at(-1)!
+        },
+      })
+    expect(await ask(question(200))).toBeNull()
+    expect(await ask(question(204))).toBe('GET / of a: 200 OK (and so on)')
+    expect(sockets.map(({ destroyed }) => destroyed)).toEqual([true, true])
   })
 
   it('reaches one that speaks TLS, whose certificate is not looked at', async () => {

@@ -26,12 +26,21 @@ const EVERY: ProxyDocument = {
     app: {
       servers: ['http://127.0.0.1:9001'],
       health: { failures: 'off', coolDown: '1s' },
+      check: {
+        http: '/health',
+        status: 204,
+        host: 'a.test',
+        interval: '1s',
+        timeout: '500ms',
+        rise: 1,
+        fall: 2,
+      },
       keepAlive: { connections: 1, idle: '500ms', age: '5m' },
       connections: false,
       retry: 0,
       timeouts: { connect: '1s', response: '2m' },
     },
-    db: { servers: ['tcp://127.0.0.1:9002'] },
+    db: { servers: ['tcp://127.0.0.1:9002'], check: 'tcp' },
   },
   routes: [
     {

@@ -72,6 +72,40 @@ describe('groups of servers', () => {
     expect([tries(all, 'app'), tries(all, 'app')].flat().toSorted()).toEqual([A, B])
   })
 
+  it('use no server whose check fails while the check of another passes', () => {
+    const text = `  app: { servers: ["${A}", "${B}", "${C}"], retry: 9, check: http:/health }`
+    const { all } = upstreams(text)
+    const app = all.get('app')
+    const fail = (server: string) => app.applyVerdict(server, { up: false, count: 0, since: 1, reason: 'no' })
+    fail(A)
+    expect([tries(all, 'app'), tries(all, 'app')].map(each => each.toSorted())).toEqual([
+      [B, C],
+      [B, C],
+    ])
+    // A request never tries the server, even if all others have just failed.
+    for (let n = 0; n < 3; n++) for (const each of [B, C]) all.recordOutcome(ended(each, 'x', 502, true))
+    expect(tries(all, 'app').toSorted()).toEqual([B, C])
+    expect(all.out).toMatchObject([
+      { server: A, state: 'failing', triedInSeconds: null, reason: 'no' },
+      { server: B, state: 'down' },
+      { server: C, state: 'down' },
+    ])
+    fail(B)
+    fail(C)
+    expect(tries(all, 'app').toSorted()).toEqual([A, B, C])
+    app.applyVerdict(A, { up: true, count: 0, since: 2, reason: '' })
+    expect(tries(all, 'app')).toEqual([A])
+    all.configure(configs(text))
+    expect(tries(all, 'app')).toEqual([A])
+    all.configure(
+      configs(`  app: { servers: ["${A}", "${B}", "${C}"], retry: 9, health: { failures: off } }`),
+    )
+    expect([tries(all, 'app').toSorted(), all.checked]).toEqual([[A, B, C], []])
+    // Without a check the verdict of another version does not count.
+    fail(A)
+    expect(all.out).toEqual([])
+  })
+
   it('count connections that fail, and what says nothing about a server not at all', () => {
     const { all, down } = upstreams(`  app: { servers: ["${A}"], health: { failures: 1 } }`)
     all.recordOutcome(ended(A, 'client-gone', 0))

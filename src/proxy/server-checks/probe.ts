@@ -1,0 +1,24 @@
+import { connect, type NetConnectOpts } from 'node:net'
+import { connectCheck, type HealthCheck } from '../../probing/health-check.js'
+import { privateHttpCheck } from '../../probing/http-check.js'
+import type { Destination } from '../../relay/index.js'
+import type { ServerCheckConfig } from './shape.js'
+
+/** Makes the check of one server. Each run opens a connection of its own. */
+export function probeOf(
+  { http, status, host }: Pick<ServerCheckConfig, 'http' | 'status' | 'host'>,
+  { address, authority, named }: Pick<Destination, 'address' | 'authority' | 'named'>,
+): HealthCheck {
+  const options: NetConnectOpts =
+    address.kind === 'unix'
+      ? { path: address.path }
+      : { host: address.host, port: address.port, ...(named !== undefined && { lookup: named.lookup }) }
+  if (http === null) return connectCheck(address.kind === 'unix' ? address.path : authority, options)
+  return privateHttpCheck({
+    path: http,
+    host: host ?? authority,
+    tls: false,
+    status: status ?? undefined,
+    connect: () => connect(options),
+  })
+}
