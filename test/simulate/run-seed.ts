@@ -69,11 +69,12 @@ function aboutText(schedule: AnySchedule): string {
   const { hosting } = schedule
   if (hosting === 'workers') return `${schedule.workers} ${hosting}, ${schedule.replace}`
   if (hosting === 'run') return `--ready ${schedule.ready} --restart ${schedule.restart}`
-  const { moves, callers, unservable } = schedule
+  const { moves, callers, unservable, times } = schedule
   const facts: readonly (string | false | undefined)[] = [
     schedule.stateFile && 'state file',
     schedule.ordered && 'upgrades by order',
     moves && `${moves.clients} more clients, whose connections move ${moves.perSecond} a second`,
+    times && `once-only work ends in ${times.workEndsMs} ms, later versions load for ${times.loadsMs} ms`,
     callers !== undefined && `${callers} clients call when B begins to serve`,
     unservable && 'a listener of B cannot be served at the commit',
   ]

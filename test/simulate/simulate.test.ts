@@ -244,6 +244,22 @@ describe('the simulation', () => {
       2007,
     ],
     [
+      'an upgrade by a version that leaves, whose successor is ended when it serves',
+      [
+        'member/operator/upgrades.ts',
+        'if (shutdown.closing)\n      throw',
+        'if (shutdown.closing && false)\n      throw',
+      ],
+      'orders',
+      10,
+    ],
+    [
+      'a worker that is ended because its main process, which hands over, does not see it serve',
+      ['workers/pool.ts', 'for (const slot of this.#slots) slot.observe()\n      return', 'return'],
+      'workers',
+      18,
+    ],
+    [
       'a TLS connection that moves without the rest of its last record',
       ['tls13/record-layer.ts', '[this.#sealed, sealed]', '[this.#sealed]'],
       'kill',

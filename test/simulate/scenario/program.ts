@@ -62,24 +62,39 @@ export interface Version {
   readonly served: { readonly from: number; to: number }[]
   /** Connections that were open when the program ended by itself. */
   abandoned: number
+  /** Returns the number of open connections of clients. */
+  connections: () => number
   /** The changes that it has refused. */
   readonly refused: { readonly begun: number; readonly at: number; readonly error: Error }[]
 }
 
 /** The once-only work of all versions of a service: it must not run in two of them. */
 export class OnceOnlyWork {
+  /** For so long it goes on when it is told to end. */
+  readonly endsMs: number
   /** The runs in the order in which they worked, each as often as another one came in between. */
   readonly turns: { readonly run: number; readonly name: string; readonly at: number }[] = []
   /** When the last one worked. */
   lastAt = 0
   #runs = 0
 
+  constructor(endsMs = 0) {
+    this.endsMs = endsMs
+  }
+
   /** Starts to work, as the function that `whileServing()` gets. */
-  start(p: SimulatedProcess): () => void {
+  start(p: SimulatedProcess): () => void | Promise<void> {
     const run = ++this.#runs
     const timer = p.setTimer(() => this.#work(run, p), WORK_MS, true)
     this.#work(run, p)
-    return () => p.clearTimer(timer)
+    if (this.endsMs === 0) return () => p.clearTimer(timer)
+    return () =>
+      new Promise(resolve => {
+        p.setTimer(() => {
+          p.clearTimer(timer)
+          resolve()
+        }, this.endsMs)
+      })
   }
 
   /** A run that went on after another one had worked; null if there was none. */
@@ -98,15 +113,22 @@ export class OnceOnlyWork {
     return this.turns.at(-1)?.name ?? null
   }
 
+  get #mayTakeMs(): number {
+    return this.endsMs === 0 ? 0 : this.endsMs + HEARD_MS
+  }
+
   #work(run: number, p: SimulatedProcess): void {
-    // A process that was stopped amid the immediates of a turn runs its timers before it can hear of anything.
-    if (p.turns <= p.stoppedIn + 1) return
+    // A process that was stopped amid the immediates of a turn runs its timers before it can hear of anything. Then its work may need time to end.
+    if (p.turns <= p.stoppedIn + 1 || (p.stoppedUntil > 0 && p.world.now < p.stoppedUntil + this.#mayTakeMs))
+      return
     this.lastAt = p.world.now
     if (this.turns.at(-1)?.run !== run) this.turns.push({ run, name: p.name, at: p.world.now })
   }
 }
 
 const WORK_MS = 40
+/** A process that was stopped has heard after so long that another one serves. */
+const HEARD_MS = 100
 /** Up to so long after a part of an answer with TLS the client has room for more. */
 const SLOW_MS = 100
 /** Shorter than the longest stops, so that a version gives up a next one that is stopped. */
@@ -117,6 +139,8 @@ export interface ProgramOptions {
   readonly hosting: 'embedded' | 'daemon'
   /** Ends before it is ready. */
   readonly crashes?: boolean
+  /** The program calls join() so long after its start. */
+  readonly loadsMs?: number
   /** Has a second listener, whose server listens elsewhere by the time of the commit: the commit is undone. */
   readonly unservable?: boolean
   /** Connections move evenly, so many a second. Default: soon. */
@@ -148,6 +172,7 @@ export function startVersion(
     ceasedAt: Number.POSITIVE_INFINITY,
     served: [],
     abandoned: 0,
+    connections: () => 0,
     refused: [],
   }
   const run = async (p: SimulatedProcess) => {
@@ -168,6 +193,7 @@ async function main(
     probation,
     hosting,
     crashes = false,
+    loadsMs = 0,
     unservable = false,
     movesPerSecond,
     onPhase = () => {},
@@ -175,6 +201,7 @@ async function main(
   }: ProgramOptions,
 ): Promise<void> {
   const { p } = version
+  if (loadsMs > 0) await new Promise<void>(resolve => p.setTimer(resolve, loadsMs))
   const other = new code.Server()
   const logger = loggerOf(p, phase => {
     if (phase === 'ready') other.listening = true
@@ -196,6 +223,7 @@ async function main(
     ledger?.startAgain()
   }
   const keeper = new Keeper(code, version, ledger)
+  version.connections = () => keeper.connections
   // A program ends when its member has retired, or when ready() rejects.
   const end = () => {
     version.abandoned = keeper.connections

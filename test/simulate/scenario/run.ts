@@ -6,6 +6,7 @@ import type { World } from '../world.js'
 import { remains } from './census.js'
 import { type History, Lasts, startClient } from './client.js'
 import { DAEMON_SCRIPT, Daemons } from './daemon.js'
+import { Endings } from './endings.js'
 import { Ledger } from './ledger.js'
 import { startOperator } from './operator.js'
 import { performActs } from './performed-acts.js'
@@ -66,13 +67,14 @@ export class Run {
   readonly #schedule: Schedule
   readonly #versions = new Map<string, Version>()
   #clients: History[] = []
-  readonly #work = new OnceOnlyWork()
+  readonly #work: OnceOnlyWork
   /** Null with embedded hosting. */
   #daemons: Daemons | null = null
   /** The events from which calls and callbacks count: the next daemon has started, B has begun to serve. */
   readonly #begun = new Set<Since>()
   readonly #counted = new Map<Who, { readonly p: SimulatedProcess; readonly steps: number }>()
   readonly #ledger: Ledger | null
+  readonly #endings: Endings
   readonly #wrong: string[] = []
   /** The name of the version that a process starts next. */
   #next = 'B'
@@ -88,7 +90,10 @@ export class Run {
     this.#code = code
     this.#world = world
     this.#schedule = schedule
+    this.#work = new OnceOnlyWork(schedule.times?.workEndsMs)
     this.#ledger = schedule.stateFile ? new Ledger() : null
+    const isStopped = schedule.acts.some(({ what }) => what === 'stop service')
+    this.#endings = new Endings(world, { versions: () => this.#versions.values(), mayEnd: () => isStopped })
   }
 
   run(): string[] {
@@ -146,7 +151,7 @@ export class Run {
       ledger: this.#ledger,
       ended: this.#ended,
     })
-    return [...broken, ...this.#wrong, ...this.#remains(), ...secretsInFiles(world)]
+    return [...broken, ...this.#wrong, ...this.#endings.wrong, ...this.#remains(), ...secretsInFiles(world)]
   }
 
   /** Starts a last version, again if the first one must wait for the end of another. Returns whether it serves. */
@@ -181,7 +186,9 @@ export class Run {
 
   #remains(): string[] {
     const phases = [...this.#versions.values()].map(version => [version.p.name, phaseOf(version)] as const)
-    const unfinished = phases.filter(([, phase]) => !LAST_PHASES.has(phase))
+    // The last version that served waits for the end of earlier ones that drain.
+    const drains = phases.some(([, phase]) => phase === 'leaving')
+    const unfinished = phases.filter(([, phase]) => !LAST_PHASES.has(phase) && !(phase === 'gone' && drains))
     const orders = [...this.#world.processes.values()].filter(({ name, dead }) => name === 'op' && !dead)
     return [
       ...unfinished.map(([name, phase]) => `${name} remains, ${phase}`),
@@ -222,7 +229,8 @@ export class Run {
   /** Starts the next version or daemon for a process that has executed its program. */
   #execute(origin: Origin): SimulatedProcess {
     const isDaemon = origin.script === DAEMON_SCRIPT
-    const name = isDaemon ? 'T' : this.#next
+    const isLater = this.#next === 'B' && this.#versions.has('B')
+    const name = isDaemon ? 'T' : isLater ? `E${this.#versions.size}` : this.#next
     const p = isDaemon ? this.#daemons!.upgrade(name, origin) : this.#start(name, false, origin).p
     if (name === 'B' || name === 'T') this.#count(name)
     return p
@@ -255,6 +263,7 @@ export class Run {
       probation: PROBATION_MS,
       hosting,
       crashes,
+      loadsMs: name === 'A' ? 0 : (this.#schedule.times?.loadsMs ?? 0),
       unservable: unservable && name === 'B',
       ...(moves !== undefined && { movesPerSecond: moves.perSecond }),
       onPhase,
@@ -334,6 +343,9 @@ export class Run {
             .member!.close(act.timeout === undefined ? {} : { timeout: act.timeout })
             .catch(error => p.fail(error))
         })
+        return
+      case 'next':
+        this.#order('upgrade')
         return
       case 'rollback':
       case 'stop service':

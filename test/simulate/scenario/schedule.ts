@@ -31,6 +31,8 @@ export type Act =
   | { readonly what: 'close'; readonly who: 'A' | 'B'; readonly when: When; readonly timeout?: number }
   | { readonly what: 'crasher'; readonly when: When }
   | { readonly what: 'rollback' | 'stop service' | 'status'; readonly when: When }
+  /** An operator orders one more upgrade of the service. */
+  | { readonly what: 'next'; readonly when: When }
   | { readonly what: 'break'; readonly when: When; readonly which: number }
   /** All processes of the machine end at once, and a version starts again; also the power is cut, or the state file is damaged meanwhile. */
   | { readonly what: 'end all' | 'cut' | 'damage'; readonly when: When }
@@ -53,6 +55,8 @@ export interface Schedule {
   readonly stateFile: boolean
   /** The number of connections that move in a second, and of further clients that have connections. */
   readonly moves?: { readonly perSecond: number; readonly clients: number }
+  /** Once-only work goes on for so long when it is told to end, and each later version loads for so long. */
+  readonly times?: { readonly workEndsMs: number; readonly loadsMs: number }
   /** The number of clients that call when B begins to serve. */
   readonly callers?: number
   /** A listener of B cannot be served at the commit. */
@@ -86,9 +90,10 @@ export const KINDS = [
   'upgrade',
   'undone',
   'moves',
+  'orders',
 ] as const
 export type Kind = (typeof KINDS)[number]
-type Simple = Exclude<Kind, 'two' | 'slow' | 'undone' | 'moves'>
+type Simple = Exclude<Kind, 'two' | 'slow' | 'undone' | 'moves' | 'orders'>
 /** Calls and callbacks of each process from the start of the next daemon until the members have returned to it (measured). */
 const OF_UPGRADE = {
   S: { calls: 160, steps: 12 },
@@ -99,7 +104,7 @@ const OF_UPGRADE = {
 /** Calls of each process from the commit until B serves (measured). */
 const OF_COMMIT = { S: 60, T: 0, A: 60, B: 120 } as const
 /** Kinds of trouble that are a state of the service, with an act. */
-const OF_SERVICE: readonly Kind[] = ['two', 'slow', 'damage', 'undone', 'moves']
+const OF_SERVICE: readonly Kind[] = ['two', 'slow', 'damage', 'undone', 'moves', 'orders']
 /** Kinds of trouble for services with a state file only. */
 const OF_FILES: readonly Kind[] = ['cut', 'disk', 'damage']
 /** One run of so many has a state file although its trouble is another one. */
@@ -182,6 +187,22 @@ export function scheduleOf(
       default:
         return { what: 'stop service', when }
     }
+  }
+  /** An order while another one is carried out: also while once-only work ends. */
+  const orders = (workEndsMs: number): Act[] => {
+    const order = (ms: number): Act => {
+      const when = { ms }
+      const what = (['next', 'next', 'next', 'rollback', 'rollback', 'close', 'stop service'] as const)[
+        below(7)
+      ]!
+      return what === 'close' ? { what, who: version(), when } : { what, when }
+    }
+    const ms = below(PROBATION_MS * 1.3)
+    return [
+      order(ms),
+      order(ms + below(workEndsMs + 300)),
+      ...(below(3) === 0 ? [order(below(ms + 2_000))] : []),
+    ]
   }
   const one = (kind: Simple): Act[] => {
     switch (kind) {
@@ -274,6 +295,11 @@ export function scheduleOf(
     const moves = { perSecond: 1 + below(8), clients: 4 + below(8) }
     const acts = [amidMoves((1_000 * moves.clients) / moves.perSecond), ...(below(4) === 0 ? any() : [])]
     return { ...service, acts, moves }
+  }
+  if (kind === 'orders') {
+    const times = { workEndsMs: below(2_000), loadsMs: below(2_000) }
+    const acts = [...orders(times.workEndsMs), ...(below(4) === 0 ? any() : [])]
+    return { ...service, acts, times }
   }
   if (kind === 'slow') return { ...service, acts: below(2) === 0 ? [] : any(), ...world }
   if (kind === 'two') return { ...service, acts: [...any(), ...any()], ...(below(3) === 0 && world) }

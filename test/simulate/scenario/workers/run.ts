@@ -4,6 +4,7 @@ import type { Stream } from '../../kernel/objects.js'
 import type { Origin, SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
 import { type History, Lasts, startClients } from '../client.js'
+import { Endings } from '../endings.js'
 import { startOperator } from '../operator.js'
 import { performActs } from '../performed-acts.js'
 import { MAIN_SCRIPT, Mains } from './mains.js'
@@ -33,6 +34,7 @@ export class WorkersRun {
   readonly #schedule: WorkersSchedule
   readonly #mains: Mains
   readonly #workers: WorkerProcesses
+  readonly #endings: Endings
   readonly #counted = new Map<Who, number>()
   readonly #wrong: string[] = []
   readonly #lasts = new Lasts(CLIENTS + CALLERS)
@@ -54,6 +56,10 @@ export class WorkersRun {
     this.#workers = new WorkerProcesses(code, world)
     world.execute = origin => this.#execute(origin)
     this.#mains = new Mains(code, world, schedule)
+    this.#endings = new Endings(world, {
+      versions: () => this.#workers.all,
+      mayEnd: () => this.#stoppedAt <= world.now,
+    })
     world.watchDeaths(() => this.#noteLoss())
   }
 
@@ -109,7 +115,7 @@ export class WorkersRun {
       begun,
       told,
     }
-    const wrong = [...wrongAtLast(seen), ...wrongOfClients(seen)]
+    const wrong = [...wrongAtLast(seen), ...wrongOfClients(seen), ...this.#endings.wrong]
     if (wrong.length > 0) return wrong
     startOperator(this.#code, world, 'stop service')
     world.run(() => this.#mains.living.length === 0, END_MS)

@@ -51,6 +51,8 @@ const SIZES: Readonly<Record<Who, { readonly calls: number; readonly steps: numb
 const ALL = Object.keys(SIZES) as Who[]
 const PARTS: readonly Part[] = ['main', 'worker 0', 'worker 1']
 const SOON_MS = 12_000
+/** The share of runs in which the main process is replaced while it starts processes of workers. */
+const HANDOVERS = 0.25
 
 export function workersScheduleOf(seed: number): WorkersSchedule {
   const random = randomOf(seed * 7_919 + 3)
@@ -111,6 +113,27 @@ export function workersScheduleOf(seed: number): WorkersSchedule {
           : { what: 'signal', signal: one(['SIGTERM', 'SIGINT', 'SIGQUIT']), when: when() }
     }
   }
+  /** The main process is replaced while it starts processes of workers. */
+  const handovers = (): WorkersAct[] => {
+    const starts: WorkersAct[] = [
+      { what: one(['restart', 'restart', 'set 4']), when: { ms: 0 } },
+      { what: 'dies', part: one(['worker 0', 'worker 1']), when: { ms: 0 } },
+    ]
+    const after = one(['0.2', '1.2'] as const)
+    const next: WorkersAct = {
+      what: one(['start', 'upgrade']),
+      when: { after, steps: below(SIZES[after].steps / 2) },
+    }
+    return [one(starts), next, ...(below(4) === 0 ? [trouble()] : [])]
+  }
+  if (randomOf(seed * 7_919 + 5)() < HANDOVERS)
+    return {
+      kind: 'workers',
+      hosting: 'workers',
+      workers: 1 + below(3),
+      replace: one(['one-by-one', 'at-once']),
+      acts: handovers(),
+    }
   const troubles = Array.from({ length: one([0, 1, 1, 1, 2, 2, 3]) }, trouble)
   const world = {
     buffer: one([512, 4_096, 65_536]),
