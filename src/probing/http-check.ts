@@ -1,6 +1,6 @@
-import { type ClientRequest, get, type IncomingMessage, type RequestOptions } from 'node:http'
+import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http'
 import type { Socket } from 'node:net'
-import { connect as connectTls } from 'node:tls'
+import { nodeHttp, nodeTls } from '../base/lazy.js'
 import type { HealthCheck } from './health-check.js'
 
 const MAX_BODY_CHARACTERS = 100
@@ -21,7 +21,7 @@ export interface PrivateGet {
 export function httpCheck(url: string): HealthCheck {
   return {
     name: `GET ${url}`,
-    run: signal => resultOf(then => get(url, { agent: false, signal }, then), undefined),
+    run: signal => resultOf(then => nodeHttp().get(url, { agent: false, signal }, then), undefined),
   }
 }
 
@@ -40,7 +40,7 @@ export function privateHttpCheck({ path, host, tls, status, connect }: PrivateGe
         createConnection: () => (tls ? secured(socket, host) : socket),
       }
       try {
-        return await resultOf(then => get(options, then), status)
+        return await resultOf(then => nodeHttp().get(options, then), status)
       } finally {
         signal.removeEventListener('abort', destroy)
         // A server may never end its answer.
@@ -52,7 +52,7 @@ export function privateHttpCheck({ path, host, tls, status, connect }: PrivateGe
 
 function secured(socket: Socket, host: string): Socket {
   const servername = host.replace(/:\d+$/, '')
-  return connectTls({
+  return nodeTls().connect({
     socket,
     rejectUnauthorized: false,
     ALPNProtocols: ['http/1.1'],

@@ -1,3 +1,4 @@
+import { nodeHttp } from '../../base/lazy.js'
 import { runCheck } from '../../probing/health-check.js'
 import { type Destination, shortageOf } from '../../relay/index.js'
 import { probeOf } from './probe.js'
@@ -27,6 +28,8 @@ export class ServerChecks {
   /** Checks these servers from now on. The check of a server that stays goes on, unless its settings have changed. */
   configure(servers: readonly CheckedServer[]): void {
     this.#servers = servers
+    // Loads the module while another version serves, as a rule: the first check would block the event loop.
+    if (servers.some(({ config }) => config.http !== null)) nodeHttp()
     if (this.#running === null) return
     const before = this.#running
     const now = new Map<string, RunningCheck>()
