@@ -76,6 +76,7 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['fd', async program => (await import('./fd.js')).addFd(program)],
   ['proxy', async program => (await import('./proxy.js')).addProxy(program)],
   ['routes', async program => (await import('./routes.js')).addRoutes(program)],
+  ['servers', async program => (await import('./servers.js')).addServers(program)],
   ['certificates', async program => (await import('./certificates.js')).addCertificates(program)],
   ['state', async program => (await import('./state.js')).addState(program)],
   ['write-log', async program => (await import('./write-log.js')).addWriteLog(program)],

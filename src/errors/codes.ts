@@ -128,6 +128,7 @@ export type CataloguedCode =
   | 'ERR_FDB_RELOAD'
   | 'ERR_FDB_ROUTES'
   | 'ERR_FDB_CERTIFICATE'
+  | 'ERR_FDB_SERVERS'
   // The relay
   | 'ERR_FDB_RELAY_OPTION'
   | 'ERR_FDB_RELAYED_RECORD'

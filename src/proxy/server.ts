@@ -29,6 +29,9 @@ import { LiveRoutes } from './routes/live-routes.js'
 import type { FileRoutes } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
 import { encodeNonAscii } from './routes/variables.js'
+import { serveServerCommands } from './servers/commands.js'
+import { LiveServers } from './servers/live-servers.js'
+import { SERVERS, serversSection } from './servers/section.js'
 import { CheckedServers } from './state/checked-servers.js'
 import { DeclaredState } from './state/declared-state.js'
 import { FollowedConfig } from './state/followed-config.js'
@@ -74,6 +77,7 @@ export class ReverseProxy {
   readonly #names: Names
   readonly #learned: LearnedState
   readonly #checked: CheckedServers
+  readonly #servers: LiveServers
   readonly #pools: UpstreamPools
   readonly #clientLimits: ClientLimits
   readonly #routes: LiveRoutes
@@ -128,6 +132,13 @@ export class ReverseProxy {
         if (this.#config.metrics !== null) this.#metrics?.addCheck(server, passed)
       },
     })
+    this.#servers = new LiveServers({
+      section: member.section(SERVERS, serversSection),
+      generation: member.generation,
+      upstreams: this.#upstreams,
+      logger,
+      changed: () => this.#onServersChanged(),
+    })
     this.#checked.configure()
     this.#tls = new TlsTermination(member, config, logger)
     this.#routes = new LiveRoutes({
@@ -158,6 +169,7 @@ export class ReverseProxy {
       upstreams: this.#upstreams.forRequests,
       listeners: requestListeners(this.#config.listeners),
     }))
+    serveServerCommands(member, this.#servers)
     member.on('reinstated', () => void this.#onReinstated())
     void member.retired.then(() => this.#release())
   }
@@ -355,11 +367,20 @@ export class ReverseProxy {
     for (const proxyListener of this.#proxyListeners.values()) proxyListener.configure(config)
     await nextTurn()
     this.#upstreams.prune(await this.#writeConfig(config))
-    this.#pools.retire(key => this.#upstreams.destination(key) === undefined)
+    this.#retirePools()
     const later = (['drain', 'hooks', 'upgrade'] as const).filter(
       key => JSON.stringify(config[key]) !== JSON.stringify(before[key]),
     )
     if (later.length > 0) this.#logger.info({ keys: later }, 'these keys apply only after the next upgrade')
+  }
+
+  #onServersChanged(): void {
+    this.#checked.configure()
+    this.#retirePools()
+  }
+
+  #retirePools(): void {
+    this.#pools.retire(key => this.#upstreams.destination(key) === undefined)
   }
 
   /** Opens the new listeners before it closes old ones: if an address is in use, the old listeners are still open. */
@@ -424,6 +445,7 @@ export class ReverseProxy {
       await this.#tls.write(config)
       return needed
     })
+    this.#servers.report()
     const { hosts } = this.#upstreams
     await this.#learned.prune(
       (upstream, server) => this.#upstreams.hasServer(upstream, server),
@@ -453,6 +475,7 @@ export class ReverseProxy {
     this.#routes.stop()
     this.#declared.stop()
     this.#checked.stop()
+    this.#servers.stop()
     this.#learned.stop()
     this.#followed?.stop()
     this.#tls.stop()

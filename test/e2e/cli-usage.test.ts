@@ -66,6 +66,7 @@ describe('fd-broker on the command line', () => {
       ['workers', 'restart', ...control],
       ['routes', 'list', ...control],
       ['certificates', 'list', ...control],
+      ['servers', 'list', ...control],
       ['fd', 'list', ...control],
       ['state', 'stats', ...control],
       ['state', 'verify', ...control],
@@ -110,8 +111,18 @@ describe('fd-broker on the command line', () => {
   it('has help with examples for every command, exit code 0', async () => {
     const verbs = ['list', 'add', 'remove']
     const routes = verbs.map(name => ['routes', name])
+    const servers = [...verbs, 'drain', 'undrain', 'weight'].map(name => ['servers', name])
     const certificates = verbs.map(name => ['certificates', name])
-    for (const command of [[], ['status'], ['upgrade'], ['serve'], ['proxy'], ...routes, ...certificates]) {
+    for (const command of [
+      [],
+      ['status'],
+      ['upgrade'],
+      ['serve'],
+      ['proxy'],
+      ...routes,
+      ...certificates,
+      ...servers,
+    ]) {
       const { code, stdout, stderr } = await said(...command, '--help')
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
       expect(stdout).toContain(['Usage: fd-broker', ...command].join(' '))

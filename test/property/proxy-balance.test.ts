@@ -9,6 +9,7 @@ import {
 import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
+const evenly = (servers: readonly string[]) => servers.map(address => ({ address, weight: 1 }))
 const names = (count: number) => Array.from({ length: count }, (_, i) => `s${i}`)
 const RULES = { failures: 3, coolDown: 1000 }
 /** How many servers, and which of them are broken: any number from none to all. */
@@ -28,7 +29,7 @@ const healthy = (balancer: Balancer, all: readonly string[]) => {
 
 /** A balancer that has had `turns` requests, with some servers out since time 0. */
 function balancerOf(servers: string[], out: string[], turns: number): Balancer {
-  const balancer = new Balancer(servers, RULES)
+  const balancer = new Balancer(evenly(servers), RULES)
   for (let i = 0; i < turns; i++) balancer.pick(0)
   takeOut(balancer, out, 0)
   return balancer
@@ -49,6 +50,28 @@ describe('servers', () => {
         for (const name of used) expect(count(picks, name)).toBe(rounds)
       }),
       { seed: 51, numRuns: perLane(250, 1000) },
+    )
+  })
+
+  it('get requests by their weights, exactly in each round, whichever are out', () => {
+    const weights = fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 20, maxLength: 20 })
+    fc.assert(
+      fc.property(group, weights, ([servers, out], weights) => {
+        const weighted = servers.map((address, n) => ({ address, weight: weights[n]! }))
+        const balancer = new Balancer(weighted, RULES)
+        takeOut(balancer, out, 0)
+        const used = weighted.filter(({ address }) => out.length === servers.length || !out.includes(address))
+        const round = used.reduce((sum, { weight }) => sum + weight, 0)
+        for (let n = 0; n < 2; n++) {
+          const picks = Array.from({ length: round }, () => balancer.pick(999))
+          for (const { address, weight } of used) expect(count(picks, address)).toBe(weight)
+        }
+        const tried = new Set<string>()
+        for (let next = balancer.pick(1, tried); next !== undefined; next = balancer.pick(1, tried))
+          tried.add(next)
+        expect(tried.size).toBe(servers.length)
+      }),
+      { seed: 56, numRuns: perLane(250, 1000) },
     )
   })
 
@@ -110,7 +133,7 @@ describe('servers', () => {
   })
 
   it('have one probe at a time; a probe without an outcome is followed by another after the cool-down', () => {
-    const balancer = new Balancer(names(3), RULES)
+    const balancer = new Balancer(evenly(names(3)), RULES)
     takeOut(balancer, ['s1'], 0)
     const picks = (now: number) => Array.from({ length: 6 }, () => balancer.pick(now))
     expect(count(picks(999), 's1')).toBe(0)
@@ -123,7 +146,7 @@ describe('servers', () => {
   })
 
   it('get no probe by a request that failed on another server, unless none is up', () => {
-    const balancer = new Balancer(names(3), RULES)
+    const balancer = new Balancer(evenly(names(3)), RULES)
     takeOut(balancer, ['s0'], 0)
     expect(balancer.pick(2000, new Set(['s1']))).toBe('s2')
     expect(balancer.pick(2000, new Set(['s1', 's2']))).toBe('s0')
@@ -148,7 +171,7 @@ describe('servers', () => {
     fc.assert(
       fc.property(fc.array(event, { maxLength: 80 }), events => {
         let present = names(4)
-        const balancer = new Balancer(present, RULES)
+        const balancer = new Balancer(evenly(present), RULES)
         const model = new Map<string, ServerHealth>(present.map(name => [name, UP]))
         /** The servers whose checks fail. */
         const failing = new Set<string>()
@@ -166,7 +189,7 @@ describe('servers', () => {
             present = model.has(name) ? present.filter(each => each !== name) : [...present, name]
             if (!model.delete(name)) model.set(name, UP)
             if (!present.includes(name)) failing.delete(name)
-            balancer.configure(present, RULES)
+            balancer.configure(evenly(present), RULES)
           } else if (kind === 'check') {
             balancer.setFailing(name, !failing.has(name))
             if (!failing.delete(name) && present.includes(name)) failing.add(name)
@@ -220,13 +243,13 @@ describe('servers', () => {
 
   it('never go out when that is off, and come back when it is switched off', () => {
     const never = { failures: null, coolDown: 1 }
-    const balancer = new Balancer(['a'], never)
+    const balancer = new Balancer(evenly(['a']), never)
     for (let i = 0; i < 10; i++) expect(balancer.recordFailure('a', i)).toBe(false)
     expect(healthy(balancer, ['a'])).toEqual(['a'])
-    balancer.configure(['a'], RULES)
+    balancer.configure(evenly(['a']), RULES)
     takeOut(balancer, ['a'], 0)
     expect(healthy(balancer, ['a'])).toEqual([])
-    balancer.configure(['a'], never)
+    balancer.configure(evenly(['a']), never)
     expect([healthy(balancer, ['a']), balancer.allUp]).toEqual([['a'], true])
   })
 })

@@ -51,7 +51,8 @@ const upstreams = fc.dictionary(name, upstream, { maxKeys: 4 }).map(given =>
   Object.entries(given).map(([name, each]): UpstreamConfig => {
     const servers = each.servers.map(text => `"${text}"`).join(', ')
     const [read] = config(`${LEAST}upstreams: { ${name}: { servers: [${servers}] } }`).upstreams
-    return { ...each, name, servers: read!.servers }
+    const [first, ...rest] = read!.servers
+    return { ...each, name, servers: [{ ...first!, weight: 3 }, ...rest] }
   }),
 )
 const listeners = fc

@@ -21,6 +21,10 @@ export const PROXY = {
     cause: 'A certificate or its key cannot be read, or they do not match',
     remedy: 'See the message; the current certificates remain',
   },
+  ERR_FDB_SERVERS: {
+    cause: 'A change of a server of an upstream is not possible; the message says why',
+    remedy: 'See the message; no server was changed',
+  },
 }
 
 /**

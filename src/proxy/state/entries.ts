@@ -41,6 +41,9 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     responseTimeoutMs: timeouts.response,
     connections,
     ...(check !== null && { check: checkMessage(check) }),
+    ...(servers.some(({ weight = 1 }) => weight !== 1) && {
+      options: servers.map(({ weight = 1 }) => ({ weight })),
+    }),
     ...stamp,
   })
 }
@@ -76,10 +79,11 @@ function checkOf(message: fdbroker.proxy.Check.$Properties): ServerCheckConfig |
 /** Returns null for an upstream that this version cannot use. */
 export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConfig | null {
   const servers: UpstreamConfig['servers'] = []
-  for (const text of message.servers) {
+  for (const [index, text] of message.servers.entries()) {
     const server = upstreamAddress(text)
     if (server instanceof InvalidValue) return null
-    servers.push(server)
+    const weight = message.options[index]?.weight ?? 1
+    servers.push(weight > 1 ? { ...server, weight } : server)
   }
   const { retry, failures = null, coolDownMs, keepAliveConnections, keepAliveIdleMs } = message
   const { connectTimeoutMs, responseTimeoutMs, connections = null } = message

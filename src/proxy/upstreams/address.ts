@@ -8,11 +8,22 @@ export type UpstreamAddress =
   | { kind: 'tcp'; host: string; port: number; text: string }
   | { kind: 'unix'; path: string; text: string }
 
+/** A server of an upstream. */
+export type ServerConfig = UpstreamAddress & {
+  /** The server's share of the requests, relative to the other servers; absent: 1. */
+  weight?: number
+}
+
 const SUN_PATH_BYTES = 107
 
 /** Reports whether all servers take HTTP requests: `tcp://` servers take only whole connections. */
 export function takesRequests(servers: readonly UpstreamAddress[]): boolean {
   return !servers.some(({ text }) => text.startsWith('tcp:'))
+}
+
+/** Reports whether servers with these addresses can be in one upstream. */
+export function ofOneKind(addresses: readonly string[]): boolean {
+  return ['http:', 'tcp:'].some(kind => !addresses.some(address => address.startsWith(kind)))
 }
 
 /** Parses `http://HOST:PORT`, `tcp://HOST:PORT` (a name, an IPv4 address or `[::1]`) or `unix:/path`. */

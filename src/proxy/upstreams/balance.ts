@@ -3,6 +3,14 @@ interface Server {
   health: ServerHealth
   /** The active checks of the server fail. */
   failing: boolean
+  readonly weight: number
+  /** How far the server is behind its share; see `Balancer.#pickByWeight`. */
+  credit: number
+}
+
+export interface WeightedServer {
+  readonly address: string
+  readonly weight: number
 }
 
 /**
@@ -14,22 +22,30 @@ export class Balancer {
   #servers: Server[] = []
   #rules: HealthRules
   #next = 0
+  #hasWeights = false
   /** The number of servers that are down, probing or failing. */
   #outCount = 0
   #failingCount = 0
 
-  constructor(addresses: readonly string[], rules: HealthRules) {
+  constructor(servers: readonly WeightedServer[], rules: HealthRules) {
     this.#rules = rules
-    this.configure(addresses, rules)
+    this.configure(servers, rules)
   }
 
   /** Replaces the servers and the rules. A server that stays keeps its health, unless `rules.failures` is null. */
-  configure(addresses: readonly string[], rules: HealthRules): void {
+  configure(servers: readonly WeightedServer[], rules: HealthRules): void {
     const before = new Map(this.#servers.map(server => [server.address, server]))
-    this.#servers = addresses.map(address => {
-      const { health, failing = false } = before.get(address) ?? {}
-      return { address, health: (rules.failures === null ? undefined : health) ?? UP, failing }
+    this.#servers = servers.map(({ address, weight }) => {
+      const { health, failing = false, credit = 0 } = before.get(address) ?? {}
+      return {
+        address,
+        weight,
+        health: (rules.failures === null ? undefined : health) ?? UP,
+        failing,
+        credit,
+      }
     })
+    this.#hasWeights = servers.some(({ weight }) => weight !== servers[0]!.weight)
     this.#count()
     this.#rules = rules
     if (this.#next >= this.#servers.length) this.#next = 0
@@ -70,6 +86,7 @@ export class Balancer {
     eligible: (server: Server, now: number) => boolean,
     now: number,
   ): string | undefined {
+    if (this.#hasWeights) return this.#pickByWeight(tried, eligible, now)
     const { length } = this.#servers
     for (let i = 0; i < length; i++) {
       let at = this.#next + i
@@ -81,6 +98,26 @@ export class Balancer {
       return server.address
     }
     return undefined
+  }
+
+  /** Picks the server that is furthest behind its share of the requests, so that the requests of a heavy server are spread between those of the others. */
+  #pickByWeight(
+    tried: ReadonlySet<string> | undefined,
+    eligible: (server: Server, now: number) => boolean,
+    now: number,
+  ): string | undefined {
+    let best: Server | undefined
+    let total = 0
+    for (const server of this.#servers) {
+      if (tried?.has(server.address) || !eligible(server, now)) continue
+      total += server.weight
+      server.credit += server.weight
+      if (best === undefined || server.credit > best.credit) best = server
+    }
+    if (best === undefined) return undefined
+    best.credit -= total
+    if (best.health.kind !== 'up') best.health = afterEvent(best.health, 'picked', this.#rules, now)
+    return best.address
   }
 
   /** Call for any response of the server. Returns whether the server was out until now. */

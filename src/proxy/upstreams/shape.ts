@@ -1,5 +1,5 @@
 /** Every key of an upstream in the configuration file. */
-import type { Place } from '../../checks/place.js'
+import { isMap, type Place } from '../../checks/place.js'
 import { absent, group, map, optional, required, type WithDefaults } from '../../checks/shape.js'
 import {
   type Checked,
@@ -12,10 +12,11 @@ import {
   refine,
   text,
   unique,
+  type ValueCheck,
   type Written,
 } from '../../checks/values.js'
 import { checkShape, serverCheck } from '../server-checks/shape.js'
-import { takesRequests, upstreamAddress } from './address.js'
+import { ofOneKind, type ServerConfig, upstreamAddress } from './address.js'
 
 const serverHealthShape = {
   failures: optional(
@@ -38,13 +39,36 @@ const ownTimeoutShape = {
   connect: absent(duration(1), undefined, 'overrides `timeouts.connect`'),
   response: absent(duration(1), undefined, 'overrides `timeouts.response`'),
 }
+
+export const MOST_SERVERS = 1000
+export const MOST_WEIGHT = 1000
+
+const address = text('an upstream address', upstreamAddress)
+const serverShape = {
+  address: required(address, 'address of the server'),
+  weight: optional(
+    integer(1, MOST_WEIGHT),
+    1,
+    'share of the requests, relative to the other servers, at most 1000',
+  ),
+}
+const serverMap = map(serverShape)
+
+/** `http://a:1` is short for `{ address: http://a:1 }`. */
+const server: ValueCheck<ServerConfig, string | Written<typeof serverMap>> = (value, place) => {
+  if (!isMap(value)) return address(value, place)
+  const given = serverMap(value, place)
+  return given && (given.weight === 1 ? given.address : { ...given.address, weight: given.weight })
+}
+
 export const upstreamShape = {
   servers: required(
     fresh(
-      unique(text('an upstream address', upstreamAddress), 'the server', server => server.text),
-      { least: 1, most: 1000 },
+      unique(server, 'the server', server => server.text),
+      { least: 1, most: MOST_SERVERS },
     ),
-    '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; used in turn',
+    '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; used in turn; or maps:',
+    serverShape,
   ),
   health: group(serverHealthShape, 'when a server is considered down'),
   check: optional(
@@ -67,13 +91,12 @@ export interface UpstreamDocument extends Written<typeof upstreamMap> {}
 export type UpstreamFields = Checked<typeof upstreamMap> & { name: string }
 
 /** Turns `[["app", …]]` into `[{ name: "app", … }]`. */
-export const upstreams = refine(named(name, refine(upstreamMap, ofOneKind)), (pairs): UpstreamFields[] =>
+export const upstreams = refine(named(name, refine(upstreamMap, serversMatch)), (pairs): UpstreamFields[] =>
   pairs.map(([name, upstream]) => ({ name, ...upstream })),
 )
 
-function ofOneKind<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
-  if (takesRequests(given.servers) || given.servers.every(({ text }) => !text.startsWith('http:')))
-    return given
+function serversMatch<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
+  if (ofOneKind(given.servers.map(({ text }) => text))) return given
   return place.at('servers').wrong('http:// and tcp:// do not go together; make two upstreams of them')
 }
 

@@ -4,7 +4,7 @@ import type { Names } from '../names/names.js'
 import type { CheckedServer } from '../server-checks/server-checks.js'
 import type { ServerCheckConfig } from '../server-checks/shape.js'
 import { UNCHECKED, type Verdict } from '../server-checks/verdict.js'
-import { takesRequests, type UpstreamAddress } from './address.js'
+import { ofOneKind, type ServerConfig, takesRequests, type UpstreamAddress } from './address.js'
 import { Balancer, type ServerOutState } from './balance.js'
 import type { UpstreamConfig } from './shape.js'
 
@@ -29,6 +29,29 @@ export interface ServerOut {
   readonly reason?: string
 }
 
+/** An operator's changes of one server, made at run time. */
+export interface ServerOverride {
+  readonly server: UpstreamAddress
+  /** The upstream has this server, whether or not the configuration has it. */
+  readonly added: boolean
+  /** The server gets no new requests. */
+  readonly drained: boolean
+  /** Replaces the configured weight; 0: does not. */
+  readonly weight: number
+}
+
+/** A server of an upstream, for lists. */
+export interface ServerState {
+  readonly server: string
+  /** Whether the configuration has the server. */
+  readonly configured: boolean
+  readonly weight: number
+  readonly state: 'up' | 'drained' | ServerOutState
+  /** The time until the next request that tries the server; null: none will. */
+  readonly triedInSeconds: number | null
+  readonly verdict: Verdict | null
+}
+
 /** One group of servers. The object lives as long as the process, so that routes can refer to an upstream that is not configured. */
 export class Upstream {
   readonly name: string
@@ -38,6 +61,9 @@ export class Upstream {
   #check: ServerCheckConfig | null = null
   /** The findings of active checks, by server. Empty without checks. */
   readonly #verdicts = new Map<string, Verdict>()
+  #config: UpstreamConfig | null = null
+  /** The operators' changes, by server. */
+  readonly #overrides = new Map<string, ServerOverride>()
   #retry = 0
   #takesRequests = false
   readonly #watch: ServerWatch
@@ -60,6 +86,7 @@ export class Upstream {
 
   /** Replaces the configuration; null removes it. Servers that stay keep their health. */
   configure(config: UpstreamConfig | null): void {
+    this.#config = config
     if (config === null) {
       this.#balancer = null
       this.#destinations = new Map()
@@ -67,25 +94,65 @@ export class Upstream {
       this.#verdicts.clear()
       return
     }
-    const { servers, health, check, keepAlive, connections, retry, timeouts } = config
+    const { health, check, keepAlive, connections, retry, timeouts } = config
+    const servers = this.#serversOf(config)
     const { idle: idleMs, age } = keepAlive
     const keepAliveLimits = {
       connections: keepAlive.connections,
       idleMs,
       ...(age !== null && { ageMs: age }),
     }
-    const addresses = servers.map(server => server.text)
-    if (this.#balancer === null) this.#balancer = new Balancer(addresses, health)
-    else this.#balancer.configure(addresses, health)
+    const used = servers
+      .filter(({ text }) => !this.#overrides.get(text)?.drained)
+      .map(({ text: address, weight = 1 }) => ({ address, weight }))
+    if (this.#balancer === null) this.#balancer = new Balancer(used, health)
+    else this.#balancer.configure(used, health)
     this.#destinations = new Map(
       servers.map(server => [server.text, this.#destination(server, keepAliveLimits, connections)]),
     )
     this.#check = check
     for (const key of this.#verdicts.keys())
-      if (check === null || !this.#destinations.has(key)) this.#forgetVerdict(key)
+      if (check === null || !this.#destinations.has(key)) this.#verdicts.delete(key)
+    for (const { address } of used)
+      this.#balancer.setFailing(address, this.#verdicts.get(address)?.up === false)
     this.#retry = retry
     this.#takesRequests = takesRequests(servers)
     this.forward.options = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
+  }
+
+  /** Returns the servers of the configuration with the operators' changes. */
+  #serversOf({ servers }: UpstreamConfig): ServerConfig[] {
+    if (this.#overrides.size === 0) return servers
+    const all = new Map<string, ServerConfig>(servers.map(server => [server.text, server]))
+    for (const [key, { server, added, weight }] of this.#overrides) {
+      // The file may have changed to servers of another kind.
+      const fits = () => ofOneKind([key, ...servers.map(({ text }) => text)])
+      const present = all.get(key) ?? (added && fits() ? server : undefined)
+      if (present !== undefined) all.set(key, weight === 0 ? present : { ...present, weight })
+    }
+    return [...all.values()]
+  }
+
+  /** Applies an operator's changes of a server; null: they were removed. */
+  override(key: string, override: ServerOverride | null): void {
+    if (override !== null) this.#overrides.set(key, override)
+    else if (!this.#overrides.delete(key)) return
+    this.configure(this.#config)
+  }
+
+  /** All servers, with those that are drained. */
+  get servers(): ServerState[] {
+    if (this.#config === null) return []
+    const out = new Map(this.out.map(each => [each.server, each]))
+    const configured = new Set(this.#config.servers.map(({ text }) => text))
+    return this.#serversOf(this.#config).map(({ text: server, weight = 1 }) => ({
+      server,
+      configured: configured.has(server),
+      weight,
+      state: this.#overrides.get(server)?.drained ? 'drained' : (out.get(server)?.state ?? 'up'),
+      triedInSeconds: out.get(server)?.triedInSeconds ?? null,
+      verdict: this.verdict(server),
+    }))
   }
 
   /** The host names, not addresses, of the servers. */
@@ -115,11 +182,6 @@ export class Upstream {
     if (this.#check === null || !this.#destinations.has(key)) return
     this.#verdicts.set(key, verdict)
     this.#balancer?.setFailing(key, !verdict.up)
-  }
-
-  #forgetVerdict(key: string): void {
-    this.#verdicts.delete(key)
-    this.#balancer?.setFailing(key, false)
   }
 
   destination(key: string): Destination | undefined {

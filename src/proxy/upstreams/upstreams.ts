@@ -3,7 +3,7 @@ import type { Names } from '../names/names.js'
 import type { CheckedServer } from '../server-checks/server-checks.js'
 import { takesRequests } from './address.js'
 import type { UpstreamConfig } from './shape.js'
-import { type ServerOut, type ServerWatch, Upstream } from './upstream.js'
+import { type ServerOut, type ServerOverride, type ServerWatch, Upstream } from './upstream.js'
 
 export class Upstreams {
   readonly #upstreams = new Map<string, Upstream>()
@@ -74,6 +74,11 @@ export class Upstreams {
   /** The servers of all configured upstreams that have active checks. */
   get checked(): CheckedServer[] {
     return [...this.names].flatMap(name => this.#upstreams.get(name)?.checked ?? [])
+  }
+
+  /** See {@link Upstream.override}. Also for an upstream that is not configured. */
+  override(upstream: string, server: string, override: ServerOverride | null): void {
+    this.get(upstream).override(server, override)
   }
 
   isChecked(upstream: string, server: string): boolean {

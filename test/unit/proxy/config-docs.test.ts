@@ -6,12 +6,19 @@ import { config, EXAMPLE, LEAST } from '../../fixtures/proxy-config.js'
 
 const text = readFileSync(new URL('../../../docs/proxy-config.md', import.meta.url), 'utf8')
 
+const LISTS: Readonly<Record<string, string>> = {
+  listeners: '[].',
+  routes: '[].',
+  upstreams: '.NAME.',
+  'upstreams.NAME.servers': '[].',
+  'tls.certificates': '[].',
+}
+
 /** The page's line for each key, as the schema has it. */
 function rows(shape: Shape, before = ''): string[] {
   return Object.entries(shape).flatMap(([key, field]) => {
     const path = before + key
-    const within =
-      { listeners: '[].', routes: '[].', upstreams: '.NAME.', 'tls.certificates': '[].' }[path] ?? '.'
+    const within = LISTS[path] ?? '.'
     const below = field.fields ? rows(field.fields, path + within) : []
     return [`- \`${path}\`${byDefault(field)}: ${field.about}`, ...below]
   })

@@ -85,6 +85,10 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upstreams.a.servers[0]', '"https://x:443"', /TLS to upstreams is not supported/],
   ['upstreams.a.servers[0]', '"unix:app.sock"', /must be absolute/],
   ['upstreams.a.servers[0]', `"unix:/${'x'.repeat(107)}"`, /108 bytes/],
+  ['upstreams.a.servers[0]', '7', /is a number, not an upstream address/],
+  ['upstreams.a.servers[0]', '{ weight: 2 }', /address/],
+  ['upstreams.a.servers[0].address', 'x', /not an upstream address/],
+  ['upstreams.a.servers[0].weight', '0', /no whole number from 1 to 1000/],
   ['upstreams.a.servers', '["http://x:1", "tcp://x:2"]', /http:\/\/ and tcp:\/\/ do not go together/],
   ['upstreams.a.health', 'on', /not a map/],
   ['upstreams.a.health.failures', '0', /no whole number from 1 to 1000/],
@@ -280,7 +284,7 @@ function fileWith(key: string, value: string): string {
       const inList = listed && top !== 'upstreams' && top !== 'forwarded'
       const nested = top === 'upstreams' || key.startsWith('upgrade.health.')
       const first = depth === (inList ? below.indexOf('0') + 1 : nested ? 1 : 0)
-      const more = first ? around(step) : ''
+      const more = step === 'weight' ? 'address: "http://a:1"' : first ? around(step) : ''
       text = `{ ${JSON.stringify(step)}: ${text}${more === '' ? '' : `, ${more}`} }`
     }
   }
@@ -288,11 +292,19 @@ function fileWith(key: string, value: string): string {
   return `${kept.join('\n')}\n${top}: ${text}\n`
 }
 
+const LISTS: Readonly<Record<string, string>> = {
+  listeners: '[0]',
+  routes: '[0]',
+  upstreams: '.a',
+  'upstreams.a.servers': '[0]',
+  'tls.certificates': '[0]',
+}
+
 /** Paths of all keys of the schema, as they are written in the table above. */
 function keysOf(shape: Shape, before = ''): string[] {
   return Object.entries(shape).flatMap(([key, { fields }]) => {
     const path = before === '' ? key : `${before}.${key}`
-    const within = { listeners: '[0]', routes: '[0]', upstreams: '.a', 'tls.certificates': '[0]' }[path] ?? ''
+    const within = LISTS[path] ?? ''
     return [path, ...(fields ? keysOf(fields, `${path}${within}`) : [])]
   })
 }

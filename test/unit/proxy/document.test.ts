@@ -40,7 +40,7 @@ const EVERY: ProxyDocument = {
       retry: 0,
       timeouts: { connect: '1s', response: '2m' },
     },
-    db: { servers: ['tcp://127.0.0.1:9002'], check: 'tcp' },
+    db: { servers: ['tcp://127.0.0.1:9002', { address: 'tcp://127.0.0.1:9003', weight: 2 }], check: 'tcp' },
   },
   routes: [
     {
