@@ -36,7 +36,10 @@ const NOWHERE: Forward = { kind: 'upstream', name: '', pick: () => null }
 export type RelayWiring = Pick<
   RelayOptions,
   'route' | 'tls' | 'routeByName' | 'destinationByKey' | 'onExchange' | 'onFault' | 'onShortage' | 'pools'
->
+> & {
+  /** Returns the route of a whole connection of `client`, an IP address or ''; undefined if the upstream does not exist. */
+  forwardOf(upstream: string, client: string): Forward | undefined
+}
 
 /** The relay of one configuration. */
 interface ConfiguredRelay {
@@ -241,7 +244,11 @@ export class ProxyListener implements ConnectionKeeper {
   /** Accepts a connection without TLS and without a `net.Socket`. Returns false if Node must make the socket, also in order to refuse the client. */
   #acceptWithoutSocket(connection: Accepted): boolean {
     if (this.#secure || this.#excess(connection) !== null) return false
-    return this.#current.relay.acceptWithoutSocket(connection, this.#origins.http, this.#forwardRoute)
+    return this.#current.relay.acceptWithoutSocket(
+      connection,
+      this.#origins.http,
+      this.#forwardRoute(connection),
+    )
   }
 
   /** `raw` is the socket below TLS, if known. */
@@ -253,12 +260,13 @@ export class ProxyListener implements ConnectionKeeper {
       this.#refuseConnection(socket, excess)
       return
     }
-    this.#current.relay.accept(socket, this.#origins[scheme], this.#forwardRoute)
+    this.#current.relay.accept(socket, this.#origins[scheme], this.#forwardRoute(arriving))
   }
 
   /** The route of whole connections; undefined for HTTP. If the upstream no longer exists, the relay resets the connection, and reports it. */
-  get #forwardRoute(): Forward | undefined {
-    return this.#forward === null ? undefined : (this.#wiring.routeByName?.(this.#forward) ?? NOWHERE)
+  #forwardRoute({ remoteAddress }: Pick<IncomingConnection, 'remoteAddress'>): Forward | undefined {
+    if (this.#forward === null) return undefined
+    return this.#wiring.forwardOf(this.#forward, remoteAddress) ?? NOWHERE
   }
 
   #refuseConnection(socket: Socket, excess: ExceededLimit): void {

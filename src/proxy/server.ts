@@ -113,7 +113,7 @@ export class ReverseProxy {
         logger.info({ upstream, server }, 'a server responds and gets requests again'),
       onHealth: (upstream, server, ms) => this.#learned.recordHealth(upstream, server, ms),
     }
-    this.#upstreams = new Upstreams(watch, this.#names)
+    this.#upstreams = new Upstreams(watch, this.#names, server => this.#pools.busy(server))
     this.#upstreams.configure(config.upstreams)
     this.#pools = new UpstreamPools({ slotFile: touched => openSlotFile(member, logger, touched) })
     this.#clientLimits = new ClientLimits({
@@ -152,6 +152,10 @@ export class ReverseProxy {
       route: routerOf(this.#routes.table, () => this.#config),
       tls: () => this.#tls.carrier,
       routeByName: name => this.#upstreams.findConfigured(name)?.forward,
+      forwardOf: (name, client) => {
+        const upstream = this.#upstreams.findConfigured(name)
+        return upstream?.forwardFor(upstream.forward, { client, header: () => undefined })
+      },
       pools: this.#pools,
       destinationByKey: key => this.#upstreams.destination(key),
       onExchange: report => this.#onExchange(report),

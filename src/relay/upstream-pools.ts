@@ -372,6 +372,12 @@ export class UpstreamPools {
     return open
   }
 
+  /** Returns how many connections to the server are in use. */
+  busy(key: string): number {
+    const pool = this.#pools.get(key)
+    return pool === undefined ? 0 : pool.tally.open - pool.idle
+  }
+
   get size(): number {
     return this.#pools.size
   }

@@ -32,6 +32,7 @@ const upstream = fc.record({
     failures: fc.option(fc.integer({ min: 1, max: 1000 })),
     coolDown: ms,
   }),
+  balance: fc.constantFrom('round-robin', 'two-choices', 'hash:header:X-User'),
   check: fc.option(
     fc.record({
       http: fc.option(fc.constantFrom('/', '/health')),

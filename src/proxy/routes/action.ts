@@ -140,7 +140,9 @@ export function decisionOf(
   if (head.method === 'CONNECT' && (action.kind === 'respond' || !action.connect)) return CONNECT_REFUSED
   if (action.kind === 'respond') return action.to(() => factsOf(head, origin, client))
   if (!action.upstream.takesRequests) return UNKNOWN_UPSTREAM
-  return action.expand === undefined ? action.forward : action.expand(factsOf(head, origin, client))
+  const forward = action.expand === undefined ? action.forward : action.expand(factsOf(head, origin, client))
+  if (!action.upstream.hashes) return forward
+  return action.upstream.forwardFor(forward, { client, header: name => head.fields.get(name) })
 }
 
 function factsOf(head: RequestHead, { scheme }: ClientOrigin, client: string): VariableFacts {

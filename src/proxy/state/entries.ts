@@ -9,6 +9,7 @@ import { type AddressRange, addressRange, instanceHeaderName, viaName } from '..
 import type { Stamp } from '../entries/difference.js'
 import type { ServerCheckConfig } from '../server-checks/shape.js'
 import { upstreamAddress } from '../upstreams/address.js'
+import { balanceText } from '../upstreams/balancing.js'
 import type { UpstreamConfig } from '../upstreams/shape.js'
 import type { ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
 
@@ -24,11 +25,14 @@ function accepts(check: ValueCheck<unknown>, value: unknown): boolean {
   return check(value, new DocumentPlace(new Problems(0))) !== undefined
 }
 
+/** The default of `balance`. */
+const IN_TURN = 'round-robin'
+
 /** The default of `keepAlive.age`. An entry omits an age that is the default. */
 const DEFAULT_AGE_MS = 3_600_000
 
 export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamMessage {
-  const { servers, retry, health, check, keepAlive, connections, timeouts } = config
+  const { servers, balance, retry, health, check, keepAlive, connections, timeouts } = config
   return Upstream.create({
     servers: servers.map(({ text }) => text),
     retry,
@@ -41,6 +45,7 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     responseTimeoutMs: timeouts.response,
     connections,
     ...(check !== null && { check: checkMessage(check) }),
+    balance: balance === IN_TURN ? '' : balance,
     ...(servers.some(({ weight = 1 }) => weight !== 1) && {
       options: servers.map(({ weight = 1 }) => ({ weight })),
     }),
@@ -103,6 +108,8 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
     retry,
     health: { failures, coolDown: coolDownMs },
     check,
+    // A way that only newer versions know is not used.
+    balance: balanceText(message.balance) === message.balance ? message.balance : IN_TURN,
     keepAlive: {
       connections: keepAliveConnections,
       idle: keepAliveIdleMs,

@@ -1,3 +1,5 @@
+import { type Balancing, type Candidate, leastBusy, randomOf, rendezvous } from './balancing.js'
+
 interface Server {
   readonly address: string
   health: ServerHealth
@@ -8,13 +10,17 @@ interface Server {
   credit: number
 }
 
-export interface WeightedServer {
-  readonly address: string
-  readonly weight: number
+/** How a {@link Balancer} chooses among the servers that may be used. */
+export interface BalancerOptions {
+  readonly balancing: Balancing
+  /** Returns how many connections of this process to the server are in use. */
+  readonly busy: (address: string) => number
 }
 
+const IN_TURN: BalancerOptions = { balancing: { kind: 'round-robin' }, busy: () => 0 }
+
 /**
- * Picks the servers of one upstream in turn. After `failures` consecutive failures a server is out for `coolDown`; then one request tries it. A server
+ * Picks the servers of one upstream, in turn or as `balancing` says. After `failures` consecutive failures a server is out for `coolDown`; then one request tries it. A server
  * whose active checks fail is out until they pass. If all servers are out, picks them anyway, first those whose checks pass. Times are in milliseconds, on
  * the caller's clock.
  */
@@ -23,17 +29,22 @@ export class Balancer {
   #rules: HealthRules
   #next = 0
   #hasWeights = false
+  #options: BalancerOptions
+  #inTurn = true
   /** The number of servers that are down, probing or failing. */
   #outCount = 0
   #failingCount = 0
 
-  constructor(servers: readonly WeightedServer[], rules: HealthRules) {
+  constructor(servers: readonly Candidate[], rules: HealthRules, options = IN_TURN) {
     this.#rules = rules
-    this.configure(servers, rules)
+    this.#options = options
+    this.configure(servers, rules, options)
   }
 
   /** Replaces the servers and the rules. A server that stays keeps its health, unless `rules.failures` is null. */
-  configure(servers: readonly WeightedServer[], rules: HealthRules): void {
+  configure(servers: readonly Candidate[], rules: HealthRules, options = IN_TURN): void {
+    this.#options = options
+    this.#inTurn = options.balancing.kind === 'round-robin'
     const before = new Map(this.#servers.map(server => [server.address, server]))
     this.#servers = servers.map(({ address, weight }) => {
       const { health, failing = false, credit = 0 } = before.get(address) ?? {}
@@ -69,12 +80,16 @@ export class Balancer {
     return this.#outCount === 0
   }
 
-  /** Returns the next server that is not in `tried`, or undefined. Prefers a server whose trial is due; for a request that another server has failed, one that is up. */
-  pick(now: number, tried?: ReadonlySet<string>): string | undefined {
-    if (this.#outCount === 0) return this.#pick(tried, isUp, now)
+  /** Returns the next server that is not in `tried`, or undefined. `key`: the text to hash; without it a hash takes the servers in turn. Prefers a server whose trial is due; for a request that another server has failed, one that is up. */
+  pick(now: number, tried?: ReadonlySet<string>, key?: string): string | undefined {
+    if (this.#outCount === 0) return this.#pick(tried, isUp, now, key)
     const [first, second] = tried === undefined || tried.size === 0 ? [isDue, isUp] : [isUp, isDue]
     const last = this.#failingCount < this.#servers.length ? isPassing : isAny
-    return this.#pick(tried, first, now) ?? this.#pick(tried, second, now) ?? this.#pick(tried, last, now)
+    return (
+      this.#pick(tried, first, now, key) ??
+      this.#pick(tried, second, now, key) ??
+      this.#pick(tried, last, now, key)
+    )
   }
 
   #find(address: string): Server | undefined {
@@ -85,7 +100,14 @@ export class Balancer {
     tried: ReadonlySet<string> | undefined,
     eligible: (server: Server, now: number) => boolean,
     now: number,
+    key: string | undefined,
   ): string | undefined {
+    if (!this.#inTurn && (key !== undefined || this.#options.balancing.kind !== 'hash'))
+      return this.#choose(
+        this.#servers.filter(server => !tried?.has(server.address) && eligible(server, now)),
+        now,
+        key,
+      )
     if (this.#hasWeights) return this.#pickByWeight(tried, eligible, now)
     const { length } = this.#servers
     for (let i = 0; i < length; i++) {
@@ -94,8 +116,7 @@ export class Balancer {
       const server = this.#servers[at]!
       if (tried?.has(server.address) || !eligible(server, now)) continue
       this.#next = at + 1 === length ? 0 : at + 1
-      if (server.health.kind !== 'up') server.health = afterEvent(server.health, 'picked', this.#rules, now)
-      return server.address
+      return this.#picked(server, now)
     }
     return undefined
   }
@@ -116,8 +137,32 @@ export class Balancer {
     }
     if (best === undefined) return undefined
     best.credit -= total
-    if (best.health.kind !== 'up') best.health = afterEvent(best.health, 'picked', this.#rules, now)
-    return best.address
+    return this.#picked(best, now)
+  }
+
+  /** `key`: the text to hash. */
+  #choose(candidates: readonly Server[], now: number, key: string | undefined): string | undefined {
+    if (candidates.length === 0) return undefined
+    const { balancing, busy } = this.#options
+    switch (balancing.kind) {
+      case 'hash':
+        return this.#picked(rendezvous(candidates, key ?? ''), now)
+      case 'least-connections':
+        return this.#picked(leastBusy(candidates, busy, this.#next++ % candidates.length), now)
+      case 'two-choices': {
+        const one = randomOf(candidates, Math.random())
+        const others = candidates.filter(each => each !== one)
+        const two = others.length === 0 ? [one] : [one, randomOf(others, Math.random())]
+        return this.#picked(leastBusy(two, busy, 0), now)
+      }
+      default:
+        return this.#picked(randomOf(candidates, Math.random()), now)
+    }
+  }
+
+  #picked(server: Server, now: number): string {
+    if (server.health.kind !== 'up') server.health = afterEvent(server.health, 'picked', this.#rules, now)
+    return server.address
   }
 
   /** Call for any response of the server. Returns whether the server was out until now. */

@@ -17,6 +17,7 @@ import {
 } from '../../checks/values.js'
 import { checkShape, serverCheck } from '../server-checks/shape.js'
 import { ofOneKind, type ServerConfig, upstreamAddress } from './address.js'
+import { balanceText } from './balancing.js'
 
 const serverHealthShape = {
   failures: optional(
@@ -69,6 +70,11 @@ export const upstreamShape = {
     ),
     '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; used in turn; or maps:',
     serverShape,
+  ),
+  balance: optional(
+    text('a way to balance', balanceText),
+    'round-robin',
+    '[how servers share the requests](#balancing): `round-robin`, `random`, `two-choices`, `least-connections`, `hash:address`, `hash:header:NAME`, `hash:cookie:NAME`',
   ),
   health: group(serverHealthShape, 'when a server is considered down'),
   check: optional(

@@ -1,4 +1,5 @@
 import { isAddress } from '../../base/lazy.js'
+import { InvalidValue } from '../../checks/values.js'
 import type { Destination, Forward, KeepAlive } from '../../relay/index.js'
 import type { Names } from '../names/names.js'
 import type { CheckedServer } from '../server-checks/server-checks.js'
@@ -6,6 +7,7 @@ import type { ServerCheckConfig } from '../server-checks/shape.js'
 import { UNCHECKED, type Verdict } from '../server-checks/verdict.js'
 import { ofOneKind, type ServerConfig, takesRequests, type UpstreamAddress } from './address.js'
 import { Balancer, type ServerOutState } from './balance.js'
+import { type Balancing, balancingOf, type HashFacts, hashKey } from './balancing.js'
 import type { UpstreamConfig } from './shape.js'
 
 export interface ServerWatch {
@@ -28,6 +30,8 @@ export interface ServerOut {
   /** Why the check failed that took the server out. */
   readonly reason?: string
 }
+
+const IN_TURN: Balancing = { kind: 'round-robin' }
 
 /** An operator's changes of one server, made at run time. */
 export interface ServerOverride {
@@ -64,13 +68,22 @@ export class Upstream {
   #config: UpstreamConfig | null = null
   /** The operators' changes, by server. */
   readonly #overrides = new Map<string, ServerOverride>()
+  #balancing = IN_TURN
+  readonly #busy: (key: string) => number
   #retry = 0
   #takesRequests = false
   readonly #watch: ServerWatch
   readonly #names: Pick<Names, 'hostOf'> | null
 
-  constructor(name: string, watch: ServerWatch, names: Pick<Names, 'hostOf'> | null = null) {
+  /** `busy`: see {@link BalancerOptions}. */
+  constructor(
+    name: string,
+    watch: ServerWatch,
+    names: Pick<Names, 'hostOf'> | null = null,
+    busy: (key: string) => number = () => 0,
+  ) {
     this.name = name
+    this.#busy = busy
     this.#names = names
     this.#watch = watch
     this.forward = { kind: 'upstream', name, pick: tried => this.#pick(tried) }
@@ -82,6 +95,20 @@ export class Upstream {
 
   get takesRequests(): boolean {
     return this.#balancer !== null && this.#takesRequests
+  }
+
+  /** Whether {@link forwardFor} must be called for each request. */
+  get hashes(): boolean {
+    return this.#balancing.kind === 'hash'
+  }
+
+  /** Returns `forward` for one request or connection, whose server depends on `facts` if the upstream hashes. */
+  forwardFor(forward: Forward, facts: HashFacts): Forward {
+    if (this.#balancing.kind !== 'hash') return forward
+    const key = hashKey(this.#balancing.source, facts)
+    if (key === undefined) return forward
+    const { kind, name, options } = forward
+    return { kind, name, pick: tried => this.#pick(tried, key), ...(options !== undefined && { options }) }
   }
 
   /** Replaces the configuration; null removes it. Servers that stay keep their health. */
@@ -105,8 +132,11 @@ export class Upstream {
     const used = servers
       .filter(({ text }) => !this.#overrides.get(text)?.drained)
       .map(({ text: address, weight = 1 }) => ({ address, weight }))
-    if (this.#balancer === null) this.#balancer = new Balancer(used, health)
-    else this.#balancer.configure(used, health)
+    const balancing = balancingOf(config.balance)
+    this.#balancing = balancing instanceof InvalidValue ? IN_TURN : balancing
+    const options = { balancing: this.#balancing, busy: this.#busy }
+    if (this.#balancer === null) this.#balancer = new Balancer(used, health, options)
+    else this.#balancer.configure(used, health, options)
     this.#destinations = new Map(
       servers.map(server => [server.text, this.#destination(server, keepAliveLimits, connections)]),
     )
@@ -236,11 +266,11 @@ export class Upstream {
     if (ms !== null && this.#destinations.has(key)) this.#watch.onFailure(key)
   }
 
-  #pick(tried: readonly Destination[]): Destination | null {
+  #pick(tried: readonly Destination[], hashed?: string): Destination | null {
     const balancer = this.#balancer
     if (balancer === null || tried.length > this.#retry) return null
     const triedKeys = tried.length === 0 ? undefined : new Set(tried.map(({ key }) => key))
-    const key = balancer.pick(balancer.allUp ? 0 : performance.now(), triedKeys)
+    const key = balancer.pick(balancer.allUp ? 0 : performance.now(), triedKeys, hashed)
     return key === undefined ? null : (this.#destinations.get(key) ?? null)
   }
 

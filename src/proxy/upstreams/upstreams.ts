@@ -9,15 +9,21 @@ export class Upstreams {
   readonly #upstreams = new Map<string, Upstream>()
   readonly #watch: ServerWatch
   readonly #hosts: Pick<Names, 'hostOf'> | null
+  readonly #busy: (server: string) => number
   /** The names of the configured upstreams. */
   names: ReadonlySet<string> = new Set()
   /** The names of the configured upstreams that take requests. */
   forRequests: ReadonlySet<string> = new Set()
   readonly #failing = new Set<string>()
 
-  /** `hosts` looks up the host names of servers; if `hosts` is null, Node does it. */
-  constructor(watch: Omit<ServerWatch, 'onFailure'>, hosts: Pick<Names, 'hostOf'> | null = null) {
+  /** `busy`: how many connections of this process to the server are in use. `hosts` looks up the host names of servers; if `hosts` is null, Node does it. */
+  constructor(
+    watch: Omit<ServerWatch, 'onFailure'>,
+    hosts: Pick<Names, 'hostOf'> | null = null,
+    busy: (server: string) => number = () => 0,
+  ) {
     this.#hosts = hosts
+    this.#busy = busy
     this.#watch = { ...watch, onFailure: server => this.#failing.add(server) }
   }
 
@@ -55,7 +61,7 @@ export class Upstreams {
   get(name: string): Upstream {
     let upstream = this.#upstreams.get(name)
     if (upstream === undefined) {
-      upstream = new Upstream(name, this.#watch, this.#hosts)
+      upstream = new Upstream(name, this.#watch, this.#hosts, this.#busy)
       this.#upstreams.set(name, upstream)
     }
     return upstream

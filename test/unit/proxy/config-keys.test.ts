@@ -93,6 +93,8 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upstreams.a.health', 'on', /not a map/],
   ['upstreams.a.health.failures', '0', /no whole number from 1 to 1000/],
   ['upstreams.a.health.coolDown', '10', /10 has no unit; write 10s or 10ms/],
+  ['upstreams.a.balance', 'fair', /"fair" is no way to balance; write round-robin, random, /],
+  ['upstreams.a.balance', '"hash:cookie:a b"', /no way to balance/],
   ['upstreams.a.check', 'soon', /"soon" is not a check; write http:\/health, tcp or a map/],
   ['upstreams.a.check', '7', /is a number, not a map/],
   ['upstreams.a.check', 'http:health', /"health" is not the path of a request \(\/health\)/],

@@ -19,6 +19,7 @@ describe('a configuration', () => {
           { kind: 'tcp', host: '127.0.0.1', port: 9001, text: 'http://127.0.0.1:9001' },
           { kind: 'tcp', host: '127.0.0.1', port: 9002, text: 'http://127.0.0.1:9002' },
         ],
+        balance: 'round-robin',
         check: null,
         health: { failures: 3, coolDown: 10_000 },
         keepAlive: { connections: 4096, idle: 4000, age: 3_600_000 },

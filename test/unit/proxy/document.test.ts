@@ -25,6 +25,7 @@ const EVERY: ProxyDocument = {
   upstreams: {
     app: {
       servers: ['http://127.0.0.1:9001'],
+      balance: 'hash:cookie:sid',
       health: { failures: 'off', coolDown: '1s' },
       check: {
         http: '/health',
