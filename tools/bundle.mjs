@@ -138,6 +138,7 @@ const ENTRIES = {
   adapter: 'adapter.js',
   errors: 'errors.js',
   stores: 'stores/index.js',
+  sources: 'sources/index.js',
   streams: 'streams/index.js',
   ws: 'ws/index.js',
   'socket-io': 'socket-io/index.js',

@@ -137,6 +137,8 @@ export type CataloguedCode =
   | 'ERR_FDB_HTTP1_RECORD'
   | 'ERR_FDB_HTTP1_LIMIT'
   | 'ERR_FDB_HTTP1_FIELD'
+  // Sources
+  | 'ERR_FDB_SOURCE'
   // fd-broker state
   | 'ERR_FDB_STATE_SOURCE'
   | 'ERR_FDB_STATE_NO_ENTRY'

@@ -109,6 +109,7 @@ async function loads(project: Project): Promise<string[]> {
     'fd-broker/adapter',
     'fd-broker/errors',
     'fd-broker/stores',
+    'fd-broker/sources',
     'fd-broker/streams',
     'fd-broker/ws',
     'fd-broker/socket.io',

@@ -268,6 +268,11 @@ export const ROOMS: readonly Room[] = [
     only: ['errors', 'base', 'checks', 'state', 'member'],
   },
   {
+    name: 'sources',
+    about: 'sections that follow a store outside of the service, such as etcd: `fd-broker/sources`',
+    only: ['errors', 'base', 'checks', 'state', 'member'],
+  },
+  {
     name: 'streams',
     about:
       'moves answers of an `http.Server` that are being streamed, and has channels of server-sent events: `fd-broker/streams`',

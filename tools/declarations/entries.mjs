@@ -8,6 +8,7 @@ export const ENTRIES = [
   { name: 'adapter', path: 'adapter.d.ts' },
   { name: 'errors', path: 'errors.d.ts' },
   { name: 'stores', path: 'stores/index.d.ts' },
+  { name: 'sources', path: 'sources/index.d.ts' },
   { name: 'streams', path: 'streams/index.d.ts' },
   { name: 'ws', path: 'ws/index.d.ts' },
   { name: 'socket-io', path: 'socket-io/index.d.ts' },

@@ -2,7 +2,7 @@
 import { JOINING, UPGRADING } from './handoff.mjs'
 import { PROXY, RELAY } from './proxy.mjs'
 import { CALLER, CONTROL, LISTENERS, MACHINE } from './serving.mjs'
-import { LOG, STATE, STATE_FILE, STATE_TOOLS } from './state.mjs'
+import { LOG, SOURCES, STATE, STATE_FILE, STATE_TOOLS } from './state.mjs'
 import { CHANNEL, MOVING } from './wire.mjs'
 
 /**
@@ -32,5 +32,6 @@ export const CATALOGUE = {
   'Between two processes': CHANNEL,
   'The proxy': PROXY,
   'The relay': RELAY,
+  Sources: SOURCES,
   '`fd-broker state`': STATE_TOOLS,
 }

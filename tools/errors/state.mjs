@@ -97,6 +97,13 @@ export const STATE_FILE = {
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */
+export const SOURCES = {
+  ERR_FDB_SOURCE: {
+    cause: 'The store of a source could not be read; the section keeps its entries',
+    remedy: 'None: the source is tried again. The message names the store and why',
+  },
+}
+
 export const STATE_TOOLS = {
   ERR_FDB_STATE_SOURCE: {
     cause: 'No state was named, or two states were named',

@@ -1,0 +1,140 @@
+import type http from 'node:http'
+import { nodeHttp } from '../base/lazy.js'
+import { withinLimit } from '../base/limited-signal.js'
+import { FdbError } from '../errors.js'
+
+/** Limit for the answer to a request that is no watch. */
+const ANSWER_MS = 10_000
+/** TCP keepalive of a watch: a firewall forgets a connection without traffic. */
+const KEEPALIVE_MS = 15_000
+/** etcd's own limit of a request is 1.5 MiB; a range of many entries and a batch of events may be larger. */
+const MOST_MESSAGE_LENGTH = 256 * 1024 * 1024
+
+export interface EtcdTls {
+  readonly ca?: string | Buffer | undefined
+  readonly cert?: string | Buffer | undefined
+  readonly key?: string | Buffer | undefined
+  readonly servername?: string | undefined
+}
+
+export interface EtcdUser {
+  readonly name: string
+  readonly password: string
+}
+
+/** etcd 3.4 and later over its JSON gateway (HTTP/1.1). After a failure the next request goes to the next host. */
+export class EtcdGateway {
+  readonly #hosts: readonly URL[]
+  readonly #tls: EtcdTls
+  readonly #user: EtcdUser | null
+  #host: number
+  #token: string | null = null
+
+  constructor(hosts: readonly URL[], tls: EtcdTls, user: EtcdUser | null) {
+    this.#hosts = hosts
+    this.#tls = tls
+    this.#user = user
+    // Many machines have the same list.
+    this.#host = Math.floor(Math.random() * hosts.length)
+  }
+
+  /** Rejects with ERR_FDB_SOURCE. */
+  async call(path: string, body: object, signal: AbortSignal): Promise<Record<string, unknown>> {
+    return await withinLimit(signal, ANSWER_MS, async limited => {
+      for await (const message of this.stream(path, body, limited)) return message
+      throw this.#next(path, 'the answer is empty')
+    })
+  }
+
+  /** Yields the messages of an answer: one, or those of a watch until `signal` aborts. Throws ERR_FDB_SOURCE. */
+  async *stream(
+    path: string,
+    body: object,
+    signal: AbortSignal,
+  ): AsyncGenerator<Record<string, unknown>, void> {
+    if (this.#user !== null && path !== AUTHENTICATE) await this.#authenticate(this.#user, signal)
+    let response: http.IncomingMessage
+    try {
+      response = await this.#request(path, JSON.stringify(body), signal)
+    } catch (error) {
+      throw this.#next(path, (error as Error).message, error)
+    }
+    try {
+      /** The beginning of a message, which is a line. */
+      let parts: string[] = []
+      let length = 0
+      for await (const part of response as AsyncIterable<string>) {
+        const lines = part.split('\n')
+        const last = lines.pop() ?? ''
+        for (const line of lines) {
+          const whole = parts.join('') + line
+          parts = []
+          length = 0
+          if (whole !== '') yield this.#message(path, whole, response.statusCode)
+        }
+        parts.push(last)
+        length += last.length
+        if (length > MOST_MESSAGE_LENGTH) throw new Error(`a message is longer than ${MOST_MESSAGE_LENGTH}`)
+      }
+      const rest = parts.join('')
+      if (rest !== '') yield this.#message(path, rest, response.statusCode)
+    } catch (error) {
+      throw FdbError.is(error) ? error : this.#next(path, (error as Error).message, error)
+    } finally {
+      response.destroy()
+    }
+  }
+
+  async #authenticate({ name, password }: EtcdUser, signal: AbortSignal): Promise<void> {
+    if (this.#token !== null) return
+    const { token } = await this.call(AUTHENTICATE, { name, password }, signal)
+    if (typeof token !== 'string') throw this.#next(AUTHENTICATE, 'the answer has no token')
+    this.#token = token
+  }
+
+  #request(path: string, body: string, signal: AbortSignal): Promise<http.IncomingMessage> {
+    const url = new URL(path, this.#hosts[this.#host])
+    const { request } = url.protocol === 'https:' ? process.getBuiltinModule('node:https') : nodeHttp()
+    return new Promise((resolve, reject) => {
+      const headers = {
+        'content-type': 'application/json',
+        'content-length': Buffer.byteLength(body),
+        ...(this.#token !== null && { authorization: this.#token }),
+      }
+      const sent = request(url, { ...this.#tls, method: 'POST', headers, signal, agent: false })
+      sent.on('socket', socket => socket.setKeepAlive(true, KEEPALIVE_MS))
+      sent.on('error', reject)
+      sent.on('response', response => {
+        // Bytes of a character may come in two parts.
+        resolve(response.setEncoding('utf8'))
+      })
+      sent.end(body)
+    })
+  }
+
+  /** Unwraps the `result` of a stream, and throws the refusals of the store. */
+  #message(path: string, line: string, status = 0): Record<string, unknown> {
+    let message: { result?: unknown; error?: unknown; message?: unknown }
+    try {
+      message = JSON.parse(line)
+    } catch {
+      throw this.#next(path, `the answer (status ${status}) is no JSON`)
+    }
+    const { result, error } = message
+    if (error === undefined && status === 200) return (result ?? message) as Record<string, unknown>
+    const refusal = (error ?? message) as { message?: unknown } | string
+    const why = typeof refusal === 'string' ? refusal : refusal.message
+    // A token ends after some minutes.
+    this.#token = null
+    throw this.#next(path, `status ${status}: ${String(why)}`)
+  }
+
+  /** Lets the next request go to another host. */
+  #next(path: string, why: string, cause?: unknown): FdbError {
+    const { host } = this.#hosts[this.#host] as URL
+    this.#host = (this.#host + 1) % this.#hosts.length
+    return new FdbError('ERR_FDB_SOURCE', `etcd at ${host}, ${path}: ${why}`, { retryable: true, cause })
+  }
+}
+
+const AUTHENTICATE = '/v3/auth/authenticate'

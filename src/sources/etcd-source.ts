@@ -1,0 +1,247 @@
+import { checkOptions } from '../checks/options.js'
+import { absent, map, required, type ShapeOf } from '../checks/shape.js'
+import { list, predicate } from '../checks/values.js'
+import { FdbError } from '../errors.js'
+import { EtcdGateway, type EtcdTls, type EtcdUser } from './etcd-gateway.js'
+import type { Source, SourceBatch, SourceChange, SourceEntry } from './source.js'
+
+/** Entries in one answer. */
+const PAGE = 1_000
+/** How often this process asks, beside a watch, whether its host still answers: a watch on a host without its cluster is silent for ever. */
+const PING_MS = 15_000
+const RANGE = '/v3/kv/range'
+const WATCH = '/v3/watch'
+
+export interface EtcdSourceOptions {
+  /** `http://HOST:2379` or `https://…`, one or several of the same cluster. */
+  hosts: readonly string[]
+  /** The keys of the section are those of the store without this prefix. */
+  prefix: string
+  user?: EtcdUser | undefined
+  /** For `https:`: the store's CA, and a client certificate. */
+  tls?: EtcdTls | undefined
+}
+
+const isText = (value: unknown) => typeof value === 'string' && value !== ''
+const OPTIONS = map({
+  hosts: required(
+    list(
+      predicate<string>(
+        'a URL such as http://127.0.0.1:2379',
+        value => isText(value) && /^https?:$/.test(protocolOf(value)),
+      ),
+      { least: 1, most: 64 },
+    ),
+  ),
+  prefix: required(predicate<string>('a text, for example /shop/prices/', isText)),
+  user: absent(
+    map({
+      name: required(predicate<string>('a text', isText)),
+      password: required(predicate<string>('a text', isText)),
+    }),
+  ),
+  tls: absent(
+    predicate<EtcdTls>(
+      'an object with any of ca, cert, key, servername',
+      value => typeof value === 'object' && value !== null,
+    ),
+  ),
+} satisfies ShapeOf<EtcdSourceOptions>)
+
+/** The keys below a prefix of etcd 3.4 or later. Every process of a machine may have one; each needs a connection and asks the store every 15 s. */
+export class EtcdSource implements Source {
+  readonly id: string
+  readonly #gateway: EtcdGateway
+  readonly #prefix: Buffer
+  #newest: string | null = null
+
+  /** Throws ERR_FDB_OPTION. */
+  constructor(options: EtcdSourceOptions) {
+    const { hosts, prefix, user, tls } = checkOptions('new EtcdSource()', options, OPTIONS)
+    this.id = `etcd ${prefix}`
+    this.#prefix = Buffer.from(prefix)
+    this.#gateway = new EtcdGateway(
+      hosts.map(host => new URL(host)),
+      tls ?? {},
+      user ?? null,
+    )
+  }
+
+  get newest(): string | null {
+    return this.#newest
+  }
+
+  async *read(since: string | null, signal: AbortSignal): AsyncGenerator<SourceBatch, void> {
+    let revision = since
+    while (!signal.aborted) {
+      if (revision === null) {
+        const batch = await this.#list(signal)
+        revision = batch.revision
+        yield batch
+      }
+      for await (const batch of this.#watch(revision, signal)) {
+        revision = batch?.revision ?? null
+        // The store has forgotten the changes since then.
+        if (batch === null) break
+        yield batch
+      }
+    }
+  }
+
+  /** All entries at one revision. */
+  async #list(signal: AbortSignal): Promise<{ all: SourceEntry[]; revision: string }> {
+    const all: SourceEntry[] = []
+    let at: Revision | null = null
+    for (let from = this.#prefix, more = true; more; ) {
+      const page = await this.#gateway.call(
+        RANGE,
+        {
+          key: from.toString('base64'),
+          range_end: this.#end,
+          limit: PAGE,
+          ...(at !== null && { revision: `${at.number}` }),
+        },
+        signal,
+      )
+      at ??= this.#note(page)
+      const entries = (page.kvs ?? []) as { key: string; value?: string }[]
+      for (const { key, value = '' } of entries)
+        all.push({ key: this.#keyOf(key), value: Buffer.from(value, 'base64') })
+      const last = entries.at(-1)
+      more = page.more === true && last !== undefined
+      if (last !== undefined) from = Buffer.concat([Buffer.from(last.key, 'base64'), Buffer.of(0)])
+    }
+    return { all, revision: textOf(at as Revision) }
+  }
+
+  /** Yields the changes after a revision; null, at the end, if the store does not have them. */
+  async *#watch(
+    since: string,
+    signal: AbortSignal,
+  ): AsyncGenerator<{ changes: SourceChange[]; revision: string } | null, void> {
+    const from = revisionOf(since)
+    if (from === null) {
+      yield null
+      return
+    }
+    const own = new AbortController()
+    const end = () => own.abort()
+    signal.addEventListener('abort', end)
+    let silent: unknown
+    const pings = setInterval(() => {
+      this.#gateway
+        .call(RANGE, { key: this.#prefix.toString('base64'), keys_only: true, limit: 1 }, own.signal)
+        .then(answer => this.#note(answer))
+        .catch(error => {
+          silent ??= error
+          own.abort()
+        })
+    }, PING_MS).unref()
+    try {
+      const request = {
+        key: this.#prefix.toString('base64'),
+        range_end: this.#end,
+        start_revision: `${from.number + 1n}`,
+        progress_notify: true,
+      }
+      for await (const message of this.#gateway.stream(WATCH, { create_request: request }, own.signal)) {
+        const newest = this.#note(message)
+        if (message.compact_revision !== undefined && message.compact_revision !== '0') {
+          yield null
+          return
+        }
+        if (message.canceled === true)
+          throw new FdbError(
+            'ERR_FDB_SOURCE',
+            `etcd ended the watch: ${String(message.cancel_reason ?? '')}`,
+            {
+              retryable: true,
+            },
+          )
+        // A store that is a new one, or was restored from a backup, counts from an earlier revision, and would be silent until it comes to this one.
+        if (newest.cluster !== from.cluster || newest.number < from.number) {
+          yield null
+          return
+        }
+        const events = message.events as Event[] | undefined
+        if (events !== undefined && events.length > 0) yield this.#changesOf(events, newest.cluster)
+        // A notification without events: all changes up to its revision were sent. After it a restart needs no older ones, which the store forgets.
+        else if (message.created !== true) yield { changes: [], revision: textOf(newest) }
+      }
+      if (!signal.aborted) throw new FdbError('ERR_FDB_SOURCE', 'etcd closed the watch', { retryable: true })
+    } catch (error) {
+      throw silent ?? error
+    } finally {
+      clearInterval(pings)
+      signal.removeEventListener('abort', end)
+      own.abort()
+    }
+  }
+
+  #changesOf(events: readonly Event[], cluster: string): { changes: SourceChange[]; revision: string } {
+    // A message has all events of one or several revisions, in order. The last one of several changes of a key counts.
+    const changes = new Map<string, SourceChange>()
+    let number = 0n
+    for (const { type, kv } of events) {
+      const key = this.#keyOf(kv.key)
+      changes.delete(key)
+      changes.set(key, { key, value: type === 'DELETE' ? null : Buffer.from(kv.value ?? '', 'base64') })
+      const at = BigInt(kv.mod_revision)
+      if (at > number) number = at
+    }
+    return { changes: [...changes.values()], revision: textOf({ number, cluster }) }
+  }
+
+  /** Remembers the revision of the store. */
+  #note(message: Record<string, unknown>): Revision {
+    const { revision = '0', cluster_id: cluster = '' } = (message.header ?? {}) as Header
+    const newest = { number: BigInt(revision), cluster }
+    this.#newest = textOf(newest)
+    return newest
+  }
+
+  #keyOf(base64: string): string {
+    return Buffer.from(base64, 'base64').subarray(this.#prefix.length).toString()
+  }
+
+  /** The first key after all those with the prefix. */
+  get #end(): string {
+    const end = Buffer.from(this.#prefix)
+    for (let at = end.length - 1; at >= 0; at--) {
+      const byte = end[at] as number
+      if (byte === 0xff) continue
+      end[at] = byte + 1
+      return end.subarray(0, at + 1).toString('base64')
+    }
+    return Buffer.of(0).toString('base64')
+  }
+}
+
+interface Header {
+  readonly revision?: string
+  readonly cluster_id?: string
+}
+
+/** A revision means nothing in another cluster. */
+interface Revision {
+  readonly number: bigint
+  readonly cluster: string
+}
+
+function textOf({ number, cluster }: Revision): string {
+  return `${number}@${cluster}`
+}
+
+function revisionOf(text: string): Revision | null {
+  const [, number, cluster] = /^(\d+)@(.*)$/.exec(text) ?? []
+  return number === undefined || cluster === undefined ? null : { number: BigInt(number), cluster }
+}
+
+interface Event {
+  readonly type?: 'PUT' | 'DELETE'
+  readonly kv: { readonly key: string; readonly value?: string; readonly mod_revision: string }
+}
+
+function protocolOf(url: unknown): string {
+  return URL.canParse(String(url)) ? new URL(String(url)).protocol : ''
+}

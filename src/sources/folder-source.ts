@@ -1,0 +1,100 @@
+import { watch } from 'node:fs'
+import { readdir, readFile, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { checkOptions, path } from '../checks/options.js'
+import { map, optional, required, type ShapeOf } from '../checks/shape.js'
+import { milliseconds } from '../checks/values.js'
+import type { Source, SourceBatch } from './source.js'
+
+/** A tool writes several files one after the other. */
+const SETTLED_MS = 50
+
+export interface FolderSourceOptions {
+  folder: string
+  /** Milliseconds after which the folder is read again without a notification, which network file systems do not give; default 10,000. */
+  interval?: number | undefined
+}
+
+const OPTIONS = map({
+  folder: required(path()),
+  interval: optional(milliseconds(100), 10_000),
+} satisfies ShapeOf<FolderSourceOptions>)
+
+/** The files of a folder: the key is a file's name, the value its contents. Files whose name begins with a dot are left out, so that a tool can write such a file and rename it. Works with the volumes of a Kubernetes ConfigMap. */
+export class FolderSource implements Source {
+  readonly id: string
+  readonly #folder: string
+  readonly #interval: number
+
+  /** Throws ERR_FDB_OPTION. */
+  constructor(options: FolderSourceOptions) {
+    const { folder, interval } = checkOptions('new FolderSource()', options, OPTIONS)
+    this.id = `folder ${folder}`
+    this.#folder = folder
+    this.#interval = interval
+  }
+
+  async *read(_since: string | null, signal: AbortSignal): AsyncGenerator<SourceBatch, void> {
+    const changed = new Changes(this.#folder, signal)
+    /** The facts of the last batch. */
+    let before = ''
+    try {
+      while (!signal.aborted) {
+        changed.reset()
+        const facts = await this.#facts()
+        const seen = JSON.stringify(facts)
+        if (seen !== before) {
+          const all = []
+          for (const [key] of facts) all.push({ key, value: await readFile(join(this.#folder, key)) })
+          yield { all, revision: null }
+          before = seen
+        }
+        await changed.within(this.#interval)
+      }
+    } finally {
+      changed.close()
+    }
+  }
+
+  /** Facts that change with a file's contents. */
+  async #facts(): Promise<[name: string, ...facts: number[]][]> {
+    const found: [string, ...number[]][] = []
+    for (const name of (await readdir(this.#folder)).sort()) {
+      if (name.startsWith('.')) continue
+      // A file may be removed meanwhile; the next turn sees that.
+      const file = await stat(join(this.#folder, name)).catch(() => null)
+      if (file?.isFile()) found.push([name, file.ino, file.size, file.mtimeMs, file.ctimeMs])
+    }
+    return found
+  }
+}
+
+/** Notifications of a folder. */
+class Changes {
+  readonly #signal: AbortSignal
+  readonly #watcher: ReturnType<typeof watch>
+  #seen = new AbortController()
+
+  constructor(folder: string, signal: AbortSignal) {
+    this.#signal = signal
+    signal.addEventListener('abort', () => this.#seen.abort())
+    this.#watcher = watch(folder, { persistent: false }, () => this.#seen.abort())
+    // Without notifications the interval is left.
+    this.#watcher.on('error', () => {})
+  }
+
+  reset(): void {
+    this.#seen = new AbortController()
+  }
+
+  /** Resolves a moment after the first change since {@link reset}, at the latest after `ms`. */
+  async within(ms: number): Promise<void> {
+    await sleep(ms, undefined, { signal: this.#seen.signal, ref: false }).catch(() => {})
+    if (!this.#signal.aborted) await sleep(SETTLED_MS, undefined, { ref: false })
+  }
+
+  close(): void {
+    this.#watcher.close()
+  }
+}
