@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import { readAt } from '../kernel/index.js'
-import type { ChangeRun } from './change-run.js'
+import { addVersions, type ChangeRun } from './change-run.js'
 import type { Digest } from './digest.js'
 import { type KeyMap, NONE } from './key-map.js'
 import { type Location, Locations } from './locations.js'
@@ -63,6 +63,7 @@ export class Entries {
         this.locations.remove(slot)
       }
       section.digest.addRun(section.nameBytes, run, from, done)
+      addVersions(section.versions, run, from, done)
       this.#addBytes(section, bytes)
       from += done
     }

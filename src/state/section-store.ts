@@ -23,6 +23,8 @@ export class SectionStore {
   /** Maps keys to slots of the store's {@link Locations}. */
   slots = new SlotMap()
   digest = new Digest()
+  /** The schema versions of all entries; may also have versions of entries that were replaced or deleted. */
+  versions = new Set<number>()
   readonly listeners = new Set<(change: StoredChange) => void>()
   /** Called after many entries have changed in one step, before the listeners. */
   readonly resets = new Set<() => void>()
@@ -75,6 +77,7 @@ export class SectionStore {
   takeOver(other: SectionStore | null): void {
     this.slots = other?.slots ?? new SlotMap()
     this.digest = other?.digest ?? new Digest()
+    this.versions = other?.versions ?? new Set()
     this.bytes = other?.bytes ?? 0
     this.stored = other?.stored ?? null
   }

@@ -186,6 +186,7 @@ export class Store {
       return
     }
     this.entries.put(section, key, slot, at)
+    section.versions.add(change.version)
     this.#pendingEntries.add(section.digest, section.nameBytes, this.#cursor.buffer, change)
     this.#notifyListeners(section, 'put', origin, before, at)
   }

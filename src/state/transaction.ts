@@ -1,5 +1,5 @@
 import type { ChangeCursor } from './change-cursor.js'
-import type { ChangeRun } from './change-run.js'
+import { addVersions, type ChangeRun } from './change-run.js'
 import { Digest, type PendingEntries } from './digest.js'
 import type { Entries } from './entries.js'
 import { KeyMap, NONE, NULL } from './key-map.js'
@@ -20,6 +20,8 @@ interface StagedSection {
   bytes: number
   /** The commit adds this to the section's digest. */
   digest: Digest
+  /** The schema versions of the entries that the transaction puts. */
+  readonly versions: Set<number>
 }
 
 /** A transaction with up to this many changed entries of a section is applied entry by entry; a larger one becomes a {@link Layer}. */
@@ -54,7 +56,8 @@ export class Transaction {
     if (!staged) {
       const { bytes, slots } = section
       const { size } = slots
-      staged = { section, layer: new KeyMap(), cleared: false, size, bytes, digest: new Digest() }
+      const digest = new Digest()
+      staged = { section, layer: new KeyMap(), cleared: false, size, bytes, digest, versions: new Set() }
       this.#sections.set(section, staged)
     }
     return (this.#last = staged)
@@ -80,6 +83,7 @@ export class Transaction {
       this.#subtract(staged, key, own)
       staged.size++
       staged.bytes += length
+      staged.versions.add(cursor.change.version)
       added.add(staged.digest, section.nameBytes, cursor.buffer, cursor.change)
       return
     }
@@ -107,6 +111,7 @@ export class Transaction {
         if (own !== NONE) this.#entries.locations.remove(own)
       }
       digest.addRun(section.nameBytes, run, from, done)
+      addVersions(staged.versions, run, from, done)
       staged.size += done
       staged.bytes += bytes
       from += done
@@ -126,6 +131,7 @@ export class Transaction {
       size: 0,
       bytes: 0,
       digest,
+      versions: new Set(),
     })
   }
 
@@ -161,12 +167,14 @@ export class Transaction {
 
   /** Commits one section. Returns a function that notifies the listeners; call it after all sections are committed. */
   #commitSection(staged: StagedSection, origin: StoredChange['origin'], deferred: DeferredWork): () => void {
-    const { section, layer, cleared, size, bytes, digest } = staged
+    const { section, layer, cleared, size, bytes, digest, versions } = staged
     const { slots } = section
     this.#entries.count += size - slots.size
     this.#entries.liveBytes += bytes - section.bytes
     section.bytes = bytes
     section.digest.merge(digest)
+    if (cleared) section.versions = versions
+    else for (const version of versions) section.versions.add(version)
     const change = (key: string, put: boolean, below: number | undefined) => {
       const before = this.#entries.locate(section, below)
       if (below !== undefined) this.#entries.free(section, below, this.ordinal)
