@@ -2,10 +2,11 @@
 // npm run bench -- state: what an upgrade costs both processes with 1,000 to 1,000,000 routes in the state, and what all else costs that is done with as
 // many; beside it what one-shot codecs need for the same routes, which is how long they hold the loop of the old process.
 // Options: --sizes 1000,1000000 --rounds 3 --only handoffs,bulks,follow,file,proxy,codecs --json FILE
+// --release FOLDER: the new process beside that of another clone, which is built, in handoffs that alternate
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { median } from '../median.mjs'
@@ -18,6 +19,7 @@ const { values: flags } = parseArgs({
     rounds: { type: 'string', default: '3' },
     sizes: { type: 'string', default: '1000,10000,100000,1000000' },
     only: { type: 'string', default: 'handoffs,bulks,follow,file,proxy,codecs' },
+    release: { type: 'string' },
     json: { type: 'string' },
   },
 })
@@ -27,6 +29,8 @@ const only = new Set(flags.only.split(','))
 /** As many as a configuration file has. */
 const MOST_WRITTEN = 100_000
 const TURN_MS = 10
+/** The bar, relative to another clone in the same run. */
+const MOST_OF_RELEASE = 1.5
 const CODECS = ['protobufjs', 'msgpackr', 'v8.serialize', 'JSON']
 const oneShot = fileURLToPath(new URL('one-shot.mjs', import.meta.url))
 const MB = 2 ** 20
@@ -193,6 +197,41 @@ async function measureHandoffs(name, count) {
   figures.info(`${name}: log`, generations.bytes / MB, 'MiB')
 }
 
+/** Divides the costs of new processes of this clone by those of another clone. @param {string} name @param {number} count @param {string} clone */
+async function compareHandoffs(name, count, clone) {
+  show(`${name}: loading`)
+  const own = await startGenerations(join(folder, `own-${count}.sock`), count)
+  const other = await startGenerations(join(folder, `other-${count}.sock`), count, clone)
+  /** @type {{ ours: any, theirs: any }[]} */
+  const pairs = []
+  // The first process of each has loaded all itself: the second is the first that takes over from one like itself.
+  for (let round = 0; round <= rounds; round++) {
+    show(`${name}: both, round ${round} of ${rounds}`)
+    const { taken: ours } = await own.handOver('cpu')
+    const { taken: theirs } = await other.handOver('cpu')
+    if (round > 0) pairs.push({ ours, theirs })
+  }
+  await own.end()
+  await other.end()
+  const part = (/** @type {(taken: any) => number} */ of) =>
+    median(pairs.map(({ ours }) => of(ours))) / median(pairs.map(({ theirs }) => of(theirs)))
+  const joining = part(({ joining }) => joining.cpu)
+  figures.info(`${name}: new process, CPU until it has the state, of that of ${clone}`, joining, 'x')
+  figures.info(
+    `${name}: new process, CPU until it serves, of that of ${clone}`,
+    part(({ whole }) => whole.cpu),
+    'x',
+  )
+  const serving = part(({ serving }) => serving)
+  figures.add(
+    `${name}: new process, Hello to Serving, of that of ${clone}`,
+    serving,
+    'x',
+    '<=',
+    MOST_OF_RELEASE,
+  )
+}
+
 /** @param {string} name @param {number} count */
 function measureCodecs(name, count) {
   for (const codec of CODECS) {
@@ -212,6 +251,7 @@ for (const count of sizes) {
   const name = `${count.toLocaleString('en')} routes`
   await measureWork(name, count)
   if (only.has('handoffs')) await measureHandoffs(name, count)
+  if (flags.release !== undefined) await compareHandoffs(name, count, resolve(flags.release))
   if (only.has('codecs')) measureCodecs(name, count)
 }
 rmSync(folder, { recursive: true })

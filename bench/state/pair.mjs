@@ -4,9 +4,9 @@ import { start } from './processes.mjs'
 
 /** @typedef {'turns' | 'cpu'} Measure */
 
-/** @param {string} control @param {number} count */
-export async function startGenerations(control, count) {
-  let incumbent = await start('peer.mjs', control)
+/** @param {string} control @param {number} count @param {string} [clone] the processes are those of this clone */
+export async function startGenerations(control, count, clone) {
+  let incumbent = await start('peer.mjs', control, clone)
   await incumbent.ask('serve')
   await incumbent.ask('load', { count })
   await incumbent.ask('quiet')
@@ -15,7 +15,7 @@ export async function startGenerations(control, count) {
     bytes,
     /** One handoff, and the same time without one before it. @param {Measure} what */
     async handOver(what) {
-      const successor = await start('peer.mjs', control)
+      const successor = await start('peer.mjs', control, clone)
       await incumbent.ask('quiet')
       const idle = await incumbent.ask('idle', { what, ms: 500 })
       await incumbent.ask('watch', { what })

@@ -2,11 +2,15 @@
 // Processes that do what they are told.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-/** @param {string} script of this folder @param {string} control */
-export async function start(script, control) {
-  const child = fork(fileURLToPath(new URL(script, import.meta.url)), [control], {
+const HERE = fileURLToPath(new URL('.', import.meta.url))
+
+/** @param {string} script of this folder @param {string} control @param {string} [clone] another one, which is built: runs its own script */
+export async function start(script, control, clone) {
+  const folder = clone === undefined ? HERE : join(clone, 'bench/state')
+  const child = fork(join(folder, script), [control], {
     execArgv: ['--expose-gc'],
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   })
