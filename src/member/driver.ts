@@ -252,7 +252,7 @@ export class MemberDriver implements RuntimeDriver {
   #closeListeners(): void {
     const { controlSocket, holdings, listeners, registry } = this.runtime
     controlSocket.release(() => removePaths(registry))
-    listeners.forgetPrevious()
+    listeners.close()
     holdings.close()
   }
 

@@ -1,4 +1,5 @@
 import net from 'node:net'
+import { type OwnedFd, socketOver } from '../kernel/index.js'
 import { internal } from './internal.js'
 
 /** Internals of a `net.Server` on Node 20 to 26. */
@@ -42,6 +43,15 @@ export function countAsAccepted(server: net.Server, socket: net.Socket): void {
   if (inside.keepAlive) socket.setKeepAlive(true, (inside.keepAliveInitialDelay ?? 0) * 1000)
   inside._connections++
   Object.assign(socket, { server, _server: server })
+}
+
+/** Gives `server` a connection that it has not accepted itself, as if it had. Takes ownership of the descriptor. */
+export function giveAccepted(server: net.Server, fd: OwnedFd): void {
+  const { pauseOnConnect } = acceptOptionsOf(server)
+  const options = { ...socketOptionsOf(server), pauseOnCreate: pauseOnConnect }
+  const socket = socketOver(fd, options)
+  countAsAccepted(server, socket)
+  server.emit('connection', socket)
 }
 
 export const SERVER_CLOSE = internal(

@@ -211,6 +211,16 @@ function acceptOf(fd: number): number {
   }
 }
 
+/** A connection that the library has accepted itself, on its way to a server. */
+class SimulatedSocket extends net.Socket {
+  readonly descriptor: number | undefined
+
+  constructor({ fd, ...options }: net.SocketConstructorOpts = {}) {
+    super(options)
+    this.descriptor = fd
+  }
+}
+
 /** A server of Node as far as the library uses one whose connections a keeper has: it accepts, and gives each descriptor to `accepted`. */
 export class SimulatedServer extends EventEmitter {
   static addon: Native
@@ -220,6 +230,13 @@ export class SimulatedServer extends EventEmitter {
   _handle: { onconnection(status: number, client: { readonly fd: number }): void } | null = null
   #fd = -1
   #close: () => void = () => {}
+
+  constructor() {
+    super()
+    this.on('connection', ({ descriptor }: SimulatedSocket) => {
+      if (descriptor !== undefined) this.accepted(descriptor)
+    })
+  }
 
   listen({ fd }: { fd: number }): void {
     const { addon } = SimulatedServer
@@ -257,7 +274,13 @@ export async function load(edits: readonly Edit[] = []): Promise<Code> {
     'node:child_process': simulatedChildren,
     'node:crypto': simulatedCrypto,
     'node:http': { get: httpGet },
-    'node:net': { ...net, connect, Server: SimulatedServer, createServer: () => new SimulatedServer() },
+    'node:net': {
+      ...net,
+      connect,
+      Socket: SimulatedSocket,
+      Server: SimulatedServer,
+      createServer: () => new SimulatedServer(),
+    },
     'node:os': {
       tmpdir: () => '/tmp',
       hostname: () => 'simulated',

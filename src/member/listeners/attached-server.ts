@@ -32,6 +32,7 @@ import { expectedTls, expectTls } from '../../node/openssl.js'
 import {
   emitDelayedClose,
   enableClose,
+  giveAccepted,
   SERVER_CONNECTIONS,
   stopListening,
 } from '../../node/server-connections.js'
@@ -100,6 +101,7 @@ export class AttachedServer {
   #attached = false
   #onDetach = () => {}
   #detached = false
+  #acceptedUntilDetached = false
 
   /**
    * `failed`: gets the exceptions of the application's hooks. `begin`: given if the server already listens on this socket; makes the server
@@ -323,9 +325,20 @@ export class AttachedServer {
   /** Stops accepting. Connections stay open; the server does not emit 'close' until {@link finish}, and can be attached again. */
   detach(): void {
     this.#detached = true
+    this.#acceptedUntilDetached = this.accepting
     if (this.#attached && this.server.listening) stopListening(this.server)
     this.#attached = false
     this.#onDetach()
+  }
+
+  /** Whether the server still accepted when it was detached. False if the application had closed it: it wants no further connection. */
+  get acceptedUntilDetached(): boolean {
+    return this.#acceptedUntilDetached
+  }
+
+  /** Gives the server a connection that was accepted after {@link detach}. Takes ownership of the descriptor. */
+  take(fd: OwnedFd): void {
+    this.#run(() => giveAccepted(this.server as net.Server, fd))
   }
 
   /** Lets the server emit 'close' when its last connection has ended, because the server will not be attached again. */

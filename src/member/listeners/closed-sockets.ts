@@ -7,7 +7,7 @@ import type { Shutdown } from '../lifecycle/shutdown.js'
 export interface ClosedSocketsDeps {
   readonly hosting: Pick<Hosting, 'isHandingOver' | 'standsBy' | 'unfitStandby'>
   readonly machine: Pick<Machine, 'changes' | 'phase'>
-  readonly shutdown: Pick<Shutdown, 'over'>
+  readonly shutdown: Pick<Shutdown, 'isRetired' | 'over' | 'yields'>
 }
 
 /**

@@ -1,7 +1,7 @@
 import net from 'node:net'
 import type { MovableConnections } from '../../connections/movable.js'
 import { FdbError } from '../../errors.js'
-import { inspectOne, listenOver, type OwnedFd, releaseNumber } from '../../kernel/index.js'
+import { accept, inspectOne, listenOver, type OwnedFd, releaseNumber } from '../../kernel/index.js'
 import {
   adjustListener,
   currentOptions,
@@ -298,13 +298,36 @@ export class Listener {
     this.stop()
   }
 
-  /** @internal Stops accepting for good, and tells the clients that their connections will end. */
-  leave(): void {
+  /**
+   * @internal Stops accepting for good, and tells the clients that their connections will end. `fd`: the socket, which the caller closes next; null:
+   * no server has accepted there.
+   */
+  leave(fd: OwnedFd | null): void {
     this.#leaving = true
     this.stop()
     this.#closeOthers()
     this.announce()
+    if (fd !== null) this.acceptWaiting(fd)
     this.finish()
+  }
+
+  /**
+   * @internal Accepts the connections that wait in the kernel's queue of a socket that is about to be closed: the kernel would reset them, and their
+   * clients may have sent requests.
+   */
+  acceptWaiting(fd: OwnedFd): void {
+    const first = this.#servers.find(served => served.acceptedUntilDetached)
+    if (first === undefined) return
+    try {
+      // The queue has room for one more than `backlog`. Further clients come after the end.
+      for (let left = this.spec.backlog + 1; left > 0; left--) {
+        const connection = accept(fd, `a connection of listener ${this.name}`)
+        if (connection === null) return
+        first.take(connection)
+      }
+    } catch (error) {
+      this.#deps.events.failed(error)
+    }
   }
 
   /** @internal Lets the servers emit 'close' when their last connection has ended, because none will accept here again. */

@@ -167,6 +167,18 @@ export class OwnListeners {
     registry.wanted.add(entry.name)
   }
 
+  /** The listeners are about to be closed. If the service ends, first accepts the connections that wait. */
+  close(): void {
+    this.forgetPrevious()
+    const { hosting, machine, registry, shutdown } = this.#deps
+    const others = shutdown.isRetired || shutdown.yields || hosting.standsBy || hosting.isHandingOver
+    if (others || machine.phase !== 'leaving' || machine.member.link !== 'local') return
+    for (const [name, listener] of this.#listeners) {
+      const entry = registry.get(name)
+      if (entry !== undefined) listener.acceptWaiting(entry.fd)
+    }
+  }
+
   /** Nothing of the previous version can be adopted any more. */
   forgetPrevious(): void {
     closeAll(this.#renamed.splice(0).map(({ fd }) => fd))
@@ -225,7 +237,7 @@ export class OwnListeners {
     try {
       const listener = await this.#open(name, spec)
       if (present !== undefined && fd !== undefined) this.#keepSocket(present, fd)
-      if (present !== undefined) this.#leave(present)
+      if (present !== undefined) this.#leave(present, fd)
       return listener
     } finally {
       fd?.close()
@@ -238,7 +250,7 @@ export class OwnListeners {
     this.#listeners.delete(name)
     const fd = this.#deps.registry.get(name)?.fd
     if (fd !== undefined) this.#keepSocket(listener, fd)
-    this.#leave(listener)
+    this.#leave(listener, fd)
     this.#deps.holdings.unregister(name)
   }
 
@@ -276,9 +288,10 @@ export class OwnListeners {
     }
   }
 
-  #leave(listener: Listener): void {
+  /** `fd`: the socket, which the caller closes next. */
+  #leave(listener: Listener, fd: OwnedFd | undefined): void {
     for (const entry of [...listener.further]) this.#deps.holdings.unregister(entry)
-    listener.leave()
+    listener.leave(this.#deps.machine.member.accepting ? (fd ?? null) : null)
     this.#leaving.add(listener)
     void listener.emptied().then(() => {
       this.#leaving.delete(listener)
