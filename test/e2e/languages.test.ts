@@ -235,6 +235,21 @@ for (const { language, name, tool } of MEMBERS) {
       expect((await Promise.all(waiting)).sort()).toEqual(clients.slice(1).map(n => `200 ${n + 1}`))
     })
 
+    it('leaves without a successor, and the next version makes the changes of requests that come late', async () => {
+      const { scene, target } = await open()
+      const first = await serve(scene, language)
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+      onTestFinished(() => agent.destroy())
+      await ask(`${target}/whoami`, { agent }).answer
+      first.signal('SIGTERM')
+      await first.says('retired')
+      const late = ask(`${target}/count`, { method: 'POST', agent }).answer
+      await first.says('forwards')
+      await node(scene)
+      expect(await late).toMatchObject({ status: 200, body: '1' })
+      await first.end()
+    })
+
     it.runIf(NIGHTLY || language === 'python')('tells `status` how large the state is', async () => {
       const { scene } = await open()
       const own = await serve(scene, language)

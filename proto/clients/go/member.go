@@ -53,7 +53,7 @@ type Member struct {
 	registry   map[string]held
 	listeners  map[string]*Listener
 
-	log   *stateLog
+	log      *stateLog
 	segments map[uint64]*segment
 	// pruned is above the epoch of every segment that prune has dropped.
 	pruned   uint64
@@ -172,7 +172,17 @@ func (m *Member) Err() error {
 	return m.reason
 }
 
-// Close leaves. Without a successor the daemon keeps listeners and state for the next. The state remains readable as it was read last.
+// Leave stops serving without waiting for a successor, for an order to end. The daemon keeps listeners and state for the next version; new
+// clients wait for it. Requests in flight go on, and the next version makes their changes. Retired is closed: wait for the last connection,
+// then Close.
+func (m *Member) Leave() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.step(event{Type: "leave"})
+}
+
+// Close leaves at once: changes of requests in flight fail with [ErrClosed] ([Member.Leave] lets them end). Without a successor the daemon
+// keeps listeners and state for the next. The state remains readable as it was read last.
 func (m *Member) Close() error {
 	m.closing.Do(func() {
 		m.mu.Lock()

@@ -184,8 +184,15 @@ class Member(LinkPart):
         with self._changed:
             return self._changed.wait_for(lambda: self._over or self.phase in ('leaving', 'gone'), timeout)
 
+    def leave(self) -> None:
+        """Stops serving without waiting for a successor, for an order to end; a signal handler may call it. The daemon keeps listeners and
+        state for the next version; new clients wait for it. Requests in flight go on, and the next version makes their changes.
+        :meth:`wait` returns: wait for the last connection, then :meth:`close`."""
+        self._post({'type': 'leave'})
+
     def close(self) -> None:
-        """Leaves. Without a successor the daemon keeps listeners and state for the next. Idempotent."""
+        """Leaves at once: changes of requests in flight fail (:meth:`leave` lets them end). Without a successor the daemon keeps listeners
+        and state for the next. Idempotent."""
         leaving = [{'type': 'leave'}, {'type': 'drained'}]
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             for event in leaving:

@@ -74,7 +74,7 @@ func run(control, listen string) error {
 	case <-member.Retired():
 	case <-ctx.Done():
 		// No successor takes over: the daemon keeps the listener, and clients wait for the next version.
-		member.Close()
+		member.Leave()
 	}
 	limit, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
