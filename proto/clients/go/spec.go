@@ -107,7 +107,11 @@ func bind(spec listenSpec) (int, error) {
 		}
 		syscall.Close(fd)
 	}
-	return -1, fault("ERR_FDB_BIND", "cannot listen on %v: %v", spec, err)
+	where := spec.path
+	if where == "" {
+		where = spec.host.String() + " port " + strconv.Itoa(int(spec.port))
+	}
+	return -1, fault("ERR_FDB_BIND", "cannot listen on %s: %v", where, err)
 }
 
 func (s listenSpec) String() string {

@@ -12,7 +12,7 @@ import unittest
 import unittest.mock
 
 import fd_broker.link
-from fd_broker import FdBrokerError
+from fd_broker import FdBrokerError, join
 from fd_broker.channel import Channel
 from fd_broker.drain import Drain
 from fd_broker.frames import FrameDecoder, frame
@@ -22,7 +22,7 @@ from fd_broker.machine import initial_member, step_member
 from fd_broker.member import Member
 from fd_broker.messages import LISTENER, MESSAGES, NAMED, SEGMENT, decode, encode
 from fd_broker.segment import SEAL_WRITE, Segment, state_frame
-from fd_broker.specs import parse_spec
+from fd_broker.specs import bind, parse_spec
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TESTS = os.path.join(HERE, '..', '..', '..', 'test')
@@ -471,6 +471,18 @@ class Specs(unittest.TestCase):
             with self.subTest(spec), self.assertRaises(FdBrokerError) as caught:
                 parse_spec(spec)
             self.assertEqual(caught.exception.code, 'ERR_FDB_SPEC')
+
+    def test_of_unknown_times_are_refused(self):
+        for times in ({'probatoin': 5}, {'probation': '5s'}, {'ready': -1}):
+            with self.subTest(times), self.assertRaises(FdBrokerError) as caught:
+                join('/nowhere', 'shop', times=times, timeout=0)
+            self.assertEqual(caught.exception.code, 'ERR_FDB_OPTION')
+
+    def test_that_cannot_be_bound_are_named(self):
+        with socket.create_server(('127.0.0.1', 0)) as taken, self.assertRaises(FdBrokerError) as caught:
+            port = taken.getsockname()[1]
+            bind(parse_spec(f'tcp://127.0.0.1:{port}'))
+        self.assertIn(f'cannot listen on 127.0.0.1 port {port}: ', str(caught.exception))
 
 
 if __name__ == '__main__':

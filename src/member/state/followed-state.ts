@@ -97,7 +97,7 @@ export class FollowedState {
    */
   open(timeoutMs: number): Promise<void> {
     this.#link.start()
-    const why = `the state of "${this.#service}" was not available within ${timeoutMs} ms: start a member of that service first`
+    const why = `the state of "${this.#service}" was not available within ${Math.ceil(timeoutMs)} ms: start a member of that service first`
     this.#inView.limit(timeoutMs, () =>
       this.#inView.reject(new FdbError('ERR_FDB_DEADLINE', why, { retryable: true })),
     )

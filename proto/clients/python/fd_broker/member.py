@@ -23,6 +23,8 @@ from .messages import JOIN, LISTENER, Message
 from .sections import CODECS, Section
 from .specs import Spec, bind, parse_spec, same_address
 
+TIMES = ('ready', 'quiesce', 'freeze', 'prepare', 'commit', 'probation', 'heartbeat', 'silence')
+
 
 def join(
     control: str, service: str, *, health: Callable[[], bool] | None = None, times: Mapping[str, int] | None = None,
@@ -35,8 +37,13 @@ def join(
     handoffs in which this process is replaced (`ready`, `freeze`, `probation` …). `log`: a function that is told lines.
 
     Raises FdBrokerError, and nothing has changed for anybody: ERR_FDB_BUSY (retryable: another is joining), ERR_FDB_VERSION,
-    ERR_FDB_SERVICE, ERR_FDB_DENIED, ERR_FDB_NOT_A_DAEMON, ERR_FDB_FD_MISMATCH, ERR_FDB_STATE_…, ERR_FDB_DEADLINE.
+    ERR_FDB_SERVICE, ERR_FDB_OPTION, ERR_FDB_DENIED, ERR_FDB_NOT_A_DAEMON, ERR_FDB_FD_MISMATCH, ERR_FDB_STATE_…, ERR_FDB_DEADLINE.
     """
+    for name, limit in (times or {}).items():
+        if name not in TIMES:
+            raise FdBrokerError('ERR_FDB_OPTION', f'there is no time {name!r}: give some of {", ".join(TIMES)}')
+        if not isinstance(limit, (int, float)) or limit < 0:
+            raise FdBrokerError('ERR_FDB_OPTION', f'the time {name} must be a number of milliseconds, not {limit!r}')
     channel = Channel(connect(control, timeout))
     try:
         hello = {'service': service, 'intent': JOIN, 'times': times}

@@ -60,34 +60,35 @@ def bind(spec: Spec) -> int:
     try:
         if spec['kind'] == 'unix':
             return _bind_unix(spec)
-        sock = socket.socket(spec['family'], socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if spec['reuse_port']:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if spec['family'] == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if spec['both'] else 1)
-        sock.bind((spec['host'], spec['port']))
-        sock.listen(spec['backlog'])
-        return sock.detach()
+        with socket.socket(spec['family'], socket.SOCK_STREAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if spec['reuse_port']:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if spec['family'] == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if spec['both'] else 1)
+            sock.bind((spec['host'], spec['port']))
+            sock.listen(spec['backlog'])
+            return sock.detach()
     except OSError as error:
-        raise FdBrokerError('ERR_FDB_BIND', f'cannot listen on {spec}: {error}') from error
+        where = spec['path'] or f'{spec["host"]} port {spec["port"]}'
+        raise FdBrokerError('ERR_FDB_BIND', f'cannot listen on {where}: {error}') from error
 
 
 def _bind_unix(spec: Spec) -> int:
     path = spec['path']
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(path)
-    except OSError:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            if probe.connect_ex(path) == 0:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.bind(path)
+        except OSError:
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
                 raise
-        # The socket has no listening process.
-        os.unlink(path)
-        sock.bind(path)
-    if spec['mode'] is not None:
-        os.chmod(path, spec['mode'])
-    sock.listen(spec['backlog'])
-    return sock.detach()
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                if probe.connect_ex(path) == 0:
+                    raise
+            # The socket has no listening process.
+            os.unlink(path)
+            sock.bind(path)
+        if spec['mode'] is not None:
+            os.chmod(path, spec['mode'])
+        sock.listen(spec['backlog'])
+        return sock.detach()
