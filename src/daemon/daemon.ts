@@ -150,8 +150,9 @@ export class Daemon implements AsyncDisposable {
     const onServing = () => reception.open(restore)
     const close = (how: { readonly kept: boolean }) => {
       reception.close()
-      services.close(how)
+      // The services tell it what it must not end.
       orchestrator?.replaced()
+      services.close(how)
       descriptors[Symbol.dispose]()
     }
     member.onReload(() => this.#reload())
@@ -480,7 +481,7 @@ export interface Orchestrator {
   /** Returns the member that takes the connections of a service without a serving member, or null. */
   receiver(service: string): Peer | null
   servicesChanged(): void
-  /** Called when this daemon no longer owns the services. This daemon owns them again from the next {@link servicesChanged} on, if the next daemon fails. */
+  /** Called when this daemon no longer owns the services, and they still are as they were. This daemon owns them again from the next {@link servicesChanged} on, if the next daemon fails. */
   replaced(): void
   /** Whether the service has more listeners than processes by intention: without a member it is not missing one. */
   isSurplus(service: string): boolean

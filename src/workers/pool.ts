@@ -120,7 +120,11 @@ export class WorkerPool {
   lose(): void {
     this.#hung.stop()
     this.#unserved.forget()
-    for (const slot of this.#slots) slot.cancelRestart()
+    for (const slot of this.#slots) {
+      // A worker that has begun to serve since the last update must not be ended with its start.
+      slot.observe()
+      slot.cancelRestart()
+    }
     this.#ownership.lose()
     this.#changes.notify()
   }

@@ -93,7 +93,7 @@ function slotWith(settings: Partial<WorkersSettings> = {}) {
     else standings.set(slot.name, now)
     slot.update()
   }
-  return { pool, slot, rests, stands }
+  return { pool, slot, rests, standings, stands }
 }
 
 /** Until what was begun has come to its end, where no timer is waited for. */
@@ -487,7 +487,11 @@ describe('a worker that fails behind its Commit', () => {
     tell(process.pid)`
 
   /** An attempt whose process writes down its pid, and the signals that it gets. */
-  function committed({ timeout = 60_000, stopTimeout = null as number | null }) {
+  function committed({
+    timeout = 60_000,
+    stopTimeout = null as number | null,
+    phase = 'committing' as ServiceStanding['phase'],
+  }) {
     const own = mkdtempSync(join(tmpdir(), 'fdb-committed-'))
     const file = join(own, 'told')
     const lines = () => (existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [])
@@ -499,8 +503,8 @@ describe('a worker that fails behind its Commit', () => {
       rmSync(own, { recursive: true })
     })
     const command = [process.execPath, '-e', TELLS, file]
-    const { pool, slot, stands } = slotWith({ command, timeout, stopTimeout })
-    stands({ ...owned(), phase: 'committing' })
+    const { pool, slot, standings, stands } = slotWith({ command, timeout, stopTimeout })
+    stands({ ...owned(), phase })
     const outcome = slot.start().catch(error => error)
     const failure = { code: 'ERR_FDB_DEADLINE', message: 'no Serving', phase: 'committing', at: 1 } as const
     /** The worker before serves again; `bound`: processes that have not left. */
@@ -515,7 +519,9 @@ describe('a worker that fails behind its Commit', () => {
       await until('it has had its signals', () => lines().includes('SIGWINCH'))
       return lines().slice(1)
     }
-    return { lines, outcome, fails, pool, stands, started, signalled }
+    /** Of what it tells, this main process has not heard yet. */
+    const standsUnheard = (now: ServiceStanding) => standings.set(slot.name, now)
+    return { lines, outcome, fails, pool, stands, standsUnheard, started, signalled }
   }
 
   it('stays: it may have clients, and get the right to serve again', async () => {
@@ -553,6 +559,15 @@ describe('a worker that fails behind its Commit', () => {
     const { fails, lines, started } = committed({ stopTimeout: 1 })
     await fails([await started()])
     await until('it is told to end', () => lines().includes('SIGTERM'))
+  })
+
+  it('stays if it serves, unheard, when another main process takes over', async () => {
+    const { outcome, pool, signalled, standsUnheard, started } = committed({ phase: 'idle' })
+    const pid = await started()
+    standsUnheard(owned(pid, 2))
+    pool.lose()
+    expect(await outcome).toMatchObject({ pid })
+    expect(await signalled()).toEqual(['SIGWINCH'])
   })
 
   it('stays after stopTimeout if it hangs and another main process has taken over', async () => {
