@@ -10,6 +10,7 @@ const GATE: readonly string[] = [
   'embedded, offering, upgrade',
   'embedded, committing, change',
   'embedded, receiving, stop',
+  'embedded, returning, upgrade',
   'daemon, offering, stop',
   'daemon, probation, rollback',
   'daemon, orphan, change',

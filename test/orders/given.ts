@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url'
 import { FdbError } from '../../src/errors.js'
 import type { App } from '../processes/app.js'
 import * as operators from './operators.js'
-import { FOR_EVER_MS, type World } from './world.js'
+import { FOR_EVER_MS, serviceOf, type World } from './world.js'
 
 /** The time that an order gives, if it gives one. */
 export const ORDERED_MS = 700
@@ -19,11 +19,6 @@ interface Order {
   give(app: App, world: World): Promise<unknown>
   /** Undoes the order, so that the process goes on. */
   readonly undo?: (app: App) => unknown
-}
-
-/** The name of the service, for a daemon. */
-function serviceOf({ hosting }: World): string {
-  return hosting === 'daemon' ? 'shop' : ''
 }
 
 async function signalled(app: App, signal: NodeJS.Signals, say?: string): Promise<void> {

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import type { App } from '../processes/app.js'
-import { FOR_EVER_MS, inPhase, type MemberHosting, type World } from './world.js'
+import { rollback } from './operators.js'
+import { FOR_EVER_MS, inPhase, type MemberHosting, serviceOf, type World } from './world.js'
 
 /** A process in a phase, where it stays until the hook that holds it there is released. */
 export interface Reached {
@@ -154,6 +155,21 @@ export const PHASES = {
       await stoodBy(world)
       await world.movesBegin()
       return { app: successor }
+    },
+  },
+  returning: {
+    about: 'serves, was rolled back, and ends its work; the previous version stands by',
+    heldBy: 'that work has ended',
+    serves: true,
+    reach: async world => {
+      const elder = await world.serve()
+      const workFile = world.scene.file('work')
+      const successor = await world.serve({ workFile })
+      await inPhase(elder, 'standby')
+      await stoodBy(world)
+      rollback(world.scene.control, serviceOf(world)).catch(() => {})
+      await successor.says('ends its work')
+      return { app: successor, release: () => writeFileSync(workFile, '') }
     },
   },
   standby: {

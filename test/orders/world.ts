@@ -129,6 +129,11 @@ async function keepConnected(port: number, asks: boolean): Promise<void> {
   socket.write(REQUEST)
 }
 
+/** The name of the service, for a daemon. */
+export function serviceOf({ hosting }: World): string {
+  return hosting === 'daemon' ? 'shop' : ''
+}
+
 export async function inPhase(app: App, phase: string): Promise<App> {
   await until(`${app.name} is ${phase}`, async () => (await app.order('phase')) === phase)
   return app
