@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
 import { makeCertificate } from '../processes/certificate.js'
@@ -9,10 +10,20 @@ const REQUESTS = 2_000
 const EACH_TIME = 500
 const UNDER_WAY = 20
 const run = promisify(execFile)
+const FETCHING = fileURLToPath(new URL('../fixtures/fetch-client.mjs', import.meta.url))
+/** The major version of undici in this Node, whose fetch() uses HTTP/2 from 8 on. Node 24 has 7. */
+const FETCH = Number(process.versions.undici?.split('.')[0])
 
 interface Result {
   readonly sent: number
   readonly answered: number
+}
+
+/** The lines of test/fixtures/fetch-client.mjs. */
+interface Fetched {
+  readonly answered: number
+  readonly failures: readonly string[]
+  readonly versions: readonly string[]
 }
 
 /** Lets a client ask a server of HTTP/2 over TLS again and again, which is upgraded each time. */
@@ -42,6 +53,20 @@ describe('an upgrade refuses no request of 2,000', () => {
       const { stdout } = await run('curl', [...options, '-K', file])
       return { sent: EACH_TIME, answered: stdout.split('\n').filter(line => line === '200').length }
     })
+    expect(answered).toBe(sent)
+  })
+  it.skipIf(FETCH < 8)('of fetch with undici 8', async () => {
+    const failed: string[] = []
+    const { sent, answered } = await upgradedUnder(async url => {
+      const args = [FETCHING, url, `${EACH_TIME}`, `${UNDER_WAY}`]
+      const env = { ...process.env, NODE_TLS_REJECT_UNAUTHORIZED: '0' }
+      const { stdout } = await run(process.execPath, args, { env })
+      const { answered, failures, versions } = JSON.parse(stdout) as Fetched
+      failed.push(...failures)
+      expect(versions).toEqual(['h2'])
+      return { sent: EACH_TIME, answered }
+    })
+    expect(failed).toEqual([])
     expect(answered).toBe(sent)
   })
   it.skipIf(!has('h2load'))('of h2load, which sends nothing more on a session that ends', async () => {
