@@ -13,6 +13,7 @@ const { values: flags } = parseArgs({
     sockets: { type: 'string', default: '500' },
     streams: { type: 'string', default: '100' },
     transfers: { type: 'string', default: '20' },
+    'tick-ms': { type: 'string', default: '500' },
     'empty-ms': { type: 'string', default: '2000' },
     json: { type: 'string' },
   },
@@ -23,6 +24,7 @@ const sizes = {
   sockets: Number(flags.sockets),
   streams: Number(flags.streams),
   transfers: Number(flags.transfers),
+  tickMs: Number(flags['tick-ms']),
   emptyMs: Number(flags['empty-ms']),
 }
 runTest('test/e2e/tls-scale.long.test.ts', {

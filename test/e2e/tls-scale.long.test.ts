@@ -17,7 +17,7 @@ import { pause, until } from '../processes/until.js'
 /** On a machine that has much else to do. */
 const BUSY_MS = 600_000
 /**
- * Clients: requests over kept connections, and how many of them ask all the time; WebSockets; event streams; transfers each way. An old process must end within `emptyMs` after
+ * Clients: requests over kept connections, and how many of them ask all the time; WebSockets; event streams; transfers each way. Each WebSocket and event stream gets a message each `tickMs`. An old process must end within `emptyMs` after
  * the next one serves. `npm run soak -- tls` gives other sizes.
  */
 const SIZES = {
@@ -27,6 +27,7 @@ const SIZES = {
   sockets: 100,
   streams: 40,
   transfers: 4,
+  tickMs: 50,
   emptyMs: BUSY_MS,
 }
 const ASKED = process.env.FD_BROKER_TLS_SIZES
@@ -38,7 +39,7 @@ const {
   streams: EVENTS,
   ...REST
 }: typeof SIZES = { ...SIZES, ...JSON.parse(ASKED ?? '{}') }
-const { transfers: TRANSFERS, emptyMs: EMPTY_MS } = REST
+const { transfers: TRANSFERS, tickMs, emptyMs: EMPTY_MS } = REST
 /** A transfer has 50 MB. */
 const PARTS = 500
 const PART = 'x'.repeat(100_000)
@@ -274,7 +275,7 @@ describe('TLS connections of all kinds lose no byte through upgrades under load:
     const { ports, listeners } = await listening(SERVERS)
     const upgrade = { probation: 0, heartbeat: 1_000, ready: BUSY_MS }
     const tls = { keepAliveTimeout: BUSY_MS }
-    const scene = Scene.open({ upgrade, listeners, moveTls: true, tls, drain: DRAIN })
+    const scene = Scene.open({ upgrade, listeners, moveTls: true, tls, tickMs, drain: DRAIN })
     Object.assign(scene.defaults, makeCertificate(scene))
     let app = await scene.serve()
     await upgradedUnderLoad({
@@ -294,7 +295,7 @@ describe('TLS connections of all kinds lose no byte through upgrades under load:
 
   it('those of the proxy', { timeout: 3 * BUSY_MS }, async () => {
     const { ports, listeners } = await listening(['ws', 'streams'])
-    await Scene.open({ listeners }).serve()
+    await Scene.open({ listeners, tickMs }).serve()
     const [web, ws, streams] = [await reading(), ...ports].map(port => ({
       servers: [`http://127.0.0.1:${port}`],
     }))

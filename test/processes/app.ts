@@ -33,6 +33,8 @@ export interface AppConfig {
   tls?: Record<string, unknown>
   /** Connections with TLS move. */
   moveTls?: boolean
+  /** How often each WebSocket gets a tick, and each event stream an event; without it each 50 ms. */
+  tickMs?: number
   /** Shares its ticket keys; each process then has a command line of its own. */
   tickets?: { name?: string; rotateEvery?: number }
   /** Sets its certificate once more, as a server does whose certificate was renewed. */
