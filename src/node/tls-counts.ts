@@ -6,6 +6,7 @@ import { socketOver, socketPair, takeBytes } from '../kernel/index.js'
 import { internal } from './internal.js'
 import { observe, setMethod } from './observed-events.js'
 import { descriptorOf, handleOf, type SocketHandle } from './socket-handle.js'
+import { waitsWhole } from './unsent-bytes.js'
 
 interface CountingHandle extends SocketHandle {
   readonly bytesRead: number
@@ -25,7 +26,7 @@ export interface TlsCounts {
   readonly plainWritten: number
   readonly read: number
   readonly written: number
-  /** All written bytes are encrypted, and the kernel has them. */
+  /** All written bytes are encrypted, and the kernel has them, but for those that wait in a corked stream. */
   readonly isSent: boolean
 }
 
@@ -39,7 +40,7 @@ export function tlsCountsOf(socket: tls.TLSSocket): TlsCounts | null {
     plainWritten: handle.bytesWritten,
     read: parent.bytesRead,
     written: parent.bytesWritten,
-    isSent: socket.writableLength === 0 && handle.writeQueueSize === 0 && parent.writeQueueSize === 0,
+    isSent: waitsWhole(socket) && handle.writeQueueSize === 0 && parent.writeQueueSize === 0,
   }
 }
 

@@ -63,7 +63,12 @@ function writtenKey(response: http.ServerResponse): symbol {
 export function isUnfinished(response: http.ServerResponse): boolean {
   const { _headerSent, outputData } = insideOf(response)
   if (!_headerSent || response.writableEnded || response.destroyed) return false
-  return outputData.length === 0 && response.writableCorked === 0
+  return outputData.length === 0 && ownCorks(response) === 0
+}
+
+/** Returns how often the response was corked, without its socket. A corked response keeps its chunks; those of a corked socket wait in the socket. */
+export function ownCorks(response: http.ServerResponse): number {
+  return response.writableCorked - (response.socket?.writableCorked ?? 0)
 }
 
 /** Reports whether the request was read completely, and none after it. */

@@ -92,7 +92,7 @@ export function unsentBytes(socket: net.Socket): Buffer | null {
   if (socket.writableLength === 0 && !isPlain(socket)) return NOTHING
   const { unsentBytes: own } = socket as OwnWrites
   if (own !== undefined) return own.call(socket)
-  if (!isPlain(socket)) return null
+  if (!isPlain(socket)) return waitsWhole(socket) ? waitingBytes(socket) : null
   const handle = handleOf(socket)
   if (handle === null) return null
   const { writeQueueSize } = handle
@@ -100,6 +100,14 @@ export function unsentBytes(socket: net.Socket): Buffer | null {
   const current = writeQueueSize === 0 ? NOTHING : currentWrite(handle)
   if (current === null || current.length < writeQueueSize) return null
   return Buffer.concat([current.subarray(current.length - writeQueueSize), waitingBytes(socket)])
+}
+
+/** Whether everything that was written to a stream and is not sent waits in it: no write is under way. */
+export function waitsWhole(stream: Writable): boolean {
+  if (stream.writableLength === 0) return true
+  if (!UNSENT_BYTES.works) return false
+  const waiting = (stream as unknown as SocketWrites)._writableState.getBuffer()
+  return waiting.reduce((sum, { chunk }) => sum + chunk.length, 0) === stream.writableLength
 }
 
 /** Returns all bytes that wait in a stream, after its current write. */

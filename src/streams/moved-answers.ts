@@ -11,6 +11,7 @@ import {
   discardAnswer,
   isOnlyRequest,
   isUnfinished,
+  ownCorks,
   rebuiltAnswer,
   UNFINISHED_ANSWER,
 } from '../node/unfinished-answer.js'
@@ -74,7 +75,7 @@ export class MovedAnswers implements TakenOver {
     const data = returned === null || returned === undefined ? null : hookBytes(returned)
     if (data === null) return this.#stays(response, 'answering')
     // The writes of the hook leave too.
-    while (response.writableCorked > 0 && !response.writableEnded) response.uncork()
+    while (ownCorks(response) > 0 && !response.writableEnded) response.uncork()
     const unsent = unsentOf(socket)
     // The hook may have ended the answer.
     if (unsent === null || !isUnfinished(response)) return this.#stays(response, 'sending')

@@ -89,6 +89,8 @@ export class TlsPosition {
   #helloBytes = 0
   #flightBytes = 0
   #earlyRecords = 0
+  #isSecured = false
+  /** null until the kernel has all that was written in the handshake, and what the application has written meanwhile. */
   #baseline: Baseline | null = null
   /** How many records with data were read, or null if they are not counted. */
   #records: number | null = null
@@ -122,6 +124,7 @@ export class TlsPosition {
    * socket, where it is counted.
    */
   secured(isCounted: boolean): void {
+    this.#isSecured = true
     if (isCounted) {
       this.#records = 0
       countChunks(this.#socket, () => this.#records!++)
@@ -240,8 +243,9 @@ export class TlsPosition {
   #numbers(): { readSequence: number; writeSequence: number } | StayReason {
     if (this.#never !== null) return this.#never
     const counts = this.#counts
-    if (this.#baseline === null || counts === null) return 'handshake'
-    if (!counts.isSent) return 'sending'
+    if (counts === null) return 'handshake'
+    if (!counts.isSent && this.#isSecured) return 'sending'
+    if (this.#baseline === null) return 'handshake'
     if (isAmidRecord(this.#socket) === true) return 'half-record'
     const { written, tickets, readings } = this.#baseline
     const [readSequence, another] = readings.flatMap(reading => this.#recordsOf(counts, reading) ?? [])

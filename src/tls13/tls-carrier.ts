@@ -121,17 +121,25 @@ export class TlsCarrier {
   /** Whether a connection with everything sent and read can leave now; calls `ready` when it may, if it only needs time. */
   canLeave(socket: net.Socket, ready: () => void): boolean {
     if (socket.readableLength > 0) return false
-    return isMovedTls(socket) ? socket.canLeaveUnread : this.#canLeave(socket, ready, false)
+    return isMovedTls(socket) ? socket.canLeaveUnread : this.#canLeaveSent(socket, ready, false)
   }
 
   /** As {@link canLeave}, also with bytes that can be read. */
   canLeaveUnread(socket: net.Socket, ready: () => void): boolean {
-    return isMovedTls(socket) ? socket.canLeaveUnread : this.#canLeave(socket, ready, true)
+    return isMovedTls(socket) ? socket.canLeaveUnread : this.#canLeaveSent(socket, ready, true)
   }
 
   /** As {@link canLeave}, for a connection whose record has the bytes that were not read and, by `unsentBytes()`, those that were not sent. */
   canLeaveAmid(socket: net.Socket, ready: () => void): boolean {
     return this.#canLeave(socket, ready, true)
+  }
+
+  /** As {@link canLeaveAmid}, but not with writes that wait in a corked socket. */
+  #canLeaveSent(socket: net.Socket, ready: () => void, holds: boolean): boolean {
+    if (!this.#canLeave(socket, ready, holds)) return false
+    if (socket.writableLength === 0) return true
+    this.#lookLater(ready)
+    return false
   }
 
   /** `holds`: does not read from a busy connection for a moment, which would never be quiet. */

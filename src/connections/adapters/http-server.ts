@@ -317,7 +317,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   #departTaken(socket: net.Socket, taken: TakenOver): Value | null {
     const { carrier } = this.#deps
-    if (!taken.moves || !carrier.canLeaveAmid(socket, this.#mayMove)) return null
+    if (!taken.moves || !carrier.canLeaveAmid(socket, () => this.#onRest(socket))) return null
     const answers = isResponding(socket)
     // The parser may hold a part of the next request.
     if (answers && (socket.readableLength > 0 || !this.#isIdle(socket))) return null

@@ -4,9 +4,11 @@ import type { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../kernel/index.js'
 import { timeoutLeft } from '../../node/socket-handle.js'
 import { underlyingSocket } from '../../node/tls-internals.js'
+import { UNSENT_BYTES } from '../../node/unsent-bytes.js'
 import { checkPosition, type PositionRecord } from '../../tls13/position-record.js'
 import { movedSocket, TlsCarrier } from '../../tls13/tls-carrier.js'
 import { isMovedTls, type MovedTlsSocket } from '../../tls13/tls-socket.js'
+import { HeldWrites } from './held-writes.js'
 import type { HttpCarrier } from './http-carrier.js'
 import { connectionOf, openSocket, publish } from './node-socket.js'
 import type { Connections } from './open-sockets.js'
@@ -26,6 +28,7 @@ export class HttpsCarrier extends TlsCarrier implements HttpCarrier {
   readonly check = checkPosition
   readonly #below: Connections
   readonly #stopFollowing: () => void
+  readonly #writes = new HeldWrites(socket => this.reasonOf(socket) !== 'sending')
 
   constructor(server: tls.Server, { below, failed }: Deps) {
     super(failed)
@@ -35,7 +38,14 @@ export class HttpsCarrier extends TlsCarrier implements HttpCarrier {
 
   override release(): void {
     super.release()
+    this.#writes.releaseAll()
     this.#stopFollowing()
+  }
+
+  override canLeaveAmid(socket: net.Socket, ready: () => void): boolean {
+    if (super.canLeaveAmid(socket, ready)) return true
+    if (UNSENT_BYTES.works && this.reasonOf(socket) === 'sending') this.#writes.hold(socket, ready)
+    return false
   }
 
   duplicate(socket: net.Socket): OwnedFd | null {
@@ -44,6 +54,7 @@ export class HttpsCarrier extends TlsCarrier implements HttpCarrier {
 
   override take(socket: net.Socket): PositionRecord {
     this.#removeRaw(socket)
+    this.#writes.forget(socket)
     return super.take(socket)
   }
 

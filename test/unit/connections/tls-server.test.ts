@@ -105,6 +105,26 @@ describe('a connection of a tls.Server with hooks', () => {
     expect([a.served.connections, b.served.connections, c.served.connections]).toEqual([1, 0, 0])
   })
 
+  it('stays while its program has corked it', async () => {
+    const [[counting, a], [, b]] = [await tlsPlace('a'), await tlsPlace('b')]
+    const { socket, hears } = await connected(a)
+    socket.write('one\n')
+    await hears('a 1 one')
+    const [corked] = [...counting.lines.keys()]
+    corked!.cork()
+    corked!.write('held\n')
+    const other = await connected(a)
+    other.socket.write('one\n')
+    await other.hears('a 1 one')
+    await move(a, b)
+    expect([a.served.connections, b.served.connections]).toEqual([1, 1])
+    corked!.uncork()
+    await hears('held')
+    await move(a, b)
+    socket.write('two\n')
+    await hears('b 2 two')
+  })
+
   it('comes back to its own server when no other takes it', async () => {
     const [[, a]] = [await tlsPlace('a')]
     const { socket, hears } = await connected(a)

@@ -75,3 +75,70 @@ it('an answer that is being streamed over TLS goes on, with all that a slow clie
   expect(next.socket).toBe(answer.socket)
   expect(places.map(({ faults }) => faults)).toEqual([[], []])
 })
+
+/** An https.Server whose answer is written on as soon as the kernel has taken what was written: numbered parts. */
+class Busy {
+  readonly #server: https.Server
+  /** The answer ends after so many parts. */
+  last = Number.POSITIVE_INFINITY
+
+  constructor() {
+    const counts = new WeakMap<http.ServerResponse, number>()
+    const goOn = (response: http.ServerResponse, from: number) => {
+      counts.set(response, from)
+      const next = () => {
+        for (let n = counts.get(response)!; n < this.last; ) {
+          counts.set(response, ++n)
+          if (!response.write(partOf(n))) return
+        }
+        response.end()
+      }
+      response.on('drain', next)
+      next()
+    }
+    this.#server = https.createServer({ cert: CERTIFICATE, key: KEY }, (_request, response) =>
+      goOn(response, 0),
+    )
+    moveStreams(this.#server, {
+      serialize: (_request, response) => Buffer.from(`${counts.get(response)}`),
+      restore: (_request, response, data) => goOn(response, Number(Buffer.from(data).toString())),
+    })
+  }
+
+  place(): Promise<Place> {
+    return place(this.#server, { tls: { move: 'on' } })
+  }
+}
+
+function partOf(n: number): string {
+  return `${n} `.repeat(10_000)
+}
+
+it('an answer over TLS that is written on at each drain moves, and its client gets every byte', async () => {
+  const sides = [new Busy(), new Busy()]
+  const places = [await sides[0]!.place(), await sides[1]!.place()]
+  const agent = new https.Agent({ keepAlive: true, maxSockets: 1, rejectUnauthorized: false })
+  onTestFinished(() => agent.destroy())
+  const { port } = places[0]!.server.address() as net.AddressInfo
+  const answer = await new Promise<http.IncomingMessage>((resolve, reject) => {
+    https.get({ port, host: '127.0.0.1', agent }, resolve).on('error', reject)
+  })
+  let rest = ''
+  let parts = 0
+  answer.setEncoding('latin1').on('data', (chunk: string) => {
+    rest += chunk
+    for (let part = partOf(parts + 1); rest.startsWith(part); part = partOf(parts + 1)) {
+      rest = rest.slice(part.length)
+      parts++
+    }
+  })
+  await until('the answer is under way', () => parts > 20)
+  await carried(places[0]!, places[1]!)
+  const before = parts
+  await until('the answer goes on', () => parts > before + 20)
+  sides[1]!.last = parts + 50
+  await until('the answer has ended', () => answer.complete)
+  expect(rest).toBe('')
+  expect(parts).toBeGreaterThan(before + 20)
+  expect(places.map(({ faults }) => faults)).toEqual([[], []])
+})

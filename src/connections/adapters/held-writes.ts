@@ -1,0 +1,65 @@
+import type net from 'node:net'
+
+/** How long a connection's writes are held at most, the pause after that, and the interval at which held connections are looked at, in milliseconds. */
+const HOLD_MS = 100
+const PAUSE_MS = 100
+const LOOK_MS = 5
+
+interface Hold {
+  readonly until: number
+  readonly ready: () => void
+}
+
+/**
+ * Connections whose writes wait in the stream, so that what was written before can be sent. A program that writes again as soon as the kernel has taken
+ * its bytes would otherwise keep its connection until it has written everything.
+ */
+export class HeldWrites {
+  readonly #isSent: (socket: net.Socket) => boolean
+  readonly #held = new Map<net.Socket, Hold>()
+  /** When the writes of a connection that did not leave may be held again (performance.now()). */
+  readonly #againAt = new WeakMap<net.Socket, number>()
+  #looks: NodeJS.Timeout | undefined
+
+  /** `isSent`: the kernel has all bytes but those that are held. */
+  constructor(isSent: (socket: net.Socket) => boolean) {
+    this.#isSent = isSent
+  }
+
+  /** Holds the writes of `socket` for a moment, unless that was in vain shortly before. Calls `ready` when its earlier bytes are sent. */
+  hold(socket: net.Socket, ready: () => void): void {
+    const now = performance.now()
+    if (this.#held.has(socket) || now < (this.#againAt.get(socket) ?? 0)) return
+    socket.cork()
+    this.#held.set(socket, { until: now + HOLD_MS, ready })
+    this.#looks ??= setInterval(() => this.#look(), LOOK_MS).unref()
+  }
+
+  #look(): void {
+    const now = performance.now()
+    for (const [socket, { until, ready }] of [...this.#held]) {
+      if (socket.destroyed || now >= until) this.release(socket)
+      else if (this.#isSent(socket)) ready()
+    }
+  }
+
+  /** Lets the writes of a connection go on. */
+  release(socket: net.Socket): void {
+    if (!this.#held.has(socket)) return
+    this.forget(socket)
+    this.#againAt.set(socket, performance.now() + PAUSE_MS)
+    socket.uncork()
+  }
+
+  /** Forgets a connection that leaves with the bytes that it holds. */
+  forget(socket: net.Socket): void {
+    this.#held.delete(socket)
+    if (this.#held.size > 0) return
+    clearInterval(this.#looks)
+    this.#looks = undefined
+  }
+
+  releaseAll(): void {
+    for (const socket of [...this.#held.keys()]) this.release(socket)
+  }
+}

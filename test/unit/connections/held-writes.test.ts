@@ -1,0 +1,58 @@
+import type net from 'node:net'
+import { Writable } from 'node:stream'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { HeldWrites } from '../../../src/connections/adapters/held-writes.js'
+
+/** A connection that sends at once. */
+function sending(): { socket: net.Socket; sent: string[] } {
+  const sent: string[] = []
+  const write = (chunk: Buffer, _encoding: string, done: () => void) => {
+    sent.push(String(chunk))
+    done()
+  }
+  return { socket: new Writable({ write }) as unknown as net.Socket, sent }
+}
+
+describe('the writes of a connection that is to leave', () => {
+  beforeEach(() => void vi.useFakeTimers())
+  afterEach(() => void vi.useRealTimers())
+
+  it('wait until its earlier bytes are sent', () => {
+    let isSent = false
+    const held = new HeldWrites(() => isSent)
+    const { socket, sent } = sending()
+    const ready = vi.fn(() => held.forget(socket))
+    held.hold(socket, ready)
+    socket.write('later')
+    vi.advanceTimersByTime(20)
+    expect(ready).not.toHaveBeenCalled()
+    isSent = true
+    vi.advanceTimersByTime(5)
+    expect(ready).toHaveBeenCalledTimes(1)
+    vi.advanceTimersByTime(500)
+    expect(ready).toHaveBeenCalledTimes(1)
+    expect(sent).toEqual([])
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('go on after 100 ms, and are not held again for 100 ms', () => {
+    const held = new HeldWrites(() => false)
+    const { socket, sent } = sending()
+    held.hold(socket, () => {})
+    socket.write('a')
+    vi.advanceTimersByTime(95)
+    expect(sent).toEqual([])
+    vi.advanceTimersByTime(10)
+    expect(sent).toEqual(['a'])
+    held.hold(socket, () => {})
+    socket.write('b')
+    expect(sent).toEqual(['a', 'b'])
+    vi.advanceTimersByTime(100)
+    held.hold(socket, () => {})
+    socket.write('c')
+    expect(sent).toEqual(['a', 'b'])
+    held.releaseAll()
+    expect(sent).toEqual(['a', 'b', 'c'])
+    expect(vi.getTimerCount()).toBe(0)
+  })
+})
