@@ -1,3 +1,4 @@
+import { atExit } from '../base/at-exit.js'
 import { InOrder } from '../base/in-order.js'
 import type { Logger } from '../base/logger.js'
 import { type HookName, type HookSettings, WEBHOOK } from '../checks/hooks.js'
@@ -131,7 +132,7 @@ async function runCommand(
     // A session of its own: the end of the hook is the end of its process group.
     const child = await startDetached(shellStart(command, env), ['ignore', 'ignore', 'inherit'])
     const kill = () => trySignal(-child.pid, 'SIGKILL')
-    process.once('exit', kill)
+    const letLive = atExit(kill)
     let isLate = false
     const timer = setTimeout(() => {
       isLate = true
@@ -140,7 +141,7 @@ async function runCommand(
     return await new Promise(resolve =>
       child.onExit(exit => {
         clearTimeout(timer)
-        process.off('exit', kill)
+        letLive()
         if (isLate) resolve(lateText('the command was killed: it has not ended', timeout))
         else resolve(exit.code === 0 ? null : `the command ended ${exitText(exit)}`)
       }),

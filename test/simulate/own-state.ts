@@ -3,6 +3,7 @@
  * are constants, scratch memory within one call, caches, or keyed by objects of one process: see HARMLESS.
  */
 export const OWN: Readonly<Record<string, readonly string[]>> = {
+  'base/at-exit': ['acts'],
   'base/own-instance': ['OWN_INSTANCE'],
   'kernel/owned': ['listeners'],
   'kernel/polled-socket': ['polledSet'],

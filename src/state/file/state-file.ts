@@ -1,3 +1,4 @@
+import { atExit } from '../../base/at-exit.js'
 import { InOrder } from '../../base/in-order.js'
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
@@ -54,8 +55,8 @@ export class StateFile {
   #next: FileCopy | null = null
   /** {@link #next} is being renamed to the path of the state file. */
   #installing = false
-  /** Writes acknowledged changes that are only in memory, at process.exit() and after an uncaught exception. */
-  readonly #atExit = () => this.#finishNow()
+  /** Ends the writing of acknowledged changes that are only in memory, at the exit of the process. */
+  #endAtExit: (() => void) | null = null
   readonly #onAppended = () => this.#schedulePass(FOLLOW_MS)
   /** The making of a file that replaces {@link #file}; changes are written to {@link #file} meanwhile. */
   #replacing: Promise<void> | null = null
@@ -120,7 +121,7 @@ export class StateFile {
   /** Keeps the state file up to date from now on; call it when this process may write, for the first time or again. Idempotent. */
   serve(): void {
     if (this.#mode === 'serving') this.#mayBeReplaced = true
-    else process.on('exit', this.#atExit)
+    else this.#endAtExit = atExit(() => this.#finishNow())
     this.#mode = 'serving'
     this.#log.appendListeners.add(this.#onAppended)
     this.#schedulePass(0)
@@ -138,7 +139,7 @@ export class StateFile {
     this.#begun = null
     if (this.#mode === 'idle') return
     this.#mode = 'idle'
-    process.off('exit', this.#atExit)
+    this.#endAtExit?.()
     this.#stops++
     this.#log.appendListeners.delete(this.#onAppended)
     for (const timer of [this.#passTimer, this.#checkTimer]) clearTimeout(timer)
