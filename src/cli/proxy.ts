@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'n
 import { basename, dirname, join, resolve } from 'node:path'
 import { Option } from 'commander'
 import type { Logger } from '../base/logger.js'
-import { ConfigDocument } from '../config/document.js'
+import { ConfigDocument, checkMade } from '../config/document.js'
 import { FdbError } from '../errors.js'
 import { CHANGES, type ChangeReport } from '../operator/service-commands.js'
 import { startedAs, successorCommand } from '../os/command-line.js'
@@ -26,6 +26,7 @@ interface ProxyFlags {
   accessLogFile?: string
   stay?: true
   workers?: number | 'auto'
+  metrics?: string
 }
 
 export function addProxy(program: Command): void {
@@ -36,6 +37,7 @@ export function addProxy(program: Command): void {
     .option('--check', 'only check the configuration')
     .option('--pid-file <file>', 'pid file of the serving process')
     .addOption(new Option('--workers <number>', 'number of processes, or auto').argParser(workerCount))
+    .option('--metrics <address>', 'serve metrics at HOST:PORT or the path of a Unix socket')
     .option('--stay', 'as PID 1: keep running after another container has taken over')
     .option('--log-file <file>', 'write the log to this file instead of stderr; USR1 reopens it')
     .option(
@@ -59,9 +61,12 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   const { config: file, check, logLevel, pidFile, logFile, accessLogFile, stay } = flags
   const { certificateWarnings, readConfigAside, startProxy } = await import('../proxy/index.js')
   const { KeptConfig } = await import('../proxy/config/kept-config.js')
+  const { withMetrics } = await import('../proxy/config/schema.js')
+  const flagged = (config: ProxyConfig) =>
+    flags.metrics === undefined ? config : checkMade(flags.metrics, withMetrics(config))
   const kept = new KeptConfig(file)
   if (check) {
-    const config = kept.check()
+    const config = flagged(kept.check())
     requireControl(config, file)
     for (const { facts, text } of certificateWarnings(config, Date.now()))
       process.stderr.write(`warning: ${facts.certificate}: ${text}\n`)
@@ -96,10 +101,10 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   const signals = proxySignals(logger, reopen)
   try {
     // Read in this thread: no client waits yet, and a worker thread would take longer.
-    const config = kept.read()
+    const config = flagged(kept.read())
     requireControl(config, file)
     const read = async () => {
-      const now = await readConfigAside(file)
+      const now = flagged(await readConfigAside(file))
       if (flags.workers === undefined) requireWorkersAs(config, now)
       return now
     }

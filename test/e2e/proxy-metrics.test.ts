@@ -9,6 +9,7 @@ import { ask } from '../processes/client.js'
 import { CountingClients } from '../processes/counting-clients.js'
 import { type Config, Edge, upstream } from '../processes/edge.js'
 import { hasEnded } from '../processes/launch.js'
+import { present } from '../processes/release.js'
 import { freePort } from '../processes/scene.js'
 import { Scraping, samplesOf, sumOf } from '../processes/scraping.js'
 import { until } from '../processes/until.js'
@@ -162,6 +163,31 @@ describe('the metrics of the proxy', () => {
     await expect(ask(`http://127.0.0.1:${other}`).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
     edge.config = before
     expect(await edge.reload({})).toMatchObject({ level: 30 })
+  })
+
+  it('can have their address as a flag, which goes on through a reload and in the next version', async () => {
+    const [app, port] = [await upstream(), await freePort()]
+    const edge = await Edge.prepare({
+      upstreams: { app: { servers: [app.url] } },
+      routes: [{ host: '*', upstream: 'app' }],
+      metrics: `tcp://127.0.0.1:${await freePort()}`,
+    })
+    await edge.serving(await edge.launch(present, '--metrics', `127.0.0.1:${port}`))
+    const url = `http://127.0.0.1:${port}/metrics`
+    await ask(edge.url).answer
+    expect(sumOf(samplesOf((await ask(url).answer).body), REQUESTS)).toBe(1)
+    await edge.reload({ accessLog: true })
+    expect((await ask(url).answer).status).toBe(200)
+    const before = await edge.pid
+    expect((await edge.sandbox.run('upgrade', '--control', edge.sandbox.control)).code).toBe(0)
+    expect(await edge.pid).not.toBe(before)
+    expect(sumOf(samplesOf((await ask(url).answer).body), REQUESTS)).toBe(1)
+    const check = (flag: string) =>
+      edge.sandbox.run('proxy', '--config', edge.file, '--check', '--metrics', flag)
+    expect((await check(join(edge.sandbox.folder, 'm.sock'))).code).toBe(0)
+    const { code, stderr } = await check(`127.0.0.1:${edge.port}`)
+    expect(code).not.toBe(0)
+    expect(stderr).toContain(`it overlaps with tcp://127.0.0.1:${edge.port} of "metrics"`)
   })
 
   it('can have a Unix socket with its mode, and move and end with a reload', async () => {

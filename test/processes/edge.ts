@@ -86,8 +86,8 @@ export class Edge {
     writeFileSync(this.file, JSON.stringify(this.config, null, 2))
   }
 
-  launch(version: Version = present): Promise<number> {
-    return this.sandbox.launch([...version.cli, 'proxy', '--config', this.file])
+  launch(version: Version = present, ...flags: string[]): Promise<number> {
+    return this.sandbox.launch([...version.cli, 'proxy', '--config', this.file, ...flags])
   }
 
   /** Starts another process, and waits until it serves. */

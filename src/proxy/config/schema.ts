@@ -91,6 +91,8 @@ const tlsShape = {
 
 const MAX_EVENT_BYTES = 4096
 
+const metricsAddress = text('a listener address', listenerAddress)
+
 const drainShape = {
   timeout: optional(duration(0), defaultText('drain'), 'connections still open after this time are closed'),
   move: optional(
@@ -273,7 +275,7 @@ export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: R
     trace: optional(boolean, false, 'whether TRACE requests are passed on; otherwise 405'),
     accessLog: optional(boolean, false, 'log each request as a JSON line on standard output'),
     metrics: optional(
-      orOff(text('a listener address', listenerAddress)),
+      orOff(metricsAddress),
       'off',
       'address that serves [metrics](proxy.md#metrics): `tcp://127.0.0.1:9100`, `unix:/run/edge.metrics?mode=0660`',
     ),
@@ -318,6 +320,16 @@ export const checkConfig: ValueCheck<ProxyConfig> = (value, place) => {
   }
 }
 
+/** Checks the address of `--metrics`, also as HOST:PORT or a path. Returns the configuration with it. */
+export const withMetrics =
+  (config: ProxyConfig): ValueCheck<ProxyConfig> =>
+  (given, place) => {
+    const kind = /^(tcp:|udp:|unix:)/.test(`${given}`) ? '' : `${given}`.startsWith('/') ? 'unix:' : 'tcp://'
+    const metrics = metricsAddress(`${kind}${given}`, place.at('--metrics'))
+    const changed = metrics && { ...config, metrics }
+    return changed && pathsDiffer(changed, place) && metricsApart(changed, place) ? changed : undefined
+  }
+
 /** Reads the names before the listeners are checked: routes refer to them. */
 function requestListenersIn(value: unknown): ReadonlySet<string> {
   const given = isMap(value) && Array.isArray(value.listeners) ? value.listeners : []
@@ -339,7 +351,8 @@ function metricsApart(
     const at = place.at('listeners').at(index)
     if (name === 'metrics')
       at.at('name').wrong('"metrics" is the name of the listener for metrics; write another one')
-    if (overlap(spec, metrics))
+    const isSame = spec.port !== 0 && spec.port === metrics.port && spec.host === metrics.host
+    if (isSame || overlap(spec, metrics))
       at.at('address').wrong(
         `it overlaps with ${formatListenerSpec(metrics)} of "metrics"; write another one`,
       )

@@ -108,6 +108,10 @@ describe('a configuration', () => {
       expect.stringMatching(/listeners\[0\]\.name: "metrics" is the name of the listener for metrics/),
       expect.stringMatching(/listeners\[0\]\.address: it overlaps with tcp:\/\/\[::\]:8080\S* of "metrics"/),
     ])
+    const { port, host } = config(LEAST).listeners[0]!.spec
+    expect(refusal(`${LEAST}metrics: "tcp://${host.includes(':') ? `[${host}]` : host}:${port}"\n`)).toEqual([
+      expect.stringMatching(/listeners\[0\]\.address: it overlaps with .* of "metrics"/),
+    ])
   })
 
   it('says by what a version proves itself, in the words of fd-broker run --ready too', () => {
