@@ -31,7 +31,10 @@ export function table(rows) {
   )
 }
 
-/** Progress: redrawn in place on a terminal; otherwise a plain line now and then. */
+/** Where stderr is no terminal, a line of progress comes this often. */
+const PLAIN_MS = 10_000
+
+/** Progress: redrawn in place on a terminal; otherwise a plain line every 10 s. */
 export class Progress {
   #drawn = 0
   #lastPlain = 0
@@ -44,15 +47,15 @@ export class Progress {
 
   /**
    * @param {string[]} lines for a terminal
-   * @param {string} plain for a log; shown at most every 2 s
+   * @param {string} [plain] for a log, at most every 10 s; default: the first line
    */
-  show(lines, plain) {
+  show(lines, plain = lines[0] ?? '') {
     if (this.#out.isTTY) {
       this.clear()
       const width = this.#out.columns || 120
       this.#out.write(lines.map(line => `${line.slice(0, width - 1)}\n`).join(''))
       this.#drawn = lines.length
-    } else if (performance.now() - this.#lastPlain >= 2000) {
+    } else if (performance.now() - this.#lastPlain >= PLAIN_MS) {
       this.#lastPlain = performance.now()
       this.#out.write(`${plain}\n`)
     }

@@ -148,14 +148,19 @@ class TerminalLine implements Disposable {
   }
 }
 
-/** Shows the progress of long work on stderr. Draws nothing if stderr is not a terminal. */
+/** Where stderr is no terminal, long work writes a line this often. */
+const LINE_MS = 10_000
+
+/** Shows the progress of long work on stderr: on a terminal a line that moves, otherwise a line every 10 s. */
 export class ProgressLine extends TerminalLine {
   #last = performance.now()
 
   show(line: () => string): void {
-    if (!this.out.isTTY || performance.now() - this.#last < REDRAW_MS) return
+    const { isTTY } = this.out
+    if (performance.now() - this.#last < (isTTY ? REDRAW_MS : LINE_MS)) return
     this.#last = performance.now()
-    this.draw(line())
+    if (isTTY) this.draw(line())
+    else writeStderr(line())
   }
 
   /** Shows the bytes that are done, and the total if it is known. */
@@ -194,10 +199,10 @@ export class WaitingLine extends TerminalLine {
   }
 }
 
-/** Delay before the first note of a waiting command. Each pause after it is twice as long as the one before. */
+/** Delay before the first note of a waiting command. */
 const NOTE_MS = 5_000
 
-/** Shows why a command waits: on a terminal in the line, otherwise as lines on stderr after 5 s, 15 s, 35 s … */
+/** Shows why a command waits: on a terminal in the line, otherwise as lines on stderr after 5 s, and then every 10 s. */
 export class WaitingNotes implements Disposable {
   readonly #line: WaitingLine
   readonly #reason: () => Promise<string>
@@ -212,15 +217,15 @@ export class WaitingNotes implements Disposable {
   }
 
   #wait(ms: number): void {
-    this.#timer = setTimeout(() => void this.#show(ms), ms).unref()
+    this.#timer = setTimeout(() => void this.#show(), ms).unref()
   }
 
-  async #show(ms: number): Promise<void> {
+  async #show(): Promise<void> {
     const text = await this.#reason()
     if (this.#over) return
     if (process.stderr.isTTY) this.#line.text = text
     else writeStderr(plain(text))
-    this.#wait(ms * 2)
+    this.#wait(LINE_MS)
   }
 
   [Symbol.dispose](): void {

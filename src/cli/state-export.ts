@@ -4,18 +4,22 @@ import type { Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { FdbError } from '../errors.js'
 import { type OwnedFd, openFile, readAt, sync, writerInto } from '../kernel/index.js'
+import { ProgressLine } from './output.js'
 import type { ExportHead } from './state-file.js'
 import { LineWriter, writeEntries } from './state-lines.js'
 import { type OpenState, openState, type SourceFlags, schemasIn, withDigests } from './state-source.js'
 
 interface ExportFlags extends SourceFlags {
   format: 'lines' | 'log'
-  section?: string[]
+  section?: string[] | undefined
   out?: string
   secrets: boolean
 }
 
 const CHUNK = 1024 * 1024
+
+/** Shows how many bytes are written, on a terminal that does not show the state itself. */
+type Shown = (done: number, total?: number) => void
 
 export async function exportState({ format, section, out, secrets, ...flags }: ExportFlags): Promise<void> {
   using state = await openState(flags)
@@ -32,8 +36,12 @@ export async function exportState({ format, section, out, secrets, ...flags }: E
       `the log holds secret sections (${secret.join(', ')}): give --secrets, or use --format lines, which leaves their values out`,
     )
   }
+  using progress = new ProgressLine()
+  const shown = (done: number, total?: number) => {
+    if (out !== undefined || !process.stdout.isTTY) progress.bytes('writing the state', done, total)
+  }
   const write = (writer: Writable) =>
-    format === 'log' ? writeLog(state, writer) : writeLines(state, section, secrets, writer)
+    format === 'log' ? writeLog(state, writer, shown) : writeLines(state, { section, secrets, shown }, writer)
   if (out === undefined) return await write(process.stdout)
   using fd = openNew(out)
   try {
@@ -72,14 +80,13 @@ function openNew(out: string): OwnedFd {
 
 async function writeLines(
   state: OpenState,
-  wanted: string[] | undefined,
-  secrets: boolean,
+  { section, secrets, shown }: Pick<ExportFlags, 'section' | 'secrets'> & { readonly shown: Shown },
   writer: Writable,
 ): Promise<void> {
   const { log, redacted } = state
-  const schemas = schemasIn(state, wanted)
+  const schemas = schemasIn(state, section)
   const { epoch, sequence } = log.position
-  const out = new LineWriter(writer)
+  const out = new LineWriter(writer, shown)
   const sections = withDigests(log, schemas)
   await out.write({ fdbState: 1, epoch, sequence, sections } satisfies ExportHead)
   for (const schema of schemas) await writeEntries(log, schema, { secrets, exact: true }, out)
@@ -88,7 +95,7 @@ async function writeLines(
 }
 
 /** Writes the state as one compacted snapshot segment. */
-async function writeLog({ log }: OpenState, writer: Writable): Promise<void> {
+async function writeLog({ log }: OpenState, writer: Writable, shown: Shown): Promise<void> {
   log.endWriting(new FdbError('ERR_FDB_STATE_CLOSED', 'this copy of the log is only read'))
   for (const segment of log.segments) segment.seal()
   const segments = await log.compact()
@@ -100,6 +107,7 @@ async function writeLog({ log }: OpenState, writer: Writable): Promise<void> {
     const got = readAt(segment.fd, chunk, 0, chunk.length, at)
     if (got === 0) break
     at += got
+    shown(at, size)
     if (!writer.write(chunk.subarray(0, got))) await once(writer, 'drain')
   }
 }

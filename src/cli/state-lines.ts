@@ -106,12 +106,16 @@ const BATCH = 64 * 1024
 /** Writes lines in batches, and waits while the reader is slow. */
 export class LineWriter {
   readonly #out: Writable
+  readonly #flushed: (written: number) => void
   #text: string[] = []
   #length = 0
+  #written = 0
   #isClosed = false
 
-  constructor(out: Writable = process.stdout) {
+  /** Calls `flushed` after each batch, with the characters so far. */
+  constructor(out: Writable = process.stdout, flushed: (written: number) => void = () => {}) {
     this.#out = out
+    this.#flushed = flushed
     // The reader has closed the pipe, as `| head` does, or the disk is full: the owner of `out` reports that.
     out.on('error', () => {
       this.#isClosed = true
@@ -131,6 +135,8 @@ export class LineWriter {
 
   async flush(): Promise<void> {
     const text = this.#text.join('')
+    this.#written += text.length
+    this.#flushed(this.#written)
     this.#text = []
     this.#length = 0
     if (this.#isClosed || text === '' || this.#out.write(text)) return

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { Progress } from '../../bench/report.mjs'
 import type { Edit } from './bundle.js'
 import { type Code, load } from './globals.js'
 import { collectUnhandled, runSeed, scheduleText, shortest } from './run-seed.js'
@@ -56,6 +57,15 @@ interface Result {
   findings: Finding[]
 }
 
+/** How often a process tells its progress. */
+const REPORT_MS = 200
+
+/** The progress of one process. */
+interface Done {
+  readonly runs: number
+  readonly wrong: number
+}
+
 const hosting = (['embedded', 'daemon'] as const).find(each => each === given.hosting)
 const kind = ALL_KINDS.find(each => each === given.kind)
 const wanted = { kind, hosting, stateFile: given['state-file'] }
@@ -73,18 +83,28 @@ async function story(code: Code, seed: number): Promise<boolean> {
 }
 
 /** Runs the seeds `from`, `from + step`, … */
-async function campaign(code: Code, from: number, step: number): Promise<Result> {
+async function campaign(
+  code: Code,
+  from: number,
+  step: number,
+  report: (done: Done) => void,
+): Promise<Result> {
   const until = performance.now() + Number(given.seconds) * 1_000
   const runs = given.runs === undefined ? Number.POSITIVE_INFINITY : Math.ceil(Number(given.runs) / step)
   const result: Result = { from, runs: 0, calls: 0, cpu: 0, findings: [] }
   Error.stackTraceLimit = 0
   const before = process.cpuUsage()
+  let reported = performance.now()
   const goesOn = () =>
     result.findings.length < Number(given.findings) &&
     (given.runs === undefined ? performance.now() < until : result.runs < runs)
   for (let seed = from; goesOn(); seed += step) {
     const schedule = anyScheduleOf(seed, wanted)
     result.runs++
+    if (performance.now() > reported + REPORT_MS) {
+      reported = performance.now()
+      report({ runs: result.runs, wrong: result.findings.length })
+    }
     try {
       const { world, wrong } = await runSeed(code, seed, schedule)
       result.calls += world.calls
@@ -102,15 +122,31 @@ async function campaign(code: Code, from: number, step: number): Promise<Result>
   return result
 }
 
+const progress = new Progress()
+const startedAt = performance.now()
+
+function show(all: readonly Done[]): void {
+  const sum = (of: (done: Done) => number) => all.reduce((total, done) => total + of(done), 0)
+  const seconds = Math.round((performance.now() - startedAt) / 1_000)
+  const end =
+    given.runs === undefined ? `${seconds} of ${given.seconds} s` : `${seconds} s, of ${given.runs} runs`
+  progress.show([`simulating: ${sum(({ runs }) => runs)} runs, ${sum(({ wrong }) => wrong)} wrong, ${end}`])
+}
+
 /** The same in several processes, each with its share of the seeds. */
 async function inParallel(from: number, jobs: number): Promise<Result> {
+  const done: Done[] = []
   const parts = Array.from({ length: jobs }, async (_, job) => {
     const env = { ...process.env, SIMULATE_JOB: JSON.stringify({ from: from + job, step: jobs }) }
     const own = fileURLToPath(import.meta.url)
     const args = ['--import', 'tsx', own, ...process.argv.slice(2), '--json', '--jobs', '1']
-    const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
+    const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'inherit', 'ipc'] })
+    child.on('message', (now: Done) => {
+      done[job] = now
+      show(Object.values(done))
+    })
     let output = ''
-    for await (const data of child.stdout) output += data
+    for await (const data of child.stdout!) output += data
     return JSON.parse(output) as Result
   })
   const results = await Promise.all(parts)
@@ -153,12 +189,17 @@ async function main(): Promise<void> {
   }
   if (job !== undefined) {
     const { from, step } = JSON.parse(job) as { from: number; step: number }
-    process.stdout.write(JSON.stringify(await campaign(await loaded(edits), from, step)))
+    process.stdout.write(
+      JSON.stringify(await campaign(await loaded(edits), from, step, now => process.send?.(now))),
+    )
     return
   }
   const from = Number(given.from ?? Math.floor(Math.random() * 1e9))
   const jobs = Number(given.jobs ?? availableParallelism())
-  const result = await (jobs === 1 ? campaign(await loaded(edits), from, 1) : inParallel(from, jobs))
+  const result = await (jobs === 1
+    ? campaign(await loaded(edits), from, 1, now => show([now]))
+    : inParallel(from, jobs))
+  progress.clear()
   if (given.json) process.stdout.write(JSON.stringify(result))
   else print(result)
   if (result.findings.length > 0) process.exitCode = 1

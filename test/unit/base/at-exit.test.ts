@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { atExit } from '../../../src/base/at-exit.js'
+import { atExit } from '../../fixtures/base.js'
 
 it('many parts have one listener of the end of the process, which calls those that are left', () => {
   const before = process.listeners('exit')
