@@ -62,8 +62,11 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   const { certificateWarnings, readConfigAside, startProxy } = await import('../proxy/index.js')
   const { KeptConfig } = await import('../proxy/config/kept-config.js')
   const { withMetrics } = await import('../proxy/config/schema.js')
-  const flagged = (config: ProxyConfig) =>
-    flags.metrics === undefined ? config : checkMade(flags.metrics, withMetrics(config))
+  const flagged = (read: ProxyConfig) => {
+    // The main process runs the hooks of workers.
+    const config = isWorkerOf(read) ? { ...read, hooks: undefined } : read
+    return flags.metrics === undefined ? config : checkMade(flags.metrics, withMetrics(config))
+  }
   const kept = new KeptConfig(file)
   if (check) {
     const config = flagged(kept.check())
@@ -165,12 +168,23 @@ function requireControl({ control, service }: ProxyConfig, file: string): void {
 function workersOptions(
   { workers }: ProxyFlags,
   config: ProxyConfig,
-): Pick<WorkersOptions, 'workers' | 'replace' | 'stopTimeout' | 'hungTimeout'> | null {
+): Pick<WorkersOptions, 'workers' | 'replace' | 'stopTimeout' | 'hungTimeout' | 'hooks'> | null {
   const count = workers ?? config.workers?.count
-  if (count === undefined || workerPlace()?.service === config.service) return null
-  if (config.workers === null) return { workers: count }
+  if (count === undefined || isWorkerOf(config)) return null
+  const { hooks } = config
+  if (config.workers === null) return { workers: count, hooks }
   const { hungTimeout, replace, stopTimeout } = config.workers
-  return { workers: count, replace, stopTimeout: stopTimeout ?? 'off', hungTimeout: hungTimeout ?? 'off' }
+  return {
+    workers: count,
+    hooks,
+    replace,
+    stopTimeout: stopTimeout ?? 'off',
+    hungTimeout: hungTimeout ?? 'off',
+  }
+}
+
+function isWorkerOf({ service }: ProxyConfig): boolean {
+  return workerPlace()?.service === service
 }
 
 /** Throws ERR_FDB_RELOAD if one configuration has workers and the other has none: a proxy with and a proxy without cannot take over from each other. */

@@ -1,15 +1,18 @@
 import { resolve } from 'node:path'
 import { type Logger, SILENT, wrappedLogger } from '../base/logger.js'
+import type { HookSettings } from '../checks/hooks.js'
 import { abortSignal, checkOptions, type Given, logger, path } from '../checks/options.js'
 import { absent, map, optional, required, type ShapeOf } from '../checks/shape.js'
 import { boolean, unchecked } from '../checks/values.js'
 import { FdbError } from '../errors.js'
+import { EVENTS_COMMAND } from '../events/events.js'
+import { orderFacts, type Requester } from '../events/requester.js'
 import type { Caller } from '../holder/admission.js'
 import type { Peer } from '../holder/peer.js'
 import { type HandoffTimes, handoffTimes } from '../holder/times.js'
 import { type OwnedFd, requireAddon, startApart } from '../kernel/index.js'
 import { startMember } from '../member/joining/join.js'
-import { type Member, memberOf } from '../member/member.js'
+import { type Member, memberOf, UPGRADE } from '../member/member.js'
 import type { StayOptions } from '../member/operator/stay.js'
 import type { ReadyOptions, UpgradeOptions } from '../member/options/member-options.js'
 import { resolveOptions } from '../member/options/options.js'
@@ -23,7 +26,15 @@ import {
   type UpgradeOrder,
   type UpgradeProgress,
 } from '../operator/requests.js'
-import { readStopOrder, STOP, type StopOrder, stopBody } from '../operator/service-commands.js'
+import {
+  GAUGES,
+  GAUGES_MS,
+  ORDER_EVENTS,
+  readStopOrder,
+  STOP,
+  type StopOrder,
+  stopBody,
+} from '../operator/service-commands.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
 import type { DaemonStatus } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
@@ -124,12 +135,13 @@ export class Daemon implements AsyncDisposable {
       resolveService: (service, shows) =>
         addressesAll(orchestrator, service) ? DAEMON_ITSELF : services.find(service, shows).name,
       upgrade: async (order, progress, cancel, by) => {
-        if (addressesAll(orchestrator, order.service)) return orchestrator.upgrade(order, progress, cancel)
+        if (addressesAll(orchestrator, order.service))
+          return orchestrator.upgrade(order, progress, cancel, by)
         if (order.service !== DAEMON_ITSELF)
           return services.find(order.service).operations.upgrade(order, progress, cancel, by)
         const { argv, timeoutMs, without } = order
         refuseWithout(without, 'is a daemon')
-        return this.upgrade({
+        return this.upgradeFor(by, {
           ...(argv.length > 0 && { argv }),
           progress,
           signal: cancel,
@@ -208,7 +220,12 @@ export class Daemon implements AsyncDisposable {
    * `upgrade` of a member does; this daemon then continues.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
-    return await this.#deps.member.upgrade(options)
+    return await this.upgradeFor(undefined, options)
+  }
+
+  /** @internal As {@link upgrade}, at the order of an operator. */
+  async upgradeFor(by: Requester | undefined, options: UpgradeOptions): Promise<Upgraded> {
+    return await this.#deps.runtime.upgrades.start(checkOptions('upgrade()', options, UPGRADE), by && { by })
   }
 
   /** Makes joining processes wait until {@link resume}. Connected and returning members are served as before. */
@@ -286,14 +303,34 @@ export class Daemon implements AsyncDisposable {
   async #command(order: CommandOrder, context: CommandContext, runtime: MemberRuntime): Promise<Uint8Array> {
     const { name, body, service } = order
     const { orchestrator, services } = this.#deps
-    const reply = addressesAll(orchestrator, service) ? orchestrator.command(name, body, context) : null
-    if (reply != null) return await reply
+    if (addressesAll(orchestrator, service)) {
+      if (name === EVENTS_COMMAND)
+        return await runtime.commands.run(name, body, context, runtime.machine.phase)
+      if (name === GAUGES) return await this.#gauges(order, context)
+      const reply = orchestrator.command(name, body, context)
+      if (reply !== null) {
+        const type = ORDER_EVENTS.get(name)
+        if (type !== undefined) runtime.events.note(type, orderFacts(context.by))
+        return await reply
+      }
+    }
     if (name === STOP && service === DAEMON_ITSELF)
       return await this.#stop(readStopOrder(body), context, runtime)
     if (service === DAEMON_ITSELF)
       return await runtime.commands.run(name, body, context, runtime.machine.phase)
     const target = service || (orchestrator?.service ?? '')
     return await services.find(target).operations.command(order, context)
+  }
+
+  /** Returns the gauges of each worker that answers in time. */
+  async #gauges(order: CommandOrder, context: CommandContext): Promise<Buffer> {
+    const signal = AbortSignal.any([context.signal, AbortSignal.timeout(GAUGES_MS)])
+    const asked = this.#deps.services.all.map(async ({ name, operations }) => {
+      const reply = await operations.command({ ...order, service: name }, { ...context, signal })
+      return JSON.parse(Buffer.from(reply).toString()) as object[]
+    })
+    const replies = await Promise.all(asked.map(reply => reply.catch(() => [])))
+    return Buffer.from(JSON.stringify(replies))
   }
 
   /** Closes the daemon in the next turn, after the reply was sent. A next daemon that joins is refused. */
@@ -355,14 +392,14 @@ export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
 
 export async function openDaemon(
   options: DaemonOptions,
-  createOrchestrator: (services: Services) => Orchestrator | null = () => null,
+  orchestrated: OrchestratedServices | null = null,
 ): Promise<Daemon> {
   const given = checkOptions('serveDaemon()', options, OPTIONS)
   requireAddon()
   const { config, control, mainProcess, pidFile, signal, systemd, takeOver, upgrade: times } = given
   const logger = wrappedLogger(given.logger)
   // A wrong configuration is reported before anything is taken over.
-  const policy = config === undefined ? OWNERS_ONLY : await readRules(config)
+  const policy = config === undefined ? ownersOnly(orchestrated?.hooks ?? null) : await readRules(config)
   const accessCheck = new AccessCheck(policy, logger)
   const reception = new DaemonReception(accessCheck, {
     passed: passedSockets().takePath(resolve(control)),
@@ -378,6 +415,7 @@ export async function openDaemon(
     systemd,
     pidFile,
     mainProcess,
+    ...(orchestrated?.hooks && { hooks: { ...orchestrated.hooks, success: undefined } }),
   })
   // Before another user's descriptors can arrive.
   const starter = startApart()
@@ -395,8 +433,11 @@ export async function openDaemon(
   void member.retired.then(() => starter?.[Symbol.dispose]())
   const { machine, registry } = driver.runtime
   const persisted = new PersistedFds(registry)
+  const { file } = driver.runtime.events
+  // Members that an earlier main process has served may bring it.
+  if (orchestrated !== null) file.hold()
   const services = new Services({
-    settings: { control: settings.control!, times, logger },
+    settings: { control: settings.control!, times, logger, ...(orchestrated && { events: file }) },
     persisted,
     accessCheck,
     quotas: reception.quotas,
@@ -406,7 +447,7 @@ export async function openDaemon(
     },
     receiver: service => orchestrator?.receiver(service) ?? undefined,
   })
-  const orchestrator = createOrchestrator(services)
+  const orchestrator = orchestrated?.create(services) ?? null
   const daemon = Daemon.of({
     member,
     runtime: driver.runtime,
@@ -423,6 +464,10 @@ export async function openDaemon(
   }
   signal?.addEventListener('abort', () => void daemon.close(), { once: true })
   return daemon
+}
+
+function ownersOnly(hooks: HookSettings | null): Policy {
+  return hooks === null ? OWNERS_ONLY : { ...OWNERS_ONLY, others: { ...OWNERS_ONLY.others, hooks } }
 }
 
 /** Reads the access rules of a daemon. Imports the parser lazily: a daemon without a configuration file starts faster. Rejects with ERR_FDB_CONFIG. */
@@ -462,6 +507,12 @@ function demandRoom(members: number, brought: number): void {
   )
 }
 
+/** The services of one orchestrator, which have their events and hooks in common. */
+interface OrchestratedServices {
+  create(services: Services): Orchestrator
+  readonly hooks: HookSettings | null
+}
+
 /** Starts and replaces the processes of a daemon's services. The only implementation is the main process of workers. */
 export interface Orchestrator {
   /** The common service name of all workers, which is also the target of requests that name no service. */
@@ -473,6 +524,7 @@ export interface Orchestrator {
     order: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
     cancel: AbortSignal,
+    by?: Requester,
   ): Promise<Upgraded>
   /** Runs a command, or returns null if the daemon itself must handle it. */
   command(name: string, body: Buffer, context: CommandContext): Promise<Uint8Array> | null

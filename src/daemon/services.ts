@@ -3,6 +3,7 @@ import { backoffMs, IN_BACKGROUND } from '../base/backoff.js'
 import { nodeCrypto } from '../base/lazy.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
+import type { EventFile } from '../events/event-file.js'
 import { type Caller, MOST_SERVICE_CHARACTERS, turnAway } from '../holder/admission.js'
 import type { Peer } from '../holder/peer.js'
 import type { HandoffTimes } from '../holder/times.js'
@@ -26,7 +27,13 @@ import type { UserQuotas } from './user-quotas.js'
 const MAX_SERVICES = 1_000
 
 export interface ServicesDeps {
-  readonly settings: { readonly control: string; readonly times: HandoffTimes; readonly logger: Logger }
+  readonly settings: {
+    readonly control: string
+    readonly times: HandoffTimes
+    readonly logger: Logger
+    /** The file for the events of all services, which are workers. Absent if each service has its own. */
+    readonly events?: EventFile
+  }
   readonly persisted: PersistedFds
   readonly accessCheck: AccessCheck
   readonly quotas: Pick<UserQuotas, 'demandServices' | 'foreignUserOf'>
@@ -47,6 +54,7 @@ export class Services {
   readonly #rightsHolders: RightsHolders
   readonly #unserved: UnservedServices
   readonly #sizes: StateSizes
+  #restored = false
   /** Whether another daemon owns the services or may take them over: this daemon must not write the list of rights-holders then. */
   #paused = true
   #sweep: NodeJS.Immediate | undefined
@@ -90,6 +98,7 @@ export class Services {
     // These services are missing in the list, so the users of their members are unknown.
     for (const [service, handedOver] of items)
       this.#add({ service, generation: 1, startedAt: Date.now(), members: [], foreign: true }, handedOver)
+    this.#restored = true
     this.#resumeWriting()
     this.applyPolicy()
     this.#sizes.open()
@@ -295,6 +304,9 @@ export class Services {
   }
 
   #noteChange(): void {
+    // Members of a main process that was killed bring its events back.
+    if (this.#restored && !this.all.some(({ operations }) => operations.isRecovering))
+      this.#deps.settings.events?.begin()
     this.#deps.onChange()
     this.#sweep ??= setImmediate(() => {
       this.#sweep = undefined

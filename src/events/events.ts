@@ -70,6 +70,8 @@ export interface ServiceEvent extends EventFacts {
   /** Milliseconds since 1970. */
   readonly at: number
   readonly type: EventType
+  /** The service; of workers, that of one of them, or `fd-broker.daemon` of their main process. */
+  readonly service: string
   /** The process that recorded the event, and its generation. */
   readonly pid: number
   readonly generation: number

@@ -14,7 +14,6 @@ import { exitText, startDetached } from '../versions/spawn-successor.js'
 const MOST_WAITING = 8
 
 interface HooksDeps {
-  readonly service: string
   readonly logger: Logger
   settings(): HookSettings | null
 }
@@ -81,7 +80,7 @@ export class Hooks {
   }
 
   #start(name: HookName, event: ServiceEvent): void {
-    const { logger, service, settings } = this.#deps
+    const { logger, settings } = this.#deps
     const { [name]: hook, timeout = 0 } = settings() ?? {}
     if (hook === undefined) return
     if (this.#waiting >= MOST_WAITING) {
@@ -89,7 +88,8 @@ export class Hooks {
       return
     }
     this.#waiting++
-    const body = JSON.stringify({ hook: name, service, ...event })
+    const { service } = event
+    const body = JSON.stringify({ hook: name, ...event })
     this.#last = this.#inOrder.run(async () => {
       // The phase that the event has begun comes first.
       await new Promise(setImmediate)

@@ -63,7 +63,7 @@ const READY = map({
     ),
   ),
 } satisfies ShapeOf<ReadyOptions>)
-const UPGRADE = map({
+export const UPGRADE = map({
   // An empty list stands for the command of this process.
   argv: absent(commandLine),
   env: absent(

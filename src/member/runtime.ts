@@ -1,4 +1,5 @@
 import type { FdbError } from '../errors.js'
+import { EventFile } from '../events/event-file.js'
 import { EventLog } from '../events/event-log.js'
 import { DescriptorNames } from '../holder/descriptor-names.js'
 import type { NamedEntry } from '../holder/entry.js'
@@ -140,10 +141,12 @@ export class MemberRuntime {
         ? new Registry(new ListenerGuard(settings.logger))
         : new Registry(null, Number.POSITIVE_INFINITY)
     this.registry = registry
-    const events = new EventLog(settings.logger, origin.generation, { creates: origin.scope === 'holder' })
-    this.events = events
+    const { scope, generation } = origin
     const { logger, service } = settings
-    this.hooks = new Hooks(events, { service, logger, settings: () => settings.hooks })
+    const file = new EventFile({ creates: scope === 'holder' })
+    const events = new EventLog(logger, { service, generation }, file)
+    this.events = events
+    this.hooks = new Hooks(events, { logger, settings: () => settings.hooks })
     const machine = new Machine(origin.scope, segmentSet, driver)
     this.machine = machine
     const readiness = new Readiness(() => driver.onDeadline(), settings.logger)
@@ -180,7 +183,6 @@ export class MemberRuntime {
         this.connections.endService()
       },
     })
-    const { scope, generation } = origin
     const reportLink = new ReportLink({
       settings,
       hosting,
@@ -351,7 +353,7 @@ export class MemberRuntime {
         ...hosted,
         state: () => machine.holder!,
         dispatch: event => machine.stepHolder(event),
-        extraItems: () => [...controlSocket.items(), ...events.items()],
+        extraItems: () => [...controlSocket.items(), ...events.offered()],
         note: (type, facts) => events.note(type, facts),
         position: () => state.frozenAt,
         amidBulk: () => state.log.amidBulk,

@@ -15,6 +15,10 @@ export const ORDER_EVENTS: ReadonlyMap<string, EventType> = new Map([
   [ROLLBACK, 'rollback.ordered'],
   [STOP, 'stop.ordered'],
 ])
+/** Returns the gauges of the metrics of a process as JSON; of a main process, a list of those of its workers. */
+export const GAUGES = 'fd-broker.gauges'
+/** A worker that does not answer within this time is left out. */
+export const GAUGES_MS = 500
 /** Returns the files and settings that have changed since the serving process loaded them. */
 export const CHANGES = 'service.changes'
 /** Makes a supervisor execute its installed release. On success the connection ends without an answer; an answer reports a failure. */

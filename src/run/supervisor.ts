@@ -98,7 +98,7 @@ export class Supervisor {
     this.#startedAt = inherited?.startedAt ?? Date.now()
     this.#replacements = inherited?.replaced ?? 0
     this.#settings = new NextSettings(deps, inherited?.argv ?? null)
-    this.eventLog = new EventLog(deps.logger, 0)
+    this.eventLog = new EventLog(deps.logger, { service: name, generation: 0 })
     if (inherited?.events != null) this.eventLog.adopt(inherited.events)
     this.#failures = new VersionFailures(deps.logger, this.eventLog, inherited?.lastFailure ?? null)
     this.#known = new KnownVersions(inherited?.known ?? [])

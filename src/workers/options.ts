@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import { DEFAULT_TIMES } from '../base/default-times.js'
 import { type Logger, SILENT, wrappedLogger } from '../base/logger.js'
+import { hooksShape } from '../checks/hooks.js'
 import { abortSignal, checkOptions, logger, nameUpTo, path } from '../checks/options.js'
 import { absent, map, optional, required, type ShapeOf } from '../checks/shape.js'
 import {
@@ -14,6 +15,7 @@ import {
   type ValueCheck,
 } from '../checks/values.js'
 import type { DaemonOptions } from '../daemon/daemon.js'
+import type { JoinOptions } from '../member/options/options.js'
 import { defaultControl, slotOf } from '../os/default-control.js'
 
 export const MOST_WORKERS = 256
@@ -53,6 +55,8 @@ export interface WorkersOptions {
   systemd?: DaemonOptions['systemd'] | undefined
   pidFile?: string | undefined
   mainProcess?: DaemonOptions['mainProcess'] | undefined
+  /** Commands for `sh`, or URLs that get a POST, for the outcomes of each worker's upgrades, as `hooks` of `join()`. */
+  hooks?: JoinOptions['hooks'] | undefined
   /** An abort closes the main process. */
   signal?: AbortSignal | undefined
 }
@@ -87,6 +91,7 @@ const OPTIONS = map({
   systemd: absent(unchecked()),
   pidFile: absent(unchecked()),
   mainProcess: absent(unchecked()),
+  hooks: absent(map(hooksShape(milliseconds(1), DEFAULT_TIMES.hook.ms)), null),
   signal: absent(abortSignal),
 } satisfies ShapeOf<WorkersOptions>)
 
@@ -108,6 +113,7 @@ export function settleWorkers(options: WorkersOptions) {
     stopTimeout: given.stopTimeout,
     /** With null silent workers are not replaced. */
     hungTimeout: given.hungTimeout,
+    hooks: given.hooks,
   }
 }
 

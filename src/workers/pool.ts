@@ -25,7 +25,7 @@ import { HungWorkers, killWorker } from './hung.js'
 import { MOST_WORKERS, type WorkersSettings } from './options.js'
 import { Ownership } from './ownership.js'
 import { UnservedListeners } from './unserved-listeners.js'
-import { WorkerSlot } from './worker-slot.js'
+import { WorkerSlot, type WorkerSlotDeps } from './worker-slot.js'
 
 const LEAVE_RETRY_MS = 200
 /** Maximum time to wait, before a worker is replaced, for its healthy heartbeat after its probation, or for the end of a handoff. */
@@ -45,7 +45,10 @@ interface LeaveOrder {
 }
 
 interface WorkerService {
-  readonly operations: Pick<ServiceOperations, 'closeListeners' | 'command' | 'endDraining' | 'standing'>
+  readonly operations: Pick<
+    ServiceOperations,
+    'closeListeners' | 'command' | 'endDraining' | 'note' | 'standing'
+  >
 }
 
 export interface WorkerServices {
@@ -439,11 +442,12 @@ export class WorkerPool {
 
   #addSlots(last: number): void {
     const standing = (name: string) => this.#services?.get(name)?.operations.standing ?? null
-    const deps = {
+    const deps: WorkerSlotDeps = {
       settings: this.#settings,
       ownership: this.#ownership,
       isPaused: () => this.#services?.paused ?? false,
       standing,
+      note: (slot, type, facts) => this.#services?.get(slot)?.operations.note(type, facts),
     }
     for (let index = this.#slots.length; index <= last; index++) this.#slots.push(new WorkerSlot(index, deps))
   }

@@ -2,6 +2,7 @@ import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
 import { LONGEST_MS } from '../base/duration.js'
 import type { MemberProcess, ServiceStanding } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
+import { type EventFacts, type EventType, failureFacts } from '../events/events.js'
 import { isGranted } from '../handoff/phases.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { WorkerReport } from '../operator/status-report.js'
@@ -26,6 +27,8 @@ export interface WorkerSlotDeps {
   isPaused(): boolean
   /** Returns null if the service is unknown because no process has joined. */
   standing(slot: string): ServiceStanding | null
+  /** Records an event of the slot's service, if that is known. */
+  note(slot: string, type: EventType, facts?: EventFacts): void
 }
 
 /** The place of one worker: starts its process, and starts another one when that ends. */
@@ -122,6 +125,8 @@ export class WorkerSlot {
     this.#deps.ownership.demand()
     if (this.#attempt !== null)
       throw new FdbError('ERR_FDB_BUSY', `${this.name} is being started: try again`, { retryable: true })
+    const { note } = this.#deps
+    if (this.owner !== null) note(this.name, 'upgrade.ordered')
     const cancel = new AbortController()
     const outcome = this.#startSuccessor(cancel.signal)
     this.#attempt = { cancel, outcome }
@@ -132,6 +137,7 @@ export class WorkerSlot {
       return upgraded
     } catch (error) {
       this.#lastFailure = FdbError.from(error).message
+      if (this.owner !== null) note(this.name, 'upgrade.failed', failureFacts(error))
       throw error
     } finally {
       this.#attempt = null

@@ -1,5 +1,6 @@
 import { InOrder } from '../base/in-order.js'
 import { type Daemon, type Orchestrator, openDaemon } from '../daemon/daemon.js'
+import type { Requester } from '../events/requester.js'
 import type { StayOptions } from '../member/operator/stay.js'
 import { guardedProgress } from '../member/operator/upgrades.js'
 import type { UpgradeOptions } from '../member/options/member-options.js'
@@ -91,8 +92,12 @@ export class Workers implements AsyncDisposable {
    * rejects with an error that names the old workers, which keep serving.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
+    return await this.#upgrade(options)
+  }
+
+  async #upgrade({ by, ...options }: UpgradeOptions & { by?: Requester | undefined }): Promise<Upgraded> {
     this.#pool.demandRight()
-    const upgraded = await this.#daemon!.upgrade(options)
+    const upgraded = await this.#daemon!.upgradeFor(by, options)
     guardedProgress(
       options.progress,
       this.#settings.logger,
@@ -182,9 +187,12 @@ export class Workers implements AsyncDisposable {
         ...(pidFile !== undefined && { pidFile }),
         ...(mainProcess !== undefined && { mainProcess }),
       },
-      services => {
-        this.#pool.setServices(services)
-        return this.#orchestrator
+      {
+        hooks: this.#settings.hooks,
+        create: services => {
+          this.#pool.setServices(services)
+          return this.#orchestrator
+        },
       },
     )
     // This process has taken over from another main process: that is an upgrade, even if the other one did not start it.
@@ -230,9 +238,10 @@ export class Workers implements AsyncDisposable {
     return {
       service: this.#settings.service,
       status: () => ({ workers: this.report }),
-      upgrade: async ({ argv, timeoutMs, without }, progress, signal) => {
+      upgrade: async ({ argv, timeoutMs, without }, progress, signal, by) => {
         refuseWithout(without, 'is the main process of workers')
-        return await this.upgrade({
+        return await this.#upgrade({
+          by,
           ...(argv.length > 0 && { argv }),
           progress,
           signal,

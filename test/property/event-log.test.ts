@@ -1,5 +1,5 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { EventLog } from '../../src/events/event-log.js'
 import { KEPT_EVENTS, type ServiceEvent } from '../../src/events/events.js'
@@ -10,7 +10,7 @@ import { perLane } from '../lanes/lane.js'
 const logs: EventLog[] = []
 
 function open(generation = 1): EventLog {
-  const log = new EventLog(SILENT, generation)
+  const log = new EventLog(SILENT, { service: 'shop', generation })
   logs.push(log)
   return log
 }
@@ -127,5 +127,46 @@ describe('the event of a change of phase', () => {
     expect(eventOf('committing', 'idle')).toBe('handoff.serving')
     expect(eventOf('freezing', 'idle')).toBeNull()
     expect(eventOf('committing', 'returning')).toBeNull()
+  })
+})
+
+describe('the file of several logs', () => {
+  it('has one sequence, in which each event names its service', () => {
+    const main = open()
+    const worker = new EventLog(SILENT, { service: 'shop.1', generation: 1 }, main.file)
+    logs.push(worker)
+    const created = vi.fn()
+    worker.created = created
+    main.note('service.started')
+    worker.note('handoff.offered')
+    main.close()
+    worker.note('handoff.committed')
+    expect(created).toHaveBeenCalledTimes(1)
+    expect(all(worker).map(({ number, service, type }) => `${number} ${service} ${type}`)).toEqual([
+      '1 shop service.started',
+      '2 shop.1 handoff.offered',
+      '3 shop.1 handoff.committed',
+    ])
+  })
+
+  it('keeps events that happen before the file of a killed process arrives, behind those of that file', () => {
+    const killed = open()
+    for (let i = 0; i < 3; i++) killed.note('reload.ordered')
+    const main = open(2)
+    main.file.hold()
+    main.note('service.started')
+    expect(main.read(1)).toMatchObject({ log: '', events: [] })
+    main.adopt(killed.items()[0]!.fd.dup())
+    main.note('stop.ordered')
+    expect(all(killed).map(({ type }) => type)).toEqual([
+      ...Array(3).fill('reload.ordered'),
+      'service.started',
+      'stop.ordered',
+    ])
+    const alone = open(2)
+    alone.file.hold()
+    alone.note('service.started')
+    alone.file.begin()
+    expect(all(alone)).toMatchObject([{ number: 1, type: 'service.started' }])
   })
 })

@@ -1,7 +1,13 @@
 import { isTooDeep, jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
 import type { EventLog } from '../../events/event-log.js'
-import { EVENTS_COMMAND, failureFacts, readEventsBody } from '../../events/events.js'
+import {
+  EVENTS_COMMAND,
+  type EventFacts,
+  type EventType,
+  failureFacts,
+  readEventsBody,
+} from '../../events/events.js'
 import type { Requester } from '../../events/requester.js'
 import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/phases.js'
 import type { Entry } from '../../holder/entry.js'
@@ -154,6 +160,16 @@ export class ServiceOperations implements Operations {
   get #serving(): Peer | undefined {
     const { holder } = this.#deps
     return holder.peer(holder.state.owner)
+  }
+
+  /** Records an event of the service. */
+  note(type: EventType, facts?: EventFacts): void {
+    this.#deps.service.events.note(type, facts)
+  }
+
+  /** Whether the service waits for members of the previous daemon. */
+  get isRecovering(): boolean {
+    return this.#deps.holder.state.phase === 'rebuilding'
   }
 
   /** Whether a process of another user takes part in the service, which may be silent for as long as that user likes. */

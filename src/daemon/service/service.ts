@@ -1,6 +1,7 @@
 import type { Logger } from '../../base/logger.js'
 import { createMoveChannel, moveChannelItems } from '../../connections/move-channel.js'
 import type { FdbError } from '../../errors.js'
+import type { EventFile } from '../../events/event-file.js'
 import { EventLog } from '../../events/event-log.js'
 import { EffectQueue } from '../../handoff/effect-queue.js'
 import { needs } from '../../handoff/embedded.js'
@@ -57,7 +58,7 @@ import { keepState, type SoleCopy, soleCopyOf } from './sole-copy.js'
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
 
 interface ServiceDeps {
-  readonly settings: { readonly times: HandoffTimes; readonly logger: Logger }
+  readonly settings: { readonly times: HandoffTimes; readonly logger: Logger; readonly events?: EventFile }
   readonly incarnation: string
   policy(): ServicePolicy
   /** Called when something that `status` shows or that {@link Service.record} has may have changed. */
@@ -131,8 +132,8 @@ export class Service {
     })
     const { service } = record
     const [descriptorTable, segmentSet] = [this.#descriptorTable, this.#segmentSet]
-    const events = (this.#events = new EventLog(logger, record.generation))
-    this.#hooks = new Hooks(events, { service, logger, settings: () => deps.policy().hooks })
+    const events = (this.#events = new EventLog(logger, record, deps.settings.events))
+    this.#hooks = new Hooks(events, { logger, settings: () => deps.policy().hooks })
     takeItems(items, { service, descriptorTable, segmentSet, events, logger })
     this.#machine = this.#recovery.members.length > 0 ? awaitsMembers(this.#segmentSet) : UNSERVED_HOLDER
     if (this.#machine === UNSERVED_HOLDER) this.#startUnserved()
@@ -150,7 +151,7 @@ export class Service {
       host: {
         state: () => this.#machine,
         dispatch: event => this.#dispatch(event),
-        extraItems: () => events.items(),
+        extraItems: () => events.offered(),
         note: (type, facts) => events.note(type, facts),
         position: () => null,
         onServing: peer => this.#settled(peer),

@@ -140,7 +140,7 @@ export interface JoinOptions {
   exitWhenRetired?: boolean | number | undefined
   /**
    * Commands for `sh`, or URLs that get a POST, for the outcomes of upgrades. The process that decides runs them: the one that this process serves
-   * as, or was. Not with `hosting: 'daemon'`, nor in a worker: the daemon's configuration has `hooks` too.
+   * as, or was. Not with `hosting: 'daemon'`, nor in a worker: the daemon's configuration and `startWorkers()` have `hooks` too.
    */
   hooks?:
     | {
