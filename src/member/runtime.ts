@@ -11,6 +11,7 @@ import { SegmentSet } from '../holder/segment-set.js'
 import { patience } from '../holder/times.js'
 import { ListenerGuard } from '../listeners/index.js'
 import type { Operations } from '../operator/requests.js'
+import { GAUGES } from '../operator/service-commands.js'
 import type { DrainReport, StatusReport } from '../operator/status-report.js'
 import type { FdStore } from '../os/service-manager/passed-sockets.js'
 import { serveStateCommands } from '../state/commands.js'
@@ -305,13 +306,18 @@ export class MemberRuntime {
 
   /** Returns the metrics of the service, which this process counts from the first call on. */
   startMetrics(gauges: MemberMetricsDeps['gauges']): MemberMetrics {
-    return (this.metrics ??= new MemberMetrics({
+    const { worker } = this.settings
+    const metrics = new MemberMetrics({
       state: this.view,
       logger: this.settings.logger,
       moves: this.moves,
-      handoffs: () => this.hosting.holder?.timeline.records ?? [],
+      events: this.events,
       gauges,
-    }))
+      worker,
+    })
+    this.commands.set(GAUGES, () => JSON.stringify(metrics.gauges))
+    this.metrics = metrics
+    return metrics
   }
 
   /** Ends what this process tells others about its descriptors, and its events. */

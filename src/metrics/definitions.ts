@@ -9,6 +9,8 @@ export interface Definition {
   readonly columns?: { readonly label: string; readonly values: readonly string[] }
   /** The upper bounds of a histogram. */
   readonly buckets?: readonly number[]
+  /** The value of a gauge for several workers. Default: the largest. */
+  readonly workers?: 'sum'
 }
 
 /** The columns of counters by status; `none`: the client got no answer. */
@@ -123,20 +125,23 @@ export const METRICS = defined({
   connections: {
     name: 'fdbroker_connections',
     type: 'gauge',
-    help: 'Open connections of the process that answers',
+    help: 'Open connections of the process that answers; of all workers together',
     labels: ['listener'],
+    workers: 'sum',
   },
   descriptors: {
     name: 'fdbroker_open_descriptors',
     type: 'gauge',
-    help: 'Open descriptors of the process that answers',
+    help: 'Open descriptors of the process that answers; of all workers together',
     labels: [],
+    workers: 'sum',
   },
   older: {
     name: 'fdbroker_older_generations',
     type: 'gauge',
     help: 'Older versions that stand by or drain',
     labels: [],
+    workers: 'sum',
   },
   stateRecords: {
     name: 'fdbroker_state_sequence',
@@ -159,8 +164,9 @@ export const METRICS = defined({
   stateWaiting: {
     name: 'fdbroker_state_waiting_changes',
     type: 'gauge',
-    help: 'Changes of the process that answers that wait for a handoff or another process',
+    help: 'Changes of the process that answers, or of all workers, that wait for a handoff or another process',
     labels: [],
+    workers: 'sum',
   },
   generation: {
     name: 'fdbroker_generation',

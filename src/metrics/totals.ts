@@ -28,6 +28,21 @@ interface Batch {
   readonly request: string | undefined
 }
 
+/** Returns the numbers of a series, to which the caller adds what it counts. */
+export type Numbers = (metric: MetricName, ...labels: readonly string[]) => Float64Array
+
+/** A log of the service, of which each process sees all records. */
+export interface CountedLog {
+  readonly id: string
+  /** The number of the last record. */
+  readonly last: number
+  /** Counts the records from `after` on, up to `last`. */
+  count(after: number, last: number, numbers: Numbers): void
+}
+
+/** The entry that tells up to which record a log is counted: no metric has this name. */
+const COUNTED_LOG = JSON.stringify(['counted log'])
+
 export interface Series {
   readonly metric: MetricName
   readonly labels: readonly string[]
@@ -48,6 +63,8 @@ export class Totals {
   /** Counts of other parts of this process as far as they are in {@link #counts}. */
   readonly #followed = new Map<string, number>()
   readonly #collectors: (() => void)[] = []
+  #log: CountedLog | null = null
+  #countedTo = 0
   #unmade: Batch[] = []
   #flushes = 0
   #timer: NodeJS.Timeout | undefined
@@ -67,14 +84,17 @@ export class Totals {
     if (known >= MOST_SERIES && !labels.every(label => label === OTHER))
       return this.numbers(metric, ...labels.map(() => OTHER))
     this.#series.set(metric, known + 1)
-    const numbers = new Float64Array(numbersOf(METRICS[metric]))
-    this.#counts.set(key, numbers)
-    return numbers
+    return numbersIn(this.#counts, metric, labels)
   }
 
   /** Calls `collect` before each flush, to add what the process has counted elsewhere. */
   onFlush(collect: () => void): void {
     this.#collectors.push(collect)
+  }
+
+  /** Counts the records of a log, each once over all processes: the state has the number of the last one that is counted. */
+  countLog(log: CountedLog): void {
+    this.#log = log
   }
 
   /** Counts by how much another count of this process has grown since the last call. */
@@ -120,7 +140,7 @@ export class Totals {
     if (counts.size > 0) batches.push({ counts, request: undefined })
     this.#flushes++
     try {
-      await Promise.all(batches.map(batch => this.#add(batch)))
+      await Promise.all([...batches.map(batch => this.#add(batch)), this.#addLog()])
     } finally {
       this.#flushes--
     }
@@ -144,15 +164,30 @@ export class Totals {
     return taken
   }
 
+  /** A change whose answer is lost may be made twice: its position is in the state. */
+  async #addLog(): Promise<void> {
+    const { id = '', last = 0 } = this.#log ?? {}
+    if (last === this.#countedTo) return
+    await this.#state.update(state => {
+      const [of, upTo = 0] = state.get(this.#section, COUNTED_LOG) ?? []
+      const after = of === Number(id) ? upTo : 0
+      if (after >= last) return
+      const counts = new Map<string, Float64Array>()
+      this.#log?.count(after, last, (metric, ...labels) => numbersIn(counts, metric, labels))
+      this.#put(state, counts)
+      state.put(this.#section, COUNTED_LOG, [Number(id), last])
+    })
+    this.#countedTo = last
+  }
+
+  #put(state: StateDraft, counts: ReadonlyMap<string, Float64Array>): void {
+    for (const [key, numbers] of counts)
+      state.put(this.#section, key, sum(state.get(this.#section, key) ?? [], numbers))
+  }
+
   async #add({ counts, request }: Batch): Promise<void> {
     try {
-      await this.#state.update(
-        state => {
-          for (const [key, numbers] of counts)
-            state.put(this.#section, key, sum(state.get(this.#section, key) ?? [], numbers))
-        },
-        request === undefined ? {} : { request },
-      )
+      await this.#state.update(state => this.#put(state, counts), request === undefined ? {} : { request })
     } catch (error) {
       const sent = requestOf(error) ?? request
       // A forwarded change may have been made: only the same change with the same id is made once.
@@ -168,6 +203,17 @@ export class Totals {
       for (let i = 0; i < numbers.length; i++) own[i]! += numbers[i]!
     }
   }
+}
+
+function numbersIn(
+  counts: Map<string, Float64Array>,
+  metric: MetricName,
+  labels: readonly string[],
+): Float64Array {
+  const key = keyOf(metric, labels)
+  const numbers = counts.get(key) ?? new Float64Array(numbersOf(METRICS[metric]))
+  counts.set(key, numbers)
+  return numbers
 }
 
 /** The id of a change that may have been made. */

@@ -1,11 +1,15 @@
 import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks'
 import type { Logger } from '../../base/logger.js'
+import type { EventLog } from '../../events/event-log.js'
+import { KEPT_EVENTS } from '../../events/events.js'
 import { METRICS, observe } from '../../metrics/definitions.js'
 import { exposition } from '../../metrics/exposition.js'
-import { type Series, Totals, type TotalsState } from '../../metrics/totals.js'
-import type { HandoffRecord } from '../../operator/status-report.js'
+import { type CountedLog, type Series, Totals, type TotalsState } from '../../metrics/totals.js'
+import type { WorkerPlace } from '../../os/default-control.js'
 import type { Moves } from '../drain/moves.js'
 import type { DrainCounts } from '../listeners/forced-closes.js'
+import { countHandoffs } from './handoff-counts.js'
+import { gaugesOfWorkers } from './worker-gauges.js'
 
 /** A text waits this long for the state, which takes no changes during a handoff. */
 const WAIT_MS = 5_000
@@ -16,9 +20,9 @@ export interface MemberMetricsDeps {
   readonly state: TotalsState
   readonly logger: Pick<Logger, 'debug'>
   readonly moves: Pick<Moves, 'counts'>
-  /** The handoffs in which this process was the incumbent and decided; none under a daemon, which decides. */
-  readonly handoffs: () => readonly HandoffRecord[]
+  readonly events: EventLog
   readonly gauges: () => readonly Series[]
+  readonly worker: WorkerPlace | null
 }
 
 /** The part of a member that its metrics use. */
@@ -33,7 +37,6 @@ export class MemberMetrics {
   readonly totals: Totals
   readonly #deps: MemberMetricsDeps
   readonly #gauges: (() => Iterable<Series>)[]
-  readonly #counted = new WeakSet<HandoffRecord>()
   #delay: IntervalHistogram | null = null
 
   constructor(deps: MemberMetricsDeps) {
@@ -41,6 +44,7 @@ export class MemberMetrics {
     this.#gauges = [deps.gauges]
     this.totals = new Totals(deps.state, deps.logger)
     this.totals.onFlush(() => this.#collect())
+    this.totals.countLog(handoffsOf(deps.events))
   }
 
   /** Starts to count when the member serves, and adds the counts when it is replaced, because the next version shows them. */
@@ -88,33 +92,24 @@ export class MemberMetrics {
       await Promise.race([flushed, waited])
       clearTimeout(timer)
     }
-    return await exposition(this.#all())
+    // Alone if the main process does not answer.
+    const gauges = (await gaugesOfWorkers(this.#deps.worker).catch(() => null)) ?? this.gauges
+    return await exposition([...this.totals.all(), ...gauges])
   }
 
-  *#all(): Generator<Series> {
-    yield* this.totals.all()
-    for (const gauges of this.#gauges) yield* gauges()
+  /** The gauges of this process. */
+  get gauges(): Series[] {
+    return this.#gauges.flatMap(gauges => [...gauges()])
   }
 
   #collect(): void {
-    const { moves, handoffs } = this.#deps
+    const { moves } = this.#deps
     const { moved, arrived, lost, refused } = moves.counts.report
     this.totals.follow(moved, 'moved')
     this.totals.follow(arrived, 'arrived')
     this.totals.follow(lost, 'lost')
     for (const [code, count] of Object.entries(refused)) this.totals.follow(count, 'stayed', code)
-    for (const record of handoffs()) this.#countHandoff(record)
     this.#countStall()
-  }
-
-  #countHandoff(record: HandoffRecord): void {
-    const { phases, outcome } = record
-    const last = phases.at(-1)?.phase
-    if (this.#counted.has(record) || (last !== 'idle' && last !== 'released')) return
-    this.#counted.add(record)
-    this.totals.numbers('handoffs', outcome === 'serving' ? 'released' : outcome)[0]! += 1
-    for (const [i, { phase, at }] of phases.slice(0, -1).entries())
-      observe(this.totals.numbers('phases', phase), METRICS.phases.buckets!, (phases[i + 1]!.at - at) / 1_000)
   }
 
   #countStall(): void {
@@ -122,5 +117,20 @@ export class MemberMetrics {
     const ms = this.#delay.max / 1e6 - RESOLUTION_MS
     this.#delay.reset()
     if (ms > STALL_MS) observe(this.totals.numbers('stalls'), METRICS.stalls.buckets!, ms / 1_000)
+  }
+}
+
+/** The handoffs of a service, as its events tell them: also those that a daemon or a main process decides. */
+function handoffsOf(events: EventLog): CountedLog {
+  const { file } = events
+  return {
+    get id() {
+      return file.id
+    },
+    get last() {
+      return file.count
+    },
+    count: (after, last, numbers) =>
+      countHandoffs(file.read(Math.max(1, last - KEPT_EVENTS + 1), last + 1), after, numbers),
   }
 }

@@ -57,6 +57,7 @@ function poolWith(facts: Partial<WorkersSettings> = {}, logger: Logger = SILENT)
   const operationsOf = (name: string) => ({
     standing: standings.get(name) ?? NOBODY,
     closeListeners: () => {},
+    note: () => {},
     endDraining: (timeoutMs: number | null) =>
       void told.push({ worker: name, order: 'EndDrain', body: `${timeoutMs}` }),
     command: async (order: { name: string; body: Uint8Array }) => {
