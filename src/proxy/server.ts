@@ -78,6 +78,7 @@ export class ReverseProxy {
   readonly #learned: LearnedState
   readonly #checked: CheckedServers
   readonly #servers: LiveServers
+  #serversChanged: NodeJS.Immediate | null = null
   readonly #pools: UpstreamPools
   readonly #clientLimits: ClientLimits
   readonly #routes: LiveRoutes
@@ -378,9 +379,13 @@ export class ReverseProxy {
     if (later.length > 0) this.#logger.info({ keys: later }, 'these keys apply only after the next upgrade')
   }
 
+  /** Many servers may change in one turn of the event loop. */
   #onServersChanged(): void {
-    this.#checked.configure()
-    this.#retirePools()
+    this.#serversChanged ??= setImmediate(() => {
+      this.#serversChanged = null
+      this.#checked.configure()
+      this.#retirePools()
+    })
   }
 
   #retirePools(): void {
@@ -478,6 +483,7 @@ export class ReverseProxy {
   #release(): void {
     this.#routes.stop()
     this.#declared.stop()
+    if (this.#serversChanged !== null) clearImmediate(this.#serversChanged)
     this.#checked.stop()
     this.#servers.stop()
     this.#learned.stop()

@@ -56,15 +56,21 @@ const NO_CHANGE = { added: false, drained: false, weight: 0 }
 /** The operators' changes of servers. A change overrides the configuration file until it is removed, also in the next version. */
 export class LiveServers extends Overlay<ServerMessage> {
   readonly #upstreams: Upstreams
+  /** The changes in force: of each upstream, by server. */
+  readonly #overrides = new Map<string, Map<string, ServerOverride>>()
   readonly #unsubscribe: () => void
 
   constructor({ section, generation, upstreams, logger, changed }: LiveServersOptions) {
     super(section, generation, logger)
     this.#upstreams = upstreams
-    for (const key of section.keys()) this.#apply(key)
+    this.#applyAll()
     this.#unsubscribe = section.onChange(({ op, key }) => {
-      if (op === 'clear') return
-      this.#apply(key)
+      if (op === 'clear') this.#applyAll()
+      else {
+        const upstream = this.#read(key)
+        if (upstream === null) return
+        this.#apply(upstream)
+      }
       changed()
     })
   }
@@ -192,20 +198,35 @@ export class LiveServers extends Overlay<ServerMessage> {
     return { upstream, server, outcome, used: servers.filter(({ state }) => state !== 'drained').length }
   }
 
-  /** Applies the change of a server, as in the state. */
-  #apply(key: string): void {
+  /** Applies all changes of the state, each upstream's at once. */
+  #applyAll(): void {
+    const upstreams = new Set(this.#overrides.keys())
+    this.#overrides.clear()
+    for (const key of this.section.keys()) {
+      const upstream = this.#read(key)
+      if (upstream !== null) upstreams.add(upstream)
+    }
+    for (const upstream of upstreams) this.#apply(upstream)
+  }
+
+  #apply(upstream: string): void {
+    this.#upstreams.override(upstream, this.#overrides.get(upstream) ?? new Map())
+  }
+
+  /** Reads the change of a server from the state. Returns the name of its upstream, or null for a key of another kind. */
+  #read(key: string): string | null {
     const id = parseOverlayKey(key)
-    if (id?.origin !== 'runtime') return
+    if (id?.origin !== 'runtime') return null
     const { upstream, server } = parseServerName(id.name)
     const stored = getIfReadable(this.section, key, (_, error) =>
       this.logger.warn({ err: error, key }, 'the change of a server cannot be read and is not used'),
     )
     const address = upstreamAddress(server)
-    const override: ServerOverride | null =
-      stored === undefined || address instanceof InvalidValue
-        ? null
-        : { server: address, ...overrideFields(stored) }
-    this.#upstreams.override(upstream, server, override)
+    const overrides = this.#overrides.get(upstream) ?? new Map<string, ServerOverride>()
+    this.#overrides.set(upstream, overrides)
+    if (stored === undefined || address instanceof InvalidValue) overrides.delete(server)
+    else overrides.set(server, { server: address, ...overrideFields(stored) })
+    return upstream
   }
 }
 

@@ -67,7 +67,7 @@ export class Upstream {
   readonly #verdicts = new Map<string, Verdict>()
   #config: UpstreamConfig | null = null
   /** The operators' changes, by server. */
-  readonly #overrides = new Map<string, ServerOverride>()
+  #overrides: ReadonlyMap<string, ServerOverride> = new Map()
   #balancing = IN_TURN
   readonly #busy: (key: string) => number
   #retry = 0
@@ -163,10 +163,9 @@ export class Upstream {
     return [...all.values()]
   }
 
-  /** Applies an operator's changes of a server; null: they were removed. */
-  override(key: string, override: ServerOverride | null): void {
-    if (override !== null) this.#overrides.set(key, override)
-    else if (!this.#overrides.delete(key)) return
+  /** Applies the operators' changes, by server, instead of earlier ones. */
+  override(overrides: ReadonlyMap<string, ServerOverride>): void {
+    this.#overrides = overrides
     this.configure(this.#config)
   }
 

@@ -83,8 +83,8 @@ export class Upstreams {
   }
 
   /** See {@link Upstream.override}. Also for an upstream that is not configured. */
-  override(upstream: string, server: string, override: ServerOverride | null): void {
-    this.get(upstream).override(server, override)
+  override(upstream: string, overrides: ReadonlyMap<string, ServerOverride>): void {
+    this.get(upstream).override(overrides)
   }
 
   isChecked(upstream: string, server: string): boolean {

@@ -31,7 +31,7 @@ function scene(text = BOTH) {
     Array.from({ length: count }, () => upstreams.get('app').forward.pick([])?.key ?? null)
   const list = () =>
     servers.list().map(({ server, origin, state, weight }) => [server, origin, state, weight])
-  return { servers, upstreams, configure, change, picks, list, warnings, changes: () => changes }
+  return { section, servers, upstreams, configure, change, picks, list, warnings, changes: () => changes }
 }
 
 describe('servers changed at run time', () => {
@@ -105,6 +105,18 @@ describe('servers changed at run time', () => {
         code: 'ERR_FDB_SERVERS',
         message: why,
       })
+  })
+
+  it('become those of the file when the section is cleared', async () => {
+    const { change, list, section } = scene()
+    await change('drain', A)
+    await change('add', C)
+    await section.clear()
+    expect(section.size).toBe(0)
+    expect(list()).toEqual([
+      [A, 'file', 'up', 1],
+      [B, 'file', 'up', 2],
+    ])
   })
 
   it('keep their changes although the file lacks them meanwhile', async () => {
