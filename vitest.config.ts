@@ -23,6 +23,7 @@ export default defineConfig({
     alias: [
       ['fd-broker', 'index'],
       ['fd-broker/proxy', 'proxy'],
+      ['fd-broker/sources', 'sources'],
       ['fd-broker/adapter', 'adapter'],
       ['fd-broker/operator', 'operator'],
       ['fd-broker/errors', 'errors'],

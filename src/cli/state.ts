@@ -78,7 +78,9 @@ export function addState(program: Command): void {
     .argument('<key>')
     .action(deleteEntry)
   addRunningService(state.command('watch'))
-    .description('print changes as lines of JSON; looks five times a second, and prints the last change of each entry')
+    .description(
+      'print changes as lines of JSON; looks five times a second, and prints the last change of each entry',
+    )
     .option('--section <name>', 'only this section')
     .option('--initial', 'first print the current entries')
     .addOption(secretsOption())

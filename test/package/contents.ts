@@ -9,8 +9,14 @@ const FILES: readonly Rule[] = [
   [/^CHANGELOG\.md$/, 50_000],
   [/^LICENSE$/, 12_000],
   [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 40_000],
-  [/^dist\/(?:index|proxy|operator|adapter|errors|stores|sources|ws|streams|socket-io|config-worker)\.js$/, 2_000],
-  [/^dist\/modules\/(?:index|proxy|operator|adapter|errors|stores|sources|ws|streams|socket-io)\.js$/, 200_000],
+  [
+    /^dist\/(?:index|proxy|operator|adapter|errors|stores|sources|ws|streams|socket-io|config-worker)\.js$/,
+    2_000,
+  ],
+  [
+    /^dist\/modules\/(?:index|proxy|operator|adapter|errors|stores|sources|ws|streams|socket-io)\.js$/,
+    200_000,
+  ],
   [/^dist\/modules\/chunk-\w+\.js$/, 700_000, '?'],
   [/^dist\/fd-broker\.1$/, 70_000],
   [/^dist\/auto\.js$/, 1_000],
@@ -22,7 +28,10 @@ const FILES: readonly Rule[] = [
   [/^dist\/library\.cjs$/, 1_265_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml|prom-client)\.cjs$/, 200_000],
-  [/^dist\/types\/(?:index|proxy|operator|adapter|errors|stores|sources|ws|streams|socket-io)\.d\.ts$/, 3_000],
+  [
+    /^dist\/types\/(?:index|proxy|operator|adapter|errors|stores|sources|ws|streams|socket-io)\.d\.ts$/,
+    3_000,
+  ],
   [/^dist\/types\/auto\.d\.c?ts$/, 3_000],
   [/^dist\/types\/declarations\.d\.ts$/, 145_000],
   [/^prebuilds\/linux-(?:x64|arm64)\/fd-broker\.(?:glibc|musl)\.node$/, 120_000],

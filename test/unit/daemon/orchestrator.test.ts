@@ -10,7 +10,7 @@ it('hears that its daemon leaves when the services still tell what they do', asy
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   const control = joinPath(folder, 'control.sock')
   const knows: boolean[] = []
-  const daemon = await openDaemon({ control }, services => {
+  const create: NonNullable<Parameters<typeof openDaemon>[1]>['create'] = services => {
     const unused = () => expect.fail('not called')
     return {
       service: 'all',
@@ -23,7 +23,8 @@ it('hears that its daemon leaves when the services still tell what they do', asy
       replaced: () => knows.push(services.get('shop') !== undefined),
       isSurplus: () => false,
     } satisfies Orchestrator
-  })
+  }
+  const daemon = await openDaemon({ control }, { create, hooks: null })
   const member = await join({ service: 'shop', control, hosting: 'daemon' })
   onTestFinished(() => member.close({ timeout: 0 }))
   await member.ready()
