@@ -520,7 +520,7 @@ describe('a worker that fails behind its Commit', () => {
       await until('it has had its signals', () => lines().includes('SIGWINCH'))
       return lines().slice(1)
     }
-    /** Of what it tells, this main process has not heard yet. */
+    /** This main process has not heard of the worker yet. */
     const standsUnheard = (now: ServiceStanding) => standings.set(slot.name, now)
     return { lines, outcome, fails, pool, stands, standsUnheard, started, signalled }
   }
