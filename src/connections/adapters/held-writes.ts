@@ -1,4 +1,4 @@
-import type net from 'node:net'
+import type { Writable } from 'node:stream'
 
 /** How long a connection's writes are held at most, the pause after that, and the interval at which held connections are looked at, in milliseconds. */
 const HOLD_MS = 100
@@ -14,20 +14,20 @@ interface Hold {
  * Connections whose writes wait in the stream, so that what was written before can be sent. A program that writes again as soon as the kernel has taken
  * its bytes would otherwise keep its connection until it has written everything.
  */
-export class HeldWrites {
-  readonly #isSent: (socket: net.Socket) => boolean
-  readonly #held = new Map<net.Socket, Hold>()
+export class HeldWrites<S extends Writable> {
+  readonly #isSent: (socket: S) => boolean
+  readonly #held = new Map<S, Hold>()
   /** When the writes of a connection that did not leave may be held again (performance.now()). */
-  readonly #againAt = new WeakMap<net.Socket, number>()
+  readonly #againAt = new WeakMap<S, number>()
   #looks: NodeJS.Timeout | undefined
 
   /** `isSent`: the kernel has all bytes but those that are held. */
-  constructor(isSent: (socket: net.Socket) => boolean) {
+  constructor(isSent: (socket: S) => boolean) {
     this.#isSent = isSent
   }
 
   /** Holds the writes of `socket` for a moment, unless that was in vain shortly before. Calls `ready` when its earlier bytes are sent. */
-  hold(socket: net.Socket, ready: () => void): void {
+  hold(socket: S, ready: () => void): void {
     const now = performance.now()
     if (this.#held.has(socket) || now < (this.#againAt.get(socket) ?? 0)) return
     socket.cork()
@@ -44,7 +44,7 @@ export class HeldWrites {
   }
 
   /** Lets the writes of a connection go on. */
-  release(socket: net.Socket): void {
+  release(socket: S): void {
     if (!this.#held.has(socket)) return
     this.forget(socket)
     this.#againAt.set(socket, performance.now() + PAUSE_MS)
@@ -52,7 +52,7 @@ export class HeldWrites {
   }
 
   /** Forgets a connection that leaves with the bytes that it holds. */
-  forget(socket: net.Socket): void {
+  forget(socket: S): void {
     this.#held.delete(socket)
     if (this.#held.size > 0) return
     clearInterval(this.#looks)

@@ -28,7 +28,7 @@ export class HttpsCarrier extends TlsCarrier implements HttpCarrier {
   readonly check = checkPosition
   readonly #below: Connections
   readonly #stopFollowing: () => void
-  readonly #writes = new HeldWrites(socket => this.reasonOf(socket) !== 'sending')
+  readonly #writes = new HeldWrites<net.Socket>(socket => this.reasonOf(socket) !== 'sending')
 
   constructor(server: tls.Server, { below, failed }: Deps) {
     super(failed)

@@ -1,16 +1,15 @@
-import type net from 'node:net'
 import { Writable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { HeldWrites } from '../../../src/connections/adapters/held-writes.js'
 
 /** A connection that sends at once. */
-function sending(): { socket: net.Socket; sent: string[] } {
+function sending(): { socket: Writable; sent: string[] } {
   const sent: string[] = []
   const write = (chunk: Buffer, _encoding: string, done: () => void) => {
     sent.push(String(chunk))
     done()
   }
-  return { socket: new Writable({ write }) as unknown as net.Socket, sent }
+  return { socket: new Writable({ write }), sent }
 }
 
 describe('the writes of a connection that is to leave', () => {
@@ -19,7 +18,7 @@ describe('the writes of a connection that is to leave', () => {
 
   it('wait until its earlier bytes are sent', () => {
     let isSent = false
-    const held = new HeldWrites(() => isSent)
+    const held = new HeldWrites<Writable>(() => isSent)
     const { socket, sent } = sending()
     const ready = vi.fn(() => held.forget(socket))
     held.hold(socket, ready)
@@ -36,7 +35,7 @@ describe('the writes of a connection that is to leave', () => {
   })
 
   it('go on after 100 ms, and are not held again for 100 ms', () => {
-    const held = new HeldWrites(() => false)
+    const held = new HeldWrites<Writable>(() => false)
     const { socket, sent } = sending()
     held.hold(socket, () => {})
     socket.write('a')
