@@ -241,7 +241,17 @@ describe('the simulation', () => {
         'if (!readiness.served) readiness.fail',
       ],
       'undone',
-      2007,
+      2017,
+    ],
+    [
+      'a program that ends amid clients that it accepted as an orphan of a daemon',
+      [
+        'member/driver.ts',
+        'accepting || listeners.all.some(({ connections }) => connections > 0)',
+        'accepting',
+      ],
+      'undone',
+      6,
     ],
     [
       'an upgrade by a version that leaves, whose successor is ended when it serves',

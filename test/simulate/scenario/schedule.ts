@@ -110,10 +110,15 @@ const OF_FILES: readonly Kind[] = ['cut', 'disk', 'damage']
 /** One run of so many has a state file although its trouble is another one. */
 const FILES_EVERY = 4
 
+/** Whether a run has a daemon unless that is given. Commits fail in more ways with one. */
+function hasDaemon(seed: number, wanted: Kind | undefined): boolean {
+  return wanted === 'upgrade' || (wanted === 'undone' ? seed % 3 !== 1 : seed % 3 === 0)
+}
+
 export function scheduleOf(
   seed: number,
   wanted?: Kind,
-  hosting: Schedule['hosting'] = wanted === 'upgrade' || seed % 3 === 0 ? 'daemon' : 'embedded',
+  hosting: Schedule['hosting'] = hasDaemon(seed, wanted) ? 'daemon' : 'embedded',
   withFile = seed % FILES_EVERY === 0,
 ): Schedule {
   const random = randomOf(seed * 7919 + 1)
@@ -288,7 +293,9 @@ export function scheduleOf(
   const service = { kind, hosting, stateFile, ordered: below(2) === 0 }
   if (kind === 'undone') {
     const unservable = below(3) === 0
-    const acts = [...(unservable && below(3) > 0 ? [] : [atCommit()]), ...(below(4) === 0 ? any() : [])]
+    // With a daemon the version whose commit fails also loses the daemon that decides.
+    const isEnough = unservable && hosting === 'embedded' && below(3) > 0
+    const acts = [...(isEnough ? [] : [atCommit()]), ...(below(4) === 0 ? any() : [])]
     return { ...service, acts, callers: 1 + below(4), ...(unservable && { unservable }) }
   }
   if (kind === 'moves') {
