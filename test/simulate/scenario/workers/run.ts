@@ -1,6 +1,6 @@
 import { LACKS } from '../../faults.js'
 import type { Code } from '../../globals.js'
-import type { Stream } from '../../kernel/objects.js'
+import type { Listener, Open, Stream } from '../../kernel/objects.js'
 import type { Origin, SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
 import { type History, Lasts, startClients } from '../client.js'
@@ -45,6 +45,8 @@ export class WorkersRun {
   #isQuitting = false
   /** When no process was left that had the state: the members of other workers only follow it. */
   #lostAt = Number.NEGATIVE_INFINITY
+  /** The times when no process was left that had a listener. */
+  readonly #closed: number[] = []
   /** When an order to end the service was given. */
   #stoppedAt = Number.POSITIVE_INFINITY
 
@@ -60,7 +62,12 @@ export class WorkersRun {
       versions: () => this.#workers.all,
       mayEnd: () => this.#stoppedAt <= world.now,
     })
-    world.watchDeaths(() => this.#noteLoss())
+    world.watchDeaths(() => {
+      this.#noteLoss()
+      const living = [...this.#mains.living, ...this.#workers.living]
+      const isListener = (open: Open) => open.kind === 'listener' && (open as Listener).tcp
+      if (!living.some(({ fds }) => [...fds.values()].some(isListener))) this.#closed.push(world.now)
+    })
   }
 
   run(): string[] {
@@ -112,6 +119,7 @@ export class WorkersRun {
       clients: this.#clients,
       stoppedAt: this.#stoppedAt,
       lostAt: this.#lostAt,
+      closed: this.#closed,
       begun,
       told,
     }

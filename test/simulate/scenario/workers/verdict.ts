@@ -27,6 +27,8 @@ export interface Seen {
   readonly stoppedAt: number
   /** When no process was left that had the state; infinitely long ago if that never was. */
   readonly lostAt: number
+  /** The times when no process was left that had a listener. */
+  readonly closed: readonly number[]
   /** When the last upgrade was ordered. */
   readonly begun: number
   readonly told: Told
@@ -72,8 +74,19 @@ export function wrongAtLast({ schedule, mains, workers, begun, told }: Seen): st
 }
 
 /** Returns which promises to clients were broken. */
-export function wrongOfClients({ world, mains, workers, clients, stoppedAt, lostAt }: Seen): string[] {
+export function wrongOfClients({
+  world,
+  mains,
+  workers,
+  clients,
+  stoppedAt,
+  lostAt,
+  closed,
+}: Seen): string[] {
   const wrong: string[] = []
+  const begins = workers.all.flatMap(({ served }) => served.map(({ from }) => from))
+  const isWithout = (at: number) =>
+    closed.some(time => time <= at && !begins.some(from => from > time && from < at))
   for (const { p } of workers.all)
     for (const failure of p.failures) {
       const { code = '' } = failure as NodeJS.ErrnoException
@@ -91,7 +104,7 @@ export function wrongOfClients({ world, mains, workers, clients, stoppedAt, lost
   const deaths = all.filter(({ dead, exit }) => dead && exit.code !== 0)
   const cutUntil = (diedAt: number) => Math.max(diedAt, ...stops.filter(until => until > diedAt)) + DEATH_MS
   for (const [index, { acknowledged, refused, askedAt, cut, wrong: answers }] of clients.entries()) {
-    const early = refused.filter(({ at }) => at < stoppedAt)
+    const early = refused.filter(({ at }) => at < stoppedAt && !isWithout(at))
     if (early.length > 0)
       wrong.push(`${early.length} connections were refused, the first at ${early[0]!.at.toFixed(3)}`)
     if (answers.length > 0) wrong.push(`wrong answers: ${answers}`)
