@@ -31,6 +31,8 @@ interface Phase {
 /** A stopped successor is noticed after some heartbeats. */
 const RARE_BEATS = { heartbeat: 15_000 }
 const NO_PROBATION = { probation: 0 }
+/** An upgrade is not refused because of the probation. */
+const SHORT_PROBATION = { probation: FOR_EVER_MS - 10_000 }
 
 /** A version whose `ready()` waits for a file. Returns a function that makes the file. */
 async function startUnready(world: World): Promise<{ joiner: App; letReady: () => void }> {
@@ -160,6 +162,7 @@ export const PHASES = {
   returning: {
     about: 'serves, was rolled back, and ends its work; the previous version stands by',
     heldBy: 'that work has ended',
+    upgrade: SHORT_PROBATION,
     serves: true,
     reach: async world => {
       const elder = await world.serve()
