@@ -1,6 +1,7 @@
 import type http from 'node:http'
 import net from 'node:net'
 import { nodeHttp } from '../base/lazy.js'
+import { isHeld } from './held-writes.js'
 import { connectionListener, lastRequestOf, parserOf, responseOf } from './http-connections.js'
 import { internal } from './internal.js'
 import { observe } from './observed-events.js'
@@ -50,13 +51,22 @@ interface HeaderLines {
 
 const REQUEST = Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
 const WRITTEN = 'kBytesWritten'
+const CORKS = 'corked'
 
 function insideOf(response: http.ServerResponse): ResponseInside {
   return response as unknown as ResponseInside
 }
 
 function writtenKey(response: http.ServerResponse): symbol {
-  return Object.getOwnPropertySymbols(response).find(({ description }) => description === WRITTEN)!
+  return keyOf(response, WRITTEN)
+}
+
+function corksKey(response: http.ServerResponse): symbol {
+  return keyOf(response, CORKS)
+}
+
+function keyOf(response: http.ServerResponse, name: string): symbol {
+  return Object.getOwnPropertySymbols(response).find(({ description }) => description === name)!
 }
 
 /** Reports whether the head of the answer was sent, the answer has not ended, and everything that was written to it has been given to its socket. */
@@ -66,9 +76,14 @@ export function isUnfinished(response: http.ServerResponse): boolean {
   return outputData.length === 0 && ownCorks(response) === 0
 }
 
-/** Returns how often the response was corked, without its socket. A corked response keeps its chunks; those of a corked socket wait in the socket. */
+/**
+ * Returns how often the program has corked the response, which then may keep chunks. On Node 20 a response counts the corks of its socket, later ones only its own: one that is
+ * held counts only there.
+ */
 export function ownCorks(response: http.ServerResponse): number {
-  return response.writableCorked - (response.socket?.writableCorked ?? 0)
+  const { socket, writableCorked } = response
+  const held = socket !== null && isHeld(socket) ? 1 : 0
+  return Math.max(insideOf(response)[corksKey(response)] ?? writableCorked, writableCorked - held)
 }
 
 /** Reports whether the request was read completely, and none after it. */

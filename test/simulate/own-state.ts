@@ -41,6 +41,7 @@ export const HARMLESS: Readonly<Record<string, Readonly<Record<string, string>>>
   'node/http-connections': { cachedListener: 'a function of Node' },
   'node/observed-events': { NONE: 'stays empty' },
   'node/socket-handle': { timerOfSocket: 'a symbol of Node' },
+  'node/held-writes': { CORKED: 'by sockets, each of one process' },
   'node/openssl': { connections: 'by sockets, each of one process' },
   'state/digest': { scratchSum: 'scratch memory', range: 'scratch memory', scratch: 'scratch memory' },
   'state/forwarded-write': { NONE: 'stays empty' },

@@ -1,6 +1,6 @@
 import { Writable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { HeldWrites } from '../../../src/connections/adapters/held-writes.js'
+import { HeldWrites } from '../../../src/node/held-writes.js'
 
 /** A connection that sends at once. */
 function sending(): { socket: Writable; sent: string[] } {

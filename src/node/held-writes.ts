@@ -5,6 +5,14 @@ const HOLD_MS = 100
 const PAUSE_MS = 100
 const LOOK_MS = 5
 
+/** The streams that are corked here, besides by their programs. */
+const CORKED = new WeakSet<Writable>()
+
+/** Whether a stream is corked because its connection is to leave. */
+export function isHeld(stream: Writable): boolean {
+  return CORKED.has(stream)
+}
+
 interface Hold {
   readonly until: number
   readonly ready: () => void
@@ -31,6 +39,7 @@ export class HeldWrites<S extends Writable> {
     const now = performance.now()
     if (this.#held.has(socket) || now < (this.#againAt.get(socket) ?? 0)) return
     socket.cork()
+    CORKED.add(socket)
     this.#held.set(socket, { until: now + HOLD_MS, ready })
     this.#looks ??= setInterval(() => this.#look(), LOOK_MS).unref()
   }
@@ -48,6 +57,7 @@ export class HeldWrites<S extends Writable> {
     if (!this.#held.has(socket)) return
     this.forget(socket)
     this.#againAt.set(socket, performance.now() + PAUSE_MS)
+    CORKED.delete(socket)
     socket.uncork()
   }
 
