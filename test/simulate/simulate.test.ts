@@ -264,12 +264,6 @@ describe('the simulation', () => {
       10,
     ],
     [
-      'a worker that is ended because its main process, which hands over, does not see it serve',
-      ['workers/pool.ts', 'for (const slot of this.#slots) slot.observe()\n      return', 'return'],
-      'workers',
-      18,
-    ],
-    [
       'a TLS connection that moves without the rest of its last record',
       ['tls13/record-layer.ts', '[this.#sealed, sealed]', '[this.#sealed]'],
       'kill',
@@ -286,6 +280,15 @@ describe('the simulation', () => {
     const { code, output } = await withDefect([edit], ...seeds)
     expect(output).toContain('WRONG')
     expect(code).toBe(1)
+  })
+
+  it('notices a worker that is ended because its main process, which hands over, does not see it serve', async () => {
+    const edits: Edit[] = [
+      ['workers/pool.ts', 'for (const slot of this.#slots) slot.observe()\n      return', 'return'],
+      ['workers/pool.ts', 'slot.observe()\n      slot.cancelRestart()', 'slot.cancelRestart()'],
+    ]
+    const { output } = await withDefect(edits, '--from', '18', '--runs', '13', '--kind', 'workers')
+    expect(output).toContain('WRONG')
   })
 
   it('notices connections that move to a version whose service ends', async () => {
