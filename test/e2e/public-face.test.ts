@@ -149,6 +149,7 @@ process.stdout.write(JSON.stringify(same))`
       './auto',
       './errors',
       './stores',
+      './sources',
       './streams',
       './ws',
       './socket.io',
