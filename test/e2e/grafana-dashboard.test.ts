@@ -20,7 +20,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 for family in text_string_to_metric_families(sys.stdin.read()): print(family.name, family.type)
 `
 /** Metrics that have a series only after a trouble, or with a part of the configuration that this test lacks. */
-const RARE = ['lost', 'closed', 'stayed', 'stalls', 'upstreamFailures', 'serversOut', 'forwarded'] as const
+const RARE = [
+  'lost',
+  'closed',
+  'stayed',
+  'stalls',
+  'upstreamFailures',
+  'serversOut',
+  'forwarded',
+  'serverChecks',
+] as const
 /** The counts that arrive last. */
 const SIGNS = ['fdbroker_handoffs_total{outcome="released"}', 'fdbroker_connections_moved_total 1']
 

@@ -8,7 +8,7 @@ import { perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { CountingClients } from '../processes/counting-clients.js'
 import { type Config, Edge, upstream } from '../processes/edge.js'
-import { hasEnded } from '../processes/launch.js'
+import { hasEnded, signalPid } from '../processes/launch.js'
 import { present } from '../processes/release.js'
 import { freePort } from '../processes/scene.js'
 import { Scraping, samplesOf, sumOf } from '../processes/scraping.js'
@@ -29,6 +29,27 @@ async function measured(config: Config = {}): Promise<{ edge: Edge; url: string 
     ...config,
   })
   return { edge, url: `http://127.0.0.1:${port}/metrics` }
+}
+
+/** Two workers, each of which has answered the clients. */
+async function twoWorkers() {
+  const [app, port] = [await upstream(), await freePort()]
+  const edge = await Edge.prepare({
+    // A silent worker is left alone.
+    workers: { count: 2, hungTimeout: 'off' },
+    upstreams: { app: { servers: [app.url] } },
+    routes: [
+      { host: '*', upstream: 'app' },
+      { host: '*', path: '/gone', respond: { status: 410 } },
+    ],
+    metrics: `tcp://127.0.0.1:${port}`,
+  })
+  await edge.launch()
+  await edge.logged('the workers serve')
+  const url = `http://127.0.0.1:${port}/metrics`
+  const clients = new CountingClients(edge.url, null)
+  await until('each worker has answered', () => clients.pids.size === 2, 20_000)
+  return { url, clients }
 }
 
 function overSocket(socketPath: string): Promise<{ status: number | undefined }> {
@@ -114,21 +135,7 @@ describe('the metrics of the proxy', () => {
   )
 
   it('add up all workers, and any of them answers', async () => {
-    const [app, port] = [await upstream(), await freePort()]
-    const edge = await Edge.prepare({
-      workers: 2,
-      upstreams: { app: { servers: [app.url] } },
-      routes: [
-        { host: '*', upstream: 'app' },
-        { host: '*', path: '/gone', respond: { status: 410 } },
-      ],
-      metrics: `tcp://127.0.0.1:${port}`,
-    })
-    await edge.launch()
-    await edge.logged('the workers serve')
-    const url = `http://127.0.0.1:${port}/metrics`
-    const clients = new CountingClients(edge.url, null)
-    await until('each worker has answered', () => clients.pids.size === 2, 20_000)
+    const { url, clients } = await twoWorkers()
     const scraping = new Scraping(url, 50, null)
     const before = clients.answers
     await until('the clients are answered', () => clients.answers > before + 200, 20_000)
@@ -143,6 +150,30 @@ describe('the metrics of the proxy', () => {
     )
     expect(await scraping.stop()).toEqual([])
     expect(total).toBe(clients.answers)
+  })
+
+  it('have the gauges of all workers, without a worker that is silent', async () => {
+    const { url, clients } = await twoWorkers()
+    await clients.stop()
+    const scraping = new Scraping(url, 50, null)
+    const descriptors = async () => sumOf(await scraping.once(), 'fdbroker_open_descriptors')
+    const silent = Number([...clients.pids][0])
+    const ofBoth = await until('both answer', async () => ((await descriptors()) > 40 ? descriptors() : null))
+    signalPid(silent, 'SIGSTOP')
+    onTestFinished(() => void signalPid(silent, 'SIGCONT'))
+    const ofOne = await until(
+      'the other one answers alone',
+      async () => {
+        const found = await descriptors()
+        return found < 0.75 * ofBoth ? found : null
+      },
+      20_000,
+      async () => `${await descriptors()} descriptors, ${ofBoth} of both`,
+    )
+    expect(ofOne).toBeGreaterThan(0)
+    signalPid(silent, 'SIGCONT')
+    await until('both answer again', async () => (await descriptors()) > 1.25 * ofOne, 20_000)
+    expect(await scraping.stop()).toEqual([])
   })
 
   it('stay where they are when their next address is in use, and so do listeners of that file', async () => {
