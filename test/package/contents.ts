@@ -15,17 +15,17 @@ const FILES: readonly Rule[] = [
   ],
   [
     /^dist\/modules\/(?:index|proxy|operator|adapter|errors|stores|sources|ws|streams|socket-io)\.js$/,
-    200_000,
+    212_000,
   ],
   [/^dist\/modules\/chunk-\w+\.js$/, 700_000, '?'],
-  [/^dist\/fd-broker\.1$/, 70_000],
+  [/^dist\/fd-broker\.1$/, 78_000],
   [/^dist\/auto\.js$/, 1_000],
   [/^dist\/auto\.cjs$/, 31_000],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/(?:cli|load)\.cjs$/, 26_500],
-  [/^dist\/program\.cjs$/, 1_720_000],
+  [/^dist\/program\.cjs$/, 1_755_000],
   [/^dist\/timeline\.html$/, 60_000],
-  [/^dist\/library\.cjs$/, 1_265_000],
+  [/^dist\/library\.cjs$/, 1_312_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml|prom-client)\.cjs$/, 200_000],
   [
@@ -33,23 +33,23 @@ const FILES: readonly Rule[] = [
     3_000,
   ],
   [/^dist\/types\/auto\.d\.c?ts$/, 3_000],
-  [/^dist\/types\/declarations\.d\.ts$/, 145_000],
+  [/^dist\/types\/declarations\.d\.ts$/, 155_000],
   [/^prebuilds\/linux-(?:x64|arm64)\/fd-broker\.(?:glibc|musl)\.node$/, 120_000],
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 4_880_000
+export const MOST_UNPACKED = 5_010_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
-  filesWithoutAddons: 93,
-  packed: 1_590_000,
-  packedWithoutAddons: 1_490_000,
+  filesWithoutAddons: 98,
+  packed: 1_630_000,
+  packedWithoutAddons: 1_540_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more; 3_075_000 before TLS 1.3 connections, streamed answers and
   // sessions of socket.io could move; 3_225_000 before the proxy's TLS connections and those of tls.Server could; 3_250_000 before the
   // library was also one file, for V8's code cache; 4_460_000 before the mends of 2026-11-28; 4_490_000 before a page showed an
   // upgrade; 4_560_000 before metrics; 4_585_000 before events and `top`; 4_640_000 before the
-  // proxy kept its configuration.
-  withoutAddons: 4_680_000,
+  // proxy kept its configuration; 4_680_000 before it checked and weighed its servers, and sections followed sources.
+  withoutAddons: 4_830_000,
 }
 
 /**

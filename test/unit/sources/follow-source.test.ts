@@ -122,6 +122,15 @@ describe('a followed source', () => {
     expect(source.ended).toBe(source.asked.length)
   })
 
+  it('names the store that cannot be read', async () => {
+    const { signal } = new AbortController()
+    const source = new EtcdSource({ hosts: ['http://127.0.0.1:1'], prefix: '/' })
+    await expect(source.read(null, signal).next()).rejects.toMatchObject({
+      code: 'ERR_FDB_SOURCE',
+      message: expect.stringMatching(/etcd at 127\.0\.0\.1:1, .*ECONNREFUSED/),
+    })
+  })
+
   it('refuses wrong options at the call', async () => {
     const { member, prices } = await shop()
     const code = 'ERR_FDB_OPTION'
