@@ -4,6 +4,7 @@ import { rememberLine } from '../base/successor-output.js'
 import { expectMember, noMember } from '../member/joining/process-member.js'
 import { observe } from '../node/observed-events.js'
 import { startingProcesses } from '../os/main-process.js'
+import { endVersion, isEndOfUpgrade } from './ended-upgrade.js'
 import type { ListenRequest } from './listen-request.js'
 import type { AutoService } from './service.js'
 import type { AutoSettings } from './settings.js'
@@ -140,6 +141,7 @@ export class Auto {
         noMember()
       })
     } catch (error) {
+      if (isEndOfUpgrade(error)) endVersion(error)
       // Without the previous version's sockets a next version usually fails with EADDRINUSE.
       printReason(`this process runs without upgrades: ${codeAndMessageOf(error)}`)
     }

@@ -24,6 +24,7 @@ import { startedAs, WITHOUT } from '../os/command-line.js'
 import { shownAddress } from '../os/given-up.js'
 import { realPathOf } from '../os/release-link.js'
 import { AwaitedListeners } from './awaited-listeners.js'
+import { isEndOfUpgrade } from './ended-upgrade.js'
 import { PARENT } from './exclusion.js'
 import { KeptProcess } from './kept-process.js'
 import { addressesOf, addressNow, type ListenRequest, listenerName } from './listen-request.js'
@@ -446,7 +447,7 @@ export class AutoService {
     if (this.#phase === 'left') return
     this.#shutdown.leave()
     this.#phase = 'left'
-    if (this.#offered.size === 0) {
+    if (this.#offered.size === 0 && !isEndOfUpgrade(error)) {
       print(`this process runs without upgrades: ${codeAndMessageOf(error)}`)
       this.#onLeft()
       return

@@ -74,12 +74,13 @@ export class FolderSource implements Source {
 class Changes {
   readonly #signal: AbortSignal
   readonly #watcher: ReturnType<typeof watch>
+  readonly #end = () => this.#seen.abort()
   #seen = new AbortController()
 
   constructor(folder: string, signal: AbortSignal) {
     this.#signal = signal
-    signal.addEventListener('abort', () => this.#seen.abort())
-    this.#watcher = watch(folder, { persistent: false }, () => this.#seen.abort())
+    this.#watcher = watch(folder, { persistent: false }, this.#end)
+    signal.addEventListener('abort', this.#end)
     // Without notifications the interval is left.
     this.#watcher.on('error', () => {})
   }
@@ -95,6 +96,7 @@ class Changes {
   }
 
   close(): void {
+    this.#signal.removeEventListener('abort', this.#end)
     this.#watcher.close()
   }
 }

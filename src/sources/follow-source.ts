@@ -125,6 +125,8 @@ export class FollowedSource {
     if (member.follows !== null) return
     // The state has no contents of an earlier process: checks and first answers may need them.
     if (member.first) this.#start()
+    // A member that never serves does not call the function that stops its work.
+    void member.retired.then(() => this.#stop())
     member.whileServing(() => {
       this.#start()
       return () => this.#stop()

@@ -1,11 +1,15 @@
 import { once } from 'node:events'
 import { existsSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { acquireControl, closeControl, type FirstControl } from '../../src/os/control-path.js'
+import { Channel } from '../../src/wire/channel.js'
+import { ControlListener } from '../../src/wire/control-listener.js'
 import { RawClient } from '../connections-support/http-client.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import * as operator from '../processes/operator.js'
+import { packed } from '../processes/raw-peer.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 
@@ -333,5 +337,29 @@ describe('under fd-broker/auto a replaced version', () => {
     await program.statusWhere('it has come over', ({ listeners }) => listeners[0]?.connections === 1)
     await ask(second)
     socket.destroy()
+  })
+})
+
+describe('a next version whose service is stopped before it has the listeners', () => {
+  it('ends, and does not serve alone at the address that has become free', async () => {
+    const program = await AutoProgram.of(SERVER)
+    // As the process that serves answers when `fd-broker stop` has come first.
+    const stopped = packed({
+      reject: { code: 'ERR_FDB_ABORTED', message: 'an operator has stopped the service' },
+    })
+    const place = (await acquireControl(program.control)) as FirstControl
+    const listener = new ControlListener(place.listener)
+    onTestFinished(() => {
+      listener.stop()
+      closeControl(place)
+    })
+    listener.start(fd => {
+      const channel = new Channel(fd)
+      channel.start({ message: () => void channel.send(stopped).catch(() => {}), end: () => {} })
+    })
+    const next = await program.launch()
+    await program.says(`this version does not serve: ERR_FDB_ABORTED: an operator has stopped the service`)
+    await program.ends(next)
+    await expect(fetch(program.url)).rejects.toThrow()
   })
 })

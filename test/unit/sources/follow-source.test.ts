@@ -122,6 +122,15 @@ describe('a followed source', () => {
     expect(source.ended).toBe(source.asked.length)
   })
 
+  it('ends with a member that has never served', async () => {
+    const { member, prices } = await shop()
+    const source = new Script([])
+    followSource(member, prices, source)
+    await until('it reads', () => source.asked.length === 1, 60_000)
+    await member.close()
+    await until('it has ended', () => source.ended === 1, 60_000)
+  })
+
   it('names the store that cannot be read', async () => {
     const { signal } = new AbortController()
     const source = new EtcdSource({ hosts: ['http://127.0.0.1:1'], prefix: '/' })
