@@ -206,7 +206,7 @@ describe('WebSockets of the package ws', () => {
         return lost > 0 && closed.length === lost ? closed : null
       },
       BUSY_MS,
-      async () => [(await scene.status()).moves, clients.filter(({ closed }) => closed !== null).length],
+      async () => [(await scene.status()).moves, clients.flatMap(({ closed }) => closed ?? [])],
     )
     expect(gone.length).toBeGreaterThanOrEqual(FIRST_WAVE)
     expect(gone.length).toBeLessThan(clients.length)
