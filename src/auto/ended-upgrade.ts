@@ -10,7 +10,7 @@ export function isEndOfUpgrade(error: unknown): boolean {
 }
 
 /** Ends this process, which does not serve. */
-export function endVersion(error: unknown, more = ''): never {
-  print(`this version does not serve: ${codeAndMessageOf(error)}${more}`)
+export function endVersion(error: unknown): never {
+  print(`this version does not serve: ${codeAndMessageOf(error)}`)
   process.exit(1)
 }
