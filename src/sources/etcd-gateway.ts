@@ -57,7 +57,7 @@ export class EtcdGateway {
     try {
       response = await this.#request(path, JSON.stringify(body), signal)
     } catch (error) {
-      throw this.#next(path, (error as Error).message, error)
+      throw this.#next(path, whyOf(error, signal), error)
     }
     try {
       /** The beginning of a message, which is a line. */
@@ -79,7 +79,7 @@ export class EtcdGateway {
       const rest = parts.join('')
       if (rest !== '') yield this.#message(path, rest, response.statusCode)
     } catch (error) {
-      throw FdbError.is(error) ? error : this.#next(path, (error as Error).message, error)
+      throw FdbError.is(error) ? error : this.#next(path, whyOf(error, signal), error)
     } finally {
       response.destroy()
     }
@@ -138,3 +138,8 @@ export class EtcdGateway {
 }
 
 const AUTHENTICATE = '/v3/auth/authenticate'
+
+/** A request that a signal ends fails with "The operation was aborted"; the signal tells why. */
+function whyOf(error: unknown, signal: AbortSignal): string {
+  return ((signal.aborted ? signal.reason : error) as Error).message
+}

@@ -2,6 +2,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { EtcdSource, HttpSource, type Source } from 'fd-broker/sources'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { waitForProof } from '../../../src/connections/move-slice.js'
@@ -21,6 +22,7 @@ import { HolderLink } from '../../../src/member/hosting/holder-link.js'
 import { OperatorRequests } from '../../../src/member/hosting/operator-requests.js'
 import { OperatorClient } from '../../../src/operator.js'
 import { runCheck } from '../../../src/probing/health-check.js'
+
 import { Channel } from '../../../src/wire/channel.js'
 import { Link, VERSIONS } from '../../../src/wire/link.js'
 import { ChangeNotifier } from '../../../src/wire/pending.js'
@@ -55,9 +57,29 @@ function silentPeer(): Peer {
   return peerWith({ id: 2, pid: 7, link: silentLink() })
 }
 
+/** The URL of a server that takes connections and requests, and answers nothing. */
+async function silentServer(): Promise<string> {
+  const peers: net.Socket[] = []
+  const server = net.createServer(peer => void peers.push(peer))
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  onTestFinished(() => {
+    server.close()
+    for (const peer of peers) peer.destroy()
+  })
+  return `http://127.0.0.1:${(server.address() as net.AddressInfo).port}`
+}
+
+/** Reads the first batch of a source. */
+async function firstOf(source: Source): Promise<void> {
+  const { signal } = new AbortController()
+  for await (const _ of source.read(null, signal)) return
+}
+
 interface Wait {
   /** When it must have ended, milliseconds. */
   readonly ms: number
+  /** Part of its failure. */
+  readonly says?: string
   readonly begin: () => Promise<unknown>
 }
 
@@ -161,6 +183,16 @@ const WAITS: Readonly<Record<string, Wait>> = {
       await client.command('x', '', { timeoutMs: 1_500 })
     },
   },
+  'the answer of etcd': {
+    ms: 10_000,
+    says: 'no end within 10000 ms',
+    begin: async () => firstOf(new EtcdSource({ hosts: [await silentServer()], prefix: '/' })),
+  },
+  'the answer of an HTTP server with a section': {
+    ms: 30_000,
+    says: 'no end within 30000 ms',
+    begin: async () => firstOf(new HttpSource({ url: await silentServer() })),
+  },
   'an answer over the connections of a first wave': {
     ms: 6_000,
     begin: () => waitForProof([{ asked: true, answered: false }], 1_000, () => false),
@@ -168,12 +200,15 @@ const WAITS: Readonly<Record<string, Wait>> = {
 }
 
 describe('a wait for a peer that lives and says nothing', () => {
-  it.each(Object.entries(WAITS))('ends in its time, and not before: %s', async (_name, { ms, begin }) => {
+  it.each(Object.entries(WAITS))('ends in its time, and not before: %s', async (_name, wait) => {
+    const { ms, begin, says = '' } = wait
     let over = false
-    const end = () => {
+    let failure = ''
+    const end = (error?: unknown) => {
       over = true
+      failure = `${error}`
     }
-    begin().then(end, end)
+    begin().then(() => end(), end)
     await turns()
     await vi.advanceTimersByTimeAsync(ms - 100)
     await turns()
@@ -181,6 +216,7 @@ describe('a wait for a peer that lives and says nothing', () => {
     await vi.advanceTimersByTimeAsync(250)
     await turns()
     expect(over).toBe(true)
+    expect(failure).toContain(says)
   })
 
   it('counts as a no of a version that is asked whether it is well', async () => {
