@@ -27,6 +27,7 @@ interface ProxyFlags {
   stay?: true
   workers?: number | 'auto'
   metrics?: string
+  source?: string
 }
 
 export function addProxy(program: Command): void {
@@ -38,6 +39,7 @@ export function addProxy(program: Command): void {
     .option('--pid-file <file>', 'pid file of the serving process')
     .addOption(new Option('--workers <number>', 'number of processes, or auto').argParser(workerCount))
     .option('--metrics <address>', 'serve metrics at HOST:PORT or the path of a Unix socket')
+    .option('--source <url>', 'follow a store, for example etcd://HOST:2379/PREFIX')
     .option('--stay', 'as PID 1: keep running after another container has taken over')
     .option('--log-file <file>', 'write the log to this file instead of stderr; USR1 reopens it')
     .option(
@@ -61,11 +63,12 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   const { config: file, check, logLevel, pidFile, logFile, accessLogFile, stay } = flags
   const { certificateWarnings, readConfigAside, startProxy } = await import('../proxy/index.js')
   const { KeptConfig } = await import('../proxy/config/kept-config.js')
-  const { withMetrics } = await import('../proxy/config/schema.js')
+  const { withMetrics, withSource } = await import('../proxy/config/schema.js')
   const flagged = (read: ProxyConfig) => {
     // The main process runs the hooks of workers.
     const config = isWorkerOf(read) ? { ...read, hooks: undefined } : read
-    return flags.metrics === undefined ? config : checkMade(flags.metrics, withMetrics(config))
+    const sourced = flags.source === undefined ? config : checkMade(flags.source, withSource(config))
+    return flags.metrics === undefined ? sourced : checkMade(flags.metrics, withMetrics(sourced))
   }
   const kept = new KeptConfig(file)
   if (check) {
@@ -133,7 +136,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
           await proxy.reload(await read())
           await proxy.member.resume()
         })
-        proxy.member.command(CHANGES, async () => JSON.stringify(await changes.since(proxy.config)))
+        proxy.member.command(CHANGES, async () => JSON.stringify(await changes.since(proxy.ownConfig)))
       },
     })
     const { generation } = running.member
@@ -201,6 +204,7 @@ const NEXT_PROCESS_KEYS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
   'drain',
   'upgrade',
   'stateFile',
+  'source',
   'workers',
 ])
 /** Routes compared per turn of the event loop. */

@@ -176,7 +176,7 @@ function listText(routes: readonly ListedRoute[]): string {
   const rows = sorted.map(route => [
     route.listener ? `${route.listener}@${route.host}` : route.host,
     route.path,
-    route.shadowed ? 'file (not used)' : route.origin,
+    route.shadowed ? `${route.origin} (not used)` : route.origin,
     targetText(route.target),
     route.generation,
   ])

@@ -3,6 +3,7 @@ import { isCommitted } from '../handoff/phases.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon, keptByText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 import type { SupervisorStatus } from '../run/status.js'
+import type { SourceStatus } from '../sources/follow-source.js'
 import type { AnswerFlags } from './ask-service.js'
 import type { Command } from './command.js'
 import { addServiceOptions } from './find-service.js'
@@ -141,6 +142,12 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
       out.state,
       out.triedInSeconds == null ? out.reason : formatDuration(Number(out.triedInSeconds)),
     ]),
+    ...block('source', ['SOURCE', 'REVISION', 'REFUSED', 'FAILURE'], sourceRows(report), source => [
+      source.source,
+      source.revision ?? '-',
+      source.refusedCount,
+      source.failure?.message ?? '',
+    ]),
     ...block('sections', ['NAME', 'VERSION', 'ENTRIES', 'DIGEST'], report.sections, section => [
       section.name,
       section.version,
@@ -153,6 +160,11 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
 function serversOut({ details }: ServiceStatus): readonly Record<string, unknown>[] | undefined {
   const out = details?.serversOut
   return Array.isArray(out) ? out.filter(one => typeof one === 'object' && one !== null) : undefined
+}
+
+function sourceRows({ details }: ServiceStatus): readonly Partial<SourceStatus>[] | undefined {
+  const source = details?.source
+  return typeof source === 'object' && source !== null ? [source] : undefined
 }
 
 function phaseOf({ phase, unfit, keptBy }: NonNullable<ServiceStatus['draining']>[number]): unknown {

@@ -72,6 +72,30 @@ export const METRICS = defined({
     labels: ['server'],
     columns: { label: 'result', values: ['passed', 'failed'] },
   },
+  sourceRevision: {
+    name: 'fdbroker_proxy_source_revision',
+    type: 'gauge',
+    help: 'Revision of the store that the entries of the proxy have',
+    labels: ['source'],
+  },
+  sourceNewest: {
+    name: 'fdbroker_proxy_source_newest_revision',
+    type: 'gauge',
+    help: 'Newest revision of the store that the proxy knows of; changes of other keys raise it too',
+    labels: ['source'],
+  },
+  sourceRefused: {
+    name: 'fdbroker_proxy_source_refused_entries',
+    type: 'gauge',
+    help: 'Entries of the store that the proxy cannot use',
+    labels: ['source'],
+  },
+  sourceFailing: {
+    name: 'fdbroker_proxy_source_failing_seconds',
+    type: 'gauge',
+    help: 'Time since the proxy could read the store for the last time; 0: it can',
+    labels: ['source'],
+  },
   handoffs: {
     name: 'fdbroker_handoffs',
     type: 'counter',

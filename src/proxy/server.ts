@@ -15,9 +15,11 @@ import {
   type Upgraded,
 } from '../index.js'
 import { type ExchangeReport, SlotFile, UpstreamPools } from '../relay/index.js'
+import { logAccess } from './access-line.js'
 import { ClientLimits, RateLimitedWarnings } from './client-limits.js'
 import { type ListenerConfig, requestListeners } from './config/listeners.js'
 import type { ProxyConfig } from './config/schema.js'
+import { SOURCE, sourceSection } from './entries/source-section.js'
 import { HealthChecker, prepareCheck } from './health/health.js'
 import { MetricsListener } from './metrics/metrics-listener.js'
 import { Names } from './names/names.js'
@@ -28,13 +30,12 @@ import { serveRouteCommands } from './routes/commands.js'
 import { LiveRoutes } from './routes/live-routes.js'
 import type { FileRoutes } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
-import { encodeNonAscii } from './routes/variables.js'
 import { serveServerCommands } from './servers/commands.js'
 import { LiveServers } from './servers/live-servers.js'
 import { SERVERS, serversSection } from './servers/section.js'
 import { CheckedServers } from './state/checked-servers.js'
 import { DeclaredState } from './state/declared-state.js'
-import { FollowedConfig } from './state/followed-config.js'
+import { FollowedConfig, type SharedConfig } from './state/followed-config.js'
 import { LearnedState } from './state/learned.js'
 import { serveCertificateCommands } from './tls/commands.js'
 import { TlsTermination } from './tls/termination.js'
@@ -83,20 +84,27 @@ export class ReverseProxy {
   readonly #clientLimits: ClientLimits
   readonly #routes: LiveRoutes
   readonly #declared: DeclaredState
-  /** Null if this process uses its own configuration and writes it to the state. */
-  readonly #followed: FollowedConfig | null
+  /** Null if this process uses its own configuration alone. */
+  readonly #shared: SharedConfig | null
   readonly #wiring: RelayWiring
   #metrics: MetricsListener | null = null
   readonly #tls: TlsTermination
   #config: ProxyConfig
+  /** The configuration without shared parts. */
+  #own: ProxyConfig
   readonly #reloads = new InOrder()
 
-  private constructor(member: Member, ownConfig: ProxyConfig, options: ProxyOptions) {
-    const { logger = SILENT, access = logger } = options
-    this.#followed = member.follows === null ? null : new FollowedConfig(member, logger)
-    const config = this.#followed?.read(ownConfig) ?? ownConfig
+  private constructor(
+    member: Member,
+    own: ProxyConfig,
+    shared: SharedConfig | null,
+    { logger = SILENT, access = logger }: ProxyOptions,
+  ) {
+    this.#shared = shared
+    const config = shared?.read(own) ?? own
     this.member = member
     this.#config = config
+    this.#own = own
     this.#logger = logger
     this.#access = access
     const warnings = new RateLimitedWarnings(logger)
@@ -144,6 +152,7 @@ export class ReverseProxy {
     this.#tls = new TlsTermination(member, config, logger)
     this.#routes = new LiveRoutes({
       section: member.section(ROUTES, routesSection),
+      source: own.source === null && member.follows === null ? null : member.section(SOURCE, sourceSection),
       generation: member.generation,
       serves: () => member.follows !== null || OWN_FILE_PHASES.has(member.phase),
       compile: target => compileTarget(target, this.#upstreams),
@@ -168,7 +177,7 @@ export class ReverseProxy {
         ),
       onFault: error => logger.error({ err: error }, 'a request failed because of a bug in the proxy'),
     }
-    member.describe(() => ({ serversOut: this.#upstreams.out }))
+    member.describe(() => ({ serversOut: this.#upstreams.out, source: shared?.status }))
     serveCertificateCommands(member, this.#tls)
     serveRouteCommands(member, this.#routes, () => ({
       upstreams: this.#upstreams.forRequests,
@@ -184,16 +193,16 @@ export class ReverseProxy {
     let health: HealthChecker | null = null
     const member = await join(joinOptions(config, options, () => health?.report ?? true))
     try {
-      const proxy = new ReverseProxy(member, config, options)
+      const proxy = new ReverseProxy(member, config, await sharedConfigOf(member, config, options), options)
       options.prepare?.(proxy)
       for (const listener of proxy.config.listeners) {
         // Lets the event loop run before each listener: opening the first one is slow, because V8 has not compiled the code.
         await nextTurn()
         await proxy.#openListener(listener, proxy.config)
       }
-      await proxy.#openMetrics(config)
+      await proxy.#openMetrics(proxy.config)
       await nextTurn()
-      if (member.follows === null) await proxy.#routes.prepare(proxy.#fileRoutesOf(config))
+      if (member.follows === null) await proxy.#routes.prepare(proxy.#fileRoutesOf(proxy.config))
       else await proxy.#routes.refresh()
       // While a previous version serves, no client waits for the addresses of a name.
       if (member.incumbent !== null) await proxy.#names.prepare(proxy.#upstreams.hosts)
@@ -209,8 +218,8 @@ export class ReverseProxy {
       // Waiting requests go first, before the state is written.
       await nextTurn()
       await proxy.#tryWriteConfig()
-      proxy.#followed?.watch(() => proxy.#applyFollowed())
-      proxy.#applyFollowed()
+      proxy.#shared?.watch(() => proxy.#applyShared())
+      if (member.follows !== null) proxy.#applyShared()
       return proxy
     } catch (error) {
       health?.[Symbol.dispose]()
@@ -233,6 +242,11 @@ export class ReverseProxy {
 
   get config(): ProxyConfig {
     return this.#config
+  }
+
+  /** @internal The configuration of the file, without what other processes and a store share. */
+  get ownConfig(): ProxyConfig {
+    return this.#own
   }
 
   /** The URL of each listener, by name. */
@@ -263,17 +277,19 @@ export class ReverseProxy {
    * next reload.
    */
   reload(config: ProxyConfig): Promise<void> {
-    return this.#reloads.run(() => this.#reload(this.#followed?.read(config) ?? config))
+    return this.#reloads.run(() => this.#reload(config))
   }
 
-  #applyFollowed(): void {
-    if (this.#followed === null || this.member.phase !== 'serving') return
-    this.reload(this.#config).catch(error =>
-      this.#logger.error(
-        { err: error },
-        'this process could not apply the changed configuration of the state, and keeps its current one',
-      ),
-    )
+  #applyShared(): void {
+    if (this.#shared === null || this.member.phase !== 'serving') return
+    this.#reloads
+      .run(() => this.#reload(this.#own))
+      .catch(error =>
+        this.#logger.error(
+          { err: error },
+          'this process could not apply the changed configuration of the state, and keeps its current one',
+        ),
+      )
   }
 
   /**
@@ -317,7 +333,12 @@ export class ReverseProxy {
   /** Opens or moves the listener for metrics, if there is to be one. */
   async #openMetrics({ metrics: spec }: ProxyConfig, reopen = false): Promise<void> {
     if (spec === null) return
-    this.#metrics ??= new MetricsListener(this.member, this.#logger, () => this.#upstreams.out)
+    this.#metrics ??= new MetricsListener(
+      this.member,
+      this.#logger,
+      () => this.#upstreams.out,
+      () => this.#shared?.status,
+    )
     await this.#metrics.listen(spec, reopen)
   }
 
@@ -338,7 +359,8 @@ export class ReverseProxy {
     })
   }
 
-  async #reload(config: ProxyConfig): Promise<void> {
+  async #reload(own: ProxyConfig): Promise<void> {
+    const config = this.#shared?.read(own) ?? own
     const before = this.#config
     const { phase } = this.member
     if (phase !== 'serving') {
@@ -369,11 +391,12 @@ export class ReverseProxy {
     this.#names.configure(config.resolver)
     this.#checked.configure()
     this.#config = config
+    this.#own = own
     for (const proxyListener of this.#proxyListeners.values()) proxyListener.configure(config)
     await nextTurn()
     this.#upstreams.prune(await this.#writeConfig(config))
     this.#retirePools()
-    const later = (['drain', 'hooks', 'upgrade'] as const).filter(
+    const later = (['drain', 'hooks', 'source', 'upgrade'] as const).filter(
       key => JSON.stringify(config[key]) !== JSON.stringify(before[key]),
     )
     if (later.length > 0) this.#logger.info({ keys: later }, 'these keys apply only after the next upgrade')
@@ -429,8 +452,8 @@ export class ReverseProxy {
 
   async #onReinstated(): Promise<void> {
     await this.#routes.refresh()
-    this.#applyFollowed()
-    await this.#tryWriteConfig()
+    if (this.#shared === null) await this.#tryWriteConfig()
+    else this.#applyShared()
   }
 
   /** Logs a failure instead of throwing: the next reload, or the next serving process, writes the configuration again. */
@@ -447,7 +470,7 @@ export class ReverseProxy {
 
   /** Returns the upstreams that routes still need although the configuration lacks them. */
   async #writeConfig(config: ProxyConfig): Promise<ReadonlySet<string>> {
-    if (this.#followed !== null) return new Set()
+    if (this.member.follows !== null) return new Set()
     const needed = await this.#declared.write(config, async () => {
       const { needed, digest } = await this.#routes.apply(this.#fileRoutesOf(config))
       if (digest !== null) await this.#declared.recordDigest(config.routes, digest)
@@ -487,7 +510,7 @@ export class ReverseProxy {
     this.#checked.stop()
     this.#servers.stop()
     this.#learned.stop()
-    this.#followed?.stop()
+    this.#shared?.stop()
     this.#tls.stop()
     for (const proxyListener of this.#allProxyListeners()) proxyListener.close()
     this.#pools.close()
@@ -537,6 +560,18 @@ function joinOptions(
   }
 }
 
+/** Resolves when the shared parts are known. The code of sources is loaded only for a proxy that has one. */
+async function sharedConfigOf(
+  member: Member,
+  { source, upgrade: { timeout } }: ProxyConfig,
+  { logger = SILENT, signal }: ProxyOptions,
+): Promise<SharedConfig | null> {
+  if (member.follows !== null) return new FollowedConfig(member, logger)
+  if (source === null) return null
+  const { SourcedConfig } = await import('./source/sourced-config.js')
+  return await SourcedConfig.open(member, source, logger, { timeout, signal })
+}
+
 /** The slots are beside the control socket: all workers and versions know that path. */
 function openSlotFile(member: Member, logger: Logger, touched: () => void): SlotFile | null {
   const place = member.commonPlace
@@ -553,28 +588,4 @@ function openSlotFile(member: Member, logger: Logger, touched: () => void): Slot
     failed(error)
     return null
   }
-}
-
-/** Logs one line for a request or a TCP connection. Omits unknown fields. */
-function logAccess(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
-  const { subject, listener, client, method, target, host, status, reason, destination, attempts } = report
-  const { bytesSent, bytesReceived } = report
-  const tcp = subject === 'tcp'
-  log.info(
-    {
-      listener,
-      client: client || undefined,
-      method: method || undefined,
-      host: host || undefined,
-      target: encodeNonAscii(target) || undefined,
-      status: tcp ? undefined : status,
-      reason,
-      upstream: destination,
-      attempts: attempts > 1 ? attempts : undefined,
-      bytes: bytesSent,
-      received: tcp ? bytesReceived : undefined,
-      ms: Math.round(report.milliseconds * 10) / 10,
-    },
-    tcp ? 'connection' : 'request',
-  )
 }

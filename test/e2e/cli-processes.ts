@@ -47,6 +47,15 @@ export class Sandbox {
     return { ...process.env, NODE_OPTIONS: '', FDB_TEST_SANDBOX: this.#mark, RUNTIME_DIRECTORY }
   }
 
+  /** The environment of a process that ends with the test. */
+  get marked(): { readonly FDB_TEST_SANDBOX: string } {
+    return { FDB_TEST_SANDBOX: this.#mark }
+  }
+
+  file(name: string): string {
+    return join(this.folder, name)
+  }
+
   /** Starts a command without a parent of ours; its output goes to {@link log}. */
   launch(command: readonly string[]): Promise<number> {
     return launchUnrelated(command, { log: this.log, env: this.env })

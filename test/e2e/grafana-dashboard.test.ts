@@ -29,6 +29,10 @@ const RARE = [
   'serversOut',
   'forwarded',
   'serverChecks',
+  'sourceRevision',
+  'sourceNewest',
+  'sourceRefused',
+  'sourceFailing',
 ] as const
 /** The counts that arrive last. */
 const SIGNS = ['fdbroker_handoffs_total{outcome="released"}', 'fdbroker_connections_moved_total 1']

@@ -1,33 +1,57 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { freePort, type Scene } from './scene.js'
+import type { Certificate } from './certificate.js'
+import { freePort } from './scene.js'
 import { until } from './until.js'
 
 const base64 = (text: string) => Buffer.from(text).toString('base64')
+
+interface Place {
+  file(name: string): string
+  readonly marked: Readonly<Record<string, string>>
+}
 
 /** A real etcd of one member, which ends with the scene. */
 export class Etcd {
   readonly url: string
   readonly #peer: string
-  readonly #scene: Scene
+  readonly #scene: Place
+  /** Null without TLS. */
+  readonly #certificate: Certificate | null
+  readonly #secure: string
+  #token = ''
   #process: ChildProcess | null = null
 
-  private constructor(scene: Scene, port: number, peer: number) {
+  private constructor(
+    scene: Place,
+    [port, peer, secure]: readonly number[],
+    certificate: Certificate | null,
+  ) {
     this.#scene = scene
+    this.#certificate = certificate
+    this.#secure = `https://127.0.0.1:${secure}`
     this.url = `http://127.0.0.1:${port}`
     this.#peer = `http://127.0.0.1:${peer}`
   }
 
-  static async start(scene: Scene): Promise<Etcd> {
-    const etcd = new Etcd(scene, await freePort(), await freePort())
+  static async start(scene: Place, certificate: Certificate | null = null): Promise<Etcd> {
+    const ports = [await freePort(), await freePort(), await freePort()]
+    const etcd = new Etcd(scene, ports, certificate)
     await etcd.start()
     return etcd
   }
 
+  /** With TLS if it has a certificate. */
+  get port(): string {
+    return new URL(this.#certificate === null ? this.url : this.#secure).port
+  }
+
   async start(): Promise<void> {
+    const { cert = '', key = '' } = this.#certificate ?? {}
     const flags = {
       'data-dir': this.#scene.file('etcd'),
-      'listen-client-urls': this.url,
+      'listen-client-urls': cert === '' ? this.url : `${this.url},${this.#secure}`,
+      ...(cert !== '' && { 'cert-file': cert, 'key-file': key }),
       'advertise-client-urls': this.url,
       'listen-peer-urls': this.#peer,
       'initial-advertise-peer-urls': this.#peer,
@@ -69,14 +93,27 @@ export class Etcd {
     await this.call('kv/compaction', { revision, physical: true })
   }
 
+  /** From now on only the user root may read and write. */
+  async requirePassword(password: string): Promise<void> {
+    await this.call('auth/user/add', { name: 'root', password })
+    await this.call('auth/role/add', { name: 'root' })
+    await this.call('auth/user/grant', { user: 'root', role: 'root' })
+    await this.call('auth/enable', {})
+    this.#token = (await this.#ask('auth/authenticate', { name: 'root', password })).token
+  }
+
   async call(path: string, body: object): Promise<string> {
+    return (await this.#ask(path, body)).header.revision
+  }
+
+  async #ask(path: string, body: object): Promise<{ header: { revision: string }; token: string }> {
     const answer = await fetch(`${this.url}/v3/${path}`, {
       method: 'POST',
+      headers: this.#token === '' ? {} : { authorization: this.#token },
       body: JSON.stringify(body),
       signal: AbortSignal.timeout(10_000),
     })
     if (!answer.ok) throw new Error(`etcd answered ${answer.status}: ${await answer.text()}`)
-    const { header } = (await answer.json()) as { header: { revision: string } }
-    return header.revision
+    return (await answer.json()) as { header: { revision: string }; token: string }
   }
 }

@@ -63,6 +63,9 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
     'unit/wire/deadlines: counts as a no of a version that is asked whether it is well',
   ],
   'proxy/health/health.ts': ['e2e/proxy-health'],
+  'proxy/source/sourced-config.ts': [
+    'e2e/proxy-source: serves on without the store, and does not begin to serve without it',
+  ],
   'run/shared-listeners.ts': ['unit/run/unit-job: ends after 10 s where systemctl says nothing'],
   'sources/etcd-gateway.ts': ['unit/wire/deadlines: the answer of etcd'],
   'sources/http-source.ts': ['unit/wire/deadlines: the answer of an HTTP server with a section'],

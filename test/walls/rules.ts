@@ -314,6 +314,7 @@ export const ROOMS: readonly Room[] = [
       'tls13',
       'probing',
       'metrics',
+      'sources',
       'index',
       'adapter',
       'relay',

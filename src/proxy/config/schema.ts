@@ -42,6 +42,7 @@ import { type UpstreamConfig, upstreamShape, upstreams, withTimeouts } from '../
 import { readCertificateFiles } from './certificate-files.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
 import { listenerAddress, listenerShape, listeners, overlap } from './listeners.js'
+import { source, sourceShape } from './source.js'
 import { addressRange, instanceHeaderName, viaName } from './values.js'
 
 const KiB = 1024
@@ -193,7 +194,7 @@ const timeoutShape = {
   ),
 }
 
-const limitShape = {
+export const limitShape = {
   headBytes: optional(
     size(KiB, 1024 * KiB),
     '16k',
@@ -285,6 +286,12 @@ export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: R
       'file that keeps routes made at run time across a reboot: its path, or a map',
       stateFileShape,
     ),
+    source: optional(
+      source,
+      'off',
+      '[a store outside](sources.md#the-proxy) with routes, upstreams, certificates and limits for all machines: its URL, or a map',
+      sourceShape,
+    ),
     forwarded: optional(forwarded, {}, 'headers that tell upstreams about the client', forwardedShape),
   } satisfies Shape
 }
@@ -328,6 +335,14 @@ export const withMetrics =
     const metrics = metricsAddress(`${kind}${given}`, place.at('--metrics'))
     const changed = metrics && { ...config, metrics }
     return changed && pathsDiffer(changed, place) && metricsApart(changed, place) ? changed : undefined
+  }
+
+/** Checks the URL of `--source`, which replaces that of the file and keeps its other keys. */
+export const withSource =
+  (config: ProxyConfig): ValueCheck<ProxyConfig> =>
+  (url, place) => {
+    const given = source({ ...config.source, url }, place.at('--source'))
+    return given ? { ...config, source: given } : undefined
   }
 
 /** Reads the names before the listeners are checked: routes refer to them. */

@@ -6,18 +6,21 @@ import { InOrder } from '../../base/in-order.js'
 import type { Logger, Section } from '../../index.js'
 import { type EntryState, getIfReadable, type Stamp } from './difference.js'
 
-/** `file`: from the configuration file, and replaced with it. `runtime`: added through the control socket; a new file does not remove it. */
-export type Origin = 'file' | 'runtime'
+/**
+ * `file`: from the configuration file, and replaced with it. `source`: from the store that all machines follow. `runtime`: added through the control
+ * socket; neither a new file nor the store removes it. The later ones override the earlier ones.
+ */
+export const ORIGINS = ['file', 'source', 'runtime'] as const
+export type Origin = (typeof ORIGINS)[number]
 
-/** Returns an entry's key in the state: `file:NAME` or `runtime:NAME`. */
+/** Returns an entry's key: `file:NAME` or `runtime:NAME` in the state, `source:NAME` in a view of it. */
 export function overlayKey(origin: Origin, name: string): string {
   return `${origin}:${name}`
 }
 
 /** Returns null for a kind of key that this version does not know. */
 export function originOf(key: string): Origin | null {
-  if (key.startsWith('file:')) return 'file'
-  return key.startsWith('runtime:') ? 'runtime' : null
+  return ORIGINS.find(origin => key.startsWith(`${origin}:`)) ?? null
 }
 
 /** Returns null for a kind of key that this version does not know. */
@@ -51,6 +54,7 @@ export function whyNotRemoved<M>(
   missing: string,
 ): string | null {
   if (state.has(overlayKey('runtime', name))) return null
+  if (state.has(overlayKey('source', name))) return `${name} comes from the source: change it in the store`
   return state.has(overlayKey('file', name))
     ? `${name} comes from the configuration file: change the file and reload it`
     : missing

@@ -4,6 +4,7 @@ import type { Listener, ListenerSpec, Logger, Member } from '../../index.js'
 import { CONTENT_TYPE } from '../../metrics/exposition.js'
 import type { Series } from '../../metrics/totals.js'
 import type { ExchangeReport } from '../../relay/index.js'
+import type { SourceStatus } from '../../sources/follow-source.js'
 import type { ServerOut } from '../upstreams/upstream.js'
 import { ExchangeCounts } from './exchange-counts.js'
 
@@ -18,11 +19,16 @@ export class MetricsListener {
   readonly #counts: ExchangeCounts
   #listener: Listener | null = null
 
-  constructor(member: Member, logger: Logger, serversOut: () => readonly ServerOut[]) {
+  constructor(
+    member: Member,
+    logger: Logger,
+    serversOut: () => readonly ServerOut[],
+    source: () => SourceStatus | undefined,
+  ) {
     this.#member = member
     this.#logger = logger
     this.#counts = new ExchangeCounts(member.counting.totals)
-    member.counting.addGauges(() => gaugesOf(serversOut()))
+    member.counting.addGauges(() => [...gaugesOf(serversOut()), ...gaugesOfSource(source())])
   }
 
   /** Listens, or moves the listener. `reopen`: the member serves already. */
@@ -66,6 +72,22 @@ export class MetricsListener {
       }
     }
   }
+}
+
+function* gaugesOfSource(status: SourceStatus | undefined): Generator<Series> {
+  if (status === undefined) return
+  const { source, revision, newest, refusedCount, failure } = status
+  const gauge = (metric: Series['metric'], value: number): Series => ({
+    metric,
+    labels: [source],
+    numbers: [value],
+  })
+  // A revision of etcd is NUMBER@CLUSTER; the ETag of an HTTP server is no number.
+  const [held, known] = [revision, newest].map(text => Number.parseInt(text ?? '', 10))
+  if (held) yield gauge('sourceRevision', held)
+  if (known) yield gauge('sourceNewest', known)
+  yield gauge('sourceRefused', refusedCount)
+  yield gauge('sourceFailing', failure === null ? 0 : (Date.now() - failure.since) / 1_000)
 }
 
 function* gaugesOf(servers: readonly ServerOut[]): Generator<Series> {

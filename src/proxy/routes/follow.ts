@@ -98,8 +98,11 @@ export class RouteFollower<T extends NonNullable<unknown>> {
   *#steps(): Generator<undefined> {
     for (const key of this.#pending()) {
       if (this.#stopped) break
-      if (key === null) this.#table.clear()
-      else this.#apply(key)
+      if (key === null) {
+        this.#table.clear()
+        // A view has further sections, which were not cleared.
+        this.#scan = this.#section.keys()
+      } else this.#apply(key)
       yield
     }
     // Resets #running in the step that found nothing pending, so that a later change starts a new run.

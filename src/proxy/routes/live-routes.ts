@@ -1,11 +1,13 @@
 import { ShardedMap } from '../../base/large-collections.js'
 import { type Logger, runInSlices, type Section } from '../../index.js'
+import { fdbroker } from '../../proto/proxy.js'
 import { changesOf, getIfReadable, type Stamp } from '../entries/difference.js'
-import { MAX_LOGGED_NAMES, type Origin, Overlay, originOf } from '../entries/overlay.js'
+import { MAX_LOGGED_NAMES, ORIGINS, type Origin, Overlay, originOf, overlayKey } from '../entries/overlay.js'
+import { ROUTE_PREFIX, type SourceMessage } from '../entries/source-section.js'
 import type { RouteAction } from './action.js'
 import { RouteFollower, type RouteSource } from './follow.js'
 import { splitScope } from './host.js'
-import { parseRouteKey, routeKey } from './path-tree.js'
+import { parseRouteKey, type RouteId, routeKey } from './path-tree.js'
 import { type FileRoutes, type Reconciled, reconcile, unchanged } from './reconcile.js'
 import { type AddOptions, addRoutes, type RouteAddition, type RouteRemoval, removeRoutes } from './runtime.js'
 import { type RouteChange, type RouteMessage, type RouteState, targetOf } from './section.js'
@@ -17,6 +19,8 @@ const BATCH_CHANGES = 16_384
 
 export interface LiveRoutesOptions {
   section: Section<RouteMessage>
+  /** The section that follows a store; null if this process takes no routes from it. */
+  source?: Section<SourceMessage> | null
   generation: number
   /** Reports whether changes of the state's file routes apply to this process: while it joins or serves, or if it follows another service's state. */
   serves: () => boolean
@@ -35,9 +39,9 @@ export class LiveRoutes extends Overlay<RouteMessage> {
   #prepared: { file: FileRoutes; found: Reconciled; changes: number } | null = null
 
   constructor(options: LiveRoutesOptions) {
-    const { section, generation, serves, compile, logger } = options
+    const { section, source = null, generation, serves, compile, logger } = options
     super(section, generation, logger)
-    this.#view = new RouteView(section, serves)
+    this.#view = new RouteView(section, serves, source)
     this.#unsubscribe = section.onChange(() => this.#changes++)
     this.#follower = new RouteFollower(this.#view, this.table, {
       compile,
@@ -55,6 +59,7 @@ export class LiveRoutes extends Overlay<RouteMessage> {
       const found = await runInSlices(
         isKnown ? unchanged(file, put) : reconcile(this.section, file, this.stamp, put),
       )
+      await runInSlices(this.#view.sourced(put))
       this.#view.plan(await runInSlices(planOf(found)))
       // An entry that has changed since `changes` was read may be in the table in its old form.
       if (this.#changesSeen !== changes) this.#follower.refresh()
@@ -96,7 +101,7 @@ export class LiveRoutes extends Overlay<RouteMessage> {
 
   remove(given: unknown, gone?: AbortSignal): Promise<RouteRemoval> {
     return this.change(async () => {
-      const removal = await runInSlices(removeRoutes(this.section, given))
+      const removal = await runInSlices(removeRoutes(this.#view, given))
       await this.#applyChanges(removal.changes)
       return removal
     }, gone)
@@ -104,20 +109,20 @@ export class LiveRoutes extends Overlay<RouteMessage> {
 
   /** The keys of all routes of the state, in an order that stays the same as long as {@link digest} does. */
   keys(): IterableIterator<string> {
-    return this.section.keys()
+    return this.#view.stored()
   }
 
   describe(key: string): ListedRoute | null {
-    return describeRoute(this.section, key)
+    return describeRoute(this.#view, key)
   }
 
   /** Changes with every change of the routes. */
   get digest(): string {
-    return this.section.digest
+    return this.#view.digest
   }
 
   get size(): number {
-    return this.section.size
+    return this.#view.size
   }
 
   stop(): void {
@@ -183,7 +188,7 @@ export interface ListedRoute {
   listener: string | null
   path: string
   origin: Origin
-  /** A route made at run time overrides this route of the file. */
+  /** A route of another origin overrides this one. */
   shadowed: boolean
   /** Null if this version does not serve the route: a newer version wrote the target, or the entry cannot be read. */
   target: RouteTarget | null
@@ -199,7 +204,8 @@ export function describeRoute(state: RouteState, key: string): ListedRoute | nul
   const stored = getIfReadable(state, key)
   const { path, origin } = id
   const { listener, host } = splitScope(id.host)
-  const shadowed = origin === 'file' && state.has(routeKey({ origin: 'runtime', host: id.host, path }))
+  const above = ORIGINS.slice(ORIGINS.indexOf(origin) + 1)
+  const shadowed = above.some(each => state.has(routeKey({ origin: each, host: id.host, path })))
   const { created = 0, generation = 0 } = stored ?? {}
   return {
     host,
@@ -239,13 +245,48 @@ type RouteChangeListener = Parameters<RouteSource['onChange']>[0]
  * upstreams may have other names.
  */
 export class RouteView implements RouteSource {
-  readonly #section: RouteSource
+  readonly #section: RouteSource & Pick<Section<RouteMessage>, 'has' | 'digest'>
   readonly #serves: () => boolean
+  readonly #source: Section<SourceMessage> | null
   #planned: PlannedRoutes | null = null
 
-  constructor(section: RouteSource, serves: LiveRoutesOptions['serves']) {
+  constructor(
+    section: RouteSource & Pick<Section<RouteMessage>, 'has' | 'digest'>,
+    serves: LiveRoutesOptions['serves'],
+    source: LiveRoutesOptions['source'] = null,
+  ) {
     this.#section = section
     this.#serves = serves
+    this.#source = source
+  }
+
+  get digest(): string {
+    return `${this.#section.digest}${this.#source?.digest ?? ''}`
+  }
+
+  has(key: string): boolean {
+    const name = sourceKeyOf(key)
+    return name === null ? this.#section.has(key) : (this.#source?.has(name) ?? false)
+  }
+
+  /** The keys of the state's routes. */
+  *stored(): Generator<string> {
+    yield* this.#section.keys()
+    for (const key of this.#source?.keys() ?? [])
+      if (key.startsWith(ROUTE_PREFIX)) yield overlayKey('source', key.slice(ROUTE_PREFIX.length))
+  }
+
+  /** Calls `put` with each route of the source. */
+  *sourced(put: (id: RouteId, target: RouteTarget) => void): Generator<void> {
+    let steps = 0
+    if (this.#source === null) return
+    for (const key of this.stored()) {
+      if (++steps % STEP === 0) yield
+      const id = originOf(key) === 'source' ? parseRouteKey(key) : null
+      const stored = id && getIfReadable(this, key)
+      const target = stored && targetOf(stored)
+      if (id && target) put(id, target)
+    }
   }
 
   /** Shows these changes as if they were written. If `changes` is null, shows only the state. */
@@ -254,24 +295,40 @@ export class RouteView implements RouteSource {
   }
 
   get size(): number {
-    return this.#section.size
+    return this.#section.size + (this.#source?.size ?? 0)
   }
 
   /** May yield a key twice, or a key without a route: filtering a large plan would block the event loop. */
   *keys(): Generator<string> {
-    yield* this.#section.keys()
+    yield* this.stored()
     for (const [key] of this.#planned?.entries() ?? []) yield key
   }
 
   get(key: string): RouteMessage | undefined {
     const planned = this.#planned?.get(key)
     if (planned !== undefined) return planned ?? undefined
-    return this.#section.get(key)
+    const name = sourceKeyOf(key)
+    if (name === null) return this.#section.get(key)
+    const route = this.#source?.get(name)?.route
+    return route ? fdbroker.proxy.Route.create(route) : undefined
   }
 
   onChange(listener: RouteChangeListener): () => void {
-    return this.#section.onChange(change => {
+    const unsubscribe = this.#section.onChange(change => {
       if (this.#serves() || (change.op !== 'clear' && originOf(change.key) !== 'file')) listener(change)
     })
+    const leave = this.#source?.onChange(({ op, key }) => {
+      if (op === 'clear' || key.startsWith(ROUTE_PREFIX))
+        listener({ op, key: overlayKey('source', key.slice(ROUTE_PREFIX.length)) })
+    })
+    return () => {
+      unsubscribe()
+      leave?.()
+    }
   }
+}
+
+/** Returns the key in the section that follows a store; null for a route of another origin. */
+function sourceKeyOf(key: string): string | null {
+  return originOf(key) === 'source' ? `${ROUTE_PREFIX}${key.slice(overlayKey('source', '').length)}` : null
 }

@@ -1,4 +1,5 @@
 import { ShardedMap } from '../../base/large-collections.js'
+import { ORIGINS, type Origin } from '../entries/overlay.js'
 import { requestHost, splitScope } from './host.js'
 import { plainEnd, readings } from './path.js'
 import {
@@ -8,7 +9,7 @@ import {
   PathNode,
   prune,
   type RouteId,
-  routeName,
+  routeKey,
 } from './path-tree.js'
 
 export const NO_ROUTE = Symbol('no route')
@@ -19,14 +20,14 @@ export type RouteMatch<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
 
 /**
  * Finds the route of a request. A route of the request's listener wins over routes of all listeners. The most specific host wins (exact, then the longest `*.suffix`, then `*`), then the longest path, then a route made
- * at run time. The cost of a lookup depends on the number of path segments, not on the number of routes.
+ * at run time, then one of the source. The cost of a lookup depends on the number of path segments, not on the number of routes.
  */
 export class RouteTable<T extends NonNullable<unknown>> {
   #hosts = new ShardedMap<PathNode<T>>()
   /** The roots of `*.suffix` patterns, by suffix. */
   #wildcards = new ShardedMap<PathNode<T>>()
   #any = new PathNode<T>('')
-  /** Values of the file's routes that a route made at run time overrides, by route name. */
+  /** Values of routes that another origin's overrides, by route key. */
   #shadowed = new ShardedMap<T>()
   #size = 0
   /** The routes that apply to one listener only, by its name. */
@@ -38,7 +39,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
     return size
   }
 
-  /** The number of the file's routes that a route made at run time overrides. */
+  /** The number of routes that another origin's overrides. */
   get shadowed(): number {
     let { size } = this.#shadowed
     for (const scope of this.#scopes.values()) size += scope.shadowed
@@ -92,17 +93,17 @@ export class RouteTable<T extends NonNullable<unknown>> {
     const node = ensureNode(this.#makeRoot(host), path)
     if (node.origin === null) this.#size++
     else if (node.origin !== origin) {
-      if (origin === 'file') {
-        this.#shadowed.set(routeName(id), value)
+      if (rankOf(origin) < rankOf(node.origin)) {
+        this.#shadowed.set(routeKey({ origin, host, path }), value)
         return
       }
-      this.#shadowed.set(routeName(id), node.value!)
+      this.#shadowed.set(routeKey({ origin: node.origin, host, path }), node.value!)
     }
     node.value = value
     node.origin = origin
   }
 
-  /** Removes a route. If the route overrides one of the file, the file's route applies again. Returns false if the route does not exist. */
+  /** Removes a route. If it overrides another one, that route applies again. Returns false if the route does not exist. */
   delete(id: RouteId): boolean {
     const { origin, path } = id
     const { listener, host } = splitScope(id.host)
@@ -111,13 +112,14 @@ export class RouteTable<T extends NonNullable<unknown>> {
     const nodes = root && nodesAlong(root, path)
     const node = nodes?.at(-1)
     if (!root || !nodes || !node || node.origin === null) return false
-    const name = routeName(id)
-    if (node.origin !== origin) return origin === 'file' && this.#shadowed.delete(name)
-    const below = origin === 'runtime' ? this.#shadowed.get(name) : undefined
-    if (below !== undefined) {
-      this.#shadowed.delete(name)
+    if (node.origin !== origin) return this.#shadowed.delete(routeKey({ origin, host, path }))
+    for (const lower of ORIGINS.slice(0, rankOf(origin)).reverse()) {
+      const key = routeKey({ origin: lower, host, path })
+      const below = this.#shadowed.get(key)
+      if (below === undefined) continue
+      this.#shadowed.delete(key)
       node.value = below
-      node.origin = 'file'
+      node.origin = lower
       return true
     }
     node.value = undefined
@@ -164,3 +166,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
 }
 
 const MAX_NAME_LENGTH = 253
+
+function rankOf(origin: Origin): number {
+  return ORIGINS.indexOf(origin)
+}

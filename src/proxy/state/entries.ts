@@ -150,6 +150,7 @@ const NO_SETTINGS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
   'forwarded',
   'upgrade',
   'metrics',
+  'source',
 ])
 
 const HEALTH = 'upgrade.health.'

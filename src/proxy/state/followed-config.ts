@@ -1,4 +1,5 @@
 import type { Logger, Member, Section } from '../../index.js'
+import type { SourceStatus } from '../../sources/follow-source.js'
 import type { ListenerConfig } from '../config/listeners.js'
 import type { ProxyConfig } from '../config/schema.js'
 import { getIfReadable } from '../entries/difference.js'
@@ -14,8 +15,19 @@ import {
   type UpstreamMessage,
 } from './sections.js'
 
+/** Parts of the configuration that another process or machine decides. */
+export interface SharedConfig {
+  /** Returns the configuration in force, made of this process's own and the shared parts. */
+  read(own: ProxyConfig): ProxyConfig
+  /** Calls `changed` once for all changes of the same turn. */
+  watch(changed: () => void): void
+  stop(): void
+  /** How the store is followed, if it is a store. */
+  readonly status?: SourceStatus
+}
+
 /** The configuration of a proxy that follows the state of another proxy. The other proxy writes it, and updates it at each reload. */
-export class FollowedConfig {
+export class FollowedConfig implements SharedConfig {
   readonly #declared: DeclaredSections
   readonly #certificates: Section<CertificateMessage>
   readonly #logger: Logger
@@ -40,7 +52,6 @@ export class FollowedConfig {
     )
   }
 
-  /** Calls `changed` once for all changes of the same turn. */
   watch(changed: () => void): void {
     let scheduled = false
     const schedule = () => {

@@ -1,5 +1,6 @@
 import type { SecureContext } from 'node:tls'
 import { nodeTls } from '../../base/lazy.js'
+import type { Origin } from '../entries/overlay.js'
 import { type CertificateMaterial, lookupNames } from './material.js'
 
 /** Chooses a certificate by server name: exact names before wildcards, run-time certificates before the file's, then by position. The default is the file's first certificate. */
@@ -40,7 +41,7 @@ export class CertificateTable {
 
   /** Reports how this process uses a stored certificate, which it finds by fingerprint and names. */
   statusOf(
-    origin: 'file' | 'runtime',
+    origin: Origin,
     { fingerprint, names }: { fingerprint: string; names: readonly string[] },
   ): { inForce: string[]; standard: boolean } {
     const all = origin === 'file' ? this.#file : this.#runtime

@@ -194,7 +194,7 @@ function freeKey(usedKeys: ReadonlyMap<string, unknown>, { names }: CertificateM
   }
 }
 
-function readAddition(given: unknown): { material: CertificateMaterial; replace: boolean } {
+export function readAddition(given: unknown): { material: CertificateMaterial; replace: boolean } {
   const { cert, key, names = null, replace = false } = isMap(given) ? given : {}
   for (const [what, text] of Object.entries({ cert, key })) {
     if (typeof text !== 'string') throw certificateError(`"${what}" is not a string`)

@@ -82,7 +82,11 @@ export const proxy = room(
     ],
     ['proxy/routes/path-tree.ts', 'if (node.value !== undefined) best = node.value', 'best = node.value'],
     ['proxy/routes/table.ts', 'if (root.empty) this.#drop(host)', ''],
-    ['proxy/routes/table.ts', "return origin === 'file' && this.#shadowed.delete(name)", 'return false'],
+    [
+      'proxy/routes/table.ts',
+      'return this.#shadowed.delete(routeKey({ origin, host, path }))',
+      'return false',
+    ],
     ['proxy/routes/host.ts', 'if (end > 1 && host.charCodeAt(end - 1) === DOT) end--', ''],
     [
       'proxy/routes/host.ts',

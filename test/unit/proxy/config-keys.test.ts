@@ -243,6 +243,16 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['metrics', '9100', /not a listener address/],
   ['metrics', 'unix:/run/edge/upgrade.sock', /is the path of a socket too/],
   ['metrics', 'udp://127.0.0.1:9100', /UDP/],
+  ['source', 'redis://a/b', /no store: write etcd:/],
+  ['source', 'etcd://a:1', /no store/],
+  ['source', 'etcd://a:x/b', /no store/],
+  ['source', '{ url: "etcd://a/b", user: it }', /both "user" and "passwordFile"/],
+  ['source.url', 'ftp://a', /no store/],
+  ['source.user', '""', /not a name/],
+  ['source.passwordFile', 'password', /no absolute path/],
+  ['source.ca', '/nowhere/ca', /cannot be read \(ENOENT\)/],
+  ['source.cert', '/nowhere/cert', /cannot be read/],
+  ['source.key', '/nowhere/key', /cannot be read/],
   ['forwarded', 'yes', /"yes" is none of "off", "x-forwarded", "forwarded", "both"/],
   ['forwarded.headers', 'all', /none of/],
   ['forwarded.trust', '10.0.0.1', /not a list/],
@@ -265,6 +275,7 @@ function fileWith(key: string, value: string): string {
     if (key.startsWith('upgrade.health.') && !['http', 'tcp', 'command'].includes(within))
       return 'http: /health'
     if (key.startsWith('workers.') && within !== 'count') return 'count: 2'
+    if (key.startsWith('source.') && within !== 'url') return 'url: "etcd://a/b"'
     if (key.startsWith('stateFile.') && within !== 'path') return 'path: /a'
     if (key.startsWith('tls.certificates[0].')) {
       const rest = { cert: CERT_FILE, key: KEY_FILE, [within]: undefined }

@@ -35,6 +35,7 @@ describe('a configuration', () => {
     expect(rest).toEqual({
       service: 'edge',
       metrics: null,
+      source: null,
       stateFile: null,
       workers: null,
       control: '/run/edge/upgrade.sock',

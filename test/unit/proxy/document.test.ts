@@ -100,6 +100,14 @@ const EVERY: ProxyDocument = {
   accessLog: true,
   metrics: 'tcp://127.0.0.1:9100',
   stateFile: { path: '/var/lib/edge.state', sync: 'always', damaged: 'prefix' },
+  source: {
+    url: 'etcd://127.0.0.1:2379/edge',
+    user: 'edge',
+    passwordFile: import.meta.filename,
+    ca: import.meta.filename,
+    cert: import.meta.filename,
+    key: import.meta.filename,
+  },
   forwarded: { headers: 'both', trust: ['10.0.0.0/8'] },
 }
 /** Read from files, so not given here. */

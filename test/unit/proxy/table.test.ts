@@ -158,6 +158,42 @@ describe('a change', () => {
 })
 
 describe('many routes', () => {
+  it('has the source between the file and commands, in any order of puts and deletes', () => {
+    const origins = ['file', 'source', 'runtime'] as const
+    const id = (origin: (typeof origins)[number]) => ({ origin, host: 'a', path: '/x' })
+    const orders = [
+      [0, 1, 2],
+      [0, 2, 1],
+      [1, 0, 2],
+      [1, 2, 0],
+      [2, 0, 1],
+      [2, 1, 0],
+    ].map(order => order.map(at => origins[at]!))
+    for (const puts of orders)
+      for (const deletes of orders) {
+        const routes = new RouteTable<string>()
+        const present = new Set<string>()
+        const check = () => {
+          const top = origins.findLast(origin => present.has(origin))
+          expect([routes.lookup('a', '/x'), routes.shadowed]).toEqual([
+            top ?? NO_ROUTE,
+            Math.max(0, present.size - 1),
+          ])
+        }
+        for (const origin of puts) {
+          routes.put(id(origin), origin)
+          present.add(origin)
+          check()
+        }
+        for (const origin of deletes) {
+          expect(routes.delete(id(origin))).toBe(true)
+          present.delete(origin)
+          check()
+        }
+        expect(routes.size).toBe(0)
+      }
+  })
+
   it('below one path are all found, and all can be removed', () => {
     const routes = new RouteTable<number>()
     const id = (i: number) => ({ origin: 'runtime', host: 'a', path: `/p/${i}/q` }) as const

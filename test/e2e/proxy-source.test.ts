@@ -1,0 +1,271 @@
+import { once } from 'node:events'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { SourceStatus } from '../../src/sources/index.js'
+import { ask } from '../processes/client.js'
+import { type Config, Edge, upstream } from '../processes/edge.js'
+import { Etcd } from '../processes/etcd.js'
+import { signalPid } from '../processes/launch.js'
+import { freePort } from '../processes/scene.js'
+import { samplesOf, sumOf } from '../processes/scraping.js'
+import { has } from '../processes/toolchains.js'
+import { until } from '../processes/until.js'
+
+const PREFIX = '/edge/'
+const respond = (body: string) => JSON.stringify({ respond: { body } })
+
+/** The answer of the proxy to a request for a host. */
+async function answerOf(edge: Edge, host: string, path = '/'): Promise<string> {
+  const { status, body } = await ask(`${edge.url}${path}`, { headers: { host } }).answer
+  return status === 200 ? body : `${status}`
+}
+
+function answers(edge: Edge, host: string, body: string, path = '/'): Promise<unknown> {
+  return until(
+    `${host}${path} answers ${body}`,
+    async () => (await answerOf(edge, host, path)) === body,
+    20_000,
+  )
+}
+
+async function sourceOf(
+  edge: Edge,
+  what: string,
+  holds: (source: SourceStatus) => boolean,
+): Promise<SourceStatus> {
+  return await until(
+    what,
+    async () => {
+      const source = (await edge.status()).details?.source as SourceStatus | undefined
+      return source !== undefined && holds(source) ? source : undefined
+    },
+    20_000,
+    async () => JSON.stringify((await edge.status()).details?.source),
+  )
+}
+
+/** A proxy that follows a real etcd; not started yet. */
+async function following(changes: Config = {}) {
+  const edge = await Edge.prepare({ upgrade: { probation: '0s' }, ...changes })
+  const etcd = await Etcd.start(edge.sandbox)
+  edge.write({ source: `etcd://127.0.0.1:${etcd.port}${PREFIX}` })
+  const put = (key: string, value: string) => etcd.put(`${PREFIX}${key}`, value)
+  return { edge, etcd, put }
+}
+
+describe.skipIf(!has('etcd'))('a proxy that follows etcd', () => {
+  it('has its routes and upstreams at once, in each next version, and after kill -9', async () => {
+    const { edge, etcd, put } = await following()
+    edge.write({ stateFile: edge.sandbox.file('state') })
+    const app = await upstream('first')
+    await put('routes/one.example/', respond('one'))
+    await put('routes/app.example/', '{"upstream":"app"}')
+    await put('upstreams/app', JSON.stringify({ servers: [app.url] }))
+    await edge.next()
+    expect(await answerOf(edge, 'one.example')).toBe('one')
+    const server = async () =>
+      (await ask(`${edge.url}/r/1`, { headers: { host: 'app.example' } }).answer).headers['x-upstream']
+    const first = await server()
+    const second = await upstream('second')
+    await put('upstreams/app', JSON.stringify({ servers: [second.url] }))
+    await until('the other server answers', async () => (await server()) !== first, 20_000)
+    await put('routes/one.example/', respond('changed'))
+    await answers(edge, 'one.example', 'changed')
+    const pid = await edge.next()
+    expect(await answerOf(edge, 'one.example')).toBe('changed')
+    await etcd.delete(`${PREFIX}routes/one.example/`)
+    await answers(edge, 'one.example', '404')
+    const { revision } = await sourceOf(edge, 'the last revision', ({ applied }) => applied > 0)
+    await edge.stateWritten()
+    signalPid(pid, 'SIGKILL')
+    await edge.ended(pid)
+    await put('routes/two.example/', respond('two'))
+    await edge.next()
+    await answers(edge, 'two.example', 'two')
+    const after = await sourceOf(edge, 'the change', ({ applied }) => applied === 1)
+    expect(Number.parseInt(after.revision!, 10)).toBe(Number.parseInt(revision!, 10) + 1)
+    expect(await server()).not.toBe(first)
+  })
+
+  it('overrides the file, and is overridden by commands', async () => {
+    const { edge, etcd, put } = await following({
+      routes: [{ host: 'x.example', respond: { body: 'file' } }],
+    })
+    await put('routes/x.example/', respond('source'))
+    await edge.next()
+    expect(await answerOf(edge, 'x.example')).toBe('source')
+    const listed = async () => JSON.parse((await edge.routes('list', '--json')).stdout) as object[]
+    expect(await listed()).toMatchObject([
+      { origin: 'file', shadowed: true },
+      { origin: 'source', shadowed: false },
+    ])
+    writeFileSync(
+      edge.sandbox.file('more'),
+      JSON.stringify([{ host: 'x.example', respond: { body: 'runtime' } }]),
+    )
+    expect((await edge.routes('add', '--file', edge.sandbox.file('more'))).stderr).toBe('')
+    expect(await answerOf(edge, 'x.example')).toBe('runtime')
+    await put('routes/x.example/', respond('again'))
+    await edge.next()
+    expect(await answerOf(edge, 'x.example')).toBe('runtime')
+    await edge.routes('remove', '--host', 'x.example')
+    await answers(edge, 'x.example', 'again')
+    const { stderr } = await edge.routes('remove', '--host', 'x.example')
+    expect(stderr).toContain('x.example/ comes from the source: change it in the store')
+    await etcd.delete(`${PREFIX}routes/x.example/`)
+    await answers(edge, 'x.example', 'file')
+  })
+
+  it('has the changes of a probation after a rollback', async () => {
+    const { edge, put } = await following({ upgrade: { probation: '60s' } })
+    const [first, second] = [await upstream('first'), await upstream('second')]
+    await put('routes/app.example/', '{"upstream":"app"}')
+    await put('upstreams/app', JSON.stringify({ servers: [first.url] }))
+    await edge.next()
+    await edge.next()
+    await put('upstreams/app', JSON.stringify({ servers: [second.url] }))
+    await put('routes/one.example/', respond('one'))
+    await answers(edge, 'one.example', 'one')
+    const { code } = await edge.sandbox.run('rollback', '--control', edge.sandbox.control)
+    expect(code).toBe(0)
+    expect(await answerOf(edge, 'one.example')).toBe('one')
+    const server = async () =>
+      (await ask(`${edge.url}/r/1`, { headers: { host: 'app.example' } }).answer).headers['x-upstream']
+    await until('the other server answers', async () => (await server()) === 'second', 20_000)
+  })
+
+  it('refuses bad entries by name in status and metrics, and uses the others', async () => {
+    const port = await freePort()
+    const { edge, put } = await following({ metrics: `tcp://127.0.0.1:${port}` })
+    const { cert, key } = edge.issue('store', ['store.example'])
+    const bad = {
+      'routes/bad.example/': '{"respond":{"status":42}}',
+      'routes/BAD.example/': respond('x'),
+      'routes/path.example': respond('x'),
+      'routes/host.example/': '{"host":"other.example","respond":{}}',
+      'upstreams/bad': '{"servers":[]}',
+      'limits/bodies': '"1k"',
+      'certificates/half': '{"cert":"x","key":"y"}',
+      nothing: 'no JSON',
+    }
+    for (const [name, value] of Object.entries(bad)) await put(name, value)
+    await put('limits/body', '"1k"')
+    await put('routes/good.example/', respond('good'))
+    const pem = { cert: readFileSync(cert, 'utf8'), key: readFileSync(key, 'utf8') }
+    await put('certificates/store', JSON.stringify(pem))
+    await edge.next()
+    const { refused, refusedCount } = await sourceOf(edge, 'the refusals', () => true)
+    expect(refusedCount).toBe(Object.keys(bad).length)
+    expect(refused).toMatchObject({
+      'routes/bad.example/': expect.stringContaining('respond.status'),
+      'routes/BAD.example/': expect.stringContaining('write routes/bad.example/'),
+      'routes/path.example': expect.stringContaining('write routes/HOST/PATH'),
+      'routes/host.example/': expect.stringContaining('"host" is in the key'),
+      'upstreams/bad': expect.stringContaining('servers'),
+      'limits/bodies': expect.stringContaining('body'),
+      'certificates/half': expect.stringContaining('PEM'),
+    })
+    expect(await answerOf(edge, 'good.example')).toBe('good')
+    const large = ask(`${edge.url}/`, {
+      method: 'POST',
+      body: 'x'.repeat(2_000),
+      headers: { host: 'good.example' },
+    })
+    expect((await large.answer).status).toBe(413)
+    const listed = await edge.sandbox.run('certificates', 'list', '--control', edge.sandbox.control)
+    expect(listed.stdout).toContain('store.example')
+    const { body } = await ask(`http://127.0.0.1:${port}/metrics`).answer
+    const sample = (name: string) => sumOf(samplesOf(body), `fdbroker_proxy_source_${name}`)
+    expect(sample('refused_entries')).toBe(refusedCount)
+    expect(sample('revision')).toBeGreaterThan(1)
+    expect(sample('failing_seconds')).toBe(0)
+    const { stdout } = await edge.sandbox.run('status', '--control', edge.sandbox.control)
+    expect(stdout).toMatch(/^ +etcd \/edge\/ +\d+@\d+ +8 +-$/m)
+  })
+
+  it('serves on without the store, and does not begin to serve without it', async () => {
+    const { edge, etcd, put } = await following({ upgrade: { probation: '0s', timeout: '3s' } })
+    await put('routes/one.example/', respond('one'))
+    await etcd.stop()
+    await edge.launch()
+    const refusal = /etcd \/edge\/ could not be read within 3000 ms.*ECONNREFUSED/
+    await until('the refusal', () => refusal.test(edge.sandbox.output), 20_000)
+    await etcd.start()
+    await edge.next()
+    await etcd.stop()
+    await sourceOf(edge, 'the failure', ({ failure }) => failure !== null)
+    await edge.next()
+    expect(await answerOf(edge, 'one.example')).toBe('one')
+    await etcd.start()
+    await put('routes/one.example/', respond('two'))
+    await answers(edge, 'one.example', 'two')
+  })
+
+  it('reads the store in one worker for all', async () => {
+    const { edge, put } = await following({ workers: 2 })
+    await put('routes/one.example/', respond('one'))
+    await edge.launch()
+    await edge.logged('the workers serve')
+    const pids = new Set<unknown>()
+    const asked = async (body: string) => {
+      const answer = await ask(edge.url, { headers: { host: 'one.example' } }).answer
+      pids.add(answer.headers['x-pid'])
+      return answer.body === body
+    }
+    await until('each worker answers', async () => (await asked('one')) && pids.size === 2, 20_000)
+    await put('routes/one.example/', respond('two'))
+    pids.clear()
+    await until(
+      'each worker has the change',
+      async () => {
+        if (!(await asked('two'))) pids.clear()
+        return pids.size === 2
+      },
+      20_000,
+    )
+  })
+
+  it('takes the next host, TLS and a user from the file', async () => {
+    const edge = await Edge.prepare({})
+    const certificate = edge.issue('etcd', ['localhost'])
+    const etcd = await Etcd.start(edge.sandbox, certificate)
+    await etcd.put(`${PREFIX}routes/one.example/`, respond('one'))
+    await etcd.requirePassword('secret')
+    const passwordFile = edge.sandbox.file('password')
+    writeFileSync(passwordFile, 'secret\n')
+    const url = `etcds://127.0.0.1:1,localhost:${etcd.port}${PREFIX}`
+    edge.write({ source: { url, user: 'root', passwordFile, ca: certificate.cert } })
+    await edge.next()
+    expect(await answerOf(edge, 'one.example')).toBe('one')
+    await etcd.put(`${PREFIX}routes/one.example/`, respond('two'))
+    await answers(edge, 'one.example', 'two')
+  })
+})
+
+describe('a proxy that follows an HTTP server', () => {
+  it('has its routes, also with --source in place of the file, and keeps them while it fails', async () => {
+    let contents: object | null = { 'routes/one.example/': { respond: { body: 'one' } } }
+    const server = createServer((_, response) => {
+      if (contents === null) response.writeHead(500).end()
+      else response.end(JSON.stringify(contents))
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    onTestFinished(() => void server.close().closeAllConnections())
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/edge`
+    const edge = await Edge.prepare({ source: 'etcd://127.0.0.1:1/nothing' })
+    const first = await edge.launch(undefined, '--source', url)
+    await edge.serving(first)
+    expect(await answerOf(edge, 'one.example')).toBe('one')
+    contents = null
+    await sourceOf(edge, 'the failure', ({ failure }) => failure !== null)
+    expect(await answerOf(edge, 'one.example')).toBe('one')
+    const second = await edge.launch(undefined, '--source', url)
+    await edge.serving(second)
+    contents = { 'routes/two.example/': { respond: { body: 'two' } } }
+    await answers(edge, 'two.example', 'two')
+    expect(await answerOf(edge, 'one.example')).toBe('404')
+  })
+})
