@@ -23,7 +23,7 @@ import {
 import type { Source, SourceBatch, SourceChange } from './source.js'
 
 /** Delays after failures of the store. Each is shortened at random, at most by half, so that many machines do not come back at the same moment. */
-const RETRIES: BackoffBounds = { firstMs: 500, longestMs: 30_000 }
+const RETRIES: BackoffBounds = { firstMs: 500, longestMs: 5_000 }
 /** Larger batches are made by `bulk()`, which works in slices, and their revision is stored after them. */
 const MOST_IN_UPDATE = 1_024
 const MOST_BYTES_IN_UPDATE = 4 * 1024 * 1024
@@ -302,8 +302,9 @@ export class FollowedSource {
   #isStored(key: string, value: Uint8Array): boolean {
     const refused = this.#refusedOf(key)
     if (refused !== undefined) return Buffer.compare(refused.value, value) === 0
+    if (!this.#section.has(key)) return false
     const parsed = this.#parsed(key, value)
-    if ('reason' in parsed || !this.#section.has(key)) return false
+    if ('reason' in parsed) return false
     try {
       return isDeepStrictEqual(this.#section.get(key), parsed.value)
     } catch {

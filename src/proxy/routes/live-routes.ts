@@ -33,6 +33,7 @@ export class LiveRoutes extends Overlay<RouteMessage> {
   readonly table = new RouteTable<RouteAction>()
   readonly #view: RouteView
   readonly #follower: RouteFollower<RouteAction>
+  readonly #onUnreadable: (key: string, error: unknown) => void
   readonly #unsubscribe: () => void
   #changes = 0
   /** The result of {@link prepare}, until it is written. */
@@ -43,11 +44,9 @@ export class LiveRoutes extends Overlay<RouteMessage> {
     super(section, generation, logger)
     this.#view = new RouteView(section, serves, source)
     this.#unsubscribe = section.onChange(() => this.#changes++)
-    this.#follower = new RouteFollower(this.#view, this.table, {
-      compile,
-      onUnreadable: (key, error) =>
-        logger.warn({ err: error, key }, 'a route cannot be read and is not served'),
-    })
+    this.#onUnreadable = (key, error) =>
+      logger.warn({ err: error, key }, 'a route cannot be read and is not served')
+    this.#follower = new RouteFollower(this.#view, this.table, { compile, onUnreadable: this.#onUnreadable })
   }
 
   /** Fills the table with the routes of the file, and with those made at run time, before this process may write. Called once. */
@@ -59,7 +58,7 @@ export class LiveRoutes extends Overlay<RouteMessage> {
       const found = await runInSlices(
         isKnown ? unchanged(file, put) : reconcile(this.section, file, this.stamp, put),
       )
-      await runInSlices(this.#view.sourced(put))
+      await runInSlices(this.#view.sourced(put, this.#onUnreadable))
       this.#view.plan(await runInSlices(planOf(found)))
       // An entry that has changed since `changes` was read may be in the table in its old form.
       if (this.#changesSeen !== changes) this.#follower.refresh()
@@ -276,16 +275,25 @@ export class RouteView implements RouteSource {
       if (key.startsWith(ROUTE_PREFIX)) yield overlayKey('source', key.slice(ROUTE_PREFIX.length))
   }
 
-  /** Calls `put` with each route of the source. */
-  *sourced(put: (id: RouteId, target: RouteTarget) => void): Generator<void> {
+  /** Calls `put` with each route of the source, except those that change meanwhile. */
+  *sourced(
+    put: (id: RouteId, target: RouteTarget) => void,
+    invalid: (key: string, error: Error) => void,
+  ): Generator<void> {
+    const changed = new Set<string>()
+    const leave = this.#source?.onChange(({ key }) => void changed.add(key))
     let steps = 0
-    if (this.#source === null) return
-    for (const key of this.stored()) {
-      if (++steps % STEP === 0) yield
-      const id = originOf(key) === 'source' ? parseRouteKey(key) : null
-      const stored = id && getIfReadable(this, key)
-      const target = stored && targetOf(stored)
-      if (id && target) put(id, target)
+    try {
+      // In the order of the file, which is faster than by keys.
+      for (const [key, { route }] of this.#source?.entries({ invalid }) ?? []) {
+        if (++steps % STEP === 0) yield
+        if (!key.startsWith(ROUTE_PREFIX) || !route || changed.has(key)) continue
+        const id = parseRouteKey(overlayKey('source', key.slice(ROUTE_PREFIX.length)))
+        const target = targetOf(route)
+        if (id && target) put(id, target)
+      }
+    } finally {
+      leave?.()
     }
   }
 

@@ -66,7 +66,7 @@ function changesOf(
 }
 
 /** Returns null for a target of a newer version, which this version keeps but does not serve. */
-export function targetOf(message: RouteMessage): RouteTarget | null {
+export function targetOf(message: fdbroker.proxy.Route.$Properties): RouteTarget | null {
   const { upstream, respond } = message
   if (upstream) {
     const { host, request, response } = upstream
