@@ -18,6 +18,7 @@ import {
 import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
 import { namesText, print, table } from './output.js'
+import { addStoreRoutes } from './store-routes.js'
 
 /** Number of attempts to list the routes: an attempt fails if the routes change between two of its pages. */
 const LIST_TRIES = 5
@@ -60,6 +61,7 @@ export function addRoutes(program: Command): void {
     .description('remove a route that was made at run time, or all routes of a file (all or none)')
     .examples('fd-broker routes remove --control /run/edge/upgrade.sock --host app.example.com --path /old')
     .action(remove)
+  addStoreRoutes(routes, readRoutes)
 }
 
 function addRouteOptions(command: Command): Command {

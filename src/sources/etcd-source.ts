@@ -10,6 +10,7 @@ const PAGE = 1_000
 /** How often this process asks, beside a watch, whether its host still answers: a watch on a host without its cluster is silent for ever. */
 const PING_MS = 15_000
 const RANGE = '/v3/kv/range'
+const TRANSACTION = '/v3/kv/txn'
 const WATCH = '/v3/watch'
 
 export interface EtcdSourceOptions {
@@ -75,7 +76,7 @@ export class EtcdSource implements Source {
     let revision = since
     while (!signal.aborted) {
       if (revision === null) {
-        const batch = await this.#list(signal)
+        const batch = await this.contents(signal)
         revision = batch.revision
         yield batch
       }
@@ -88,8 +89,40 @@ export class EtcdSource implements Source {
     }
   }
 
-  /** All entries at one revision. */
-  async #list(signal: AbortSignal): Promise<{ all: SourceEntry[]; revision: string }> {
+  /**
+   * @internal Makes changes in one transaction, after which the store must have so many entries. Rejects with ERR_FDB_SOURCE, without a change, if an entry has
+   * changed since the revision. If an entry was removed meanwhile, rejects after the changes.
+   */
+  async change(
+    changes: readonly SourceChange[],
+    { revision, count }: { revision: string; count: number },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const all = { key: this.#prefix.toString('base64'), range_end: this.#end }
+    const mod_revision = `${(revisionOf(revision)?.number ?? 0n) + 1n}`
+    const success = changes.map(({ key: name, value }) => {
+      const key = Buffer.concat([this.#prefix, Buffer.from(name)]).toString('base64')
+      if (value === null) return { request_delete_range: { key } }
+      return { request_put: { key, value: Buffer.from(value).toString('base64') } }
+    })
+    const answer = await this.#gateway.call(
+      TRANSACTION,
+      {
+        compare: [{ ...all, target: 'MOD', result: 'LESS', mod_revision }],
+        success: [...success, { request_range: { ...all, count_only: true } }],
+      },
+      signal,
+    )
+    const [last] = ((answer.responses ?? []) as { response_range?: { count?: string } }[]).slice(-1)
+    if (answer.succeeded === true && Number(last?.response_range?.count ?? 0) === count) return
+    const why = answer.succeeded === true ? 'an entry was removed meanwhile' : 'nothing was changed'
+    throw new FdbError('ERR_FDB_SOURCE', `the store has moved on, and ${why}: compare again`, {
+      retryable: true,
+    })
+  }
+
+  /** @internal All entries at one revision. */
+  async contents(signal: AbortSignal): Promise<{ all: SourceEntry[]; revision: string }> {
     const all: SourceEntry[] = []
     let at: Revision | null = null
     for (let from = this.#prefix, more = true; more; ) {

@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import type { SourceStatus } from '../../src/sources/index.js'
+import { EtcdSource, type SourceStatus } from '../../src/sources/index.js'
 import { ask } from '../processes/client.js'
 import { type Config, Edge, upstream } from '../processes/edge.js'
 import { Etcd } from '../processes/etcd.js'
@@ -241,6 +241,84 @@ describe.skipIf(!has('etcd'))('a proxy that follows etcd', () => {
     expect(await answerOf(edge, 'one.example')).toBe('one')
     await etcd.put(`${PREFIX}routes/one.example/`, respond('two'))
     await answers(edge, 'one.example', 'two')
+  })
+})
+
+describe.skipIf(!has('etcd'))('routes diff and apply', () => {
+  it('give a store the routes of a file at once, unless it has moved on', async () => {
+    const { edge, etcd, put } = await following()
+    await put('routes/kept.example/', '{ "respond" : { "body":"kept" } }')
+    await put('routes/gone.example/', respond('gone'))
+    await put('routes/web@x.example/a', respond('old'))
+    await put('limits/body', '"1m"')
+    await edge.next()
+    const file = edge.sandbox.file('routes.yaml')
+    const text = (body: string) =>
+      `- { host: kept.example, respond: { body: kept } }
+- { host: New.Example, respond: { body: ${body} } }
+- { host: x.example, path: /a, listener: web, respond: { body: new } }
+`
+    writeFileSync(file, text('new'))
+    const to = ['--to', `etcd://127.0.0.1:1,127.0.0.1:${etcd.port}${PREFIX}`, '--file', file]
+    const routes = (...args: string[]) => edge.sandbox.run('routes', ...args)
+    const { stdout, stderr } = await routes('diff', ...to)
+    expect(stderr).toBe('')
+    const changes = '- gone.example/\n+ new.example/\n~ web@x.example/a\n3 changes; '
+    const [, digest = ''] = /the store has ([0-9a-f]{12})\n$/.exec(stdout) ?? []
+    expect(stdout).toBe(`${changes}the store has ${digest}\n`)
+    await put('routes/other.example/', respond('other'))
+    const refused = await routes('apply', ...to, '--expect', digest)
+    expect(refused).toMatchObject({
+      code: 1,
+      stdout: '',
+      stderr: expect.stringContaining('the store has moved on'),
+    })
+    expect(await answerOf(edge, 'gone.example')).toBe('gone')
+    await etcd.delete(`${PREFIX}routes/other.example/`)
+    expect(await routes('apply', ...to, '--expect', digest)).toMatchObject({
+      code: 0,
+      stdout: `${changes}applied\n`,
+    })
+    await answers(edge, 'new.example', 'new')
+    expect(await answerOf(edge, 'gone.example')).toBe('404')
+    expect(await answerOf(edge, 'kept.example')).toBe('kept')
+    writeFileSync(file, text('newer'))
+    const again = await routes('apply', '--config', edge.file, '--file', file, '--json')
+    expect(JSON.parse(again.stdout)).toEqual({ changes: [{ sign: '~', key: 'new.example/' }] })
+    await answers(edge, 'new.example', 'newer')
+    expect((await routes('diff', ...to)).stdout).toMatch(/^no differences; /)
+    writeFileSync(file, '- { host: bad.example, respond: { status: 42 } }')
+    expect((await routes('apply', ...to)).stderr).toMatch(/\[0\]\.respond\.status/)
+    const http = await routes('apply', '--to', 'http://127.0.0.1:1/', '--file', file)
+    expect(http.stderr).toContain('only etcd can')
+    expect((await routes('apply', '--file', file)).stderr).toContain('which store?')
+  })
+
+  it('change nothing that another client has changed between the look and the transaction', async () => {
+    const { etcd, put } = await following()
+    await put('routes/a/', '1')
+    await put('routes/b/', '2')
+    const store = new EtcdSource({ hosts: [etcd.url], prefix: `${PREFIX}routes/` })
+    const { signal } = new AbortController()
+    const change = [{ key: 'a/', value: Buffer.from('9') }]
+    const before = await store.contents(signal)
+    await put('routes/b/', '3')
+    const code = 'ERR_FDB_SOURCE'
+    const late = { revision: before.revision, count: 2 }
+    await expect(store.change(change, late, signal)).rejects.toMatchObject({
+      code,
+      message: expect.stringContaining('nothing was changed'),
+    })
+    const now = await store.contents(signal)
+    expect(now.all.map(({ value }) => String(value))).toEqual(['1', '3'])
+    await etcd.delete(`${PREFIX}routes/b/`)
+    const removed = { revision: now.revision, count: 2 }
+    await expect(store.change(change, removed, signal)).rejects.toMatchObject({
+      code,
+      message: expect.stringContaining('was removed'),
+    })
+    await store.change([{ key: 'a/', value: null }], { ...(await store.contents(signal)), count: 0 }, signal)
+    expect((await store.contents(signal)).all).toEqual([])
   })
 })
 

@@ -1,13 +1,16 @@
 /** The entries of a store that a proxy can use. */
+import { isDeepStrictEqual } from 'node:util'
 import { isMap } from '../../checks/place.js'
 import { map } from '../../checks/shape.js'
+import { fresh } from '../../checks/values.js'
 import { checkMade } from '../../config/document.js'
 import { fdbroker } from '../../proto/proxy.js'
+import type { SourceEntry } from '../../sources/source.js'
 import { limitShape, type ProxyConfig } from '../config/schema.js'
 import { ROUTE_PREFIX, type SourceMessage, sourceSection } from '../entries/source-section.js'
 import { splitScope } from '../routes/host.js'
 import { routeName } from '../routes/path-tree.js'
-import { routeCheck } from '../routes/rule.js'
+import { type RouteDocument, routeCheck } from '../routes/rule.js'
 import { targetFields } from '../routes/section.js'
 import { readAddition } from '../tls/live-certificates.js'
 import type { CertificateConfig } from '../tls/material.js'
@@ -28,6 +31,28 @@ class AnyName extends Set<string> {
 const ANY = new AnyName()
 /** The parts of a route that are in its key. */
 const IN_KEY = ['host', 'path', 'listener']
+
+/** Returns the entries below `routes/` of a list of routes as in a file. Throws ERR_FDB_CONFIG. */
+export function routeEntries(routes: readonly unknown[]): SourceEntry[] {
+  const rules = checkMade(
+    routes,
+    fresh(() => routeCheck(ANY, ANY), {}),
+  )
+  return rules.map((rule, at) => {
+    const { host: _, path: __, listener: ___, ...value } = routes[at] as RouteDocument
+    return { key: routeName(rule), value: Buffer.from(JSON.stringify(value)) }
+  })
+}
+
+/** Reports whether two values of a route mean the same. */
+export function sameRoute(key: string, ...values: [Uint8Array, Uint8Array]): boolean {
+  try {
+    const [one, other] = values.map(value => sourceEntry(`${ROUTE_PREFIX}${key}`, value))
+    return isDeepStrictEqual(one, other)
+  } catch {
+    return false
+  }
+}
 
 /** Converts the value of a key. Throws the reason why the entry cannot be used. */
 export function sourceEntry(key: string, bytes: Uint8Array): SourceMessage {

@@ -135,9 +135,14 @@ export class SourcedConfig implements SharedConfig {
   }
 }
 
-function sourceOf({ url, user, passwordFile, ca, cert, key }: SourceConfig): Source {
+function sourceOf(config: SourceConfig): Source {
+  return etcdOf(config) ?? new HttpSource({ url: config.url })
+}
+
+/** Returns null for an HTTP server. */
+export function etcdOf({ url, user, passwordFile, ca, cert, key }: SourceConfig): EtcdSource | null {
   const store = storeOf(url)
-  if (store.kind === 'http') return new HttpSource({ url })
+  if (store.kind === 'http') return null
   const file = (path: string | undefined) => (path === undefined ? undefined : readFileSync(path))
   const password = file(passwordFile)?.toString().trim() ?? ''
   return new EtcdSource({
