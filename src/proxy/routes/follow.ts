@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { GrowingList } from '../../base/large-collections.js'
 import { runInSlices } from '../../index.js'
+import { originOf } from '../entries/overlay.js'
 import { parseRouteKey, type RouteId, routeKey } from './path-tree.js'
 import { type RouteMessage, targetOf } from './section.js'
 import type { RouteTable } from './table.js'
@@ -17,6 +18,8 @@ export interface RouteSource {
 
 /** The compiled targets of removed routes are forgotten only if there are more than this number. */
 const SPARE_TARGETS = 1_024
+/** Changes of one turn that are applied at once: a next version reads the last changes of the previous one in the turn in which it begins to accept. */
+const AT_ONCE = 256
 
 export interface FollowOptions<T> {
   /** Creates the table's value for a target. Called once for equal upstream targets. */
@@ -26,7 +29,7 @@ export interface FollowOptions<T> {
 }
 
 /**
- * Applies the changes of a section to a table, in slices: even 100,000 changes at once do not block the event loop. See {@link caughtUp}. The caller adds the
+ * Applies the changes of a section to a table: a few at once, more in slices, so that even 100,000 changes do not block the event loop. See {@link caughtUp}. The caller adds the
  * existing entries by {@link put} or {@link refresh}.
  */
 export class RouteFollower<T extends NonNullable<unknown>> {
@@ -45,6 +48,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
   #noted = 0
   #applied = 0
   #running: Promise<void> | null = null
+  #atOnce = AT_ONCE
   #stopped = false
 
   constructor(section: RouteSource, table: RouteTable<T>, options: FollowOptions<T>) {
@@ -52,6 +56,11 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     this.#table = table
     this.#options = options
     this.#unsubscribe = section.onChange(({ op, key }) => {
+      // Routes of the file are planned, and change with the whole file.
+      if (op !== 'clear' && originOf(key) !== 'file' && this.#running === null && this.#mayApplyNow()) {
+        this.#apply(key)
+        return
+      }
       this.#queue.push(op === 'clear' ? null : key)
       this.#noted++
       this.#running ??= this.#run()
@@ -88,6 +97,12 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     this.#scan = this.#section.keys()
     this.#noted++
     this.#running ??= this.#run()
+  }
+
+  /** Counts the changes of one turn. */
+  #mayApplyNow(): boolean {
+    if (this.#atOnce === AT_ONCE) setImmediate(() => (this.#atOnce = AT_ONCE))
+    return this.#atOnce-- > 0
   }
 
   async #run(): Promise<void> {
