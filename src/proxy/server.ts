@@ -124,6 +124,7 @@ export class ReverseProxy {
     }
     this.#upstreams = new Upstreams(watch, this.#names, server => this.#pools.busy(server))
     this.#upstreams.configure(config.upstreams)
+    shared?.adoptInto?.(this.#upstreams)
     this.#pools = new UpstreamPools({ slotFile: touched => openSlotFile(member, logger, touched) })
     this.#clientLimits = new ClientLimits({
       limits: () => this.#config.limits,
@@ -563,13 +564,13 @@ function joinOptions(
 /** Resolves when the shared parts are known. The code of sources is loaded only for a proxy that has one. */
 async function sharedConfigOf(
   member: Member,
-  { source, upgrade: { timeout } }: ProxyConfig,
+  { source, timeouts, upgrade: { timeout } }: ProxyConfig,
   { logger = SILENT, signal }: ProxyOptions,
 ): Promise<SharedConfig | null> {
   if (member.follows !== null) return new FollowedConfig(member, logger)
   if (source === null) return null
   const { SourcedConfig } = await import('./source/sourced-config.js')
-  return await SourcedConfig.open(member, source, logger, { timeout, signal })
+  return await SourcedConfig.open(member, { source, timeouts }, logger, { timeout, signal })
 }
 
 /** The slots are beside the control socket: all workers and versions know that path. */

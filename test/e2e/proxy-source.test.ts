@@ -4,7 +4,9 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { EtcdSource, type SourceStatus } from '../../src/sources/index.js'
+import { perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
+import { CountingClients } from '../processes/counting-clients.js'
 import { type Config, Edge, upstream } from '../processes/edge.js'
 import { Etcd } from '../processes/etcd.js'
 import { signalPid } from '../processes/launch.js'
@@ -14,6 +16,7 @@ import { has } from '../processes/toolchains.js'
 import { until } from '../processes/until.js'
 
 const PREFIX = '/edge/'
+const SWITCHES = perLane(30, 200)
 const respond = (body: string) => JSON.stringify({ respond: { body } })
 
 /** The answer of the proxy to a request for a host. */
@@ -116,6 +119,28 @@ describe.skipIf(!has('etcd'))('a proxy that follows etcd', () => {
     expect(stderr).toContain('x.example/ comes from the source: change it in the store')
     await etcd.delete(`${PREFIX}routes/x.example/`)
     await answers(edge, 'x.example', 'file')
+  })
+
+  it('switches a route to a new upstream in one change, and no request fails', async () => {
+    const { edge, etcd } = await following({
+      routes: [{ host: '*', path: '/gone', respond: { status: 410 } }],
+    })
+    const app = await upstream()
+    const switchTo = (n: number) =>
+      etcd.putAll([
+        [`${PREFIX}upstreams/app-${n}`, JSON.stringify({ servers: [app.url] })],
+        [`${PREFIX}routes/*/`, `{"upstream":"app-${n}"}`],
+      ])
+    await switchTo(0)
+    await edge.next()
+    const clients = new CountingClients(edge.url)
+    for (let n = 1; n <= SWITCHES; n++) {
+      await switchTo(n)
+      const before = clients.answers
+      await until('clients are answered', () => clients.answers > before + 10, 20_000)
+    }
+    await clients.stop()
+    expect(clients.answers).toBeGreaterThan(10 * SWITCHES)
   })
 
   it('has the changes of a probation after a rollback', async () => {

@@ -11,6 +11,7 @@ import { ROUTE_PREFIX, SOURCE, type SourceMessage, sourceSection } from '../entr
 import type { SharedConfig } from '../state/followed-config.js'
 import { takesRequests } from '../upstreams/address.js'
 import { type UpstreamConfig, withTimeouts } from '../upstreams/shape.js'
+import type { Upstreams } from '../upstreams/upstreams.js'
 import { type SharedPart, sharedPart, sourceEntry } from './entry.js'
 
 /** Follows the store outside that several machines share. The table reads the routes from the section; other entries are parts of the configuration, and override those of the file. */
@@ -20,13 +21,21 @@ export class SourcedConfig implements SharedConfig {
   readonly #logger: Logger
   /** The entries that are no routes. */
   readonly #parts = new Map<string, SharedPart>()
+  readonly #timeouts: ProxyConfig['timeouts']
+  #upstreams: Pick<Upstreams, 'adopt'> | null = null
   #changed: () => void = () => {}
   #scheduled: NodeJS.Immediate | null = null
   /** Parts have changed since {@link read}. */
   #stale = false
   #unsubscribe: () => void
 
-  private constructor(member: Member, config: SourceConfig, logger: Logger) {
+  private constructor(
+    member: Member,
+    config: SourceConfig,
+    timeouts: ProxyConfig['timeouts'],
+    logger: Logger,
+  ) {
+    this.#timeouts = timeouts
     this.#logger = logger
     this.#section = member.section(SOURCE, sourceSection)
     for (const key of this.#section.keys()) this.#readPart(key)
@@ -45,11 +54,11 @@ export class SourcedConfig implements SharedConfig {
   /** Resolves when the section has contents of the store, in a next version at once. Rejects with ERR_FDB_SOURCE after `timeout`. */
   static async open(
     member: Member,
-    config: SourceConfig,
+    { source, timeouts }: { source: SourceConfig; timeouts: ProxyConfig['timeouts'] },
     logger: Logger,
     { timeout, signal = new AbortController().signal }: { timeout: number; signal: AbortSignal | undefined },
   ): Promise<SourcedConfig> {
-    const sourced = new SourcedConfig(member, config, logger)
+    const sourced = new SourcedConfig(member, source, timeouts, logger)
     try {
       await withinLimit(signal, timeout, limited => sourced.#followed.contents(limited))
     } catch (cause) {
@@ -107,6 +116,10 @@ export class SourcedConfig implements SharedConfig {
     }
   }
 
+  adoptInto(upstreams: Pick<Upstreams, 'adopt'>): void {
+    this.#upstreams = upstreams
+  }
+
   watch(changed: () => void): void {
     this.#changed = changed
     if (this.#stale) changed()
@@ -123,7 +136,11 @@ export class SourcedConfig implements SharedConfig {
     try {
       const stored = this.#section.get(key)
       if (stored === undefined) this.#parts.delete(key)
-      else this.#parts.set(key, sharedPart(key, JSON.parse(stored.json)))
+      else {
+        const part = sharedPart(key, JSON.parse(stored.json))
+        this.#parts.set(key, part)
+        if ('upstream' in part) this.#upstreams?.adopt(withTimeouts(part.upstream, this.#timeouts))
+      }
     } catch (error) {
       this.#parts.delete(key)
       this.#logger.warn(

@@ -7,6 +7,7 @@ import { storedCertificates, UNREADABLE } from '../tls/live-certificates.js'
 import type { CertificateConfig } from '../tls/material.js'
 import { CERTIFICATES, type CertificateMessage, certificatesSection } from '../tls/section.js'
 import type { UpstreamConfig } from '../upstreams/shape.js'
+import type { Upstreams } from '../upstreams/upstreams.js'
 import { applySetting, listenerOf, upstreamOf } from './entries.js'
 import {
   type DeclaredSections,
@@ -22,6 +23,8 @@ export interface SharedConfig {
   /** Calls `changed` once for all changes of the same turn. */
   watch(changed: () => void): void
   stop(): void
+  /** Gives `upstreams` each new upstream at once: a route of the same change may lead to it. */
+  adoptInto?(upstreams: Pick<Upstreams, 'adopt'>): void
   /** How the store is followed, if it is a store. */
   readonly status?: SourceStatus
 }
