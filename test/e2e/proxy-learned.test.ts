@@ -1,6 +1,8 @@
 import { once } from 'node:events'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { Agent, createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
@@ -69,6 +71,37 @@ describe('knowledge of a proxy about servers', () => {
       return edge.lines.some(({ msg }) => msg === 'a server responds and gets requests again')
     })
     await edge.next()
+    expect((await edge.status()).details).toMatchObject({ serversOut: [] })
+  })
+
+  it.each([
+    ['down', 'servers.down', { health: { failures: 1, coolDown: '1h' } }],
+    [
+      'failing',
+      'servers.checks',
+      { health: { failures: 'off' }, check: { http: '/', fall: 1, interval: '1h' } },
+    ],
+  ])('ends when an import clears its section: a server is %s', async (state, section, rules) => {
+    const { url, well, mend } = await broken()
+    const edge = await Edge.prepare({
+      upstreams: { app: { servers: [url, well], ...rules } },
+      routes: ROUTES,
+    })
+    await edge.next()
+    await until('the server is out', async () => {
+      await status(edge)
+      const { details } = await edge.status()
+      return JSON.stringify(details).includes(`"state":"${state}"`)
+    })
+    const file = join(edge.sandbox.folder, 'state.jsonl')
+    const place = ['--control', edge.sandbox.control]
+    await edge.sandbox.run('state', 'export', ...place, '--secrets', '--out', file)
+    const text = readFileSync(file, 'utf8')
+    writeFileSync(file, text.slice(0, text.indexOf('\n') + 1))
+    mend()
+    const flags = ['--replace', '--edited', '--file', file, '--section', section]
+    const ran = await edge.sandbox.run('state', 'import', ...place, ...flags)
+    expect(ran).toMatchObject({ code: 0, stderr: '' })
     expect((await edge.status()).details).toMatchObject({ serversOut: [] })
   })
 

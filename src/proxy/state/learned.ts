@@ -51,10 +51,11 @@ export class LearnedState {
 
   /** Applies the entries of the state, and later changes of other processes. */
   follow(upstreams: Upstreams): void {
-    this.#followed(DOWN, this.#down, (upstream, server, entry) =>
+    const servers = () => upstreams.servers()
+    this.#followed(DOWN, this.#down, servers, (upstream, server, entry) =>
       upstreams.applyHealth(upstream, server, entry === undefined ? null : entry.until - Date.now()),
     )
-    this.#applyVerdicts = this.#followed(CHECKS, this.#checks, (upstream, server, entry) =>
+    this.#applyVerdicts = this.#followed(CHECKS, this.#checks, servers, (upstream, server, entry) =>
       upstreams.findConfigured(upstream)?.applyVerdict(server, entry ?? UNCHECKED),
     )
   }
@@ -68,6 +69,7 @@ export class LearnedState {
   #followed<M>(
     name: string,
     section: Section<M>,
+    servers: () => Iterable<{ upstream: string; server: string }>,
     apply: (upstream: string, server: string, entry: M | undefined) => void,
   ): () => void {
     const applyKey = (key: string) =>
@@ -78,10 +80,14 @@ export class LearnedState {
     const applyAll = () => {
       for (const key of section.keys()) applyKey(key)
     }
+    const forgetAll = () => {
+      for (const { upstream, server } of servers()) apply(upstream, server, undefined)
+    }
     applyAll()
     this.#unsubscribe.push(
       section.onChange(change => {
-        if (change.op !== 'clear') applyKey(change.key)
+        if (change.op === 'clear') forgetAll()
+        else applyKey(change.key)
       }),
     )
     return applyAll

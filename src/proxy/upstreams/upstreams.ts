@@ -95,6 +95,12 @@ export class Upstreams {
     return this.#upstreams.get(upstream)?.destination(server) !== undefined
   }
 
+  /** All servers, also those of upstreams that are not in the current configuration. */
+  *servers(): Generator<{ upstream: string; server: string }> {
+    for (const upstream of this.#upstreams.values())
+      for (const { server } of upstream.servers) yield { upstream: upstream.name, server }
+  }
+
   /** The host names, not addresses, of all servers. */
   get hosts(): ReadonlySet<string> {
     return new Set([...this.#upstreams.values()].flatMap(upstream => upstream.hosts))
