@@ -18,8 +18,10 @@ export interface Forward {
   kind: 'upstream'
   /** Names the route in the record of a connection that moves: the next process finds its own route by this name. */
   name: string
-  /** Returns the next server to try, or null if no server is left. `tried`: servers to which connecting failed. */
+  /** Returns the next server to try, or null if no server is left. `tried`: servers to which connecting failed, or that died with the request. */
   pick(tried: readonly Destination[]): Destination | null
+  /** Called before another server gets a request whose server has died: returns whether it may. Default: it may. */
+  mayResend?(): boolean
   options?: ExchangeOptions
 }
 

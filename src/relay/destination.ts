@@ -4,6 +4,8 @@ import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 export type DialAddress = { kind: 'tcp'; host: string; port: number } | { kind: 'unix'; path: string }
 
 export type DialFailure = 'connect-failed' | 'connect-timeout'
+/** `upstream-closed`: the server closed a new connection before its response, and another server gets the request. */
+export type ServerFailure = DialFailure | 'upstream-closed'
 
 export interface KeepAlive {
   /** Maximum number of idle connections; 0: each request gets a new connection. */
@@ -38,7 +40,7 @@ export interface Destination {
   readonly keepAlive?: KeepAlive
   /** Called when a new connection is established. `tcp`: it is for a whole TCP connection, so no response will show whether the server is healthy. */
   opened?(tcp: boolean): void
-  failed?(failure: DialFailure): void
+  failed?(failure: ServerFailure): void
 }
 
 /** Starts to connect, and returns a stream that is still `connecting`. `first`: the address of the name to try first. May throw. */

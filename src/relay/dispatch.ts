@@ -82,15 +82,34 @@ export class Dispatch {
     this.#retryHead = null
   }
 
-  /** Sends the request again over a new connection, because a reused connection closed before the response. Returns false if the request must not be repeated. */
+  /**
+   * Sends the request again over a new connection, because the connection closed before the response: to the same server if the connection was reused, because
+   * servers close idle connections; otherwise the server has died, and one other server gets the request. Returns false if the request must not be repeated.
+   */
   retry(): boolean {
     const { resend } = this
     const { reused, heard } = this.#exchange.facts
-    if (!reused || heard || resend === '' || this.destination === null) return false
+    if (heard || resend === '' || this.destination === null) return false
+    if (!reused && !this.#leaveDeadServer()) return false
     const stream = this.#connect(true)
     if (stream === null) return true
     stream.write(resend)
     this.#onSent(stream)
+    return true
+  }
+
+  /** Chooses another server, and forgets the request so that no third one gets it: it may have killed the first. Returns false if there is none. */
+  #leaveDeadServer(): boolean {
+    const dead = this.destination!
+    const tried = (this.#tried ??= [])
+    if (tried.length + 1 >= this.#relay.limits.attempts) return false
+    if (!callSafely(this.#relay, () => this.route?.mayResend?.() ?? this.route !== null)) return false
+    tried.push(dead)
+    const next = this.#pickServer()
+    if (next === null || tried.includes(next)) return false
+    callSafely(this.#relay, () => dead.failed?.('upstream-closed'))
+    this.dropRetry()
+    this.#setDestination(next)
     return true
   }
 

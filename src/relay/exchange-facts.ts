@@ -39,7 +39,7 @@ export class ExchangeFacts {
   bodySeen = 0
   events: EventTracker | null = null
   frames: FrameTracker | null = null
-  /** The whole request while the relay may repeat it, because a reused connection can turn out to be closed; otherwise ''. */
+  /** The whole request while the relay may repeat it, because its connection can close before the response; otherwise ''. */
   resend = ''
   /** The options of the route if they change the head of the response; null after this head. */
   answer: ExchangeOptions | null = null

@@ -46,12 +46,13 @@ export interface RelayContext {
   forget(connection: object): void
 }
 
-/** Calls a callback of {@link RelayOptions}. If it throws, `onFault` gets the error, and the exchange continues. */
-export function callSafely({ onFault }: RelayContext, call: () => void): void {
+/** Calls a callback of {@link RelayOptions}, and returns its value. If it throws, `onFault` gets the error, and the exchange continues. */
+export function callSafely<T>({ onFault }: RelayContext, call: () => T): T | undefined {
   try {
-    call()
+    return call()
   } catch (error) {
     onFault?.(error)
+    return undefined
   }
 }
 

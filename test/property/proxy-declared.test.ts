@@ -28,6 +28,7 @@ const server = fc.constantFrom('http://a:1', 'http://[::1]:2', 'unix:/run/x.sock
 const upstream = fc.record({
   servers: fc.uniqueArray(server, { minLength: 1 }),
   retry: fc.integer({ min: 0, max: 10 }),
+  resend: fc.integer({ min: 0, max: 100 }),
   health: fc.record({
     failures: fc.option(fc.integer({ min: 1, max: 1000 })),
     coolDown: ms,

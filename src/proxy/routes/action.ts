@@ -73,7 +73,7 @@ export function compileTarget(target: RouteTarget, upstreams: Upstreams): RouteA
 
 /** Returns a route whose edits are those of one request. The relay prepares them for it alone. */
 function expandForward(
-  { kind, name, pick, options }: Forward,
+  { kind, name, pick, mayResend, options }: Forward,
   { request, response }: RouteChanges,
   facts: VariableFacts,
 ): Forward {
@@ -82,7 +82,7 @@ function expandForward(
     ...(request && { request: edits(request) }),
     ...(response && { response: edits(response) }),
   }
-  return { kind, name, pick, options: { ...options, fields } }
+  return { kind, name, pick, ...(mayResend && { mayResend }), options: { ...options, fields } }
 }
 
 /** Combines the upstream's options with the route's. A route with `connect` leads to servers that are proxies themselves. */
@@ -107,6 +107,7 @@ function forwardOf(
     kind: 'upstream',
     name,
     pick: tried => upstreamForward.pick(tried),
+    mayResend: () => upstreamForward.mayResend?.() ?? true,
     // A reload replaces the upstream's options.
     get options() {
       if (upstreamForward.options !== before) {

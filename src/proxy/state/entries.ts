@@ -28,14 +28,18 @@ function accepts(check: ValueCheck<unknown>, value: unknown): boolean {
 /** The default of `balance`. */
 const IN_TURN = 'round-robin'
 
+/** The default of `resend`. An entry omits it. */
+const DEFAULT_RESEND = 20
+
 /** The default of `keepAlive.age`. An entry omits an age that is the default. */
 const DEFAULT_AGE_MS = 3_600_000
 
 export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamMessage {
-  const { servers, balance, retry, health, check, keepAlive, connections, timeouts } = config
+  const { servers, balance, retry, resend, health, check, keepAlive, connections, timeouts } = config
   return Upstream.create({
     servers: servers.map(({ text }) => text),
     retry,
+    resendPercent: resend === DEFAULT_RESEND ? null : resend,
     failures: health.failures,
     coolDownMs: health.coolDown,
     keepAliveConnections: keepAlive.connections,
@@ -106,6 +110,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
     servers,
     connections,
     retry,
+    resend: Math.min(message.resendPercent ?? DEFAULT_RESEND, 100),
     health: { failures, coolDown: coolDownMs },
     check,
     // A way that only newer versions know is not used.

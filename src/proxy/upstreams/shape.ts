@@ -90,6 +90,11 @@ export const upstreamShape = {
     'limit of connections to each server, of all workers and versions together; beyond: another server, or 503',
   ),
   retry: optional(integer(0, 10), 2, 'how many other servers to try while nothing was sent'),
+  resend: optional(
+    integer(0, 100),
+    20,
+    'most of 100 requests that another server gets because theirs [has died](#servers-that-fail), besides 10 a second; 0: none',
+  ),
   timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
 }
 const upstreamMap = map(upstreamShape)

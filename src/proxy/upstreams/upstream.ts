@@ -8,6 +8,7 @@ import { UNCHECKED, type Verdict } from '../server-checks/verdict.js'
 import { ofOneKind, type ServerConfig, takesRequests, type UpstreamAddress } from './address.js'
 import { Balancer, type ServerOutState } from './balance.js'
 import { type Balancing, balancingOf, type HashFacts, hashKey } from './balancing.js'
+import { ResendBudget } from './resend-budget.js'
 import type { UpstreamConfig } from './shape.js'
 
 export interface ServerWatch {
@@ -71,6 +72,9 @@ export class Upstream {
   #balancing = IN_TURN
   readonly #busy: (key: string) => number
   #retry = 0
+  #resendPercent = 0
+  readonly #resends = new ResendBudget()
+  readonly #mayResend = () => this.#resends.take(this.#resendPercent, performance.now())
   #takesRequests = false
   readonly #watch: ServerWatch
   readonly #names: Pick<Names, 'hostOf'> | null
@@ -86,7 +90,7 @@ export class Upstream {
     this.#busy = busy
     this.#names = names
     this.#watch = watch
-    this.forward = { kind: 'upstream', name, pick: tried => this.#pick(tried) }
+    this.forward = { kind: 'upstream', name, pick: tried => this.#pick(tried), mayResend: this.#mayResend }
   }
 
   get configured(): boolean {
@@ -108,7 +112,13 @@ export class Upstream {
     const key = hashKey(this.#balancing.source, facts)
     if (key === undefined) return forward
     const { kind, name, options } = forward
-    return { kind, name, pick: tried => this.#pick(tried, key), ...(options !== undefined && { options }) }
+    return {
+      kind,
+      name,
+      pick: tried => this.#pick(tried, key),
+      mayResend: this.#mayResend,
+      ...(options !== undefined && { options }),
+    }
   }
 
   /** Replaces the configuration; null removes it. Servers that stay keep their health. */
@@ -121,7 +131,7 @@ export class Upstream {
       this.#verdicts.clear()
       return
     }
-    const { health, check, keepAlive, connections, retry, timeouts } = config
+    const { health, check, keepAlive, connections, retry, resend, timeouts } = config
     const servers = this.#serversOf(config)
     const { idle: idleMs, age } = keepAlive
     const keepAliveLimits = {
@@ -146,6 +156,7 @@ export class Upstream {
     for (const { address } of used)
       this.#balancer.setFailing(address, this.#verdicts.get(address)?.up === false)
     this.#retry = retry
+    this.#resendPercent = resend
     this.#takesRequests = takesRequests(servers)
     this.forward.options = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
   }
@@ -268,6 +279,7 @@ export class Upstream {
   #pick(tried: readonly Destination[], hashed?: string): Destination | null {
     const balancer = this.#balancer
     if (balancer === null || tried.length > this.#retry) return null
+    if (tried.length === 0) this.#resends.requests++
     const triedKeys = tried.length === 0 ? undefined : new Set(tried.map(({ key }) => key))
     const key = balancer.pick(balancer.allUp ? 0 : performance.now(), triedKeys, hashed)
     return key === undefined ? null : (this.#destinations.get(key) ?? null)

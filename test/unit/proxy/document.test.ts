@@ -39,6 +39,7 @@ const EVERY: ProxyDocument = {
       keepAlive: { connections: 1, idle: '500ms', age: '5m' },
       connections: false,
       retry: 0,
+      resend: 0,
       timeouts: { connect: '1s', response: '2m' },
     },
     db: { servers: ['tcp://127.0.0.1:9002', { address: 'tcp://127.0.0.1:9003', weight: 2 }], check: 'tcp' },

@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Upstreams } from '../../../src/proxy/upstreams/upstreams.js'
 import type { Destination, ExchangeReport } from '../../../src/relay/index.js'
 import { config, LEAST } from '../../fixtures/proxy-config.js'
@@ -55,6 +55,25 @@ describe('groups of servers', () => {
       [C, A],
       [B, C],
     ])
+  })
+
+  it('have a budget of requests that go on to another server: a reserve, and a share of all requests', () => {
+    const { all } = upstreams(
+      `  app: { servers: ["${A}"], resend: 50 }\n  none: { servers: ["${B}"], resend: 0 }`,
+    )
+    const taken = (name: string) => {
+      const { mayResend } = all.get(name).forward
+      return Array.from({ length: 2_000 }, () => mayResend!()).filter(Boolean).length
+    }
+    vi.useFakeTimers({ toFake: ['performance'] })
+    onTestFinished(() => void vi.useRealTimers())
+    expect([taken('app'), taken('none')]).toEqual([100, 0])
+    for (let n = 0; n < 200; n++) all.get('app').forward.pick([])
+    expect(taken('app')).toBe(100)
+    vi.advanceTimersByTime(2_000)
+    expect(taken('app')).toBe(20)
+    vi.advanceTimersByTime(3_600_000)
+    expect(taken('app')).toBe(1_000)
   })
 
   it('pass over servers that break off, until they answer', () => {

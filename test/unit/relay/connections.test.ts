@@ -171,6 +171,104 @@ describe('a request whose head cannot be written for the server', () => {
   })
 })
 
+describe('a request whose server dies before it answers', () => {
+  const [OTHER, THIRD] = [
+    { ...SERVER, key: 'b' },
+    { ...SERVER, key: 'c' },
+  ]
+  const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'
+
+  /** A relay with three servers. `dies`: the last server that was dialled closes its connection. */
+  function withServers(mayResend?: () => boolean) {
+    const failed: string[] = []
+    const all = [SERVER, OTHER, THIRD].map(server => ({
+      ...server,
+      failed: (why: string) => void failed.push(`${server.key} ${why}`),
+    }))
+    const pick: Forward['pick'] = tried => all.find(each => !tried.includes(each)) ?? null
+    const made = relayWith({
+      route: () => ({ kind: 'upstream', name: 'r', pick, ...(mayResend && { mayResend }) }),
+    })
+    const dies = () => {
+      const server = made.connects()
+      server.alive = false
+      server.owner!.onClose(server, new Error('read ECONNRESET'))
+    }
+    const answers = () => made.client.calls.splice(0).join('').split('\r\n', 1)[0]
+    return { ...made, dies, answers, failed }
+  }
+
+  it('goes to another server, and the first counts as failed', () => {
+    const { client, connects, dies, answers, servers, reports, failed } = withServers()
+    client.hear(GET)
+    dies()
+    const other = connects()
+    expect(other.calls).toEqual(servers[0]!.calls)
+    other.hear(OK)
+    expect(answers()).toBe('HTTP/1.1 200 OK')
+    expect(reports).toMatchObject([{ destination: 'b', attempts: 2, serverFailed: false }])
+    expect(failed).toEqual(['a upstream-closed'])
+  })
+
+  it('goes to no third server, which it could kill too', () => {
+    const { client, dies, answers, servers, reports, failed } = withServers()
+    client.hear(GET)
+    dies()
+    dies()
+    expect(answers()).toBe('HTTP/1.1 502 Bad Gateway')
+    expect(servers.length).toBe(2)
+    expect(reports).toMatchObject([{ destination: 'b', reason: 'upstream-closed', serverFailed: true }])
+    expect(failed).toEqual(['a upstream-closed'])
+  })
+
+  it('goes to the same server again if its connection was reused, then to another', () => {
+    const { client, connects, dies, answers, servers, failed, reports } = withServers()
+    client.hear(GET)
+    const first = connects()
+    first.hear(OK)
+    expect(answers()).toBe('HTTP/1.1 200 OK')
+    client.hear(GET)
+    expect(servers.length).toBe(1)
+    first.owner!.onClose(first, new Error('read ECONNRESET'))
+    dies()
+    connects().hear(OK)
+    expect(answers()).toBe('HTTP/1.1 200 OK')
+    expect(reports.map(({ destination, attempts }) => [destination, attempts])).toEqual([
+      ['a', 1],
+      ['b', 3],
+    ])
+    expect(failed).toEqual(['a upstream-closed'])
+  })
+
+  it.each([
+    ['it may change something', GET.replace('GET', 'POST'), '', undefined],
+    [
+      'it has a body',
+      GET.replace('GET', 'PUT').replace('\r\n\r\n', '\r\nContent-Length: 1\r\n\r\nx'),
+      '',
+      undefined,
+    ],
+    ['a part of the answer has come', GET, 'HTTP/1.1 2', undefined],
+    ['the route allows no more', GET, '', () => false],
+    [
+      'the route throws',
+      GET,
+      '',
+      () => {
+        throw new Error('thrown')
+      },
+    ],
+  ])('gets 502 if %s', (_, request, heard, mayResend) => {
+    const { client, connects, answers, servers, failed } = withServers(mayResend)
+    client.hear(request)
+    const server = connects()
+    if (heard !== '') server.hear(heard)
+    server.owner!.onClose(server, new Error('read ECONNRESET'))
+    expect(answers()).toBe('HTTP/1.1 502 Bad Gateway')
+    expect([servers.length, failed]).toEqual([1, []])
+  })
+})
+
 describe('an answer of the relay itself', () => {
   it('has a field of its route instead of the one of every response, not both', () => {
     const { client } = relayWith({
