@@ -124,7 +124,7 @@ export class ReverseProxy {
     }
     this.#upstreams = new Upstreams(watch, this.#names, server => this.#pools.busy(server))
     this.#upstreams.configure(config.upstreams)
-    shared?.adoptInto?.(this.#upstreams)
+    shared?.adoptInto(this.#upstreams)
     this.#pools = new UpstreamPools({ slotFile: touched => openSlotFile(member, logger, touched) })
     this.#clientLimits = new ClientLimits({
       limits: () => this.#config.limits,
@@ -395,7 +395,8 @@ export class ReverseProxy {
     this.#own = own
     for (const proxyListener of this.#proxyListeners.values()) proxyListener.configure(config)
     await nextTurn()
-    this.#upstreams.prune(await this.#writeConfig(config))
+    const needed = await this.#writeConfig(config)
+    this.#upstreams.prune(new Set([...needed, ...(this.#shared?.adopted ?? [])]))
     this.#retirePools()
     const later = (['drain', 'hooks', 'source', 'upgrade'] as const).filter(
       key => JSON.stringify(config[key]) !== JSON.stringify(before[key]),

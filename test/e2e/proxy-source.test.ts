@@ -121,27 +121,33 @@ describe.skipIf(!has('etcd'))('a proxy that follows etcd', () => {
     await answers(edge, 'x.example', 'file')
   })
 
-  it('switches a route to a new upstream in one change, and no request fails', async () => {
-    const { edge, etcd } = await following({
-      routes: [{ host: '*', path: '/gone', respond: { status: 410 } }],
-    })
-    const app = await upstream()
-    const switchTo = (n: number) =>
-      etcd.putAll([
-        [`${PREFIX}upstreams/app-${n}`, JSON.stringify({ servers: [app.url] })],
-        [`${PREFIX}routes/*/`, `{"upstream":"app-${n}"}`],
-      ])
-    await switchTo(0)
-    await edge.next()
-    const clients = new CountingClients(edge.url)
-    for (let n = 1; n <= SWITCHES; n++) {
-      await switchTo(n)
-      const before = clients.answers
-      await until('clients are answered', () => clients.answers > before + 10, 20_000)
-    }
-    await clients.stop()
-    expect(clients.answers).toBeGreaterThan(10 * SWITCHES)
-  })
+  it.each([1, 2])(
+    'switches a route to a new upstream in one change, and no request fails: %i workers',
+    async workers => {
+      const { edge, etcd } = await following({
+        ...(workers > 1 && { workers }),
+        routes: [{ host: '*', path: '/gone', respond: { status: 410 } }],
+      })
+      const app = await upstream()
+      const switchTo = (n: number) =>
+        etcd.putAll([
+          [`${PREFIX}upstreams/app-${n}`, JSON.stringify({ servers: [app.url] })],
+          [`${PREFIX}routes/*/`, `{"upstream":"app-${n}"}`],
+        ])
+      await switchTo(0)
+      await edge.launch()
+      await edge.logged(workers > 1 ? 'the workers serve' : 'the proxy serves')
+      const clients = new CountingClients(edge.url, null)
+      await until('each process has answered', () => clients.pids.size === workers, 20_000)
+      for (let n = 1; n <= SWITCHES; n++) {
+        await switchTo(n)
+        const before = clients.answers
+        await until('clients are answered', () => clients.answers > before + 10, 20_000)
+      }
+      await clients.stop()
+      expect(clients.answers).toBeGreaterThan(10 * SWITCHES)
+    },
+  )
 
   it('has the changes of a probation after a rollback', async () => {
     const { edge, put } = await following({ upgrade: { probation: '60s' } })

@@ -116,6 +116,10 @@ export class SourcedConfig implements SharedConfig {
     }
   }
 
+  get adopted(): string[] {
+    return [...this.#parts.values()].flatMap(part => ('upstream' in part ? part.upstream.name : []))
+  }
+
   adoptInto(upstreams: Pick<Upstreams, 'adopt'>): void {
     this.#upstreams = upstreams
   }

@@ -1,12 +1,14 @@
+import { checkMade } from '../../config/document.js'
 import type { Logger, Member, Section } from '../../index.js'
 import type { SourceStatus } from '../../sources/follow-source.js'
 import type { ListenerConfig } from '../config/listeners.js'
 import type { ProxyConfig } from '../config/schema.js'
 import { getIfReadable } from '../entries/difference.js'
+import { SOURCE, type SourceMessage, sourceSection, UPSTREAM_PREFIX } from '../entries/source-section.js'
 import { storedCertificates, UNREADABLE } from '../tls/live-certificates.js'
 import type { CertificateConfig } from '../tls/material.js'
 import { CERTIFICATES, type CertificateMessage, certificatesSection } from '../tls/section.js'
-import type { UpstreamConfig } from '../upstreams/shape.js'
+import { type UpstreamConfig, upstreams, withTimeouts } from '../upstreams/shape.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
 import { applySetting, listenerOf, upstreamOf } from './entries.js'
 import {
@@ -24,7 +26,9 @@ export interface SharedConfig {
   watch(changed: () => void): void
   stop(): void
   /** Gives `upstreams` each new upstream at once: a route of the same change may lead to it. */
-  adoptInto?(upstreams: Pick<Upstreams, 'adopt'>): void
+  adoptInto(upstreams: Pick<Upstreams, 'adopt'>): void
+  /** The names of these upstreams: the configuration may lack them for some milliseconds. */
+  readonly adopted: Iterable<string>
   /** How the store is followed, if it is a store. */
   readonly status?: SourceStatus
 }
@@ -33,10 +37,14 @@ export interface SharedConfig {
 export class FollowedConfig implements SharedConfig {
   readonly #declared: DeclaredSections
   readonly #certificates: Section<CertificateMessage>
+  readonly #source: Section<SourceMessage>
+  #timeouts: ProxyConfig['timeouts'] | null = null
+  readonly adopted = new Set<string>()
   readonly #logger: Logger
   #unsubscribe: (() => void)[] = []
 
   constructor(member: Pick<Member, 'section'>, logger: Logger) {
+    this.#source = member.section(SOURCE, sourceSection)
     this.#declared = declaredSections(member)
     this.#certificates = member.section(CERTIFICATES, certificatesSection)
     this.#logger = logger
@@ -44,6 +52,7 @@ export class FollowedConfig implements SharedConfig {
 
   /** Combines the state with `own`, see {@link storedConfig}. */
   read(own: ProxyConfig): ProxyConfig {
+    this.#timeouts = own.timeouts
     const certificates = storedCertificates(this.#certificates, (key, error) =>
       this.#logger.warn({ err: error, key }, UNREADABLE),
     )
@@ -67,7 +76,26 @@ export class FollowedConfig implements SharedConfig {
     }
     const { upstreams, listeners, settings } = this.#declared
     const sections = [upstreams, listeners, settings, this.#certificates]
-    this.#unsubscribe = sections.map(section => section.onChange(schedule))
+    this.#unsubscribe.push(...sections.map(section => section.onChange(schedule)))
+  }
+
+  /** The other process writes the upstream some milliseconds after the entry of its store. */
+  adoptInto(adopting: Pick<Upstreams, 'adopt'>): void {
+    const leave = this.#source.onChange(({ op, key }) => {
+      if (!key.startsWith(UPSTREAM_PREFIX)) return
+      const name = key.slice(UPSTREAM_PREFIX.length)
+      this.adopted.delete(name)
+      if (op !== 'put') return
+      try {
+        const value = JSON.parse(this.#source.get(key)?.json ?? '')
+        for (const upstream of checkMade({ [name]: value }, upstreams))
+          if (this.#timeouts !== null) adopting.adopt(withTimeouts(upstream, this.#timeouts))
+        this.adopted.add(name)
+      } catch (error) {
+        this.#logger.debug({ err: error, key }, 'an upstream of the source cannot be used by this version')
+      }
+    })
+    this.#unsubscribe.push(leave)
   }
 
   stop(): void {
