@@ -45,6 +45,7 @@ const upstream = fc.record({
       fall: fc.integer({ min: 1, max: 1000 }),
     }),
   ),
+  slowStart: fc.option(ms),
   keepAlive: fc.record({ connections: fc.integer({ min: 0, max: 10_000 }), idle: ms, age: fc.option(ms) }),
   connections: fc.option(fc.integer({ min: 1, max: 10_000 })),
   timeouts: fc.record({ connect: ms, response: ms }),

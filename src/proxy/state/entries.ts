@@ -35,7 +35,8 @@ const DEFAULT_RESEND = 20
 const DEFAULT_AGE_MS = 3_600_000
 
 export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamMessage {
-  const { servers, balance, retry, resend, health, check, keepAlive, connections, timeouts } = config
+  const { servers, balance, retry, resend, health, check, slowStart, keepAlive, connections, timeouts } =
+    config
   return Upstream.create({
     servers: servers.map(({ text }) => text),
     retry,
@@ -49,6 +50,7 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     responseTimeoutMs: timeouts.response,
     connections,
     ...(check !== null && { check: checkMessage(check) }),
+    slowStartMs: slowStart ?? 0,
     balance: balance === IN_TURN ? '' : balance,
     ...(servers.some(({ weight = 1 }) => weight !== 1) && {
       options: servers.map(({ weight = 1 }) => ({ weight })),
@@ -113,6 +115,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
     resend: Math.min(message.resendPercent ?? DEFAULT_RESEND, 100),
     health: { failures, coolDown: coolDownMs },
     check,
+    slowStart: message.slowStartMs || null,
     // A way that only newer versions know is not used.
     balance: balanceText(message.balance) === message.balance ? message.balance : IN_TURN,
     keepAlive: {

@@ -5,7 +5,11 @@ interface Server {
   health: ServerHealth
   /** The active checks of the server fail. */
   failing: boolean
-  readonly weight: number
+  /** The share of the requests now, which is smaller than `fullWeight` while the server starts slowly. */
+  weight: number
+  readonly fullWeight: number
+  /** Until when the server starts slowly; null: it does not. */
+  slowUntil: number | null
   /** How far the server is behind its share; see `Balancer.#pickByWeight`. */
   credit: number
 }
@@ -16,6 +20,9 @@ export interface BalancerOptions {
   /** Returns how many connections of this process to the server are in use. */
   readonly busy: (address: string) => number
 }
+
+/** The share of a server that begins to start slowly. */
+const FIRST_SHARE = 0.1
 
 const IN_TURN: BalancerOptions = { balancing: { kind: 'round-robin' }, busy: () => 0 }
 
@@ -34,6 +41,9 @@ export class Balancer {
   /** The number of servers that are down, probing or failing. */
   #outCount = 0
   #failingCount = 0
+  /** Whether a server starts slowly. */
+  #hasSlow = false
+  #slowMs = 0
 
   constructor(servers: readonly Candidate[], rules: HealthRules, options = IN_TURN) {
     this.#rules = rules
@@ -51,11 +61,14 @@ export class Balancer {
       return {
         address,
         weight,
+        fullWeight: weight,
+        slowUntil: null,
         health: (rules.failures === null ? undefined : health) ?? UP,
         failing,
         credit,
       }
     })
+    this.#hasSlow = false
     this.#hasWeights = servers.some(({ weight }) => weight !== servers[0]!.weight)
     this.#count()
     this.#rules = rules
@@ -75,13 +88,34 @@ export class Balancer {
     this.#count()
   }
 
+  /** Lets the share of the server rise to its whole weight within `ms`, which end at `until`. {@link configure} ends it. */
+  startSlowly(address: string, until: number, ms: number): void {
+    const server = this.#find(address)
+    if (server === undefined) return
+    server.slowUntil = until
+    this.#slowMs = ms
+    this.#hasSlow = true
+  }
+
+  #updateSlow(now: number): void {
+    this.#hasSlow = false
+    for (const server of this.#servers) {
+      if (server.slowUntil === null) continue
+      const left = (server.slowUntil - now) / this.#slowMs
+      if (left <= 0) server.slowUntil = null
+      else this.#hasSlow = true
+      server.weight = left <= 0 ? server.fullWeight : server.fullWeight * Math.max(FIRST_SHARE, 1 - left)
+    }
+  }
+
   /** If true, {@link pick} ignores `now`. */
   get allUp(): boolean {
-    return this.#outCount === 0
+    return this.#outCount === 0 && !this.#hasSlow
   }
 
   /** Returns the next server that is not in `tried`, or undefined. `key`: the text to hash; without it a hash takes the servers in turn. Prefers a server whose trial is due; for a request that another server has failed, one that is up. */
   pick(now: number, tried?: ReadonlySet<string>, key?: string): string | undefined {
+    if (this.#hasSlow) this.#updateSlow(now)
     if (this.#outCount === 0) return this.#pick(tried, isUp, now, key)
     const [first, second] = tried === undefined || tried.size === 0 ? [isDue, isUp] : [isUp, isDue]
     const last = this.#failingCount < this.#servers.length ? isPassing : isAny
@@ -108,7 +142,7 @@ export class Balancer {
         now,
         key,
       )
-    if (this.#hasWeights) return this.#pickByWeight(tried, eligible, now)
+    if (this.#hasWeights || this.#hasSlow) return this.#pickByWeight(tried, eligible, now)
     const { length } = this.#servers
     for (let i = 0; i < length; i++) {
       let at = this.#next + i

@@ -83,6 +83,11 @@ export const upstreamShape = {
     'active check of each server: `http:/PATH`, `tcp` (it accepts a connection), or a map',
     checkShape,
   ),
+  slowStart: optional(
+    orOff(duration(1)),
+    'off',
+    'time in which the share of a server that [passes its checks again](#active-checks) rises to its whole weight',
+  ),
   keepAlive: group(keepAliveShape, 'idle connections to servers'),
   connections: optional(
     orOff(integer(1, 1_000_000)),
@@ -102,9 +107,15 @@ export interface UpstreamDocument extends Written<typeof upstreamMap> {}
 export type UpstreamFields = Checked<typeof upstreamMap> & { name: string }
 
 /** Turns `[["app", …]]` into `[{ name: "app", … }]`. */
-export const upstreams = refine(named(name, refine(upstreamMap, serversMatch)), (pairs): UpstreamFields[] =>
-  pairs.map(([name, upstream]) => ({ name, ...upstream })),
+export const upstreams = refine(
+  named(name, refine(refine(upstreamMap, serversMatch), slowStartHasCheck)),
+  (pairs): UpstreamFields[] => pairs.map(([name, upstream]) => ({ name, ...upstream })),
 )
+
+function slowStartHasCheck<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
+  if (given.slowStart === null || given.check !== null) return given
+  return place.at('slowStart').wrong('it is valid only with "check"; leave it out')
+}
 
 function serversMatch<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
   if (ofOneKind(given.servers.map(({ text }) => text))) return given

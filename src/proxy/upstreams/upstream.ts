@@ -153,8 +153,11 @@ export class Upstream {
     this.#check = check
     for (const key of this.#verdicts.keys())
       if (check === null || !this.#destinations.has(key)) this.#verdicts.delete(key)
-    for (const { address } of used)
-      this.#balancer.setFailing(address, this.#verdicts.get(address)?.up === false)
+    for (const { address } of used) {
+      const verdict = this.#verdicts.get(address)
+      this.#balancer.setFailing(address, verdict?.up === false)
+      if (verdict !== undefined) this.#startSlowly(address, verdict)
+    }
     this.#retry = retry
     this.#resendPercent = resend
     this.#takesRequests = takesRequests(servers)
@@ -222,6 +225,15 @@ export class Upstream {
     if (this.#check === null || !this.#destinations.has(key)) return
     this.#verdicts.set(key, verdict)
     this.#balancer?.setFailing(key, !verdict.up)
+    this.#startSlowly(key, verdict)
+  }
+
+  /** The time since when the server passes its checks is in the state: another process goes on with the same share. */
+  #startSlowly(key: string, { up, since }: Verdict): void {
+    const ms = this.#config?.slowStart ?? null
+    if (!up || since === 0 || ms === null) return
+    const left = Math.min(ms, since + ms - Date.now())
+    if (left > 0) this.#balancer?.startSlowly(key, performance.now() + left, ms)
   }
 
   destination(key: string): Destination | undefined {

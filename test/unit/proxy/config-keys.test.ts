@@ -112,6 +112,8 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upstreams.a.keepAlive.age', '5', /5 has no unit/],
   ['upstreams.a.connections', '0', /no whole number from 1/],
   ['upstreams.a.retry', '1.5', /no whole number from 0 to 10/],
+  ['upstreams.a.slowStart', '5', /5 has no unit/],
+  ['upstreams.a.slowStart', '30s', /valid only with "check"/],
   ['upstreams.a.resend', '20%', /no whole number from 0 to 100/],
   ['upstreams.a.timeouts', '[1s]', /not a map/],
   ['upstreams.a.timeouts.connect', '0s', /from 1ms/],

@@ -21,6 +21,7 @@ describe('a configuration', () => {
         ],
         balance: 'round-robin',
         check: null,
+        slowStart: null,
         health: { failures: 3, coolDown: 10_000 },
         keepAlive: { connections: 4096, idle: 4000, age: 3_600_000 },
         connections: null,

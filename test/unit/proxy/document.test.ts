@@ -36,6 +36,7 @@ const EVERY: ProxyDocument = {
         rise: 1,
         fall: 2,
       },
+      slowStart: '30s',
       keepAlive: { connections: 1, idle: '500ms', age: '5m' },
       connections: false,
       retry: 0,

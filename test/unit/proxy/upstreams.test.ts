@@ -76,6 +76,36 @@ describe('groups of servers', () => {
     expect(taken('app')).toBe(1_000)
   })
 
+  it('give a server that passes its checks again more requests from moment to moment, also in another process', () => {
+    vi.useFakeTimers({ toFake: ['performance', 'Date'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const text = (balance: string) =>
+      `  app: { servers: ["${A}", "${B}"], check: tcp, slowStart: 10s, balance: ${balance} }`
+    /** How many of 1,100 requests each server gets. */
+    const shares = ({ forward }: ReturnType<Upstreams['get']>) => {
+      const picks = Array.from({ length: 1_100 }, () => forward.pick([])!.key)
+      return [A, B].map(server => picks.filter(each => each === server).length)
+    }
+    const verdict = { up: true, count: 0, since: Date.now(), reason: '' }
+    const first = upstreams(text('round-robin')).all.get('app')
+    expect(shares(first)).toEqual([550, 550])
+    first.applyVerdict(B, { ...verdict, up: false })
+    expect(shares(first)).toEqual([1_100, 0])
+    first.applyVerdict(B, verdict)
+    expect(shares(first)).toEqual([1_000, 100])
+    vi.advanceTimersByTime(5_000)
+    const second = upstreams(text('round-robin')).all
+    second.get('app').applyVerdict(B, verdict)
+    const chance = upstreams(text('random')).all.get('app')
+    chance.applyVerdict(B, verdict)
+    for (const half of [first, second.get('app'), chance]) expect(shares(half)[1]).toBeGreaterThan(310)
+    for (const half of [first, second.get('app'), chance]) expect(shares(half)[1]).toBeLessThan(430)
+    second.configure(configs(text('round-robin')))
+    expect(shares(second.get('app'))[1]).toBeLessThan(430)
+    vi.advanceTimersByTime(5_000)
+    for (const whole of [first, second.get('app')]) expect(shares(whole)).toEqual([550, 550])
+  })
+
   it('pass over servers that break off, until they answer', () => {
     const rules = 'retry: 0, health: { failures: 2, coolDown: 10m }'
     const { all, down, up } = upstreams(`  app: { servers: ["${A}", "${B}"], ${rules} }`)
