@@ -542,6 +542,7 @@ export class MemberDriver implements RuntimeDriver {
     if (!shutdown.order.handBack || hosting.unfitStandby !== null)
       await this.#waitFor(hosting.releaseStandby(), silence)
     if (machine.phase === 'serving') await this.#endLeadership(quiesce)
+    if (shutdown.endsListeners) await this.#waitFor(Promise.resolve(hosting.dropListeners?.()), silence)
   }
 
   async #waitFor(work: Promise<unknown>, ms: number): Promise<void> {
@@ -580,11 +581,10 @@ export class MemberDriver implements RuntimeDriver {
   #leave(why: string): void {
     const { announcer, hosting, machine, older, shutdown } = this.runtime
     const { handBack, leftMs } = shutdown.order
-    const { phase } = machine
+    const { member, phase } = machine
     if (phase !== 'leaving') shutdown.closedBy(phase === 'standby' ? 'replaced' : 'closed')
-    const { link } = machine.member
     if (phase === 'joining' || phase === 'ready') {
-      if (link === 'none') this.removePaths()
+      if (member.link === 'none') this.removePaths()
       this.refuse(new FdbError('ERR_FDB_CLOSED', why))
       return
     }
@@ -592,7 +592,7 @@ export class MemberDriver implements RuntimeDriver {
       announcer.ends()
       if (!shutdown.yields) older.end(leftMs)
     }
-    if (accepts(phase) && link === 'local') this.removePaths()
+    if (accepts(phase) && member.link === 'local') this.removePaths()
     // A standby that leaves cannot take over again: release the successor now.
     if (machine.holder?.phase === 'probation') machine.stepHolder({ type: 'healthy' })
     machine.step({ type: 'leave' })

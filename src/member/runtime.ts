@@ -289,7 +289,10 @@ export class MemberRuntime {
       reload: gone => this.reloading.run(gone),
       events,
       rollBack: context => rollback.run(context, () => driver.rollBack()),
-      stop: timeout => driver.stop(timeout),
+      stop: (timeout, drop) => {
+        this.shutdown.endsListeners ||= drop && worker !== null
+        return driver.stop(timeout)
+      },
     })
   }
 

@@ -38,7 +38,10 @@ export const GROUP_LISTENER = 'worker-listener-'
 export interface StopOrder {
   /** Time limit for the last connections in milliseconds; null: the configured one. */
   readonly timeoutMs: number | null
-  /** For a daemon: stop even if this loses a service's descriptors or state, because no other process has them. */
+  /**
+   * For a daemon: stop even if this loses a service's descriptors or state, because no other process has them. For a worker: its main process ends
+   * too, so no process will accept on its listeners.
+   */
   readonly drop: boolean
 }
 

@@ -393,7 +393,7 @@ export class WorkerPool {
     const abandoned = this.#slots.map(slot => slot.abandon('its main process ends'))
     this.#ownership.close()
     await Promise.all(abandoned)
-    this.#stopBody = stopBody({ timeoutMs: this.#endsWithin, drop: false })
+    this.#stopBody = stopBody({ timeoutMs: this.#endsWithin, drop: true })
     this.update()
     const { stopTimeout } = this.#settings
     let stopTimer: NodeJS.Timeout | undefined
@@ -418,7 +418,7 @@ export class WorkerPool {
       return
     }
     if (!this.#killWithin(timeoutMs)) return
-    this.#stopBody = stopBody({ timeoutMs, drop: false })
+    this.#stopBody = stopBody({ timeoutMs, drop: true })
     this.update()
     for (const { name } of this.#slots) this.#services?.get(name)?.operations.endDraining(timeoutMs)
   }

@@ -551,3 +551,16 @@ describe('the address of workers', () => {
     expect(stderr).toContain('"the handoff failed; no process serves"')
   })
 })
+
+it('ends when it is told so, and answers the clients that wait in the queues of its listeners', async () => {
+  const main = await GatedWorkers.start()
+  const all = Array.from({ length: 40 }, () => new Clients(main.url))
+  onTestFinished(async () => void (await Promise.all(all.map(clients => clients.stop()))))
+  await until('all clients have answers', () => all.every(({ answered }) => answered.size > 0))
+  signalPid(main.pid, 'SIGTERM')
+  await until('it has ended', () => hasEnded(main.pid), 30_000)
+  await Promise.all(all.map(clients => clients.stop()))
+  const cut = all.flatMap(({ failures }) => failures).filter(code => code !== 'ECONNREFUSED')
+  // The kernel resets a client that comes between the last accept and the close of a listener.
+  expect(cut.length).toBeLessThanOrEqual(2)
+})

@@ -97,6 +97,10 @@ export class DaemonHosting implements Hosting {
     this.#deps.entries.drop(name)
   }
 
+  dropListeners(): Promise<void> {
+    return this.#deps.entries.dropListeners()
+  }
+
   async renew(): Promise<void> {
     const { joined } = this.#deps
     const epoch = this.#writingEpoch

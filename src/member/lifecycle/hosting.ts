@@ -64,6 +64,8 @@ export interface Hosting {
   store(entry: Entry, bound: boolean): void | Promise<void>
   /** Makes a daemon close its dup. */
   drop?(name: string): void
+  /** Makes a daemon close its dups of all listeners. Resolves when it has. */
+  dropListeners?(): Promise<void>
   /** Called before the entry of this name is replaced or dropped. */
   beforeDrop?(name: string): void
   /** Removes the Unix paths of replaced and dropped entries, unless a standby may need them. */

@@ -18,6 +18,8 @@ export class Shutdown {
   readonly cannotServe = new CannotServe()
   /** Connections may move although this process leaves by itself, because another worker serves the same addresses. */
   yields = false
+  /** The main process of this worker ends too: no process will accept on its listeners. */
+  endsListeners = false
   /** The process that replaced this one ends with the service: no process takes connections any more. */
   serviceEnds = false
   /** This process leaves to its standby only: an operator has asked for that, and no order to end has followed. */

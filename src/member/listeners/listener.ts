@@ -305,17 +305,22 @@ export class Listener {
   leave(fd: OwnedFd | null): void {
     this.#leaving = true
     this.stop()
-    this.#closeOthers()
     this.announce()
     if (fd !== null) this.acceptWaiting(fd)
+    this.#closeOthers()
     this.finish()
   }
 
   /**
-   * @internal Accepts the connections that wait in the kernel's queue of a socket that is about to be closed: the kernel would reset them, and their
-   * clients may have sent requests.
+   * @internal Accepts the connections that wait in the kernel's queues of a socket that is about to be closed, and of the further ones: the kernel
+   * would reset them, and their clients may have sent requests.
    */
   acceptWaiting(fd: OwnedFd): void {
+    this.#acceptQueue(fd)
+    for (const standIn of this.#others) standIn.lend(other => this.#acceptQueue(other))
+  }
+
+  #acceptQueue(fd: OwnedFd): void {
     const first = this.#servers.find(served => served.acceptedUntilDetached)
     if (first === undefined) return
     try {
@@ -423,6 +428,10 @@ class StandInListener {
   /** The caller owns the duplicate. */
   dup(): OwnedFd {
     return this.#fd.dup()
+  }
+
+  lend(use: (fd: OwnedFd) => void): void {
+    use(this.#fd)
   }
 
   start(server: ServableServer, backlog: number): void {

@@ -167,12 +167,14 @@ export class OwnListeners {
     registry.wanted.add(entry.name)
   }
 
-  /** The listeners are about to be closed. If the service ends, first accepts the connections that wait. */
+  /** The listeners are about to be closed. If the service ends, or a worker that is not replaced, first accepts the connections that wait. */
   close(): void {
     this.forgetPrevious()
     const { hosting, machine, registry, shutdown } = this.#deps
     const others = shutdown.isRetired || shutdown.yields || hosting.standsBy || hosting.isHandingOver
-    if (others || machine.phase !== 'leaving' || machine.member.link !== 'local') return
+    // A daemon keeps the listeners of other services for the next process.
+    const last = machine.member.link === 'local' || this.#worker !== null
+    if (others || !last || machine.phase !== 'leaving') return
     for (const [name, listener] of this.#listeners) {
       const entry = registry.get(name)
       if (entry !== undefined) listener.acceptWaiting(entry.fd)

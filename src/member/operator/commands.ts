@@ -67,8 +67,8 @@ interface ServiceCommandsDeps {
   readonly events: Pick<EventLog, 'note' | 'read'>
   reload(gone: AbortSignal): Promise<void>
   rollBack(context: CommandContext): Promise<void>
-  /** Ends the service. */
-  stop(timeout: number | null): Promise<void>
+  /** Ends the service. `drop`: see `StopOrder`. */
+  stop(timeout: number | null, drop: boolean): Promise<void>
 }
 
 /** Handles the commands of every service: `fd-broker reload`, `rollback` and `stop`. */
@@ -98,9 +98,9 @@ export function serveServiceCommands({
     return reply()
   })
   set(STOP, async body => {
-    const { timeoutMs } = readStopOrder(body)
+    const { timeoutMs, drop } = readStopOrder(body)
     // The reply is sent first, in this turn of the event loop.
-    setImmediate(() => void stop(timeoutMs))
+    setImmediate(() => void stop(timeoutMs, drop))
     return reply()
   })
 }
