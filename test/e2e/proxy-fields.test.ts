@@ -46,6 +46,21 @@ const get = (lines = '') => `GET / HTTP/1.1\r\nHost: a.test\r\n${lines}\r\n`
 const done = (text: string) => text.endsWith('\r\n\r\nok')
 
 describe('the fields of a route', () => {
+  it('tell a server the address of the client in X-Real-IP, which no client can forge', async () => {
+    const app = await server()
+    const request = { set: { 'X-Real-IP': '$remote_addr' } }
+    const edge = await Edge.start({
+      upstreams: { app: { servers: [app.url] } },
+      routes: [{ host: '*', upstream: 'app', request }],
+    })
+    const client = await edge.raw()
+    client.send(get('x-real-ip: 1.1.1.1\r\nX-Real-IP: 2.2.2.2\r\n'))
+    const head = await app.asked(1)
+    expect(head.match(/^x-real-ip: .*$/gim)).toEqual(['X-Real-IP: 127.0.0.1'])
+    app.answer(ANSWER)
+    await client.until(done)
+  })
+
   it('set and remove fields both ways, also where the connection moves meanwhile', async () => {
     const app = await server()
     const edge = await Edge.start({
