@@ -274,7 +274,8 @@ export class Listener {
     }
   }
 
-  #closeOthers(): void {
+  /** @internal Closes the sockets that are not the listener's own: clients would wait there for nothing. */
+  closeOthers(): void {
     for (const standIn of this.#others) standIn.close()
     this.#standIns.clear()
     this.#further.clear()
@@ -307,7 +308,7 @@ export class Listener {
     this.stop()
     this.announce()
     if (fd !== null) this.acceptWaiting(fd)
-    this.#closeOthers()
+    this.closeOthers()
     this.finish()
   }
 
@@ -384,7 +385,7 @@ export class Listener {
 
   /** @internal */
   release(): void {
-    this.#closeOthers()
+    this.closeOthers()
     for (const served of this.#servers) served.release()
   }
 

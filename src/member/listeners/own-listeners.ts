@@ -174,10 +174,11 @@ export class OwnListeners {
     const others = shutdown.isRetired || shutdown.yields || hosting.standsBy || hosting.isHandingOver
     // A daemon keeps the listeners of other services for the next process.
     const last = machine.member.link === 'local' || this.#worker !== null
-    if (others || !last || machine.phase !== 'leaving') return
+    const accepts = !others && last && machine.phase === 'leaving'
     for (const [name, listener] of this.#listeners) {
       const entry = registry.get(name)
-      if (entry !== undefined) listener.acceptWaiting(entry.fd)
+      if (accepts && entry !== undefined) listener.acceptWaiting(entry.fd)
+      listener.closeOthers()
     }
   }
 
