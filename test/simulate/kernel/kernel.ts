@@ -48,6 +48,9 @@ export class Kernel {
     for (const [path, inode] of this.disk.load(survivors)) this.names.set(path, inode)
   }
 
+  /** The connections that waited in the queues of TCP listeners when their last descriptors were closed. */
+  resetInQueues = 0
+
   hold<T extends Open>(open: T): T {
     open.count++
     return open
@@ -74,7 +77,10 @@ export class Kernel {
 
   #closeListener(open: Listener): void {
     if (open.inode?.listener === open) open.inode.listener = null
-    if (open.tcp) this.addresses.release(open)
+    if (open.tcp) {
+      this.addresses.release(open)
+      this.resetInQueues += open.queue.length
+    }
     for (const end of open.queue.splice(0)) {
       if (end.peer !== null) end.peer.reset = true
       this.drop(end)
