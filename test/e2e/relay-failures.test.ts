@@ -162,10 +162,17 @@ describe('a server that cannot be reached', () => {
 })
 
 describe('a server that goes away', () => {
-  it('before it answers: 502, and the request was sent once', async () => {
+  it('before it answers, and no other server: 502, and the request was sent once', async () => {
+    const server = await upstream(({ peer }) => void peer.socket.destroy())
+    const { ask } = await world(send(server))
+    expect(await ask(LAST)).toMatch(/^HTTP\/1.1 502 [\s\S]*\r\n\r\nupstream-closed\n$/)
+    expect(server.requests).toHaveLength(1)
+  })
+
+  it('before it answers: another server gets a GET', async () => {
     const server = await upstream(({ peer }) => void peer.socket.destroy())
     const { ask } = await world(send(server, await answering()))
-    expect(await ask(LAST)).toMatch(/^HTTP\/1.1 502 [\s\S]*\r\n\r\nupstream-closed\n$/)
+    expect(await ask(LAST)).toMatch(/^HTTP\/1.1 200 OK/)
     expect(server.requests).toHaveLength(1)
   })
 
