@@ -101,12 +101,8 @@ export class Dispatch {
   /** Chooses another server, and forgets the request so that no third one gets it: it may have killed the first. Returns false if there is none. */
   #leaveDeadServer(): boolean {
     const dead = this.destination!
-    const tried = (this.#tried ??= [])
-    if (tried.length + 1 >= this.#relay.limits.attempts) return false
-    if (!callSafely(this.#relay, () => this.route?.mayResend?.() ?? this.route !== null)) return false
-    tried.push(dead)
-    const next = this.#pickServer()
-    if (next === null || tried.includes(next)) return false
+    const next = this.#nextServer()
+    if (next === null || !callSafely(this.#relay, () => this.route?.mayResend?.() ?? true)) return false
     callSafely(this.#relay, () => dead.failed?.('upstream-closed'))
     this.dropRetry()
     this.#setDestination(next)
@@ -179,12 +175,18 @@ export class Dispatch {
     }
   }
 
-  /** Connects to the next server; no byte of the request may have been sent. If no server is left, fails the exchange with `status` and `reason`. */
-  #connectToNext(status: number, reason: string): ByteStream | null {
+  /** Returns a server that this exchange has not tried; null if there is none, or too many were tried. */
+  #nextServer(): Destination | null {
     const tried = (this.#tried ??= [])
     tried.push(this.destination!)
     const next = tried.length < this.#relay.limits.attempts ? this.#pickServer() : null
-    if (next === null || tried.includes(next)) {
+    return next === null || tried.includes(next) ? null : next
+  }
+
+  /** Connects to the next server; no byte of the request may have been sent. If no server is left, fails the exchange with `status` and `reason`. */
+  #connectToNext(status: number, reason: string): ByteStream | null {
+    const next = this.#nextServer()
+    if (next === null) {
       const waiting = reason === 'servers-full' ? this.#wait() : null
       if (waiting === null) this.#exchange.fail(status, reason)
       return waiting
