@@ -82,6 +82,7 @@ export class FollowedConfig implements SharedConfig {
   /** The other process writes the upstream some milliseconds after the entry of its store. */
   adoptInto(adopting: Pick<Upstreams, 'adopt'>): void {
     const leave = this.#source.onChange(({ op, key }) => {
+      if (op === 'clear') this.adopted.clear()
       if (!key.startsWith(UPSTREAM_PREFIX)) return
       const name = key.slice(UPSTREAM_PREFIX.length)
       this.adopted.delete(name)
