@@ -12,6 +12,7 @@ import { type EntryState, getIfReadable, type Stamp } from './difference.js'
  */
 export const ORIGINS = ['file', 'source', 'runtime'] as const
 export type Origin = (typeof ORIGINS)[number]
+const PREFIXES = ORIGINS.map(origin => [origin, overlayKey(origin, '')] as const)
 
 /** Returns an entry's key: `file:NAME` or `runtime:NAME` in the state, `source:NAME` in a view of it. */
 export function overlayKey(origin: Origin, name: string): string {
@@ -20,7 +21,8 @@ export function overlayKey(origin: Origin, name: string): string {
 
 /** Returns null for a kind of key that this version does not know. */
 export function originOf(key: string): Origin | null {
-  return ORIGINS.find(origin => key.startsWith(`${origin}:`)) ?? null
+  for (const [origin, prefix] of PREFIXES) if (key.startsWith(prefix)) return origin
+  return null
 }
 
 /** Returns null for a kind of key that this version does not know. */

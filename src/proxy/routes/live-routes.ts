@@ -336,7 +336,9 @@ export class RouteView implements RouteSource {
   }
 }
 
+const SOURCE_PREFIX = overlayKey('source', '')
+
 /** Returns the key in the section that follows a store; null for a route of another origin. */
 function sourceKeyOf(key: string): string | null {
-  return originOf(key) === 'source' ? `${ROUTE_PREFIX}${key.slice(overlayKey('source', '').length)}` : null
+  return key.startsWith(SOURCE_PREFIX) ? `${ROUTE_PREFIX}${key.slice(SOURCE_PREFIX.length)}` : null
 }
