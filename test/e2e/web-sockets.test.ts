@@ -175,7 +175,7 @@ describe('WebSockets of the package ws', () => {
     const [scene, port] = await sceneWith({
       // A busy machine must not make the next version look silent before it is killed.
       upgrade: { ...TIMES, probation: 60_000, silence: 5_000 },
-      drain: { firstWave: 30_000 },
+      drain: { firstWave: 30_000, timeout: 240_000 },
     })
     const first = await scene.serve()
     const clients = await talks(port, 30)

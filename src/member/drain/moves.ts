@@ -17,8 +17,6 @@ import type { Settings } from '../options/options.js'
 
 /** The interval at which this process asks for a move channel. */
 const ASK_MS = 250
-/** After this time without a receiver the end is announced to the clients. Connections may still move later. */
-const PATIENCE_MS = 2_000
 /** After a channel has ended, the delay before this process asks for the next one. */
 const NEXT_MS = 10
 /** The delay after a channel that moved nothing: the next one will probably move nothing either, and each delays connections a little. */
@@ -66,10 +64,6 @@ export class Moves {
   /** The same for connections with TLS. */
   #cutTlsAt = 0
   #why: LeavingTimes['why'] = 'replaced'
-  /** The time without a receiver, in milliseconds; {@link PATIENCE_MS} is its limit. */
-  #waited = 0
-  /** The wait before the next request for a channel. */
-  #pause = { since: 0, ms: 0 }
   #timer: NodeJS.Timeout | undefined
   /** Announces the end after half of the drain's time, so that clients can end their connections before they are closed. */
   #halfTime: NodeJS.Timeout | undefined
@@ -100,8 +94,6 @@ export class Moves {
     this.#leaving = true
     this.#proved = null
     this.#leftAt = { at: performance.now(), moved: this.counts.moved }
-    this.#waited = 0
-    this.#pause = { since: 0, ms: 0 }
     this.#announceAtHalf(drainTimeout)
     this.#askForChannel()
   }
@@ -224,9 +216,7 @@ export class Moves {
       onIdle: () => this.#logEnd(),
       onEnded: () => {
         this.#sender = null
-        const inVain = this.counts.moved === moved
-        if (!inVain) this.#waited = 0
-        this.#later(inVain ? IN_VAIN_MS : NEXT_MS)
+        this.#later(this.counts.moved === moved ? IN_VAIN_MS : NEXT_MS)
       },
     })
     this.#sender = sender
@@ -286,10 +276,6 @@ export class Moves {
   #askForChannel(): void {
     if (!this.#leaving || this.#sender !== null) return
     if (countMovable(this.#sources()) > 0) this.#deps.ask()
-    const { since, ms } = this.#pause
-    // At most the planned pause counts, because this process may have been stopped.
-    this.#waited += Math.min(performance.now() - since, ms)
-    if (this.#waited >= PATIENCE_MS) this.#announce()
     this.#later(ASK_MS)
   }
 
@@ -313,7 +299,6 @@ export class Moves {
   #later(ms: number): void {
     clearTimeout(this.#timer)
     if (!this.#leaving) return
-    this.#pause = { since: performance.now(), ms }
     this.#timer = setTimeout(() => this.#askForChannel(), ms)
     this.#timer.unref()
   }
