@@ -9,9 +9,13 @@ import { askStatus, type ServiceAddress } from './status-answer.js'
 /** A version that drains reports each 250 ms. */
 const EVERY_MS = 100
 const AROUND_MS = 500
+/** A program that opens such a file expects no page. */
+const PICTURE = /\.(svg|png|pdf|jpe?g)$/i
 
 /** Starts to record an upgrade for `--timeline`. Rejects with ERR_FDB_OPTION if its page cannot be written to `path`: before the upgrade, not after it. */
 export async function recordTimeline(path: string, address: ServiceAddress): Promise<TimelineRecorder> {
+  if (PICTURE.test(path))
+    throw new FdbError('ERR_FDB_OPTION', `--timeline writes a page in HTML: ${path} must end with .html`)
   writePage(path, '')
   return await TimelineRecorder.start({
     service: address.service || address.control,

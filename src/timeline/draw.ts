@@ -23,6 +23,11 @@ interface Canvas {
   font: string
   textAlign: string
   textBaseline: string
+  strokeStyle: string
+  beginPath(): void
+  moveTo(x: number, y: number): void
+  lineTo(x: number, y: number): void
+  stroke(): void
   fillRect(x: number, y: number, width: number, height: number): void
   fillText(text: string, x: number, y: number): void
   measureText(text: string): { readonly width: number }
@@ -30,6 +35,7 @@ interface Canvas {
 
 const COLORS = ['#8250df', '#0969da', '#1a7f37', '#9a6700', '#57606a']
 const RED = '#cf222e'
+const DARK = '#1b1f24'
 const HEIGHT = 180
 const LANE = 34
 /** The width of an axis with its label. */
@@ -40,6 +46,24 @@ const FROM_ZERO = {
 }
 /** All plots show the same span of time and one cursor. */
 const CURSOR = { sync: { key: 'timeline' }, drag: { x: true, y: false } }
+
+/** The phases in words. A process that no command has started names the steps that it has done: the span is the time after the step. */
+const PHASES: Readonly<Record<string, string>> = {
+  started: 'starts',
+  joins: 'connects',
+  offering: 'reads the state, prepares itself',
+  offered: 'reads the state',
+  read: 'prepares itself',
+  ready: 'is ready',
+  quiescing: 'once-only work ends',
+  freezing: 'writing ends',
+  preparing: 'reads the last changes',
+  prepared: 'takes over',
+  committing: 'takes over',
+  standby: 'stands by',
+  leaving: 'moves connections',
+}
+const SERVES = /^serves/
 
 const main = document.querySelector('main')
 const data = document.getElementById('timeline')
@@ -56,9 +80,26 @@ function draw(timeline: Timeline, page: Element): void {
     const index = processes.findIndex(process => process.pid === pid)
     return COLORS[index % COLORS.length] ?? RED
   }
-  const nameOf = (pid: number) => {
+  const versionOf = (pid: number) => {
     const { generation = null } = processes.find(process => process.pid === pid) ?? {}
-    return generation === null ? `pid ${pid}` : `version ${generation} (pid ${pid})`
+    return generation === null ? 'next version' : `version ${generation}`
+  }
+  const nameOf = (pid: number) => `${versionOf(pid)} (pid ${pid})`
+  /** When each version but the first has begun to serve. */
+  const switches = processes
+    .slice(1)
+    .flatMap(({ spans }) => spans.find(({ phase }) => SERVES.test(phase))?.from ?? [])
+  const drawSwitches = (plot: uPlot) => {
+    const canvas = plot.ctx as unknown as Canvas
+    const { height, top } = plot.bbox
+    canvas.strokeStyle = DARK
+    for (const at of switches) {
+      const x = plot.valToPos(seconds(at), 'x', true)
+      canvas.beginPath()
+      canvas.moveTo(x, top)
+      canvas.lineTo(x, top + height)
+      canvas.stroke()
+    }
   }
   const add = (name: string, text = '', className = '') => {
     const element = document.createElement(name)
@@ -83,6 +124,7 @@ function draw(timeline: Timeline, page: Element): void {
         scales: { x: { time: false, range }, y: FROM_ZERO },
         series: [],
         ...options,
+        hooks: { draw: [...(options.hooks?.draw ?? []), drawSwitches] },
       } as uPlot.Options,
       series as uPlot.AlignedData,
       add('div') as never,
@@ -102,6 +144,7 @@ function draw(timeline: Timeline, page: Element): void {
     'p',
     `${moved} connections moved to the new version, ${closed} were closed by an older one. Started ${new Date(startedAt).toISOString()}.`,
   )
+  if (switches.length > 0) add('p', 'The black line is the moment from which the new version serves.', 'note')
   add('p', 'Drag over a plot to enlarge a span of time; double-click to see the whole again.', 'note')
 
   if (clients.length > 0) {
@@ -155,7 +198,13 @@ function draw(timeline: Timeline, page: Element): void {
       legend: { show: false },
       axes: [
         axes(' ')[0] as uPlot.Axis,
-        { label: ' ', size: 60, values: () => [], grid: { show: false }, ticks: { show: false } },
+        {
+          size: AXIS_RIGHT,
+          splits: () => processes.map((_, lane) => lane + 0.5),
+          values: () => processes.map(({ pid }) => versionOf(pid)).reverse(),
+          grid: { show: false },
+          ticks: { show: false },
+        },
       ],
       scales: { x: { time: false, range }, y: { range: [0, processes.length] } },
       series: [time as uPlot.Series, { show: false }],
@@ -175,9 +224,10 @@ function draw(timeline: Timeline, page: Element): void {
                 if (right <= left) continue
                 canvas.fillStyle = `${colorOf(pid)}${index % 2 === 0 ? 'cc' : '99'}`
                 canvas.fillRect(left, top + 4 * ratio, Math.max(1, right - left - 1), (LANE - 8) * ratio)
-                if (canvas.measureText(phase).width + 8 * ratio > right - left) continue
+                const text = PHASES[phase] ?? phase
+                if (canvas.measureText(text).width + 8 * ratio > right - left) continue
                 canvas.fillStyle = '#fff'
-                canvas.fillText(phase, left + 4 * ratio, top + (LANE / 2) * ratio)
+                canvas.fillText(text, left + 4 * ratio, top + (LANE / 2) * ratio)
               }
             }
           },
@@ -189,7 +239,7 @@ function draw(timeline: Timeline, page: Element): void {
   for (const { pid, spans } of processes)
     add(
       'p',
-      `${nameOf(pid)}: ${spans.map(({ from, phase, to }) => `${phase} ${((to - from) / 1000).toFixed(3)} s`).join(', ')}`,
+      `${nameOf(pid)}: ${spans.map(({ from, phase, to }) => `${PHASES[phase] ?? phase} ${((to - from) / 1000).toFixed(3)} s`).join(', ')}`,
       'note',
     )
 }

@@ -5,7 +5,7 @@ export interface Timeline {
   readonly endedAt: number
   /** The phase of each process over time; the versions from old to new. */
   readonly processes: readonly TimelineProcess[]
-  /** The times of the samples, and the connections of each process at these times; null: the process reported none. */
+  /** The times of the samples, and the connections of each process at these times; null: it has not started yet, has ended, or was not reported. */
   readonly times: readonly number[]
   readonly connections: readonly { readonly pid: number; readonly counts: readonly (number | null)[] }[]
   /** The clients' view, if a load was measured: a point for each span of time. */
@@ -158,12 +158,19 @@ export class TimelineBuilder {
         .map(([pid, lane]) => ({ pid, generation: lane.generation, spans: spansOf(lane) }))
         .sort((a, b) => a.spans[0]!.from - b.spans[0]!.from),
       times: this.#times,
-      connections: pids.map(pid => ({ pid, counts: this.#samples.map(counts => counts.get(pid) ?? null) })),
+      connections: pids.map(pid => ({ pid, counts: this.#countsOf(pid) })),
       clients,
       moved: this.#moved,
       closed: this.#closed,
       outcome,
     }
+  }
+
+  /** A process has no connection right before its first report and after its last one; between two, it may not be reported for a moment. */
+  #countsOf(pid: number): (number | null)[] {
+    const counts = this.#samples.map(sample => sample.get(pid) ?? null)
+    const [first, last] = [counts.findIndex(isNumber), counts.findLastIndex(isNumber)]
+    return counts.map((count, i) => (first >= 0 && (i === first - 1 || i === last + 1) ? 0 : count))
   }
 
   /** Adds the steps of a process that no command has started, and that serves since shortly before `at`. */
@@ -190,6 +197,10 @@ export class TimelineBuilder {
     if (at < (lane.changes.at(-1)?.at ?? 0)) return
     if (lane.changes.at(-1)?.phase !== phase) lane.changes.push({ phase, at })
   }
+}
+
+function isNumber(count: number | null): boolean {
+  return count !== null
 }
 
 function spansOf({ changes, last }: Lane): TimelineSpan[] {

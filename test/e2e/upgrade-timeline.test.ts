@@ -45,6 +45,17 @@ describe('fd-broker upgrade --timeline', () => {
     expect(existsSync(file)).toBe(false)
   })
 
+  it('starts no version if the file has the name of a picture', async () => {
+    const sandbox = Sandbox.open()
+    const pid = await sandbox.shop()
+    const file = join(sandbox.folder, 'upgrade.svg')
+    const { code, stderr } = await sandbox.run('upgrade', '--control', sandbox.control, '--timeline', file)
+    expect(code).not.toBe(0)
+    expect(stderr).toContain('ERR_FDB_OPTION: --timeline writes a page in HTML')
+    expect(await sandbox.status()).toMatchObject({ pid, generation: 1 })
+    expect(existsSync(file)).toBe(false)
+  })
+
   it('reports the upgrade also if the page cannot be written at its end', async () => {
     const sandbox = Sandbox.open()
     await sandbox.shop()
@@ -96,6 +107,8 @@ describe('fd-broker upgrade --timeline', () => {
     )
     expect(dom).toContain('<h1 class="">Upgrade of shop</h1>')
     expect(dom.match(/<canvas/g)).toHaveLength(2)
-    expect(dom).toContain('version 2 (pid')
+    expect(dom).toMatch(
+      /version 2 \(pid \d+\): starts .* s, reads the state, prepares itself .*, serves, on probation/,
+    )
   })
 })

@@ -50,7 +50,7 @@ describe('the timeline of an upgrade', () => {
     ])
   })
 
-  it('has the connections of each process at each sample, and none where a process reported none', () => {
+  it('has the connections of each process at each sample, 0 before its first report and after its last one', () => {
     const builder = new TimelineBuilder('shop', 1_000)
     expect(builder.draining).toBeUndefined()
     builder.sample(1_000, serving(1, 10))
@@ -59,15 +59,24 @@ describe('the timeline of an upgrade', () => {
     expect(builder.draining).toBe(6)
     const closed = [{ kind: 'http', reason: 'idle', count: 1 }]
     builder.sample(1_200, { ...serving(2, 9), moves: { arrived: 9 }, closed })
-    expect(builder.build(DONE, 1_200)).toMatchObject({
-      times: [1_000, 1_100, 1_200],
+    builder.sample(1_300, { ...serving(2, 9), closed })
+    expect(builder.build(DONE, 1_300)).toMatchObject({
+      times: [1_000, 1_100, 1_200, 1_300],
       connections: [
-        { pid: 1, counts: [10, 6, null] },
-        { pid: 2, counts: [null, 4, 9] },
+        { pid: 1, counts: [10, 6, 0, null] },
+        { pid: 2, counts: [0, 4, 9, 9] },
       ],
       moved: 9,
       closed: 1,
     })
+  })
+
+  it('knows no count of a process that is not reported for a moment', () => {
+    const builder = new TimelineBuilder('shop', 1_000)
+    builder.sample(1_000, serving(1, 10))
+    builder.sample(1_100, serving(2, 0))
+    builder.sample(1_200, { ...serving(2, 4), draining: [standby(1, 6)] })
+    expect(builder.build(DONE, 1_200).connections[0]?.counts).toEqual([10, null, 6])
   })
 
   it('has the steps that the status tells of a process that no command has started', () => {
