@@ -38,25 +38,36 @@ type SignalTable<T> = {
 
 /** Handles the signals of a table until close(), so that an early signal does not end the process by default. */
 export class Signals<T> {
-  readonly #handlers: (readonly [NodeJS.Signals, (signal: NodeJS.Signals) => void])[]
+  readonly #table: SignalTable<T>
+  readonly #handlers: (readonly [NodeJS.Signals, () => void])[]
   readonly #starting = new AbortController()
   #target: T | null = null
+  /** The signal that has aborted the start. */
+  #aborted: NodeJS.Signals | null = null
   #endingSince: number | null = null
 
   /** Logs each signal. */
   constructor(logger: Logger, table: SignalTable<T>) {
-    this.#handlers = Object.entries(table).map(([signal, act]) => [
-      signal as NodeJS.Signals,
+    this.#table = table
+    this.#handlers = (Object.keys(table) as NodeJS.Signals[]).map(signal => [
+      signal,
       () => {
         logger.info({ signal }, 'signal')
-        ;(act as (target: T | null, signal: string) => void)(this.#target, signal)
+        this.#act(signal)
       },
     ])
     for (const [signal, handler] of this.#handlers) process.on(signal, handler)
   }
 
+  #act(signal: NodeJS.Signals): void {
+    const act = this.#table[signal] as (target: T | null, signal: NodeJS.Signals) => void
+    act(this.#target, signal)
+  }
+
+  /** A signal that has aborted the start too late is an order to the target. */
   attach(target: T): void {
     this.#target = target
+    if (this.#aborted !== null) this.#act(this.#aborted)
   }
 
   get starting(): AbortSignal {
@@ -65,6 +76,7 @@ export class Signals<T> {
 
   /** Aborts the start. `before` completes "ended by TERM before …". */
   abortStart(signal: NodeJS.Signals, before: string): void {
+    this.#aborted ??= signal
     this.#starting.abort(new FdbError('ERR_FDB_ABORTED', `ended by ${signal} before ${before}`))
   }
 

@@ -1,6 +1,7 @@
 import { LONGEST_MS } from '../base/duration.js'
 import type { Logger } from '../base/logger.js'
-import { startWorkers, type Workers, type WorkersOptions } from '../index.js'
+import type { WorkersOptions } from '../workers/options.js'
+import { Workers } from '../workers/workers.js'
 import { CONTROL_SIGNALS, type ControlSignal, runLogged, Signals } from './signals.js'
 
 interface RunDeps {
@@ -20,18 +21,19 @@ export async function runWorkers(
   const signals = mainSignals(logger, reopen)
   earlySignals?.close()
   try {
-    const { starting } = signals
-    const signal = earlySignals === undefined ? starting : AbortSignal.any([starting, earlySignals.starting])
-    const workers = await startWorkers({
-      ...options,
-      logger,
-      signal,
-      systemd: 'auto',
-      mainProcess: 'stays',
-    })
-    if (count !== undefined) workers.onReload(count)
+    earlySignals?.starting.throwIfAborted()
+    const workers = await Workers.start(
+      { ...options, logger, systemd: 'auto', mainProcess: 'stays' },
+      {
+        joining: signals.starting,
+        // From now on an order to end is one to the service, also while workers start.
+        opened: opened => {
+          if (count !== undefined) opened.onReload(count)
+          signals.attach(opened)
+        },
+      },
+    )
     if (workers.serves) logger.info({ workers: workers.report.all }, 'the workers serve')
-    signals.attach(workers)
     const stayed = workers.stay({ signals: CONTROL_SIGNALS })
     await workers.closed
     process.exitCode = await stayed
@@ -48,7 +50,7 @@ function mainSignals(logger: Logger, reopen: () => void): Signals<Workers> {
     })
   const end = (workers: Workers | null, signal: ControlSignal) => {
     if (workers === null) {
-      signals.abortStart(signal, 'the workers served')
+      signals.abortStart(signal, 'it listened')
       return
     }
     const order = signals.endOrder()

@@ -457,6 +457,8 @@ export async function openDaemon(
     orchestrator,
   })
   await member.ready(member.incumbent === null ? {} : checkingRoom(services, persisted))
+  // The orchestrator ends its processes first.
+  if (orchestrator !== null) return daemon
   // Aborted after listening had begun.
   if (signal?.aborted) {
     await daemon.close()

@@ -90,8 +90,8 @@ export class HungWorkers {
   #awaitMissing(slot: WorkerSlot, before: ReadonlyMap<string, MissingProcess>): number {
     const { limitMs, logger } = this.#deps
     let longest = 0
-    for (const identity of slot.missing) {
-      const key = `${slot.name}/${identity.pid}/${identity.startTime ?? ''}`
+    for (const process of slot.missing) {
+      const key = `${slot.name}/${process.pid}/${process.identity?.startTime ?? ''}`
       const known = before.get(key) ?? {
         heartbeatAt: performance.now(),
         sendsHeartbeats: true,
@@ -103,7 +103,7 @@ export class HungWorkers {
       this.#missing.set(key, kills ? { ...known, isKilled: true } : known)
       if (!kills) continue
       const why = 'a worker that hangs has not reconnected to this main process: it is killed'
-      killWorker(slot.index, { identity, pid: identity.pid, pidfd: null, proven: false }, why, logger)
+      killWorker(slot.index, process, why, logger)
     }
     return longest
   }

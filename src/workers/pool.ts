@@ -171,7 +171,7 @@ export class WorkerPool {
 
   /** Whether the worker is surplus, and no process of it is left. The listeners stay open. */
   hasEnded(slot: WorkerSlot): boolean {
-    return !slot.isWanted && slot.processes.length === 0 && slot.missing.length === 0
+    return !slot.isWanted && slot.living.length === 0
   }
 
   /** Returns the worker to which a surplus worker's connections move; null if no worker can take them, or `service` is not surplus. */
@@ -198,9 +198,8 @@ export class WorkerPool {
         slot.keepServing()
       }
     }
-    // If the previous main process had more workers, the surplus ones are ended below.
-    for (let index = this.#count; index < MOST_WORKERS; index++)
-      if (this.#services?.get(slotOf(this.#settings.service, index))) this.#addSlots(index)
+    // The surplus workers of the previous main process are ended below.
+    this.#addPredecessorSlots()
     await start(first!)
     await Promise.all(others.map(start))
     await this.#endSurplus(this.#count)
@@ -363,10 +362,10 @@ export class WorkerPool {
     )
   }
 
-  /** Sends a signal to all processes of all workers, also to those that stand by or drain. */
+  /** Sends a signal to all processes of all workers, also to those that stand by, drain, or have not reconnected to this main process. */
   signalAll(signal: NodeJS.Signals): void {
-    for (const { index, processes } of this.#slots)
-      for (const process of processes) this.#signal(index, process, signal)
+    for (const { index, living } of this.#slots)
+      for (const process of living) this.#signal(index, process, signal)
   }
 
   #signal(index: number, { identity, pid, pidfd, proven }: MemberProcess, signal: NodeJS.Signals): void {
@@ -390,6 +389,7 @@ export class WorkerPool {
     this.#closing = true
     this.#endsWithin = timeoutMs
     this.#hung.stop()
+    this.#addPredecessorSlots()
     const abandoned = this.#slots.map(slot => slot.abandon('its main process ends'))
     this.#ownership.close()
     await Promise.all(abandoned)
@@ -400,11 +400,12 @@ export class WorkerPool {
     if (this.#endsWithin !== null) this.#killWithin(this.#endsWithin)
     else if (stopTimeout !== null)
       stopTimer = setTimeout(
-        () => this.#kill(({ owner }) => (owner === null ? [] : [owner])),
+        () => this.#kill(({ missing, owner }) => (owner === null ? missing : [owner])),
         Math.min(stopTimeout, LONGEST_MS),
       )
-    // A worker that does not serve any more still answers its last requests. In a container it would be killed with the main process.
-    const ended = () => this.#slots.every(({ processes }) => processes.length === 0)
+    // A worker that does not serve any more still answers its last requests. In a container it would be killed with the main process. A worker
+    // that has not reconnected gets the order when it does.
+    const ended = () => this.#slots.every(({ living }) => living.length === 0)
     await Promise.race([this.#changes.until(ended, null), takenOver])
     clearTimeout(stopTimer)
     clearTimeout(this.#killTimer)
@@ -430,7 +431,7 @@ export class WorkerPool {
     if (at >= this.#killAt) return false
     this.#killAt = at
     clearTimeout(this.#killTimer)
-    this.#killTimer = setTimeout(() => this.#kill(({ processes }) => processes), Math.min(ms, LONGEST_MS))
+    this.#killTimer = setTimeout(() => this.#kill(({ living }) => living), Math.min(ms, LONGEST_MS))
     return true
   }
 
@@ -438,6 +439,12 @@ export class WorkerPool {
     for (const slot of this.#slots)
       for (const process of chosen(slot))
         killWorker(slot.index, process, 'a worker has not left in time: it is killed', this.#settings.logger)
+  }
+
+  /** The previous main process may have had more workers. */
+  #addPredecessorSlots(): void {
+    for (let index = this.#count; index < MOST_WORKERS; index++)
+      if (this.#services?.get(slotOf(this.#settings.service, index))) this.#addSlots(index)
   }
 
   #addSlots(last: number): void {

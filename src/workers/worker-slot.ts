@@ -9,7 +9,6 @@ import type { WorkerReport } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { slotOf, workerVariables } from '../os/default-control.js'
 import { processStat } from '../os/main-process.js'
-import type { ProcessIdentity } from '../os/process-identity.js'
 import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
@@ -106,14 +105,20 @@ export class WorkerSlot {
   }
 
   /** The processes of the previous main process that live and have not reconnected to this one. */
-  get missing(): readonly ProcessIdentity[] {
-    return this.standing?.missing ?? []
+  get missing(): readonly MemberProcess[] {
+    const { missing = [] } = this.standing ?? {}
+    return missing.map(identity => ({ identity, pid: identity.pid, pidfd: null, proven: false }))
   }
 
   /** The processes of this worker that are connected: the one that serves, and those that join, stand by or drain. */
   get processes(): readonly MemberProcess[] {
     const { owner = null, others = [] } = this.standing ?? {}
     return owner === null ? others : [owner, ...others]
+  }
+
+  /** All living processes of this worker: {@link processes} and {@link missing}. */
+  get living(): readonly MemberProcess[] {
+    return [...this.processes, ...this.missing]
   }
 
   /**

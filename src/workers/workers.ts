@@ -22,6 +22,13 @@ import { WorkerPool } from './pool.js'
 /** Body of REPLACE_WORKERS: replace only the workers that the previous main process started. */
 const PREDECESSOR_WORKERS = 'older'
 
+interface Opening {
+  /** Aborts the takeover, unless this process has taken over already. */
+  readonly joining?: AbortSignal | undefined
+  /** Called when this process has taken over, or listens as the first one, before it starts workers. */
+  readonly opened?: (workers: Workers) => void
+}
+
 /**
  * The main process of several workers: processes that join the same service and serve the same addresses. Starts the workers, and restarts
  * those that end. Holds their listeners, so that a new worker accepts the connections that wait in the queue of a dead one. Serves no
@@ -38,9 +45,9 @@ export class Workers implements AsyncDisposable {
   readonly #orders = new InOrder()
 
   /** @internal See {@link startWorkers}. */
-  static async start(options: WorkersOptions): Promise<Workers> {
+  static async start(options: WorkersOptions, opening?: Opening): Promise<Workers> {
     const workers = new Workers(settleWorkers(options))
-    await workers.#open(options)
+    await workers.#open(options, opening)
     return workers
   }
 
@@ -176,13 +183,17 @@ export class Workers implements AsyncDisposable {
     setImmediate(() => void this.close(timeoutMs === null ? {} : { timeout: timeoutMs }))
   }
 
-  async #open({ systemd, pidFile, mainProcess, signal }: WorkersOptions): Promise<void> {
+  async #open(
+    { systemd, pidFile, mainProcess, signal }: WorkersOptions,
+    { joining = signal, opened }: Opening = {},
+  ): Promise<void> {
     const { control, logger } = this.#settings
     this.#daemon = await openDaemon(
       {
         control,
         logger,
         takeOver: true,
+        signal: joining,
         ...(systemd !== undefined && { systemd }),
         ...(pidFile !== undefined && { pidFile }),
         ...(mainProcess !== undefined && { mainProcess }),
@@ -199,6 +210,7 @@ export class Workers implements AsyncDisposable {
     const takesOver = this.#daemon.generation > 1
     const aborted = () => void this.close({ timeout: 0 })
     signal?.addEventListener('abort', aborted, { once: true })
+    opened?.(this)
     try {
       // The signal may have aborted during the takeover.
       signal?.throwIfAborted()

@@ -11,7 +11,7 @@ import { performActs } from '../performed-acts.js'
 import { HOST, PORT } from '../program.js'
 import { MAIN_SCRIPT, Mains } from './mains.js'
 import type { Part, Who, WorkersAct, WorkersSchedule } from './schedule.js'
-import { servingIn, type Told, wrongAfterEnd, wrongAtLast, wrongOfClients } from './verdict.js'
+import { hasGivenUp, servingIn, type Told, wrongAfterEnd, wrongAtLast, wrongOfClients } from './verdict.js'
 import { WorkerProcesses } from './worker-processes.js'
 
 const CLIENTS = 3
@@ -52,8 +52,8 @@ export class WorkersRun {
   #lostAt = Number.NEGATIVE_INFINITY
   /** The times when no process was left that had a listener. */
   readonly #closed: number[] = []
-  /** When an order to end the service was given. */
-  #stoppedAt = Number.POSITIVE_INFINITY
+  /** Orders to end the service: when, and the main process that got the signal. */
+  readonly #ends: { readonly at: number; readonly by: SimulatedProcess | null }[] = []
 
   constructor(code: Code, world: World, schedule: WorkersSchedule) {
     this.#code = code
@@ -73,6 +73,12 @@ export class WorkersRun {
       const isListener = (open: Open) => open.kind === 'listener' && (open as Listener).tcp
       if (!living.some(({ fds }) => [...fds.values()].some(isListener))) this.#closed.push(world.now)
     })
+  }
+
+  /** When an order to end the service was given. A main process that ends before it has taken over is not the service. */
+  get #stoppedAt(): number {
+    const orders = this.#ends.filter(({ by }) => by === null || !hasGivenUp(by))
+    return Math.min(...orders.map(({ at }) => at))
   }
 
   run(): string[] {
@@ -128,7 +134,12 @@ export class WorkersRun {
       begun,
       told,
     }
-    const wrong = [...wrongAtLast(seen), ...wrongOfClients(seen), ...this.#endings.wrong]
+    const wrong = [
+      ...wrongAtLast(seen),
+      ...wrongOfClients(seen),
+      ...this.#wrongOfOrders(),
+      ...this.#endings.wrong,
+    ]
     if (wrong.length > 0) return wrong
     const before = world.kernel.resetInQueues
     startOperator(this.#code, world, 'stop service')
@@ -140,6 +151,20 @@ export class WorkersRun {
       ...wrongAfterEnd(seen),
       ...(lost > 0 ? [`${lost} connections that waited were reset when the service ended`] : []),
     ]
+  }
+
+  /** The service ends with a main process that has taken over and then gets a signal to end, and that is no error. */
+  #wrongOfOrders(): string[] {
+    const told = this.#ends.flatMap(({ by }) => by ?? [])
+    const all = this.#mains.all
+    return told.filter(hasGivenUp).flatMap(p => {
+      const place = all.indexOf(p)
+      const before = all.slice(0, place).filter(other => !told.includes(other) && other.dead)
+      const replaced = before.filter(({ diedAt, exit }) => exit.code === 0 && diedAt > p.startedAt)
+      const byOther = (diedAt: number) => all.slice(place + 1).some(({ startedAt }) => startedAt < diedAt)
+      if (replaced.every(({ diedAt }) => byOther(diedAt))) return []
+      return [`${p.name} has taken over, got an order to end, and failed`]
+    })
   }
 
   /** A client connects within this time, if a process listens then, and waits. */
@@ -255,7 +280,7 @@ export class WorkersRun {
       const [, count] = /^set (\d)$/.exec(what) ?? []
       if (count !== undefined) this.#wanted = Number(count)
     }
-    if (what === 'stop service') this.#stoppedAt = Math.min(this.#stoppedAt, this.#world.now)
+    if (what === 'stop service') this.#ends.push({ at: this.#world.now, by: null })
     startOperator(this.#code, this.#world, what, { done })
   }
 
@@ -292,7 +317,7 @@ export class WorkersRun {
     this.#world.note(p, `gets ${signal}`)
     if (signal === 'SIGQUIT') this.#isQuitting = true
     if (signal === 'SIGTERM' || signal === 'SIGINT' || signal === 'SIGQUIT')
-      this.#stoppedAt = Math.min(this.#stoppedAt, this.#world.now)
+      this.#ends.push({ at: this.#world.now, by: p })
     this.#world.deliver(p, signal)
   }
 

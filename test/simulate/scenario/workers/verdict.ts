@@ -1,4 +1,5 @@
 import type { DaemonStatus } from '../../../../src/operator/status-report.js'
+import type { SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
 import type { History } from '../client.js'
 import type { startOperator } from '../operator.js'
@@ -39,9 +40,15 @@ const ANSWER_MS = 5_000
 /** A follower has heard of a change after so long. */
 const FOLLOW_MS = 1_000
 const EXPECTED = /^ERR_FDB_/
+const ENDED_EARLY = /^ended by SIG\w+ before/
 
 export function servingIn(workers: WorkerProcesses): Worker[] {
   return workers.all.filter(worker => phaseOf(worker) === 'serving')
+}
+
+/** Whether a signal has ended the main process before it had taken over. */
+export function hasGivenUp({ dead, failures }: SimulatedProcess): boolean {
+  return dead && failures.some(({ message }) => ENDED_EARLY.test(message))
 }
 
 /** Returns what is wrong with the processes when the workers were replaced after all trouble. */
@@ -95,9 +102,9 @@ export function wrongOfClients({
   for (const { name, failures, startedAt } of mains.all) {
     // One that cannot take over from a stopped one gives up.
     const waits = mains.all.some(other => other.startedAt < startedAt && other.stoppedUntil > startedAt)
-    for (const failure of failures)
-      if (!waits || (failure as NodeJS.ErrnoException).code !== 'ERR_FDB_DEADLINE')
-        wrong.push(`${name} fails: ${failure.stack}`)
+    for (const { code, message, stack } of failures as NodeJS.ErrnoException[])
+      if (!ENDED_EARLY.test(message) && !(waits && code === 'ERR_FDB_DEADLINE'))
+        wrong.push(`${name} fails: ${stack}`)
   }
   const all = [...mains.all, ...workers.all.map(({ p }) => p)]
   const stops = all.map(({ stoppedUntil }) => stoppedUntil)
