@@ -1,4 +1,7 @@
-import { type Stats, statSync } from 'node:fs'
+import { readFileSync, type Stats, statSync } from 'node:fs'
+import { type Place, shortJson } from './place.js'
+
+const MAX_BYTES = 1024 * 1024
 
 /** Reports whether a path leads to something that is no regular file, and so can be no state file. */
 export function isNoFile(path: string): boolean {
@@ -16,5 +19,19 @@ function statOf(path: string): Stats | undefined {
     return statSync(path, { throwIfNoEntry: false })
   } catch {
     return undefined
+  }
+}
+
+/** Reads regular files of limited size only: a wrong path must neither block the proxy nor fill its memory. */
+export function readText(path: string, place: Place): string | undefined {
+  try {
+    const facts = statSync(path)
+    if (!facts.isFile()) return place.wrong(`${shortJson(path)} is not a file`)
+    if (facts.size > MAX_BYTES)
+      return place.wrong(`${shortJson(path)} has ${facts.size} bytes, at most ${MAX_BYTES} are read`)
+    return readFileSync(path, 'latin1')
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    return place.wrong(`${shortJson(path)} cannot be read (${code ?? message})`)
   }
 }

@@ -140,7 +140,7 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
       out.upstream,
       out.server,
       out.state,
-      out.triedInSeconds == null ? out.reason : formatDuration(Number(out.triedInSeconds)),
+      triedIn(out),
     ]),
     ...block('source', ['SOURCE', 'REVISION', 'REFUSED', 'FAILURE'], sourceRows(report), source => [
       source.source,
@@ -160,6 +160,12 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
 function serversOut({ details }: ServiceStatus): readonly Record<string, unknown>[] | undefined {
   const out = details?.serversOut
   return Array.isArray(out) ? out.filter(one => typeof one === 'object' && one !== null) : undefined
+}
+
+function triedIn({ triedInSeconds, reason }: Readonly<Record<string, unknown>>): unknown {
+  if (triedInSeconds == null) return reason
+  const duration = formatDuration(Number(triedInSeconds))
+  return reason === undefined ? duration : `${duration} (${reason})`
 }
 
 function sourceRows({ details }: ServiceStatus): readonly Partial<SourceStatus>[] | undefined {

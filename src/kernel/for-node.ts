@@ -147,6 +147,15 @@ export function peekBytes(descriptor: LentFd, most: number): Uint8Array {
   return into.subarray(0, Math.max(0, native.peek(descriptor, into, 0, most)))
 }
 
+/** Reports whether neither bytes nor FIN nor an error wait to be read. */
+export function isSilentSocket(descriptor: LentFd): boolean {
+  try {
+    return native.peek(descriptor, new Uint8Array(1), 0, 1) === -1
+  } catch {
+    return false
+  }
+}
+
 /** As {@link peekBytes}, and takes them from the kernel. */
 export function takeBytes(descriptor: LentFd, most: number): Uint8Array {
   const into = new Uint8Array(most)

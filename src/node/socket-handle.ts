@@ -1,5 +1,13 @@
 import net from 'node:net'
-import { isLent, type LentFd, peekBytes, sendBytes, socketOver, socketPair } from '../kernel/index.js'
+import {
+  isLent,
+  isSilentSocket,
+  type LentFd,
+  peekBytes,
+  sendBytes,
+  socketOver,
+  socketPair,
+} from '../kernel/index.js'
 import { internal } from './internal.js'
 
 /** `socket._handle` on Node 20 to 26: the libuv stream. `writeQueueSize` is the number of bytes that are not sent yet. */
@@ -84,6 +92,12 @@ export function nextBytes(socket: net.Socket, most: number): Uint8Array {
     // The socket will emit the error.
     return new Uint8Array(0)
   }
+}
+
+/** Reports whether neither bytes nor FIN nor an error wait in the kernel. */
+export function isSilent(socket: net.Socket): boolean {
+  const descriptor = descriptorOf(socket)
+  return descriptor !== null && isSilentSocket(descriptor)
 }
 
 /** Returns all bytes that Node has read and not emitted. Remove all 'data' listeners first, because `read()` emits the bytes too. */

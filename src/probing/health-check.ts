@@ -1,4 +1,5 @@
-import { connect, type NetConnectOpts } from 'node:net'
+import { connect, type Socket } from 'node:net'
+import { addAbortSignal } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 
 export interface HealthCheck {
@@ -111,15 +112,16 @@ export class HealthJudge {
   }
 }
 
-/** Passes if a server accepts a connection. */
-export function connectCheck(name: string, options: NetConnectOpts): HealthCheck {
+/** Passes if a server accepts a connection. `opened`: the event of the socket that tells it. */
+export function connectCheck(name: string, open: () => Socket, opened = 'connect'): HealthCheck {
   return {
     name: `connect to ${name}`,
     run: signal =>
       new Promise((resolve, reject) => {
-        const socket = connect({ ...options, signal })
+        const socket = open()
+        addAbortSignal(signal, socket)
         socket.once('error', reject)
-        socket.once('connect', () => {
+        socket.once(opened, () => {
           socket.destroy()
           resolve(null)
         })
@@ -128,7 +130,7 @@ export function connectCheck(name: string, options: NetConnectOpts): HealthCheck
 }
 
 export function tcpCheck(host: string, port: number): HealthCheck {
-  return connectCheck(`${host.includes(':') ? `[${host}]` : host}:${port}`, { host, port })
+  return connectCheck(`${host.includes(':') ? `[${host}]` : host}:${port}`, () => connect({ host, port }))
 }
 
 /** Health checks that an operator can configure, the same for `fd-broker run` and the proxy. */

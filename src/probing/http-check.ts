@@ -9,7 +9,7 @@ export interface PrivateGet {
   readonly path: string
   /** The header `Host`; with TLS also the server name. */
   readonly host: string
-  /** Whether to use TLS. The certificate is not verified: the connection reaches only this version. */
+  /** Whether to use TLS over the connection. The certificate is not verified: the connection reaches only this version. */
   readonly tls: boolean
   /** The expected status. Default: 200 to 399. */
   readonly status?: number | undefined

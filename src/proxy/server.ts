@@ -14,7 +14,7 @@ import {
   type RetiredReason,
   type Upgraded,
 } from '../index.js'
-import { type ExchangeReport, SlotFile, UpstreamPools } from '../relay/index.js'
+import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
 import { logAccess } from './access-line.js'
 import { ClientLimits, RateLimitedWarnings } from './client-limits.js'
 import { type ListenerConfig, requestListeners } from './config/listeners.js'
@@ -33,6 +33,7 @@ import { ROUTES, routesSection } from './routes/section.js'
 import { serveServerCommands } from './servers/commands.js'
 import { LiveServers } from './servers/live-servers.js'
 import { SERVERS, serversSection } from './servers/section.js'
+import { openSlotFile } from './slot-file.js'
 import { CheckedServers } from './state/checked-servers.js'
 import { DeclaredState } from './state/declared-state.js'
 import { FollowedConfig, type SharedConfig } from './state/followed-config.js'
@@ -116,8 +117,12 @@ export class ReverseProxy {
         warnings.warn(`name ${host}`, { host, code }, 'the name of a server could not be looked up'),
     })
     const watch: Omit<ServerWatch, 'onFailure'> = {
-      onOut: (upstream, server) =>
-        logger.warn({ upstream, server }, 'a server failed too often and gets no requests for a while'),
+      onOut: (upstream, server, reason) =>
+        logger.warn(
+          { upstream, server, reason },
+          'a server failed too often and gets no requests for a while',
+        ),
+      onTlsFailure: facts => warnings.warn(`tls ${facts.server}`, facts, 'TLS with a server failed'),
       onIn: (upstream, server) =>
         logger.info({ upstream, server }, 'a server responds and gets requests again'),
       onHealth: (upstream, server, ms) => this.#learned.recordHealth(upstream, server, ms),
@@ -572,22 +577,4 @@ async function sharedConfigOf(
   if (source === null) return null
   const { SourcedConfig } = await import('./source/sourced-config.js')
   return await SourcedConfig.open(member, { source, timeouts }, logger, { timeout, signal })
-}
-
-/** The slots are beside the control socket: all workers and versions know that path. */
-function openSlotFile(member: Member, logger: Logger, touched: () => void): SlotFile | null {
-  const place = member.commonPlace
-  if (place === null) return null
-  const file = `${place.control}.slots`
-  const failed = (error: unknown) =>
-    logger.warn(
-      { err: error, file },
-      'each process applies the limit of connections to a server by itself, because their common file cannot be used',
-    )
-  try {
-    return SlotFile.open(file, place.service, { touched, failed })
-  } catch (error) {
-    failed(error)
-    return null
-  }
 }

@@ -14,6 +14,8 @@ import type { Timed } from './timer-wheel.js'
 
 /** A connection whose server does not accept within this time may move while the relay dials; the next process then dials again. */
 export const DIALLING_MS = 100
+/** How long a connection whose move has waited for the end of an exchange starts no further one, so that it can leave, in milliseconds. */
+const REST_MS = 100
 /** A connection with more held bytes does not move: the record must also have room for incomplete heads. */
 const MAX_MOVED_BYTES = MAX_RECORD_BYTES / 2
 
@@ -47,6 +49,8 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   #serverAcked = 0
   /** {@link ClientWatch} polls the client, because the relay does not read from the client during this exchange. */
   #watched = false
+  /** Runs while the connection starts no exchange, see {@link REST_MS}. */
+  #rest: NodeJS.Timeout | undefined
   readonly #relay: RelayContext
 
   constructor(relay: RelayContext, client: ByteStream, origin: ClientOrigin) {
@@ -88,11 +92,16 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   /** Reports whether the connection may move now. {@link exportConnection} can still fail, because a stream has just closed. */
   mayMove(which: MoveWhich): boolean {
     const upstream = this.exchange?.upstream ?? null
-    if (this.exchange !== null && (which === 'idle' || upstream?.movable === false)) return false
+    if (this.exchange !== null && (which === 'idle' || this.#isHeldByServer)) return false
     const { moveDeferredAt } = this
     if (upstream?.connecting && (moveDeferredAt === 0 || performance.now() - moveDeferredAt < DIALLING_MS))
       return false
     return this.heldBytes <= MAX_MOVED_BYTES && this.client.mayMove(this.#relay.leaving!.onMovable)
+  }
+
+  /** The connection to the server cannot move, so this one moves after the exchange. */
+  get #isHeldByServer(): boolean {
+    return this.exchange?.upstream?.movable === false
   }
 
   get receivedNothing(): boolean {
@@ -150,7 +159,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
       const consumed = this.exchange.fromClient(chunk, to)
       if (consumed > 0) this.arm()
       if (consumed < to) this.#hold(chunk, consumed, to)
-    } else if (this.held === null) this.#readRequests(chunk, to)
+    } else if (this.held === null && this.#rest === undefined) this.#readRequests(chunk, to)
     else this.#hold(chunk, 0, to)
     this.settle()
   }
@@ -265,16 +274,31 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.#startExchange().fail(status, reason)
   }
 
-  onFinished(close: boolean, isUploading: boolean): void {
+  onFinished(close: boolean, isUploading: boolean, wasHeld: boolean): void {
     this.exchange = null
+    if (wasHeld && !close && this.moveDeferredAt > 0) this.#startRest()
     if (!this.client.alive) this.#cancel('client-gone')
     else if (close) this.#close(isUploading)
     else this.arm()
   }
 
+  #startRest(): void {
+    const { leaving } = this.#relay
+    if (leaving === null || this.pinned || leaving.onMovable() === false) return
+    this.#rest = setTimeout(() => {
+      this.#endRest()
+      this.settle()
+    }, REST_MS).unref()
+  }
+
+  #endRest(): void {
+    clearTimeout(this.#rest)
+    this.#rest = undefined
+  }
+
   settle(): void {
     if (this.#detached) return
-    if (this.exchange === null && !this.closing) this.#startNext()
+    if (this.exchange === null && !this.closing && this.#rest === undefined) this.#startNext()
     const { client, exchange } = this
     const reading = this.closing || (exchange?.wantsBytes ?? this.#mayReadAhead())
     client.setReading(reading)
@@ -302,7 +326,8 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
 
   #notifyMovable(): void {
     const { leaving } = this.#relay
-    if (leaving === null || (leaving.which === 'idle' && this.exchange !== null)) return
+    if (leaving === null || (leaving.which === 'idle' && this.exchange !== null) || this.#isHeldByServer)
+      return
     this.moveDeferredAt = 0
     leaving.onMovable()
   }
@@ -316,7 +341,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   #mayReadAhead(): boolean {
-    if (this.exchange === null && this.client.congested) return false
+    if (this.#rest !== undefined || (this.exchange === null && this.client.congested)) return false
     return this.held === null || this.held.length < this.#relay.limits.pipelinedBytes
   }
 
@@ -372,6 +397,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   /** Removes the connection from the relay. Does not touch the streams: the caller has closed or detached them. */
   detach(): void {
     this.#detached = true
+    this.#endRest()
     this.#setWatched(false)
     this.#relay.wheel.disarm(this)
     this.#relay.forget(this)

@@ -1,9 +1,17 @@
-import type { LookupFunction } from 'node:net'
+import type { LookupFunction, NetConnectOpts, Socket } from 'node:net'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 
 export type DialAddress = { kind: 'tcp'; host: string; port: number } | { kind: 'unix'; path: string }
 
-export type DialFailure = 'connect-failed' | 'connect-timeout'
+/** Why the handshake with a server failed. `tls-failed`: for another reason, for example because the server does not speak TLS. */
+export type TlsFailure =
+  | 'certificate-expired'
+  | 'certificate-not-yet-valid'
+  | 'certificate-name'
+  | 'certificate-untrusted'
+  | 'client-certificate-refused'
+  | 'tls-failed'
+export type DialFailure = 'connect-failed' | 'connect-timeout' | TlsFailure
 /** `upstream-closed`: the server closed a new connection before its response, and another server gets the request. */
 export type ServerFailure = DialFailure | 'upstream-closed'
 
@@ -32,6 +40,8 @@ export interface Destination {
   readonly address: DialAddress
   /** Default: Node looks up the host for each new connection; idle connections to old addresses are reused. */
   readonly named?: NamedHost
+  /** Default: no TLS. */
+  readonly tls?: ServerTls
   /** The Host field for HTTP/1.0 requests that have none. */
   readonly authority: string
   /** Maximum number of connections, busy and idle, of all relays that share the pools; default: no limit. */
@@ -40,7 +50,15 @@ export interface Destination {
   readonly keepAlive?: KeepAlive
   /** Called when a new connection is established. `tcp`: it is for a whole TCP connection, so no response will show whether the server is healthy. */
   opened?(tcp: boolean): void
-  failed?(failure: ServerFailure): void
+  failed?(failure: ServerFailure, error: Error | null): void
+}
+
+/** TLS with a server. */
+export interface ServerTls {
+  /** A connection is reused only for destinations with the same id: others trust other certificates, or show another one. */
+  readonly id: string
+  /** Starts to connect. The socket emits `secureConnect` when the server is verified. */
+  connect(options: NetConnectOpts): Socket
 }
 
 /** Starts to connect, and returns a stream that is still `connecting`. `first`: the address of the name to try first. May throw. */

@@ -2,10 +2,11 @@ import type { HeadWriter } from '../http1/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { concat, NO_BYTES } from './bytes.js'
 import type { Forward } from './decision.js'
-import type { Destination, DialFailure } from './destination.js'
+import type { Destination, DialFailure, ServerFailure } from './destination.js'
 import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
 import { callSafely, type RelayContext } from './relay-context.js'
 import { type Shortage, shortageOf } from './shortage.js'
+import { tlsFailureOf } from './tls-failure.js'
 import { WaitingStream } from './waiting-stream.js'
 
 interface DispatchExchange extends StreamOwner {
@@ -86,11 +87,11 @@ export class Dispatch {
    * Sends the request again over a new connection, because the connection closed before the response: to the same server if the connection was reused, because
    * servers close idle connections; otherwise the server has died, and one other server gets the request. Returns false if the request must not be repeated.
    */
-  retry(): boolean {
+  retry(failure: ServerFailure, error: Error | null): boolean {
     const { resend } = this
     const { reused, heard } = this.#exchange.facts
     if (heard || resend === '' || this.destination === null) return false
-    if (!reused && !this.#leaveDeadServer()) return false
+    if (!reused && !this.#leaveDeadServer(failure, error)) return false
     const stream = this.#connect(true)
     if (stream === null) return true
     stream.write(resend)
@@ -99,11 +100,11 @@ export class Dispatch {
   }
 
   /** Chooses another server, and forgets the request so that no third one gets it: it may have killed the first. Returns false if there is none. */
-  #leaveDeadServer(): boolean {
+  #leaveDeadServer(failure: ServerFailure, error: Error | null): boolean {
     const dead = this.destination!
     const next = this.#nextServer()
     if (next === null || !callSafely(this.#relay, () => this.route?.mayResend?.() ?? true)) return false
-    callSafely(this.#relay, () => dead.failed?.('upstream-closed'))
+    callSafely(this.#relay, () => dead.failed?.(failure, error))
     this.dropRetry()
     this.#setDestination(next)
     return true
@@ -127,7 +128,7 @@ export class Dispatch {
       do stream = this.#relay.pools.acquire(this.destination!, exchange, fresh || this.#isTunnel, now)
       while (stream !== null && this.#isStale(stream))
     } catch (error) {
-      return this.#connectFailed(shortageOf(error), 'connect-failed')
+      return this.#connectFailed(shortageOf(error), tlsFailureOf(error as Error) ?? 'connect-failed')
     }
     if (stream === null) return this.#connectToNext(503, 'servers-full')
     facts.attempts++
@@ -154,7 +155,7 @@ export class Dispatch {
     stream.destroy()
     this.#exchange.upstream = null
     const shortage = shortageOf(error)
-    if (shortage === null) callSafely(this.#relay, () => this.destination!.failed?.(failure))
+    if (shortage === null) callSafely(this.#relay, () => this.destination!.failed?.(failure, error))
     const next = this.#connectFailed(shortage, failure)
     if (next === null) return
     next.write(bytes)

@@ -100,8 +100,8 @@ export interface ExchangeSide {
   arm(): void
   /** Starts or stops reading from the client and the server, and starts the next request if none is in progress. Call it after every change of {@link Exchange.facts}. */
   settle(): void
-  /** Called when the exchange is complete. `close`: no further exchange may follow. */
-  onFinished(close: boolean, isUploading: boolean): void
+  /** Called when the exchange is complete. `close`: no further exchange may follow. `wasHeld`: the connection to the server could not move. */
+  onFinished(close: boolean, isUploading: boolean, wasHeld: boolean): void
   /** Closes the connections to client and server at once, with RST to the client. */
   abort(reason: string): void
 }

@@ -17,7 +17,7 @@ import type { ByteStream, BytesOrText, StreamOwner } from './byte-stream.js'
 import { NO_BYTES } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
 import type { Decision, ExchangeOptions, Forward, Respond } from './decision.js'
-import type { Destination } from './destination.js'
+import type { Destination, ServerFailure } from './destination.js'
 import { Dispatch } from './dispatch.js'
 import {
   connectionKind,
@@ -30,6 +30,7 @@ import { maxForwards } from './gateway.js'
 import type { RelayTimeouts } from './options.js'
 import { callSafely, type RelayContext, refusalOf } from './relay-context.js'
 import { ServerResponse } from './server-response.js'
+import { tlsFailureOf } from './tls-failure.js'
 
 /**
  * One request and its response, or the tunnel that the request became. Owns the connection to the server. A whole TCP connection is an exchange too: a
@@ -249,15 +250,16 @@ export class Exchange implements StreamOwner {
   onEnd(): void {
     const { phase } = this.facts
     if (phase === 'tunnel') this.#side.client.end()
-    else if (phase === 'waiting') this.#upstreamLost()
+    else if (phase === 'waiting') this.#upstreamLost(null)
     else this.#response.upstreamEnded()
     this.#side.settle()
   }
 
   onClose(_stream: ByteStream, error: Error | null): void {
     const { phase } = this.facts
-    if (this.upstream!.connecting) this.#dispatch.retryElsewhere('connect-failed', error)
-    else if (phase === 'waiting') this.#upstreamLost()
+    if (this.upstream!.connecting)
+      this.#dispatch.retryElsewhere(tlsFailureOf(error) ?? 'connect-failed', error)
+    else if (phase === 'waiting') this.#upstreamLost(error)
     else if (phase === 'tunnel' && error === null) {
       // The client and the server have both sent FIN, and their bytes have been written.
       this.facts.closeClient = true
@@ -267,9 +269,11 @@ export class Exchange implements StreamOwner {
     this.#side.settle()
   }
 
-  #upstreamLost(): void {
+  #upstreamLost(error: Error | null): void {
     this.#drop()
-    if (!this.#dispatch.retry()) this.serverFails(502, 'upstream-closed')
+    // A server with TLS 1.3 refuses its client's certificate only after the handshake.
+    const failure: ServerFailure = tlsFailureOf(error) ?? 'upstream-closed'
+    if (!this.#dispatch.retry(failure, error)) this.serverFails(502, failure)
   }
 
   becomeTunnel(): void {
@@ -390,7 +394,7 @@ export class Exchange implements StreamOwner {
     }
     reportExchange(this, this.#side, this.#relay, now)
     const isUploading = facts.requestBody !== null
-    this.#side.onFinished(facts.closeClient || isUploading, isUploading)
+    this.#side.onFinished(facts.closeClient || isUploading, isUploading, upstream?.movable === false)
   }
 }
 

@@ -13,7 +13,15 @@ export {
 } from './byte-stream.js'
 export { ClientTally } from './client-tally.js'
 export type { Decision, ExchangeOptions, Forward, Respond, Router } from './decision.js'
-export type { ClientOrigin, Destination, DialAddress, KeepAlive, NamedHost } from './destination.js'
+export type {
+  ClientOrigin,
+  Destination,
+  DialAddress,
+  KeepAlive,
+  NamedHost,
+  ServerFailure,
+  ServerTls,
+} from './destination.js'
 export type { ExchangeReport } from './exchange-facts.js'
 export type { FieldRules, ForwardedOptions } from './field-rules.js'
 export { ALLOW } from './gateway.js'
@@ -25,4 +33,5 @@ export { type RelayedConnection, RelayedConnections } from './relayed-connection
 export { SlotFile } from './server-slots.js'
 export { type DescriptorRoom, descriptorRoom, shortageOf, takesSpare } from './shortage.js'
 export { SocketStream } from './socket-stream.js'
+export { tlsFailureOf } from './tls-failure.js'
 export { UpstreamPools } from './upstream-pools.js'

@@ -6,7 +6,7 @@ import { descriptorOf, SOCKET_HANDLE } from '../node/socket-handle.js'
 import type { PositionRecord } from '../tls13/position-record.js'
 import { movedSocket, type TlsCarrier } from '../tls13/tls-carrier.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
-import type { Dial, DialAddress, NamedHost } from './destination.js'
+import type { Destination, Dial } from './destination.js'
 import { PolledStream } from './polled-stream.js'
 import { shortageOf } from './shortage.js'
 import { SocketStream } from './socket-stream.js'
@@ -43,22 +43,23 @@ export function socketStream(
   return stream ?? new SocketStream(socket, owner, tally, carrier)
 }
 
-export const dialSocket: Dial = ({ address, named }, owner, tally, first = null) => {
+export const dialSocket: Dial = (destination, owner, tally, first = null) => {
+  const { address, tls } = destination
+  if (tls !== undefined) return new SocketStream(connect(destination, first), owner, tally, null, tls.id)
   if (hasPolledSockets() && (address.kind === 'unix' || isAddress(address.host)))
     return new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', address })
-  if (hasPolledSockets() && SOCKET_HANDLE.works) return dialByName(address, named, owner, tally, first)
-  return new SocketStream(connect(address, named, first), owner, tally)
+  if (hasPolledSockets() && SOCKET_HANDLE.works) return dialByName(destination, owner, tally, first)
+  return new SocketStream(connect(destination, first), owner, tally)
 }
 
 /** Lets Node look up the name and connect, then takes the descriptor from Node's socket. */
 function dialByName(
-  address: DialAddress,
-  named: NamedHost | undefined,
+  destination: Destination,
   owner: StreamOwner,
   tally: Tally,
   first: string | null,
 ): ByteStream {
-  const socket = connect(address, named, first)
+  const socket = connect(destination, first)
   const stream = new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', dialling: socket })
   let failure: Error | null = null
   const onClose = () => stream.failConnect(failure)
@@ -77,7 +78,7 @@ function dialByName(
 /** Node tries the next address of a name if the current address does not accept within this time. */
 const NEXT_ADDRESS_MS = 500
 
-function connect(address: DialAddress, named: NamedHost | undefined, first: string | null): net.Socket {
+function connect({ address, named, tls }: Destination, first: string | null): net.Socket {
   if (address.kind === 'unix') return net.connect({ path: address.path, allowHalfOpen: true })
   const { host, port } = address
   const common = { host, port, allowHalfOpen: true, noDelay: true }
@@ -86,7 +87,8 @@ function connect(address: DialAddress, named: NamedHost | undefined, first: stri
     autoSelectFamily: true,
     autoSelectFamilyAttemptTimeout: NEXT_ADDRESS_MS,
   }
-  const socket = net.connect({ ...common, ...lookup })
+  const options = { ...common, ...lookup }
+  const socket = tls === undefined ? net.connect(options) : tls.connect(options)
   socket.once('connect', () => {
     const descriptor = descriptorOf(socket)
     if (descriptor !== null) keepAlive(descriptor)

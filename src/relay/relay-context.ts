@@ -14,8 +14,8 @@ import type { UpstreamPools } from './upstream-pools.js'
 
 export interface PendingMoves {
   readonly which: MoveWhich
-  /** Called when a new connection has arrived, or when a deferred move may have become possible. */
-  readonly onMovable: () => void
+  /** Called when a new connection has arrived, or when a deferred move may have become possible. Returns false if none moves at present. */
+  readonly onMovable: () => unknown
 }
 
 export interface RelayContext {

@@ -205,7 +205,7 @@ export class Relay {
    */
   *departures(
     which: MoveWhich,
-    notice: () => void,
+    notice: () => unknown,
     secure = false,
   ): Generator<ExportedConnection, void, void> {
     this.#context.leaving = { which, onMovable: notice }

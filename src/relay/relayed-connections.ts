@@ -34,7 +34,7 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
   readonly secret: boolean
   onMovable: (() => void) | null = null
   readonly #options: RelayedOptions
-  readonly #notice = (): void => this.#scheduleNotice()
+  readonly #notice = (): boolean => this.#scheduleNotice()
   #scheduled = false
 
   constructor(options: RelayedOptions) {
@@ -116,13 +116,16 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
     }
   }
 
-  #scheduleNotice(): void {
-    if (this.#scheduled || this.onMovable === null) return
+  /** Returns false if no connection moves at present. */
+  #scheduleNotice(): boolean {
+    if (this.onMovable === null) return false
+    if (this.#scheduled) return true
     this.#scheduled = true
     setImmediate(() => {
       this.#scheduled = false
       this.onMovable?.()
     })
+    return true
   }
 }
 

@@ -1,6 +1,6 @@
 import type net from 'node:net'
 import type { LentFd } from '../adapter.js'
-import { descriptorOf, readBuffered, remoteAddressOf, reset } from '../node/socket-handle.js'
+import { descriptorOf, isSilent, readBuffered, remoteAddressOf, reset } from '../node/socket-handle.js'
 import { unsentBytes } from '../node/unsent-bytes.js'
 import type { TlsCarrier } from '../tls13/tls-carrier.js'
 import { isMovedTls } from '../tls13/tls-socket.js'
@@ -21,6 +21,7 @@ export class SocketStream implements ByteStream {
   readonly #socket: StreamSocket
   readonly #tally: Tally
   readonly #carrier: TlsCarrier | null
+  readonly tlsId: string | undefined
   /** Bytes to write when the connection is established; null afterwards. */
   #queue: Buffer[] | null
   #connecting: boolean
@@ -38,10 +39,20 @@ export class SocketStream implements ByteStream {
   #onSent: (() => void) | null = null
   #hold: NodeJS.Timeout | undefined
 
-  /** Nothing may have been read from the socket, and it must not have other listeners. `tally` counts the stream while it is open. */
-  constructor(socket: net.Socket, owner: StreamOwner, tally: Tally, carrier: TlsCarrier | null = null) {
+  /**
+   * Nothing may have been read from the socket, and it must not have other listeners. `tally` counts the stream while it is open. `tlsId`: the socket
+   * connects to a server with TLS, see {@link ByteStream.tlsId}.
+   */
+  constructor(
+    socket: net.Socket,
+    owner: StreamOwner,
+    tally: Tally,
+    carrier: TlsCarrier | null = null,
+    tlsId?: string,
+  ) {
     this.#socket = socket
     this.#carrier = carrier
+    this.tlsId = tlsId
     this.#tally = tally
     this.owner = owner
     tally.open++
@@ -49,7 +60,8 @@ export class SocketStream implements ByteStream {
     this.#connecting = socket.connecting
     this.#congested = socket.connecting
     this.#queue = socket.connecting ? [] : null
-    if (socket.connecting) socket.once('connect', onConnect)
+    // Nothing is sent to a server that is not verified.
+    if (socket.connecting) socket.once(tlsId === undefined ? 'connect' : 'secureConnect', onConnect)
     this.#socket[STREAM] = this
     socket.on('error', onError)
     socket.on('close', onClose)
@@ -80,7 +92,7 @@ export class SocketStream implements ByteStream {
   }
 
   get untouched(): boolean {
-    return this.reusable
+    return this.reusable && isSilent(this.#socket)
   }
 
   get descriptor(): LentFd {
@@ -228,6 +240,8 @@ export class SocketStream implements ByteStream {
 
   onSocketError(error: Error): void {
     this.#error ??= error
+    // After an alert Node ends the readable side only: the owner would take that for FIN.
+    this.#socket.destroy()
   }
 
   onSocketClose(): void {

@@ -1,7 +1,7 @@
 import { performance } from 'node:perf_hooks'
 import type { OwnedFd } from '../adapter.js'
 import { type ByteStream, NO_OWNER, type StreamOwner, type Tally } from './byte-stream.js'
-import type { Destination, Dial, KeepAlive, NamedHost } from './destination.js'
+import type { Destination, Dial, KeepAlive } from './destination.js'
 import { dialSocket, streamFromFd } from './open-stream.js'
 import { type ServerSlots, type Slot, type SlotFile, SlotTally } from './server-slots.js'
 import { type Timed, TimerWheel } from './timer-wheel.js'
@@ -62,11 +62,11 @@ class UpstreamPool implements StreamOwner, Timed {
     return this.#idle.length
   }
 
-  /** Returns the connection that became idle last, or undefined if all have been idle too long. Closes connections to addresses that the name no longer has. */
+  /** Returns the connection that became idle last, or undefined if all have been idle too long. Closes connections to addresses that the name no longer has, and those with other settings of TLS. */
   acquire(
     owner: StreamOwner,
     { connections, idleMs }: KeepAlive,
-    named: NamedHost | undefined,
+    { named, tls }: Destination,
     now: number,
   ): ByteStream | undefined {
     this.retired = false
@@ -74,7 +74,8 @@ class UpstreamPool implements StreamOwner, Timed {
       const last = this.#idle[this.#idle.length - 1]!
       if (connections === 0 || now - last.since >= idleMs) return undefined
       this.#idle.pop()
-      if (named === undefined || named.current(last.stream.remoteAddress)) {
+      const fits = tls === undefined || tls.id === last.stream.tlsId
+      if (fits && (named === undefined || named.current(last.stream.remoteAddress))) {
         last.stream.owner = owner
         return last.stream
       }
@@ -88,7 +89,7 @@ class UpstreamPool implements StreamOwner, Timed {
     address: string,
     owner: StreamOwner,
     { connections, idleMs }: KeepAlive,
-    named: NamedHost,
+    { named, tls }: Destination,
     now: number,
   ): ByteStream | undefined {
     this.retired = false
@@ -97,12 +98,13 @@ class UpstreamPool implements StreamOwner, Timed {
     for (let at = this.#idle.length - 1; at >= stop; at--) {
       const { stream, since } = this.#idle[at]!
       if (now - since >= idleMs) return undefined
-      if (stream.remoteAddress === address) {
+      const fits = tls === undefined || tls.id === stream.tlsId
+      if (fits && stream.remoteAddress === address) {
         this.#idle.splice(at, 1)
         stream.owner = owner
         return stream
       }
-      if (named.current(stream.remoteAddress)) continue
+      if (fits && named?.current(stream.remoteAddress)) continue
       this.#idle.splice(at, 1)
       stream.destroy()
     }
@@ -273,13 +275,12 @@ export class UpstreamPools {
   ): ByteStream | null {
     const pool = this.#poolOf(destination.key)
     const { keepAlive = DEFAULT_KEEP_ALIVE, connections: maxOpen = Number.POSITIVE_INFINITY } = destination
-    const { named } = destination
-    const turn = named?.turn() ?? null
+    const turn = destination.named?.turn() ?? null
     if (!fresh) {
       const stream =
         turn === null
-          ? pool.acquire(owner, keepAlive, named, now)
-          : pool.acquireAt(turn, owner, keepAlive, named!, now)
+          ? pool.acquire(owner, keepAlive, destination, now)
+          : pool.acquireAt(turn, owner, keepAlive, destination, now)
       if (stream !== undefined) return stream
     }
     if (maxOpen !== Number.POSITIVE_INFINITY && this.#shareSlots(pool, destination.key)) {

@@ -24,7 +24,7 @@ const { Check } = fdbroker.proxy
 
 const name = fc.constantFrom('a', 'b', 'c', 'd')
 const ms = fc.integer({ min: 1, max: 2 ** 31 - 1 })
-const server = fc.constantFrom('http://a:1', 'http://[::1]:2', 'unix:/run/x.sock', 'http://10.0.0.1:65535')
+const server = fc.constantFrom('http://a:1', 'http://[::1]:2', 'unix:/run/x.sock', 'https://10.0.0.1:65535')
 const upstream = fc.record({
   servers: fc.uniqueArray(server, { minLength: 1 }),
   retry: fc.integer({ min: 0, max: 10 }),
@@ -46,6 +46,15 @@ const upstream = fc.record({
     }),
   ),
   slowStart: fc.option(ms),
+  tls: fc.option(
+    fc.record({
+      ca: fc.constant(null),
+      name: fc.option(fc.constantFrom('a.test', '10.0.0.1')),
+      cert: fc.constant(null),
+      key: fc.constant(null),
+      verify: fc.boolean(),
+    }),
+  ),
   keepAlive: fc.record({ connections: fc.integer({ min: 0, max: 10_000 }), idle: ms, age: fc.option(ms) }),
   connections: fc.option(fc.integer({ min: 1, max: 10_000 })),
   timeouts: fc.record({ connect: ms, response: ms }),

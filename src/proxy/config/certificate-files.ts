@@ -1,8 +1,6 @@
-import { readFileSync, statSync } from 'node:fs'
+import { readText } from '../../checks/files.js'
 import { type Place, shortJson } from '../../checks/place.js'
 import { type CertificateConfig, readMaterial, WrongMaterial } from '../tls/material.js'
-
-const MAX_BYTES = 1024 * 1024
 
 /** Reads and checks the files of one item of `tls.certificates`. Reports each problem at the key that names the file. */
 export function readCertificateFiles(
@@ -24,18 +22,4 @@ export function readCertificateFiles(
       )
   }
   return { ...material, files: { cert: files.cert, key: files.key } }
-}
-
-/** Reads regular files of limited size only: a wrong path must neither block the proxy nor fill its memory. */
-function readText(path: string, place: Place): string | undefined {
-  try {
-    const facts = statSync(path)
-    if (!facts.isFile()) return place.wrong(`${shortJson(path)} is not a file`)
-    if (facts.size > MAX_BYTES)
-      return place.wrong(`${shortJson(path)} has ${facts.size} bytes, at most ${MAX_BYTES} are read`)
-    return readFileSync(path, 'latin1')
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    return place.wrong(`${shortJson(path)} cannot be read (${code ?? message})`)
-  }
 }

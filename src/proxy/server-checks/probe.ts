@@ -7,18 +7,24 @@ import type { ServerCheckConfig } from './shape.js'
 /** Makes the check of one server. Each run opens a connection of its own. */
 export function probeOf(
   { http, status, host }: Pick<ServerCheckConfig, 'http' | 'status' | 'host'>,
-  { address, authority, named }: Pick<Destination, 'address' | 'authority' | 'named'>,
+  { address, authority, named, tls }: Pick<Destination, 'address' | 'authority' | 'named' | 'tls'>,
 ): HealthCheck {
   const options: NetConnectOpts =
     address.kind === 'unix'
       ? { path: address.path }
       : { host: address.host, port: address.port, ...(named !== undefined && { lookup: named.lookup }) }
-  if (http === null) return connectCheck(address.kind === 'unix' ? address.path : authority, options)
+  const open = () => tls?.connect(options) ?? connect(options)
+  if (http === null)
+    return connectCheck(
+      address.kind === 'unix' ? address.path : authority,
+      open,
+      tls === undefined ? 'connect' : 'secureConnect',
+    )
   return privateHttpCheck({
     path: http,
     host: host ?? authority,
     tls: false,
     status: status ?? undefined,
-    connect: () => connect(options),
+    connect: open,
   })
 }

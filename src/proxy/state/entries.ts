@@ -11,9 +11,10 @@ import type { ServerCheckConfig } from '../server-checks/shape.js'
 import { upstreamAddress } from '../upstreams/address.js'
 import { balanceText } from '../upstreams/balancing.js'
 import type { UpstreamConfig } from '../upstreams/shape.js'
+import { type ServerTlsConfig, serverTls, tlsId } from '../upstreams/tls-shape.js'
 import type { ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
 
-const { Upstream, Check, Listener, Setting } = fdbroker.proxy
+const { Upstream, Check, Listener, ServerTls, Setting } = fdbroker.proxy
 type CheckMessage = fdbroker.proxy.Check
 
 const time = milliseconds(1)
@@ -37,6 +38,7 @@ const DEFAULT_AGE_MS = 3_600_000
 export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamMessage {
   const { servers, balance, retry, resend, health, check, slowStart, keepAlive, connections, timeouts } =
     config
+  const { tls } = config
   return Upstream.create({
     servers: servers.map(({ text }) => text),
     retry,
@@ -50,6 +52,7 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     responseTimeoutMs: timeouts.response,
     connections,
     ...(check !== null && { check: checkMessage(check) }),
+    ...(tls !== null && { tls: tlsMessage(tls) }),
     slowStartMs: slowStart ?? 0,
     balance: balance === IN_TURN ? '' : balance,
     ...(servers.some(({ weight = 1 }) => weight !== 1) && {
@@ -57,6 +60,31 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     }),
     ...stamp,
   })
+}
+
+function tlsMessage(tls: ServerTlsConfig): fdbroker.proxy.ServerTls {
+  const { ca, cert, key, name, verify } = tls
+  return ServerTls.create({
+    ca: ca?.path ?? '',
+    cert: cert?.path ?? '',
+    key: key?.path ?? '',
+    name: name ?? '',
+    unverified: !verify,
+    id: tlsId(tls),
+  })
+}
+
+/** Reads the files. Returns undefined if this process cannot use them. */
+function tlsOf(message: fdbroker.proxy.ServerTls.$Properties): ServerTlsConfig | undefined {
+  const { ca, cert, key, name, unverified } = ServerTls.create(message)
+  const given = {
+    ...(ca !== '' && { ca }),
+    ...(cert !== '' && { cert }),
+    ...(key !== '' && { key }),
+    ...(name !== '' && { name }),
+    verify: !unverified,
+  }
+  return serverTls(given, new DocumentPlace(new Problems(0)))
 }
 
 function checkMessage(check: ServerCheckConfig): CheckMessage {
@@ -100,8 +128,10 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
   const { connectTimeoutMs, responseTimeoutMs, connections = null } = message
   const { keepAliveAgeMs } = message
   const check = message.check ? checkOf(message.check) : null
+  const tls = message.tls ? tlsOf(message.tls) : null
   const possible =
     check !== undefined &&
+    tls !== undefined &&
     servers.length > 0 &&
     failures !== 0 &&
     connections !== 0 &&
@@ -115,6 +145,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
     resend: Math.min(message.resendPercent ?? DEFAULT_RESEND, 100),
     health: { failures, coolDown: coolDownMs },
     check,
+    tls,
     slowStart: message.slowStartMs || null,
     // A way that only newer versions know is not used.
     balance: balanceText(message.balance) === message.balance ? message.balance : IN_TURN,

@@ -3,9 +3,9 @@ import { isIPv6 } from '../../base/lazy.js'
 import { shortJson } from '../../checks/place.js'
 import { InvalidValue } from '../../checks/values.js'
 
-/** The address of an upstream server. `text` is the canonical spelling. */
+/** The address of an upstream server. `text` is the canonical spelling, `secure` means TLS. */
 export type UpstreamAddress =
-  | { kind: 'tcp'; host: string; port: number; text: string }
+  | { kind: 'tcp'; host: string; port: number; text: string; secure?: true }
   | { kind: 'unix'; path: string; text: string }
 
 /** A server of an upstream. */
@@ -15,22 +15,23 @@ export type ServerConfig = UpstreamAddress & {
 }
 
 const SUN_PATH_BYTES = 107
+const WHOLE = /^(tcp|tls):/
 
-/** Reports whether all servers take HTTP requests: `tcp://` servers take only whole connections. */
+/** Reports whether all servers take HTTP requests: `tcp://` and `tls://` servers take only whole connections. */
 export function takesRequests(servers: readonly UpstreamAddress[]): boolean {
-  return !servers.some(({ text }) => text.startsWith('tcp:'))
+  return !servers.some(({ text }) => WHOLE.test(text))
 }
 
 /** Reports whether servers with these addresses can be in one upstream. */
 export function ofOneKind(addresses: readonly string[]): boolean {
-  return ['http:', 'tcp:'].some(kind => !addresses.some(address => address.startsWith(kind)))
+  return [/^https?:/, WHOLE].some(kind => !addresses.some(address => kind.test(address)))
 }
 
-/** Parses `http://HOST:PORT`, `tcp://HOST:PORT` (a name, an IPv4 address or `[::1]`) or `unix:/path`. */
+/** Parses `http://HOST:PORT`, `tcp://HOST:PORT` (a name, an IPv4 address or `[::1]`), with TLS `https://` or `tls://`, or `unix:/path`. */
 export function upstreamAddress(text: string): UpstreamAddress | InvalidValue {
   const refuse = (why: string) =>
     new InvalidValue(
-      `${shortJson(text)} is not an upstream address (http://HOST:PORT, tcp://HOST:PORT or unix:/path)${why === '' ? '' : `: ${why}`}`,
+      `${shortJson(text)} is not an upstream address (http://HOST:PORT, https://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix:/path)${why === '' ? '' : `: ${why}`}`,
     )
   if (text.startsWith('unix:')) {
     const path = text.slice(5)
@@ -41,8 +42,7 @@ export function upstreamAddress(text: string): UpstreamAddress | InvalidValue {
       ? { kind: 'unix', path, text: `unix:${path}` }
       : refuse(`the path has ${bytes} bytes, at most ${SUN_PATH_BYTES} are possible`)
   }
-  if (text.startsWith('https://')) return refuse('TLS to upstreams is not supported')
-  const [, scheme, authority, rest = ''] = /^(http|tcp):\/\/([^/?#]*)(.*)$/s.exec(text) ?? []
+  const [, scheme, authority, rest = ''] = /^(https?|tcp|tls):\/\/([^/?#]*)(.*)$/s.exec(text) ?? []
   if (authority === undefined) return refuse('')
   if (authority.includes('@')) return refuse('leave user and password out')
   if (rest !== '' && rest !== '/') return refuse(`leave ${shortJson(rest)} out, requests keep their own path`)
@@ -53,10 +53,12 @@ export function upstreamAddress(text: string): UpstreamAddress | InvalidValue {
   const host = v6 ?? name.toLowerCase()
   if (v6 === undefined && !isIPv4(host) && !isName(host)) return refuse(`${shortJson(name)} is not a host`)
   const written = v6 === undefined ? host : new URL(`http://[${v6}]/`).hostname
-  return { kind: 'tcp', host, port: Number(port), text: `${scheme}://${written}:${Number(port)}` }
+  const secure = scheme === 'https' || scheme === 'tls'
+  const address = { host, port: Number(port), text: `${scheme}://${written}:${Number(port)}` }
+  return { kind: 'tcp', ...address, ...(secure && { secure }) }
 }
 
-function isName(host: string): boolean {
+export function isName(host: string): boolean {
   if (host.length > 253 || /(^|\.)\d+$/.test(host)) return false
   return host.split('.').every(label => /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/.test(label))
 }

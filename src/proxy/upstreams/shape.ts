@@ -18,6 +18,7 @@ import {
 import { checkShape, serverCheck } from '../server-checks/shape.js'
 import { ofOneKind, type ServerConfig, upstreamAddress } from './address.js'
 import { balanceText } from './balancing.js'
+import { serverTls, serverTlsShape } from './tls-shape.js'
 
 const serverHealthShape = {
   failures: optional(
@@ -68,13 +69,19 @@ export const upstreamShape = {
       unique(server, 'the server', server => server.text),
       { least: 1, most: MOST_SERVERS },
     ),
-    '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; used in turn; or maps:',
+    '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), with TLS `https://` and `tls://`, at least one; used in turn; or maps:',
     serverShape,
   ),
   balance: optional(
     text('a way to balance', balanceText),
     'round-robin',
     '[how servers share the requests](#balancing): `round-robin`, `random`, `two-choices`, `least-connections`, `hash:address`, `hash:header:NAME`, `hash:cookie:NAME`',
+  ),
+  tls: absent(
+    serverTls,
+    null,
+    '[TLS with the servers](tls.md#tls-to-servers) that are `https://` or `tls://`',
+    serverTlsShape,
   ),
   health: group(serverHealthShape, 'when a server is considered down'),
   check: optional(
@@ -108,7 +115,7 @@ export type UpstreamFields = Checked<typeof upstreamMap> & { name: string }
 
 /** Turns `[["app", …]]` into `[{ name: "app", … }]`. */
 export const upstreams = refine(
-  named(name, refine(refine(upstreamMap, serversMatch), slowStartHasCheck)),
+  named(name, refine(refine(refine(upstreamMap, serversMatch), slowStartHasCheck), tlsIsUsed)),
   (pairs): UpstreamFields[] => pairs.map(([name, upstream]) => ({ name, ...upstream })),
 )
 
@@ -117,9 +124,17 @@ function slowStartHasCheck<T extends Checked<typeof upstreamMap>>(given: T, plac
   return place.at('slowStart').wrong('it is valid only with "check"; leave it out')
 }
 
+function tlsIsUsed<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
+  const isUsed = given.servers.some(server => server.kind === 'tcp' && server.secure)
+  if (given.tls === null || isUsed) return given
+  return place.at('tls').wrong('no server uses TLS: write https:// or tls:// for their addresses')
+}
+
 function serversMatch<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
   if (ofOneKind(given.servers.map(({ text }) => text))) return given
-  return place.at('servers').wrong('http:// and tcp:// do not go together; make two upstreams of them')
+  return place
+    .at('servers')
+    .wrong('http:// and tcp:// do not go together, nor do https:// and tls://; make two upstreams of them')
 }
 
 /** The checked settings with all defaults. Times in milliseconds. */

@@ -1,6 +1,12 @@
 import { isAddress } from '../../base/lazy.js'
 import { InvalidValue } from '../../checks/values.js'
-import type { Destination, Forward, KeepAlive } from '../../relay/index.js'
+import {
+  type Destination,
+  type Forward,
+  type KeepAlive,
+  type ServerTls,
+  tlsFailureOf,
+} from '../../relay/index.js'
 import type { Names } from '../names/names.js'
 import type { CheckedServer } from '../server-checks/server-checks.js'
 import type { ServerCheckConfig } from '../server-checks/shape.js'
@@ -9,12 +15,16 @@ import { ofOneKind, type ServerConfig, takesRequests, type UpstreamAddress } fro
 import { Balancer, type ServerOutState } from './balance.js'
 import { type Balancing, balancingOf, type HashFacts, hashKey } from './balancing.js'
 import { ResendBudget } from './resend-budget.js'
+import { UpstreamTls } from './server-tls.js'
 import type { UpstreamConfig } from './shape.js'
+import { NO_TLS_SETTINGS, tlsId } from './tls-shape.js'
 
 export interface ServerWatch {
   onFailure(server: string): void
-  /** The server gets no requests until its trial. */
-  onOut(upstream: string, server: string): void
+  /** The server gets no requests until its trial. `reason`: see {@link ServerOut.reason}. */
+  onOut(upstream: string, server: string, reason: string | undefined): void
+  /** TLS with the server has failed. `why`: in words. */
+  onTlsFailure?(facts: { upstream: string; server: string; reason: string; why: string }): void
   /** The server passed its trial and gets requests again. */
   onIn(upstream: string, server: string): void
   /** As the other two, and for each further failed trial. `ms`: the time until the next trial; null: the server is up. */
@@ -28,7 +38,7 @@ export interface ServerOut {
   readonly state: ServerOutState
   /** Null as long as the active checks of the server fail. */
   readonly triedInSeconds: number | null
-  /** Why the check failed that took the server out. */
+  /** Why the check failed that took the server out, or why TLS with the server fails. */
   readonly reason?: string
 }
 
@@ -64,6 +74,11 @@ export class Upstream {
   #destinations = new Map<string, Destination>()
   #balancer: Balancer | null = null
   #check: ServerCheckConfig | null = null
+  #tls: UpstreamTls | null = null
+  /** The TLS of each server that uses it, which keeps its session. */
+  readonly #serverTls = new Map<string, ServerTls>()
+  /** Why TLS failed with servers that fail, by server. */
+  readonly #tlsReasons = new Map<string, string>()
   /** The findings of active checks, by server. Empty without checks. */
   readonly #verdicts = new Map<string, Verdict>()
   #config: UpstreamConfig | null = null
@@ -133,6 +148,7 @@ export class Upstream {
     }
     const { health, check, keepAlive, connections, retry, resend, timeouts } = config
     const servers = this.#serversOf(config)
+    this.#configureTls(config, servers)
     const { idle: idleMs, age } = keepAlive
     const keepAliveLimits = {
       connections: keepAlive.connections,
@@ -162,6 +178,23 @@ export class Upstream {
     this.#resendPercent = resend
     this.#takesRequests = takesRequests(servers)
     this.forward.options = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
+  }
+
+  /** Throws for certificates that OpenSSL refuses, and changes nothing. */
+  #configureTls({ tls }: UpstreamConfig, servers: readonly ServerConfig[]): void {
+    const secure = servers.flatMap(server => (server.kind === 'tcp' && server.secure ? [server] : []))
+    const settings = tls ?? NO_TLS_SETTINGS
+    const id = secure.length === 0 ? null : tlsId(settings)
+    if (id !== (this.#tls?.id ?? null)) {
+      this.#tls = id === null ? null : new UpstreamTls(settings, id)
+      this.#serverTls.clear()
+    }
+    const present = new Set(secure.map(({ text }) => text))
+    for (const known of [this.#serverTls, this.#tlsReasons])
+      for (const key of known.keys()) if (!present.has(key)) known.delete(key)
+    for (const { text, host } of secure)
+      if (!this.#serverTls.has(text))
+        this.#serverTls.set(text, this.#tls!.server(host, text.startsWith('https:')))
   }
 
   /** Returns the servers of the configuration with the operators' changes. */
@@ -241,6 +274,7 @@ export class Upstream {
   }
 
   recordSuccess(key: string): void {
+    this.#tlsReasons.delete(key)
     if (!this.#balancer?.recordSuccess(key, performance.now())) return
     this.#watch.onIn(this.name, key)
     this.#watch.onHealth(this.name, key, null)
@@ -257,7 +291,9 @@ export class Upstream {
       server: address,
       state: kind,
       triedInSeconds: ms === null ? null : ms / 1000,
-      ...(kind === 'failing' && { reason: this.#verdicts.get(address)?.reason ?? '' }),
+      ...(kind === 'failing'
+        ? { reason: this.#verdicts.get(address)?.reason ?? '' }
+        : this.#tlsReasons.has(address) && { reason: this.#tlsReasons.get(address)! }),
     }))
   }
 
@@ -267,7 +303,7 @@ export class Upstream {
     this.#watch.onFailure(key)
     const now = performance.now()
     const before = balancer.downUntil(key)
-    if (balancer.recordFailure(key, now)) this.#watch.onOut(this.name, key)
+    if (balancer.recordFailure(key, now)) this.#watch.onOut(this.name, key, this.#tlsReasons.get(key))
     const until = balancer.downUntil(key)
     if (until !== null && until !== before) this.#watch.onHealth(this.name, key, until - now)
   }
@@ -301,9 +337,11 @@ export class Upstream {
     const { text: key } = server
     const tcp = server.kind === 'tcp'
     const named = tcp && !isAddress(server.host) ? this.#names?.hostOf(server.host) : undefined
+    const tls = this.#serverTls.get(key)
     return {
       key,
       address: server,
+      ...(tls !== undefined && { tls }),
       authority: tcp ? key.slice(key.indexOf('//') + 2) : 'localhost',
       keepAlive,
       ...(named !== undefined && { named }),
@@ -311,7 +349,19 @@ export class Upstream {
       opened: isTcp => {
         if (isTcp) this.recordSuccess(key)
       },
-      failed: () => this.recordFailure(key),
+      failed: (failure, error) => {
+        const isTls = error !== null && tlsFailureOf(error) === failure
+        if (isTls) {
+          this.#tlsReasons.set(key, failure)
+          this.#watch.onTlsFailure?.({
+            upstream: this.name,
+            server: key,
+            reason: failure,
+            why: error.message,
+          })
+        } else this.#tlsReasons.delete(key)
+        this.recordFailure(key)
+      },
     }
   }
 }

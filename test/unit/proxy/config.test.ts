@@ -22,6 +22,7 @@ describe('a configuration', () => {
         balance: 'round-robin',
         check: null,
         slowStart: null,
+        tls: null,
         health: { failures: 3, coolDown: 10_000 },
         keepAlive: { connections: 4096, idle: 4000, age: 3_600_000 },
         connections: null,
@@ -237,7 +238,7 @@ describe('a wrong configuration', () => {
   it('causes an error with file, line, column, key and remedy', () => {
     const text = EXAMPLE.replace('"http://127.0.0.1:9002"', '"htp://x"')
     expect(refusal(text)).toEqual([
-      'edge.yaml:7:45: upstreams.app.servers[1]: "htp://x" is not an upstream address (http://HOST:PORT, tcp://HOST:PORT or unix:/path)',
+      'edge.yaml:7:45: upstreams.app.servers[1]: "htp://x" is not an upstream address (http://HOST:PORT, https://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix:/path)',
     ])
   })
 

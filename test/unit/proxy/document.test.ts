@@ -24,7 +24,8 @@ const EVERY: ProxyDocument = {
   ],
   upstreams: {
     app: {
-      servers: ['http://127.0.0.1:9001'],
+      servers: ['https://127.0.0.1:9001'],
+      tls: { name: 'app.test', verify: false },
       balance: 'hash:cookie:sid',
       health: { failures: 'off', coolDown: '1s' },
       check: {
@@ -113,7 +114,10 @@ const EVERY: ProxyDocument = {
   forwarded: { headers: 'both', trust: ['10.0.0.0/8'] },
 }
 /** Read from files, so not given here. */
-const FILES = ['cert', 'key', 'names'].map(key => `tls.certificates[].${key}`)
+const FILES = [
+  ...['cert', 'key', 'names'].map(key => `tls.certificates[].${key}`),
+  ...['ca', 'cert', 'key'].map(key => `upstreams.NAME.tls.${key}`),
+]
 /** In place of `upgrade.health.http`. */
 const OTHERS = ['upgrade.health.tcp', 'upgrade.health.command']
 

@@ -163,7 +163,7 @@ describe('groups of servers', () => {
     // A tunnel that was reset.
     all.recordOutcome(ended(A, 'upstream-closed', 101))
     expect(down).toEqual([])
-    all.get('app').forward.pick([])?.failed?.('connect-failed')
+    all.get('app').forward.pick([])?.failed?.('connect-failed', null)
     expect(down).toEqual([`app ${A}`])
     // Refusing for the rest of the time would make a short outage longer.
     expect(tries(all, 'app')).toEqual([A])
