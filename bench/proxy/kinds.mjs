@@ -15,6 +15,8 @@ const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 export const UNDICI = 'node:http + undici'
 export const BARE = 'bare C'
 export const OURS = 'fd-broker'
+/** Routes of a usual configuration. */
+export const FEW = 10
 
 /** @param {string[]} execArgv @param {string} file @param {(string | number)[]} args */
 export const forked = (execArgv, file, ...args) =>
@@ -40,11 +42,16 @@ function spawnProxy(folder, parts) {
 }
 
 /**
- * With its routes made at run time.
- * @param {string} folder @param {number} upstreamPort @param {number} routes @param {boolean} [accessLog] @returns {Promise<Running>}
+ * With its routes made at run time. `scrape`: asks for its metrics.
+ * @param {string} folder @param {number} upstreamPort @param {{ routes?: number, accessLog?: boolean, metrics?: boolean }} [options]
+ * @returns {Promise<Running & { scrape: () => Promise<unknown> }>}
  */
-export async function startProxy(folder, upstreamPort, routes, accessLog = false) {
-  const port = await freePort()
+export async function startProxy(
+  folder,
+  upstreamPort,
+  { routes = FEW, accessLog = false, metrics = false } = {},
+) {
+  const [port, scraped] = [await freePort(), await freePort()]
   const { home, control, ...running } = spawnProxy(folder, {
     instanceHeader: 'X-Gen',
     accessLog,
@@ -52,6 +59,7 @@ export async function startProxy(folder, upstreamPort, routes, accessLog = false
     // As long as nginx keeps them.
     upstreams: { app: { servers: [`http://127.0.0.1:${upstreamPort}`], keepAlive: { idle: '60s' } } },
     routes: [{ host: '*', upstream: 'app' }],
+    ...(metrics && { metrics: `tcp://127.0.0.1:${scraped}` }),
   })
   await answers(port)
   const more = join(home, 'routes.jsonl')
@@ -60,7 +68,8 @@ export async function startProxy(folder, upstreamPort, routes, accessLog = false
   for (let n = 2; n < routes; n++) places.push({ host: `h${n}.example.com`, path: `/p${n % 10}` })
   writeFileSync(more, places.map(place => `${JSON.stringify({ ...place, upstream: 'app' })}\n`).join(''))
   execFileSync(process.execPath, [CLI, 'routes', 'add', '--control', control, '--file', more])
-  return { port, ...running }
+  const scrape = async () => await (await fetch(`http://127.0.0.1:${scraped}/metrics`)).text()
+  return { port, scrape, ...running }
 }
 
 /** @param {number} upstreamPort @param {string[]} [execArgv] @returns {Promise<Running>} */

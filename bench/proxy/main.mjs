@@ -2,9 +2,9 @@
 // npm run bench -- proxy: CPU time a request (user and system, from /proc) of the reference proxy beside nginx, HAProxy and sozu where
 // they are installed, beside node:http with undici, and beside a relay in C that understands as little as possible; with small and
 // browser-like heads, with 10 KiB of answer, over 1 to 1,000 connections, in turns in one run, medians. Then what a tunnel costs, whether a
-// burst of connects is answered, memory with idle connections, and p99 inside and outside the windows of upgrades, and while a large
+// burst of connects is answered, what metrics cost, memory with idle connections, and p99 inside and outside the windows of upgrades, and while a large
 // configuration is read again. About 8 minutes.
-// Options: --rounds 5 --seconds 1 --idle 8000 --routes 100000 --upgrades 5 --rate 5000 --only requests,tunnels,idle,windows,reloads --json FILE
+// Options: --rounds 5 --seconds 1 --idle 8000 --routes 100000 --upgrades 5 --rate 5000 --only requests,metrics,tunnels,idle,windows,reloads --json FILE
 // --release 0.4.0: the windows of that release's upgrades as well.
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -17,6 +17,7 @@ import { Bare } from './bare.mjs'
 import { CLI } from './edge.mjs'
 import {
   BARE,
+  FEW,
   forked,
   message,
   OTHERS,
@@ -27,6 +28,7 @@ import {
   startUndici,
   UNDICI,
 } from './kinds.mjs'
+import { metricsCost } from './metrics.mjs'
 import { cpu, memoryOf, rest } from './processes.mjs'
 import { reloads } from './reloads.mjs'
 import { windows } from './windows.mjs'
@@ -40,7 +42,7 @@ const { values: flags } = parseArgs({
     routes: { type: text, default: '100000' },
     upgrades: { type: text, default: '5' },
     rate: { type: text, default: '5000' },
-    only: { type: text, default: 'requests,tunnels,idle,windows,reloads' },
+    only: { type: text, default: 'requests,metrics,tunnels,idle,windows,reloads' },
     release: { type: text },
     json: { type: text },
   },
@@ -48,7 +50,6 @@ const { values: flags } = parseArgs({
 const rounds = Number(flags.rounds)
 const seconds = Number(flags.seconds)
 const parts = new Set(flags.only.split(','))
-const FEW = 10
 const GIGABYTE = 1e9
 const BURST = 2000
 const MANY_ROUTES = `${OURS}, ${flags.routes} routes`
@@ -97,9 +98,9 @@ async function requests() {
   /** @type {Record<string, Running>} */
   const kinds = { [BARE]: kept(await bare.start('relay', upstreamPort)) }
   for (const { name, start } of installed) kinds[name] = kept(await startOther(start, folder, upstreamPort))
-  kinds[OURS] = kept(await startProxy(folder, upstreamPort, FEW))
-  kinds[MANY_ROUTES] = kept(await startProxy(folder, upstreamPort, Number(flags.routes)))
-  kinds[OURS_LOGGED] = kept(await startProxy(folder, upstreamPort, FEW, true))
+  kinds[OURS] = kept(await startProxy(folder, upstreamPort))
+  kinds[MANY_ROUTES] = kept(await startProxy(folder, upstreamPort, { routes: Number(flags.routes) }))
+  kinds[OURS_LOGGED] = kept(await startProxy(folder, upstreamPort, { accessLog: true }))
   for (const { name, start } of installed)
     if (name === NGINX) kinds[NGINX_LOGGED] = kept(await startOther(start, folder, upstreamPort, true))
   kinds[UNDICI] = kept(await startUndici(upstreamPort))
@@ -194,6 +195,8 @@ async function requests() {
 /** When it shows more, a request has become dearer, or the C relay cheaper. */
 const MOST_OF_BARE = 2.5
 const MOST_OF_NGINX = 1.6
+/** Two equal proxies differ by so much on a busy machine. */
+const MOST_OF_WITHOUT = 1.05
 /** The bar, relative to a kept release in the same run. */
 const MOST_OF_RELEASE = 1.5
 /** At most this in the window of a change, or so many times what it is between two where the machine is slow, in milliseconds. */
@@ -204,6 +207,24 @@ const RESTING_MS = 20_000
 /** Connections with one request after the other, before any is counted, and for how long. */
 const WARMING = 64
 const WARMING_MS = 1500
+
+async function metrics() {
+  progress.show([], 'metrics: the proxy with and without')
+  const { port: upstreamPort } = kept(await bare.start('server'))
+  const { without, again, counting, scraped } = await metricsCost({
+    bare,
+    folder,
+    upstreamPort,
+    rounds: 2 * rounds,
+    seconds: 2 * seconds,
+    load: USUAL,
+  })
+  progress.clear()
+  figures.info('CPU a request without metrics', without.us, 'µs')
+  figures.info('another such proxy, of the first', again.ofWithout, '')
+  figures.add('with metrics, of the first', counting.ofWithout, '', '<=', MOST_OF_WITHOUT)
+  figures.add('with a scrape each second, of the first', scraped.ofWithout, '', '<=', MOST_OF_WITHOUT)
+}
 
 async function tunnels() {
   const { port } = kept(await bare.start('source', GIGABYTE))
@@ -235,7 +256,7 @@ async function idle() {
   const tuned = `${UNDICI}, semi-spaces of 4 MiB`
   /** @type {Record<string, () => Promise<Running>>} */
   const kinds = {
-    [OURS]: () => startProxy(folder, upstreamPort, FEW),
+    [OURS]: () => startProxy(folder, upstreamPort),
     [UNDICI]: () => startUndici(upstreamPort),
     [tuned]: () => startUndici(upstreamPort, ['--max-semi-space-size=4']),
   }
@@ -337,7 +358,7 @@ async function inReloads() {
   figures.info('p99 between them', seen.outside, 'ms')
 }
 
-const PARTS = { requests, tunnels, idle, windows: inWindows, reloads: inReloads }
+const PARTS = { requests, metrics, tunnels, idle, windows: inWindows, reloads: inReloads }
 try {
   for (const [name, run] of Object.entries(PARTS)) if (parts.has(name)) await run()
 } finally {

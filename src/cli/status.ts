@@ -1,7 +1,10 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { MoveReport } from '../connections/counts.js'
+import { FdbError } from '../errors.js'
 import { isCommitted } from '../handoff/phases.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon, keptByText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
+import type { RecentRequests } from '../proxy/metrics/exchange-counts.js'
 import type { SupervisorStatus } from '../run/status.js'
 import type { SourceStatus } from '../sources/follow-source.js'
 import type { AnswerFlags } from './ask-service.js'
@@ -12,6 +15,7 @@ import {
   codeAndMessage,
   type ExitCode,
   facts,
+  failureText,
   formatDuration,
   plain,
   plainLines,
@@ -29,6 +33,7 @@ export function addStatus(program: Command): void {
       .description('show generation, listeners, connections, state, draining generations, last failure'),
   )
     .json()
+    .option('--watch', 'ask again each second, until Ctrl-C; with --json an answer is a line')
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '5s'))
     .notes(
       `The exit code is 3 also if no process serves, and 1 also if a program under fd-broker run crashes repeatedly. The reason is on stderr.`,
@@ -37,11 +42,37 @@ export function addStatus(program: Command): void {
       'fd-broker status --control /run/shop/upgrade.sock',
       "fd-broker status --control /run/shop/upgrade.sock --json | jq '.listeners[].connections'",
     )
-    .action(status)
+    .action(async ({ watch, ...flags }: AnswerFlags & { watch?: true }) =>
+      watch ? await watchStatus(flags) : await status(flags),
+    )
 }
 
-async function status({ control, json, service = '', timeout }: AnswerFlags): Promise<void> {
-  const answer = withAges(narrowAnswer(await statusAt(control, timeout), { control, service }))
+async function ask({ control, service = '', timeout }: AnswerFlags): Promise<StatusAnswer> {
+  return withAges(narrowAnswer(await statusAt(control, timeout), { control, service }))
+}
+
+const WATCH_MS = 1_000
+/** On a terminal the next answer replaces the last one. */
+const CLEAR = '\x1b[H\x1b[J'
+
+async function watchStatus(flags: AnswerFlags): Promise<never> {
+  const clear = process.stdout.isTTY && !flags.json ? CLEAR : ''
+  for (;;) {
+    try {
+      const answer = await ask(flags)
+      process.stdout.write(flags.json ? `${JSON.stringify(answer)}\n` : `${clear}${statusText(answer)}\n`)
+    } catch (error) {
+      // A service that is started again answers later.
+      if (!FdbError.is(error) || error.code === 'ERR_FDB_OPTION') throw error
+      process.stdout.write(clear)
+      writeStderr(failureText(error))
+    }
+    await sleep(WATCH_MS)
+  }
+}
+
+async function status({ json, ...flags }: AnswerFlags): Promise<void> {
+  const answer = await ask(flags)
   print(json, answer, () => statusText(answer))
   const ill = illnessOf(answer)
   if (ill === null) return
@@ -173,6 +204,14 @@ function sourceRows({ details }: ServiceStatus): readonly Partial<SourceStatus>[
   return typeof source === 'object' && source !== null ? [source] : undefined
 }
 
+/** A proxy without metrics counts no requests. */
+function requestsLine({ details }: ServiceStatus): string | null {
+  const { perSecond, failed, p99Ms } = (details?.requests ?? {}) as Partial<RecentRequests>
+  if (typeof perSecond !== 'number') return null
+  const slowest = typeof p99Ms === 'number' ? `, 99% within ${plain(p99Ms)} ms` : ''
+  return `${Math.round(perSecond)}/s, ${plain(failed)} failed${slowest} (the last seconds)`
+}
+
 function phaseOf({ phase, unfit, keptBy }: NonNullable<ServiceStatus['draining']>[number]): unknown {
   if (unfit) return `${phase}, cannot come back (${unfit.code})`
   return keptBy ? `${phase}, kept by ${plain(keptByText(keptBy))}` : phase
@@ -206,6 +245,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
     ],
     ['uptime', uptime(report, now)],
     ['connections', cellOf(report.connections)],
+    ['requests', requestsLine(report)],
     ['moves', movesLine(report.moves)],
     ['closed', closedLine(report.closed)],
     ['held', report.held?.length ? report.held.map(plain).join(', ') : null],

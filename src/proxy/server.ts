@@ -144,7 +144,7 @@ export class ReverseProxy {
       learned: this.#learned,
       logger,
       counted: (server, passed) => {
-        if (this.#config.metrics !== null) this.#metrics?.addCheck(server, passed)
+        if (this.#config.metrics !== null) this.#metrics?.counts.addCheck(server, passed)
       },
     })
     this.#servers = new LiveServers({
@@ -183,7 +183,11 @@ export class ReverseProxy {
         ),
       onFault: error => logger.error({ err: error }, 'a request failed because of a bug in the proxy'),
     }
-    member.describe(() => ({ serversOut: this.#upstreams.out, source: shared?.status }))
+    member.describe(() => ({
+      serversOut: this.#upstreams.out,
+      source: shared?.status,
+      requests: this.#config.metrics === null ? undefined : this.#metrics?.counts.recent,
+    }))
     serveCertificateCommands(member, this.#tls)
     serveRouteCommands(member, this.#routes, () => ({
       upstreams: this.#upstreams.forRequests,
@@ -501,7 +505,7 @@ export class ReverseProxy {
 
   #onExchange(report: ExchangeReport): void {
     this.#upstreams.recordOutcome(report)
-    if (this.#config.metrics !== null) this.#metrics?.add(report)
+    if (this.#config.metrics !== null) this.#metrics?.counts.add(report)
     if (this.#config.accessLog) logAccess(this.#access, report)
   }
 

@@ -36,6 +36,7 @@ describe('the status for people', () => {
         control: '/run/shop/upgrade.sock',
         hosting: 'embedded',
         pid: 4711,
+        details: { requests: { perSecond: 1234.4, failed: 2, p99Ms: 25 } },
         generation: 3,
         epoch: 5,
         role: 'serving',
@@ -111,6 +112,7 @@ role          serving
 handoff       probation
 control       /run/shop/upgrade.sock (embedded)
 uptime        service 2h 1m, process 30.0s
+requests      1234/s, 2 failed, 99% within 25 ms (the last seconds)
 moves         1190 arrived
 state         10000 entries, 1.5 MiB in 2 segments, sequence 10001, digest 0123456789ab
 state file    /var/lib/shop/state CANNOT BE WRITTEN, 2.0 KiB are only in memory (sequence 9000, on the disk 8999): ENOSPC: no space left on device, write

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { stripVTControlCharacters } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -7,9 +8,9 @@ import { Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
-/** `fd-broker top` on a terminal of its own with 80 columns and 24 rows. */
-function openTop(sandbox: Sandbox) {
-  const words = `stty cols 80 rows 24; TERM=xterm ${process.execPath} ${CLI} top --control ${sandbox.control} --interval 100ms`
+/** A command on a terminal of its own with 80 columns and 24 rows. */
+function openTop(sandbox: Sandbox, command = 'top --interval 100ms') {
+  const words = `stty cols 80 rows 24; TERM=xterm exec ${process.execPath} ${CLI} ${command} --control ${sandbox.control}`
   const child = spawn('script', ['-qec', words, '/dev/null'], { env: sandbox.env })
   onTestFinished(() => void child.kill('SIGKILL'))
   let output = ''
@@ -93,5 +94,30 @@ describe('fd-broker top', () => {
         'fd-broker top needs a terminal; a program reads fd-broker status --json',
       ),
     })
+  })
+})
+
+describe('fd-broker status --watch', () => {
+  it('shows the status of each version on the terminal, until Ctrl-C', async () => {
+    const sandbox = Sandbox.open()
+    await sandbox.shop()
+    const watch = openTop(sandbox, 'status --watch')
+    await watch.shows(/generation +1/)
+    await sandbox.run('upgrade', '--control', sandbox.control)
+    await watch.shows(/generation +2/)
+    await sandbox.run('stop', '--control', sandbox.control)
+    await watch.shows(/ERR_FDB_NO_HOLDER/)
+    watch.press('\x03')
+    expect(await watch.ended).toBe(130)
+  })
+
+  it('writes each answer as a line of JSON, and ends when its reader does', async () => {
+    const sandbox = Sandbox.open()
+    const pid = await sandbox.shop()
+    const words = `${process.execPath} ${CLI} status --watch --json --control ${sandbox.control} | head -n 2`
+    const child = spawn('sh', ['-c', words], { env: sandbox.env, stdio: ['ignore', 'pipe', 'inherit'] })
+    onTestFinished(() => void child.kill('SIGKILL'))
+    const lines = (await text(child.stdout)).trimEnd().split('\n')
+    expect(lines.map(line => JSON.parse(line).pid)).toEqual([pid, pid])
   })
 })

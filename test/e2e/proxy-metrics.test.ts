@@ -4,6 +4,7 @@ import { get } from 'node:http'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import type { RecentRequests } from '../../src/proxy/metrics/exchange-counts.js'
 import { perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { CountingClients } from '../processes/counting-clients.js'
@@ -24,6 +25,7 @@ async function measured(config: Config = {}): Promise<{ edge: Edge; url: string 
     routes: [
       { host: '*', upstream: 'all' },
       { host: '*', path: '/gone', respond: { status: 410 } },
+      { host: '*', path: '/busy', respond: { status: 503 } },
     ],
     metrics: `tcp://127.0.0.1:${port}`,
     ...config,
@@ -236,13 +238,30 @@ describe('the metrics of the proxy', () => {
     await edge.reload({ metrics: `unix:${path}?mode=0620` })
     expect(statSync(path).mode & 0o777).toBe(0o620)
     expect((await overSocket(path)).status).toBe(200)
+    const recent = async () => (await edge.status()).details?.requests as RecentRequests | undefined
+    let asked = 0
+    const { perSecond, failed, p99Ms } = await until('the status has the last requests', async () => {
+      await ask(`${edge.url}/busy`).answer
+      asked++
+      const last = await recent()
+      return last?.failed ? last : null
+    })
+    expect({ perSecond, p99Ms }).toEqual({ perSecond: expect.any(Number), p99Ms: expect.any(Number) })
+    // All of them have failed, in a span of one second or two.
+    expect(failed).toBeLessThanOrEqual(asked)
+    expect(perSecond).toBeLessThanOrEqual(failed / 0.9)
+    await until('none of the last seconds is left', async () => (await recent())?.perSecond === 0, 5_000)
+    const counted = 1 + asked
     await edge.reload({ metrics: 'off' })
+    expect(await recent()).toBeUndefined()
     await expect(ask(`http://127.0.0.1:${port}/metrics`).answer).rejects.toMatchObject({
       code: 'ECONNREFUSED',
     })
     await ask(edge.url).answer
     await edge.reload({ metrics: `tcp://127.0.0.1:${port}` })
     // Requests while the metrics are off are not counted; earlier ones are.
-    expect(sumOf(samplesOf((await ask(`http://127.0.0.1:${port}/metrics`).answer).body), REQUESTS)).toBe(1)
+    expect(sumOf(samplesOf((await ask(`http://127.0.0.1:${port}/metrics`).answer).body), REQUESTS)).toBe(
+      counted,
+    )
   })
 })

@@ -16,14 +16,36 @@ interface ServerCounts {
   readonly failures: Float64Array
 }
 
+/** The requests of this process in the last seconds. */
+export interface RecentRequests {
+  readonly perSecond: number
+  /** Answers of class 5xx, and requests without an answer. */
+  readonly failed: number
+  /** The bound below which 99 % of the latencies are; null: there was none, or the bound is above the largest one. */
+  readonly p99Ms: number | null
+}
+
+/** {@link RecentRequests} are those of at least this time. */
+const RECENT_MS = 900
+const SERVER_ERROR = 4
+
 /** Counts the requests of this process, and its checks of servers. A request costs two look-ups and a few additions. */
 export class ExchangeCounts {
-  readonly #totals: Pick<Totals, 'numbers'>
+  readonly #totals: Pick<Totals, 'numbers' | 'onFlush'>
+  /** The numbers since `#since`, of all listeners. */
+  readonly #span = {
+    requests: new Float64Array(NO_ANSWER + 1),
+    duration: new Float64Array(BOUNDS.length + 1),
+  }
+  #since = performance.now()
+  /** Null in the first second. */
+  recent: RecentRequests | null = null
   readonly #listeners = new Map<string, ListenerCounts>()
   readonly #servers = new Map<string, ServerCounts>()
 
-  constructor(totals: Pick<Totals, 'numbers'>) {
+  constructor(totals: Pick<Totals, 'numbers' | 'onFlush'>) {
     this.#totals = totals
+    totals.onFlush(() => this.#look())
   }
 
   add(report: ExchangeReport): void {
@@ -47,6 +69,22 @@ export class ExchangeCounts {
     this.#totals.numbers('serverChecks', server)[passed ? 0 : 1]! += 1
   }
 
+  /** Called before the counts begin again at 0. */
+  #look(): void {
+    const { requests, duration } = this.#span
+    for (const counts of this.#listeners.values()) {
+      for (let i = 0; i < requests.length; i++) requests[i]! += counts.requests[i]!
+      for (let i = 0; i < duration.length; i++) duration[i]! += counts.duration[i]!
+    }
+    const ms = performance.now() - this.#since
+    if (ms < RECENT_MS) return
+    const failed = requests[SERVER_ERROR]! + requests[NO_ANSWER]!
+    this.recent = { perSecond: (sum(requests) * 1_000) / ms, failed, p99Ms: quantileMs(duration, 0.99) }
+    requests.fill(0)
+    duration.fill(0)
+    this.#since = performance.now()
+  }
+
   #addListener(listener: string): ListenerCounts {
     const counts = {
       requests: this.#totals.numbers('requests', listener),
@@ -65,4 +103,15 @@ export class ExchangeCounts {
     this.#servers.set(server, counts)
     return counts
   }
+}
+
+const sum = (numbers: Float64Array) => numbers.reduce((all, number) => all + number, 0)
+
+/** Returns the smallest bound of a bucket below which this share of the values is; null if there is none. */
+function quantileMs(counts: Float64Array, share: number): number | null {
+  const wanted = share * sum(counts)
+  let below = 0
+  const bucket = counts.findIndex(count => (below += count) >= wanted && below > 0)
+  const bound = BOUNDS[bucket]
+  return bound === undefined ? null : bound * 1_000
 }

@@ -3,7 +3,6 @@ import { nodeHttp } from '../../base/lazy.js'
 import type { Listener, ListenerSpec, Logger, Member } from '../../index.js'
 import { CONTENT_TYPE } from '../../metrics/exposition.js'
 import type { Series } from '../../metrics/totals.js'
-import type { ExchangeReport } from '../../relay/index.js'
 import type { SourceStatus } from '../../sources/follow-source.js'
 import type { ServerOut } from '../upstreams/upstream.js'
 import { ExchangeCounts } from './exchange-counts.js'
@@ -16,7 +15,7 @@ const PATH = '/metrics'
 export class MetricsListener {
   readonly #member: Member
   readonly #logger: Logger
-  readonly #counts: ExchangeCounts
+  readonly counts: ExchangeCounts
   #listener: Listener | null = null
 
   constructor(
@@ -27,7 +26,7 @@ export class MetricsListener {
   ) {
     this.#member = member
     this.#logger = logger
-    this.#counts = new ExchangeCounts(member.counting.totals)
+    this.counts = new ExchangeCounts(member.counting.totals)
     member.counting.addGauges(() => [...gaugesOf(serversOut()), ...gaugesOfSource(source())])
   }
 
@@ -46,14 +45,6 @@ export class MetricsListener {
   close(): void {
     if (this.#listener !== null) this.#member.unlisten(METRICS_LISTENER)
     this.#listener = null
-  }
-
-  add(report: ExchangeReport): void {
-    this.#counts.add(report)
-  }
-
-  addCheck(server: string, passed: boolean): void {
-    this.#counts.addCheck(server, passed)
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
