@@ -161,13 +161,13 @@ function positionOf(tls: PositionRecord): PositionRecord {
 function exchangeRecord(message: DecodedExchange, fds: number): ExchangeRecord {
   const phase = PHASES[message.phase]
   const coding = CODINGS[message.coding]
-  const { method, destination, route, target, host, resend, status } = message
+  const { method, destination, route, target, host, resend, status, wanted } = message
   if (phase === undefined || coding === undefined) {
     throw recordError(`its request has the unknown phase ${message.phase} or coding ${message.coding}`)
   }
   if (!METHOD_NAME.test(method) && (method !== '' || phase !== 'tunnel'))
     throw recordError(`its method is ${shorten(method)}`)
-  for (const name of [destination, route]) {
+  for (const name of [destination, route, wanted]) {
     if (name.length > MAX_NAME_LENGTH)
       throw recordError(`it has a name of ${name.length} characters; the limit is ${MAX_NAME_LENGTH}`)
   }
@@ -195,6 +195,7 @@ function exchangeRecord(message: DecodedExchange, fds: number): ExchangeRecord {
       ? FrameTracker.fromRecord(message.frames as fdbroker.connections.RelayedFrames)
       : null,
     resend,
+    wanted,
     answer: answerOf(message.answer),
     target,
     host,

@@ -23,6 +23,15 @@ export interface Forward {
   /** Called before another server gets a request whose server has died: returns whether it may. Default: it may. */
   mayResend?(): boolean
   options?: ExchangeOptions
+  /** Gives clients a cookie that names their server. */
+  sticky?: Sticky | undefined
+  /** The key of the server that the cookie of the request names. */
+  wanted?: string
+}
+
+export interface Sticky {
+  /** Returns the line of a response that makes the client come back to the server with this key. */
+  lineFor(destination: string): string
 }
 
 /** The relay sends this response, and adds Content-Length, Date and Connection. */

@@ -41,6 +41,8 @@ export class ExchangeFacts {
   frames: FrameTracker | null = null
   /** The whole request while the relay may repeat it, because its connection can close before the response; otherwise ''. */
   resend = ''
+  /** {@link Forward.wanted}, or ''. */
+  wanted = ''
   /** The options of the route if they change the head of the response; null after this head. */
   answer: ExchangeOptions | null = null
   // The following facts are only for the {@link ExchangeReport}.

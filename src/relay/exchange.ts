@@ -64,6 +64,13 @@ export class Exchange implements StreamOwner {
     return connectionKind(this.facts)
   }
 
+  /** The line of the response for a client whose cookie does not name its server, or ''. */
+  get cookieLine(): string {
+    const { destination, wanted } = this.facts
+    const sticky = this.#dispatch.route?.sticky
+    return sticky === undefined || destination === wanted ? '' : sticky.lineFor(destination)
+  }
+
   get tunnelEnded(): boolean {
     return this.#tunnel?.ended ?? false
   }
@@ -209,6 +216,7 @@ export class Exchange implements StreamOwner {
     const destination = this.#dispatch.chooseServer(route)
     if (destination === null) return
     facts.answer = responseRules(route.options)
+    if (route.wanted !== undefined) facts.wanted = route.wanted
     let written: HeadWriter
     try {
       written = upstreamRequest(head, this.#relay, this.#side, route.options, destination)

@@ -11,7 +11,6 @@ import {
 import { type EventTracker, eventText } from './boundaries.js'
 import type { ByteStream, BytesOrText } from './byte-stream.js'
 import { NO_BYTES } from './bytes.js'
-import type { ExchangeOptions } from './decision.js'
 import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
 import type { RelayContext } from './relay-context.js'
 import {
@@ -30,6 +29,7 @@ interface ResponseExchange {
   readonly facts: ExchangeFacts
   /** The client's connection ends after this response. */
   readonly isLast: boolean
+  readonly cookieLine: string
   /** As {@link ByteStream.write} of the client. */
   send(bytes: BytesOrText): void
   becomeTunnel(): void
@@ -99,7 +99,7 @@ export class ServerResponse {
     let end = at
     facts.closeClient = exchange.isLast
     try {
-      plan = planResponse(head, facts, responseRewrite(head, this.#relay, facts.answer))
+      plan = planResponse(head, facts, this.#rewriteOf(head))
       if (plan.body?.kind === 'tunnel' && facts.requestBody !== null) {
         exchange.serverFails(502, 'switched-too-early')
         return
@@ -136,6 +136,16 @@ export class ServerResponse {
     }
     if (end < to) facts.reusable = false
     exchange.finish()
+  }
+
+  #rewriteOf(head: ResponseHead): ResponseRewrite {
+    const { facts, cookieLine } = this.#exchange
+    const rules = facts.answer
+    return {
+      extra: (this.#relay.gateway?.responseLines(head) ?? '') + cookieLine,
+      edits: this.#relay.fields.response(rules?.fields),
+      proxyAuthentication: rules?.proxyAuthentication,
+    }
   }
 
   #send({ bytes, length }: HeadWriter, chunk: Buffer, from = 0, to: number = chunk.length): void {
@@ -186,18 +196,6 @@ export class ServerResponse {
     if (this.#lastEvent !== null) return
     this.#lastEvent = new LastEvent(text, this.#exchange.facts.coding)
     this.readBody(NO_BYTES, 0, 0)
-  }
-}
-
-function responseRewrite(
-  head: ResponseHead,
-  relay: RelayContext,
-  rules: ExchangeOptions | null,
-): ResponseRewrite {
-  return {
-    extra: relay.gateway?.responseLines(head) ?? '',
-    edits: relay.fields.response(rules?.fields),
-    proxyAuthentication: rules?.proxyAuthentication,
   }
 }
 

@@ -46,6 +46,9 @@ const upstream = fc.record({
     }),
   ),
   slowStart: fc.option(ms),
+  sticky: fc.option(
+    fc.record({ cookie: fc.constantFrom('a', 'b'), maxAge: fc.option(ms), secure: fc.boolean() }),
+  ),
   tls: fc.option(
     fc.record({
       ca: fc.constant(null),

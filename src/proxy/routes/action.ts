@@ -73,7 +73,7 @@ export function compileTarget(target: RouteTarget, upstreams: Upstreams): RouteA
 
 /** Returns a route whose edits are those of one request. The relay prepares them for it alone. */
 function expandForward(
-  { kind, name, pick, mayResend, options }: Forward,
+  { kind, name, pick, mayResend, options, sticky }: Forward,
   { request, response }: RouteChanges,
   facts: VariableFacts,
 ): Forward {
@@ -82,7 +82,14 @@ function expandForward(
     ...(request && { request: edits(request) }),
     ...(response && { response: edits(response) }),
   }
-  return { kind, name, pick, ...(mayResend && { mayResend }), options: { ...options, fields } }
+  return {
+    kind,
+    name,
+    pick,
+    ...(mayResend && { mayResend }),
+    ...(sticky && { sticky }),
+    options: { ...options, fields },
+  }
 }
 
 /** Combines the upstream's options with the route's. A route with `connect` leads to servers that are proxies themselves. */
@@ -108,6 +115,9 @@ function forwardOf(
     name,
     pick: tried => upstreamForward.pick(tried),
     mayResend: () => upstreamForward.mayResend?.() ?? true,
+    get sticky() {
+      return upstreamForward.sticky
+    },
     // A reload replaces the upstream's options.
     get options() {
       if (upstreamForward.options !== before) {
@@ -142,7 +152,7 @@ export function decisionOf(
   if (action.kind === 'respond') return action.to(() => factsOf(head, origin, client))
   if (!action.upstream.takesRequests) return UNKNOWN_UPSTREAM
   const forward = action.expand === undefined ? action.forward : action.expand(factsOf(head, origin, client))
-  if (!action.upstream.hashes) return forward
+  if (!action.upstream.choosesByRequest) return forward
   return action.upstream.forwardFor(forward, { client, header: name => head.fields.get(name) })
 }
 

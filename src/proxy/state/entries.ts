@@ -11,10 +11,11 @@ import type { ServerCheckConfig } from '../server-checks/shape.js'
 import { upstreamAddress } from '../upstreams/address.js'
 import { balanceText } from '../upstreams/balancing.js'
 import type { UpstreamConfig } from '../upstreams/shape.js'
+import type { StickyConfig } from '../upstreams/sticky.js'
 import { type ServerTlsConfig, serverTls, tlsId } from '../upstreams/tls-shape.js'
 import type { ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
 
-const { Upstream, Check, Listener, ServerTls, Setting } = fdbroker.proxy
+const { Upstream, Check, Listener, ServerTls, Setting, StickyCookie } = fdbroker.proxy
 type CheckMessage = fdbroker.proxy.Check
 
 const time = milliseconds(1)
@@ -38,7 +39,7 @@ const DEFAULT_AGE_MS = 3_600_000
 export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamMessage {
   const { servers, balance, retry, resend, health, check, slowStart, keepAlive, connections, timeouts } =
     config
-  const { tls } = config
+  const { sticky, tls } = config
   return Upstream.create({
     servers: servers.map(({ text }) => text),
     retry,
@@ -53,6 +54,7 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     connections,
     ...(check !== null && { check: checkMessage(check) }),
     ...(tls !== null && { tls: tlsMessage(tls) }),
+    ...(sticky !== null && { sticky: { ...sticky, maxAgeMs: sticky.maxAge ?? 0 } }),
     slowStartMs: slowStart ?? 0,
     balance: balance === IN_TURN ? '' : balance,
     ...(servers.some(({ weight = 1 }) => weight !== 1) && {
@@ -85,6 +87,11 @@ function tlsOf(message: fdbroker.proxy.ServerTls.$Properties): ServerTlsConfig |
     verify: !unverified,
   }
   return serverTls(given, new DocumentPlace(new Problems(0)))
+}
+
+function stickyOf(message: fdbroker.proxy.StickyCookie.$Properties): StickyConfig {
+  const { cookie, maxAgeMs, secure } = StickyCookie.create(message)
+  return { cookie, maxAge: maxAgeMs || null, secure }
 }
 
 function checkMessage(check: ServerCheckConfig): CheckMessage {
@@ -146,6 +153,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
     health: { failures, coolDown: coolDownMs },
     check,
     tls,
+    sticky: message.sticky ? stickyOf(message.sticky) : null,
     slowStart: message.slowStartMs || null,
     // A way that only newer versions know is not used.
     balance: balanceText(message.balance) === message.balance ? message.balance : IN_TURN,

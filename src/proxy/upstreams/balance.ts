@@ -113,8 +113,12 @@ export class Balancer {
     return this.#outCount === 0 && !this.#hasSlow
   }
 
-  /** Returns the next server that is not in `tried`, or undefined. `key`: the text to hash; without it a hash takes the servers in turn. Prefers a server whose trial is due; for a request that another server has failed, one that is up. */
-  pick(now: number, tried?: ReadonlySet<string>, key?: string): string | undefined {
+  /** Returns the next server that is not in `tried`, or undefined. `key`: the text to hash; without it a hash takes the servers in turn. `wanted`: the server that gets the request if it is up. Prefers a server whose trial is due; for a request that another server has failed, one that is up. */
+  pick(now: number, tried?: ReadonlySet<string>, key?: string, wanted?: string): string | undefined {
+    if (wanted !== undefined && !tried?.has(wanted)) {
+      const server = this.#find(wanted)
+      if (server !== undefined && isUp(server)) return wanted
+    }
     if (this.#hasSlow) this.#updateSlow(now)
     if (this.#outCount === 0) return this.#pick(tried, isUp, now, key)
     const [first, second] = tried === undefined || tried.size === 0 ? [isDue, isUp] : [isUp, isDue]

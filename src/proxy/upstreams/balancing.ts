@@ -44,7 +44,7 @@ export function hashKey(source: HashSource, facts: HashFacts): string | undefine
   return cookieOf(facts.header('cookie'), source.name)
 }
 
-function cookieOf(cookies: string | undefined, name: string): string | undefined {
+export function cookieOf(cookies: string | undefined, name: string): string | undefined {
   // Several lines are joined by commas.
   for (const pair of cookies?.split(/[;,]/) ?? []) {
     const at = pair.indexOf('=')

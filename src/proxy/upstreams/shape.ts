@@ -16,8 +16,9 @@ import {
   type Written,
 } from '../../checks/values.js'
 import { checkShape, serverCheck } from '../server-checks/shape.js'
-import { ofOneKind, type ServerConfig, upstreamAddress } from './address.js'
+import { ofOneKind, type ServerConfig, takesRequests, upstreamAddress } from './address.js'
 import { balanceText } from './balancing.js'
+import { sticky, stickyShape } from './sticky.js'
 import { serverTls, serverTlsShape } from './tls-shape.js'
 
 const serverHealthShape = {
@@ -77,6 +78,12 @@ export const upstreamShape = {
     'round-robin',
     '[how servers share the requests](#balancing): `round-robin`, `random`, `two-choices`, `least-connections`, `hash:address`, `hash:header:NAME`, `hash:cookie:NAME`',
   ),
+  sticky: optional(
+    sticky,
+    'off',
+    '[a cookie](#sticky-sessions) leads the later requests of a client to the same server: its name, or a map',
+    stickyShape,
+  ),
   tls: absent(
     serverTls,
     null,
@@ -115,13 +122,24 @@ export type UpstreamFields = Checked<typeof upstreamMap> & { name: string }
 
 /** Turns `[["app", …]]` into `[{ name: "app", … }]`. */
 export const upstreams = refine(
-  named(name, refine(refine(refine(upstreamMap, serversMatch), slowStartHasCheck), tlsIsUsed)),
+  named(
+    name,
+    refine(
+      refine(refine(refine(upstreamMap, serversMatch), slowStartHasCheck), tlsIsUsed),
+      stickyTakesRequests,
+    ),
+  ),
   (pairs): UpstreamFields[] => pairs.map(([name, upstream]) => ({ name, ...upstream })),
 )
 
 function slowStartHasCheck<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
   if (given.slowStart === null || given.check !== null) return given
   return place.at('slowStart').wrong('it is valid only with "check"; leave it out')
+}
+
+function stickyTakesRequests<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
+  if (given.sticky === null || takesRequests(given.servers)) return given
+  return place.at('sticky').wrong('servers that take whole connections get no cookies; leave it out')
 }
 
 function tlsIsUsed<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {

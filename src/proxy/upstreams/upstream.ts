@@ -17,6 +17,7 @@ import { type Balancing, balancingOf, type HashFacts, hashKey } from './balancin
 import { ResendBudget } from './resend-budget.js'
 import { UpstreamTls } from './server-tls.js'
 import type { UpstreamConfig } from './shape.js'
+import { StickyCookies } from './sticky.js'
 import { NO_TLS_SETTINGS, tlsId } from './tls-shape.js'
 
 export interface ServerWatch {
@@ -74,6 +75,7 @@ export class Upstream {
   #destinations = new Map<string, Destination>()
   #balancer: Balancer | null = null
   #check: ServerCheckConfig | null = null
+  #sticky: StickyCookies | null = null
   #tls: UpstreamTls | null = null
   /** The TLS of each server that uses it, which keeps its session. */
   readonly #serverTls = new Map<string, ServerTls>()
@@ -117,22 +119,24 @@ export class Upstream {
   }
 
   /** Whether {@link forwardFor} must be called for each request. */
-  get hashes(): boolean {
-    return this.#balancing.kind === 'hash'
+  get choosesByRequest(): boolean {
+    return this.#balancing.kind === 'hash' || this.#sticky !== null
   }
 
-  /** Returns `forward` for one request or connection, whose server depends on `facts` if the upstream hashes. */
+  /** Returns `forward` for one request or connection, whose server depends on `facts` if the upstream hashes or has cookies. */
   forwardFor(forward: Forward, facts: HashFacts): Forward {
-    if (this.#balancing.kind !== 'hash') return forward
-    const key = hashKey(this.#balancing.source, facts)
-    if (key === undefined) return forward
-    const { kind, name, options } = forward
+    const key = this.#balancing.kind === 'hash' ? hashKey(this.#balancing.source, facts) : undefined
+    const wanted = this.#sticky?.serverOf(facts.header('cookie'))
+    if (key === undefined && wanted === undefined) return forward
+    const { kind, name, options, sticky } = forward
     return {
       kind,
       name,
-      pick: tried => this.#pick(tried, key),
+      pick: tried => this.#pick(tried, key, wanted),
       mayResend: this.#mayResend,
       ...(options !== undefined && { options }),
+      ...(sticky !== undefined && { sticky }),
+      ...(wanted !== undefined && { wanted }),
     }
   }
 
@@ -146,7 +150,7 @@ export class Upstream {
       this.#verdicts.clear()
       return
     }
-    const { health, check, keepAlive, connections, retry, resend, timeouts } = config
+    const { health, check, keepAlive, connections, retry, resend, sticky, timeouts } = config
     const servers = this.#serversOf(config)
     this.#configureTls(config, servers)
     const { idle: idleMs, age } = keepAlive
@@ -166,6 +170,9 @@ export class Upstream {
     this.#destinations = new Map(
       servers.map(server => [server.text, this.#destination(server, keepAliveLimits, connections)]),
     )
+    this.#sticky = sticky === null ? null : new StickyCookies(sticky, this.#destinations.keys())
+    if (this.#sticky === null) delete this.forward.sticky
+    else this.forward.sticky = this.#sticky
     this.#check = check
     for (const key of this.#verdicts.keys())
       if (check === null || !this.#destinations.has(key)) this.#verdicts.delete(key)
@@ -324,12 +331,12 @@ export class Upstream {
     if (ms !== null && this.#destinations.has(key)) this.#watch.onFailure(key)
   }
 
-  #pick(tried: readonly Destination[], hashed?: string): Destination | null {
+  #pick(tried: readonly Destination[], hashed?: string, wanted?: string): Destination | null {
     const balancer = this.#balancer
     if (balancer === null || tried.length > this.#retry) return null
     if (tried.length === 0) this.#resends.requests++
     const triedKeys = tried.length === 0 ? undefined : new Set(tried.map(({ key }) => key))
-    const key = balancer.pick(balancer.allUp ? 0 : performance.now(), triedKeys, hashed)
+    const key = balancer.pick(balancer.allUp ? 0 : performance.now(), triedKeys, hashed, wanted)
     return key === undefined ? null : (this.#destinations.get(key) ?? null)
   }
 

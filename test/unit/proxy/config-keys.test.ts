@@ -91,6 +91,10 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upstreams.a.servers[0].weight', '0', /no whole number from 1 to 1000/],
   ['upstreams.a.servers', '["http://x:1", "tcp://x:2"]', /http:\/\/ and tcp:\/\/ do not go together/],
   ['upstreams.a.servers', '["https://x:1", "tls://x:2"]', /nor do https:\/\/ and tls:\/\//],
+  ['upstreams.a.sticky', '"a b"', /"a b" is not the name of a cookie/],
+  ['upstreams.a.sticky.cookie', '""', /"" is not the name of a cookie/],
+  ['upstreams.a.sticky.maxAge', '10', /10 has no unit/],
+  ['upstreams.a.sticky.secure', 'always', /neither true nor false/],
   ['upstreams.a.tls', '{ verify: true }', /no server uses TLS: write https:\/\/ or tls:\/\//],
   ['upstreams.a.tls.ca', '/none/ca.pem', /"\/none\/ca\.pem" cannot be read \(ENOENT\)/],
   ['upstreams.a.tls.ca', NOTHING, /there is no certificate in PEM/],
@@ -277,6 +281,12 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['forwarded.trust[0]', 'localhost', /not an address or network/],
 ]
 
+/** Required keys beside a key of an upstream. */
+const BESIDE: Readonly<Record<string, string>> = {
+  'sticky.maxAge': 'cookie: edge',
+  'sticky.secure': 'cookie: edge',
+}
+
 /** A file in which everything is right but the value at `key`. */
 function fileWith(key: string, value: string): string {
   const steps = [...key.matchAll(/\["([^"]*)"\]|\[(\d+)\]|([\w-]+)/g)].map(
@@ -314,7 +324,8 @@ function fileWith(key: string, value: string): string {
       const inList = listed && top !== 'upstreams' && top !== 'forwarded'
       const nested = top === 'upstreams' || key.startsWith('upgrade.health.')
       const first = depth === (inList ? below.indexOf('0') + 1 : nested ? 1 : 0)
-      const more = step === 'weight' ? 'address: "http://a:1"' : first ? around(step) : ''
+      const beside = depth === below.length - 1 ? BESIDE[key.replace(/^upstreams\.a\./, '')] : undefined
+      const more = step === 'weight' ? 'address: "http://a:1"' : first ? around(step) : (beside ?? '')
       text = `{ ${JSON.stringify(step)}: ${text}${more === '' ? '' : `, ${more}`} }`
     }
   }

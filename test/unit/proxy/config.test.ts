@@ -23,6 +23,7 @@ describe('a configuration', () => {
         check: null,
         slowStart: null,
         tls: null,
+        sticky: null,
         health: { failures: 3, coolDown: 10_000 },
         keepAlive: { connections: 4096, idle: 4000, age: 3_600_000 },
         connections: null,

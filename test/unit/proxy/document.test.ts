@@ -26,6 +26,7 @@ const EVERY: ProxyDocument = {
     app: {
       servers: ['https://127.0.0.1:9001'],
       tls: { name: 'app.test', verify: false },
+      sticky: { cookie: 'edge', maxAge: '1h', secure: true },
       balance: 'hash:cookie:sid',
       health: { failures: 'off', coolDown: '1s' },
       check: {
