@@ -72,6 +72,20 @@ export const METRICS = defined({
     labels: ['server'],
     columns: { label: 'result', values: ['passed', 'failed'] },
   },
+  queueLength: {
+    name: 'fdbroker_proxy_waiting_requests',
+    type: 'gauge',
+    help: 'Requests that wait because all servers are at their limit of connections',
+    labels: ['upstream'],
+    workers: 'sum',
+  },
+  queued: {
+    name: 'fdbroker_proxy_queued_requests',
+    type: 'counter',
+    help: 'Requests that waited for a server and got one, waited too long, or found the queue full',
+    labels: ['upstream'],
+    columns: { label: 'result', values: ['served', 'late', 'full'] },
+  },
   sourceRevision: {
     name: 'fdbroker_proxy_source_revision',
     type: 'gauge',

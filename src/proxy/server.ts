@@ -122,6 +122,9 @@ export class ReverseProxy {
           { upstream, server, reason },
           'a server failed too often and gets no requests for a while',
         ),
+      onQueued: (upstream, how) => {
+        if (this.#config.metrics !== null) this.#metrics?.counts.addQueued(upstream, how)
+      },
       onTlsFailure: facts => warnings.warn(`tls ${facts.server}`, facts, 'TLS with a server failed'),
       onIn: (upstream, server) =>
         logger.info({ upstream, server }, 'a server responds and gets requests again'),
@@ -346,7 +349,7 @@ export class ReverseProxy {
     this.#metrics ??= new MetricsListener(
       this.member,
       this.#logger,
-      () => this.#upstreams.out,
+      this.#upstreams,
       () => this.#shared?.status,
     )
     await this.#metrics.listen(spec, reopen)

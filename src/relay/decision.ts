@@ -23,10 +23,25 @@ export interface Forward {
   /** Called before another server gets a request whose server has died: returns whether it may. Default: it may. */
   mayResend?(): boolean
   options?: ExchangeOptions
+  /** Lets a request wait while all servers are at their limit of connections. Default: it fails. */
+  queue?: RequestQueue | undefined
   /** Gives clients a cookie that names their server. */
   sticky?: Sticky | undefined
   /** The key of the server that the cookie of the request names. */
   wanted?: string
+}
+
+/** The requests that wait for one of the servers of an upstream, in the order in which they came. */
+export interface RequestQueue {
+  /** The limit of requests of this process, and of the time that each of them waits, in milliseconds. */
+  readonly most: number
+  readonly ms: number
+  /** How many requests wait now. Changed by the relay. */
+  waiting: number
+  /** The servers that may get a waiting request. */
+  servers(): readonly Destination[]
+  /** Called for each request: `served` when it gets a server, `late` after its time, `full` if it found no place. */
+  ended(how: 'served' | 'late' | 'full'): void
 }
 
 export interface Sticky {

@@ -1,7 +1,7 @@
 import type { HeadWriter } from '../http1/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { concat, NO_BYTES } from './bytes.js'
-import type { Forward } from './decision.js'
+import type { Forward, RequestQueue, Respond } from './decision.js'
 import type { Destination, DialFailure, ServerFailure } from './destination.js'
 import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
 import { callSafely, type RelayContext } from './relay-context.js'
@@ -12,8 +12,11 @@ import { WaitingStream } from './waiting-stream.js'
 interface DispatchExchange extends StreamOwner {
   readonly facts: ExchangeFacts
   upstream: ByteStream | null
-  fail(status: number, reason: string): void
+  fail(status: number, reason: string, headers?: Respond['headers']): void
 }
+
+/** For a client that comes again. */
+const RETRY_AFTER: Respond['headers'] = [['Retry-After', '1']]
 
 /** Chooses a server for an exchange and sends the request over an idle or a new connection. If connecting fails, tries the next server. */
 export class Dispatch {
@@ -23,8 +26,10 @@ export class Dispatch {
   #tried: Destination[] | null = null
   /** No descriptor was free: this exchange closed all idle connections to servers and dialled again, which it does only once. */
   #redialled = false
-  /** This exchange has waited for other processes of the service, which it does only once. */
+  /** This exchange has waited for a connection, which it does only once. */
   #waited = false
+  /** The exchange comes from another process: if it has waited there, it gets a place in a full queue. */
+  #restored = false
   #retryHead: HeadWriter | null = null
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
@@ -37,6 +42,7 @@ export class Dispatch {
   }
 
   restore(): void {
+    this.#restored = true
     const { route, destination } = this.#exchange.facts
     this.route = this.#relay.routeByName?.(route) ?? null
     this.destination = this.#relay.destinationByKey?.(destination) ?? null
@@ -148,7 +154,7 @@ export class Dispatch {
   retryElsewhere(failure: DialFailure, error: Error | null = null): void {
     const stream = this.#exchange.upstream!
     if (stream instanceof WaitingStream) {
-      this.#endWaiting(stream, false)
+      this.#endWaiting(stream, null)
       return
     }
     const bytes = concat(stream.takeUnsent())
@@ -188,36 +194,65 @@ export class Dispatch {
   #connectToNext(status: number, reason: string): ByteStream | null {
     const next = this.#nextServer()
     if (next === null) {
-      const waiting = reason === 'servers-full' ? this.#wait() : null
-      if (waiting === null) this.#exchange.fail(status, reason)
-      return waiting
+      if (reason === 'servers-full') return this.#wait()
+      this.#exchange.fail(status, reason)
+      return null
     }
     this.#setDestination(next)
     return this.#connect(false)
   }
 
-  /** Returns a stream that waits until another process of the service closes a connection to the last server; null if this process has all of them. */
+  /** Returns a stream that waits for a connection to a server; null if there is no place to wait, and the exchange has failed. */
   #wait(): ByteStream | null {
-    if (this.#waited) return null
+    const queue = this.route?.queue
+    const stream = this.#waited ? null : queue === undefined ? this.#waitForOthers() : this.#enqueue(queue)
     this.#waited = true
-    const stream = this.#relay.pools.wait(this.destination!, free => {
-      this.#endWaiting(stream!, free)
-      this.#side.settle()
-    })
-    if (stream === null) return null
+    if (stream === null) {
+      this.#exchange.fail(503, queue === undefined ? 'servers-full' : 'queue-full', RETRY_AFTER)
+      return null
+    }
     this.#exchange.upstream = stream
     this.#exchange.facts.reused = false
     return stream
   }
 
-  #endWaiting(stream: ByteStream, free: boolean): void {
+  /** Waits until another process of the service closes a connection to the last server. Returns null if this process has all of them. */
+  #waitForOthers(): ByteStream | null {
+    const server = this.destination!
+    const stream = this.#relay.pools.wait(server, free => {
+      this.#endWaiting(stream!, free ? server : null)
+      this.#side.settle()
+    })
+    return stream
+  }
+
+  #enqueue(queue: RequestQueue): ByteStream | null {
+    if (queue.waiting >= queue.most && !this.#restored) {
+      queue.ended('full')
+      return null
+    }
+    queue.waiting++
+    const proceed = (server: Destination) => {
+      queue.ended('served')
+      this.#endWaiting(stream, server)
+      this.#side.settle()
+    }
+    const stream = this.#relay.pools.queue(queue.servers(), queue.ms, proceed, () => queue.waiting--)
+    return stream
+  }
+
+  /** `server`: null if the time is over. */
+  #endWaiting(stream: ByteStream, server: Destination | null): void {
     const bytes = concat(stream.takeUnsent())
     stream.destroy()
     this.#exchange.upstream = null
-    if (!free) {
-      this.#exchange.fail(503, 'servers-full')
+    if (server === null) {
+      const queue = this.route?.queue
+      queue?.ended('late')
+      this.#exchange.fail(503, queue === undefined ? 'servers-full' : 'queue-timeout', RETRY_AFTER)
       return
     }
+    this.#setDestination(server)
     const next = this.#connect(false)
     if (next === null) return
     next.write(bytes)

@@ -31,6 +31,7 @@ import type { RelayTimeouts } from './options.js'
 import { callSafely, type RelayContext, refusalOf } from './relay-context.js'
 import { ServerResponse } from './server-response.js'
 import { tlsFailureOf } from './tls-failure.js'
+import { WaitingStream } from './waiting-stream.js'
 
 /**
  * One request and its response, or the tunnel that the request became. Owns the connection to the server. A whole TCP connection is an exchange too: a
@@ -88,6 +89,8 @@ export class Exchange implements StreamOwner {
   get timeoutMs(): number {
     const { timeouts, wheel } = this.#relay
     const connecting = this.upstream?.connecting ?? false
+    if (connecting && this.upstream instanceof WaitingStream && Number.isFinite(this.upstream.until))
+      return Math.max(0, Math.min(this.upstream.until - performance.now(), this.requestDeadline - wheel.now))
     const quiet = silenceLimitMs(this.facts, connecting, timeouts, this.#dispatch.route?.options)
     return Math.min(quiet, this.requestDeadline - wheel.now)
   }

@@ -12,7 +12,7 @@ export {
   type Tally,
 } from './byte-stream.js'
 export { ClientTally } from './client-tally.js'
-export type { Decision, ExchangeOptions, Forward, Respond, Router, Sticky } from './decision.js'
+export type { Decision, ExchangeOptions, Forward, RequestQueue, Respond, Router, Sticky } from './decision.js'
 export type {
   ClientOrigin,
   Destination,

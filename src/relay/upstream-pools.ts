@@ -31,6 +31,8 @@ const ASK_AGAIN_MS = 5
 
 interface Waiting {
   readonly stream: WaitingStream
+  /** In a queue; otherwise only for the connections of other processes. */
+  readonly queued: boolean
   readonly until: number
   readonly limit: number
   /** `free`: there is a connection or a slot now. Otherwise the time is over. */
@@ -53,6 +55,10 @@ class UpstreamPool implements StreamOwner, Timed {
   #asking: NodeJS.Timeout | undefined
   /** The slot of the waiting request that proceeds at this moment. */
   #granted: Slot | null = null
+  /** Whether a waiting request proceeds at this moment. */
+  #proceeds = false
+  /** How many requests wait in a queue. */
+  #queued = 0
 
   constructor(wheel: TimerWheel) {
     this.#wheel = wheel
@@ -155,17 +161,37 @@ class UpstreamPool implements StreamOwner, Timed {
     const { slots } = this
     // Only other processes can free a slot that this one does not know to be in use.
     if (slots === null || slots.file.closed || slots.held >= limit || this.tally.open >= limit) return null
-    const stream = new WaitingStream(left => {
-      this.#waiting = this.#waiting.filter(each => each.stream !== left)
-      if (this.#waiting.length === 0) this.#stopAsking()
-    })
-    this.#waiting.push({ stream, until: performance.now() + MAX_WAIT_MS, limit, proceed })
-    slots.want(true)
+    const stream = new WaitingStream(left => this.leave(left))
+    this.#enter({ stream, queued: false, until: performance.now() + MAX_WAIT_MS, limit, proceed })
+    return stream
+  }
+
+  /** See {@link UpstreamPools.queue}. */
+  enqueue(stream: WaitingStream, limit: number, proceed: () => void): void {
+    this.#queued++
+    this.#enter({ stream, queued: true, until: stream.until, limit, proceed })
+  }
+
+  #enter(waiting: Waiting): void {
+    this.#waiting.push(waiting)
+    this.slots?.want(true)
     this.#asking ??= setInterval(() => {
       this.serveWaiting()
-      if (this.#waiting.length > 0) slots.file.touch()
+      if (this.#waiting.length > 0) this.slots?.file.touch()
     }, ASK_AGAIN_MS)
-    return stream
+  }
+
+  /** Ends the wait of a request. */
+  leave(stream: WaitingStream): void {
+    const at = this.#waiting.findIndex(each => each.stream === stream)
+    if (at < 0) return
+    if (this.#waiting.splice(at, 1)[0]!.queued) this.#queued--
+    if (this.#waiting.length === 0) this.#stopAsking()
+  }
+
+  /** A request that has just come must not overtake those of the queue. */
+  get mustQueue(): boolean {
+    return this.#queued > 0 && !this.#proceeds
   }
 
   #stopAsking(): void {
@@ -178,12 +204,17 @@ class UpstreamPool implements StreamOwner, Timed {
   serveWaiting(): void {
     const now = performance.now()
     for (const waiting of [...this.#waiting]) {
-      const { stream, until, limit, proceed } = waiting
+      const { stream, queued, until, limit, proceed } = waiting
       if (!stream.alive) continue
-      const slot = this.#idle.length > 0 || this.slots!.file.closed ? null : this.slots!.take(limit)
-      if (slot === null && this.#idle.length === 0 && now < until) return
+      const { slots } = this
+      const shares = slots !== null && !slots.file.closed
+      const slot = this.#idle.length > 0 || !shares ? null : slots.take(limit)
+      const free = slot !== null || this.#idle.length > 0 || (queued && !shares && this.tally.open < limit)
+      if (!free && (queued || now < until)) return
       this.#granted = slot
-      proceed(slot !== null || this.#idle.length > 0)
+      this.#proceeds = true
+      proceed(free)
+      this.#proceeds = false
       this.#granted?.release()
       this.#granted = null
     }
@@ -275,6 +306,7 @@ export class UpstreamPools {
   ): ByteStream | null {
     const pool = this.#poolOf(destination.key)
     const { keepAlive = DEFAULT_KEEP_ALIVE, connections: maxOpen = Number.POSITIVE_INFINITY } = destination
+    if (pool.mustQueue) return null
     const turn = destination.named?.turn() ?? null
     if (!fresh) {
       const stream =
@@ -313,6 +345,33 @@ export class UpstreamPools {
     proceed: (free: boolean) => void,
   ): ByteStream | null {
     return this.#poolOf(key).wait(connections, proceed)
+  }
+
+  /**
+   * Returns a stream that stands for a connection to one of `servers`, all of which are at their limit. Calls `proceed` once, unless the stream is destroyed
+   * before: with the server for which {@link acquire} then succeeds. The caller ends the wait after `ms`. `ended`: called when the stream is destroyed.
+   */
+  queue(
+    servers: readonly Destination[],
+    ms: number,
+    proceed: (server: Destination) => void,
+    ended: () => void,
+  ): ByteStream {
+    const pools = servers.map(server => ({ server, pool: this.#poolOf(server.key) }))
+    const stream = new WaitingStream(left => {
+      for (const { pool } of pools) pool.leave(left)
+      ended()
+    }, performance.now() + ms)
+    for (const { server, pool } of pools) {
+      const { connections = Number.POSITIVE_INFINITY, key } = server
+      this.#shareSlots(pool, key)
+      pool.enqueue(stream, connections, () => proceed(server))
+    }
+    // A server that was not asked may be free.
+    setImmediate(() => {
+      for (const { pool } of pools) pool.serveWaiting()
+    })
+    return stream
   }
 
   /** Makes a stream of a connection that has moved here, with its slot if it has one. Takes ownership of the descriptors, and closes them before it throws. */

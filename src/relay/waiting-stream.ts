@@ -16,13 +16,16 @@ export class WaitingStream implements ByteStream {
   readonly movable = true
   readonly secure = false
   readonly stays = null
+  /** When the wait is over, in milliseconds of `performance.now()`; Infinity: its creator decides. */
+  readonly until: number
   readonly #ended: (stream: WaitingStream) => void
   #queue: Buffer[] = []
   #alive = true
 
   /** `ended`: called when the stream is destroyed. */
-  constructor(ended: (stream: WaitingStream) => void) {
+  constructor(ended: (stream: WaitingStream) => void, until = Number.POSITIVE_INFINITY) {
     this.#ended = ended
+    this.until = until
   }
 
   get alive(): boolean {

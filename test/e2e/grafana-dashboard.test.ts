@@ -29,6 +29,8 @@ const RARE = [
   'serversOut',
   'forwarded',
   'serverChecks',
+  'queueLength',
+  'queued',
   'sourceRevision',
   'sourceNewest',
   'sourceRefused',

@@ -46,6 +46,7 @@ const upstream = fc.record({
     }),
   ),
   slowStart: fc.option(ms),
+  queue: fc.constant(null),
   sticky: fc.option(
     fc.record({ cookie: fc.constantFrom('a', 'b'), maxAge: fc.option(ms), secure: fc.boolean() }),
   ),

@@ -69,6 +69,10 @@ export class ExchangeCounts {
     this.#totals.numbers('serverChecks', server)[passed ? 0 : 1]! += 1
   }
 
+  addQueued(upstream: string, how: 'served' | 'late' | 'full'): void {
+    this.#totals.numbers('queued', upstream)[how === 'served' ? 0 : how === 'late' ? 1 : 2]! += 1
+  }
+
   /** Called before the counts begin again at 0. */
   #look(): void {
     const { requests, duration } = this.#span

@@ -4,7 +4,7 @@ import type { Listener, ListenerSpec, Logger, Member } from '../../index.js'
 import { CONTENT_TYPE } from '../../metrics/exposition.js'
 import type { Series } from '../../metrics/totals.js'
 import type { SourceStatus } from '../../sources/follow-source.js'
-import type { ServerOut } from '../upstreams/upstream.js'
+import type { Upstreams } from '../upstreams/upstreams.js'
 import { ExchangeCounts } from './exchange-counts.js'
 
 /** The listener's name. A listener of the configuration cannot have it. */
@@ -21,13 +21,13 @@ export class MetricsListener {
   constructor(
     member: Member,
     logger: Logger,
-    serversOut: () => readonly ServerOut[],
+    upstreams: Pick<Upstreams, 'out' | 'queued'>,
     source: () => SourceStatus | undefined,
   ) {
     this.#member = member
     this.#logger = logger
     this.counts = new ExchangeCounts(member.counting.totals)
-    member.counting.addGauges(() => [...gaugesOf(serversOut()), ...gaugesOfSource(source())])
+    member.counting.addGauges(() => [...gaugesOf(upstreams), ...gaugesOfSource(source())])
   }
 
   /** Listens, or moves the listener. `reopen`: the member serves already. */
@@ -81,7 +81,9 @@ function* gaugesOfSource(status: SourceStatus | undefined): Generator<Series> {
   yield gauge('sourceFailing', failure === null ? 0 : (Date.now() - failure.since) / 1_000)
 }
 
-function* gaugesOf(servers: readonly ServerOut[]): Generator<Series> {
+function* gaugesOf({ out: servers, queued }: Pick<Upstreams, 'out' | 'queued'>): Generator<Series> {
+  for (const [upstream, count] of queued)
+    yield { metric: 'queueLength', labels: [upstream], numbers: [count] }
   const out = new Map<string, number>()
   for (const { upstream } of servers) out.set(upstream, (out.get(upstream) ?? 0) + 1)
   for (const [upstream, count] of out) yield { metric: 'serversOut', labels: [upstream], numbers: [count] }

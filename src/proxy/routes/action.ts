@@ -72,24 +72,13 @@ export function compileTarget(target: RouteTarget, upstreams: Upstreams): RouteA
 }
 
 /** Returns a route whose edits are those of one request. The relay prepares them for it alone. */
-function expandForward(
-  { kind, name, pick, mayResend, options, sticky }: Forward,
-  { request, response }: RouteChanges,
-  facts: VariableFacts,
-): Forward {
+function expandForward(forward: Forward, { request, response }: RouteChanges, facts: VariableFacts): Forward {
   const edits = ({ set, remove }: FieldChanges) => editsOf({ set: expand(set, facts), remove })
   const fields = {
     ...(request && { request: edits(request) }),
     ...(response && { response: edits(response) }),
   }
-  return {
-    kind,
-    name,
-    pick,
-    ...(mayResend && { mayResend }),
-    ...(sticky && { sticky }),
-    options: { ...options, fields },
-  }
+  return { ...forward, options: { ...forward.options, fields } }
 }
 
 /** Combines the upstream's options with the route's. A route with `connect` leads to servers that are proxies themselves. */
@@ -115,6 +104,9 @@ function forwardOf(
     name,
     pick: tried => upstreamForward.pick(tried),
     mayResend: () => upstreamForward.mayResend?.() ?? true,
+    get queue() {
+      return upstreamForward.queue
+    },
     get sticky() {
       return upstreamForward.sticky
     },

@@ -10,6 +10,7 @@ import type { Stamp } from '../entries/difference.js'
 import type { ServerCheckConfig } from '../server-checks/shape.js'
 import { upstreamAddress } from '../upstreams/address.js'
 import { balanceText } from '../upstreams/balancing.js'
+import type { QueueConfig } from '../upstreams/queue.js'
 import type { UpstreamConfig } from '../upstreams/shape.js'
 import type { StickyConfig } from '../upstreams/sticky.js'
 import { type ServerTlsConfig, serverTls, tlsId } from '../upstreams/tls-shape.js'
@@ -39,7 +40,7 @@ const DEFAULT_AGE_MS = 3_600_000
 export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamMessage {
   const { servers, balance, retry, resend, health, check, slowStart, keepAlive, connections, timeouts } =
     config
-  const { sticky, tls } = config
+  const { queue, sticky, tls } = config
   return Upstream.create({
     servers: servers.map(({ text }) => text),
     retry,
@@ -54,6 +55,8 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     connections,
     ...(check !== null && { check: checkMessage(check) }),
     ...(tls !== null && { tls: tlsMessage(tls) }),
+    queue: queue?.requests ?? 0,
+    queueTimeoutMs: queue?.timeout ?? 0,
     ...(sticky !== null && { sticky: { ...sticky, maxAgeMs: sticky.maxAge ?? 0 } }),
     slowStartMs: slowStart ?? 0,
     balance: balance === IN_TURN ? '' : balance,
@@ -87,6 +90,11 @@ function tlsOf(message: fdbroker.proxy.ServerTls.$Properties): ServerTlsConfig |
     verify: !unverified,
   }
   return serverTls(given, new DocumentPlace(new Problems(0)))
+}
+
+function queueOf({ queue, queueTimeoutMs, connections }: UpstreamMessage): QueueConfig | null {
+  const usable = queue > 0 && queueTimeoutMs > 0 && connections != null
+  return usable ? { requests: queue, timeout: queueTimeoutMs } : null
 }
 
 function stickyOf(message: fdbroker.proxy.StickyCookie.$Properties): StickyConfig {
@@ -153,6 +161,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
     health: { failures, coolDown: coolDownMs },
     check,
     tls,
+    queue: queueOf(message),
     sticky: message.sticky ? stickyOf(message.sticky) : null,
     slowStart: message.slowStartMs || null,
     // A way that only newer versions know is not used.

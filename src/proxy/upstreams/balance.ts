@@ -130,6 +130,15 @@ export class Balancer {
     )
   }
 
+  /** The servers that may be picked now, in the order of preference of {@link pick}. */
+  usable(now: number): string[] {
+    const of = (eligible: (server: Server, now: number) => boolean) =>
+      this.#servers.filter(server => eligible(server, now)).map(({ address }) => address)
+    const good = of((server, now) => isUp(server) || isDue(server, now))
+    if (good.length > 0) return good
+    return of(this.#failingCount < this.#servers.length ? isPassing : isAny)
+  }
+
   #find(address: string): Server | undefined {
     return this.#servers.find(server => server.address === address)
   }

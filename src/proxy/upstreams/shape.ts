@@ -18,6 +18,7 @@ import {
 import { checkShape, serverCheck } from '../server-checks/shape.js'
 import { ofOneKind, type ServerConfig, takesRequests, upstreamAddress } from './address.js'
 import { balanceText } from './balancing.js'
+import { queue, queueShape } from './queue.js'
 import { sticky, stickyShape } from './sticky.js'
 import { serverTls, serverTlsShape } from './tls-shape.js'
 
@@ -106,7 +107,13 @@ export const upstreamShape = {
   connections: optional(
     orOff(integer(1, 1_000_000)),
     'off',
-    'limit of connections to each server, of all workers and versions together; beyond: another server, or 503',
+    'limit of connections to each server, of all workers and versions together; beyond: another server, `queue`, or 503',
+  ),
+  queue: optional(
+    queue,
+    'off',
+    '[requests that wait](#a-queue-before-503) while all servers are at their limit of `connections`: how many, or a map',
+    queueShape,
   ),
   retry: optional(integer(0, 10), 2, 'how many other servers to try while nothing was sent'),
   resend: optional(
@@ -125,8 +132,11 @@ export const upstreams = refine(
   named(
     name,
     refine(
-      refine(refine(refine(upstreamMap, serversMatch), slowStartHasCheck), tlsIsUsed),
-      stickyTakesRequests,
+      refine(
+        refine(refine(refine(upstreamMap, serversMatch), slowStartHasCheck), tlsIsUsed),
+        stickyTakesRequests,
+      ),
+      queueHasLimit,
     ),
   ),
   (pairs): UpstreamFields[] => pairs.map(([name, upstream]) => ({ name, ...upstream })),
@@ -140,6 +150,11 @@ function slowStartHasCheck<T extends Checked<typeof upstreamMap>>(given: T, plac
 function stickyTakesRequests<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
   if (given.sticky === null || takesRequests(given.servers)) return given
   return place.at('sticky').wrong('servers that take whole connections get no cookies; leave it out')
+}
+
+function queueHasLimit<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
+  if (given.queue === null || given.connections !== null) return given
+  return place.at('queue').wrong('it is valid only with a limit of "connections"; leave it out')
 }
 
 function tlsIsUsed<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {

@@ -14,6 +14,7 @@ import { UNCHECKED, type Verdict } from '../server-checks/verdict.js'
 import { ofOneKind, type ServerConfig, takesRequests, type UpstreamAddress } from './address.js'
 import { Balancer, type ServerOutState } from './balance.js'
 import { type Balancing, balancingOf, type HashFacts, hashKey } from './balancing.js'
+import { UpstreamQueue } from './queue.js'
 import { ResendBudget } from './resend-budget.js'
 import { UpstreamTls } from './server-tls.js'
 import type { UpstreamConfig } from './shape.js'
@@ -24,6 +25,8 @@ export interface ServerWatch {
   onFailure(server: string): void
   /** The server gets no requests until its trial. `reason`: see {@link ServerOut.reason}. */
   onOut(upstream: string, server: string, reason: string | undefined): void
+  /** See {@link RequestQueue.ended}. */
+  onQueued?(upstream: string, how: 'served' | 'late' | 'full'): void
   /** TLS with the server has failed. `why`: in words. */
   onTlsFailure?(facts: { upstream: string; server: string; reason: string; why: string }): void
   /** The server passed its trial and gets requests again. */
@@ -76,6 +79,10 @@ export class Upstream {
   #balancer: Balancer | null = null
   #check: ServerCheckConfig | null = null
   #sticky: StickyCookies | null = null
+  readonly #queue = new UpstreamQueue(
+    () => this.#usable(),
+    how => this.#watch.onQueued?.(this.name, how),
+  )
   #tls: UpstreamTls | null = null
   /** The TLS of each server that uses it, which keeps its session. */
   readonly #serverTls = new Map<string, ServerTls>()
@@ -128,16 +135,8 @@ export class Upstream {
     const key = this.#balancing.kind === 'hash' ? hashKey(this.#balancing.source, facts) : undefined
     const wanted = this.#sticky?.serverOf(facts.header('cookie'))
     if (key === undefined && wanted === undefined) return forward
-    const { kind, name, options, sticky } = forward
-    return {
-      kind,
-      name,
-      pick: tried => this.#pick(tried, key, wanted),
-      mayResend: this.#mayResend,
-      ...(options !== undefined && { options }),
-      ...(sticky !== undefined && { sticky }),
-      ...(wanted !== undefined && { wanted }),
-    }
+    const pick = (tried: readonly Destination[]) => this.#pick(tried, key, wanted)
+    return { ...forward, pick, ...(wanted !== undefined && { wanted }) }
   }
 
   /** Replaces the configuration; null removes it. Servers that stay keep their health. */
@@ -171,8 +170,9 @@ export class Upstream {
       servers.map(server => [server.text, this.#destination(server, keepAliveLimits, connections)]),
     )
     this.#sticky = sticky === null ? null : new StickyCookies(sticky, this.#destinations.keys())
-    if (this.#sticky === null) delete this.forward.sticky
-    else this.forward.sticky = this.#sticky
+    this.forward.sticky = this.#sticky ?? undefined
+    if (config.queue !== null) this.#queue.configure(config.queue)
+    this.forward.queue = config.queue === null ? undefined : this.#queue
     this.#check = check
     for (const key of this.#verdicts.keys())
       if (check === null || !this.#destinations.has(key)) this.#verdicts.delete(key)
@@ -338,6 +338,16 @@ export class Upstream {
     const triedKeys = tried.length === 0 ? undefined : new Set(tried.map(({ key }) => key))
     const key = balancer.pick(balancer.allUp ? 0 : performance.now(), triedKeys, hashed, wanted)
     return key === undefined ? null : (this.#destinations.get(key) ?? null)
+  }
+
+  /** How many requests of this process wait for a server. */
+  get queued(): number {
+    return this.#queue.waiting
+  }
+
+  #usable(): Destination[] {
+    const usable = this.#balancer?.usable(performance.now()) ?? []
+    return usable.flatMap(key => this.#destinations.get(key) ?? [])
   }
 
   #destination(server: UpstreamAddress, keepAlive: KeepAlive, connections: number | null): Destination {

@@ -106,6 +106,13 @@ export class Upstreams {
     return new Set([...this.#upstreams.values()].flatMap(upstream => upstream.hosts))
   }
 
+  /** How many requests of this process wait, by upstream; only upstreams with a queue. */
+  get queued(): [upstream: string, count: number][] {
+    return [...this.#upstreams.values()].flatMap(upstream =>
+      upstream.forward.queue === undefined ? [] : [[upstream.name, upstream.queued] as [string, number]],
+    )
+  }
+
   get out(): ServerOut[] {
     return [...this.names].flatMap(name => this.#upstreams.get(name)?.out ?? [])
   }

@@ -91,6 +91,9 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upstreams.a.servers[0].weight', '0', /no whole number from 1 to 1000/],
   ['upstreams.a.servers', '["http://x:1", "tcp://x:2"]', /http:\/\/ and tcp:\/\/ do not go together/],
   ['upstreams.a.servers', '["https://x:1", "tls://x:2"]', /nor do https:\/\/ and tls:\/\//],
+  ['upstreams.a.queue', '5', /valid only with a limit of "connections"/],
+  ['upstreams.a.queue.requests', '0', /no whole number from 1 to 1000000/],
+  ['upstreams.a.queue.timeout', '10', /10 has no unit/],
   ['upstreams.a.sticky', '"a b"', /"a b" is not the name of a cookie/],
   ['upstreams.a.sticky.cookie', '""', /"" is not the name of a cookie/],
   ['upstreams.a.sticky.maxAge', '10', /10 has no unit/],
@@ -283,6 +286,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
 
 /** Required keys beside a key of an upstream. */
 const BESIDE: Readonly<Record<string, string>> = {
+  'queue.timeout': 'requests: 1',
   'sticky.maxAge': 'cookie: edge',
   'sticky.secure': 'cookie: edge',
 }

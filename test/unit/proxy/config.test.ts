@@ -27,6 +27,7 @@ describe('a configuration', () => {
         health: { failures: 3, coolDown: 10_000 },
         keepAlive: { connections: 4096, idle: 4000, age: 3_600_000 },
         connections: null,
+        queue: null,
         retry: 2,
         resend: 20,
         timeouts: { connect: 3000, response: 60_000 },

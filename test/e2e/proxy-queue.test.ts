@@ -1,0 +1,197 @@
+import { once } from 'node:events'
+import { createServer, type ServerResponse } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { ask } from '../processes/client.js'
+import { type Config, Edge } from '../processes/edge.js'
+import { freePort } from '../processes/scene.js'
+import { samplesOf, sumOf } from '../processes/scraping.js'
+import { until } from '../processes/until.js'
+
+/** A server whose answers to /held/N the test writes; it answers everything else after some milliseconds. */
+class HoldingServer {
+  readonly held = new Map<string, ServerResponse>()
+  /** The most connections that it had at a time. */
+  most = 0
+  url = ''
+
+  static async start(): Promise<HoldingServer> {
+    const holding = new HoldingServer()
+    const open = new Set<Socket>()
+    const server = createServer({ keepAliveTimeout: 60_000 }, ({ url = '' }, response) => {
+      if (url.startsWith('/held')) holding.held.set(url, response)
+      else setTimeout(() => response.end('ok'), 5)
+    })
+    server.on('connection', socket => {
+      open.add(socket)
+      const left = () => open.delete(socket)
+      socket.on('end', left).on('error', left).on('close', left)
+      const together = [...open]
+      // Node may report a new connection before an earlier FIN of another one: two turns later it has reported both.
+      setImmediate(() =>
+        setImmediate(() => {
+          holding.most = Math.max(holding.most, together.filter(each => open.has(each)).length)
+        }),
+      )
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    onTestFinished(() => {
+      server.close()
+      server.closeAllConnections()
+    })
+    holding.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+    return holding
+  }
+
+  answer(path: string): void {
+    this.held.get(path)!.end(path)
+    this.held.delete(path)
+  }
+}
+
+async function queueing(servers: HoldingServer[], upstream: object, rest: Config = {}): Promise<Edge> {
+  return await Edge.start({
+    upstreams: { app: { servers: servers.map(({ url }) => url), connections: 1, ...upstream } },
+    routes: [{ host: '*', upstream: 'app' }],
+    upgrade: { probation: '0s' },
+    ...rest,
+  })
+}
+
+const waitingIn = async (edge: Edge) => (await edge.status()).listeners[0]?.kinds?.waiting ?? 0
+
+/** A request for which the server waits. */
+async function hold(edge: Edge, server: HoldingServer, path: string) {
+  const asking = ask(edge.url + path)
+  await until(`the server has ${path}`, () => server.held.has(path))
+  return asking
+}
+
+describe('a request for which no server is free', () => {
+  it('waits for its turn, and gets 503 if too many wait', async () => {
+    const server = await HoldingServer.start()
+    const port = await freePort()
+    const edge = await queueing([server], { queue: 2 }, { metrics: `tcp://127.0.0.1:${port}` })
+    const first = await hold(edge, server, '/held/1')
+    const second = ask(`${edge.url}/held/2`)
+    await until('two wait', async () => (await waitingIn(edge)) === 2)
+    const third = ask(`${edge.url}/held/3`)
+    await until('three wait', async () => (await waitingIn(edge)) === 3)
+    const refused = await ask(edge.url).answer
+    expect([refused.status, refused.body]).toEqual([503, 'queue-full\n'])
+    expect(refused.headers['retry-after']).toBe('1')
+    const numbers = async () => {
+      const samples = samplesOf((await ask(`http://127.0.0.1:${port}/metrics`).answer).body)
+      const of = (result: string) =>
+        sumOf(samples, 'fdbroker_proxy_queued_requests_total', `result="${result}"`)
+      return [sumOf(samples, 'fdbroker_proxy_waiting_requests'), of('served'), of('full')]
+    }
+    await until('they are counted', async () => `${await numbers()}` === '2,0,1')
+    server.answer('/held/1')
+    expect((await first.answer).body).toBe('/held/1')
+    await until('the second has the connection', () => server.held.has('/held/2'))
+    expect([...server.held.keys()]).toEqual(['/held/2'])
+    server.answer('/held/2')
+    await until('the third has the connection', () => server.held.has('/held/3'))
+    server.answer('/held/3')
+    expect([(await second.answer).status, (await third.answer).status]).toEqual([200, 200])
+    expect(server.most).toBe(1)
+    await until('they are counted', async () => `${await numbers()}` === '0,2,1')
+  })
+
+  it('gets 503 after its time, and leaves its place when its client goes', async () => {
+    const server = await HoldingServer.start()
+    const edge = await queueing([server], { queue: { requests: 1, timeout: '500ms' } })
+    const first = await hold(edge, server, '/held/1')
+    const late = await ask(edge.url).answer
+    expect([late.status, late.body, late.headers['retry-after']]).toEqual([503, 'queue-timeout\n', '1'])
+    await edge.reload({
+      upstreams: { app: { servers: [server.url], connections: 1, queue: { requests: 1, timeout: '1m' } } },
+    })
+    const gone = (await edge.raw()).send('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+    await until('it waits', async () => (await waitingIn(edge)) === 2)
+    gone.socket.destroy()
+    await until('it has gone', async () => (await waitingIn(edge)) === 1)
+    const next = ask(edge.url)
+    await until('the next one waits', async () => (await waitingIn(edge)) === 2)
+    server.answer('/held/1')
+    expect([(await first.answer).status, (await next.answer).status]).toEqual([200, 200])
+  })
+
+  it('gets the first server that is free', async () => {
+    const servers = [await HoldingServer.start(), await HoldingServer.start()]
+    const edge = await queueing(servers, { queue: 10 })
+    const both = ['/held/1', '/held/2'].map(path => ask(edge.url + path))
+    await until('both are busy', () => servers.every(({ held }) => held.size === 1))
+    const waiting = ask(`${edge.url}/held/3`)
+    await until('one waits', async () => (await waitingIn(edge)) === 3)
+    const [path = ''] = [...servers[1]!.held.keys()]
+    servers[1]!.answer(path)
+    await until('the other server has it', () => servers[1]!.held.has('/held/3'))
+    servers[1]!.answer('/held/3')
+    expect((await waiting.answer).status).toBe(200)
+    for (const server of servers) for (const path of [...server.held.keys()]) server.answer(path)
+    for (const asking of both) expect((await asking.answer).status).toBe(200)
+  })
+
+  it('waits on in the next version, also beyond its limit, for the rest of its time', async () => {
+    const server = await HoldingServer.start()
+    const edge = await queueing([server], { queue: { requests: 3, timeout: '1m' } })
+    const first = await hold(edge, server, '/held/1')
+    const waiting = [2, 3, 4].map(n => ask(`${edge.url}/?${n}`))
+    await until('they wait', async () => (await waitingIn(edge)) === 4)
+    edge.write({
+      upstreams: { app: { servers: [server.url], connections: 1, queue: { requests: 1, timeout: '1m' } } },
+    })
+    const old = await edge.pid
+    const pid = await edge.next()
+    await until('they wait in the next version', async () => (await waitingIn(edge)) === 4)
+    server.answer('/held/1')
+    expect((await first.answer).status).toBe(200)
+    for (const { answer } of waiting) expect((await answer).status).toBe(200)
+    expect([pid === old, server.most]).toEqual([false, 1])
+    // The wait of a moved request is not begun again.
+    edge.write({
+      upstreams: { app: { servers: [server.url], connections: 1, queue: { requests: 9, timeout: '3s' } } },
+    })
+    await edge.next()
+    const again = await hold(edge, server, '/held/5')
+    const begun = performance.now()
+    const late = ask(edge.url)
+    await until('one waits', async () => (await waitingIn(edge)) === 2)
+    edge.write({
+      upstreams: { app: { servers: [server.url], connections: 1, queue: { requests: 9, timeout: '10m' } } },
+    })
+    await edge.next()
+    expect((await late.answer).body).toBe('queue-timeout\n')
+    expect(performance.now() - begun).toBeGreaterThan(2_500)
+    server.answer('/held/5')
+    expect((await again.answer).status).toBe(200)
+  })
+
+  it('gets 200 like all others through three upgrades under load', async () => {
+    const servers = [await HoldingServer.start(), await HoldingServer.start()]
+    const edge = await queueing(servers, { connections: 2, queue: { requests: 100, timeout: '1m' } })
+    let isOver = false
+    const statuses = new Map<number, number>()
+    const clients = Array.from({ length: 16 }, async () => {
+      while (!isOver) {
+        const { status } = await ask(edge.url).answer
+        statuses.set(status, (statuses.get(status) ?? 0) + 1)
+      }
+    })
+    onTestFinished(() => {
+      isOver = true
+    })
+    for (let n = 0; n < 3; n++) {
+      const before = statuses.get(200) ?? 0
+      await edge.next()
+      await until('the next version answers', () => (statuses.get(200) ?? 0) > before + 50)
+    }
+    isOver = true
+    await Promise.all(clients)
+    expect([...statuses.keys()]).toEqual([200])
+    expect(servers.map(({ most }) => most)).toEqual([2, 2])
+  })
+})
