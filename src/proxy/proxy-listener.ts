@@ -13,6 +13,7 @@ import {
 import type { ClientLimits, ExceededLimit, IncomingConnection } from './client-limits.js'
 import type { ListenerConfig } from './config/listeners.js'
 import type { ProxyConfig } from './config/schema.js'
+import type { Step } from './leaving.js'
 import { relayOptions, relaySettings } from './relay-options.js'
 import type { Handshakes } from './tls/handshakes.js'
 import type { TlsTermination } from './tls/termination.js'
@@ -69,6 +70,8 @@ export class ProxyListener implements ConnectionKeeper {
   /** Relays of earlier configurations that still have connections. */
   #former: Relay[] = []
   #lingering = 0
+  /** See {@link leave}. */
+  #leaves = false
   readonly #ownSockets = new WeakSet<Socket>()
   #emptyWaiters: (() => void)[] = []
 
@@ -136,6 +139,17 @@ export class ProxyListener implements ConnectionKeeper {
 
   resume(): void {
     for (const relay of this.#allRelays()) relay.resume()
+  }
+
+  /** Lets the connections leave, also those that come meanwhile, as far as the step says; or lets them stay again. */
+  leave(step: Step): void {
+    const leaves = step === 'leaving' || step === 'ended'
+    if (leaves) {
+      this.announce()
+      this.endIdle()
+      if (step === 'ended') this.cut()
+    } else if (this.#leaves) this.resume()
+    this.#leaves = leaves
   }
 
   endIdle(): void {

@@ -5,6 +5,7 @@ import { isIPv6 } from '../base/lazy.js'
 import { type Decision, Relay, type RelayOptions, type Router, UpstreamPools } from '../relay/index.js'
 import type { ProxyConfig } from './config/schema.js'
 import type { AddressRange } from './config/values.js'
+import { READY, UNREADY } from './leaving.js'
 import { decisionOf, type RouteAction } from './routes/action.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, type RouteTable } from './routes/table.js'
 
@@ -72,8 +73,14 @@ const NO_BODY: Decision = { kind: 'refuse', status: 413, reason: 'body-too-large
 const NO_HOST = ''
 const ROOT = '/'
 
-export function routerOf(table: RouteTable<RouteAction>, config: () => ProxyConfig): Router {
+/** `leaves`: reports whether the machine leaves its balancer. */
+export function routerOf(
+  table: RouteTable<RouteAction>,
+  config: () => ProxyConfig,
+  leaves = () => false,
+): Router {
   return (head, origin, client) => {
+    if (head.resource === config().ready) return leaves() ? UNREADY : READY
     const connect = head.method === 'CONNECT'
     const host = head.authority?.host ?? NO_HOST
     const match = table.lookup(host, connect ? ROOT : head.resource, origin.listener)

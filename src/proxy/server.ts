@@ -6,7 +6,6 @@ import {
   type Check,
   type CloseOptions,
   FdbError,
-  type JoinOptions,
   join,
   type Listener,
   type Logger,
@@ -21,6 +20,8 @@ import { type ListenerConfig, requestListeners } from './config/listeners.js'
 import type { ProxyConfig } from './config/schema.js'
 import { SOURCE, sourceSection } from './entries/source-section.js'
 import { HealthChecker, prepareCheck } from './health/health.js'
+import { type JoinedBy, joinOptions } from './join-options.js'
+import { DRAIN_COMMAND, type DrainReply, Leaving } from './leaving.js'
 import { MetricsListener } from './metrics/metrics-listener.js'
 import { Names } from './names/names.js'
 import { ProxyListener, type RelayWiring } from './proxy-listener.js'
@@ -85,6 +86,7 @@ export class ReverseProxy {
   readonly #clientLimits: ClientLimits
   readonly #routes: LiveRoutes
   readonly #declared: DeclaredState
+  readonly #leaving: Leaving
   /** Null if this process uses its own configuration alone. */
   readonly #shared: SharedConfig | null
   readonly #wiring: RelayWiring
@@ -167,8 +169,13 @@ export class ReverseProxy {
       compile: target => compileTarget(target, this.#upstreams),
       logger,
     })
+    this.#leaving = new Leaving(member, () => this.#leave())
     this.#wiring = {
-      route: routerOf(this.#routes.table, () => this.#config),
+      route: routerOf(
+        this.#routes.table,
+        () => this.#config,
+        () => this.#leaving.step !== 'serving',
+      ),
       tls: () => this.#tls.carrier,
       routeByName: name => this.#upstreams.findConfigured(name)?.forward,
       forwardOf: (name, client) => {
@@ -190,6 +197,7 @@ export class ReverseProxy {
       serversOut: this.#upstreams.out,
       source: shared?.status,
       requests: this.#config.metrics === null ? undefined : this.#metrics?.counts.recent,
+      leaving: this.#leaving.step,
     }))
     serveCertificateCommands(member, this.#tls)
     serveRouteCommands(member, this.#routes, () => ({
@@ -197,6 +205,7 @@ export class ReverseProxy {
       listeners: requestListeners(this.#config.listeners),
     }))
     serveServerCommands(member, this.#servers)
+    member.command(DRAIN_COMMAND, async body => JSON.stringify(await this.#drain(body.toString())))
     member.on('reinstated', () => void this.#onReinstated())
     void member.retired.then(() => this.#release())
   }
@@ -231,6 +240,7 @@ export class ReverseProxy {
       // Waiting requests go first, before the state is written.
       await nextTurn()
       await proxy.#tryWriteConfig()
+      proxy.#leave()
       proxy.#shared?.watch(() => proxy.#applyShared())
       if (member.follows !== null) proxy.#applyShared()
       return proxy
@@ -406,6 +416,7 @@ export class ReverseProxy {
     this.#config = config
     this.#own = own
     for (const proxyListener of this.#proxyListeners.values()) proxyListener.configure(config)
+    this.#leave()
     await nextTurn()
     const needed = await this.#writeConfig(config)
     this.#upstreams.prune(new Set([...needed, ...(this.#shared?.adopted ?? [])]))
@@ -465,9 +476,22 @@ export class ReverseProxy {
   }
 
   async #onReinstated(): Promise<void> {
+    this.#leave()
     await this.#routes.refresh()
     if (this.#shared === null) await this.#tryWriteConfig()
     else this.#applyShared()
+  }
+
+  async #drain(step: string): Promise<DrainReply> {
+    const { ready, drain } = this.#config
+    return { step: await this.#leaving.take(step), ready, timeout: drain.timeout }
+  }
+
+  /** Lets the connections leave if the machine does. In a replaced process they do not stay again, because it drains. */
+  #leave(): void {
+    const { step } = this.#leaving
+    if (this.member.phase === 'serving' || step === 'leaving' || step === 'ended')
+      for (const each of this.#allProxyListeners()) each.leave(step)
   }
 
   /** Logs a failure instead of throwing: the next reload, or the next serving process, writes the configuration again. */
@@ -525,6 +549,7 @@ export class ReverseProxy {
     this.#servers.stop()
     this.#learned.stop()
     this.#shared?.stop()
+    this.#leaving.stop()
     this.#tls.stop()
     for (const proxyListener of this.#allProxyListeners()) proxyListener.close()
     this.#pools.close()
@@ -541,37 +566,6 @@ export function startProxy(config: ProxyConfig, options: ProxyOptions = {}): Pro
     return Promise.reject(wrongOption('config', config, 'the result of configFrom() or readConfig()'))
   keepYoungGenerationSmall()
   return ReverseProxy.start(config, options)
-}
-
-/** Options of `join()` that are not in the configuration, except for `place`, which overrides it. */
-type JoinedBy = Pick<JoinOptions, 'logger' | 'pidFile' | 'signal' | 'systemd'> & {
-  place?: (Pick<JoinOptions, 'hosting' | 'follow'> & { service?: string | undefined }) | undefined
-}
-
-function joinOptions(
-  config: ProxyConfig,
-  { logger, pidFile, place, signal, systemd }: JoinedBy,
-  health: () => boolean | string,
-): JoinOptions {
-  const { control, drain, hooks, service, stateFile, upgrade } = config
-  const { timeout: _, health: __, ...upgradeTimes } = upgrade
-  const { lastEvent: ___, movesPerSecond, ...drainOptions } = drain
-  return {
-    ...(control !== null && { control }),
-    upgrade: upgradeTimes,
-    drain: { ...drainOptions, ...(movesPerSecond !== null && { movesPerSecond }) },
-    mainProcess: 'stays',
-    health,
-    ...(hooks && { hooks }),
-    ...(logger && { logger }),
-    ...(stateFile && place?.follow === undefined && { stateFile }),
-    ...(signal && { signal }),
-    ...(systemd && { systemd }),
-    ...(pidFile && { pidFile }),
-    service: place?.service ?? service,
-    hosting: place?.hosting,
-    follow: place?.follow,
-  }
 }
 
 /** Resolves when the shared parts are known. The code of sources is loaded only for a proxy that has one. */

@@ -1,12 +1,15 @@
+import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
-import { describe, expect, it } from 'vitest'
+import { Agent } from 'node:http'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { pageText } from '../pages/blocks.js'
+import { ask } from '../processes/client.js'
 import { CountingClients } from '../processes/counting-clients.js'
 import { Edge, upstream } from '../processes/edge.js'
+import { signalPid } from '../processes/launch.js'
+import { afterBoot } from '../processes/namespace.js'
 import { present } from '../processes/release.js'
 import { until } from '../processes/until.js'
-
-const READY = { host: '*', path: '/healthz', respond: { body: 'ready' } }
 
 const listenersOf = ({ port }: Edge) => ({
   listeners: [{ name: 'http', address: `tcp://127.0.0.1:${port}` }],
@@ -17,7 +20,11 @@ async function machine(app: string): Promise<Edge> {
   const edge = await Edge.prepare({
     upgrade: { probation: '500ms', heartbeat: '50ms' },
     upstreams: { app: { servers: [app] } },
-    routes: [{ host: '*', upstream: 'app' }, { host: '*', path: '/gone', respond: { status: 410 } }, READY],
+    routes: [
+      { host: '*', upstream: 'app' },
+      { host: '*', path: '/gone', respond: { status: 410 } },
+    ],
+    ready: '/healthz',
   })
   await edge.next()
   return edge
@@ -70,33 +77,80 @@ describe('a machine that leaves before a reboot, as docs/fleet.md says', () => {
   it('gets no requests when the balancer’s checks fail, and no client notices', async () => {
     const app = await upstream()
     const machines = [await machine(app.url), await machine(app.url)]
-    const [first] = machines
+    const first = machines[0]!
     const check = { http: '/healthz', interval: '50ms', rise: 2, fall: 2 }
     const balancer = await Edge.start({
       upstreams: { machines: { servers: machines.map(({ url }) => url), check } },
       routes: [{ host: '*', upstream: 'machines' }],
     })
     const out = async () => ((await balancer.status()).details?.serversOut as { server: string }[]) ?? []
+    const drain = (...more: string[]) =>
+      first.sandbox.run('drain', '--control', first.sandbox.control, ...more)
+    const healthz = async () => (await ask(`${first.url}/healthz`).answer).status
     const clients = new CountingClients(balancer.url)
     const more = async () => {
       const before = clients.answers
       await until('clients are answered', () => clients.answers > before + 50, 20_000)
     }
     await more()
-    const [leaving = ''] = /^\[\{.*\}\]$/m.exec(pageText('docs/fleet.md')) ?? []
-    const file = first!.sandbox.file('leaving.json')
-    writeFileSync(file, leaving)
-    expect(await first!.routes('add', '--file', file)).toMatchObject({ code: 0, stderr: '' })
-    await until('the balancer has noticed', async () => (await out())[0]?.server === first!.url, 20_000)
+    const { socket, says } = await first.talking()
+    const closed = once(socket, 'close')
+    const waiting = await first.sandbox.launch([
+      ...present.cli,
+      'drain',
+      ...['--control', first.sandbox.control, '--wait', '1h'],
+    ])
+    await until('the balancer has noticed', async () => (await out())[0]?.server === first.url, 20_000)
+    expect(await healthz()).toBe(503)
+    const agent = new Agent({ keepAlive: true })
+    onTestFinished(() => agent.destroy())
+    const served = await ask(`${first.url}/r/1`, { agent }).answer
+    expect(served.headers.connection).toBe(undefined)
+    await says('still here')
+    signalPid(waiting, 'SIGTERM')
+    const drained = await drain('--wait', '1ms', '--drain', '300ms')
+    expect(drained).toMatchObject({ code: 0, stdout: expect.stringContaining('can be rebooted') })
+    expect((await closed)[0]).toBe(1001)
+    const late = await ask(`${first.url}/r/1`, { agent }).answer
+    expect([late.status, late.headers.connection]).toEqual([200, 'close'])
+    await first.next()
+    expect(await healthz()).toBe(503)
+    expect((await ask(`${first.url}/r/1`).answer).headers.connection).toBe('close')
     await more()
-    const pid = await first!.pid
-    const stopped = await first!.sandbox.run('stop', '--control', first!.sandbox.control)
-    expect(stopped.code).toBe(0)
-    await first!.ended(pid)
-    await more()
-    await first!.next()
+    expect(await drain('--undo')).toMatchObject({ code: 0, stdout: '/healthz answers 200 again\n' })
+    expect((await ask(`${first.url}/r/1`, { agent }).answer).headers.connection).toBe(undefined)
     await until('the balancer uses it again', async () => (await out()).length === 0, 20_000)
     await more()
     await clients.stop()
+  })
+
+  it('still leaves after kill -9, and serves when it is told to, or after the reboot', async () => {
+    const app = await upstream()
+    const edge = await machine(app.url)
+    edge.write({ stateFile: edge.sandbox.file('state') })
+    await edge.next()
+    const drain = (...more: string[]) => edge.sandbox.run('drain', '--control', edge.sandbox.control, ...more)
+    const leaving = async () => (await edge.status()).details?.leaving
+    const interrupted = drain('--wait', '2s')
+    await until('the machine leaves', async () => (await leaving()) === 'unready')
+    expect((await drain('--undo')).code).toBe(0)
+    expect(await interrupted).toMatchObject({ code: 1, stderr: expect.stringContaining('ERR_FDB_ABORTED') })
+    expect(await leaving()).toBe('serving')
+    expect((await drain('--wait', '1ms')).code).toBe(0)
+    await edge.stateWritten()
+    const kill = async () => {
+      const pid = await edge.pid
+      await edge.signal('SIGKILL')
+      await edge.ended(pid)
+    }
+    await kill()
+    await edge.next()
+    expect(await leaving()).toBe('leaving')
+    await kill()
+    const file = edge.sandbox.file('boot')
+    writeFileSync(file, 'another\n')
+    const cli = [...afterBoot(file), ...present.cli]
+    await edge.next({ ...present, cli })
+    expect(await leaving()).toBe('serving')
   })
 })

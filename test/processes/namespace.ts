@@ -11,6 +11,12 @@ export const WITH_EMPTY_RUN = [
   ...['sh', '-c', 'mount -t tmpfs none /run && exec "$@"', 'sh'],
 ]
 
+/** Before a command: its process runs on a machine that has booted again. `file` has the id of that boot. */
+export const afterBoot = (file: string) => [
+  ...['unshare', ...INTO, '--mount'],
+  ...['sh', '-c', `mount --bind '${file}' /proc/sys/kernel/random/boot_id && exec "$@"`, 'sh'],
+]
+
 /** A PID namespace of its own, as a container has it, seen from outside. All of it ends with its first process. */
 export class PidNamespace {
   /** Resolves with the exit code of its first process; of one that a signal ended with 128 and its number. */

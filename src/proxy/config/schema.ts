@@ -35,6 +35,7 @@ import {
   type Written,
 } from '../../checks/values.js'
 import { formatListenerSpec, type HandoffTimes } from '../../index.js'
+import { canonicalPath } from '../routes/path.js'
 import { routeShape, routesCheck } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
 import { takesRequests } from '../upstreams/address.js'
@@ -279,6 +280,11 @@ export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: R
       orOff(metricsAddress),
       'off',
       'address that serves [metrics](proxy.md#metrics): `tcp://127.0.0.1:9100`, `unix:/run/edge.metrics?mode=0660`',
+    ),
+    ready: optional(
+      orOff(text('a path', canonicalPath)),
+      'off',
+      'path for the checks of a balancer, before all routes: 200, or 503 after [`fd-broker drain`](fleet.md#before-a-reboot)',
     ),
     stateFile: optional(
       stateFile,

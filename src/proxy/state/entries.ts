@@ -7,6 +7,7 @@ import type { ListenerConfig } from '../config/listeners.js'
 import type { ProxyConfig } from '../config/schema.js'
 import { type AddressRange, addressRange, instanceHeaderName, viaName } from '../config/values.js'
 import type { Stamp } from '../entries/difference.js'
+import { canonicalPath } from '../routes/path.js'
 import type { ServerCheckConfig } from '../server-checks/shape.js'
 import { upstreamAddress } from '../upstreams/address.js'
 import { balanceText } from '../upstreams/balancing.js'
@@ -251,6 +252,7 @@ export function settingMessage(value: unknown, stamp: Stamp): SettingMessage {
 const SETTING_CHECKS: ReadonlyMap<string, ValueCheck<unknown>> = new Map<string, ValueCheck<unknown>>([
   ['instanceHeader', or(text('a header name', instanceHeaderName), null)],
   ['via', or(text('a name for Via', viaName), null)],
+  ['ready', or(text('a path', canonicalPath), null)],
   ...['handshake', 'head', 'idle', 'stall', 'tunnel', 'connect', 'response'].map(
     name => [`timeouts.${name}`, time] as const,
   ),

@@ -267,6 +267,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['metrics', '9100', /not a listener address/],
   ['metrics', 'unix:/run/edge/upgrade.sock', /is the path of a socket too/],
   ['metrics', 'udp://127.0.0.1:9100', /UDP/],
+  ['ready', 'healthz', /must begin with \//],
   ['source', 'redis://a/b', /no store: write etcd:/],
   ['source', 'etcd://a:1', /no store/],
   ['source', 'etcd://a:x/b', /no store/],

@@ -40,6 +40,7 @@ describe('a configuration', () => {
     expect(rest).toEqual({
       service: 'edge',
       metrics: null,
+      ready: null,
       source: null,
       stateFile: null,
       workers: null,

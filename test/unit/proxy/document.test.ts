@@ -104,6 +104,7 @@ const EVERY: ProxyDocument = {
   trace: true,
   accessLog: true,
   metrics: 'tcp://127.0.0.1:9100',
+  ready: '/healthz',
   stateFile: { path: '/var/lib/edge.state', sync: 'always', damaged: 'prefix' },
   source: {
     url: 'etcd://127.0.0.1:2379/edge',
