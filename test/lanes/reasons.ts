@@ -43,6 +43,7 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   },
   '!has(runtime)': { text: 'this runtime of JavaScript is not in PATH', always: true },
   "!has('curl')": { text: 'there is no curl' },
+  '!mayRun': { text: 'it needs root, ip (iproute2) and ansible-playbook' },
   "!has('etcd')": { text: 'there is no etcd' },
   'FETCH < 8': { text: 'fetch() of this Node has no HTTP/2 (Node 26 has)', always: true },
   "!has('h2load')": { text: 'there is no h2load' },
