@@ -105,14 +105,13 @@ export class EtcdSource implements Source {
       if (value === null) return { request_delete_range: { key } }
       return { request_put: { key, value: Buffer.from(value).toString('base64') } }
     })
-    const answer = await this.#gateway.call(
-      TRANSACTION,
-      {
-        compare: [{ ...all, target: 'MOD', result: 'LESS', mod_revision }],
-        success: [...success, { request_range: { ...all, count_only: true } }],
-      },
-      signal,
-    )
+    const transaction = {
+      compare: [{ ...all, target: 'MOD', result: 'LESS', mod_revision }],
+      success: [...success, { request_range: { ...all, count_only: true } }],
+    }
+    const answer = await this.#gateway.call(TRANSACTION, transaction, signal).catch((error: Error) => {
+      throw error.message.includes('too many operations') ? tooMany(changes.length, error) : error
+    })
     const [last] = ((answer.responses ?? []) as { response_range?: { count?: string } }[]).slice(-1)
     if (answer.succeeded === true && Number(last?.response_range?.count ?? 0) === count) return
     const why = answer.succeeded === true ? 'an entry was removed meanwhile' : 'nothing was changed'
@@ -273,6 +272,14 @@ function revisionOf(text: string): Revision | null {
 interface Event {
   readonly type?: 'PUT' | 'DELETE'
   readonly kv: { readonly key: string; readonly value?: string; readonly mod_revision: string }
+}
+
+function tooMany(changes: number, cause: Error): FdbError {
+  return new FdbError(
+    'ERR_FDB_SOURCE',
+    `these are ${changes} changes, and etcd takes at most 127, unless it runs with --max-txn-ops=${changes + 1} or more: nothing was changed`,
+    { cause },
+  )
 }
 
 function protocolOf(url: unknown): string {

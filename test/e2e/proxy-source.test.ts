@@ -323,6 +323,12 @@ describe.skipIf(!has('etcd'))('routes diff and apply', () => {
     const http = await routes('apply', '--to', 'http://127.0.0.1:1/', '--file', file)
     expect(http.stderr).toContain('only etcd can')
     expect((await routes('apply', '--file', file)).stderr).toContain('which store?')
+    writeFileSync(
+      file,
+      JSON.stringify(Array.from({ length: 130 }, (_, n) => ({ host: `h${n}.example`, respond: {} }))),
+    )
+    const { stderr: many } = await routes('apply', ...to)
+    expect(many).toMatch(/133 changes, .* at most 127, .*--max-txn-ops=134/)
   })
 
   it('change nothing that another client has changed between the look and the transaction', async () => {
