@@ -17,6 +17,8 @@ import { print, WaitingLine, writeStderr } from './output.js'
 
 /** How long tunnels and answers may take to end after `--drain`. */
 const END_MS = 5_000
+/** How often a waiting command looks whether the machine was told to serve again. */
+const LOOK_MS = 500
 
 interface DrainFlags extends AnswerFlags {
   wait: number
@@ -49,7 +51,13 @@ async function drain({ json, wait, drain, undo, ...flags }: DrainFlags): Promise
     writeStderr(
       'the configuration has no key "ready": no check of a balancer fails, take the machine out there',
     )
-  await waiting('the balancer takes the machine out', () => sleep(wait))
+  const end = performance.now() + wait
+  await waiting('the balancer takes the machine out', async () => {
+    for (let left = wait; left > 0; left = end - performance.now()) {
+      await leave(flags, '')
+      await sleep(Math.min(left, LOOK_MS))
+    }
+  })
   await leave(flags, 'leaving')
   const limit = drain ?? timeout
   let left = await emptied(flags, limit)
@@ -62,13 +70,14 @@ async function drain({ json, wait, drain, undo, ...flags }: DrainFlags): Promise
   print(json, { ok: true }, 'no connection is left: this machine can be rebooted\n')
 }
 
-async function take(flags: AnswerFlags, step: Step): Promise<DrainReply> {
+async function take(flags: AnswerFlags, step: Step | ''): Promise<DrainReply> {
   const asked = commandService(flags, IDEMPOTENT_RETRY_CODES, DRAIN_COMMAND, step)
   const reply = await ofServiceWith('this service is not a proxy: name the proxy', asked)
   return JSON.parse(reply.toString()) as DrainReply
 }
 
-async function leave(flags: AnswerFlags, step: Step): Promise<void> {
+/** Rejects with ERR_FDB_ABORTED if the machine serves again. */
+async function leave(flags: AnswerFlags, step: Step | ''): Promise<void> {
   const { step: now } = await take(flags, step)
   if (now === 'serving')
     throw new FdbError('ERR_FDB_ABORTED', 'the machine was told to serve again (drain --undo)')

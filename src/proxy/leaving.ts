@@ -64,8 +64,9 @@ export class Leaving {
     return this.#step
   }
 
-  /** Takes a step, except a later one of a machine that serves again. Resolves with the step in force. Rejects with ERR_FDB_OPTION. */
+  /** Takes a step ('': none), except a later one of a machine that serves again. Resolves with the step in force. Rejects with ERR_FDB_OPTION. */
   async take(given: string): Promise<Step> {
+    if (given === '') return this.#step
     const step = STEPS.find(each => each === given)
     if (step === undefined) throw new FdbError('ERR_FDB_OPTION', `${shortJson(given)} is no step`)
     if (step === 'serving') await this.#section.delete(KEY)

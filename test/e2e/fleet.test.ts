@@ -131,7 +131,7 @@ describe('a machine that leaves before a reboot, as docs/fleet.md says', () => {
     await edge.next()
     const drain = (...more: string[]) => edge.sandbox.run('drain', '--control', edge.sandbox.control, ...more)
     const leaving = async () => (await edge.status()).details?.leaving
-    const interrupted = drain('--wait', '2s')
+    const interrupted = drain('--wait', '1h')
     await until('the machine leaves', async () => (await leaving()) === 'unready')
     expect((await drain('--undo')).code).toBe(0)
     expect(await interrupted).toMatchObject({ code: 1, stderr: expect.stringContaining('ERR_FDB_ABORTED') })
