@@ -173,9 +173,9 @@ const BAD: readonly Bad[] = [
 const WAYS = { loop: byLoop, ansible: byAnsible } as const
 const mayRun = process.geteuid?.() === 0 && has('ip') && has('ansible-playbook')
 
-describe.skipIf(!mayRun)('a version for five machines', () => {
+describe.skipIf(!mayRun)('a roll-out over five machines', () => {
   it.each(BAD)(
-    'that $kind stays on none, and the other four keep theirs ($by)',
+    'stops at the first machine if the version $kind ($by)',
     async ({ by, version, probation, says }) => {
       const scene = await fleet(probation)
       const before = await scene.pids()
@@ -191,16 +191,19 @@ describe.skipIf(!mayRun)('a version for five machines', () => {
     },
   )
 
-  it.each(['loop', 'ansible'] as const)('that is good serves on all, and no request fails (%s)', async by => {
-    const scene = await fleet()
-    const before = await scene.pids()
-    scene.install({ route: { respond: { body: 'better' } } })
-    const { code, output } = await WAYS[by](scene)
-    expect({ code, output }).toMatchObject({ code: 0 })
-    const after = await scene.pids()
-    expect(after.filter(pid => before.includes(pid))).toEqual([])
-    const found = await scene.ended()
-    console.log(JSON.stringify({ by, answers: found.map(({ answers }) => answers) }))
-    expect(found.map(({ failures }) => failures)).toEqual([[], [], [], [], []])
-  })
+  it.each(['loop', 'ansible'] as const)(
+    'brings a good version to all without a failed request (%s)',
+    async by => {
+      const scene = await fleet()
+      const before = await scene.pids()
+      scene.install({ route: { respond: { body: 'better' } } })
+      const { code, output } = await WAYS[by](scene)
+      expect({ code, output }).toMatchObject({ code: 0 })
+      const after = await scene.pids()
+      expect(after.filter(pid => before.includes(pid))).toEqual([])
+      const found = await scene.ended()
+      console.log(JSON.stringify({ by, answers: found.map(({ answers }) => answers) }))
+      expect(found.map(({ failures }) => failures)).toEqual([[], [], [], [], []])
+    },
+  )
 })

@@ -27,7 +27,7 @@ export class Machine {
   }
 }
 
-/** Machines on one switch, and a machine for clients. It needs root and `ip`. */
+/** Machines on one switch, and a machine for clients. Needs root and `ip`. */
 export class Machines {
   readonly clients: Machine
   readonly all: readonly Machine[]
