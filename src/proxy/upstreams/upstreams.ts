@@ -45,9 +45,14 @@ export class Upstreams {
     for (const config of configs) this.get(config.name).configure(config)
   }
 
-  /** Adds an upstream that the configuration lacks. {@link prune} removes it unless a route needs it. */
+  /**
+   * Adds or changes an upstream of a store before the configuration is read again. {@link prune} removes one that the configuration lacks unless a route needs it.
+   * Keeps an upstream whose servers are of another kind: routes of the file lead to it.
+   */
   adopt(config: UpstreamConfig): void {
-    if (!this.names.has(config.name)) this.get(config.name).configure(config)
+    const present = this.get(config.name)
+    if (!present.configured || present.takesRequests === takesRequests(config.servers))
+      present.configure(config)
   }
 
   prune(needed: ReadonlySet<string>): void {

@@ -190,13 +190,15 @@ describe('groups of servers', () => {
     ])
   })
 
-  it('may be adopted where the configuration has none of that name', () => {
+  it('change at once with a store, unless its servers are of another kind', () => {
     const { all } = upstreams(`  one: { servers: ["${A}"] }`)
+    for (const each of configs(`  one: { servers: ["tcp://a:1"] }`)) all.adopt(each)
+    expect(tries(all, 'one')).toEqual([A])
     const others = configs(`  one: { servers: ["${B}"] }
   two: { servers: ["${C}"] }
   db: { servers: ["tcp://db:1"] }`)
     for (const each of others) all.adopt(each)
-    expect([tries(all, 'one'), tries(all, 'two'), tries(all, 'db')]).toEqual([[A], [C], ['tcp://db:1']])
+    expect([tries(all, 'one'), tries(all, 'two'), tries(all, 'db')]).toEqual([[B], [C], ['tcp://db:1']])
     expect([...all.former]).toEqual(['two'])
     expect([...all.forRequests]).toEqual(['one'])
     all.configure(others)
