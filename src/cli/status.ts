@@ -204,6 +204,13 @@ function sourceRows({ details }: ServiceStatus): readonly Partial<SourceStatus>[
   return typeof source === 'object' && source !== null ? [source] : undefined
 }
 
+function leavingLine({ details }: ServiceStatus): string | null {
+  const { leaving = 'serving' } = details ?? {}
+  return leaving === 'serving'
+    ? null
+    : `this machine leaves it (${plain(leaving)}), until fd-broker drain --undo`
+}
+
 /** A proxy without metrics counts no requests. */
 function requestsLine({ details }: ServiceStatus): string | null {
   const { perSecond, failed, p99Ms } = (details?.requests ?? {}) as Partial<RecentRequests>
@@ -246,6 +253,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
     ['uptime', uptime(report, now)],
     ['connections', cellOf(report.connections)],
     ['requests', requestsLine(report)],
+    ['balancer', leavingLine(report)],
     ['moves', movesLine(report.moves)],
     ['closed', closedLine(report.closed)],
     ['held', report.held?.length ? report.held.map(plain).join(', ') : null],

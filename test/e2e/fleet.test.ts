@@ -133,6 +133,8 @@ describe('a machine that leaves before a reboot, as docs/fleet.md says', () => {
     const leaving = async () => (await edge.status()).details?.leaving
     const interrupted = drain('--wait', '1h')
     await until('the machine leaves', async () => (await leaving()) === 'unready')
+    const { stdout } = await edge.sandbox.run('status', '--control', edge.sandbox.control)
+    expect(stdout).toMatch(/^balancer +this machine leaves it \(unready\)/m)
     expect((await drain('--undo')).code).toBe(0)
     expect(await interrupted).toMatchObject({ code: 1, stderr: expect.stringContaining('ERR_FDB_ABORTED') })
     expect(await leaving()).toBe('serving')
