@@ -5,8 +5,8 @@ import { FdbError } from '../errors.js'
 import { EtcdGateway, type EtcdTls, type EtcdUser } from './etcd-gateway.js'
 import type { Source, SourceBatch, SourceChange, SourceEntry } from './source.js'
 
-/** Entries in one answer. */
-const PAGE = 1_000
+/** Entries in one answer. etcd counts the rest for each: 100,000 entries in pages of 1,000 took it twice the time of pages of 5,000, and larger ones no less. */
+const PAGE = 5_000
 /** How often this process asks, beside a watch, whether its host still answers: a watch on a host without its cluster is silent for ever. */
 const PING_MS = 15_000
 const RANGE = '/v3/kv/range'

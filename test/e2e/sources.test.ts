@@ -97,7 +97,7 @@ describe.skipIf(!has('etcd'))('a section that follows etcd', () => {
   it('after kill -9, and if the store has forgotten the changes meanwhile, has the store’s contents', async () => {
     const scene = Scene.open()
     const etcd = await Etcd.start(scene)
-    for (let n = 0; n < 24; n++)
+    for (let n = 0; n < 52; n++)
       await etcd.putAll(
         Array.from({ length: 100 }, (_, at) => [`${PREFIX}${n * 100 + at}`, `${at}`] as const),
       )
@@ -108,7 +108,7 @@ describe.skipIf(!has('etcd'))('a section that follows etcd', () => {
     })
     const first = await following.next()
     await etcd.put(`${PREFIX}before`, '1')
-    const before = await following.details('all entries', ({ size }) => size === 2_401)
+    const before = await following.details('all entries', ({ size }) => size === 5_201)
     await following.written()
     await first.kill()
     await etcd.put(`${PREFIX}away`, '2')
@@ -124,7 +124,7 @@ describe.skipIf(!has('etcd'))('a section that follows etcd', () => {
     await etcd.compact(await etcd.put(`${PREFIX}last`, '3'))
     const third = await following.next()
     const after = await following.details('the contents of the store', ({ applied }) => applied > 0)
-    expect(after).toMatchObject({ size: 2_402, failure: null, refusedCount: 0 })
+    expect(after).toMatchObject({ size: 5_202, failure: null, refusedCount: 0 })
     expect(after.digest).not.toBe(before.digest)
     const difference = following.journal.filter(line => line.startsWith(`${third.pid} `)).sort()
     expect(difference).toEqual(
