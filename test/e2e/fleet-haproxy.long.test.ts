@@ -14,7 +14,7 @@ const [, CHECK = '', SERVER = ''] =
   /HAProxy: `(option httpchk [^`]*)` and `(check [^`]*)`/.exec(pageText('docs/fleet.md')) ?? []
 
 describe.skipIf(!has('haproxy'))('a machine that leaves HAProxy before a reboot', () => {
-  it('is rebooted without a failed request', async () => {
+  it('leaves no request of a client unanswered', async () => {
     const app = await upstream()
     const machines = await Promise.all(
       [1, 2].map(() =>
