@@ -143,18 +143,6 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
   return [
     ...knownLines(headline(report, now)),
     ...block(
-      'listeners',
-      ['NAME', 'ADDRESS', 'ACCEPTING', 'CONNECTIONS', 'KINDS'],
-      report.listeners,
-      listener => [
-        listener.name,
-        withScheme(listener),
-        listener.accepting === undefined ? undefined : acceptingText(listener),
-        listener.connections,
-        kindsOf(listener.kinds),
-      ],
-    ),
-    ...block(
       'draining',
       ['GENERATION', 'PID', 'PHASE', 'CONNECTIONS', 'KINDS', 'MOVES'],
       report.draining,
@@ -165,6 +153,18 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
         older.connections,
         kindsOf(older.kinds),
         movesLine(older.moves),
+      ],
+    ),
+    ...block(
+      'listeners',
+      ['NAME', 'ADDRESS', 'ACCEPTING', 'CONNECTIONS', 'KINDS'],
+      report.listeners,
+      listener => [
+        listener.name,
+        withScheme(listener),
+        listener.accepting === undefined ? undefined : acceptingText(listener),
+        listener.connections,
+        kindsOf(listener.kinds),
       ],
     ),
     ...block('servers out of use', ['UPSTREAM', 'SERVER', 'STATE', 'TRIED IN'], serversOut(report), out => [
@@ -211,6 +211,11 @@ function leavingLine({ details }: ServiceStatus): string | null {
     : `this machine leaves it (${plain(leaving)}), until fd-broker drain --undo`
 }
 
+function connectionsLine({ connections, draining = [] }: ServiceStatus): string | null {
+  const older = draining.reduce((sum, { connections: left = 0 }) => sum + left, 0)
+  return cellOf(connections, own => (older > 0 ? `${own}, and ${older} in older versions` : `${own}`))
+}
+
 /** A proxy without metrics counts no requests. */
 function requestsLine({ details }: ServiceStatus): string | null {
   const { perSecond, failed, p99Ms } = (details?.requests ?? {}) as Partial<RecentRequests>
@@ -251,7 +256,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
       cellOf(report.control, control => `${control}${report.hosting ? ` (${report.hosting})` : ''}`),
     ],
     ['uptime', uptime(report, now)],
-    ['connections', cellOf(report.connections)],
+    ['connections', connectionsLine(report)],
     ['requests', requestsLine(report)],
     ['balancer', leavingLine(report)],
     ['moves', movesLine(report.moves)],

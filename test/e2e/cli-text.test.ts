@@ -42,6 +42,7 @@ describe('the status for people', () => {
         role: 'serving',
         phase: 'probation',
         uptimeSeconds: 7265,
+        connections: 1200,
         processStartedAt: '2026-03-04T11:59:30Z',
         listeners: [
           {
@@ -112,6 +113,7 @@ role          serving
 handoff       probation
 control       /run/shop/upgrade.sock (embedded)
 uptime        service 2h 1m, process 30.0s
+connections   1200, and 7 in older versions
 requests      1234/s, 2 failed, 99% within 25 ms (the last seconds)
 moves         1190 arrived
 state         10000 entries, 1.5 MiB in 2 segments, sequence 10001, digest 0123456789ab
@@ -120,14 +122,14 @@ last failure  ERR_FDB_CHECK in phase offering at 2026-03-04T12:00:00.000Z: no
               database
 blocked by    pid 3999 (may still live: the next upgrade waits until it has ended)
 
+draining
+  GENERATION   PID  PHASE    CONNECTIONS  KINDS             MOVES
+           2  4000  leaving            7  5 tls1.2, 2 idle  1190 moved, 7 stay (ERR_FDB_NO_TARGET)
+
 listeners
   NAME   ADDRESS               ACCEPTING  CONNECTIONS  KINDS
   web    tcp://0.0.0.0:80      yes               1200  1190 idle, 7 tunnel, 3 tcp
   admin  unix:/run/admin.sock  no                   0  -
-
-draining
-  GENERATION   PID  PHASE    CONNECTIONS  KINDS             MOVES
-           2  4000  leaving            7  5 tls1.2, 2 idle  1190 moved, 7 stay (ERR_FDB_NO_TARGET)
 
 sections
   NAME    VERSION  ENTRIES  DIGEST
