@@ -1,7 +1,7 @@
 // @ts-check
 // For every long-running check: progress, a table, and the figures with their bars.
 import { writeFileSync } from 'node:fs'
-import { cpus, release, totalmem } from 'node:os'
+import { cpus, release, totalmem, type } from 'node:os'
 
 /**
  * @typedef {{ name: string, value: number, unit: string, limit: string | null, ok: boolean }} Figure
@@ -12,7 +12,7 @@ import { cpus, release, totalmem } from 'node:os'
 export function machine() {
   const processors = cpus()
   const memory = `${Math.round(totalmem() / 2 ** 30)} GiB`
-  return `${processors.length} x ${processors[0]?.model.trim() || process.arch}, ${memory}, ${process.platform} ${release()}, Node ${process.version}`
+  return `${processors.length} x ${processors[0]?.model.trim() || process.arch}, ${memory}, ${type()} ${release().split('.', 2).join('.')}, Node ${process.version}`
 }
 
 /**
