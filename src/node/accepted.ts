@@ -1,11 +1,12 @@
 import type net from 'node:net'
 import { isLent, keepAlive, type Lent } from '../kernel/index.js'
-import { descriptorOf, isPlain, plainAddress, remoteAddressOf } from './socket-handle.js'
+import { descriptorOf, isPlain, plainAddress, remoteAddressOf, remotePortOf } from './socket-handle.js'
 
 /** An accepted connection from which nothing was read. */
 export interface Accepted extends Lent {
   /** The peer's IP address without zone or port; '' for Unix sockets. */
   readonly remoteAddress: string
+  readonly remotePort?: number
 }
 
 /** The handle of a connection on Node 20 to 26, before Node creates a socket for it. */
@@ -14,7 +15,7 @@ interface ClientHandle {
   close(): void
   setNoDelay?(on: boolean): number
   /** Only TCP handles have this method. */
-  getpeername?(into: { address?: string }): number
+  getpeername?(into: { address?: string; port?: number }): number
 }
 
 type ConnectionCallback = (this: unknown, status: number, client: unknown) => void
@@ -48,14 +49,25 @@ function acceptedFrom(server: net.Server, client: Partial<ClientHandle> | undefi
   const { noDelay = false } = server as unknown as AcceptingServer
   if (noDelay) client.setNoDelay?.(true)
   const { close } = client
-  const peer: { address?: string } = {}
+  const peer: { address?: string; port?: number } = {}
   client.getpeername?.(peer)
-  return { descriptor: fd, remoteAddress: plainAddress(peer.address ?? ''), close: () => close.call(client) }
+  const { address = '', port = 0 } = peer
+  return {
+    descriptor: fd,
+    remoteAddress: plainAddress(address),
+    remotePort: port,
+    close: () => close.call(client),
+  }
 }
 
 /** Returns null for a socket whose bytes are encrypted (TLS), or on a Node with other internals. */
 export function acceptedOf(socket: net.Socket): Accepted | null {
   const descriptor = isPlain(socket) ? descriptorOf(socket) : null
   if (descriptor === null) return null
-  return { descriptor, remoteAddress: remoteAddressOf(socket), close: () => socket.destroy() }
+  return {
+    descriptor,
+    remoteAddress: remoteAddressOf(socket),
+    remotePort: remotePortOf(socket),
+    close: () => socket.destroy(),
+  }
 }

@@ -112,9 +112,33 @@ export function unwrittenBytes(socket: net.Socket): number {
   return handleOf(socket)?.writeQueueSize ?? 0
 }
 
+const PEER = Symbol('peer')
+
+/** The client's end of a connection, which the peer of the socket passes on. */
+export interface PassedOn {
+  readonly client: string
+  readonly clientPort: number
+  /** The address and port that the client has connected to; '' and 0: those of the socket. */
+  readonly server: string
+  readonly serverPort: number
+}
+
+/** From now on the socket has these addresses instead of its own. */
+export function setPassedOn(socket: net.Socket, addresses: PassedOn): void {
+  Object.defineProperty(socket, PEER, { value: addresses, configurable: true })
+}
+
+export function passedOn(socket: net.Socket): PassedOn | undefined {
+  return (socket as { [PEER]?: PassedOn })[PEER]
+}
+
 /** Returns the peer's IP address without zone or port; '' for a Unix socket. */
 export function remoteAddressOf(socket: net.Socket): string {
-  return plainAddress(socket.remoteAddress ?? '')
+  return passedOn(socket)?.client ?? plainAddress(socket.remoteAddress ?? '')
+}
+
+export function remotePortOf(socket: net.Socket): number {
+  return passedOn(socket)?.clientPort ?? socket.remotePort ?? 0
 }
 
 /** Removes the zone, and the IPv4-mapped prefix, from an address of Node. */

@@ -60,6 +60,15 @@ export class ClientLimits {
     this.#warnings.warn(`away ${excess}`, facts, 'clients were turned away')
   }
 
+  /** A connection on `listener` did not begin with the PROXY header that `client` sends. */
+  warnNoHeader(listener: string, client: string, why: string): void {
+    this.#warnings.warn(
+      `header ${listener}`,
+      { listener, client, why },
+      'connections without a valid PROXY header were closed',
+    )
+  }
+
   get #maxConnections(): number {
     const { connections } = this.#options.limits()
     return connections === 'auto' ? this.#room.clients : (connections ?? Number.POSITIVE_INFINITY)

@@ -2,7 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import type { ConnectionKeeper, DrainCounts } from '../adapter.js'
 import type { ForcedClose } from '../index.js'
 import { type Accepted, acceptWithoutSocket } from '../node/accepted.js'
-import { descriptorOf, remoteAddressOf } from '../node/socket-handle.js'
+import { descriptorOf, passedOn, remoteAddressOf, setPassedOn } from '../node/socket-handle.js'
 import {
   type ClientOrigin,
   type Forward,
@@ -14,7 +14,8 @@ import type { ClientLimits, ExceededLimit, IncomingConnection } from './client-l
 import type { ListenerConfig } from './config/listeners.js'
 import type { ProxyConfig } from './config/schema.js'
 import type { Step } from './leaving.js'
-import { relayOptions, relaySettings } from './relay-options.js'
+import { ProxyHeaders } from './proxy-header.js'
+import { isIn, relayOptions, relaySettings } from './relay-options.js'
 import type { Handshakes } from './tls/handshakes.js'
 import type { TlsTermination } from './tls/termination.js'
 
@@ -64,6 +65,10 @@ export class ProxyListener implements ConnectionKeeper {
   #forward: string | null
   #handshakes: Handshakes | null = null
   #secure = false
+  readonly #headers = new ProxyHeaders()
+  /** Reports whether connections from an address begin with a PROXY header; null: none does. */
+  #beginsWithHeader: ((address: string) => boolean) | null = null
+  #headMs = 0
   /** See {@link Relay.end}. */
   readonly #lastEvent: string
   #current: ConfiguredRelay
@@ -93,7 +98,7 @@ export class ProxyListener implements ConnectionKeeper {
     this.#lastEvent = config.drain.lastEvent
     this.#current = this.#makeRelay(config)
     this.server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, socket =>
-      this.#startConnection(socket),
+      this.#acceptConnection(socket),
     )
     acceptWithoutSocket(this.server, connection => this.#acceptWithoutSocket(connection))
     const moving = { listener: name, relays: () => this.#allRelays(), relay: () => this.#current.relay }
@@ -121,7 +126,7 @@ export class ProxyListener implements ConnectionKeeper {
   }
 
   get connections(): number {
-    let sum = this.#handshakes?.size ?? 0
+    let sum = (this.#handshakes?.size ?? 0) + this.#headers.size
     for (const relay of this.#allRelays()) sum += relay.size
     return sum
   }
@@ -170,6 +175,7 @@ export class ProxyListener implements ConnectionKeeper {
     const handshaking = this.#handshakes?.size ?? 0
     if (handshaking > 0) closed.push({ kind: 'tls', reason: 'handshake', count: handshaking })
     this.#handshakes?.cut()
+    this.#headers.cut()
     let idle = 0
     let busy = 0
     for (const { reason, count } of closed) {
@@ -183,6 +189,7 @@ export class ProxyListener implements ConnectionKeeper {
   closeConnections(): void {
     for (const relay of this.#allRelays()) relay.close()
     this.#handshakes?.cut()
+    this.#headers.cut()
   }
 
   /** As {@link closeConnections}, for a listener that accepts no more connections. */
@@ -214,11 +221,13 @@ export class ProxyListener implements ConnectionKeeper {
     return listeners.find(({ name }) => name === this.#name)?.halfClose ?? false
   }
 
-  #configureProtocol({ listeners }: ProxyConfig): void {
+  #configureProtocol({ listeners, timeouts }: ProxyConfig): void {
     const own = listeners.find(({ name }) => name === this.#name)
     if (own === undefined) return
     this.#forward = own.forward
     this.#secure = own.tls
+    this.#beginsWithHeader = own.proxyProtocol.length === 0 ? null : isIn(own.proxyProtocol)
+    this.#headMs = timeouts.head
     if (this.#handshakes !== null) this.#handshakes.http = own.forward === null
     else if (own.tls) {
       this.#handshakes = this.#tls.handshakes({
@@ -235,12 +244,26 @@ export class ProxyListener implements ConnectionKeeper {
     this.#startConnection(socket)
   }
 
-  #startConnection(socket: Socket): void {
-    const handshakes = this.#secure ? this.#handshakes : null
-    if (handshakes === null) {
-      this.#accept(socket, 'http')
+  #acceptConnection(socket: Socket): void {
+    const sender = remoteAddressOf(socket)
+    if (this.#beginsWithHeader?.(sender) !== true) {
+      this.#startConnection(socket)
       return
     }
+    const failed = (why: string | null) => {
+      if (why !== null) this.#clientLimits.warnNoHeader(this.#name, sender, why)
+      this.#pruneFormer()
+    }
+    this.#headers.read(socket, this.#headMs, early => this.#startConnection(socket, early), failed)
+  }
+
+  #startConnection(socket: Socket, early?: Buffer): void {
+    const handshakes = this.#secure ? this.#handshakes : null
+    if (handshakes === null) {
+      this.#accept(socket, 'http', socket, early)
+      return
+    }
+    if (early !== undefined && early.length > 0) socket.unshift(early)
     const excess = this.#ownSockets.has(socket) ? null : this.#excess(incomingOver(socket))
     // Up to `maxLingering` clients that will be refused get a handshake first, so that they can be sent a 503.
     if (excess === null || (excess !== 'descriptors' && handshakes.size < this.#clientLimits.maxLingering)) {
@@ -257,7 +280,8 @@ export class ProxyListener implements ConnectionKeeper {
 
   /** Accepts a connection without TLS and without a `net.Socket`. Returns false if Node must make the socket, also in order to refuse the client. */
   #acceptWithoutSocket(connection: Accepted): boolean {
-    if (this.#secure || this.#excess(connection) !== null) return false
+    if (this.#secure || this.#beginsWithHeader?.(connection.remoteAddress)) return false
+    if (this.#excess(connection) !== null) return false
     return this.#current.relay.acceptWithoutSocket(
       connection,
       this.#origins.http,
@@ -266,7 +290,14 @@ export class ProxyListener implements ConnectionKeeper {
   }
 
   /** `raw` is the socket below TLS, if known. */
-  #accept(socket: Socket, scheme: ClientOrigin['scheme'], raw: Socket | undefined = socket): void {
+  #accept(
+    socket: Socket,
+    scheme: ClientOrigin['scheme'],
+    raw: Socket | undefined = socket,
+    early?: Buffer,
+  ): void {
+    const addresses = raw === undefined || raw === socket ? undefined : passedOn(raw)
+    if (addresses !== undefined) setPassedOn(socket, addresses)
     const arriving = incomingOver(socket)
     const isOwn = raw !== undefined && this.#ownSockets.has(raw)
     const excess = isOwn ? null : this.#excess(arriving)
@@ -274,7 +305,7 @@ export class ProxyListener implements ConnectionKeeper {
       this.#refuseConnection(socket, excess)
       return
     }
-    this.#current.relay.accept(socket, this.#origins[scheme], this.#forwardRoute(arriving))
+    this.#current.relay.accept(socket, this.#origins[scheme], this.#forwardRoute(arriving), early)
   }
 
   /** The route of whole connections; undefined for HTTP. If the upstream no longer exists, the relay resets the connection, and reports it. */

@@ -48,7 +48,7 @@ export function checkRelayOptions(config: ProxyConfig): void {
 }
 
 /** Returns a function that reports whether an IP address is in one of the ranges. */
-function isIn(ranges: readonly AddressRange[]): (address: string) => boolean {
+export function isIn(ranges: readonly AddressRange[]): (address: string) => boolean {
   const list = new BlockList()
   for (const { address, prefix, family } of ranges) list.addSubnet(address, prefix, family)
   return address => address !== '' && list.check(address, isIPv6(address) ? 'ipv6' : 'ipv4')

@@ -57,6 +57,8 @@ export interface ByteStream {
   readonly tlsId?: string | undefined
   /** The peer's IP address without zone or port; '' for Unix sockets. */
   readonly remoteAddress: string
+  /** The peer's port, or 0. */
+  readonly remotePort?: number
 
   /** Sends `bytes[from, to)`, by default all, then `more[moreFrom, moreTo)`. Copies bytes that the kernel does not accept at once, so the caller may reuse both buffers. */
   write(

@@ -8,7 +8,7 @@ import { checkPosition, type PositionRecord } from '../tls13/position-record.js'
 import { EventTracker, FrameTracker } from './boundaries.js'
 import { copyRange, NO_BYTES } from './bytes.js'
 import type { ExchangeOptions } from './decision.js'
-import type { ExchangeFacts, ExchangePhase } from './exchange-facts.js'
+import type { ExchangeFacts, ExchangePhase, ServerEnd } from './exchange-facts.js'
 import type { BodyCoding } from './response-plan.js'
 
 /** The complete state of a client's connection. With this record and dups of the client's and the server's descriptor another process continues at the same byte. */
@@ -17,6 +17,10 @@ export interface ConnectionRecord {
   scheme: 'http' | 'https'
   /** The client's IP address, or ''. */
   client: string
+  /** The client's port, or 0. */
+  clientPort: number
+  /** See {@link RelayConnection.server}. */
+  server: ServerEnd | null
   /** Milliseconds until the current timeout; -1: no timeout runs. */
   remainingMs: number
   /** The client has sent FIN. */
@@ -74,6 +78,11 @@ export function encodeRecord(record: ConnectionRecord): Uint8Array {
   const message: RelayedMessage = { listener: record.listener }
   if (record.scheme === 'https') message.https = true
   if (record.client !== '') message.client = record.client
+  if (record.clientPort !== 0) message.clientPort = record.clientPort
+  if (record.server !== null) {
+    message.server = record.server.address
+    message.serverPort = record.server.port
+  }
   if (record.remainingMs >= 0) message.remainingMs = record.remainingMs
   if (record.clientEnded) message.clientEnded = true
   if (record.endedClient) message.endedClient = true
@@ -117,10 +126,12 @@ export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
   } catch (cause) {
     throw recordError('it is not a valid protobuf message', cause)
   }
-  const { listener, client, clientEnded, endedClient, closing } = message
+  const { listener, client, clientPort, server, serverPort, clientEnded, endedClient, closing } = message
   if (listener === '' || listener.length > MAX_NAME_LENGTH)
     throw recordError(`its listener is ${shorten(listener)}`)
   if (client !== '' && net.isIP(client) === 0) throw recordError(`its client is ${shorten(client)}`)
+  if (server !== '' && net.isIP(server) === 0) throw recordError(`its server is ${shorten(server)}`)
+  if (Math.max(clientPort, serverPort) > 65_535) throw recordError('it has a port above 65535')
   const exchange = message.exchange ? exchangeRecord(message.exchange as DecodedExchange, fds) : null
   if (exchange === null && fds !== 1)
     throw recordError(`it has ${fds} descriptors although no request is in progress`)
@@ -132,6 +143,8 @@ export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
     listener,
     scheme: message.https ? 'https' : 'http',
     client,
+    clientPort,
+    server: server === '' ? null : { address: server, port: serverPort },
     remainingMs: milliseconds(message.remainingMs),
     clientEnded,
     endedClient,

@@ -8,7 +8,7 @@ import { type ClosedKind, type ConnectionKind, closedKind } from './counts.js'
 import type { Forward } from './decision.js'
 import type { ClientOrigin } from './destination.js'
 import { Exchange } from './exchange.js'
-import { ExchangeFacts, type ExchangeSide } from './exchange-facts.js'
+import { ExchangeFacts, type ExchangeSide, type ServerEnd } from './exchange-facts.js'
 import { type RelayContext, refusalOf } from './relay-context.js'
 import type { Timed } from './timer-wheel.js'
 
@@ -27,6 +27,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   readonly client: ByteStream
   readonly origin: ClientOrigin
   readonly trusted: boolean
+  readonly server: ServerEnd | null
   exchange: Exchange | null = null
   /** The relay has sent the last response and FIN. The relay discards further bytes until the client sends FIN too. */
   closing = false
@@ -53,10 +54,11 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   #rest: NodeJS.Timeout | undefined
   readonly #relay: RelayContext
 
-  constructor(relay: RelayContext, client: ByteStream, origin: ClientOrigin) {
+  constructor(relay: RelayContext, client: ByteStream, origin: ClientOrigin, server: ServerEnd | null) {
     this.#relay = relay
     this.client = client
     this.origin = origin
+    this.server = server
     this.trusted = relay.trusts?.(client.remoteAddress) ?? false
     client.owner = this
   }

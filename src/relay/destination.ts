@@ -1,5 +1,6 @@
 import type { LookupFunction, NetConnectOpts, Socket } from 'node:net'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
+import type { ProxyVersion } from './proxy-protocol.js'
 
 export type DialAddress = { kind: 'tcp'; host: string; port: number } | { kind: 'unix'; path: string }
 
@@ -42,6 +43,8 @@ export interface Destination {
   readonly named?: NamedHost
   /** Default: no TLS. */
   readonly tls?: ServerTls
+  /** Each connection begins with a header that tells the client's address. Such a connection is not reused: set {@link keepAlive} accordingly. */
+  readonly proxyProtocol?: ProxyVersion
   /** The Host field for HTTP/1.0 requests that have none. */
   readonly authority: string
   /** Maximum number of connections, busy and idle, of all relays that share the pools; default: no limit. */

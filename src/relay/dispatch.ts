@@ -1,9 +1,12 @@
 import type { HeadWriter } from '../http1/index.js'
+import { localEnd } from '../kernel/index.js'
+import { plainAddress } from '../node/socket-handle.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { concat, NO_BYTES } from './bytes.js'
 import type { Forward, RequestQueue, Respond } from './decision.js'
 import type { Destination, DialFailure, ServerFailure } from './destination.js'
 import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
+import { type ProxyVersion, proxyHeader } from './proxy-protocol.js'
 import { callSafely, type RelayContext } from './relay-context.js'
 import { type Shortage, shortageOf } from './shortage.js'
 import { tlsFailureOf } from './tls-failure.js'
@@ -31,6 +34,8 @@ export class Dispatch {
   /** The exchange comes from another process: if it has waited there, it gets a place in a full queue. */
   #restored = false
   #retryHead: HeadWriter | null = null
+  /** The length of the PROXY header that was written first on the connection that is being established. */
+  #headerBytes = 0
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
   readonly #exchange: DispatchExchange
@@ -139,8 +144,34 @@ export class Dispatch {
     if (stream === null) return this.#connectToNext(503, 'servers-full')
     facts.attempts++
     exchange.upstream = stream
+    this.#headerBytes = 0
+    const { proxyProtocol } = this.destination!
+    if (proxyProtocol !== undefined && stream.connecting) this.#writeHeader(stream, proxyProtocol)
     facts.reused = !stream.connecting
     return stream
+  }
+
+  #writeHeader(stream: ByteStream, version: ProxyVersion): void {
+    const { client, server } = this.#side
+    const end = server ?? localEnd(client.descriptor)
+    const { remoteAddress, remotePort = 0 } = client
+    const header = proxyHeader(
+      version,
+      end && {
+        client: remoteAddress,
+        clientPort: remotePort,
+        server: plainAddress(end.address),
+        serverPort: end.port,
+      },
+    )
+    this.#headerBytes = header.length
+    stream.write(header)
+  }
+
+  /** Takes the bytes of the client back from a connection that is not established. */
+  takeUnsent(stream: ByteStream): Buffer {
+    const bytes = concat(stream.takeUnsent())
+    return this.#headerBytes === 0 ? bytes : bytes.subarray(this.#headerBytes)
   }
 
   /** Closes a reused connection on which something has arrived: its server has closed it, or has sent bytes that the next response would begin with. */
@@ -157,7 +188,7 @@ export class Dispatch {
       this.#endWaiting(stream, null)
       return
     }
-    const bytes = concat(stream.takeUnsent())
+    const bytes = this.takeUnsent(stream)
     stream.destroy()
     this.#exchange.upstream = null
     const shortage = shortageOf(error)

@@ -85,10 +85,17 @@ export function responseRules(options: ExchangeOptions | undefined): ExchangeOpt
   return options.fields?.response !== undefined || options.proxyAuthentication ? options : null
 }
 
+export interface ServerEnd {
+  readonly address: string
+  readonly port: number
+}
+
 /** The part of {@link RelayConnection} that {@link Exchange} uses. */
 export interface ExchangeSide {
   readonly client: ByteStream
   readonly origin: ClientOrigin
+  /** The address that the client has connected to, if a proxy in front of this one tells it. */
+  readonly server: ServerEnd | null
   readonly clientEnded: boolean
   /** See {@link ForwardedOptions.trusts}. */
   readonly trusted: boolean

@@ -81,6 +81,11 @@ export class Exchange implements StreamOwner {
     return this.tunnelEnded || this.#response.isEnding
   }
 
+  /** Takes the bytes for the server back, whose connection is not established. */
+  takeUnsent(): Buffer {
+    return this.#dispatch.takeUnsent(this.upstream!)
+  }
+
   /** A copy of the incomplete head of the response. */
   get pending(): Buffer {
     return this.#response.pending

@@ -26,12 +26,12 @@ export function exportConnection(
   connection: RelayConnection,
   relay: RelayContext,
 ): ExportedConnection | null {
-  const { exchange, requestReader, held, clientEnded: ended, origin, client } = connection
+  const { exchange, requestReader, held, clientEnded: ended, origin, client, server } = connection
   const upstream = exchange?.upstream ?? null
   if (!client.alive || upstream?.alive === false) return null
   const fds = takeDescriptors(connection, relay)
   const remainingMs = relay.wheel.remaining(connection)
-  const address = client.remoteAddress
+  const { remoteAddress, remotePort = 0 } = client
   const detached = client.detach()
   const exchangeRecord = exchange === null ? null : exportExchange(exchange, relay)
   // The facts of the exchange belong to the record now.
@@ -41,7 +41,9 @@ export function exportConnection(
   const record: ConnectionRecord = {
     listener: origin.listener,
     scheme: origin.scheme,
-    client: address,
+    client: remoteAddress,
+    clientPort: remotePort,
+    server,
     remainingMs: wholeMs(remainingMs),
     clientEnded: ended,
     endedClient: detached.ended,
@@ -80,7 +82,7 @@ function wholeMs(ms: number): number {
 function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord {
   const { upstream, pending, requestDeadline, startedAt } = exchange
   // A stream that is still connecting has sent nothing, so the next process can dial again.
-  const dialling = upstream?.connecting ? concat(upstream.takeUnsent()) : null
+  const dialling = upstream?.connecting ? exchange.takeUnsent() : null
   if (dialling !== null) upstream!.destroy()
   const detached = dialling === null ? (upstream?.detach() ?? null) : null
   return {

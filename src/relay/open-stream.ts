@@ -2,7 +2,7 @@ import net from 'node:net'
 import { isAddress } from '../base/lazy.js'
 import { hasPolledSockets, keepAlive, type OwnedFd, socketOver } from '../kernel/index.js'
 import { type Accepted, acceptedOf } from '../node/accepted.js'
-import { descriptorOf, SOCKET_HANDLE } from '../node/socket-handle.js'
+import { descriptorOf, type PassedOn, SOCKET_HANDLE, setPassedOn } from '../node/socket-handle.js'
 import type { PositionRecord } from '../tls13/position-record.js'
 import { movedSocket, type TlsCarrier } from '../tls13/tls-carrier.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
@@ -22,8 +22,8 @@ export function acceptedStream(
 ): ByteStream | null {
   if (!hasPolledSockets()) return null
   try {
-    const { remoteAddress } = accepted
-    return new PolledStream(accepted, owner, tally, { reading: true, remoteAddress })
+    const { remoteAddress, remotePort = 0 } = accepted
+    return new PolledStream(accepted, owner, tally, { reading: true, remoteAddress, remotePort })
   } catch (error) {
     if (shortageOf(error) === null) onFault?.(error)
     return null
@@ -117,8 +117,14 @@ function beginningWith(first: string, lookup: net.LookupFunction): net.LookupFun
  * Makes a stream of a connected socket. Takes ownership of `fd`, and closes it before it throws. The stream does not read before
  * {@link ByteStream.setReading}: if the connection moves on at once, it needs to carry no bytes. Every system on which connections move has polled sockets.
  */
-export function streamFromFd(fd: OwnedFd, owner: StreamOwner, tally: Tally, remoteAddress = ''): ByteStream {
-  return new PolledStream(fd, owner, tally, { reading: false, remoteAddress })
+export function streamFromFd(
+  fd: OwnedFd,
+  owner: StreamOwner,
+  tally: Tally,
+  remoteAddress = '',
+  remotePort = 0,
+): ByteStream {
+  return new PolledStream(fd, owner, tally, { reading: false, remoteAddress, remotePort })
 }
 
 /** As {@link streamFromFd}, for a connection whose TLS continues at a position, which must have passed `checkPosition()`. Without a carrier it cannot move again. */
@@ -128,9 +134,11 @@ export function tlsStreamFromFd(
   tally: Tally,
   position: PositionRecord,
   carrier: TlsCarrier | null,
+  peer?: PassedOn,
 ): ByteStream {
   const options = { allowHalfOpen: true, manualStart: true }
   const socket = movedSocket(socketOver(fd, options), position)
+  if (peer !== undefined) setPassedOn(socket as unknown as net.Socket, peer)
   socket.flush()
   const stream = new SocketStream(socket as unknown as net.Socket, owner, tally, carrier)
   stream.setReading(false)

@@ -23,6 +23,7 @@ const ONE_BYTE = Buffer.alloc(1)
 interface PolledInput {
   reading: boolean
   remoteAddress: string
+  remotePort?: number
   /** The creator connects, and provides the descriptor. */
   dialling?: Dialling
   /** The stream connects to this address. */
@@ -42,6 +43,7 @@ const OWN_DIALLING: Dialling = { destroyed: false, destroy() {} }
 export class PolledStream extends PolledSocket implements ByteStream {
   owner: StreamOwner | null
   remoteAddress: string
+  readonly remotePort: number
   since = 0
   bytesRead = 0
   bytesWritten = 0
@@ -63,13 +65,14 @@ export class PolledStream extends PolledSocket implements ByteStream {
     fd: OwnedFd | Lent | null,
     owner: StreamOwner,
     tally: Tally,
-    { reading, remoteAddress, dialling, address }: PolledInput,
+    { reading, remoteAddress, remotePort = 0, dialling, address }: PolledInput,
   ) {
     super(fd)
     this.#dialling = address === undefined ? (dialling ?? null) : OWN_DIALLING
     this.#queue = this.#dialling === null ? null : []
     this.owner = owner
     this.remoteAddress = remoteAddress
+    this.remotePort = remotePort
     this.#tally = tally
     this.#reading = reading
     tally.open++

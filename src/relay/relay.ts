@@ -1,13 +1,17 @@
 import type net from 'node:net'
 import type { MoveWhich, Witness } from '../adapter.js'
 import type { Accepted } from '../node/accepted.js'
+import { type PassedOn, passedOn } from '../node/socket-handle.js'
 import { type ByteStream, NO_OWNER, type Tally } from './byte-stream.js'
+import { NO_BYTES } from './bytes.js'
 import type { ClientTally } from './client-tally.js'
 import { ClientWatch } from './client-watch.js'
 import { DIALLING_MS, RelayConnection } from './connection.js'
+import type { ConnectionRecord } from './connection-record.js'
 import { type ClosedCount, countClosed, countKinds, type RelayCounts } from './counts.js'
 import type { Forward } from './decision.js'
 import type { ClientOrigin } from './destination.js'
+import type { ServerEnd } from './exchange-facts.js'
 import { Forwarder, RouteEdits } from './field-rules.js'
 import { Gateway } from './gateway.js'
 import { type ExportedConnection, exportConnection, importConnection } from './move-connection.js'
@@ -72,12 +76,16 @@ export class Relay {
 
   /**
    * Takes over an accepted socket from which nothing was read. With `forward` all its bytes go, unparsed, to a server of that route; if the route has
-   * no server, the client gets RST.
+   * no server, the client gets RST. `early`: bytes of the client that were read already.
    */
-  accept(socket: net.Socket, origin: ClientOrigin, forward?: Forward): void {
+  accept(socket: net.Socket, origin: ClientOrigin, forward?: Forward, early = NO_BYTES): void {
     const { onFault } = this.#context
     const carrier = origin.scheme === 'https' ? this.#context.tls() : null
-    this.acceptStream(socketStream(socket, NO_OWNER, this.#tally, onFault, carrier), origin, forward)
+    const { server = '', serverPort: port = 0 } = passedOn(socket) ?? {}
+    const end = server === '' ? null : { address: server, port }
+    const stream = socketStream(socket, NO_OWNER, this.#tally, onFault, carrier)
+    const connection = this.acceptStream(stream, origin, forward, end)
+    if (early.length > 0) connection.onData(stream, early, early.length)
   }
 
   /** As {@link accept}, for a connection without a `net.Socket`. Returns false if the caller must create a `net.Socket` and call {@link accept}. */
@@ -89,11 +97,17 @@ export class Relay {
   }
 
   /** As {@link accept}, for a stream that has not delivered any bytes. */
-  acceptStream(stream: ByteStream, origin: ClientOrigin, forward?: Forward): void {
-    const connection = new RelayConnection(this.#context, stream, origin)
+  acceptStream(
+    stream: ByteStream,
+    origin: ClientOrigin,
+    forward?: Forward,
+    server: ServerEnd | null = null,
+  ): RelayConnection {
+    const connection = new RelayConnection(this.#context, stream, origin, server)
     this.#add(connection)
     if (forward !== undefined) connection.forwardTcp(forward)
     connection.arm()
+    return connection
   }
 
   get size(): number {
@@ -244,8 +258,8 @@ export class Relay {
       const { tls } = record
       stream =
         tls === null
-          ? streamFromFd(client, NO_OWNER, this.#tally, record.client)
-          : tlsStreamFromFd(client, NO_OWNER, this.#tally, tls, context.tls())
+          ? streamFromFd(client, NO_OWNER, this.#tally, record.client, record.clientPort)
+          : tlsStreamFromFd(client, NO_OWNER, this.#tally, tls, context.tls(), peerOf(record))
       const key = record.exchange?.facts.destination ?? ''
       const limit = context.destinationByKey?.(key)?.connections
       if (upstream !== null) server = context.pools.adopt(key, upstream, slot, limit)
@@ -256,10 +270,8 @@ export class Relay {
       slot?.close()
       throw error
     }
-    const connection = new RelayConnection(context, stream, {
-      listener: record.listener,
-      scheme: record.scheme,
-    })
+    const origin = { listener: record.listener, scheme: record.scheme }
+    const connection = new RelayConnection(context, stream, origin, record.server)
     connection.pinned = pinned
     this.#add(connection)
     importConnection(context, record, connection, server)
@@ -288,4 +300,8 @@ export class Relay {
     this.#clients?.remove(connection.client.remoteAddress)
     if (this.#connections.size === 0) this.#onEmpty?.()
   }
+}
+
+function peerOf({ client, clientPort, server }: ConnectionRecord): PassedOn {
+  return { client, clientPort, server: server?.address ?? '', serverPort: server?.port ?? 0 }
 }

@@ -1,6 +1,13 @@
 import type net from 'node:net'
 import type { LentFd } from '../adapter.js'
-import { descriptorOf, isSilent, readBuffered, remoteAddressOf, reset } from '../node/socket-handle.js'
+import {
+  descriptorOf,
+  isSilent,
+  readBuffered,
+  remoteAddressOf,
+  remotePortOf,
+  reset,
+} from '../node/socket-handle.js'
 import { unsentBytes } from '../node/unsent-bytes.js'
 import type { TlsCarrier } from '../tls13/tls-carrier.js'
 import { isMovedTls } from '../tls13/tls-socket.js'
@@ -111,6 +118,10 @@ export class SocketStream implements ByteStream {
   get remoteAddress(): string {
     this.#remoteAddress ??= remoteAddressOf(this.#socket)
     return this.#remoteAddress
+  }
+
+  get remotePort(): number {
+    return remotePortOf(this.#socket)
   }
 
   write(

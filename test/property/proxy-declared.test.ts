@@ -47,6 +47,7 @@ const upstream = fc.record({
   ),
   slowStart: fc.option(ms),
   queue: fc.constant(null),
+  proxyProtocol: fc.constantFrom(null, 'v1', 'v2'),
   sticky: fc.option(
     fc.record({ cookie: fc.constantFrom('a', 'b'), maxAge: fc.option(ms), secure: fc.boolean() }),
   ),

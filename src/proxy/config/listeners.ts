@@ -4,6 +4,7 @@ import { absent, map, optional, required } from '../../checks/shape.js'
 import {
   boolean,
   InvalidValue,
+  list,
   name,
   refine,
   text,
@@ -13,6 +14,7 @@ import {
 } from '../../checks/values.js'
 import { FdbError, formatListenerSpec, type ListenerSpec, parseListenerSpec } from '../../index.js'
 import { noUpstream } from '../routes/rule.js'
+import { type AddressRange, addressRange } from './values.js'
 
 export interface ListenerConfig {
   name: string
@@ -22,6 +24,8 @@ export interface ListenerConfig {
   tls: boolean
   /** A client that sends FIN still gets its responses. */
   halfClose: boolean
+  /** The clients whose connections begin with a header of the PROXY protocol. */
+  proxyProtocol: AddressRange[]
 }
 
 /** Returns the names of the listeners that take requests. */
@@ -60,6 +64,11 @@ export const listenerShape = {
     false,
     'whether a client that has closed its sending direction still gets its answers',
   ),
+  proxyProtocol: optional(
+    list(text('an address', addressRange)),
+    [],
+    'load balancers (`10.0.0.0/8`) whose connections begin with a [PROXY header](#proxy-protocol), v1 or v2',
+  ),
 }
 const listenerMap = map(listenerShape)
 export interface ListenerDocument extends Written<typeof listenerMap> {}
@@ -67,14 +76,15 @@ export interface ListenerDocument extends Written<typeof listenerMap> {}
 /** Returns a function that creates a check of one list's items. */
 export const listeners = (upstreamNames: ReadonlySet<string>) => () => {
   const listener = refine(listenerMap, (given, place): ListenerConfig | undefined => {
-    const { name, address: spec, forward = null, tls, halfClose } = given
+    const { name, address: spec, forward = null, tls, halfClose, proxyProtocol } = given
     if (forward !== null && halfClose)
       return place
         .at('halfClose')
         .wrong('whole connections may always be ended one side at a time; leave it out')
     if (spec.kind === 'unix' && !spec.abstract && isFolder(spec.path))
       return place.at('address').wrong(`${shortJson(spec.path)} is a folder; write the path of a socket`)
-    if (forward === null || upstreamNames.has(forward)) return { name, spec, forward, tls, halfClose }
+    if (forward === null || upstreamNames.has(forward))
+      return { name, spec, forward, tls, halfClose, proxyProtocol }
     return place.at('forward').wrong(noUpstream(forward, upstreamNames))
   })
   const names = unique(listener, 'the name', each => each.name, 'name')()

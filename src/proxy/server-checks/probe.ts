@@ -1,19 +1,24 @@
 import { connect, type NetConnectOpts } from 'node:net'
 import { connectCheck, type HealthCheck } from '../../probing/health-check.js'
 import { privateHttpCheck } from '../../probing/http-check.js'
-import type { Destination } from '../../relay/index.js'
+import { type Destination, proxyHeader } from '../../relay/index.js'
 import type { ServerCheckConfig } from './shape.js'
 
 /** Makes the check of one server. Each run opens a connection of its own. */
 export function probeOf(
   { http, status, host }: Pick<ServerCheckConfig, 'http' | 'status' | 'host'>,
-  { address, authority, named, tls }: Pick<Destination, 'address' | 'authority' | 'named' | 'tls'>,
+  destination: Destination,
 ): HealthCheck {
+  const { address, authority, named, proxyProtocol, tls } = destination
   const options: NetConnectOpts =
     address.kind === 'unix'
       ? { path: address.path }
       : { host: address.host, port: address.port, ...(named !== undefined && { lookup: named.lookup }) }
-  const open = () => tls?.connect(options) ?? connect(options)
+  const open = () => {
+    const socket = tls?.connect(options) ?? connect(options)
+    if (proxyProtocol !== undefined) socket.write(proxyHeader(proxyProtocol, null))
+    return socket
+  }
   if (http === null)
     return connectCheck(
       address.kind === 'unix' ? address.path : authority,

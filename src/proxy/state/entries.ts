@@ -32,6 +32,8 @@ function accepts(check: ValueCheck<unknown>, value: unknown): boolean {
 /** The default of `balance`. */
 const IN_TURN = 'round-robin'
 
+const PROXY_VERSIONS: readonly UpstreamConfig['proxyProtocol'][] = [null, 'v1', 'v2']
+
 /** The default of `resend`. An entry omits it. */
 const DEFAULT_RESEND = 20
 
@@ -41,7 +43,7 @@ const DEFAULT_AGE_MS = 3_600_000
 export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamMessage {
   const { servers, balance, retry, resend, health, check, slowStart, keepAlive, connections, timeouts } =
     config
-  const { queue, sticky, tls } = config
+  const { proxyProtocol, queue, sticky, tls } = config
   return Upstream.create({
     servers: servers.map(({ text }) => text),
     retry,
@@ -56,6 +58,7 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     connections,
     ...(check !== null && { check: checkMessage(check) }),
     ...(tls !== null && { tls: tlsMessage(tls) }),
+    proxyProtocol: proxyProtocol === null ? 0 : proxyProtocol === 'v1' ? 1 : 2,
     queue: queue?.requests ?? 0,
     queueTimeoutMs: queue?.timeout ?? 0,
     ...(sticky !== null && { sticky: { ...sticky, maxAgeMs: sticky.maxAge ?? 0 } }),
@@ -162,6 +165,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
     health: { failures, coolDown: coolDownMs },
     check,
     tls,
+    proxyProtocol: PROXY_VERSIONS[message.proxyProtocol] ?? null,
     queue: queueOf(message),
     sticky: message.sticky ? stickyOf(message.sticky) : null,
     slowStart: message.slowStartMs || null,
@@ -178,21 +182,23 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
 
 /** Returns null for a listener that this version cannot use. */
 export function listenerOf(name: string, message: ListenerMessage): ListenerConfig | null {
-  const { address, forward, tls, halfClose } = message
+  const { address, forward, tls, halfClose, proxyProtocol } = message
   try {
-    return { name, spec: parseListenerSpec(address), forward: forward || null, tls, halfClose }
+    const spec = parseListenerSpec(address)
+    return { name, spec, forward: forward || null, tls, halfClose, proxyProtocol: rangesOf(proxyProtocol) }
   } catch {
     return null
   }
 }
 
 export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerMessage {
-  const { spec, forward, tls, halfClose } = config
+  const { spec, forward, tls, halfClose, proxyProtocol } = config
   return Listener.create({
     address: formatListenerSpec(spec),
     forward: forward ?? '',
     tls,
     halfClose,
+    proxyProtocol: proxyProtocol.map(rangeText),
     ...stamp,
   })
 }
@@ -233,10 +239,7 @@ export function settingMessages(config: ProxyConfig, stamp: Stamp): Map<string, 
   add('tls.rotateTicketKeys', rotateTicketKeys)
   const { headers, trust } = config.forwarded
   add('forwarded.headers', headers)
-  add(
-    'forwarded.trust',
-    trust.map(({ address, prefix }) => `${address}/${prefix}`),
-  )
+  add('forwarded.trust', trust.map(rangeText))
   return settings
 }
 
@@ -297,6 +300,10 @@ export function applySetting(config: ProxyConfig, path: string, setting: Setting
     const check = SETTING_CHECKS.get(path)
     if (check === undefined ? typeof value === typeof at[last] : accepts(check, value)) at[last] = value
   }
+}
+
+function rangeText({ address, prefix }: AddressRange): string {
+  return `${address}/${prefix}`
 }
 
 /** Omits ranges that this version cannot read: their clients are not trusted. */

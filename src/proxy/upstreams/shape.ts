@@ -8,6 +8,7 @@ import {
   integer,
   name,
   named,
+  oneOf,
   orOff,
   refine,
   text,
@@ -91,6 +92,11 @@ export const upstreamShape = {
     '[TLS with the servers](tls.md#tls-to-servers) that are `https://` or `tls://`',
     serverTlsShape,
   ),
+  proxyProtocol: optional(
+    orOff(oneOf('v1', 'v2')),
+    'off',
+    '[PROXY header](#proxy-protocol) with the client’s address at the begin of each connection to a server: `v1`, `v2`',
+  ),
   health: group(serverHealthShape, 'when a server is considered down'),
   check: optional(
     serverCheck,
@@ -133,7 +139,10 @@ export const upstreams = refine(
     name,
     refine(
       refine(
-        refine(refine(refine(upstreamMap, serversMatch), slowStartHasCheck), tlsIsUsed),
+        refine(
+          refine(refine(refine(upstreamMap, serversMatch), slowStartHasCheck), tlsIsUsed),
+          headerBeforeTls,
+        ),
         stickyTakesRequests,
       ),
       queueHasLimit,
@@ -150,6 +159,12 @@ function slowStartHasCheck<T extends Checked<typeof upstreamMap>>(given: T, plac
 function stickyTakesRequests<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
   if (given.sticky === null || takesRequests(given.servers)) return given
   return place.at('sticky').wrong('servers that take whole connections get no cookies; leave it out')
+}
+
+function headerBeforeTls<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
+  const isSecure = given.servers.some(server => server.kind === 'tcp' && server.secure)
+  if (given.proxyProtocol === null || !isSecure) return given
+  return place.at('proxyProtocol').wrong('it is not possible with https:// and tls:// servers; leave it out')
 }
 
 function queueHasLimit<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {

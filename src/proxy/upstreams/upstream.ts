@@ -149,9 +149,11 @@ export class Upstream {
       this.#verdicts.clear()
       return
     }
-    const { health, check, keepAlive, connections, retry, resend, sticky, timeouts } = config
+    const { health, check, connections, retry, resend, sticky, timeouts, proxyProtocol } = config
     const servers = this.#serversOf(config)
     this.#configureTls(config, servers)
+    // A connection whose header names a client is not for others.
+    const keepAlive = { ...config.keepAlive, ...(proxyProtocol !== null && { connections: 0 }) }
     const { idle: idleMs, age } = keepAlive
     const keepAliveLimits = {
       connections: keepAlive.connections,
@@ -355,10 +357,13 @@ export class Upstream {
     const tcp = server.kind === 'tcp'
     const named = tcp && !isAddress(server.host) ? this.#names?.hostOf(server.host) : undefined
     const tls = this.#serverTls.get(key)
+    const { proxyProtocol } = this.#config!
     return {
       key,
       address: server,
       ...(tls !== undefined && { tls }),
+      // A server with TLS that was added at run time gets no header.
+      ...(proxyProtocol !== null && tls === undefined && { proxyProtocol }),
       authority: tcp ? key.slice(key.indexOf('//') + 2) : 'localhost',
       keepAlive,
       ...(named !== undefined && { named }),

@@ -91,6 +91,8 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upstreams.a.servers[0].weight', '0', /no whole number from 1 to 1000/],
   ['upstreams.a.servers', '["http://x:1", "tcp://x:2"]', /http:\/\/ and tcp:\/\/ do not go together/],
   ['upstreams.a.servers', '["https://x:1", "tls://x:2"]', /nor do https:\/\/ and tls:\/\//],
+  ['listeners[0].proxyProtocol', 'on', /is text, not a list|not a list/],
+  ['upstreams.a.proxyProtocol', 'v3', /"v3" is none of "v1", "v2"/],
   ['upstreams.a.queue', '5', /valid only with a limit of "connections"/],
   ['upstreams.a.queue.requests', '0', /no whole number from 1 to 1000000/],
   ['upstreams.a.queue.timeout', '10', /10 has no unit/],

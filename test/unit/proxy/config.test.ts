@@ -28,6 +28,7 @@ describe('a configuration', () => {
         keepAlive: { connections: 4096, idle: 4000, age: 3_600_000 },
         connections: null,
         queue: null,
+        proxyProtocol: null,
         retry: 2,
         resend: 20,
         timeouts: { connect: 3000, response: 60_000 },

@@ -20,7 +20,7 @@ const EVERY: ProxyDocument = {
   workers: { count: 2, replace: 'at-once', stopTimeout: '5s', hungTimeout: '1m' },
   listeners: [
     { name: 'http', address: 'tcp://127.0.0.1:8080', tls: false, halfClose: true },
-    { name: 'db', address: 'tcp://127.0.0.1:5432', forward: 'db' },
+    { name: 'db', address: 'tcp://127.0.0.1:5432', forward: 'db', proxyProtocol: ['10.0.0.0/8'] },
   ],
   upstreams: {
     app: {
@@ -46,7 +46,11 @@ const EVERY: ProxyDocument = {
       resend: 0,
       timeouts: { connect: '1s', response: '2m' },
     },
-    db: { servers: ['tcp://127.0.0.1:9002', { address: 'tcp://127.0.0.1:9003', weight: 2 }], check: 'tcp' },
+    db: {
+      servers: ['tcp://127.0.0.1:9002', { address: 'tcp://127.0.0.1:9003', weight: 2 }],
+      check: 'tcp',
+      proxyProtocol: 'v2',
+    },
   },
   routes: [
     {
