@@ -88,7 +88,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   get closedKind(): ClosedKind {
-    return closedKind(this.kind, this.origin.scheme, this.client.stays ?? (this.pinned ? 'refused' : null))
+    return closedKind(this.kind, this.origin.scheme, this.stays ?? (this.pinned ? 'refused' : null))
   }
 
   /** Reports whether the connection may move now. {@link exportConnection} can still fail, because a stream has just closed. */
@@ -99,6 +99,12 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     if (upstream?.connecting && (moveDeferredAt === 0 || performance.now() - moveDeferredAt < DIALLING_MS))
       return false
     return this.heldBytes <= MAX_MOVED_BYTES && this.client.mayMove(this.#relay.leaving!.onMovable)
+  }
+
+  /** The reason why the connection cannot move now, or null. */
+  get stays(): string | null {
+    const isHeld = this.#relay.leaving !== null && this.exchange?.upstream?.tlsId !== undefined
+    return this.client.stays ?? (isHeld ? 'server-tls' : null)
   }
 
   /** The connection to the server cannot move, so this one moves after the exchange. */

@@ -25,7 +25,7 @@ export type ConnectionKind = keyof RelayCounts
 /** Describes a connection that the relay closes because the drain's time limit has passed. */
 export interface ClosedKind {
   readonly kind: 'http' | 'https' | 'events' | 'webSocket' | 'tunnel' | 'tcp'
-  /** `refused`: the serving process refused the move. `closing`: the client did not close after the last response. `idle`, `half-request`, `answering`, `open`: what the connection was doing. All others: why its TLS could not move. */
+  /** `refused`: the serving process refused the move. `closing`: the client did not close after the last response. `idle`, `half-request`, `answering`, `open`: what the connection was doing. `server-tls`: the connection to its server could not move. All others: why its TLS could not. */
   readonly reason: string
 }
 

@@ -121,8 +121,8 @@ export class Relay {
   /** As {@link counts}, with the reasons of those that do not leave in place of their kinds, while all should. */
   kinds(): Readonly<Record<string, number>> {
     if (this.#context.leaving === null) return this.counts()
-    const staying = [...this.#connections].flatMap(({ client }) => client.stays ?? [])
-    const others = [...this.#connections].filter(({ client }) => client.stays === null)
+    const staying = [...this.#connections].flatMap(({ stays }) => stays ?? [])
+    const others = [...this.#connections].filter(({ stays }) => stays === null)
     const kinds: Record<string, number> = countKinds(others)
     for (const reason of staying) kinds[reason] = (kinds[reason] ?? 0) + 1
     return kinds

@@ -329,7 +329,7 @@ describe('an upgrade in front of a server with TLS', () => {
     expect((await slow.answer).body).toBe('slow but sure\n')
     await until('only the WebSocket is left', async () => {
       const [first] = (await edge.status()).draining
-      return first?.pid === old && first.connections === 1 && first.kinds?.webSocket === 1
+      return first?.pid === old && first.connections === 1 && first.kinds?.['server-tls'] === 1
     })
   })
 })
