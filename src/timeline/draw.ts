@@ -62,6 +62,7 @@ const PHASES: Readonly<Record<string, string>> = {
   committing: 'takes over',
   standby: 'stands by',
   leaving: 'moves connections',
+  gone: 'has ended',
 }
 const SERVES = /^serves/
 

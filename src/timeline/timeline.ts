@@ -139,6 +139,8 @@ export class TimelineBuilder {
       phase: state = 'draining',
       pid: of = 0,
     } of draining) {
+      // The process has not reported yet.
+      if (state === 'unknown') continue
       this.#change(of, older, state, at)
       counts.set(of, left)
     }

@@ -74,9 +74,12 @@ describe('the timeline of an upgrade', () => {
   it('knows no count of a process that is not reported for a moment', () => {
     const builder = new TimelineBuilder('shop', 1_000)
     builder.sample(1_000, serving(1, 10))
-    builder.sample(1_100, serving(2, 0))
+    const unknown = { ...standby(1, 0), phase: 'unknown' }
+    builder.sample(1_100, { ...serving(2, 0), draining: [unknown] })
     builder.sample(1_200, { ...serving(2, 4), draining: [standby(1, 6)] })
-    expect(builder.build(DONE, 1_200).connections[0]?.counts).toEqual([10, null, 6])
+    const { connections, processes } = builder.build(DONE, 1_200)
+    expect(connections[0]?.counts).toEqual([10, null, 6])
+    expect(processes[0]?.spans.map(({ phase }) => phase)).toEqual(['serves', 'standby'])
   })
 
   it('has the steps that the status tells of a process that no command has started', () => {
