@@ -1,4 +1,7 @@
+import { once } from 'node:events'
 import { createServer } from 'node:http'
+import { connect } from 'node:net'
+import { text } from 'node:stream/consumers'
 import { expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/member/joining/join.js'
 import { startDaemon } from '../processes/daemon.js'
@@ -25,4 +28,22 @@ it('a listener that could not be moved, as the daemon did not answer, is there a
   web.start()
   const answer = await fetch(`http://127.0.0.1:${web.address.port}/`, { headers: { connection: 'close' } })
   expect(await answer.text()).toBe('ok')
+})
+
+it('a client that connects while a listener closes gets its answer, although the daemon has the listener for a moment longer', async () => {
+  const scene = Scene.open()
+  await startDaemon(scene)
+  const { control } = scene
+  const member = await join({ service: 'shop', control, hosting: 'daemon' })
+  onTestFinished(() => member.close({ timeout: 0 }))
+  const server = createServer((_request, response) => response.end('ok'))
+  const { address } = (await member.listen('web', 'tcp://127.0.0.1:0')).serve(server)
+  await member.ready()
+  member.unlisten('web')
+  const late = connect(address.port!, '127.0.0.1')
+  late.end('GET / HTTP/1.1\r\nHost: any.test\r\nConnection: close\r\n\r\n')
+  expect(await text(late)).toContain('200 OK')
+  if (server.listening) await once(server, 'close')
+  const [error] = await once(connect(address.port!, '127.0.0.1'), 'error')
+  expect(error).toMatchObject({ code: 'ECONNREFUSED' })
 })

@@ -65,11 +65,8 @@ export class DaemonEntries {
     this.#deps.joined.post({ register: { drop: true, item: { name } } })
   }
 
-  /** Resolves when the daemon has closed its dups of all listeners. Rejects as {@link give}. */
-  async dropListeners(): Promise<void> {
+  dropListeners(): void {
     for (const { name } of this.#deps.registry.listeners) this.drop(name)
-    // The daemon answers in the order of the messages.
-    await this.give([])
   }
 
   /** Resolves when the daemon has dups of `items`. Rejects with the daemon's error, ERR_FDB_DEADLINE or ERR_FDB_CHANNEL_CLOSED. */

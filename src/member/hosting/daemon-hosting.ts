@@ -97,8 +97,14 @@ export class DaemonHosting implements Hosting {
     this.#deps.entries.drop(name)
   }
 
+  dropped(): Promise<void> {
+    // The daemon answers in the order of the messages.
+    return this.#deps.entries.give([])
+  }
+
   dropListeners(): Promise<void> {
-    return this.#deps.entries.dropListeners()
+    this.#deps.entries.dropListeners()
+    return this.dropped()
   }
 
   async renew(): Promise<void> {

@@ -64,6 +64,8 @@ export interface Hosting {
   store(entry: Entry, bound: boolean): void | Promise<void>
   /** Makes a daemon close its dup. */
   drop?(name: string): void
+  /** Resolves when a daemon has closed the dups that it was told to close. Rejects if it does not answer. */
+  dropped?(): Promise<void>
   /** Makes a daemon close its dups of all listeners. Resolves when it has. */
   dropListeners?(): Promise<void>
   /** Called before the entry of this name is replaced or dropped. */

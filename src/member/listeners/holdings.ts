@@ -67,6 +67,11 @@ export class Holdings {
     hosting.drop?.(name)
   }
 
+  /** See {@link Hosting.dropped}; undefined without a daemon. */
+  dropped(): Promise<void> | undefined {
+    return this.#deps.hosting.dropped?.()
+  }
+
   /** The handoff cannot be undone any more: closes the entries that this version did not ask for. */
   settle(): void {
     const { hosting, registry } = this.#deps

@@ -25,7 +25,7 @@ interface OwnListenersDeps extends ClosedSocketsDeps {
   readonly settings: Pick<Settings, 'logger' | 'worker'>
   readonly machine: Machine
   readonly registry: Registry
-  readonly holdings: Pick<Holdings, 'register' | 'unregister'>
+  readonly holdings: Pick<Holdings, 'dropped' | 'register' | 'unregister'>
   /** Throws ERR_FDB_CLOSED if this process has left. */
   readonly throwIfLeft: () => void
   readonly events: {
@@ -240,7 +240,8 @@ export class OwnListeners {
     try {
       const listener = await this.#open(name, spec)
       if (present !== undefined && fd !== undefined) this.#keepSocket(present, fd)
-      if (present !== undefined) this.#leave(present, fd)
+      // A daemon has closed its dup.
+      if (present !== undefined) this.#leave(present, fd?.share(), [])
       return listener
     } finally {
       fd?.close()
@@ -251,10 +252,9 @@ export class OwnListeners {
     const listener = this.#listeners.get(name)
     if (listener === undefined) return
     this.#listeners.delete(name)
-    const fd = this.#deps.registry.get(name)?.fd
+    const fd = this.#deps.registry.get(name)?.fd.share()
     if (fd !== undefined) this.#keepSocket(listener, fd)
-    this.#leave(listener, fd)
-    this.#deps.holdings.unregister(name)
+    this.#leave(listener, fd, [name])
   }
 
   /** A worker's listeners are bound by the main process. */
@@ -291,15 +291,26 @@ export class OwnListeners {
     }
   }
 
-  /** `fd`: the socket, which the caller closes next. */
-  #leave(listener: Listener, fd: OwnedFd | undefined): void {
-    for (const entry of [...listener.further]) this.#deps.holdings.unregister(entry)
-    listener.leave(this.#deps.machine.member.accepting ? (fd ?? null) : null)
+  /**
+   * Closes `fd`, the listener's socket, and drops these entries. Until a daemon has closed its dups, to whose queues clients come too, the listener
+   * accepts.
+   */
+  #leave(listener: Listener, fd: OwnedFd | undefined, names: readonly string[]): void {
+    const { holdings, machine } = this.#deps
+    const dropped = [...names, ...listener.further]
+    for (const name of dropped) holdings.unregister(name)
     this.#leaving.add(listener)
-    void listener.emptied().then(() => {
-      this.#leaving.delete(listener)
-      listener.release()
-    })
+    const leave = () => {
+      listener.leave(machine.member.accepting ? (fd ?? null) : null)
+      fd?.close()
+      void listener.emptied().then(() => {
+        this.#leaving.delete(listener)
+        listener.release()
+      })
+    }
+    const closed = dropped.length > 0 && machine.member.accepting ? holdings.dropped() : undefined
+    if (closed === undefined) leave()
+    else void closed.then(leave, leave)
   }
 
   /** Throws ERR_FDB_LISTENER_TWICE if another call for this name still waits, for example for the daemon, or if this version has a descriptor of this name. */
