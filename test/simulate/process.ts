@@ -397,7 +397,8 @@ export class SimulatedProcess {
     this.#ticks = []
     for (const poll of this.polls) poll.open.polls.delete(poll)
     this.polls.clear()
-    for (const open of this.fds.values()) this.world.kernel.drop(open)
+    const killed = this.exit.code !== 0
+    for (const open of this.fds.values()) this.world.kernel.drop(open, killed)
     this.fds.clear()
     this.onEnded()
   }

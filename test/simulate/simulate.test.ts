@@ -270,6 +270,22 @@ describe('the simulation', () => {
       3,
     ],
     [
+      'clients that are reset because a service ends',
+      [
+        'member/listeners/own-listeners.ts',
+        'if (accepts && entry !== undefined) listener.acceptWaiting(entry.fd)',
+        '',
+      ],
+      'queue',
+      7,
+    ],
+    [
+      'clients that are reset because a daemon closes a listener after its member',
+      ['member/listeners/own-listeners.ts', 'dropped.length > 0 && machine.member.accepting ?', 'false ?'],
+      'queue',
+      30,
+    ],
+    [
       'an acknowledgement of a durable change before the sync',
       ['state/file/copy.ts', '      await this.#handle.datasync()\n', ''],
       'cut',

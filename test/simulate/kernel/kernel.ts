@@ -48,20 +48,20 @@ export class Kernel {
     for (const [path, inode] of this.disk.load(survivors)) this.names.set(path, inode)
   }
 
-  /** The connections that waited in the queues of TCP listeners when their last descriptors were closed. */
-  resetInQueues = 0
+  /** The connections that waited in the queues of TCP listeners when their last descriptors were closed, by a process that was killed or not. */
+  readonly resets: { readonly at: number; readonly count: number; readonly killed: boolean }[] = []
 
   hold<T extends Open>(open: T): T {
     open.count++
     return open
   }
 
-  /** Removes one reference; the last one closes. */
-  drop(open: Open): void {
+  /** Removes one reference; the last one closes. `killed`: the process has not closed it. */
+  drop(open: Open, killed = false): void {
     if (--open.count > 0) return
     if (open.inode?.locker === open) open.inode.locker = null
     if (open.kind === 'stream') this.#closeStream(open as Stream)
-    else if (open.kind === 'listener') this.#closeListener(open as Listener)
+    else if (open.kind === 'listener') this.#closeListener(open as Listener, killed)
   }
 
   #closeStream(open: Stream): void {
@@ -75,11 +75,11 @@ export class Kernel {
     for (const { fds } of open.received.splice(0)) for (const fd of fds ?? []) this.drop(fd)
   }
 
-  #closeListener(open: Listener): void {
+  #closeListener(open: Listener, killed: boolean): void {
     if (open.inode?.listener === open) open.inode.listener = null
     if (open.tcp) {
       this.addresses.release(open)
-      this.resetInQueues += open.queue.length
+      if (open.queue.length > 0) this.resets.push({ at: this.world.now, count: open.queue.length, killed })
     }
     for (const end of open.queue.splice(0)) {
       if (end.peer !== null) end.peer.reset = true

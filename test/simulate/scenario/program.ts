@@ -10,6 +10,8 @@ import { decode, encode, HELLO, HELLO_BYTES, NOTHING, recordsOf } from './record
 
 export const CONTROL = '/run/shop/c.sock'
 export const [HOST, PORT] = ['127.0.0.1', 80]
+/** The address of a second listener, and its later one. */
+export const [SECOND_PORT, LATER_PORT] = [82, 83]
 /** The answer to a request whose change was refused. */
 export const REFUSED = 0xffffffff
 /** The state file of a service that has one. */
@@ -58,6 +60,10 @@ export interface Version {
   cutsFrom: number
   /** When it ceased to serve last; infinite if it has never ceased. */
   ceasedAt: number
+  /** Closes the second listener. */
+  unlisten(): void
+  /** Moves the second listener to another address. */
+  relisten(): Promise<void>
   /** When it served; the last period may not have ended. */
   readonly served: { readonly from: number; to: number }[]
   /** Connections that were open when the program ended by itself. */
@@ -143,6 +149,8 @@ export interface ProgramOptions {
   readonly loadsMs?: number
   /** Has a second listener, whose server listens elsewhere by the time of the commit: the commit is undone. */
   readonly unservable?: boolean
+  /** Has a second listener, which it can close. */
+  readonly second?: boolean
   /** Connections move evenly, so many a second. Default: soon. */
   readonly movesPerSecond?: number
   /** Called at each change of the member's phase. */
@@ -172,6 +180,8 @@ export function startVersion(
     ceasedAt: Number.POSITIVE_INFINITY,
     served: [],
     abandoned: 0,
+    unlisten() {},
+    async relisten() {},
     connections: () => 0,
     refused: [],
   }
@@ -195,6 +205,7 @@ async function main(
     crashes = false,
     loadsMs = 0,
     unservable = false,
+    second = false,
     movesPerSecond,
     onPhase = () => {},
     ledger,
@@ -247,6 +258,7 @@ async function main(
   server.accepted = fd => keeper.add(code.OwnedFd.own(fd, 'connection'))
   listener.serve(server as never, { keeper })
   if (unservable) (await member.listen('zweb', `tcp://${HOST}:${PORT + 1}`)).serve(other as never)
+  if (second) await listenTwice(version, member, keeper)
   if (crashes) {
     p.world.kill(p, 'crashes before it is ready')
     return
@@ -256,6 +268,19 @@ async function main(
     throw error
   })
   version.hasServed = true
+}
+
+/** Opens the second listener. */
+async function listenTwice(version: Version, member: Member, keeper: Keeper): Promise<void> {
+  const { code } = keeper
+  const serve = (listener: Awaited<ReturnType<Member['listen']>>) => {
+    const server = new code.Server()
+    server.accepted = fd => keeper.add(code.OwnedFd.own(fd, 'connection'))
+    listener.serve(server as never, { keeper })
+  }
+  serve(await member.listen('second', `tcp://${HOST}:${SECOND_PORT}`))
+  version.unlisten = () => member.unlisten('second')
+  version.relisten = async () => serve(await member.relisten('second', `tcp://${HOST}:${LATER_PORT}`))
 }
 
 /** `onPhase`: called at each change of a member's phase. */

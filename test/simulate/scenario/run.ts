@@ -7,11 +7,12 @@ import { remains } from './census.js'
 import { type History, Lasts, startClient } from './client.js'
 import { DAEMON_SCRIPT, Daemons } from './daemon.js'
 import { Endings } from './endings.js'
+import { callLate, wrongOfQueues } from './late-callers.js'
 import { Ledger } from './ledger.js'
 import { startOperator } from './operator.js'
 import { performActs } from './performed-acts.js'
 import { wrongAfterCut } from './power.js'
-import { OnceOnlyWork, STATE_FILE, startVersion, type Version } from './program.js'
+import { OnceOnlyWork, PORT, SECOND_PORT, STATE_FILE, startVersion, type Version } from './program.js'
 import { secretsInFiles } from './records.js'
 import { type Act, PROBATION_MS, type Schedule, type Since, type Who } from './schedule.js'
 import { DRAIN_MS, IDLE_MS, phaseOf, verdict } from './verdict.js'
@@ -36,6 +37,8 @@ const SOON_MS = 1_000
 const BARRED = new Set<string | undefined>(['ERR_FDB_BUSY', 'ERR_FDB_STATE_FILE_IN_USE'])
 /** A service manager starts a version again this long after the end of all processes. */
 const RESTART_MS = 500
+/** A listener is closed, and the daemon has heard it, after about so long. */
+const CLOSES_MS = 0.3
 /** The longest pause before a version tries again what failed for lack of descriptors. */
 const RETRY_MS = 5_000
 /** Turns of the event loop in which a process hears that a connection is broken, and of what follows from that. */
@@ -151,7 +154,15 @@ export class Run {
       ledger: this.#ledger,
       ended: this.#ended,
     })
-    return [...broken, ...this.#wrong, ...this.#endings.wrong, ...this.#remains(), ...secretsInFiles(world)]
+    const resets = this.#schedule.queues ? world.kernel.resets.filter(({ killed }) => !killed) : []
+    return [
+      ...broken,
+      ...wrongOfQueues(resets),
+      ...this.#wrong,
+      ...this.#endings.wrong,
+      ...this.#remains(),
+      ...secretsInFiles(world),
+    ]
   }
 
   /** Starts a last version, again if the first one must wait for the end of another. Returns whether it serves. */
@@ -199,7 +210,10 @@ export class Run {
 
   #left(): string[] {
     const versions = [...this.#versions.values()].map(({ p }) => p).filter(({ dead }) => !dead)
-    return remains(this.#world, this.#daemons?.living ?? [], versions, this.#schedule.unservable ? 2 : 0)
+    const { acts, queues, unservable } = this.#schedule
+    // The standby has the listener that was moved.
+    const more = acts.some(({ what }) => what === 'relisten') ? 3 : 2
+    return remains(this.#world, this.#daemons?.living ?? [], versions, queues || unservable ? more : 0)
   }
 
   get #hasUpgrade(): boolean {
@@ -265,6 +279,7 @@ export class Run {
       crashes,
       loadsMs: name === 'A' ? 0 : (this.#schedule.times?.loadsMs ?? 0),
       unservable: unservable && name === 'B',
+      second: this.#schedule.queues === true,
       ...(moves !== undefined && { movesPerSecond: moves.perSecond }),
       onPhase,
       ledger: this.#ledger,
@@ -330,9 +345,21 @@ export class Run {
       case 'crasher':
         this.#start('C', true)
         return
+      case 'unlisten':
+      case 'relisten':
+        if (p === undefined || p.dead || !version.hasServed) return
+        world.note(p, `calls ${act.what}()`)
+        callLate(world, SECOND_PORT, CLOSES_MS)
+        p.enter()
+        p.run(() => {
+          if (act.what === 'unlisten') version.unlisten()
+          else version.relisten().catch(error => p.fail(error))
+        })
+        return
       case 'close':
         if (p === undefined || p.dead || version.member === null) return
         world.note(p, `calls close(${act.timeout ?? ''})`)
+        if (this.#schedule.queues) callLate(world, PORT)
         if (act.timeout !== undefined) {
           version.cutsFrom = world.now + act.timeout - EARLY_MS
           version.endsBy = world.now + Math.max(LEAST_END_MS, act.timeout) + LATE_END_MS
@@ -350,7 +377,11 @@ export class Run {
       case 'rollback':
       case 'stop service':
       case 'status':
-        startOperator(this.#code, world, act.what)
+        startOperator(this.#code, world, act.what, {
+          done: () => {
+            if (act.what === 'stop service' && this.#schedule.queues) callLate(world, PORT)
+          },
+        })
         return
       case 'break':
         this.#break(act.which)

@@ -29,6 +29,8 @@ export type Act =
   | { readonly what: 'close daemon'; readonly who: 'S' | 'T'; readonly when: When }
   | { readonly what: 'dies'; readonly who: Who; readonly when: When }
   | { readonly what: 'close'; readonly who: 'A' | 'B'; readonly when: When; readonly timeout?: number }
+  /** The version closes its second listener, or moves it to another address. */
+  | { readonly what: 'unlisten' | 'relisten'; readonly who: 'B'; readonly when: When }
   | { readonly what: 'crasher'; readonly when: When }
   | { readonly what: 'rollback' | 'stop service' | 'status'; readonly when: When }
   /** An operator orders one more upgrade of the service. */
@@ -61,6 +63,8 @@ export interface Schedule {
   readonly callers?: number
   /** A listener of B cannot be served at the commit. */
   readonly unservable?: true
+  /** The versions have a second listener, and clients connect while a listener closes. */
+  readonly queues?: true
   /** Bytes that a socket holds; the share of timers that are late. */
   readonly buffer?: number
   readonly late?: { readonly share: number; readonly ms: number }
@@ -91,9 +95,10 @@ export const KINDS = [
   'undone',
   'moves',
   'orders',
+  'queue',
 ] as const
 export type Kind = (typeof KINDS)[number]
-type Simple = Exclude<Kind, 'two' | 'slow' | 'undone' | 'moves' | 'orders'>
+type Simple = Exclude<Kind, 'two' | 'slow' | 'undone' | 'moves' | 'orders' | 'queue'>
 /** Calls and callbacks of each process from the start of the next daemon until the members have returned to it (measured). */
 const OF_UPGRADE = {
   S: { calls: 160, steps: 12 },
@@ -104,11 +109,14 @@ const OF_UPGRADE = {
 /** Calls of each process from the commit until B serves (measured). */
 const OF_COMMIT = { S: 60, T: 0, A: 60, B: 120 } as const
 /** Kinds of trouble that are a state of the service, with an act. */
-const OF_SERVICE: readonly Kind[] = ['two', 'slow', 'damage', 'undone', 'moves', 'orders']
+const OF_SERVICE: readonly Kind[] = ['two', 'slow', 'damage', 'undone', 'moves', 'orders', 'queue']
 /** Kinds of trouble for services with a state file only. */
 const OF_FILES: readonly Kind[] = ['cut', 'disk', 'damage']
 /** One run of so many has a state file although its trouble is another one. */
 const FILES_EVERY = 4
+
+/** The probation has ended so long after the start of B. */
+const CALM_MS = 3_000
 
 /** Whether a run has a daemon unless that is given. Commits fail in more ways with one. */
 function hasDaemon(seed: number, wanted: Kind | undefined): boolean {
@@ -307,6 +315,22 @@ export function scheduleOf(
     const times = { workEndsMs: below(2_000), loadsMs: below(2_000) }
     const acts = [...orders(times.workEndsMs), ...(below(4) === 0 ? any() : [])]
     return { ...service, acts, times }
+  }
+  if (kind === 'queue') {
+    const ending = { what: 'close', who: version(), when: soon() } as const
+    const acts: Act[] = [
+      [{ what: 'stop service', when: soon() }],
+      [below(2) === 0 ? ending : { ...ending, timeout: below(3) * 1_000 }],
+      // A standby would have the listener too.
+      [
+        {
+          what: (['unlisten', 'relisten'] as const)[below(2)]!,
+          who: 'B',
+          when: { ms: PROBATION_MS + CALM_MS + below(5_000) },
+        },
+      ],
+    ][below(3)] as Act[]
+    return { ...service, acts, queues: true }
   }
   if (kind === 'slow') return { ...service, acts: below(2) === 0 ? [] : any(), ...world }
   if (kind === 'two') return { ...service, acts: [...any(), ...any()], ...(below(3) === 0 && world) }

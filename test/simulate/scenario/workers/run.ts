@@ -1,23 +1,20 @@
 import { LACKS } from '../../faults.js'
 import type { Code } from '../../globals.js'
-import { connectTcpNow } from '../../kernel/addon.js'
 import type { Listener, Open, Stream } from '../../kernel/objects.js'
-import { DEAD, type Origin, type SimulatedProcess } from '../../process.js'
+import type { Origin, SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
 import { type History, Lasts, startClients } from '../client.js'
 import { Endings } from '../endings.js'
+import { callLate, wrongOfQueues } from '../late-callers.js'
 import { startOperator } from '../operator.js'
 import { performActs } from '../performed-acts.js'
-import { HOST, PORT } from '../program.js'
+import { PORT } from '../program.js'
 import { MAIN_SCRIPT, Mains } from './mains.js'
 import type { Part, Who, WorkersAct, WorkersSchedule } from './schedule.js'
 import { hasGivenUp, servingIn, type Told, wrongAfterEnd, wrongAtLast, wrongOfClients } from './verdict.js'
 import { WorkerProcesses } from './worker-processes.js'
 
 const CLIENTS = 3
-/** Clients that connect while the service ends, so soon after the order. */
-const LATE_CALLERS = 20
-const LATE_MS = 3
 const CALLERS = 2
 const START_MS = 10_000
 /** From the first act, until everything that was postponed has happened: a hung worker is replaced, and killed; a start is repeated. */
@@ -141,16 +138,12 @@ export class WorkersRun {
       ...this.#endings.wrong,
     ]
     if (wrong.length > 0) return wrong
-    const before = world.kernel.resetInQueues
+    const before = world.kernel.resets.length
     startOperator(this.#code, world, 'stop service')
-    for (let i = 0; i < LATE_CALLERS; i++) this.#callWithin(LATE_MS, `late${i}`)
+    callLate(world, PORT)
     world.run(() => this.#mains.living.length === 0, END_MS)
     world.run(() => false, 100)
-    const lost = world.kernel.resetInQueues - before
-    return [
-      ...wrongAfterEnd(seen),
-      ...(lost > 0 ? [`${lost} connections that waited were reset when the service ended`] : []),
-    ]
+    return [...wrongAfterEnd(seen), ...wrongOfQueues(world.kernel.resets.slice(before))]
   }
 
   /** The service ends with a main process that has taken over and then gets a signal to end, and that is no error. */
@@ -165,20 +158,6 @@ export class WorkersRun {
       if (replaced.every(({ diedAt }) => byOther(diedAt))) return []
       return [`${p.name} has taken over, got an order to end, and failed`]
     })
-  }
-
-  /** A client connects within this time, if a process listens then, and waits. */
-  #callWithin(ms: number, name: string): void {
-    const world = this.#world
-    world.after(world.random() * ms, () =>
-      world.start(name, async () => {
-        try {
-          connectTcpNow(HOST, PORT)
-        } catch (error) {
-          if (error === DEAD) throw error
-        }
-      }),
-    )
   }
 
   /** Starts the service again after its end. Returns what is wrong; null if nothing is. */
