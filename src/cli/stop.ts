@@ -36,7 +36,8 @@ export function addStop(program: Command): void {
     )
     .option('--drop', 'stop a daemon even if listeners or state of a service are lost with it')
     .notes(`With a daemon's control socket and without --service this ends the daemon; its members keep serving.
-A main process of workers ends with all its workers.`)
+A main process of workers ends with all its workers.
+State that is only in memory (no stateFile, no daemon) is lost with the service.`)
     .examples('fd-broker stop --control /run/shop/upgrade.sock', 'fd-broker stop --service shop --drain 5s')
     .action(stop)
 }

@@ -42,6 +42,19 @@ export interface Caller {
   readonly identity: ProcessIdentity
 }
 
+/** Warns if the next version would not write the state to the file at this path. */
+export function warnWithoutStateFile(
+  { hello, pid }: Pick<Caller, 'hello' | 'pid'>,
+  path: string,
+  logger: Logger,
+): void {
+  if (hello.stateFile) return
+  logger.warn(
+    { successor: pid, stateFile: path },
+    'the next version has no stateFile: from its commit on changes are not in the file, and are lost with the last process',
+  )
+}
+
 /** Whether the caller is neither root nor of this process's user. This process must not change files at paths that such a caller names. */
 export function isForeign({ uid }: Pick<Caller, 'uid'>): boolean {
   return uid !== 0 && uid !== process.geteuid?.()

@@ -3,13 +3,15 @@ import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
+import { type JoinOptions, join, serveDaemon } from '../../src/index.js'
 import type { StatusReport } from '../../src/operator/status-report.js'
 import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { serveByCommand, serviceWhere } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
-import { pause } from '../processes/until.js'
+import { pause, until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const TIMES = { probation: 0, heartbeat: 50 }
@@ -205,3 +207,32 @@ describe('a state file', () => {
     expect(last.state.digest).toBe(before.state.digest)
   })
 })
+
+it.each(['embedded', 'daemon'] as const)(
+  'a next version without stateFile is warned of, %s hosting',
+  async hosting => {
+    const s = Scene.open()
+    const { control } = s
+    const warnings: unknown[] = []
+    const logger = { ...SILENT, warn: (facts: object) => warnings.push(facts) }
+    if (hosting === 'daemon') {
+      const daemon = await serveDaemon({ control, logger })
+      onTestFinished(() => daemon.close())
+    }
+    const version = async (options: Partial<JoinOptions>) => {
+      const member = await join({ service: 'shop', control, hosting, upgrade: TIMES, logger, ...options })
+      onTestFinished(() => member.close({ timeout: 0 }))
+      await member.ready()
+      return member
+    }
+    const dropped = () => warnings.filter(facts => 'stateFile' in (facts as object))
+    const stateFile = s.file('state')
+    const first = await version({ stateFile })
+    await version({ stateFile })
+    await first.retired
+    expect(dropped()).toEqual([])
+    // The daemon may not have heard yet that the first one has left.
+    await until('the last one serves', () => version({}).catch(() => null))
+    expect(dropped()).toContainEqual({ successor: process.pid, stateFile })
+  },
+)

@@ -13,7 +13,7 @@ import {
   stepHolder,
 } from '../../handoff/holder-machine.js'
 import { NOBODY } from '../../handoff/messages.js'
-import { type Caller, isForeign, turnAway, welcome } from '../../holder/admission.js'
+import { type Caller, isForeign, turnAway, warnWithoutStateFile, welcome } from '../../holder/admission.js'
 import { Holder } from '../../holder/holder.js'
 import { Hooks } from '../../holder/hooks.js'
 import type { Peer } from '../../holder/peer.js'
@@ -289,6 +289,7 @@ export class Service {
       turnAway(caller, serviceLimitError(this.name, 'members', members))
     else {
       this.#welcome(caller, generation)
+      if (this.#stateFile !== '') warnWithoutStateFile(caller, this.#stateFile, this.#deps.settings.logger)
       this.#holder.admit(candidate(caller, generation))
     }
   }
@@ -582,14 +583,9 @@ export class Service {
 }
 
 function candidate(caller: Caller, generation: number): Candidate {
-  const { capabilities, stateFile, times } = caller.hello
-  return {
-    ...caller,
-    generation,
-    times: readTimes(times),
-    capabilities: capabilities ?? [],
-    stateFile: isForeign(caller) ? '' : (stateFile ?? ''),
-  }
+  const { capabilities, times } = caller.hello
+  const stateFile = isForeign(caller) ? '' : (caller.hello.stateFile ?? '')
+  return { ...caller, generation, times: readTimes(times), capabilities: capabilities ?? [], stateFile }
 }
 
 /** The daemon gives a member that does not merge segments a new one at this size, and merges the old one. */

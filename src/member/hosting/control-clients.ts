@@ -1,5 +1,12 @@
 import { FdbError } from '../../errors.js'
-import { type Caller, dismiss, serveCaller, turnAway, welcome } from '../../holder/admission.js'
+import {
+  type Caller,
+  dismiss,
+  serveCaller,
+  turnAway,
+  warnWithoutStateFile,
+  welcome,
+} from '../../holder/admission.js'
 import { DECIDED_MS } from '../../holder/times.js'
 import { closeAll } from '../../kernel/index.js'
 import type { Operations } from '../../operator/requests.js'
@@ -16,7 +23,10 @@ import { refuseMainProcess, type Settings } from '../options/options.js'
 const RELEASE_MS = 2_000
 
 export interface ControlClientsDeps {
-  readonly settings: Pick<Settings, 'control' | 'mainProcess' | 'service' | 'systemd' | 'timeout' | 'times'>
+  readonly settings: Pick<
+    Settings,
+    'control' | 'logger' | 'mainProcess' | 'service' | 'stateFile' | 'systemd' | 'timeout' | 'times'
+  >
   readonly origin: Pick<Origin, 'generation' | 'serviceStartedAt'>
   readonly shutdown: Pick<Shutdown, 'closing' | 'over'>
   readonly hosting: () => Pick<Hosting, 'holder' | 'probationLeftMs' | 'stuckIncumbent' | 'whenDecided'>
@@ -172,6 +182,8 @@ export class ControlClients {
       this.#drop(caller)
       return
     }
+    const { logger, stateFile } = this.#deps.settings
+    if (stateFile !== null) warnWithoutStateFile(caller, stateFile.path, logger)
     holder.admit({ ...caller, generation: generation + 1, capabilities: caller.hello.capabilities ?? [] })
   }
 }
