@@ -12,6 +12,7 @@ import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import {
   isDaemon,
+  probationText,
   type ServiceStatus,
   STATUS_ANSWER_MS,
   type StatusAnswer,
@@ -313,11 +314,18 @@ class ProgramStart {
           : `process ${client.peerPid}, which listens at ${this.#control},`
       return `${process} does not answer (it is stopped, overloaded, or hangs): ${killHungText(this.#control)}`
     }
-    const { pid, generation, listeners = [] } = FdbError.is(answer) ? {} : serviceStatus(answer)
+    const {
+      pid,
+      generation,
+      listeners = [],
+      phase,
+      probationSeconds,
+    } = FdbError.is(answer) ? {} : serviceStatus(answer)
     if (pid === undefined)
       return 'none of its servers listens: it has not called listen(), or listen() has failed'
     const step = this.#child.exitReason.step
     if (pid === this.#child.pid) return `it listens, but ${step === null ? this.#unready : plain(step)}`
+    if (phase === 'probation' && step === null) return probationText(pid, probationSeconds)
     const addresses = listeners.map(({ address }) => plain(address)).join(', ')
     const unknown = `it does not listen on ${addresses}${this.#ready === 'listen' ? '' : `, or ${this.#unready}`}`
     const why = step === null ? unknown : `it ${plain(step)}`

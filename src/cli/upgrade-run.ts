@@ -5,12 +5,7 @@ import { isCommitted } from '../handoff/phases.js'
 import { openFileOf } from '../kernel/index.js'
 import { OperatorClient } from '../operator/client.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
-import {
-  isDaemon,
-  type ServiceStatus,
-  STATUS_ANSWER_MS,
-  type StatusAnswer,
-} from '../operator/status-report.js'
+import { isDaemon, probationText, STATUS_ANSWER_MS, type StatusAnswer } from '../operator/status-report.js'
 import { givenUp, means } from '../os/given-up.js'
 import type { Release } from '../os/release-link.js'
 import type { TimelineRecorder } from '../timeline/recorder.js'
@@ -288,15 +283,10 @@ async function missingStep(address: ServiceAddress, last: ReportedPhase | undefi
   const { pid, phase } = last
   const unjoined =
     now?.phase === 'probation' && now.pid !== pid
-      ? probationText(now)
+      ? probationText(now.pid, now.probationSeconds)
       : 'it has not joined: it still loads, or does not use fd-broker'
   const why = missing ?? (phase === 'started' ? unjoined : `it is in phase ${phase}`)
   return { missing: `process ${pid}, the next version, does not serve yet: ${why}`, leftMs }
-}
-
-function probationText({ pid, probationSeconds }: ServiceStatus): string {
-  const seconds = probationSeconds == null ? '' : ` (for ${Math.round(probationSeconds)} s more)`
-  return `process ${pid} is on probation${seconds}, and no version can take over from it before`
 }
 
 /**

@@ -260,6 +260,12 @@ export interface WorkersReport {
 /** The answer of a control socket to a StatusRequest. */
 export type StatusAnswer = ServiceStatus | DaemonStatus
 
+/** Returns why no process can take over now. `seconds`: the rest of the probation, if that is known. */
+export function probationText(pid: number | null | undefined, seconds: number | null | undefined): string {
+  const rest = seconds == null ? '' : ` (for ${Math.round(seconds)} s more)`
+  return `${pid == null ? 'the process that serves' : `process ${pid}`} is in probation${rest}, and no version can take over from it before`
+}
+
 export function isDaemon(answer: StatusAnswer): answer is DaemonStatus {
   return 'services' in answer && Array.isArray(answer.services)
 }

@@ -47,6 +47,8 @@ export interface AttemptIncumbent {
   readonly lastFailure: Failure | null
   /** Pid of the joining process; null if unknown. */
   readonly joinerPid: number | null
+  /** The reason why no process can join at present: "process 4711 is in probation, …". Null if there is none, or if it is not known here. */
+  readonly obstacle: string | null
   /** Returns the process that has replaced the incumbent; null if none has. `started`: pid of the successor's command. */
   servedBy(started: number): Upgraded | null
   /** Calls `look` after each change. Returns a function that ends the calls. */
@@ -323,15 +325,7 @@ export class UpgradeAttempt {
 
   /** Returns the error for an attempt that took longer than `limit`. */
   #lateError(limit: number): FdbError {
-    const { joinerPid } = this.#incumbent
-    const step = this.missingStep
-    const unready =
-      joinerPid === null
-        ? 'it has not joined: it has called neither join() nor, under fd-broker/auto, listen()'
-        : step === null
-          ? null
-          : `process ${joinerPid} has joined, but ${step}`
-    const reason = this.child.exitReason.takeLine() ?? unready
+    const reason = this.child.exitReason.takeLine() ?? this.#whyLate()
     const what = this.#wrapperEnded
       ? `the command ${this.child.pid} ended with code 0, and nothing that it started has served`
       : `${this.#name} did not serve`
@@ -339,6 +333,18 @@ export class UpgradeAttempt {
       'ERR_FDB_DEADLINE',
       `${what} within ${limit} ms${reason === null ? '' : `: ${reason}`}`,
     )
+  }
+
+  /** Returns what the successor, which does not serve, has not done; null if that is unknown. */
+  #whyLate(): string | null {
+    const { joinerPid, obstacle, phase } = this.#incumbent
+    if (joinerPid === null && obstacle !== null) return obstacle
+    if (joinerPid === null && phase === 'idle')
+      return 'it has not joined: it has called neither join() nor, under fd-broker/auto, listen()'
+    const step = this.#stepAt(phase ?? 'offering')
+    if (step === null) return null
+    if (joinerPid !== null) return `process ${joinerPid} has joined, but ${step}`
+    return phase === undefined ? `it ${step}, or has not joined` : `it has joined, but ${step}`
   }
 }
 

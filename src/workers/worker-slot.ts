@@ -163,6 +163,7 @@ export class WorkerSlot {
       endAfterMs: 0,
       name: pid => `worker ${index} of ${service} (pid ${pid})`,
       servesOn: () => null,
+      unready: () => 'has not called ready()',
       signals: [signal, this.#deps.ownership.signal],
     })
     return await attempt.outcome
@@ -183,6 +184,7 @@ export class WorkerSlot {
         return slot.standing?.lastFailure ?? null
       },
       joinerPid: null,
+      obstacle: null,
       servedBy: () => {
         const { standing } = slot
         if (standing === null) return null

@@ -658,6 +658,20 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
     await program.command('stop')
   })
 
+  it.runIf(NIGHTLY)('names the probation that a next version has not outlasted at its limit', async () => {
+    const program = await AutoProgram.of(SERVER)
+    await start(program)
+    const second = await start(program)
+    const { code, stderr } = await command(program, ...startWords(program, 'log/shop.log'), '--timeout', '2s')
+    expect(code).toBe(1)
+    expect(stderr).toMatch(
+      new RegExp(
+        `: process ${second.pid} is in probation \\(for \\d s more\\), and no version can take over`,
+      ),
+    )
+    await program.command('stop')
+  })
+
   it('notes that the running version was started with --ready, which start does not remember', async () => {
     const program = await AutoProgram.of(SERVER)
     await start(program, '--ready', '/health')

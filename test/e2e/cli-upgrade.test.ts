@@ -51,7 +51,7 @@ describe('fd-broker upgrade', () => {
     const { code, stderr } = await sandbox.runWithNotes('upgrade', '--control', sandbox.control)
     expect(code).toBe(0)
     expect(stderr).toMatch(
-      new RegExp(`process ${pid} is on probation \\(for \\d s more\\), and no version can take over`),
+      new RegExp(`process ${pid} is in probation \\(for \\d s more\\), and no version can take over`),
     )
   })
 

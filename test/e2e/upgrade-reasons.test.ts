@@ -39,6 +39,28 @@ describe('an upgrade that comes to its limit names the step that is missing, and
     await program.answeredBy(first)
   })
 
+  it('the probation of the version that serves has not ended', async () => {
+    const program = await AutoProgram.of(member('await member.ready()'))
+    await program.serve('nothing', 1, { NAME: program.name })
+    const upgrade = (...more: string[]) =>
+      program.sandbox.run('upgrade', '--control', program.control, ...more)
+    expect((await upgrade()).code).toBe(0)
+    const { code, stderr } = await upgrade('--timeout', '500ms')
+    expect(stderr).toMatch(
+      /^ERR_FDB_DEADLINE: the successor \d+ did not serve within 500 ms: process \d+ is in probation \(for \d s more\), and no version can take over from it before/m,
+    )
+    expect(code).toBe(1)
+  })
+
+  it('a worker has not called ready()', async () => {
+    const program = await AutoProgram.of(member('void 0'))
+    const words = ['--service', 'shop', '--control', program.control, '--count', '1', '--timeout', '1500ms']
+    const worker = [process.execPath, program.path(program.file)]
+    const { code, stderr } = await program.sandbox.run('workers', 'start', ...words, '--', ...worker)
+    expect(stderr).toMatch(/did not serve within 1500 ms: it has joined, but has not called ready\(\)/)
+    expect(code).toBe(1)
+  })
+
   it.each([
     [
       'with its message',

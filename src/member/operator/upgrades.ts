@@ -7,7 +7,7 @@ import { orderFacts, type Requester } from '../../events/requester.js'
 import type { Id } from '../../handoff/messages.js'
 import type { Peer } from '../../holder/peer.js'
 import { refuseWithout, type Upgraded, type UpgradeProgress } from '../../operator/requests.js'
-import type { Failure, UpgradeReport } from '../../operator/status-report.js'
+import { type Failure, probationText, type UpgradeReport } from '../../operator/status-report.js'
 import { successorCommand } from '../../os/command-line.js'
 import { checkGivenUp, givingUp, type NamedAddress } from '../../os/given-up.js'
 import { pidOf } from '../../os/liveness.js'
@@ -142,6 +142,11 @@ export class Upgrades implements AttemptIncumbent {
 
   get joinerPid(): number | null {
     return this.#peer(this.#deps.machine.holder?.joiner)?.pid ?? null
+  }
+
+  get obstacle(): string | null {
+    const { probationLeftMs } = this.#deps.hosting
+    return probationLeftMs === null ? null : probationText(process.pid, probationLeftMs / 1_000)
   }
 
   cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult> {
