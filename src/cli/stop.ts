@@ -12,7 +12,7 @@ import {
   type StatusAnswer,
 } from '../operator/status-report.js'
 import { endsWithin, pidfdOfLiving } from '../os/liveness.js'
-import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
+import { type AnswerFlags, askService, pollUntil, RETRY_CODES } from './ask-service.js'
 import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
 import { durationOption } from './options.js'
@@ -34,8 +34,9 @@ export function addStop(program: Command): void {
     .addOption(
       durationOption('--drain <duration>', 'time limit for the last connections; default: as configured'),
     )
-    .option('--drop', 'stop a daemon even if listeners or state of a service are lost with it')
+    .option('--drop', 'stop a daemon, or a service of a daemon, even if listeners or state are lost with it')
     .notes(`With a daemon's control socket and without --service this ends the daemon; its members keep serving.
+A service of a daemon keeps its listeners and its state for the next member, unless you give --drop.
 A main process of workers ends with all its workers.
 State that is only in memory (no stateFile, no daemon) is lost with the service.`)
     .examples('fd-broker stop --control /run/shop/upgrade.sock', 'fd-broker stop --service shop --drain 5s')
@@ -50,7 +51,10 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
   for (const signal of CANCEL_SIGNALS) process.once(signal, () => stopWaiting(signal, ending))
   const reply = await askService(flags, RETRY_CODES, async (client, timeout, line) => {
     using older = await OlderVersions.find(client, service)
-    const reply = readProcessReply(await client.command(STOP, body, { timeout, service }))
+    const order = async () => readProcessReply(await client.command(STOP, body, { timeout, service }))
+    const reply = await order()
+    // The daemon has ended a service that no process serves.
+    if (reply.pid === 0) return { ...reply, older: [], held: false }
     const pid = client.pidHere(reply.pid)
     isWatched = pid !== null
     const told = { ...reply, pid: pid ?? reply.pid }
@@ -64,9 +68,23 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
     if (isWatched && !(await hasEndedBy(told, until)))
       throw await stillLivesError(client, told, { timeout: flags.timeout, drain })
     if (isWatched) await older.ended(until, told, flags.timeout)
-    return { ...told, older: older.reports.map(({ pid, generation }) => ({ pid, generation })) }
+    const held = isWatched && (await isHeld(client, service, told.pid))
+    if (held && drop) await order()
+    return {
+      ...told,
+      older: older.reports.map(({ pid, generation }) => ({ pid, generation })),
+      held: held && !drop,
+    }
   })
-  const { older } = reply
+  const { held, older } = reply
+  if (reply.pid === 0) {
+    print(
+      json,
+      { ok: true, ...reply },
+      `the service ${service} has ended: the daemon has closed its listeners and its state\n`,
+    )
+    return
+  }
   const many =
     older.length === 0
       ? ''
@@ -74,7 +92,21 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
         ? ' and an older version'
         : ` and ${older.length} older versions`
   const verb = many === '' ? (isWatched ? 'has ended' : 'ends') : isWatched ? 'have ended' : 'end'
-  print(json, { ok: true, ...reply }, `process ${reply.pid}${many} ${verb}\n`)
+  const kept = held
+    ? `; the daemon keeps the listeners and the state of ${service} for its next member (fd-broker stop --service ${service} --drop ends the service)`
+    : ''
+  print(json, { ok: true, ...reply }, `process ${reply.pid}${many} ${verb}${kept}\n`)
+}
+
+/** Whether a daemon holds the service, which no process serves any more now that the process `ended` has ended. */
+async function isHeld(client: OperatorClient, service: string, ended: number): Promise<boolean> {
+  const found = await pollUntil(performance.now() + STATUS_ANSWER_MS, async () => {
+    const answer = await statusHere(client).catch(() => null)
+    const at =
+      answer !== null && isDaemon(answer) ? answer.services.find(each => each.service === service) : null
+    return at?.pid === ended ? null : { isHeld: at != null && at.pid === null }
+  })
+  return found?.isHeld ?? false
 }
 
 function stopWaiting(signal: NodeJS.Signals, ending: ProcessReply | null): never {

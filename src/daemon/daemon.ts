@@ -30,6 +30,7 @@ import {
   GAUGES,
   GAUGES_MS,
   ORDER_EVENTS,
+  processReply,
   readStopOrder,
   STOP,
   type StopOrder,
@@ -318,8 +319,12 @@ export class Daemon implements AsyncDisposable {
       return await this.#stop(readStopOrder(body), context, runtime)
     if (service === DAEMON_ITSELF)
       return await runtime.commands.run(name, body, context, runtime.machine.phase)
-    const target = service || (orchestrator?.service ?? '')
-    return await services.find(target).operations.command(order, context)
+    const target = services.find(service || (orchestrator?.service ?? ''))
+    if (name === STOP && target.unserved) {
+      services.endUnserved(target.name, readStopOrder(body))
+      return processReply({ pid: 0, generation: 0 })
+    }
+    return await target.operations.command(order, context)
   }
 
   /** Returns the gauges of each worker that answers in time. */

@@ -8,6 +8,7 @@ import { type Caller, MOST_SERVICE_CHARACTERS, turnAway } from '../holder/admiss
 import type { Peer } from '../holder/peer.js'
 import type { HandoffTimes } from '../holder/times.js'
 import { foreignConnections, sizeOf } from '../kernel/index.js'
+import type { StopOrder } from '../operator/service-commands.js'
 import { MAIN_PROCESS } from '../os/command-line.js'
 import { openPidfd } from '../os/liveness.js'
 import { credentialsOf, type ProcessIdentity } from '../os/process-identity.js'
@@ -325,7 +326,25 @@ export class Services {
     this.#writeRightsHolders()
   }
 
-  /** Ends a service without members, as its rule demands. */
+  /** Ends a service that no member serves, as an operator orders. Throws ERR_FDB_HELD_ALONE without `drop`, ERR_FDB_BUSY while the next daemon takes over. */
+  endUnserved(name: string, { drop }: StopOrder): void {
+    if (!drop)
+      throw new FdbError(
+        'ERR_FDB_HELD_ALONE',
+        `no member serves "${name}", whose listeners and state the daemon keeps for the next member: start one, or lose them: fd-broker stop --service ${name} --drop`,
+      )
+    if (this.#paused)
+      throw new FdbError('ERR_FDB_BUSY', 'the next daemon is taking over: try again when it has', {
+        retryable: true,
+      })
+    this.#deps.settings.logger.warn(
+      { service: name },
+      'an operator ends the service: its descriptors are closed',
+    )
+    this.#end(name)
+  }
+
+  /** Ends a service without members. */
   #end(name: string): void {
     const service = this.get(name)
     if (service === undefined) return

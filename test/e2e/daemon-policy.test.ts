@@ -23,6 +23,7 @@ import type { DaemonStatus } from '../processes/daemon.js'
 import { signalPid } from '../processes/launch.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
+import { Sandbox } from './cli-processes.js'
 
 const OTHER_USER = fileURLToPath(new URL('../fixtures/other-user.mjs', import.meta.url))
 /** Users of no name. */
@@ -246,6 +247,34 @@ describe('the configuration of a daemon', () => {
     await until('for the other the command is run, and again', () => lines().length > 1, 20_000)
     expect(new Set(lines())).toEqual(new Set([`run at ${control}`]))
     expect(await names()).toEqual(['held', 'run'])
+    const cli = Sandbox.open()
+    const stop = (...words: string[]) => cli.run('stop', '--control', control, '--service', 'held', ...words)
+    const refused = await stop()
+    expect(refused.stderr).toMatch(/^ERR_FDB_HELD_ALONE: no member serves "held", .* --service held --drop$/m)
+    expect(refused.code).toBe(5)
+    expect(await names()).toEqual(['held', 'run'])
+    expect(await stop('--drop')).toMatchObject({ code: 0, stdout: expect.stringContaining('held has ended') })
+    expect(await names()).toEqual(['run'])
+  })
+
+  it('says that it keeps what a stopped member has served, or ends the service too', async () => {
+    const { control, daemon } = await serve({})
+    const names = async () => (await status(daemon)).map(({ service }) => service)
+    const scene = Scene.open({
+      control,
+      hosting: 'daemon',
+      listeners: [{ name: 'web', spec: 'tcp://127.0.0.1:0' }],
+    })
+    const cli = Sandbox.open()
+    const stop = (...words: string[]) => cli.run('stop', '--control', control, '--service', 'shop', ...words)
+    const first = await scene.serve({ service: 'shop' })
+    expect((await stop()).stdout).toBe(
+      `process ${first.pid} has ended; the daemon keeps the listeners and the state of shop for its next member (fd-broker stop --service shop --drop ends the service)\n`,
+    )
+    expect(await names()).toEqual(['shop'])
+    const second = await scene.serve({ service: 'shop' })
+    expect((await stop('--drop')).stdout).toBe(`process ${second.pid} has ended\n`)
+    expect(await names()).toEqual([])
   })
 })
 
