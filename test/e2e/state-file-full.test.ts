@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { stateFileSettings } from '../../src/state/file/files.js'
 import { loadStateFile } from '../../src/state/file/load.js'
@@ -37,12 +38,12 @@ function fileSystem(options: string): { folder: string; remount(options: string)
   return { folder, remount: options => execFileSync('mount', ['-o', `remount,${options}`, folder]) }
 }
 
-function serve(path: string) {
+function serve(path: string, mayWrite = () => true) {
   const log = new StateLog()
   const told: StateFileStatus[] = []
   const warnings: string[] = []
   const logger = { info() {}, warn: (_: object, message: string) => warnings.push(message) }
-  const file = new StateFile(stateFileSettings({ path, sync: 50 }), log, logger, () => true)
+  const file = new StateFile(stateFileSettings({ path, sync: 50 }), log, logger, mayWrite)
   file.onChange = status => told.push(status)
   log.startWriting(Segment.create(1))
   file.serve()
@@ -64,6 +65,27 @@ async function digestOf(path: string): Promise<string> {
 }
 
 describe('a state file that cannot be written', () => {
+  it.runIf(ROOT)(
+    'because the disk is full: not called complete when the right to write has ended',
+    async () => {
+      const { folder } = fileSystem('size=64k')
+      let [may, refusals] = [true, 0]
+      const { file, told, raw } = serve(join(folder, 'state'), () => {
+        if (!may) refusals++
+        return may
+      })
+      for (const key of ['a', 'b', 'c']) {
+        await raw.put(key, Buffer.alloc(30_000))
+        if (key === 'a') await file.flush()
+      }
+      await until('it is told', () => told.length === 1)
+      may = false
+      await until('it tries again, and may not', () => refusals > 0)
+      await setImmediate()
+      expect(told.map(({ ok }) => ok)).toEqual([false])
+    },
+  )
+
   it('because its folder is missing: said once, and made when there is one', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'fdb-full-'))
     onTestFinished(() => rmSync(folder, { recursive: true, force: true }))

@@ -279,7 +279,7 @@ export class StateFile {
       try {
         if (this.#mode === 'idle') return
         await work()
-        if (stops === this.#stops && this.#mode === 'serving') this.#writeSucceeded()
+        if (stops === this.#stops && this.#mode === 'serving' && this.#mayWrite()) this.#writeSucceeded()
       } catch (error) {
         await this.#closeLost()
         if (stops === this.#stops && this.#mode === 'serving')
