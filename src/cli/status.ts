@@ -179,6 +179,7 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
       source.refusedCount,
       source.failure?.message ?? '',
     ]),
+    ...block('refused entries of the source', ['KEY', 'REASON'], refusedEntries(report), entry => entry),
     ...block('sections', ['NAME', 'VERSION', 'ENTRIES', 'DIGEST'], report.sections, section => [
       section.name,
       section.version,
@@ -214,6 +215,10 @@ function leavingLine({ details }: ServiceStatus): string | null {
 function connectionsLine({ connections, draining = [] }: ServiceStatus): string | null {
   const older = draining.reduce((sum, { connections: left = 0 }) => sum + left, 0)
   return cellOf(connections, own => (older > 0 ? `${own}, and ${older} in older versions` : `${own}`))
+}
+
+function refusedEntries(report: ServiceStatus): [key: string, reason: string][] {
+  return Object.entries(sourceRows(report)?.[0]?.refused ?? {})
 }
 
 /** A proxy without metrics counts no requests. */

@@ -213,6 +213,7 @@ describe.skipIf(!has('etcd'))('a proxy that follows etcd', () => {
     expect(sample('revision')).toBeGreaterThan(1)
     expect(sample('failing_seconds')).toBe(0)
     const { stdout } = await edge.sandbox.run('status', '--control', edge.sandbox.control)
+    expect(stdout).toMatch(/^ {2}limits\/bodies +.*body/m)
     expect(stdout).toMatch(/^ +etcd \/edge\/ +\d+@\d+ +8 +-$/m)
   })
 
