@@ -77,7 +77,7 @@ export function joinRefusal(because: Refusal, pidOf: (id: Id) => number | undefi
       const pids = because.ids.map(pidOf).filter(pid => pid !== undefined)
       return pids.length === 0
         ? 'a process of an earlier handoff has just ended: try again'
-        : `process ${pids.join(', ')} was given the listeners in an earlier handoff and has not ended yet: try again when it has, or end it`
+        : `process ${pids.join(', ')} was given the listeners in an earlier handoff and has not ended yet: try again when it has, or end it (fd-broker upgrade --kill-stuck)`
     }
     case 'untold': {
       const pid = pidOf(because.owner)

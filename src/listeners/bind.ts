@@ -99,11 +99,12 @@ function addressInUse(spec: ListenerSpec, occupant: Occupant | null, cause: unkn
     occupant === null
       ? 'an unknown process (of another user, or in another namespace)'
       : `process ${occupant.pid} (${occupant.command || 'command unknown'})`
+  const isOwn = occupant?.pid === process.pid
   return new FdbError(
     'ERR_FDB_ADDRESS_IN_USE',
-    occupant?.control
+    occupant?.control && !isOwn
       ? `${address} is held by ${holder}, whose control socket is ${occupant.control}. Join it there to take the address over, or choose another.`
-      : `${address} is held by ${holder}. End it, take the socket over from it, or choose another address.`,
+      : `${address} is held by ${holder}${isOwn ? ', which is this one: use that listener' : '. End it, take the socket over from it'}, or choose another address.`,
     {
       cause,
       retryable: true,

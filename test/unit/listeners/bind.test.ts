@@ -69,7 +69,11 @@ describe('bindListener', () => {
       const error = refusal(wanted)
       expect(error.code).toBe('ERR_FDB_ADDRESS_IN_USE')
       expect(error.details).toMatchObject({ pid: process.pid, address: wanted })
-      expect(error.message).toContain(`process ${process.pid} (`)
+      expect(error.message).toMatch(
+        new RegExp(
+          `is held by process ${process.pid} \\(.*\\), which is this one: use that listener, or choose another address\\.$`,
+        ),
+      )
       expect(error.retryable).toBe(true)
     }
     expect(refusal(formatAddress(inspectOne(bind(`${kind}://[::1]:0`)))).details.pid).toBe(process.pid)
