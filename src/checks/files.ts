@@ -1,4 +1,4 @@
-import { readFileSync, type Stats, statSync } from 'node:fs'
+import { type BigIntStats, readFileSync, statSync } from 'node:fs'
 import { type Place, shortJson } from './place.js'
 
 const MAX_BYTES = 1024 * 1024
@@ -14,9 +14,9 @@ export function isFolder(path: string): boolean {
 }
 
 /** Returns undefined for a path that does not exist, or that this user cannot follow: the start reports that. */
-function statOf(path: string): Stats | undefined {
+function statOf(path: string): BigIntStats | undefined {
   try {
-    return statSync(path, { throwIfNoEntry: false })
+    return statSync(path, { bigint: true, throwIfNoEntry: false })
   } catch {
     return undefined
   }

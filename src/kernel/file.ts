@@ -29,7 +29,7 @@ export function openFile(path: string, flags: string | number, label: string, mo
  * reads from it.
  */
 export function openFifo(path: string): OwnedFd | null {
-  if (!statSync(path, { throwIfNoEntry: false })?.isFIFO()) return null
+  if (!statSync(path, { bigint: true, throwIfNoEntry: false })?.isFIFO()) return null
   try {
     return openFile(path, constants.O_WRONLY | constants.O_NONBLOCK, 'a FIFO')
   } catch (cause) {

@@ -23,7 +23,7 @@ export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): vo
 export function isOpenDescriptor(fd: unknown): fd is OwnedFd | number {
   if (typeof fd !== 'number') return fd instanceof OwnedFd && !fd.closed
   try {
-    fstatSync(fd)
+    fstatSync(fd, { bigint: true })
     return true
   } catch {
     return false
@@ -184,7 +184,7 @@ export function keepAlive(fd: LentFd): void {
  */
 export function nonBlockingOutput(stream: 1 | 2): number {
   try {
-    const about = fstatSync(stream)
+    const about = fstatSync(stream, { bigint: true })
     if (!about.isFIFO() && !about.isCharacterDevice()) return stream
     return openSync(`/proc/self/fd/${stream}`, constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY)
   } catch {

@@ -1,4 +1,4 @@
-import { chmodSync, chownSync, lstatSync, type Stats } from 'node:fs'
+import { chmodSync, chownSync, lstatSync } from 'node:fs'
 import {
   type Inspected,
   inspectOne,
@@ -25,7 +25,7 @@ export function currentOptions(fd: OwnedFd, spec: ListenerSpec): ListenerSpec {
   if (spec.kind === 'unix') {
     const { path, abstract } = spec
     const stat = abstract || namesSocket(fd, path) === false ? undefined : statPath(path)
-    return stat?.isSocket() ? { ...spec, mode: stat.mode & 0o777, uid: stat.uid, gid: stat.gid } : spec
+    return stat?.isSocket ? { ...spec, mode: stat.mode & 0o777, uid: stat.uid, gid: stat.gid } : spec
   }
   const { reuseAddr = spec.reuseAddr, reusePort = spec.reusePort } = inspectOne(fd)
   return { ...spec, reuseAddr, reusePort }
@@ -81,7 +81,7 @@ export function adjustListener(
 function adjustPath(fd: OwnedFd, wanted: ListenerSpec): OptionChange[] {
   const { path, mode, uid, gid } = wanted
   const stat = statPath(path)
-  if (!stat?.isSocket()) return []
+  if (!stat?.isSocket) return []
   const changes: OptionChange[] = []
   const attempt = (option: 'mode' | 'owner', act: () => void) => {
     if (namesSocket(fd, path) === false) {
@@ -111,10 +111,23 @@ function tryToChange(
   }
 }
 
+interface PathFacts {
+  readonly isSocket: boolean
+  readonly mode: number
+  readonly uid: number
+  readonly gid: number
+}
+
 /** Returns undefined if the path does not exist, or this process cannot examine it. */
-function statPath(path: string): Stats | undefined {
+function statPath(path: string): PathFacts | undefined {
   try {
-    return lstatSync(path)
+    const stat = lstatSync(path, { bigint: true })
+    return {
+      isSocket: stat.isSocket(),
+      mode: Number(stat.mode),
+      uid: Number(stat.uid),
+      gid: Number(stat.gid),
+    }
   } catch {
     return undefined
   }

@@ -163,7 +163,7 @@ export function controlOf(pid: number): string | null {
     if (!file.endsWith(LOCK_SUFFIX)) continue
     const path = file.slice(0, -LOCK_SUFFIX.length)
     try {
-      if (lstatSync(path).isSocket()) return path
+      if (lstatSync(path, { bigint: true }).isSocket()) return path
     } catch {
       // The path was removed, or is in a folder that this user cannot read.
     }

@@ -95,7 +95,7 @@ export async function connectUnix(path: string, options: ConnectOptions = {}): P
 
 /** Returns the kind of file at the path, for messages; null for a socket, or if unknown. */
 function kindAt(path: string): string | null {
-  const stat = statSync(path, { throwIfNoEntry: false })
+  const stat = statSync(path, { bigint: true, throwIfNoEntry: false })
   if (stat === undefined || stat.isSocket()) return null
   return stat.isFile() ? 'a file' : stat.isDirectory() ? 'a folder' : 'another kind of file'
 }
@@ -166,7 +166,7 @@ function verifyHolder(channel: OwnedFd, path: string, role: ConnectRole): void {
   requirePrivateFolder(dirname(path), folder, trusted)
   // The socket is in a folder of root's, so root created it, even if the server runs as another user now.
   if (own === 0 && folder.uid === 0 && (folder.mode & WRITABLE_BY_OTHERS) === 0) return
-  const owner = lstatSync(path, { throwIfNoEntry: false })?.uid ?? peer
+  const owner = Number(lstatSync(path, { bigint: true, throwIfNoEntry: false })?.uid ?? peer)
   for (const [uid, what] of [
     [peer, `${listeningProcess(channel)}, which listens there, runs as`],
     [owner, 'it belongs to'],

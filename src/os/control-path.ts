@@ -201,7 +201,7 @@ export function releaseControl(control: FirstControl, logger: Logger): void {
  */
 export function removeDeadControl(path: string, before: () => void = () => {}): void {
   try {
-    if (!lstatSync(path).isSocket()) return
+    if (!lstatSync(path, { bigint: true }).isSocket()) return
     const right = takeRight(path)
     if (right === null || right === 'lost') return
     try {
@@ -265,7 +265,7 @@ export function isNamed(fd: OwnedFd, path: string): boolean {
 
 /** Returns whether a socket is at the path. Throws ERR_FDB_CONTROL_PATH if another file is there. */
 export function checkIsSocket(path: string): boolean {
-  const kind = lstatSync(path, { throwIfNoEntry: false })
+  const kind = lstatSync(path, { bigint: true, throwIfNoEntry: false })
   if (kind === undefined) return false
   if (kind.isSocket()) return true
   throw new FdbError(

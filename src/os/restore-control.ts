@@ -93,7 +93,7 @@ function isIntact(path: string, entry: PathEntry): boolean {
   const named = controlEntry(path)
   if (named === null) return false
   if (named.ino === entry.ino && named.dev === entry.dev) return true
-  if (!lstatSync(path).isSocket()) throw conflict(path, 'it is not a socket any more')
+  if (!lstatSync(path, { bigint: true }).isSocket()) throw conflict(path, 'it is not a socket any more')
   const pid = listenerAt(path)
   if (pid === null) return false
   throw conflict(path, `${pid === 0 ? 'another process' : `process ${pid}`} listens there now`)

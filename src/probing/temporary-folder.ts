@@ -39,7 +39,7 @@ function removeIfLeft(folder: string): void {
 
 /** Whether the path is a socket on which no process listens. */
 function isLeft(path: string): boolean {
-  if (!lstatSync(path).isSocket()) return false
+  if (!lstatSync(path, { bigint: true }).isSocket()) return false
   const label = 'socket of a temporary folder'
   const datagram = errorCodeOf(() => connectToDatagram(path, false, label))
   return (

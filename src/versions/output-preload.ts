@@ -156,7 +156,10 @@ function replace(
 
 /** Whether a write failed because the terminal or reader is gone. False for files: the program must see errors of a disk. */
 function isGone(fd: unknown, error: unknown): boolean {
-  return GONE.includes((error as NodeJS.ErrnoException).code) && !fs.fstatSync(fd as number).isFile()
+  return (
+    GONE.includes((error as NodeJS.ErrnoException).code) &&
+    !fs.fstatSync(fd as number, { bigint: true }).isFile()
+  )
 }
 
 /**

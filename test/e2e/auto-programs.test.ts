@@ -1,12 +1,13 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, realpathSync, symlinkSync } from 'node:fs'
 import { connect as http2Connect } from 'node:http2'
 import { get as httpsGet } from 'node:https'
 import { connect } from 'node:net'
+import { pathToFileURL } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { WebSocket } from 'ws'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { makeCertificate } from '../processes/certificate.js'
-import { hasEnded } from '../processes/launch.js'
+import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 import { processesLeft, upgradedAndAlike } from './auto-record.js'
@@ -85,7 +86,7 @@ describe('a program under fd-broker/auto is upgraded without a lost request:', (
     const { cert, key } = makeCertificate(program.sandbox)
     program.write(
       'server.mjs',
-      `import { readFileSync } from 'node:fs'
+      `import { readFileSync, realpathSync, symlinkSync } from 'node:fs'
 import https from 'node:https'
 const options = { cert: readFileSync('${cert}'), key: readFileSync('${key}') }
 https.createServer(options, (request, response) => response.end('pid ' + process.pid)).listen(8080)
@@ -163,3 +164,27 @@ server.listen(8080)
     await program.ends(first)
   })
 })
+
+/** As npm and pnpm install packages from folders: each is a link. */
+it.each(['import', 'require'] as const)(
+  'finds packages behind links beside a socket of a killed version, by --%s',
+  async by => {
+    const program = await AutoProgram.of(`import http from 'node:http'
+import { url } from 'linked'
+http.createServer((request, response) => response.end(url)).listen(8080)
+`)
+    const file = 'real/index.js'
+    program.write('real/package.json', '{"name":"linked","type":"module","exports":"./index.js"}')
+    program.write(file, 'export const { url } = import.meta')
+    symlinkSync('../real', program.path('node_modules/linked'))
+    const answer = async () => await (await fetch(program.url)).text()
+    const real = `${pathToFileURL(realpathSync(program.path(file)))}`
+    const pid = await program.serve(by)
+    expect(await answer()).toBe(real)
+    signalPid(pid, 'SIGKILL')
+    await until('it has ended', () => hasEnded(pid))
+    await program.serve(by)
+    expect(await answer()).toBe(real)
+    await program.command('stop')
+  },
+)
