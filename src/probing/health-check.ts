@@ -1,5 +1,4 @@
 import { connect, type Socket } from 'node:net'
-import { addAbortSignal } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 
 export interface HealthCheck {
@@ -112,14 +111,17 @@ export class HealthJudge {
   }
 }
 
-/** Passes if a server accepts a connection. `opened`: the event of the socket that tells it. */
-export function connectCheck(name: string, open: () => Socket, opened = 'connect'): HealthCheck {
+/** Passes if a server accepts a connection. `open`: opens one that the signal aborts. `opened`: the event of the socket that tells it. */
+export function connectCheck(
+  name: string,
+  open: (signal: AbortSignal) => Socket,
+  opened = 'connect',
+): HealthCheck {
   return {
     name: `connect to ${name}`,
     run: signal =>
       new Promise((resolve, reject) => {
-        const socket = open()
-        addAbortSignal(signal, socket)
+        const socket = open(signal)
         socket.once('error', reject)
         socket.once(opened, () => {
           socket.destroy()
@@ -130,7 +132,9 @@ export function connectCheck(name: string, open: () => Socket, opened = 'connect
 }
 
 export function tcpCheck(host: string, port: number): HealthCheck {
-  return connectCheck(`${host.includes(':') ? `[${host}]` : host}:${port}`, () => connect({ host, port }))
+  return connectCheck(`${host.includes(':') ? `[${host}]` : host}:${port}`, signal =>
+    connect({ host, port, signal }),
+  )
 }
 
 /** Health checks that an operator can configure, the same for `fd-broker run` and the proxy. */

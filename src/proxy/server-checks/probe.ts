@@ -14,15 +14,16 @@ export function probeOf(
     address.kind === 'unix'
       ? { path: address.path }
       : { host: address.host, port: address.port, ...(named !== undefined && { lookup: named.lookup }) }
-  const open = () => {
-    const socket = tls?.connect(options) ?? connect(options)
+  const open = (more?: { signal: AbortSignal }) => {
+    const all = { ...options, ...more }
+    const socket = tls?.connect(all) ?? connect(all)
     if (proxyProtocol !== undefined) socket.write(proxyHeader(proxyProtocol, null))
     return socket
   }
   if (http === null)
     return connectCheck(
       address.kind === 'unix' ? address.path : authority,
-      open,
+      signal => open({ signal }),
       tls === undefined ? 'connect' : 'secureConnect',
     )
   return privateHttpCheck({
@@ -30,6 +31,6 @@ export function probeOf(
     host: host ?? authority,
     tls: false,
     status: status ?? undefined,
-    connect: open,
+    connect: () => open(),
   })
 }
