@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { daemonStatus, serveByCommand, serviceWhere } from '../processes/daemon.js'
 import { hasEnded } from '../processes/launch.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -77,36 +77,39 @@ describe.runIf(TRACES_OWN)('fd-broker adopt', () => {
     expect(text.stdout).toMatch(/^tcp:\/\/\[::\]:\d+ +\d+ +\d+ +IPv4 too$/m)
   })
 
-  it('has a daemon hold a listener, which the next version serves: who connects meanwhile waits', async () => {
-    const port = await freePort()
-    const spec = `tcp://127.0.0.1:${port}`
-    const scene = Scene.open({ hosting: 'daemon', listeners: [{ name: 'web', spec }] })
-    const sandbox = Sandbox.open()
-    await serveByCommand(scene)
-    const pid = await plain([{ host: '127.0.0.1', port }])
-    const args = ['--listener', `web=${spec}`, '--control', scene.control, '--service', 'shop']
-    const adopted = await sandbox.run('adopt', '--pid', String(pid), ...args)
-    expect(adopted).toEqual({
-      code: 0,
-      stderr: '',
-      stdout: `web  ${spec}\nthe daemon holds them for shop; process ${pid} keeps serving\n`,
-    })
-    const again = await sandbox.run('adopt', '--pid', String(pid), ...args)
-    expect(again).toMatchObject({ code: 4, stderr: expect.stringMatching(/^ERR_FDB_BUSY: /) })
-    process.kill(pid, 'SIGKILL')
-    await until('it has ended', () => hasEnded(pid))
-    const waiting = connect(port, '127.0.0.1')
-    await once(waiting, 'connect')
-    waiting.end('GET /whoami HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n')
-    const app = await scene.serve()
-    let answer = ''
-    for await (const chunk of waiting.setEncoding('utf8')) answer += chunk
-    expect(answer).toMatch(/^HTTP\/1\.1 200 OK/)
-    expect(
-      (await serviceWhere(scene, 'it serves', ({ pid: now }) => now === app.pid)).listeners,
-    ).toMatchObject([{ name: 'web', address: spec }])
-    expect((await daemonStatus(scene.control)).services).toHaveLength(1)
-  })
+  it.runIf(NIGHTLY)(
+    'has a daemon hold a listener, which the next version serves: who connects meanwhile waits',
+    async () => {
+      const port = await freePort()
+      const spec = `tcp://127.0.0.1:${port}`
+      const scene = Scene.open({ hosting: 'daemon', listeners: [{ name: 'web', spec }] })
+      const sandbox = Sandbox.open()
+      await serveByCommand(scene)
+      const pid = await plain([{ host: '127.0.0.1', port }])
+      const args = ['--listener', `web=${spec}`, '--control', scene.control, '--service', 'shop']
+      const adopted = await sandbox.run('adopt', '--pid', String(pid), ...args)
+      expect(adopted).toEqual({
+        code: 0,
+        stderr: '',
+        stdout: `web  ${spec}\nthe daemon holds them for shop; process ${pid} keeps serving\n`,
+      })
+      const again = await sandbox.run('adopt', '--pid', String(pid), ...args)
+      expect(again).toMatchObject({ code: 4, stderr: expect.stringMatching(/^ERR_FDB_BUSY: /) })
+      process.kill(pid, 'SIGKILL')
+      await until('it has ended', () => hasEnded(pid))
+      const waiting = connect(port, '127.0.0.1')
+      await once(waiting, 'connect')
+      waiting.end('GET /whoami HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n')
+      const app = await scene.serve()
+      let answer = ''
+      for await (const chunk of waiting.setEncoding('utf8')) answer += chunk
+      expect(answer).toMatch(/^HTTP\/1\.1 200 OK/)
+      expect(
+        (await serviceWhere(scene, 'it serves', ({ pid: now }) => now === app.pid)).listeners,
+      ).toMatchObject([{ name: 'web', address: spec }])
+      expect((await daemonStatus(scene.control)).services).toHaveLength(1)
+    },
+  )
 
   it('refuses several sockets at one address, a process that speaks fd-broker, and half of an order', async () => {
     const sandbox = Sandbox.open()

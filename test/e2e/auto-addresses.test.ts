@@ -172,37 +172,43 @@ process.on('SIGUSR2', () => third.close(() => {
     await program.answeredBy(await program.serves(2))
   })
 
-  it('servers at a port that the kernel chooses are matched in the order in which they listen', async () => {
-    const { program, first } = await both(SOON, `${HTTP}open(0, '127.0.0.1')\nopen(0, '127.0.0.1')\n`)
-    const { listeners } = await operator.status(program.control)
-    program.write('server.mjs', `${HTTP}open(0, '127.0.0.1')\n`)
-    const { code, stderr } = await upgrade(program)
-    expect(code).toBe(1)
-    expect(stderr).toContain(
-      `has joined, but does not listen on ${listeners[1]!.address}, as the version that serves does`,
-    )
-    expect(stderr).not.toContain(listeners[0]!.address)
-    expect((await operator.status(program.control)).pid).toBe(first)
-  })
+  it.runIf(NIGHTLY)(
+    'servers at a port that the kernel chooses are matched in the order in which they listen',
+    async () => {
+      const { program, first } = await both(SOON, `${HTTP}open(0, '127.0.0.1')\nopen(0, '127.0.0.1')\n`)
+      const { listeners } = await operator.status(program.control)
+      program.write('server.mjs', `${HTTP}open(0, '127.0.0.1')\n`)
+      const { code, stderr } = await upgrade(program)
+      expect(code).toBe(1)
+      expect(stderr).toContain(
+        `has joined, but does not listen on ${listeners[1]!.address}, as the version that serves does`,
+      )
+      expect(stderr).not.toContain(listeners[0]!.address)
+      expect((await operator.status(program.control)).pid).toBe(first)
+    },
+  )
 })
 
 describe('a listener that a next version under fd-broker/auto gives up on purpose', () => {
-  it('fails an upgrade at its limit, which names it and the command that leaves it out', async () => {
-    const { program, first } = await both(SOON)
-    program.write('server.mjs', `${HTTP}${MAIN}`)
-    const { code, stderr } = await upgrade(program)
-    expect(code).toBe(1)
-    expect(stderr).toMatch(/^ERR_FDB_DEADLINE: process \d+ was not ready within 1000 ms/)
-    const [, remedy = ''] =
-      /has joined, but does not listen on unix:\S+\/other\.sock, as the version that serves does \(to give that up: fd-broker upgrade (--without \S+)\)/.exec(
-        stderr,
-      ) ?? []
-    await answersStill(program, first, 1)
-    expect(await upgrade(program, ...remedy.split(' '))).toMatchObject({ code: 0 })
-    await program.answeredBy(await program.serves(2))
-    await program.statusWhere('it is closed', ({ listeners }) => listeners.length === 1)
-    expect(existsSync(program.path('other.sock'))).toBe(false)
-  })
+  it.runIf(NIGHTLY)(
+    'fails an upgrade at its limit, which names it and the command that leaves it out',
+    async () => {
+      const { program, first } = await both(SOON)
+      program.write('server.mjs', `${HTTP}${MAIN}`)
+      const { code, stderr } = await upgrade(program)
+      expect(code).toBe(1)
+      expect(stderr).toMatch(/^ERR_FDB_DEADLINE: process \d+ was not ready within 1000 ms/)
+      const [, remedy = ''] =
+        /has joined, but does not listen on unix:\S+\/other\.sock, as the version that serves does \(to give that up: fd-broker upgrade (--without \S+)\)/.exec(
+          stderr,
+        ) ?? []
+      await answersStill(program, first, 1)
+      expect(await upgrade(program, ...remedy.split(' '))).toMatchObject({ code: 0 })
+      await program.answeredBy(await program.serves(2))
+      await program.statusWhere('it is closed', ({ listeners }) => listeners.length === 1)
+      expect(existsSync(program.path('other.sock'))).toBe(false)
+    },
+  )
 
   it.each<[string, string, string, (program: AutoProgram, env: Variables) => Promise<unknown>]>([
     ['process', MAIN, './other.sock', (program, env) => program.launch('import', env)],

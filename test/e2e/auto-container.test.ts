@@ -25,42 +25,48 @@ process.on('SIGTERM', () => server.close(() => process.exit(0)))
   return { program, container }
 }
 
-it('PID 1 of a container keeps its place when a program under fd-broker/auto is upgraded there, and TERM ends all', async () => {
-  const { program, container } = await contained()
-  for (const generation of [2, 3]) {
-    await program.command('upgrade')
-    await program.serves(generation)
-  }
-  await until('a successor answers', async () => {
-    const answer = await (await fetch(program.url, { headers: { connection: 'close' } })).text()
-    return /^pid (?!1$)\d+$/.test(answer) || null
-  })
-  container.signal('SIGTERM')
-  expect(await container.exit).toBe(0)
-})
+it.runIf(NIGHTLY)(
+  'PID 1 of a container keeps its place when a program under fd-broker/auto is upgraded there, and TERM ends all',
+  async () => {
+    const { program, container } = await contained()
+    for (const generation of [2, 3]) {
+      await program.command('upgrade')
+      await program.serves(generation)
+    }
+    await until('a successor answers', async () => {
+      const answer = await (await fetch(program.url, { headers: { connection: 'close' } })).text()
+      return /^pid (?!1$)\d+$/.test(answer) || null
+    })
+    container.signal('SIGTERM')
+    expect(await container.exit).toBe(0)
+  },
+)
 
 /** Ends with its last command, as npm does with its script. */
 const SHELL = ['sh', '-c', '"$@"; exit $?', 'sh']
 
-it('the first process in a container that would end with it keeps its place, in 3 MiB, passes TERM on, and leaves no zombie', async () => {
-  const { program, container } = await contained(SHELL)
-  const { pid: first } = await operator.status(program.control)
-  for (const generation of [2, 3]) {
-    await program.command('upgrade')
-    await program.serves(generation)
-  }
-  const outside = container.outside(first)
-  await until('it waits without Node', () => {
-    const kib = /^VmRSS:\s+(\d+)/m.exec(procText(outside, 'status'))?.[1]
-    return Number(kib) < 3 * 1024
-  })
-  await until('the version between has been reaped', () =>
-    [...container.processes.values()].every(pid => !/^State:\s+Z/m.test(procText(pid, 'status'))),
-  )
-  expect([...container.processes.keys()]).toEqual(expect.arrayContaining([1, first]))
-  container.signal('SIGTERM', first)
-  expect(await container.exit).toBe(0)
-})
+it.runIf(NIGHTLY)(
+  'the first process in a container that would end with it keeps its place, in 3 MiB, passes TERM on, and leaves no zombie',
+  async () => {
+    const { program, container } = await contained(SHELL)
+    const { pid: first } = await operator.status(program.control)
+    for (const generation of [2, 3]) {
+      await program.command('upgrade')
+      await program.serves(generation)
+    }
+    const outside = container.outside(first)
+    await until('it waits without Node', () => {
+      const kib = /^VmRSS:\s+(\d+)/m.exec(procText(outside, 'status'))?.[1]
+      return Number(kib) < 3 * 1024
+    })
+    await until('the version between has been reaped', () =>
+      [...container.processes.values()].every(pid => !/^State:\s+Z/m.test(procText(pid, 'status'))),
+    )
+    expect([...container.processes.keys()]).toEqual(expect.arrayContaining([1, first]))
+    container.signal('SIGTERM', first)
+    expect(await container.exit).toBe(0)
+  },
+)
 
 it.runIf(NIGHTLY)(
   'a TERM that comes while PID 1 becomes the command that keeps its place ends all, too',

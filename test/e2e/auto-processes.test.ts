@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { AutoProgram } from './auto-program.js'
 
 const LISTEN = `http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)`
@@ -26,7 +26,7 @@ child.on('exit', code => process.exit(code ?? 1))
 const SOON = { FD_BROKER_PROBATION: '0' }
 
 describe('under fd-broker/auto processes that never serve have no part in an upgrade:', () => {
-  it('children that the program forks before it listens', async () => {
+  it.runIf(NIGHTLY)('children that the program forks before it listens', async () => {
     const program = await AutoProgram.of(POOL)
     const named = { ...SOON, FD_BROKER_NAME: program.name }
     await program.serve('options', 1, named)

@@ -81,7 +81,7 @@ describe('a program under fd-broker/auto is upgraded without a lost request:', (
     await program.upgradedWhileAsked(ask, 'import', { upgrades: perLane(1, 3) })
   })
 
-  it('an HTTPS server', async () => {
+  it.runIf(NIGHTLY)('an HTTPS server', async () => {
     const program = await AutoProgram.of('', 'server.mjs', SOON)
     const { cert, key } = makeCertificate(program.sandbox)
     program.write(
@@ -117,32 +117,35 @@ https.createServer(options, (request, response) => response.end('pid ' + process
     await program.upgradedWhileAsked(ask)
   })
 
-  it('an HTTP server that takes long to end when it is replaced, and gets no new client meanwhile', async () => {
-    const program = await AutoProgram.of(
-      `import { existsSync } from 'node:fs'
+  it.runIf(NIGHTLY)(
+    'an HTTP server that takes long to end when it is replaced, and gets no new client meanwhile',
+    async () => {
+      const program = await AutoProgram.of(
+        `import { existsSync } from 'node:fs'
 ${HTTP}process.on('SIGTERM', () => {
   console.log('told to end')
   setInterval(() => existsSync('done') && process.exit(), 20)
 })
 `,
-      'server.mjs',
-      { env: { FD_BROKER_PROBATION: '0' } },
-    )
-    const first = await program.serve()
-    const second = await program.serve('import', 2)
-    await program.says('told to end')
-    const answered = new Set<string>()
-    for (let asked = 0; asked < 100; asked++) {
-      const answer = await fetch(program.url, { headers: { connection: 'close' } })
-      answered.add(await answer.text())
-    }
-    expect(answered).toEqual(new Set([`pid ${second}`]))
-    expect(hasEnded(first)).toBe(false)
-    program.write('done', '')
-    await program.ends(first)
-  })
+        'server.mjs',
+        { env: { FD_BROKER_PROBATION: '0' } },
+      )
+      const first = await program.serve()
+      const second = await program.serve('import', 2)
+      await program.says('told to end')
+      const answered = new Set<string>()
+      for (let asked = 0; asked < 100; asked++) {
+        const answer = await fetch(program.url, { headers: { connection: 'close' } })
+        answered.add(await answer.text())
+      }
+      expect(answered).toEqual(new Set([`pid ${second}`]))
+      expect(hasEnded(first)).toBe(false)
+      program.write('done', '')
+      await program.ends(first)
+    },
+  )
 
-  it('a server of WebSockets, whose sockets stay with the version that has them', async () => {
+  it.runIf(NIGHTLY)('a server of WebSockets, whose sockets stay with the version that has them', async () => {
     const program = await AutoProgram.of(
       `import http from 'node:http'
 import { WebSocketServer } from '${import.meta.resolve('ws')}'

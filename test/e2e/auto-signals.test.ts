@@ -162,18 +162,21 @@ describe('as PID 1 of a container under fd-broker/auto', () => {
     },
   )
 
-  it('a signal that has just arrived when a replaced program exits ends the service', async () => {
-    const exits = `import { spawnSync } from 'node:child_process'
+  it.runIf(NIGHTLY)(
+    'a signal that has just arrived when a replaced program exits ends the service',
+    async () => {
+      const exits = `import { spawnSync } from 'node:child_process'
 process.once('SIGTERM', () => {
   if (process.pid === 1) spawnSync('sh', ['-c', 'kill -TERM 1'])
   process.exit()
 })
 `
-    const { program, container } = await contained(exits, { upgrades: 0 })
-    // The next version may end before the answer is here.
-    await program.sandbox.run('upgrade', '--control', program.control)
-    expect(await container.exit).toBe(0)
-  })
+      const { program, container } = await contained(exits, { upgrades: 0 })
+      // The next version may end before the answer is here.
+      await program.sandbox.run('upgrade', '--control', program.control)
+      expect(await container.exit).toBe(0)
+    },
+  )
 
   it('a signal at which a program that stands by exits by its own handler ends the service', async () => {
     const exits = `process.on('SIGTERM', () => {
@@ -187,24 +190,27 @@ process.once('SIGTERM', () => {
     expect(program.output.match(/ exits$/gm)).toHaveLength(2)
   })
 
-  it('a signal that a replaced program has just sent to itself when it exits does not end the service', async () => {
-    const exits = `process.once('SIGTERM', () => {
+  it.runIf(NIGHTLY)(
+    'a signal that a replaced program has just sent to itself when it exits does not end the service',
+    async () => {
+      const exits = `process.once('SIGTERM', () => {
   process.kill(process.pid, 'SIGTERM')
   console.log('exits')
   process.exit()
 })
 `
-    const { program, container } = await contained(exits, { upgrades: 1 })
-    const { pid } = await operator.status(program.control)
-    await until('PID 1 has ended its program', () => program.output.includes('exits') || null)
-    await until('PID 1 is the command', () =>
-      /\bkeep\b/.test(readFileSync(`/proc/${container.init}/cmdline`, 'latin1')),
-    )
-    // The command that replaces the program passes each signal on in turn: a signal that was passed on before would have ended that process.
-    expect(await (await fetch(program.url, { headers: { connection: 'close' } })).text()).toBe(`pid ${pid}`)
-    container.signal('SIGTERM')
-    expect(await container.exit).toBe(0)
-  })
+      const { program, container } = await contained(exits, { upgrades: 1 })
+      const { pid } = await operator.status(program.control)
+      await until('PID 1 has ended its program', () => program.output.includes('exits') || null)
+      await until('PID 1 is the command', () =>
+        /\bkeep\b/.test(readFileSync(`/proc/${container.init}/cmdline`, 'latin1')),
+      )
+      // The command that replaces the program passes each signal on in turn: a signal that was passed on before would have ended that process.
+      expect(await (await fetch(program.url, { headers: { connection: 'close' } })).text()).toBe(`pid ${pid}`)
+      container.signal('SIGTERM')
+      expect(await container.exit).toBe(0)
+    },
+  )
 
   it.runIf(NIGHTLY)('a replaced program that still has a client passes TERM on', async () => {
     const { program, container } = await contained(AGAIN, { upgrades: 0 })

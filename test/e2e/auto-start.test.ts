@@ -215,30 +215,33 @@ throw new Error('a mistake')
     expect(stderr).toContain(`\n  ${pathToFileURL(program.path('server.mjs'))}:8\n`)
   })
 
-  it('says why a server does not listen if the program then throws another error, also in an upgrade', async () => {
-    const text =
-      "import http from 'node:http'\nconst server = http.createServer((_, answer) => answer.end('pid ' + process.pid))\n"
-    const throws = `${text}server.once('error', () => console.log(server.address().port)).listen(PORT)\n`
-    const said =
-      /\n {2}fd-broker: a server does not listen: listen EADDRINUSE: address already in use :::\d+\n[\s\S]*TypeError: /
-    const other = createServer().listen(0)
-    onTestFinished(() => void other.close())
-    await once(other, 'listening')
-    const taken = throws.replace('PORT', String((other.address() as AddressInfo).port))
-    const program = await AutoProgram.of(taken)
-    const failed = await command(program, ...startWords(program))
-    expect(failed.code).toBe(1)
-    expect(failed.stderr).toMatch(said)
-    program.write('server.mjs', `${text}server.listen(8080)\n`)
-    await start(program)
-    program.write('server.mjs', taken)
-    const upgrade = await program.sandbox.run('upgrade', '--control', program.control)
-    expect(upgrade.code).toBe(1)
-    expect(upgrade.stderr).toMatch(said)
-    await program.command('stop')
-  })
+  it.runIf(NIGHTLY)(
+    'says why a server does not listen if the program then throws another error, also in an upgrade',
+    async () => {
+      const text =
+        "import http from 'node:http'\nconst server = http.createServer((_, answer) => answer.end('pid ' + process.pid))\n"
+      const throws = `${text}server.once('error', () => console.log(server.address().port)).listen(PORT)\n`
+      const said =
+        /\n {2}fd-broker: a server does not listen: listen EADDRINUSE: address already in use :::\d+\n[\s\S]*TypeError: /
+      const other = createServer().listen(0)
+      onTestFinished(() => void other.close())
+      await once(other, 'listening')
+      const taken = throws.replace('PORT', String((other.address() as AddressInfo).port))
+      const program = await AutoProgram.of(taken)
+      const failed = await command(program, ...startWords(program))
+      expect(failed.code).toBe(1)
+      expect(failed.stderr).toMatch(said)
+      program.write('server.mjs', `${text}server.listen(8080)\n`)
+      await start(program)
+      program.write('server.mjs', taken)
+      const upgrade = await program.sandbox.run('upgrade', '--control', program.control)
+      expect(upgrade.code).toBe(1)
+      expect(upgrade.stderr).toMatch(said)
+      await program.command('stop')
+    },
+  )
 
-  it('says that the command of a next version does not load fd-broker', async () => {
+  it.runIf(NIGHTLY)('says that the command of a next version does not load fd-broker', async () => {
     const program = await AutoProgram.of(SERVER)
     const { pid } = await start(program)
     const command = ['--', 'node', program.path('server.mjs')]
@@ -269,54 +272,57 @@ throw new Error('a mistake')
     })
   })
 
-  it('exits 4 if another next version was taking over, also if that one has failed meanwhile', async () => {
-    const program = await AutoProgram.of(SERVER)
-    await start(program)
-    program.write(
-      'server.mjs',
-      `import http from 'node:http'\nhttp.createServer(() => console.log('keeps silent')).listen(8080)\n`,
-    )
-    const ready = [
-      'env',
-      'FD_BROKER_READY=/',
-      'node',
-      '--import',
-      'fd-broker/auto',
-      program.path('server.mjs'),
-    ]
-    const { command: upgrade, ended } = begin(
-      program,
-      'upgrade',
-      '--control',
-      program.control,
-      '--',
-      ...ready,
-    )
-    await until('the next version has joined', () => logOf(program, 'log').includes('keeps silent') || null)
-    program.write(
-      'server.mjs',
-      `import { existsSync } from 'node:fs'
+  it.runIf(NIGHTLY)(
+    'exits 4 if another next version was taking over, also if that one has failed meanwhile',
+    async () => {
+      const program = await AutoProgram.of(SERVER)
+      await start(program)
+      program.write(
+        'server.mjs',
+        `import http from 'node:http'\nhttp.createServer(() => console.log('keeps silent')).listen(8080)\n`,
+      )
+      const ready = [
+        'env',
+        'FD_BROKER_READY=/',
+        'node',
+        '--import',
+        'fd-broker/auto',
+        program.path('server.mjs'),
+      ]
+      const { command: upgrade, ended } = begin(
+        program,
+        'upgrade',
+        '--control',
+        program.control,
+        '--',
+        ...ready,
+      )
+      await until('the next version has joined', () => logOf(program, 'log').includes('keeps silent') || null)
+      program.write(
+        'server.mjs',
+        `import { existsSync } from 'node:fs'
 import http from 'node:http'
 console.log('waits')
 const listen = () => (existsSync('go') ? http.createServer().listen(8080) : setTimeout(listen, 10))
 listen()
 `,
-    )
-    const again = begin(program, ...startWords(program, 'log/shop.log'))
-    await until('the other one runs', () => logOf(program, 'log').includes('waits') || null)
-    again.command.kill('SIGSTOP')
-    onTestFinished(() => void again.command.kill('SIGCONT'))
-    program.write('go', '')
-    await until('it is refused', () => logOf(program, 'log').includes('runs without upgrades') || null)
-    upgrade.kill('SIGINT')
-    await ended
-    again.command.kill('SIGCONT')
-    const { code, stderr } = await again.ended
-    expect(stderr).toMatch(/^ERR_FDB_BUSY: server\.mjs /)
-    expect(stderr).toContain('a handoff is under way (phase offering, process ')
-    expect(code).toBe(4)
-    await program.command('stop')
-  })
+      )
+      const again = begin(program, ...startWords(program, 'log/shop.log'))
+      await until('the other one runs', () => logOf(program, 'log').includes('waits') || null)
+      again.command.kill('SIGSTOP')
+      onTestFinished(() => void again.command.kill('SIGCONT'))
+      program.write('go', '')
+      await until('it is refused', () => logOf(program, 'log').includes('runs without upgrades') || null)
+      upgrade.kill('SIGINT')
+      await ended
+      again.command.kill('SIGCONT')
+      const { code, stderr } = await again.ended
+      expect(stderr).toMatch(/^ERR_FDB_BUSY: server\.mjs /)
+      expect(stderr).toContain('a handoff is under way (phase offering, process ')
+      expect(code).toBe(4)
+      await program.command('stop')
+    },
+  )
 
   it('says that no server listened if a program ends by itself', async () => {
     const program = await AutoProgram.of("import 'node:fs'\n")
@@ -336,25 +342,28 @@ listen()
     )
   })
 
-  it('waits for the end of another start of the service, and then starts the next version', async () => {
-    const program = await AutoProgram.of(`import { existsSync } from 'node:fs'
+  it.runIf(NIGHTLY)(
+    'waits for the end of another start of the service, and then starts the next version',
+    async () => {
+      const program = await AutoProgram.of(`import { existsSync } from 'node:fs'
 console.log('waits')
 while (!existsSync('go')) await new Promise(resolve => setTimeout(resolve, 10))
 ${SERVER.replace(/^import.*/, "const { default: http } = await import('node:http')")}`)
-    const one = begin(program, ...startWords(program), '--json')
-    await until('the first one runs', () => logOf(program).includes('waits') || null)
-    const other = begin(program, ...startWords(program), '--json')
-    let said = ''
-    other.command.stderr.on('data', text => (said += text))
-    await until('the second one waits', () => said.includes('another fd-broker start of ') || null)
-    const late = await command(program, ...startWords(program), '--timeout', '100ms')
-    expect(late).toMatchObject({ code: 4, stderr: expect.stringContaining('ERR_FDB_BUSY') })
-    program.write('go', '')
-    const results = await Promise.all([one.ended, other.ended])
-    expect(results.map(({ code }) => code)).toEqual([0, 0])
-    expect(results.map(({ stdout }) => JSON.parse(stdout).generation)).toEqual([1, 2])
-    await program.command('stop')
-  })
+      const one = begin(program, ...startWords(program), '--json')
+      await until('the first one runs', () => logOf(program).includes('waits') || null)
+      const other = begin(program, ...startWords(program), '--json')
+      let said = ''
+      other.command.stderr.on('data', text => (said += text))
+      await until('the second one waits', () => said.includes('another fd-broker start of ') || null)
+      const late = await command(program, ...startWords(program), '--timeout', '100ms')
+      expect(late).toMatchObject({ code: 4, stderr: expect.stringContaining('ERR_FDB_BUSY') })
+      program.write('go', '')
+      const results = await Promise.all([one.ended, other.ended])
+      expect(results.map(({ code }) => code)).toEqual([0, 0])
+      expect(results.map(({ stdout }) => JSON.parse(stdout).generation)).toEqual([1, 2])
+      await program.command('stop')
+    },
+  )
 
   it('says why a next version got no socket, and names the process that has the port', async () => {
     const program = await AutoProgram.of(SERVER)
@@ -672,17 +681,20 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
     await program.command('stop')
   })
 
-  it('notes that the running version was started with --ready, which start does not remember', async () => {
-    const program = await AutoProgram.of(SERVER)
-    await start(program, '--ready', '/health')
-    const { code, stderr } = await command(program, ...startWords(program, 'log/shop.log'))
-    expect(code).toBe(0)
-    expect(stderr).toMatch(
-      /^the running version was started with --ready \/health, but this start does not give the option, .*\n$/,
-    )
-    await start(program)
-    await program.command('stop')
-  })
+  it.runIf(NIGHTLY)(
+    'notes that the running version was started with --ready, which start does not remember',
+    async () => {
+      const program = await AutoProgram.of(SERVER)
+      await start(program, '--ready', '/health')
+      const { code, stderr } = await command(program, ...startWords(program, 'log/shop.log'))
+      expect(code).toBe(0)
+      expect(stderr).toMatch(
+        /^the running version was started with --ready \/health, but this start does not give the option, .*\n$/,
+      )
+      await start(program)
+      await program.command('stop')
+    },
+  )
 
   it.runIf(NIGHTLY)(
     'says after some seconds what a program that never listens has not done, also in an upgrade',
@@ -778,7 +790,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
 })
 
 describe('fd-broker stop', () => {
-  it('says at Ctrl-C that the process was told to end', async () => {
+  it.runIf(NIGHTLY)('says at Ctrl-C that the process was told to end', async () => {
     const program = await AutoProgram.of(
       SERVER.replace("response.end('pid ' + process.pid)", 'response.write("begun")'),
     )
@@ -897,34 +909,40 @@ describe('fd-broker logs', () => {
     await program.command('stop')
   })
 
-  it('shows the output of the service at a control path if another service has the same log', async () => {
-    const [program, other] = [await AutoProgram.of(SERVER), await AutoProgram.of(SERVER)]
-    const { pid } = await start(program)
-    expect(
-      await command(other, ...startWords(other), '--log-file', program.path('log/shop.log')),
-    ).toMatchObject({
-      code: 0,
-    })
-    expect(await program.sandbox.run('logs', '--control', program.control)).toMatchObject({
-      code: 0,
-      stdout: `${pid} listens\n`,
-    })
-    await other.command('stop')
-    await program.command('stop')
-  })
+  it.runIf(NIGHTLY)(
+    'shows the output of the service at a control path if another service has the same log',
+    async () => {
+      const [program, other] = [await AutoProgram.of(SERVER), await AutoProgram.of(SERVER)]
+      const { pid } = await start(program)
+      expect(
+        await command(other, ...startWords(other), '--log-file', program.path('log/shop.log')),
+      ).toMatchObject({
+        code: 0,
+      })
+      expect(await program.sandbox.run('logs', '--control', program.control)).toMatchObject({
+        code: 0,
+        stdout: `${pid} listens\n`,
+      })
+      await other.command('stop')
+      await program.command('stop')
+    },
+  )
 
-  it('shows no log of another run if the service was not started by fd-broker start', async () => {
-    const program = await AutoProgram.of(SERVER)
-    program.write(`state/fd-broker/${program.name}.20260131120000000.log`, 'of another run\n')
-    await program.serve()
-    const state = ['env', `XDG_STATE_HOME=${program.path('state')}`]
-    const logs = words(program, ['logs', '--control', program.control])
-    expect(await program.sandbox.runCommand([...state, ...logs])).toEqual({
-      code: 2,
-      stdout: '',
-      stderr: expect.stringContaining('was not started by fd-broker start'),
-    })
-  })
+  it.runIf(NIGHTLY)(
+    'shows no log of another run if the service was not started by fd-broker start',
+    async () => {
+      const program = await AutoProgram.of(SERVER)
+      program.write(`state/fd-broker/${program.name}.20260131120000000.log`, 'of another run\n')
+      await program.serve()
+      const state = ['env', `XDG_STATE_HOME=${program.path('state')}`]
+      const logs = words(program, ['logs', '--control', program.control])
+      expect(await program.sandbox.runCommand([...state, ...logs])).toEqual({
+        code: 2,
+        stdout: '',
+        stderr: expect.stringContaining('was not started by fd-broker start'),
+      })
+    },
+  )
 
   it('shows the output of a version that has not served yet', async () => {
     const program = await AutoProgram.of("console.log('begins')\nsetInterval(() => {}, 1000)\n")

@@ -107,18 +107,21 @@ process.on('SIGINT', () => {
     await refuses(program)
   })
 
-  it('has successors that survive the end of the terminal, and go on writing there', async () => {
-    const program = await AutoProgram.of(SERVER)
-    const { script } = onTerminal(program)
-    const first = await program.serves(1)
-    await program.command('upgrade')
-    const second = await program.serves(2)
-    await until('a command has its place', () => procText(first, 'cmdline').includes('keep') || null)
-    signalPid(script.pid!, 'SIGKILL')
-    await program.ends(first)
-    await program.statusWhere('its output is dropped', ({ droppedOutput }) => (droppedOutput ?? 0) > 2)
-    await program.answeredBy(second)
-  })
+  it.runIf(NIGHTLY)(
+    'has successors that survive the end of the terminal, and go on writing there',
+    async () => {
+      const program = await AutoProgram.of(SERVER)
+      const { script } = onTerminal(program)
+      const first = await program.serves(1)
+      await program.command('upgrade')
+      const second = await program.serves(2)
+      await until('a command has its place', () => procText(first, 'cmdline').includes('keep') || null)
+      signalPid(script.pid!, 'SIGKILL')
+      await program.ends(first)
+      await program.statusWhere('its output is dropped', ({ droppedOutput }) => (droppedOutput ?? 0) > 2)
+      await program.answeredBy(second)
+    },
+  )
 
   it.runIf(NIGHTLY)(
     'leaves a command there that ends by SIGHUP, and does not abort, when the terminal is closed',

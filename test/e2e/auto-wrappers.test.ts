@@ -25,22 +25,25 @@ describe.runIf(NIGHTLY)(
 )
 
 describe('a program under fd-broker/auto that a tool has started hears of the signal that ends the tool, once, and can clean up:', () => {
-  it('npm start, whose script begins with exec, as PID 1 of a container, SIGTERM', async () => {
-    const program = await AutoProgram.of(SERVER)
-    program.write(
-      'package.json',
-      JSON.stringify({ name: program.name, scripts: { start: 'exec node server.mjs' } }),
-    )
-    const { env, log, folder } = program.sandbox
-    const command = ['sh', '-c', 'cd "$1" && exec npm start', 'sh', folder]
-    const container = await PidNamespace.start(command, {
-      env: { ...env, ...program.place, ...BY_VARIABLE },
-      log,
-    })
-    const first = await program.serves(1)
-    const second = await upgraded(program, container.outside(first))
-    container.signal('SIGTERM')
-    expect(await container.exit).toBe(0)
-    expect(program.read('journal')).toBe(journalOf('SIGTERM', second, first))
-  })
+  it.runIf(NIGHTLY)(
+    'npm start, whose script begins with exec, as PID 1 of a container, SIGTERM',
+    async () => {
+      const program = await AutoProgram.of(SERVER)
+      program.write(
+        'package.json',
+        JSON.stringify({ name: program.name, scripts: { start: 'exec node server.mjs' } }),
+      )
+      const { env, log, folder } = program.sandbox
+      const command = ['sh', '-c', 'cd "$1" && exec npm start', 'sh', folder]
+      const container = await PidNamespace.start(command, {
+        env: { ...env, ...program.place, ...BY_VARIABLE },
+        log,
+      })
+      const first = await program.serves(1)
+      const second = await upgraded(program, container.outside(first))
+      container.signal('SIGTERM')
+      expect(await container.exit).toBe(0)
+      expect(program.read('journal')).toBe(journalOf('SIGTERM', second, first))
+    },
+  )
 })

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { ListenerConfig } from '../processes/app.js'
 import { BrowserClient } from '../processes/browser-client.js'
 import { makeCertificate } from '../processes/certificate.js'
@@ -40,7 +40,7 @@ async function goesOn(client: BrowserClient): Promise<void> {
 describe.skipIf(!has('chromium'))(
   'a page in Chromium keeps its WebSocket and its EventSource over TLS',
   () => {
-    it('through upgrades of Node servers', { timeout: 4 * BUSY_MS }, async () => {
+    it.runIf(NIGHTLY)('through upgrades of Node servers', { timeout: 4 * BUSY_MS }, async () => {
       const { sockets, streams, listeners } = await listening()
       const upgrade = { probation: 0, heartbeat: 50, ready: BUSY_MS }
       const scene = Scene.open({ upgrade, listeners, moveTls: true })

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, it, onTestFinished } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { handles, procText } from '../processes/marked.js'
 import { until } from '../processes/until.js'
 
@@ -83,15 +84,18 @@ it('fd-broker keep soon waits without Node, and passes signals on all the same',
   expect(await ended).toEqual([7, null])
 })
 
-it('fd-broker keep waits for a server that has left its control path and still has clients', async () => {
-  const { kept: command, control, ended } = await kept({ DRAINS: '1' })
-  const kib = () => Number(/^VmRSS:\s+(\d+)/m.exec(procText(command.pid!, 'status'))?.[1])
-  await until('Node runs it', () => handles(command.pid!, 'SIGHUP'))
-  await until('it waits without Node', () => kib() < 3 * 1024)
-  command.kill('SIGTERM')
-  await until('the server has left', () => existsSync(`${control}.ends`))
-  // Node passes the signal on, and finds that no process serves.
-  await until('it waits without Node again', () => !handles(command.pid!, 'SIGHUP') && kib() < 3 * 1024)
-  writeFileSync(`${control}.go`, '')
-  expect(await ended).toEqual([7, null])
-})
+it.runIf(NIGHTLY)(
+  'fd-broker keep waits for a server that has left its control path and still has clients',
+  async () => {
+    const { kept: command, control, ended } = await kept({ DRAINS: '1' })
+    const kib = () => Number(/^VmRSS:\s+(\d+)/m.exec(procText(command.pid!, 'status'))?.[1])
+    await until('Node runs it', () => handles(command.pid!, 'SIGHUP'))
+    await until('it waits without Node', () => kib() < 3 * 1024)
+    command.kill('SIGTERM')
+    await until('the server has left', () => existsSync(`${control}.ends`))
+    // Node passes the signal on, and finds that no process serves.
+    await until('it waits without Node again', () => !handles(command.pid!, 'SIGHUP') && kib() < 3 * 1024)
+    writeFileSync(`${control}.go`, '')
+    expect(await ended).toEqual([7, null])
+  },
+)

@@ -164,25 +164,28 @@ describe('signals to fd-broker serve', () => {
     expect(sandbox.output).toContain('"service":"shop"')
   })
 
-  it('with --drop, it writes the state that it alone holds to the state file of the members, which lacked it', async () => {
-    const sandbox = Sandbox.open()
-    const file = join(sandbox.folder, 'shop.state')
-    const pid = await serve(sandbox, '--drop')
-    const first = await member(sandbox, 'shop', file)
-    const visits = async () =>
-      (await sandbox.run('state', 'get', 'visits', 'first', '--control', sandbox.control)).stdout
-    await until('the first visit is there', async () => (await visits()).includes(`${first}`), 10_000)
-    await kill(sandbox, first, 'shop')
-    // As if the disk had been full.
-    rmSync(file)
-    signalPid(pid, 'SIGTERM')
-    await ends(sandbox, pid)
-    expect(sandbox.output).toContain(`"stateFile":"${file}"`)
-    expect(sandbox.output).toMatch(/"sequence":[1-9]\d*,"msg":"the daemon wrote the state file"/)
-    await serve(sandbox)
-    await member(sandbox, 'shop', file)
-    expect(await visits()).toContain(`${first}`)
-  })
+  it.runIf(NIGHTLY)(
+    'with --drop, it writes the state that it alone holds to the state file of the members, which lacked it',
+    async () => {
+      const sandbox = Sandbox.open()
+      const file = join(sandbox.folder, 'shop.state')
+      const pid = await serve(sandbox, '--drop')
+      const first = await member(sandbox, 'shop', file)
+      const visits = async () =>
+        (await sandbox.run('state', 'get', 'visits', 'first', '--control', sandbox.control)).stdout
+      await until('the first visit is there', async () => (await visits()).includes(`${first}`), 10_000)
+      await kill(sandbox, first, 'shop')
+      // As if the disk had been full.
+      rmSync(file)
+      signalPid(pid, 'SIGTERM')
+      await ends(sandbox, pid)
+      expect(sandbox.output).toContain(`"stateFile":"${file}"`)
+      expect(sandbox.output).toMatch(/"sequence":[1-9]\d*,"msg":"the daemon wrote the state file"/)
+      await serve(sandbox)
+      await member(sandbox, 'shop', file)
+      expect(await visits()).toContain(`${first}`)
+    },
+  )
 
   it.runIf(NIGHTLY)('with --drop, it says so when that cannot be written, and ends', async () => {
     const sandbox = Sandbox.open()

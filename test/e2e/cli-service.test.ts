@@ -267,30 +267,35 @@ describe('a release', () => {
 })
 
 describe('a running service is found', () => {
-  it('by its pid file, by the variable FD_BROKER_CONTROL, by its name where services are, and alone there', async () => {
-    const runtime = (sandbox: Sandbox) => join(sandbox.folder, 'runtime')
-    const { edge, pid } = await proxy()
-    const { sandbox } = edge
-    const status = async (before: readonly string[], ...args: string[]) => {
-      const words = [process.execPath, CLI, 'status', '--json', ...args]
-      const { code, stdout, stderr } = await sandbox.runCommand([...before, ...words])
-      return code === 0 ? JSON.parse(stdout).pid : `${code} ${stderr}`
-    }
-    const pidFile = join(sandbox.folder, 'edge.pid')
-    expect(await status([], '--pid-file', pidFile)).toBe(pid)
-    expect(await status(['env', `FD_BROKER_CONTROL=${sandbox.control}`])).toBe(pid)
-    await edge.sandbox.run('stop', '--control', sandbox.control)
-    expect(await status([], '--pid-file', pidFile)).toMatch(/^3 ERR_FDB_NO_HOLDER: .*names no process/)
+  it.runIf(NIGHTLY)(
+    'by its pid file, by the variable FD_BROKER_CONTROL, by its name where services are, and alone there',
+    async () => {
+      const runtime = (sandbox: Sandbox) => join(sandbox.folder, 'runtime')
+      const { edge, pid } = await proxy()
+      const { sandbox } = edge
+      const status = async (before: readonly string[], ...args: string[]) => {
+        const words = [process.execPath, CLI, 'status', '--json', ...args]
+        const { code, stdout, stderr } = await sandbox.runCommand([...before, ...words])
+        return code === 0 ? JSON.parse(stdout).pid : `${code} ${stderr}`
+      }
+      const pidFile = join(sandbox.folder, 'edge.pid')
+      expect(await status([], '--pid-file', pidFile)).toBe(pid)
+      expect(await status(['env', `FD_BROKER_CONTROL=${sandbox.control}`])).toBe(pid)
+      await edge.sandbox.run('stop', '--control', sandbox.control)
+      expect(await status([], '--pid-file', pidFile)).toMatch(/^3 ERR_FDB_NO_HOLDER: .*names no process/)
 
-    mkdirSync(runtime(sandbox), { mode: 0o700 })
-    const place = [...WITH_EMPTY_RUN, 'env', `RUNTIME_DIRECTORY=${runtime(sandbox)}`, 'XDG_RUNTIME_DIR=']
-    expect(await status(place)).toMatch(/^3 ERR_FDB_NO_HOLDER: no service was found/)
-    edge.write({ control: join(runtime(sandbox), 'edge.sock') })
-    const second = await edge.launch()
-    await until('it is there', async () => (await status(place)) === second)
-    expect(await status(place, '--service', 'edge')).toBe(second)
-    expect(await status(place, '--service', 'other')).toMatch(/^3 ERR_FDB_NO_HOLDER: .*"other".*other\.sock/)
-  })
+      mkdirSync(runtime(sandbox), { mode: 0o700 })
+      const place = [...WITH_EMPTY_RUN, 'env', `RUNTIME_DIRECTORY=${runtime(sandbox)}`, 'XDG_RUNTIME_DIR=']
+      expect(await status(place)).toMatch(/^3 ERR_FDB_NO_HOLDER: no service was found/)
+      edge.write({ control: join(runtime(sandbox), 'edge.sock') })
+      const second = await edge.launch()
+      await until('it is there', async () => (await status(place)) === second)
+      expect(await status(place, '--service', 'edge')).toBe(second)
+      expect(await status(place, '--service', 'other')).toMatch(
+        /^3 ERR_FDB_NO_HOLDER: .*"other".*other\.sock/,
+      )
+    },
+  )
 })
 
 it.each([
@@ -313,7 +318,7 @@ it.each([
   })
 })
 
-it('workers and certificates name the cause where the service has none', async () => {
+it.runIf(NIGHTLY)('workers and certificates name the cause where the service has none', async () => {
   const scene = Scene.open()
   await scene.serve()
   const sandbox = Sandbox.open()
@@ -335,33 +340,36 @@ describe('a service that is asked for by another’s name', () => {
     ['stop', 'upgrade', 'reload', 'rollback', 'routes list', 'certificates list'],
   )
 
-  it('does nothing, and says whose control socket that is; by its own name, or its socket’s, it is meant', async () => {
-    const { edge, pid } = await proxy()
-    const { sandbox } = edge
-    const other = [`FD_BROKER_CONTROL=${sandbox.control}`, process.execPath, CLI]
-    for (const order of orders) {
-      const { code, stderr } = await sandbox.runCommand([
-        'env',
-        ...other,
-        ...order.split(' '),
-        '--service',
-        'other',
-      ])
-      expect({ order, code, stderr }).toEqual({
-        order,
-        code: 3,
-        stderr: expect.stringMatching(/^ERR_FDB_SERVICE: .*upgrade\.sock.*"edge".*"other"/),
-      })
-    }
-    expect(await sandbox.status()).toMatchObject({ pid, role: 'serving' })
-    for (const name of ['edge', 'upgrade'])
-      expect(
-        await sandbox.run('reload', '--control', sandbox.control, '--service', name),
-        name,
-      ).toMatchObject({
-        code: 0,
-      })
-  })
+  it.runIf(NIGHTLY)(
+    'does nothing, and says whose control socket that is; by its own name, or its socket’s, it is meant',
+    async () => {
+      const { edge, pid } = await proxy()
+      const { sandbox } = edge
+      const other = [`FD_BROKER_CONTROL=${sandbox.control}`, process.execPath, CLI]
+      for (const order of orders) {
+        const { code, stderr } = await sandbox.runCommand([
+          'env',
+          ...other,
+          ...order.split(' '),
+          '--service',
+          'other',
+        ])
+        expect({ order, code, stderr }).toEqual({
+          order,
+          code: 3,
+          stderr: expect.stringMatching(/^ERR_FDB_SERVICE: .*upgrade\.sock.*"edge".*"other"/),
+        })
+      }
+      expect(await sandbox.status()).toMatchObject({ pid, role: 'serving' })
+      for (const name of ['edge', 'upgrade'])
+        expect(
+          await sandbox.run('reload', '--control', sandbox.control, '--service', name),
+          name,
+        ).toMatchObject({
+          code: 0,
+        })
+    },
+  )
 
   it.runIf(NIGHTLY)('stays up where it is a program under fd-broker run, too', async () => {
     const { control, sandbox, pid } = await Supervised.start(['--ready', 'fd', '--name', 'shop'])

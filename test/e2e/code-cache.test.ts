@@ -177,28 +177,31 @@ describe('a server with the library', () => {
     return { sandbox, files, start, serves, folder: join(sandbox.folder, 'code') }
   }
 
-  it('keeps its code when it serves, when its next version does, and when it has left, and prints nothing', async () => {
-    const { sandbox, files, start, serves, folder } = member()
-    const kept = async (stage: string) =>
-      await until(`the code is kept of one that has ${stage}`, () =>
-        files().find(
-          name =>
-            /library-\w+\.v8$/.test(name) &&
-            readFileSync(name, 'latin1').startsWith(`fd-broker code 2 ${stage}`),
-        ),
-      )
-    await serves(await start(folder))
-    const served = await kept('served')
-    const second = await start(folder)
-    await serves(second)
-    expect(await kept('joined')).toBe(served)
-    await serves(await start(folder))
-    expect(await kept('left')).toBe(served)
-    await until('it has ended', () => hasEnded(second))
-    const takes = [process.execPath, '-e', TAKES, join(DIST, 'library.cjs'), served]
-    expect(await sandbox.runCommand(takes)).toMatchObject({ stdout: 'true' })
-    expect(sandbox.output).toBe('')
-  })
+  it.runIf(NIGHTLY)(
+    'keeps its code when it serves, when its next version does, and when it has left, and prints nothing',
+    async () => {
+      const { sandbox, files, start, serves, folder } = member()
+      const kept = async (stage: string) =>
+        await until(`the code is kept of one that has ${stage}`, () =>
+          files().find(
+            name =>
+              /library-\w+\.v8$/.test(name) &&
+              readFileSync(name, 'latin1').startsWith(`fd-broker code 2 ${stage}`),
+          ),
+        )
+      await serves(await start(folder))
+      const served = await kept('served')
+      const second = await start(folder)
+      await serves(second)
+      expect(await kept('joined')).toBe(served)
+      await serves(await start(folder))
+      expect(await kept('left')).toBe(served)
+      await until('it has ended', () => hasEnded(second))
+      const takes = [process.execPath, '-e', TAKES, join(DIST, 'library.cjs'), served]
+      expect(await sandbox.runCommand(takes)).toMatchObject({ stdout: 'true' })
+      expect(sandbox.output).toBe('')
+    },
+  )
 
   it('serves without it where the folder cannot be written to, and where Node forbids to write files', async () => {
     const { sandbox, files, start, serves } = member()
@@ -259,7 +262,7 @@ describe('an installation with the code that its commands have kept', () => {
     expect(await check('c')).toMatchObject({ code: 0, stderr: '' })
   })
 
-  it('loads its own addon, also if its files are hard links of another one’s', async () => {
+  it.runIf(NIGHTLY)('loads its own addon, also if its files are hard links of another one’s', async () => {
     const { at, copy, check, loadedBy } = installed()
     expect(await check('a')).toMatchObject({ code: 0 })
     // As a proxy keeps it.

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
@@ -72,18 +72,24 @@ describe(`a container that is upgraded ${UPGRADES} times under load, whose PID 1
     },
   )
 
-  it('the shop example: no request fails; TERM ends all in order', { timeout: 300_000 }, async () => {
-    const sandbox = Sandbox.open()
-    const port = await freePort()
-    const url = `http://127.0.0.1:${port}`
-    const args = ['--control', sandbox.control, '--listen', `tcp://127.0.0.1:${port}`, '--routes', '100']
-    const { container, upgradeUnderLoad } = await contained([process.execPath, SHOP, ...args], sandbox, url)
-    const last = await upgradeUnderLoad(perLane({ rate: 100 }, {}))
-    await until('the last one answers', async () => (await whoami(url)).pid === last)
-    container.signal('SIGTERM')
-    expect(await container.exit).toBe(0)
-    expect(sandbox.output).toMatch(new RegExp(`generation ${1 + UPGRADES} \\(pid ${last}\\) is done: closed`))
-  })
+  it.runIf(NIGHTLY)(
+    'the shop example: no request fails; TERM ends all in order',
+    { timeout: 300_000 },
+    async () => {
+      const sandbox = Sandbox.open()
+      const port = await freePort()
+      const url = `http://127.0.0.1:${port}`
+      const args = ['--control', sandbox.control, '--listen', `tcp://127.0.0.1:${port}`, '--routes', '100']
+      const { container, upgradeUnderLoad } = await contained([process.execPath, SHOP, ...args], sandbox, url)
+      const last = await upgradeUnderLoad(perLane({ rate: 100 }, {}))
+      await until('the last one answers', async () => (await whoami(url)).pid === last)
+      container.signal('SIGTERM')
+      expect(await container.exit).toBe(0)
+      expect(sandbox.output).toMatch(
+        new RegExp(`generation ${1 + UPGRADES} \\(pid ${last}\\) is done: closed`),
+      )
+    },
+  )
 })
 
 it('fd-broker stop ends a service of a PID namespace below, and names its process by the pid here', async () => {

@@ -61,7 +61,7 @@ async function unit() {
 }
 
 describe('holdings of a daemon that the service manager keeps', () => {
-  it(`continue where no member lives (${ENDS.join(', ')}); clients wait`, async () => {
+  it.runIf(NIGHTLY)(`continue where no member lives (${ENDS.join(', ')}); clients wait`, async () => {
     const { scene, manager, start, end, url } = await unit()
     let daemon = await start()
     const mail = { service: 'mail', listeners: [] }
@@ -133,22 +133,25 @@ describe('holdings of a daemon that the service manager keeps', () => {
     },
   )
 
-  it('continue where the members live and have more, and not after a stop of the unit', async () => {
-    const { scene, manager, start, end } = await unit()
-    const daemon = await start()
-    const app = await scene.serve()
-    await end(daemon, 'SIGKILL')
-    await app.order('put', { key: 'meanwhile', value: { item: 'y' } })
-    const second = await start()
-    await serviceWhere(scene, 'the member is back', ({ phase, pid }) => phase === 'idle' && pid === app.pid)
-    await app.kill()
-    const next = await scene.serve()
-    expect(await next.order('get', { key: 'meanwhile' })).toEqual({ item: 'y' })
-    await next.kill()
-    await end(second, 'SIGKILL')
-    manager.forget(() => true)
-    await start()
-    expect((await daemonStatus(scene.control)).services).toEqual([])
-    expect((await scene.serve()).find('joined')).toMatchObject({ generation: 1, first: true })
-  })
+  it.runIf(NIGHTLY)(
+    'continue where the members live and have more, and not after a stop of the unit',
+    async () => {
+      const { scene, manager, start, end } = await unit()
+      const daemon = await start()
+      const app = await scene.serve()
+      await end(daemon, 'SIGKILL')
+      await app.order('put', { key: 'meanwhile', value: { item: 'y' } })
+      const second = await start()
+      await serviceWhere(scene, 'the member is back', ({ phase, pid }) => phase === 'idle' && pid === app.pid)
+      await app.kill()
+      const next = await scene.serve()
+      expect(await next.order('get', { key: 'meanwhile' })).toEqual({ item: 'y' })
+      await next.kill()
+      await end(second, 'SIGKILL')
+      manager.forget(() => true)
+      await start()
+      expect((await daemonStatus(scene.control)).services).toEqual([])
+      expect((await scene.serve()).find('joined')).toMatchObject({ generation: 1, first: true })
+    },
+  )
 })

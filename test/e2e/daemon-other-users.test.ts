@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/member/joining/join.js'
 import { OperatorClient } from '../../src/operator/client.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { attack } from '../processes/attacker.js'
 import { ownersStatus as status } from '../processes/owner.js'
 import { hello } from '../processes/raw-peer.js'
@@ -62,7 +63,7 @@ const resident = (pid: number) =>
   Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]) / 1024
 
 describe('a daemon that another user attacks', () => {
-  it('answers its own user while it closes sockets that linger for 30 s', async context => {
+  it.runIf(NIGHTLY)('answers its own user while it closes sockets that linger for 30 s', async context => {
     needsRoot(context)
     const { control, pid } = await serve({ demo: { list: MAY, put: MAY, remove: MAY } })
     await attack(control, ['linger', 'puts'], { seconds: 3 })
@@ -86,45 +87,51 @@ describe('a daemon that another user attacks', () => {
     expect(most - before).toBeLessThan((DESCRIPTORS / 16) * 2 + 2 * 253)
   })
 
-  it('answers its own user, and upgrades, while it has files whose file system never answers', async context => {
-    needsSilentFiles(context)
-    const { control, pid } = await serve({ demo: { list: MAY, put: MAY, remove: MAY } })
-    await attack(control, ['silent_files'], { seconds: 600 })
-    using client = await OperatorClient.connect(control)
-    await until(
-      'it has some',
-      async () => ((await client.status()) as { descriptors: number }).descriptors > 0,
-    )
-    let upgraded = false
-    const upgrade = client.upgrade({ service: 'fd-broker.daemon' }).finally(() => {
-      upgraded = true
-    })
-    while (!upgraded) await status(control)
-    await upgrade
-    expect((await status(control)).pid).not.toBe(pid)
-  })
-
-  it('receives no more descriptors of the other user while those that it has received wait to be closed', async context => {
-    needsRoot(context)
-    const { control, pid } = await serve({ demo: { list: MAY } })
-    const before = openFds(pid)
-    const attacks = Array.from({ length: 3 }, (_, seed) =>
-      attack(control, ['linger_many'], { seconds: 2, seed }),
-    )
-    let most = 0
-    for (const { ended } of await Promise.all(attacks)) {
-      let over = false
-      void ended.then(() => {
-        over = true
+  it.runIf(NIGHTLY)(
+    'answers its own user, and upgrades, while it has files whose file system never answers',
+    async context => {
+      needsSilentFiles(context)
+      const { control, pid } = await serve({ demo: { list: MAY, put: MAY, remove: MAY } })
+      await attack(control, ['silent_files'], { seconds: 600 })
+      using client = await OperatorClient.connect(control)
+      await until(
+        'it has some',
+        async () => ((await client.status()) as { descriptors: number }).descriptors > 0,
+      )
+      let upgraded = false
+      const upgrade = client.upgrade({ service: 'fd-broker.daemon' }).finally(() => {
+        upgraded = true
       })
-      while (!over) {
-        most = Math.max(most, openFds(pid) - before)
-        await status(control)
+      while (!upgraded) await status(control)
+      await upgrade
+      expect((await status(control)).pid).not.toBe(pid)
+    },
+  )
+
+  it.runIf(NIGHTLY)(
+    'receives no more descriptors of the other user while those that it has received wait to be closed',
+    async context => {
+      needsRoot(context)
+      const { control, pid } = await serve({ demo: { list: MAY } })
+      const before = openFds(pid)
+      const attacks = Array.from({ length: 3 }, (_, seed) =>
+        attack(control, ['linger_many'], { seconds: 2, seed }),
+      )
+      let most = 0
+      for (const { ended } of await Promise.all(attacks)) {
+        let over = false
+        void ended.then(() => {
+          over = true
+        })
+        while (!over) {
+          most = Math.max(most, openFds(pid) - before)
+          await status(control)
+        }
       }
-    }
-    // The share of the user: descriptors, connections, and one message.
-    expect(most).toBeLessThan((DESCRIPTORS / 16) * 2 + 253)
-  })
+      // The share of the user: descriptors, connections, and one message.
+      expect(most).toBeLessThan((DESCRIPTORS / 16) * 2 + 253)
+    },
+  )
 
   it('keeps no large message of a user that may only list', async context => {
     needsRoot(context)
@@ -135,7 +142,7 @@ describe('a daemon that another user attacks', () => {
     expect(resident(pid) - before).toBeLessThan(64)
   })
 
-  it('repeats no long name, neither to the user nor in its log', async context => {
+  it.runIf(NIGHTLY)('repeats no long name, neither to the user nor in its log', async context => {
     needsRoot(context)
     const { control, logBytes } = await serve({ demo: { list: MAY, claim: MAY, remove: MAY } })
     const user = await SecondUser.start()
@@ -166,23 +173,26 @@ describe('a daemon that another user attacks', () => {
     expect(logBytes() - before).toBeLessThan(10_000)
   })
 
-  it('upgrades although a successor of the other user’s service never becomes ready', async context => {
-    needsRoot(context)
-    const { control, pid } = await serve({ demo: { join: MAY } })
-    const user = await SecondUser.start()
-    const joined = await user.say({
-      as: 'first',
-      control,
-      bodies: [hello('JOIN', 'demo')],
-      answers: ['offer'],
-    })
-    expect(joined?.offer).toBeDefined()
-    await until('its handoff has begun', async () => {
-      const { services } = await status(control)
-      return services.find(({ service }) => service === 'demo')?.phase !== 'idle'
-    })
-    using client = await OperatorClient.connect(control)
-    await client.upgrade({ service: 'fd-broker.daemon' })
-    expect((await status(control)).pid).not.toBe(pid)
-  })
+  it.runIf(NIGHTLY)(
+    'upgrades although a successor of the other user’s service never becomes ready',
+    async context => {
+      needsRoot(context)
+      const { control, pid } = await serve({ demo: { join: MAY } })
+      const user = await SecondUser.start()
+      const joined = await user.say({
+        as: 'first',
+        control,
+        bodies: [hello('JOIN', 'demo')],
+        answers: ['offer'],
+      })
+      expect(joined?.offer).toBeDefined()
+      await until('its handoff has begun', async () => {
+        const { services } = await status(control)
+        return services.find(({ service }) => service === 'demo')?.phase !== 'idle'
+      })
+      using client = await OperatorClient.connect(control)
+      await client.upgrade({ service: 'fd-broker.daemon' })
+      expect((await status(control)).pid).not.toBe(pid)
+    },
+  )
 })

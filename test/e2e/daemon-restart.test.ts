@@ -56,7 +56,7 @@ async function settled(scene: Scene, apps: readonly App[], writes: Writes): Prom
 const PHASES = ['offering', 'freezing', 'preparing', 'committing', 'probation', 'returning']
 
 describe('a daemon that is killed and started again', () => {
-  it('finds its members serving as before, again and again', async () => {
+  it.runIf(NIGHTLY)('finds its members serving as before, again and again', async () => {
     const { scene, target } = await open()
     let daemon = await startDaemon(scene, { upgrade: UPGRADE })
     const app = await scene.serve()

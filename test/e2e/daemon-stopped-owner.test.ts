@@ -23,7 +23,7 @@ async function givenToStopped(): Promise<{ scene: Scene; elder: App }> {
 }
 
 describe('a stopped member for which a restarted daemon waits', () => {
-  it('ends with --kill-stuck: then the next member may come', async () => {
+  it.runIf(NIGHTLY)('ends with --kill-stuck: then the next member may come', async () => {
     const scene = Scene.open({ hosting: 'daemon', routes: 0, upgrade: TIMES })
     const daemon = await startDaemon(scene, { upgrade: TIMES })
     const member = await scene.serve()

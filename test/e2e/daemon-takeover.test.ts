@@ -163,33 +163,36 @@ describe('a daemon that is started where one runs', () => {
     await nothingLost(app, writes)
   })
 
-  it('fails, and the one before goes on: a command that ends, one that dies with everything in its hands', async () => {
-    const { scene, target } = await open()
-    const daemon = await startDaemon(scene, { upgrade: UPGRADE })
-    const app = await scene.serve()
-    const writes = new Writes(target)
-    const fails = [process.execPath, '-e', 'process.exit(3)']
-    expect(await requestUpgrade(scene.control, { service: DAEMON, argv: fails })).toMatchObject({
-      ok: false,
-      code: 'ERR_FDB_SUCCESSOR_EXITED',
-    })
-    for (const phase of ['member ready', 'member beginning']) {
-      const dies = await launchDaemon(scene, { takeOver: true, traps: { [phase]: 'SIGKILL' } })
-      await dies.end()
-      expect(dies.find('trapped')).toMatchObject({ phase })
-      await more(writes)
-      expect(await answers(scene, daemon.pid)).toMatchObject({ generation: 1 })
-    }
-    // Clients that came meanwhile have waited, and members join as ever.
-    const next = await scene.serve()
-    await app.end()
-    expect((await serviceStatus(scene)).pid).toBe(next.pid)
-    await nothingLost(next, writes)
-    const last = await startDaemon(scene, { takeOver: true })
-    await daemon.end()
-    expect((await answers(scene, last.pid)).generation).toBe(2)
-    await isBack(scene, next)
-  })
+  it.runIf(NIGHTLY)(
+    'fails, and the one before goes on: a command that ends, one that dies with everything in its hands',
+    async () => {
+      const { scene, target } = await open()
+      const daemon = await startDaemon(scene, { upgrade: UPGRADE })
+      const app = await scene.serve()
+      const writes = new Writes(target)
+      const fails = [process.execPath, '-e', 'process.exit(3)']
+      expect(await requestUpgrade(scene.control, { service: DAEMON, argv: fails })).toMatchObject({
+        ok: false,
+        code: 'ERR_FDB_SUCCESSOR_EXITED',
+      })
+      for (const phase of ['member ready', 'member beginning']) {
+        const dies = await launchDaemon(scene, { takeOver: true, traps: { [phase]: 'SIGKILL' } })
+        await dies.end()
+        expect(dies.find('trapped')).toMatchObject({ phase })
+        await more(writes)
+        expect(await answers(scene, daemon.pid)).toMatchObject({ generation: 1 })
+      }
+      // Clients that came meanwhile have waited, and members join as ever.
+      const next = await scene.serve()
+      await app.end()
+      expect((await serviceStatus(scene)).pid).toBe(next.pid)
+      await nothingLost(next, writes)
+      const last = await startDaemon(scene, { takeOver: true })
+      await daemon.end()
+      expect((await answers(scene, last.pid)).generation).toBe(2)
+      await isBack(scene, next)
+    },
+  )
 
   it('waits for the members although another program has removed the list of them', async () => {
     const { scene, target } = await open()

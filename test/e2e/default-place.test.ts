@@ -98,7 +98,7 @@ describe('a service that was given no control path', () => {
     })
   })
 
-  it('a program under run, named as it or its package: every command finds it', async () => {
+  it.runIf(NIGHTLY)('a program under run, named as it or its package: every command finds it', async () => {
     const sandbox = Sandbox.open()
     const { launch, run, runtime } = unitOf(sandbox)
     writeFileSync(join(sandbox.folder, 'package.json'), '{ "name": "@us/kiosk" }')

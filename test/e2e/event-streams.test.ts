@@ -2,6 +2,7 @@ import http from 'node:http'
 import net from 'node:net'
 import { Agent, EventSource, request } from 'undici'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { makeCertificate } from '../processes/certificate.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -268,7 +269,7 @@ function numberIn(text: string): number {
   return Number(text.split(' ')[1])
 }
 
-it.each(['/events', '/channel'])(
+it.each(perLane(['/events'], ['/events', '/channel']))(
   'an EventSource over TLS sees one stream through upgrades: %s',
   { timeout: 240_000 },
   async path => {

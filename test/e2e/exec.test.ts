@@ -116,55 +116,60 @@ describe('fd-broker exec', () => {
     expect(nonBlocking(second.lines.slice(3))).toEqual([false, false, false, true, true])
   })
 
-  it('claims for as long as the program lives, and is told of in status, list and log', async () => {
-    const { sandbox, exec, held, client, port } = await daemon()
-    const web = `web=tcp://127.0.0.1:${port}`
-    const users = async () => (await held.list()).map(each => each.users.map(({ pid }) => pid))
-    const pids = await Promise.all([1, 2].map(() => sandbox.launch([...exec, web, '--', 'sleep', '600'])))
-    await until('both have it: bound once', async () => (await users())[0]?.length === 2)
-    expect((await client.status()) as object).toMatchObject({
-      programs: expect.arrayContaining(
-        pids.map(pid => expect.objectContaining({ pid, names: ['shop/web'] })),
-      ),
-    })
-    const alone = [...exec, '--exclusive', 'web', '--']
-    const claimed = (how: string) =>
-      expect.stringMatching(`^ERR_FDB_FD_CLAIMED: process \\d+ has claimed the descriptor "shop/web" ${how}`)
-    expect(await ran([...alone, 'true'])).toMatchObject({ code: 4, stderr: claimed('too') })
-    for (const pid of pids) signalPid(pid, 'SIGKILL')
-    await until('both have ended', () => pids.every(hasEnded))
-    // No process waits until the daemon has heard of it.
-    const pid = await sandbox.launch([...alone, 'sleep', '600'])
-    await until('it is claimed', async () => (await held.list())[0]?.claimedBy === pid)
-    expect(await ran([...exec, 'web', '--', 'true'])).toMatchObject({
-      code: 4,
-      stderr: claimed('for itself'),
-    })
-    await expect(held.claim('shop/web', { shared: true })).rejects.toMatchObject({
-      code: 'ERR_FDB_FD_CLAIMED',
-      retryable: true,
-    })
-    expect((await sandbox.run('status', '--control', exec[4]!)).stdout).toMatch(
-      new RegExp(`programs\\n +PID .*\\n +${pid} .* shop/web`),
-    )
-    await held.release('shop/web', { pid })
-    expect(await users()).toEqual([[]])
-    const lines = sandbox.output
-      .split('\n')
-      .filter(line => line.includes('"audit"'))
-      .map(line => JSON.parse(line) as Record<string, unknown>)
-    const uid = process.getuid!()
-    for (const line of [
-      { msg: 'a descriptor was put', uid },
-      { msg: 'a descriptor was claimed', uid, pid, claimant: pid, shared: false },
-      { msg: 'a claim has ended with its process', pid: pids[0] },
-      { msg: 'a request for a descriptor was refused', uid, code: 'ERR_FDB_FD_CLAIMED' },
-      { msg: 'a descriptor was released', claimant: pid },
-    ])
-      expect(lines).toContainEqual(expect.objectContaining({ descriptor: 'shop/web', ...line }))
-  })
+  it.runIf(NIGHTLY)(
+    'claims for as long as the program lives, and is told of in status, list and log',
+    async () => {
+      const { sandbox, exec, held, client, port } = await daemon()
+      const web = `web=tcp://127.0.0.1:${port}`
+      const users = async () => (await held.list()).map(each => each.users.map(({ pid }) => pid))
+      const pids = await Promise.all([1, 2].map(() => sandbox.launch([...exec, web, '--', 'sleep', '600'])))
+      await until('both have it: bound once', async () => (await users())[0]?.length === 2)
+      expect((await client.status()) as object).toMatchObject({
+        programs: expect.arrayContaining(
+          pids.map(pid => expect.objectContaining({ pid, names: ['shop/web'] })),
+        ),
+      })
+      const alone = [...exec, '--exclusive', 'web', '--']
+      const claimed = (how: string) =>
+        expect.stringMatching(
+          `^ERR_FDB_FD_CLAIMED: process \\d+ has claimed the descriptor "shop/web" ${how}`,
+        )
+      expect(await ran([...alone, 'true'])).toMatchObject({ code: 4, stderr: claimed('too') })
+      for (const pid of pids) signalPid(pid, 'SIGKILL')
+      await until('both have ended', () => pids.every(hasEnded))
+      // No process waits until the daemon has heard of it.
+      const pid = await sandbox.launch([...alone, 'sleep', '600'])
+      await until('it is claimed', async () => (await held.list())[0]?.claimedBy === pid)
+      expect(await ran([...exec, 'web', '--', 'true'])).toMatchObject({
+        code: 4,
+        stderr: claimed('for itself'),
+      })
+      await expect(held.claim('shop/web', { shared: true })).rejects.toMatchObject({
+        code: 'ERR_FDB_FD_CLAIMED',
+        retryable: true,
+      })
+      expect((await sandbox.run('status', '--control', exec[4]!)).stdout).toMatch(
+        new RegExp(`programs\\n +PID .*\\n +${pid} .* shop/web`),
+      )
+      await held.release('shop/web', { pid })
+      expect(await users()).toEqual([[]])
+      const lines = sandbox.output
+        .split('\n')
+        .filter(line => line.includes('"audit"'))
+        .map(line => JSON.parse(line) as Record<string, unknown>)
+      const uid = process.getuid!()
+      for (const line of [
+        { msg: 'a descriptor was put', uid },
+        { msg: 'a descriptor was claimed', uid, pid, claimant: pid, shared: false },
+        { msg: 'a claim has ended with its process', pid: pids[0] },
+        { msg: 'a request for a descriptor was refused', uid, code: 'ERR_FDB_FD_CLAIMED' },
+        { msg: 'a descriptor was released', claimant: pid },
+      ])
+        expect(lines).toContainEqual(expect.objectContaining({ descriptor: 'shop/web', ...line }))
+    },
+  )
 
-  it('says what is wrong, with nothing claimed', async () => {
+  it.runIf(NIGHTLY)('says what is wrong, with nothing claimed', async () => {
     const { exec, held, port } = await daemon()
     const web = `web=tcp://127.0.0.1:${port}`
     const refused = async (...args: string[]) => {
@@ -201,7 +206,7 @@ describe('fd-broker exec', () => {
 })
 
 describe('a program that is killed under load, and started again by fd-broker exec, refuses nobody:', () => {
-  it('a plain Python server', async ({ skip }) => {
+  it.runIf(NIGHTLY)('a plain Python server', async ({ skip }) => {
     if (!has('python3')) skip('there is no python3')
     const scene = await daemon()
     const web = `web=tcp://127.0.0.1:${scene.port}`

@@ -124,7 +124,7 @@ describe('another user that may follow a service', () => {
     expect([...acl.entries()]).toEqual([['alice', 'user']])
   })
 
-  it('follows it across upgrades', async context => {
+  it.runIf(NIGHTLY)('follows it across upgrades', async context => {
     needsRoot(context)
     const { control, version } = await serve({ shop: { follow: MAY }, reader: { join: MAY } })
     const user = ['setpriv', `--reuid=${SECOND_UID}`, `--regid=${SECOND_UID}`, '--clear-groups']

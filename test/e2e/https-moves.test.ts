@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { makeCertificate } from '../processes/certificate.js'
 import { ask } from '../processes/client.js'
@@ -92,27 +92,31 @@ describe('an https.Server whose TLS connections move', () => {
     expect(secrets.length).toBeGreaterThan(4 * CLIENTS)
     expect(secrets.filter(secret => shown.includes(secret))).toEqual([])
   })
-  it('keeps its connections through a rollback, also those that have moved before', {
-    timeout: 120_000,
-  }, async () => {
-    const [scene, port] = await sceneWith({ moveTls: true, upgrade: { ...TIMES, probation: 60_000 } })
-    const first = await scene.serve()
-    const clients = Array.from({ length: 20 }, () => new TlsClient(port))
-    const askAll = () => Promise.all(clients.map(client => client.ask('/whoami')))
-    const answeredBy = (app: App) =>
-      until(`all are answered by ${app.name}`, async () =>
-        (await askAll()).every(body => body.endsWith(`,${app.pid}\n`)),
-      )
-    await answeredBy(first)
-    const second = await scene.serve()
-    await answeredBy(second)
-    clients.push(new TlsClient(port))
-    await answeredBy(second)
-    await scene.rollback()
-    await answeredBy(first)
-    expect(clients.filter(({ isClosed }) => isClosed)).toHaveLength(0)
-    expect((await first.status()).moves).toMatchObject({ moved: 20, arrived: 21, lost: 0, refused: {} })
-  })
+  it.runIf(NIGHTLY)(
+    'keeps its connections through a rollback, also those that have moved before',
+    {
+      timeout: 120_000,
+    },
+    async () => {
+      const [scene, port] = await sceneWith({ moveTls: true, upgrade: { ...TIMES, probation: 60_000 } })
+      const first = await scene.serve()
+      const clients = Array.from({ length: 20 }, () => new TlsClient(port))
+      const askAll = () => Promise.all(clients.map(client => client.ask('/whoami')))
+      const answeredBy = (app: App) =>
+        until(`all are answered by ${app.name}`, async () =>
+          (await askAll()).every(body => body.endsWith(`,${app.pid}\n`)),
+        )
+      await answeredBy(first)
+      const second = await scene.serve()
+      await answeredBy(second)
+      clients.push(new TlsClient(port))
+      await answeredBy(second)
+      await scene.rollback()
+      await answeredBy(first)
+      expect(clients.filter(({ isClosed }) => isClosed)).toHaveLength(0)
+      expect((await first.status()).moves).toMatchObject({ moved: 20, arrived: 21, lost: 0, refused: {} })
+    },
+  )
 
   it('lets TLS 1.2 end, and all if the next version takes no TLS: after an answer that says so', async () => {
     const [scene, port] = await sceneWith({ moveTls: true })

@@ -90,38 +90,41 @@ describe('pods that share a node’s network and the folder of the control socke
     },
   )
 
-  it('come back: to the old pod when the new one dies in its probation, and at fd-broker rollback in either', async () => {
-    const { control, edge, fd, pod } = await node('60s')
-    const old = await pod()
-    const serves = (generation: number) =>
-      edge.sandbox.statusWhere(
-        `generation ${generation} serves`,
-        status => status.generation === generation && status.role === 'serving',
+  it.runIf(NIGHTLY)(
+    'come back: to the old pod when the new one dies in its probation, and at fd-broker rollback in either',
+    async () => {
+      const { control, edge, fd, pod } = await node('60s')
+      const old = await pod()
+      const serves = (generation: number) =>
+        edge.sandbox.statusWhere(
+          `generation ${generation} serves`,
+          status => status.generation === generation && status.role === 'serving',
+        )
+      const doomed = await pod()
+      await serves(2)
+      doomed.signal('SIGKILL')
+      await serves(1)
+      const next = await pod()
+      await serves(2)
+      // Both are number 1: the command must tell them apart all the same, wherever it runs.
+      expect(await next.exec(...fd, 'rollback', ...control)).toMatchObject({
+        code: 0,
+        stdout: 'generation 1 (pid 1) serves again\n',
+      })
+      await serves(1)
+      expect((await edge.status()).moves).toMatchObject({ lost: 0 })
+      // The pod is not ready any more, so that the old pod is not deleted, and does not end, to come back by itself.
+      await until('its file is gone', () => !existsSync(`/proc/${next.init}/root${PID_FILE}`))
+      await edge.logged(
+        'stays until no process is left that would end with this one',
+        line => line.reason === 'closed',
       )
-    const doomed = await pod()
-    await serves(2)
-    doomed.signal('SIGKILL')
-    await serves(1)
-    const next = await pod()
-    await serves(2)
-    // Both are number 1: the command must tell them apart all the same, wherever it runs.
-    expect(await next.exec(...fd, 'rollback', ...control)).toMatchObject({
-      code: 0,
-      stdout: 'generation 1 (pid 1) serves again\n',
-    })
-    await serves(1)
-    expect((await edge.status()).moves).toMatchObject({ lost: 0 })
-    // The pod is not ready any more, so that the old pod is not deleted, and does not end, to come back by itself.
-    await until('its file is gone', () => !existsSync(`/proc/${next.init}/root${PID_FILE}`))
-    await edge.logged(
-      'stays until no process is left that would end with this one',
-      line => line.reason === 'closed',
-    )
-    expect([next, old].map(({ init }) => hasEnded(init))).toEqual([false, false])
-    next.signal('SIGTERM')
-    expect(await next.exit).toBe(0)
-    await serves(1)
-  })
+      expect([next, old].map(({ init }) => hasEnded(init))).toEqual([false, false])
+      next.signal('SIGTERM')
+      expect(await next.exit).toBe(0)
+      await serves(1)
+    },
+  )
 
   it.runIf(NIGHTLY)('know their own processes from those of others that have the same number', async () => {
     const { control, edge, ended, fd, pod } = await node('0s')

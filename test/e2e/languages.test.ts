@@ -92,7 +92,7 @@ function counting(target: string, clients: number) {
 }
 
 describe.skipIf(there.length === 0)('members in several languages (skipped without python3 and go)', () => {
-  it(
+  it.runIf(NIGHTLY)(
     `replace each other under load (${CHAIN.join(', ')}): no request fails, no write is lost, each increment is made once`,
     async () => {
       for (const language of there) await builtMember(language)
@@ -348,20 +348,23 @@ describe.skipIf(!has('python3'))('a server on asyncio (skipped without python3)'
     return await (await scene.start({}, { wrap: ['python3', FILE], env })).serving()
   }
 
-  it('accepts on the public socket of its listener in its turn: no request fails, and it ends with its last connection', async () => {
-    const { scene, target } = await open()
-    await node(scene)
-    const clients = counting(target, 2)
-    const own = await asyncio(scene)
-    await clients.more(10)
-    await serviceWhere(scene, 'it serves alone', ({ pid, phase }) => pid === own.pid && phase === 'idle')
-    await node(scene)
-    await clients.more(10)
-    await own.end()
-    expect(own.find('ended')).toMatchObject({ why: 'replaced' })
-    await clients.stop()
-    expect(clients.counts.sort((a, b) => a - b)).toEqual(clients.counts.map((_, i) => i + 1))
-  })
+  it.runIf(NIGHTLY)(
+    'accepts on the public socket of its listener in its turn: no request fails, and it ends with its last connection',
+    async () => {
+      const { scene, target } = await open()
+      await node(scene)
+      const clients = counting(target, 2)
+      const own = await asyncio(scene)
+      await clients.more(10)
+      await serviceWhere(scene, 'it serves alone', ({ pid, phase }) => pid === own.pid && phase === 'idle')
+      await node(scene)
+      await clients.more(10)
+      await own.end()
+      expect(own.find('ended')).toMatchObject({ why: 'replaced' })
+      await clients.stop()
+      expect(clients.counts.sort((a, b) => a - b)).toEqual(clients.counts.map((_, i) => i + 1))
+    },
+  )
 
   it('accepts again when its successor dies', async () => {
     const { scene, target } = await open(WATCHED)

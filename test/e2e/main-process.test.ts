@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { ancestorsOf, hasEnded, signalPid } from '../processes/launch.js'
@@ -51,39 +52,42 @@ const answers = async (edge: Edge) =>
   Number((await ask(`${edge.url}/r/1`).answer.catch(() => null))?.headers['x-pid'] ?? 0)
 
 describe('fd-broker proxy as PID 1 of a container', () => {
-  it('stays when it was replaced: no request is lost in three upgrades, and a stop reaches who serves', async () => {
-    const edge = await prepare()
-    const inside = await contained(edge)
-    const load = await loadOn(edge.url, { rate: 200, streams: 0, writes: 0 })
-    const second = await upgrade(edge)
-    await edge.logged('the proxy has ended', line => line.pid === 1)
-    await edge.logged(STAYS, line => line.pid === 1)
-    const third = await upgrade(edge)
-    await edge.logged('the proxy has ended', line => line.pid === second)
-    const fourth = await upgrade(edge)
-    await edge.logged('the proxy has ended', line => line.pid === third)
-    // The processes in between are reaped: the child that it started, and the one that it has adopted.
-    await until(
-      'two processes are left',
-      () => [...inside.processes.keys()].sort((a, b) => a - b).join() === `1,${fourth}`,
-      10_000,
-      () => [...inside.processes],
-    )
-    expect(await answers(edge)).toBe(fourth)
-    expect(privateMiB(inside.init)).toBeLessThan(64)
-    await load.stop()
+  it.runIf(NIGHTLY)(
+    'stays when it was replaced: no request is lost in three upgrades, and a stop reaches who serves',
+    async () => {
+      const edge = await prepare()
+      const inside = await contained(edge)
+      const load = await loadOn(edge.url, { rate: 200, streams: 0, writes: 0 })
+      const second = await upgrade(edge)
+      await edge.logged('the proxy has ended', line => line.pid === 1)
+      await edge.logged(STAYS, line => line.pid === 1)
+      const third = await upgrade(edge)
+      await edge.logged('the proxy has ended', line => line.pid === second)
+      const fourth = await upgrade(edge)
+      await edge.logged('the proxy has ended', line => line.pid === third)
+      // The processes in between are reaped: the child that it started, and the one that it has adopted.
+      await until(
+        'two processes are left',
+        () => [...inside.processes.keys()].sort((a, b) => a - b).join() === `1,${fourth}`,
+        10_000,
+        () => [...inside.processes],
+      )
+      expect(await answers(edge)).toBe(fourth)
+      expect(privateMiB(inside.init)).toBeLessThan(64)
+      await load.stop()
 
-    inside.signal('SIGHUP')
-    await edge.logged('the configuration was read again', line => line.pid === fourth)
-    const slow = ask(`${edge.url}/slow`)
-    await until('the request is under way', async () => (await edge.status()).connections === 1)
-    inside.signal('SIGTERM')
-    expect((await slow.answer).body).toBe('slow but sure\n')
-    await edge.logged('the proxy has ended', line => line.pid === fourth && line.why === 'closed')
-    expect(await inside.exit).toBe(0)
-  })
+      inside.signal('SIGHUP')
+      await edge.logged('the configuration was read again', line => line.pid === fourth)
+      const slow = ask(`${edge.url}/slow`)
+      await until('the request is under way', async () => (await edge.status()).connections === 1)
+      inside.signal('SIGTERM')
+      expect((await slow.answer).body).toBe('slow but sure\n')
+      await edge.logged('the proxy has ended', line => line.pid === fourth && line.why === 'closed')
+      expect(await inside.exit).toBe(0)
+    },
+  )
 
-  it('ends with the exit code of the one that served last', async () => {
+  it.runIf(NIGHTLY)('ends with the exit code of the one that served last', async () => {
     const edge = await prepare()
     const inside = await contained(edge)
     const second = await upgrade(edge)
@@ -103,7 +107,7 @@ describe('fd-broker proxy as PID 1 of a container', () => {
     expect(await inside.exit).toBe(0)
   })
 
-  it('told to end while it stands by: both end, it does not come back', async () => {
+  it.runIf(NIGHTLY)('told to end while it stands by: both end, it does not come back', async () => {
     const edge = await prepare({ upgrade: { probation: '30s' } })
     const inside = await contained(edge)
     const second = await upgrade(edge)

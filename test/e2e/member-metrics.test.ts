@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
 import { samplesOf, sumOf } from '../processes/scraping.js'
@@ -23,27 +24,30 @@ describe('member.metrics()', () => {
     expect(sumOf(last, 'fdbroker_generation')).toBe(1)
   })
 
-  it('counts each handoff that a daemon decides once, from the first version on, also if the daemon is killed', async () => {
-    const upgrade = { probation: 200, heartbeat: 50, silence: 2_000 }
-    const scene = Scene.open({ hosting: 'daemon', upgrade })
-    const daemon = await startDaemon(scene, { upgrade })
-    const countsOf = async (app: Awaited<ReturnType<typeof scene.serve>>) => {
-      const samples = samplesOf(await app.order<string>('metrics'))
-      const outcome = (name: string) => sumOf(samples, 'fdbroker_handoffs_total', `outcome="${name}"`)
-      const offered = sumOf(samples, 'fdbroker_handoff_phase_seconds_count', 'phase="offering"')
-      return [outcome('released'), outcome('reverted'), offered]
-    }
-    const first = await scene.serve()
-    expect(await countsOf(first)).toEqual([0, 0, 0])
-    const second = await scene.serve()
-    await until('the second is kept', async () => (await countsOf(second))[0] === 1)
-    await daemon.kill()
-    await startDaemon(scene, { upgrade })
-    const third = await scene.serve({ upgrade: { ...upgrade, probation: 60_000 } })
-    await until('the third is kept', async () => (await countsOf(third))[0] === 2)
-    await scene.serve()
-    await scene.rollback()
-    await until('the handoff back is counted', async () => (await countsOf(third))[1] === 1)
-    expect(await countsOf(third)).toEqual([2, 1, 3])
-  })
+  it.runIf(NIGHTLY)(
+    'counts each handoff that a daemon decides once, from the first version on, also if the daemon is killed',
+    async () => {
+      const upgrade = { probation: 200, heartbeat: 50, silence: 2_000 }
+      const scene = Scene.open({ hosting: 'daemon', upgrade })
+      const daemon = await startDaemon(scene, { upgrade })
+      const countsOf = async (app: Awaited<ReturnType<typeof scene.serve>>) => {
+        const samples = samplesOf(await app.order<string>('metrics'))
+        const outcome = (name: string) => sumOf(samples, 'fdbroker_handoffs_total', `outcome="${name}"`)
+        const offered = sumOf(samples, 'fdbroker_handoff_phase_seconds_count', 'phase="offering"')
+        return [outcome('released'), outcome('reverted'), offered]
+      }
+      const first = await scene.serve()
+      expect(await countsOf(first)).toEqual([0, 0, 0])
+      const second = await scene.serve()
+      await until('the second is kept', async () => (await countsOf(second))[0] === 1)
+      await daemon.kill()
+      await startDaemon(scene, { upgrade })
+      const third = await scene.serve({ upgrade: { ...upgrade, probation: 60_000 } })
+      await until('the third is kept', async () => (await countsOf(third))[0] === 2)
+      await scene.serve()
+      await scene.rollback()
+      await until('the handoff back is counted', async () => (await countsOf(third))[1] === 1)
+      expect(await countsOf(third)).toEqual([2, 1, 3])
+    },
+  )
 })

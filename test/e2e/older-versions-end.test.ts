@@ -3,6 +3,7 @@ import { connect as connectPlain } from 'node:net'
 import { connect, type TLSSocket } from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { ServiceStatus, StatusAnswer } from '../../src/operator/status-report.js'
+import { perLane } from '../lanes/lane.js'
 import { makeCertificate } from '../processes/certificate.js'
 import { startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -67,7 +68,7 @@ describe('older versions that drain', () => {
     expect([first.ended, second.ended]).toEqual([true, true])
   })
 
-  it.each(['embedded', 'daemon'] as const)(
+  it.each(perLane(['embedded'] as const, ['embedded', 'daemon'] as const))(
     'end with a service that is stopped while their connections move, and with these connections (%s)',
     async hosting => {
       const port = await freePort()

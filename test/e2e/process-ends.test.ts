@@ -24,14 +24,17 @@ async function waitingPeers(control: string): Promise<RawPeer[]> {
 }
 
 describe('every process ends', () => {
-  it('a server that was closed, with operators, reporters and silent ones connected', async () => {
-    const scene = Scene.open({ upgrade: TIMES })
-    const app = await scene.serve()
-    const connected = await waitingPeers(scene.control)
-    await app.order('close').catch(() => {})
-    await app.end(4_000)
-    for (const peer of connected) peer.leave()
-  })
+  it.runIf(NIGHTLY)(
+    'a server that was closed, with operators, reporters and silent ones connected',
+    async () => {
+      const scene = Scene.open({ upgrade: TIMES })
+      const app = await scene.serve()
+      const connected = await waitingPeers(scene.control)
+      await app.order('close').catch(() => {})
+      await app.end(4_000)
+      for (const peer of connected) peer.leave()
+    },
+  )
 
   it('a daemon that was closed, with operators and silent ones connected', async () => {
     const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { dump } from 'js-yaml'
 import { expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
 import { Sandbox } from './cli-processes.js'
 
@@ -61,53 +62,63 @@ function scene() {
   return { sandbox, check, operator, caches, file, write, start, kept, answers, expected }
 }
 
-it('the next version of a proxy serves the routes of its file, changed, changed back, and unchanged', async () => {
-  const { sandbox, check, operator, caches, write, start, kept, answers, expected } = scene()
-  write('one')
-  await start()
-  const [name = ''] = await until('the configuration is kept', () => (kept().length > 0 ? kept() : null))
-  for (let again = 0; again < 2; again++) {
+it.runIf(NIGHTLY)(
+  'the next version of a proxy serves the routes of its file, changed, changed back, and unchanged',
+  async () => {
+    const { sandbox, check, operator, caches, write, start, kept, answers, expected } = scene()
+    write('one')
+    await start()
+    const [name = ''] = await until('the configuration is kept', () => (kept().length > 0 ? kept() : null))
+    for (let again = 0; again < 2; again++) {
+      await start()
+      expect(await answers()).toEqual(expected('one'))
+    }
+    const digest = await until('the digest of the routes is known', async () => {
+      const { stdout } = await operator('state', 'get', 'settings', 'routes.digest')
+      return stdout || null
+    })
     await start()
     expect(await answers()).toEqual(expected('one'))
-  }
-  const digest = await until('the digest of the routes is known', async () => {
-    const { stdout } = await operator('state', 'get', 'settings', 'routes.digest')
-    return stdout || null
-  })
-  await start()
-  expect(await answers()).toEqual(expected('one'))
-  expect(await operator('state', 'get', 'settings', 'routes.digest')).toMatchObject({ stdout: digest })
-  const own = join(sandbox.folder, 'own.json')
-  writeFileSync(own, JSON.stringify([{ host: '*', path: '/0', respond: { body: 'mine' } }]))
-  expect(await operator('routes', 'add', '--file', own)).toMatchObject({ code: 0 })
-  await start()
-  expect(await answers()).toEqual(['mine', ...expected('one').slice(1)])
-  expect(await operator('routes', 'remove', '--host', '*', '--path', '/0')).toMatchObject({ code: 0 })
-  await start()
-  expect(await answers()).toEqual(expected('one'))
-  write('two')
-  await start()
-  expect(await answers()).toEqual(expected('two'))
-  write('one')
-  await start()
-  expect(await answers()).toEqual(expected('one'))
-  write('two')
-  const pid = await start()
-  expect(await answers()).toEqual(expected('two'))
-  await until('the new one is kept', () => readFileSync(join(caches, name), 'utf8').includes('two 7') || null)
-  write('three')
-  expect(await check()).toMatchObject({ code: 0, stderr: '', stdout: expect.stringContaining('600 routes') })
-  expect(readFileSync(join(caches, name), 'utf8')).toContain('three 7')
-  expect(await check()).toMatchObject({ code: 0 })
-  process.kill(pid, 'SIGHUP')
-  await until('the reload', async () => (await answers())[0] === 'three 0' || null)
-  write('two')
-  await start()
-  expect(await answers()).toEqual(expected('two'))
-  expect(readFileSync(sandbox.log, 'utf8')).not.toContain('"level":50')
-})
+    expect(await operator('state', 'get', 'settings', 'routes.digest')).toMatchObject({ stdout: digest })
+    const own = join(sandbox.folder, 'own.json')
+    writeFileSync(own, JSON.stringify([{ host: '*', path: '/0', respond: { body: 'mine' } }]))
+    expect(await operator('routes', 'add', '--file', own)).toMatchObject({ code: 0 })
+    await start()
+    expect(await answers()).toEqual(['mine', ...expected('one').slice(1)])
+    expect(await operator('routes', 'remove', '--host', '*', '--path', '/0')).toMatchObject({ code: 0 })
+    await start()
+    expect(await answers()).toEqual(expected('one'))
+    write('two')
+    await start()
+    expect(await answers()).toEqual(expected('two'))
+    write('one')
+    await start()
+    expect(await answers()).toEqual(expected('one'))
+    write('two')
+    const pid = await start()
+    expect(await answers()).toEqual(expected('two'))
+    await until(
+      'the new one is kept',
+      () => readFileSync(join(caches, name), 'utf8').includes('two 7') || null,
+    )
+    write('three')
+    expect(await check()).toMatchObject({
+      code: 0,
+      stderr: '',
+      stdout: expect.stringContaining('600 routes'),
+    })
+    expect(readFileSync(join(caches, name), 'utf8')).toContain('three 7')
+    expect(await check()).toMatchObject({ code: 0 })
+    process.kill(pid, 'SIGHUP')
+    await until('the reload', async () => (await answers())[0] === 'three 0' || null)
+    write('two')
+    await start()
+    expect(await answers()).toEqual(expected('two'))
+    expect(readFileSync(sandbox.log, 'utf8')).not.toContain('"level":50')
+  },
+)
 
-it('another release does not use what this one has kept', async () => {
+it.runIf(NIGHTLY)('another release does not use what this one has kept', async () => {
   const { sandbox, caches, write, start, kept, answers, expected } = scene()
   write('one')
   await start()

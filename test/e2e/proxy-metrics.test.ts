@@ -5,7 +5,7 @@ import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { RecentRequests } from '../../src/proxy/metrics/exchange-counts.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { CountingClients } from '../processes/counting-clients.js'
 import { type Config, Edge, upstream } from '../processes/edge.js'
@@ -154,7 +154,7 @@ describe('the metrics of the proxy', () => {
     expect(total).toBe(clients.answers)
   })
 
-  it('have the gauges of all workers, without a worker that is silent', async () => {
+  it.runIf(NIGHTLY)('have the gauges of all workers, without a worker that is silent', async () => {
     const { url, clients } = await twoWorkers()
     await clients.stop()
     const scraping = new Scraping(url, 50, null)
@@ -198,30 +198,33 @@ describe('the metrics of the proxy', () => {
     expect(await edge.reload({})).toMatchObject({ level: 30 })
   })
 
-  it('can have their address as a flag, which goes on through a reload and in the next version', async () => {
-    const [app, port] = [await upstream(), await freePort()]
-    const edge = await Edge.prepare({
-      upstreams: { app: { servers: [app.url] } },
-      routes: [{ host: '*', upstream: 'app' }],
-      metrics: `tcp://127.0.0.1:${await freePort()}`,
-    })
-    await edge.serving(await edge.launch(present, '--metrics', `127.0.0.1:${port}`))
-    const url = `http://127.0.0.1:${port}/metrics`
-    await ask(edge.url).answer
-    expect(sumOf(samplesOf((await ask(url).answer).body), REQUESTS)).toBe(1)
-    await edge.reload({ accessLog: true })
-    expect((await ask(url).answer).status).toBe(200)
-    const before = await edge.pid
-    expect((await edge.sandbox.run('upgrade', '--control', edge.sandbox.control)).code).toBe(0)
-    expect(await edge.pid).not.toBe(before)
-    expect(sumOf(samplesOf((await ask(url).answer).body), REQUESTS)).toBe(1)
-    const check = (flag: string) =>
-      edge.sandbox.run('proxy', '--config', edge.file, '--check', '--metrics', flag)
-    expect((await check(join(edge.sandbox.folder, 'm.sock'))).code).toBe(0)
-    const { code, stderr } = await check(`127.0.0.1:${edge.port}`)
-    expect(code).not.toBe(0)
-    expect(stderr).toContain(`it overlaps with tcp://127.0.0.1:${edge.port} of "metrics"`)
-  })
+  it.runIf(NIGHTLY)(
+    'can have their address as a flag, which goes on through a reload and in the next version',
+    async () => {
+      const [app, port] = [await upstream(), await freePort()]
+      const edge = await Edge.prepare({
+        upstreams: { app: { servers: [app.url] } },
+        routes: [{ host: '*', upstream: 'app' }],
+        metrics: `tcp://127.0.0.1:${await freePort()}`,
+      })
+      await edge.serving(await edge.launch(present, '--metrics', `127.0.0.1:${port}`))
+      const url = `http://127.0.0.1:${port}/metrics`
+      await ask(edge.url).answer
+      expect(sumOf(samplesOf((await ask(url).answer).body), REQUESTS)).toBe(1)
+      await edge.reload({ accessLog: true })
+      expect((await ask(url).answer).status).toBe(200)
+      const before = await edge.pid
+      expect((await edge.sandbox.run('upgrade', '--control', edge.sandbox.control)).code).toBe(0)
+      expect(await edge.pid).not.toBe(before)
+      expect(sumOf(samplesOf((await ask(url).answer).body), REQUESTS)).toBe(1)
+      const check = (flag: string) =>
+        edge.sandbox.run('proxy', '--config', edge.file, '--check', '--metrics', flag)
+      expect((await check(join(edge.sandbox.folder, 'm.sock'))).code).toBe(0)
+      const { code, stderr } = await check(`127.0.0.1:${edge.port}`)
+      expect(code).not.toBe(0)
+      expect(stderr).toContain(`it overlaps with tcp://127.0.0.1:${edge.port} of "metrics"`)
+    },
+  )
 
   it('can have a Unix socket with its mode, and move and end with a reload', async () => {
     const { edge, url } = await measured()

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
 import { configFrom, type ProxyDocument, startProxy } from '../../src/proxy/index.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { freePort } from '../processes/scene.js'
@@ -153,7 +154,7 @@ describe('HUP', () => {
     expect((await ask(`http://127.0.0.1:${third}/`).answer).headers['x-pid']).toBe(String(pid))
   })
 
-  it('sets the options of a listener that have changed, as an upgrade does', async () => {
+  it.runIf(NIGHTLY)('sets the options of a listener that have changed, as an upgrade does', async () => {
     const edge = await Edge.prepare({ routes: answers('hello\n') })
     const path = join(edge.sandbox.folder, 'open.sock')
     const listening = (options: string) => ({
@@ -214,7 +215,7 @@ describe('HUP', () => {
     expect(answer).toMatchObject({ body: 'new\n', headers: { 'x-pid': String(pid) } })
   })
 
-  it('reads a large file without stopping the requests meanwhile', async () => {
+  it.runIf(NIGHTLY)('reads a large file without stopping the requests meanwhile', async () => {
     const edge = await Edge.start({ routes: answers('hello\n') })
     let stopped = false
     const gaps: number[] = []

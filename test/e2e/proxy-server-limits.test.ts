@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { Agent } from 'node:http'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { Release } from '../processes/release.js'
@@ -133,15 +134,18 @@ describe('the limit of connections to a server', () => {
     expect(load.statuses.get(200)).toBeGreaterThan(60)
   })
 
-  it('holds for two workers together: one gets the connections that the other does not use', async () => {
-    const server = await CountingServer.start(5)
-    const edge = await twoWorkers(server)
-    const load = clients(edge, 4, false)
-    await until('they have answered', () => load.answered() > 200)
-    await load.stop()
-    expect([...load.statuses.keys(), load.failures]).toEqual([200, []])
-    expect(server.most).toBe(4)
-  })
+  it.runIf(NIGHTLY)(
+    'holds for two workers together: one gets the connections that the other does not use',
+    async () => {
+      const server = await CountingServer.start(5)
+      const edge = await twoWorkers(server)
+      const load = clients(edge, 4, false)
+      await until('they have answered', () => load.answered() > 200)
+      await load.stop()
+      expect([...load.statuses.keys(), load.failures]).toEqual([200, []])
+      expect(server.most).toBe(4)
+    },
+  )
 
   it('does not count the connections of a worker that was killed', async () => {
     const server = await CountingServer.start(0)
@@ -199,18 +203,21 @@ describe('the limit of connections to a server', () => {
     expect(server.most).toBe(4)
   })
 
-  it('counts the connections that came from a release that counted by itself, and gives it none back', async () => {
-    const server = await CountingServer.start(0)
-    const edge = await Edge.start(limited(server), release)
-    const hanging = Array.from({ length: 4 }, () => ask(`${edge.url}/hang`).answer)
-    await until('they hang', () => server.hanging.length === 4)
-    const first = await edge.pid
-    await edge.next()
-    await edge.ended(first)
-    expect((await ask(edge.url).answer).status).toBe(503)
-    await edge.next(release)
-    server.release()
-    for (const answer of hanging) expect((await answer).status).toBe(200)
-    expect((await ask(edge.url).answer).status).toBe(200)
-  })
+  it.runIf(NIGHTLY)(
+    'counts the connections that came from a release that counted by itself, and gives it none back',
+    async () => {
+      const server = await CountingServer.start(0)
+      const edge = await Edge.start(limited(server), release)
+      const hanging = Array.from({ length: 4 }, () => ask(`${edge.url}/hang`).answer)
+      await until('they hang', () => server.hanging.length === 4)
+      const first = await edge.pid
+      await edge.next()
+      await edge.ended(first)
+      expect((await ask(edge.url).answer).status).toBe(503)
+      await edge.next(release)
+      server.release()
+      for (const answer of hanging) expect((await answer).status).toBe(200)
+      expect((await ask(edge.url).answer).status).toBe(200)
+    },
+  )
 })

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { CountingClients } from '../processes/counting-clients.js'
 import { type Config, Edge } from '../processes/edge.js'
@@ -102,27 +103,30 @@ describe('changes of servers at run time', () => {
     expect(await shares()).toEqual([0, 6, 0])
   })
 
-  it('let each server restart in turn, with an upgrade between, and no request fails', async () => {
-    const { one, two, edge, servers } = await scene({ upgrade: { probation: '0s' } })
-    await edge.next()
-    const clients = new CountingClients(edge.url)
-    for (const server of [one, two]) {
-      await servers('drain', 'app', server.url)
-      await until('the server has no request', async () => {
-        const [before, answers] = [server.requests, clients.answers]
-        await until('clients are answered', () => clients.answers > answers + 20)
-        return server.requests === before
-      })
-      const before = server.requests
+  it.runIf(NIGHTLY)(
+    'let each server restart in turn, with an upgrade between, and no request fails',
+    async () => {
+      const { one, two, edge, servers } = await scene({ upgrade: { probation: '0s' } })
       await edge.next()
-      const { answers } = clients
-      await until('clients are answered', () => clients.answers > answers + 20)
-      expect(server.requests).toBe(before)
-      await servers('undrain', 'app', server.url)
-      await until('the server has requests', () => server.requests > before)
-    }
-    await clients.stop()
-  })
+      const clients = new CountingClients(edge.url)
+      for (const server of [one, two]) {
+        await servers('drain', 'app', server.url)
+        await until('the server has no request', async () => {
+          const [before, answers] = [server.requests, clients.answers]
+          await until('clients are answered', () => clients.answers > answers + 20)
+          return server.requests === before
+        })
+        const before = server.requests
+        await edge.next()
+        const { answers } = clients
+        await until('clients are answered', () => clients.answers > answers + 20)
+        expect(server.requests).toBe(before)
+        await servers('undrain', 'app', server.url)
+        await until('the server has requests', () => server.requests > before)
+      }
+      await clients.stop()
+    },
+  )
 
   it('apply to all workers', async () => {
     const { one, edge, servers, shares } = await scene({ workers: 2 })

@@ -4,7 +4,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { EtcdSource, type SourceStatus } from '../../src/sources/index.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { CountingClients } from '../processes/counting-clients.js'
 import { type Config, Edge, upstream } from '../processes/edge.js'
@@ -149,7 +149,7 @@ describe.skipIf(!has('etcd'))('a proxy that follows etcd', () => {
     },
   )
 
-  it('has the changes of a probation after a rollback', async () => {
+  it.runIf(NIGHTLY)('has the changes of a probation after a rollback', async () => {
     const { edge, put } = await following({ upgrade: { probation: '60s' } })
     const [first, second] = [await upstream('first'), await upstream('second')]
     await put('routes/app.example/', '{"upstream":"app"}')
@@ -259,7 +259,7 @@ describe.skipIf(!has('etcd'))('a proxy that follows etcd', () => {
     )
   })
 
-  it('takes the next host, TLS and a user from the file', async () => {
+  it.runIf(NIGHTLY)('takes the next host, TLS and a user from the file', async () => {
     const edge = await Edge.prepare({})
     const certificate = edge.issue('etcd', ['localhost'])
     const etcd = await Etcd.start(edge.sandbox, certificate)
@@ -361,27 +361,30 @@ describe.skipIf(!has('etcd'))('routes diff and apply', () => {
 })
 
 describe('a proxy that follows an HTTP server', () => {
-  it('has its routes, also with --source in place of the file, and keeps them while it fails', async () => {
-    let contents: object | null = { 'routes/one.example/': { respond: { body: 'one' } } }
-    const server = createServer((_, response) => {
-      if (contents === null) response.writeHead(500).end()
-      else response.end(JSON.stringify(contents))
-    })
-    server.listen(0, '127.0.0.1')
-    await once(server, 'listening')
-    onTestFinished(() => void server.close().closeAllConnections())
-    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/edge`
-    const edge = await Edge.prepare({ source: 'etcd://127.0.0.1:1/nothing' })
-    const first = await edge.launch(undefined, '--source', url)
-    await edge.serving(first)
-    expect(await answerOf(edge, 'one.example')).toBe('one')
-    contents = null
-    await sourceOf(edge, 'the failure', ({ failure }) => failure !== null)
-    expect(await answerOf(edge, 'one.example')).toBe('one')
-    const second = await edge.launch(undefined, '--source', url)
-    await edge.serving(second)
-    contents = { 'routes/two.example/': { respond: { body: 'two' } } }
-    await answers(edge, 'two.example', 'two')
-    expect(await answerOf(edge, 'one.example')).toBe('404')
-  })
+  it.runIf(NIGHTLY)(
+    'has its routes, also with --source in place of the file, and keeps them while it fails',
+    async () => {
+      let contents: object | null = { 'routes/one.example/': { respond: { body: 'one' } } }
+      const server = createServer((_, response) => {
+        if (contents === null) response.writeHead(500).end()
+        else response.end(JSON.stringify(contents))
+      })
+      server.listen(0, '127.0.0.1')
+      await once(server, 'listening')
+      onTestFinished(() => void server.close().closeAllConnections())
+      const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/edge`
+      const edge = await Edge.prepare({ source: 'etcd://127.0.0.1:1/nothing' })
+      const first = await edge.launch(undefined, '--source', url)
+      await edge.serving(first)
+      expect(await answerOf(edge, 'one.example')).toBe('one')
+      contents = null
+      await sourceOf(edge, 'the failure', ({ failure }) => failure !== null)
+      expect(await answerOf(edge, 'one.example')).toBe('one')
+      const second = await edge.launch(undefined, '--source', url)
+      await edge.serving(second)
+      contents = { 'routes/two.example/': { respond: { body: 'two' } } }
+      await answers(edge, 'two.example', 'two')
+      expect(await answerOf(edge, 'one.example')).toBe('404')
+    },
+  )
 })

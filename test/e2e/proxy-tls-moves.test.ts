@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket, WebSocketServer } from 'ws'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { Edge } from '../processes/edge.js'
 import { releases } from '../processes/release.js'
 import { TlsClient } from '../processes/tls-client.js'
@@ -200,32 +200,36 @@ describe('a proxy whose TLS connections move', () => {
     expect((await edge.status()).moves).toMatchObject({ arrived: 3, lost: 0 })
   })
 
-  it('keeps its connections through a rollback, also those that have moved before', {
-    timeout: 120_000,
-  }, async () => {
-    const { edge, arrived } = await secured(MOVES, { probation: '60s' })
-    const first = await edge.next()
-    const clients = Array.from({ length: 10 }, () => new TlsClient(edge.port))
-    const answeredBy = (pid: number) =>
-      until(`all are answered by ${pid}`, async () =>
-        (await Promise.all(clients.map(pidOf))).every(each => each === pid),
-      )
-    await answeredBy(first)
-    const { answer, webSocket } = await underWay(edge, arrived)
-    const second = await edge.next()
-    await answeredBy(second)
-    await arrivedAre(edge, 13)
-    clients.push(new TlsClient(edge.port))
-    await answeredBy(second)
-    expect((await edge.sandbox.run('rollback', '--control', edge.sandbox.control)).code).toBe(0)
-    await answeredBy(first)
-    await webSocket.says('back')
-    arrived[0]![1].end(HALF)
-    expect(await answer.body).toBe(2 * HALF.length)
-    expect(clients.filter(({ isClosed }) => isClosed)).toHaveLength(0)
-    await arrivedAre(edge, 14)
-    expect((await edge.status()).moves).toMatchObject({ moved: 13, lost: 0, refused: {} })
-  })
+  it.runIf(NIGHTLY)(
+    'keeps its connections through a rollback, also those that have moved before',
+    {
+      timeout: 120_000,
+    },
+    async () => {
+      const { edge, arrived } = await secured(MOVES, { probation: '60s' })
+      const first = await edge.next()
+      const clients = Array.from({ length: 10 }, () => new TlsClient(edge.port))
+      const answeredBy = (pid: number) =>
+        until(`all are answered by ${pid}`, async () =>
+          (await Promise.all(clients.map(pidOf))).every(each => each === pid),
+        )
+      await answeredBy(first)
+      const { answer, webSocket } = await underWay(edge, arrived)
+      const second = await edge.next()
+      await answeredBy(second)
+      await arrivedAre(edge, 13)
+      clients.push(new TlsClient(edge.port))
+      await answeredBy(second)
+      expect((await edge.sandbox.run('rollback', '--control', edge.sandbox.control)).code).toBe(0)
+      await answeredBy(first)
+      await webSocket.says('back')
+      arrived[0]![1].end(HALF)
+      expect(await answer.body).toBe(2 * HALF.length)
+      expect(clients.filter(({ isClosed }) => isClosed)).toHaveLength(0)
+      await arrivedAre(edge, 14)
+      expect((await edge.status()).moves).toMatchObject({ moved: 13, lost: 0, refused: {} })
+    },
+  )
 
   it('lets TLS 1.2 end, and all if the next version takes no TLS: after an answer that says so', async () => {
     const { edge, configure } = await secured()

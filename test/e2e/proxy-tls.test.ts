@@ -227,7 +227,7 @@ describe('a changed certificate', () => {
     await get(2)
   })
 
-  it('while clients connect all the time: each handshake is whole', async () => {
+  it.runIf(NIGHTLY)('while clients connect all the time: each handshake is whole', async () => {
     const { edge, certificates } = await secured({}, ['a.test'])
     let going = true
     const counts: Record<string, number> = {}

@@ -6,7 +6,7 @@ import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import { serveDaemon } from '../../src/index.js'
 import { join } from '../../src/member/joining/join.js'
 import type { Member } from '../../src/member/member.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { openFds } from '../processes/descriptors.js'
 import { until } from '../processes/until.js'
 
@@ -108,23 +108,27 @@ describe('descriptors, processes and memory are as after the third', () => {
     expect(left).toBe(ROUNDS)
   })
 
-  it('of many upgrades of a service that another one follows', { timeout: 180_000 }, async () => {
-    const control = controlPath()
-    const daemon = await serveDaemon({ control })
-    onTestFinished(() => daemon.close())
-    let member = await serve(control, 'daemon')
-    const follower = await join({ service: 'reports', follow: 'shop', control, hosting: 'daemon' })
-    open.add(follower)
-    await follower.ready()
-    await leavesNothing(async () => {
-      const next = await serve(control, 'daemon')
-      await close(member)
-      member = next
-    })
-    await member.section('rounds').put('last', Buffer.from('whole'))
-    const read = follower.section('rounds')
-    await until('the follower reads the change', () => read.get('last')?.toString() === 'whole')
-  })
+  it.runIf(NIGHTLY)(
+    'of many upgrades of a service that another one follows',
+    { timeout: 180_000 },
+    async () => {
+      const control = controlPath()
+      const daemon = await serveDaemon({ control })
+      onTestFinished(() => daemon.close())
+      let member = await serve(control, 'daemon')
+      const follower = await join({ service: 'reports', follow: 'shop', control, hosting: 'daemon' })
+      open.add(follower)
+      await follower.ready()
+      await leavesNothing(async () => {
+        const next = await serve(control, 'daemon')
+        await close(member)
+        member = next
+      })
+      await member.section('rounds').put('last', Buffer.from('whole'))
+      const read = follower.section('rounds')
+      await until('the follower reads the change', () => read.get('last')?.toString() === 'whole')
+    },
+  )
 
   it('of many connections of a member to one daemon', { timeout: 180_000 }, async () => {
     const control = controlPath()

@@ -65,24 +65,27 @@ function inodeOf(port: number): string {
 }
 
 describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
-  it('takes over a Node server under load, without a refused connect, and upgrades as ever', async () => {
-    const run = await Supervised.prepare()
-    const { pid, load } = await serving(run, node(run))
-    const inode = inodeOf(run.port)
-    const child = await takenOver(run, pid, '--healthy-for', '300ms')
-    await load.answeredBy(child, 50)
-    expect(readFileSync(run.said, 'utf8')).toContain(`${pid} TERM`)
-    expect(await run.status()).toMatchObject({
-      pid: child,
-      role: 'serving',
-      draining: [],
-      listeners: [{ name: 'web' }],
-    })
-    await run.upgraded()
-    await load.answeredBy(await run.serving(2), 50)
-    await load.stop()
-    expect(inodeOf(run.port)).toBe(inode)
-  })
+  it.runIf(NIGHTLY)(
+    'takes over a Node server under load, without a refused connect, and upgrades as ever',
+    async () => {
+      const run = await Supervised.prepare()
+      const { pid, load } = await serving(run, node(run))
+      const inode = inodeOf(run.port)
+      const child = await takenOver(run, pid, '--healthy-for', '300ms')
+      await load.answeredBy(child, 50)
+      expect(readFileSync(run.said, 'utf8')).toContain(`${pid} TERM`)
+      expect(await run.status()).toMatchObject({
+        pid: child,
+        role: 'serving',
+        draining: [],
+        listeners: [{ name: 'web' }],
+      })
+      await run.upgraded()
+      await load.answeredBy(await run.serving(2), 50)
+      await load.stop()
+      expect(inodeOf(run.port)).toBe(inode)
+    },
+  )
 
   it.runIf(NIGHTLY)('takes over a Python server under load', async ({ skip }) => {
     if (!has('python3')) skip('there is no python3')
@@ -93,7 +96,7 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     await load.stop()
   })
 
-  it('leaves it as it was when the first version is not brought to serve', async () => {
+  it.runIf(NIGHTLY)('leaves it as it was when the first version is not brought to serve', async () => {
     const run = await Supervised.prepare()
     const { pid, load } = await serving(run, node(run))
     await run.launch(['--adopt', String(pid)], [SERVER], { FDB_SUPERVISED: run.orders({ crash: 9 }) })

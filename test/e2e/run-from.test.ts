@@ -43,29 +43,32 @@ async function listeningPid(control: string): Promise<number | null> {
 }
 
 describe('fd-broker run with listeners that a daemon holds', () => {
-  it('has them held there, and takes them from there: who connects while it is away waits', async () => {
-    const { args, held, run } = await daemon()
-    const path = join(run.sandbox.folder, 'a.sock')
-    await run.launch([...args, '--listen', `path=unix:${path}`], [SERVER])
-    const first = await run.serving()
-    expect(await held()).toEqual([`path unix:${path}`, `web tcp://127.0.0.1:${run.port}`])
-    await run.upgraded()
-    expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
-    run.signal('SIGKILL')
-    await run.ended()
-    await run.ended(first)
-    const waiting = run.whoami()
-    await run.launch([...args, '--listen', `path=unix:${path}`], [SERVER])
-    expect(await waiting).toMatchObject({ generation: 1 })
-    // Also where it ends in order.
-    expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
-    expect(await held()).toHaveLength(2)
-    const again = run.whoami()
-    await run.launch(args, [SERVER])
-    expect(await again).toMatchObject({ generation: 1 })
-  })
+  it.runIf(NIGHTLY)(
+    'has them held there, and takes them from there: who connects while it is away waits',
+    async () => {
+      const { args, held, run } = await daemon()
+      const path = join(run.sandbox.folder, 'a.sock')
+      await run.launch([...args, '--listen', `path=unix:${path}`], [SERVER])
+      const first = await run.serving()
+      expect(await held()).toEqual([`path unix:${path}`, `web tcp://127.0.0.1:${run.port}`])
+      await run.upgraded()
+      expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+      run.signal('SIGKILL')
+      await run.ended()
+      await run.ended(first)
+      const waiting = run.whoami()
+      await run.launch([...args, '--listen', `path=unix:${path}`], [SERVER])
+      expect(await waiting).toMatchObject({ generation: 1 })
+      // Also where it ends in order.
+      expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+      expect(await held()).toHaveLength(2)
+      const again = run.whoami()
+      await run.launch(args, [SERVER])
+      expect(await again).toMatchObject({ generation: 1 })
+    },
+  )
 
-  it('gives them back to a daemon that was killed and started again', async () => {
+  it.runIf(NIGHTLY)('gives them back to a daemon that was killed and started again', async () => {
     const { args, control, held, pid, restarted, run } = await daemon()
     const config = join(run.sandbox.folder, 'run.json')
     const [web, more] = [`tcp://127.0.0.1:${run.port}`, `unix:${join(run.sandbox.folder, 'more.sock')}`]

@@ -59,7 +59,7 @@ async function unit(job?: string, before = '') {
 }
 
 describe('listeners of fd-broker run that the service manager keeps', () => {
-  it('continue when it was killed, or the unit is restarted: clients wait', async () => {
+  it.runIf(NIGHTLY)('continue when it was killed, or the unit is restarted: clients wait', async () => {
     const { end, manager, run, start, write } = await unit()
     const path = join(run.sandbox.folder, 'a.sock')
     write({ web: `tcp://127.0.0.1:${run.port}`, path: `unix:${path}` })
@@ -101,19 +101,22 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     expect(await run.whoami()).toMatchObject({ generation: 1 })
   })
 
-  it('close at once when the unit stops: a connect is refused while the versions answer what they have', async () => {
-    const { manager, run, start, write } = await unit('stop running')
-    write({ web: `tcp://127.0.0.1:${run.port}` })
-    await start()
-    await until('it is kept', () => manager.kept.size === 1)
-    const there = await asking(run)
-    run.signal('SIGTERM')
-    await until('nothing is kept', () => manager.kept.size === 0)
-    await until('connects are refused', async () => (await connects(run.port)) === 'ECONNREFUSED')
-    expect(hasEnded(run.pid)).toBe(false)
-    expect(await answered(there)).toContain('1,')
-    await run.ended()
-  })
+  it.runIf(NIGHTLY)(
+    'close at once when the unit stops: a connect is refused while the versions answer what they have',
+    async () => {
+      const { manager, run, start, write } = await unit('stop running')
+      write({ web: `tcp://127.0.0.1:${run.port}` })
+      await start()
+      await until('it is kept', () => manager.kept.size === 1)
+      const there = await asking(run)
+      run.signal('SIGTERM')
+      await until('nothing is kept', () => manager.kept.size === 0)
+      await until('connects are refused', async () => (await connects(run.port)) === 'ECONNREFUSED')
+      expect(hasEnded(run.pid)).toBe(false)
+      expect(await answered(there)).toContain('1,')
+      await run.ended()
+    },
+  )
 
   it.runIf(NIGHTLY)('close when systemctl is late to say that the unit stops', async () => {
     const { manager, run, start, write } = await unit('stop running', 'sleep 0.8;')
@@ -128,7 +131,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     await run.ended()
   })
 
-  it('delay no end: run ends with its last version, and systemctl with it', async () => {
+  it.runIf(NIGHTLY)('delay no end: run ends with its last version, and systemctl with it', async () => {
     const asks = 'echo $$ >"$0.asks"; exec sleep 1000;'
     const { manager, run, start, write } = await unit('stop running', asks)
     write({ web: `tcp://127.0.0.1:${run.port}` })

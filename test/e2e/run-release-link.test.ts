@@ -118,7 +118,7 @@ describe('the link of a release and the version that serves, under fd-broker run
     },
   )
 
-  it('stay another program’s if that leads the link elsewhere', async () => {
+  it.runIf(NIGHTLY)('stay another program’s if that leads the link elsewhere', async () => {
     const { elsewhere, leadsTo, run, settled, two, upgrade, wrong } = await released([
       ...READY,
       '--probation',

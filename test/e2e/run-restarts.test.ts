@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { openFds } from '../processes/descriptors.js'
 import { signalPid } from '../processes/launch.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
@@ -116,54 +116,65 @@ setInterval(() => {
 }, 20).unref()
 `
 
-it('fd-broker run has no more descriptors, timers, processes and files after many upgrades and crashes than before', async () => {
-  const run = await Supervised.prepare()
-  const { folder } = run.sandbox
-  const preload = join(folder, 'census.mjs')
-  writeFileSync(preload, CENSUS(folder))
-  const options = ['--ready', 'fd', '--probation', '0s', '--restart', 'always', '--restart-delay', '1ms']
-  await run.launch(options, [SERVER], { NODE_OPTIONS: `--import=${preload}` })
-  await proved(run)
-  const census = async () => {
-    const told = join(folder, `told.${run.pid}`)
-    writeFileSync(join(folder, `asked.${run.pid}`), '')
-    await until('it tells what is active', () => existsSync(told), LONG_MS)
-    const text = readFileSync(told, 'utf8')
-    rmSync(told)
-    const [active, fds] = [JSON.parse(text) as string[], openFds(run.pid)]
-    return [...active, ...fds, ...run.sandbox.processes(), ...readdirSync(dirname(run.control))]
-  }
-  // The first upgrade and the first crash open descriptors that stay.
-  let generation = 1
-  const upgraded = async () => {
-    await run.upgraded()
-    await until('the old version has ended', async () => (await run.status()).draining.length === 0, LONG_MS)
-    await proved(run, ++generation)
-  }
-  const crashed = async () => {
-    signalPid((await run.status()).pid, 'SIGKILL')
-    await proved(run, ++generation)
-  }
-  await upgraded()
-  await crashed()
-  await until('it watches its control socket', () => openFds(run.pid).includes('anon_inode:inotify'), LONG_MS)
-  const before = await census()
-  for (let i = 0; i < perLane(4, 10); i++) await upgraded()
-  for (let i = 0; i < perLane(2, 5); i++) await crashed()
-  let more: unknown
-  await until(
-    'nothing is more than before',
-    async () => {
-      const left = [...before]
-      const added = (await census()).filter(each => {
-        const at = left.indexOf(each)
-        if (at >= 0) left.splice(at, 1)
-        return at < 0
-      })
-      more = added
-      return added.length === 0
-    },
-    LONG_MS,
-    () => ({ more, before }),
-  )
-})
+it.runIf(NIGHTLY)(
+  'fd-broker run has no more descriptors, timers, processes and files after many upgrades and crashes than before',
+  async () => {
+    const run = await Supervised.prepare()
+    const { folder } = run.sandbox
+    const preload = join(folder, 'census.mjs')
+    writeFileSync(preload, CENSUS(folder))
+    const options = ['--ready', 'fd', '--probation', '0s', '--restart', 'always', '--restart-delay', '1ms']
+    await run.launch(options, [SERVER], { NODE_OPTIONS: `--import=${preload}` })
+    await proved(run)
+    const census = async () => {
+      const told = join(folder, `told.${run.pid}`)
+      writeFileSync(join(folder, `asked.${run.pid}`), '')
+      await until('it tells what is active', () => existsSync(told), LONG_MS)
+      const text = readFileSync(told, 'utf8')
+      rmSync(told)
+      const [active, fds] = [JSON.parse(text) as string[], openFds(run.pid)]
+      return [...active, ...fds, ...run.sandbox.processes(), ...readdirSync(dirname(run.control))]
+    }
+    // The first upgrade and the first crash open descriptors that stay.
+    let generation = 1
+    const upgraded = async () => {
+      await run.upgraded()
+      await until(
+        'the old version has ended',
+        async () => (await run.status()).draining.length === 0,
+        LONG_MS,
+      )
+      await proved(run, ++generation)
+    }
+    const crashed = async () => {
+      signalPid((await run.status()).pid, 'SIGKILL')
+      await proved(run, ++generation)
+    }
+    await upgraded()
+    await crashed()
+    await until(
+      'it watches its control socket',
+      () => openFds(run.pid).includes('anon_inode:inotify'),
+      LONG_MS,
+    )
+    const before = await census()
+    for (let i = 0; i < perLane(4, 10); i++) await upgraded()
+    for (let i = 0; i < perLane(2, 5); i++) await crashed()
+    let more: unknown
+    await until(
+      'nothing is more than before',
+      async () => {
+        const left = [...before]
+        const added = (await census()).filter(each => {
+          const at = left.indexOf(each)
+          if (at >= 0) left.splice(at, 1)
+          return at < 0
+        })
+        more = added
+        return added.length === 0
+      },
+      LONG_MS,
+      () => ({ more, before }),
+    )
+  },
+)

@@ -8,48 +8,51 @@ import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 
 describe('a release of a program that fd-broker run supervises', () => {
-  it('takes the link in an upgrade, and gives it to the previous version in a rollback, in its probation and after it', async () => {
-    const settings = ['--ready', 'fd', '--probation', '2s']
-    const { leadsTo, one, rollback, run, settled, answers, two, upgrade, wrong } = await released(settings)
-    expect(await answers()).toBe('1')
-    expect(await upgrade(wrong)).toMatchObject({
-      code: 1,
-      stderr: expect.stringMatching(/^ERR_FDB_SUCCESSOR_EXITED/),
-    })
-    expect([leadsTo(), await answers()]).toEqual([one, '1'])
-    expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
-    for (const inProbation of [true, false]) {
-      expect([leadsTo(), await settled()]).toEqual([two, '2'])
-      const { generation } = await run.status()
-      if (!inProbation)
-        await until('its probation is over', async () => (await run.status()).probationSeconds === null)
-      expect(await rollback()).toMatchObject({
-        code: 0,
-        stdout: expect.stringMatching(
-          new RegExp(
-            `^generation ${generation + 1} \\(pid \\d+\\) serves: the previous version, started again\n$`,
+  it.runIf(NIGHTLY)(
+    'takes the link in an upgrade, and gives it to the previous version in a rollback, in its probation and after it',
+    async () => {
+      const settings = ['--ready', 'fd', '--probation', '2s']
+      const { leadsTo, one, rollback, run, settled, answers, two, upgrade, wrong } = await released(settings)
+      expect(await answers()).toBe('1')
+      expect(await upgrade(wrong)).toMatchObject({
+        code: 1,
+        stderr: expect.stringMatching(/^ERR_FDB_SUCCESSOR_EXITED/),
+      })
+      expect([leadsTo(), await answers()]).toEqual([one, '1'])
+      expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
+      for (const inProbation of [true, false]) {
+        expect([leadsTo(), await settled()]).toEqual([two, '2'])
+        const { generation } = await run.status()
+        if (!inProbation)
+          await until('its probation is over', async () => (await run.status()).probationSeconds === null)
+        expect(await rollback()).toMatchObject({
+          code: 0,
+          stdout: expect.stringMatching(
+            new RegExp(
+              `^generation ${generation + 1} \\(pid \\d+\\) serves: the previous version, started again\n$`,
+            ),
           ),
-        ),
-      })
-      expect([leadsTo(), await settled()]).toEqual([one, '1'])
-      const { lastFailure, supervisor } = await run.status()
-      expect(lastFailure).toMatchObject({
-        ...{ code: 'ERR_FDB_SUCCESSOR_LEFT', phase: 'serving', old: false },
-        message: expect.stringMatching(
-          new RegExp(
-            `^version ${generation} \\(.*, pid \\d+\\) is replaced by version \\d, which is started again: fd-broker rollback by uid ${process.getuid!()} \\(pid \\d+\\)$`,
+        })
+        expect([leadsTo(), await settled()]).toEqual([one, '1'])
+        const { lastFailure, supervisor } = await run.status()
+        expect(lastFailure).toMatchObject({
+          ...{ code: 'ERR_FDB_SUCCESSOR_LEFT', phase: 'serving', old: false },
+          message: expect.stringMatching(
+            new RegExp(
+              `^version ${generation} \\(.*, pid \\d+\\) is replaced by version \\d, which is started again: fd-broker rollback by uid ${process.getuid!()} \\(pid \\d+\\)$`,
+            ),
           ),
-        ),
-      })
-      expect(supervisor).toMatchObject({ again: inProbation ? 1 : generation - 1, before: null })
-      const { code, stderr } = await rollback()
-      expect({ code, stderr }).toEqual({
-        code: 5,
-        stderr: expect.stringMatching(/^ERR_FDB_NO_STANDBY: .*rollback --at PATH/),
-      })
-      if (inProbation) expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
-    }
-  })
+        })
+        expect(supervisor).toMatchObject({ again: inProbation ? 1 : generation - 1, before: null })
+        const { code, stderr } = await rollback()
+        expect({ code, stderr }).toEqual({
+          code: 5,
+          stderr: expect.stringMatching(/^ERR_FDB_NO_STANDBY: .*rollback --at PATH/),
+        })
+        if (inProbation) expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
+      }
+    },
+  )
 
   it('stays when the version before does not come up again, and rollback tells why', async () => {
     const run = await Supervised.prepare()

@@ -1,4 +1,5 @@
 import { expect, it, onTestFinished } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 import { Clients } from '../processes/workers.js'
@@ -24,7 +25,7 @@ while True:
     threading.Thread(target=answer, args=[client], daemon=True).start()
 `
 
-it('fd-broker run serves on when a program shuts its listener down as it ends', async () => {
+it.runIf(NIGHTLY)('fd-broker run serves on when a program shuts its listener down as it ends', async () => {
   const run = await Supervised.start(['--ready', 'delay:300ms'], ['python3', '-c', SHUTS_DOWN])
   const clients = new Clients(run.url, 2)
   onTestFinished(() => clients.stop())

@@ -65,22 +65,25 @@ describe('processes that a version leaves behind', () => {
     await run.ended(helper)
   })
 
-  it('stand in the status, and die within the stop time of a version that was replaced', async () => {
-    const run = await Supervised.prepare()
-    const leaves = { code: null, child: { deaf: true, fail: true } }
-    await run.launch(['--ready', 'fd', '--stop-timeout', '6s'], given(run, { leaves }))
-    await run.serving()
-    const [child] = listened(run)
-    expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
-    await until('the status names it', async () =>
-      (await run.status()).draining.some(
-        ({ generation, pid, phase }: Record<string, unknown>) =>
-          generation === 1 && pid === child && phase === 'left behind',
-      ),
-    )
-    await run.ended(child)
-    await until('the status has no rest', async () => (await run.status()).draining.length === 0)
-  })
+  it.runIf(NIGHTLY)(
+    'stand in the status, and die within the stop time of a version that was replaced',
+    async () => {
+      const run = await Supervised.prepare()
+      const leaves = { code: null, child: { deaf: true, fail: true } }
+      await run.launch(['--ready', 'fd', '--stop-timeout', '6s'], given(run, { leaves }))
+      await run.serving()
+      const [child] = listened(run)
+      expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
+      await until('the status names it', async () =>
+        (await run.status()).draining.some(
+          ({ generation, pid, phase }: Record<string, unknown>) =>
+            generation === 1 && pid === child && phase === 'left behind',
+        ),
+      )
+      await run.ended(child)
+      await until('the status has no rest', async () => (await run.status()).draining.length === 0)
+    },
+  )
 
   it('end by stop, and when a version that served dies', async () => {
     const run = await Supervised.prepare()

@@ -77,18 +77,21 @@ describe('fd-broker run', () => {
     expect(await run.status()).toMatchObject({ generation: 5, role: 'serving' })
   })
 
-  it('refuses a version that is not ready within --ready-timeout, also when the client would wait longer', async () => {
-    const run = await Supervised.start(['--ready', 'http:/health', '--ready-timeout', '3s'])
-    const { pid } = await run.whoami()
-    const never = ['env', `FDB_SUPERVISED=${run.orders({ fail: true })}`, SERVER]
-    expect(await run.upgrade('--timeout', '10m', '--', ...never)).toMatchObject({
-      code: 1,
-      stderr: expect.stringMatching(/^ERR_FDB_DEADLINE: .*not ready within 3000 ms/),
-    })
-    // The version accepts on the listener that it was given until it has ended.
-    await run.logged('a version has ended', line => line.version === 2)
-    expect(await run.whoami()).toEqual({ generation: 1, pid })
-  })
+  it.runIf(NIGHTLY)(
+    'refuses a version that is not ready within --ready-timeout, also when the client would wait longer',
+    async () => {
+      const run = await Supervised.start(['--ready', 'http:/health', '--ready-timeout', '3s'])
+      const { pid } = await run.whoami()
+      const never = ['env', `FDB_SUPERVISED=${run.orders({ fail: true })}`, SERVER]
+      expect(await run.upgrade('--timeout', '10m', '--', ...never)).toMatchObject({
+        code: 1,
+        stderr: expect.stringMatching(/^ERR_FDB_DEADLINE: .*not ready within 3000 ms/),
+      })
+      // The version accepts on the listener that it was given until it has ended.
+      await run.logged('a version has ended', line => line.version === 2)
+      expect(await run.whoami()).toEqual({ generation: 1, pid })
+    },
+  )
 
   it('starts the next version on HUP, one for all that come meanwhile, and passes other signals on', async () => {
     const run = await Supervised.start(['--ready', 'fd', '--healthy-for', '300ms'])
@@ -246,45 +249,48 @@ describe('fd-broker run', () => {
     expect((await run.status()).listeners.map(({ name }: { name: string }) => name)).toEqual(['web', 'other'])
   })
 
-  it('reads its file anew at once, and says from when on counts what has changed', async () => {
-    const run = await Supervised.prepare()
-    const file = join(run.sandbox.folder, 'run.yaml')
-    const write = (more: string) =>
-      writeFileSync(
-        file,
-        `command: [${SERVER}]\nready: fd\nlisten:\n  web: tcp://127.0.0.1:${run.port}\n${more}`,
-      )
-    write('')
-    await run.launch(['--config', file], [])
-    const pid = await run.serving()
-    const reload = (...args: string[]) => run.sandbox.run('reload', '--control', run.control, ...args)
-    expect(await reload()).toEqual({ code: 0, stdout: 'nothing has changed\n', stderr: '' })
-    write(`stopSignal: INT\nenv: { A: 1 }\nhealthPasses: 2\nrestart: always\n`)
-    // The supervisor compares the file with its settings, also when it has gone on as another program.
-    expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
-    const { stdout } = await reload('--json')
-    expect(JSON.parse(stdout)).toEqual({
-      ok: true,
-      pid,
-      generation: 1,
-      now: ['stopSignal'],
-      next: ['env', 'healthPasses'],
-      restart: ['restart'],
-    })
-    expect((await reload()).stdout.split('\n')).toEqual([
-      'env, healthPasses: with the next version (fd-broker upgrade)',
-      'restart: when fd-broker run is restarted',
-      '',
-    ])
-    write('stopSignal: NONE\n')
-    expect(await reload()).toMatchObject({
-      code: 1,
-      stderr: expect.stringMatching(/^ERR_FDB_CONFIG.*a signal/),
-    })
-    run.signal('SIGTERM')
-    await run.says('INT')
-    await run.ended()
-  })
+  it.runIf(NIGHTLY)(
+    'reads its file anew at once, and says from when on counts what has changed',
+    async () => {
+      const run = await Supervised.prepare()
+      const file = join(run.sandbox.folder, 'run.yaml')
+      const write = (more: string) =>
+        writeFileSync(
+          file,
+          `command: [${SERVER}]\nready: fd\nlisten:\n  web: tcp://127.0.0.1:${run.port}\n${more}`,
+        )
+      write('')
+      await run.launch(['--config', file], [])
+      const pid = await run.serving()
+      const reload = (...args: string[]) => run.sandbox.run('reload', '--control', run.control, ...args)
+      expect(await reload()).toEqual({ code: 0, stdout: 'nothing has changed\n', stderr: '' })
+      write(`stopSignal: INT\nenv: { A: 1 }\nhealthPasses: 2\nrestart: always\n`)
+      // The supervisor compares the file with its settings, also when it has gone on as another program.
+      expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+      const { stdout } = await reload('--json')
+      expect(JSON.parse(stdout)).toEqual({
+        ok: true,
+        pid,
+        generation: 1,
+        now: ['stopSignal'],
+        next: ['env', 'healthPasses'],
+        restart: ['restart'],
+      })
+      expect((await reload()).stdout.split('\n')).toEqual([
+        'env, healthPasses: with the next version (fd-broker upgrade)',
+        'restart: when fd-broker run is restarted',
+        '',
+      ])
+      write('stopSignal: NONE\n')
+      expect(await reload()).toMatchObject({
+        code: 1,
+        stderr: expect.stringMatching(/^ERR_FDB_CONFIG.*a signal/),
+      })
+      run.signal('SIGTERM')
+      await run.says('INT')
+      await run.ended()
+    },
+  )
 
   it('refuses wrong settings and a control path that another has, with what is to be done', async () => {
     const run = await Supervised.start(['--ready', 'fd'])

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { type BindOptions, bindSocket, numbersOf, type OwnedFd } from '../../src/kernel/index.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
@@ -90,7 +91,7 @@ describe('sockets that a service manager has bound', () => {
     expect(await pidOf(edge)).toBe(await edge.pid)
   })
 
-  it('leave a Unix path to the manager: it is there when the service has ended', async () => {
+  it.runIf(NIGHTLY)('leave a Unix path to the manager: it is there when the service has ended', async () => {
     const edge = await prepare(({ sandbox }) => [
       { name: 'http', address: `unix:${sandbox.folder}/web.sock` },
     ])
@@ -116,7 +117,7 @@ describe('sockets that a service manager has bound', () => {
     expect(await pidOf(edge)).toBe(next)
   })
 
-  it('include the daemon’s control socket, by its path', async () => {
+  it.runIf(NIGHTLY)('include the daemon’s control socket, by its path', async () => {
     const sandbox = Sandbox.open()
     const socket = bound({ kind: 'unix', host: sandbox.control, mode: 0o600 })
     const args = ['serve', '--control', sandbox.control]

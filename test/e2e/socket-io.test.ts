@@ -3,7 +3,7 @@ import { Server } from 'socket.io'
 import { io, type Socket } from 'socket.io-client'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { lackingOf } from '../../src/socket-io/sessions.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
@@ -203,37 +203,41 @@ describe('clients of socket.io', () => {
     expect(clients.flatMap(({ wrong }) => wrong)).toEqual([])
   })
 
-  it('reconnect to the old version if the next version is killed after their move', {
-    timeout: 240_000,
-  }, async () => {
-    const [scene, port] = await sceneWith({
-      upgrade: { ...TIMES, silence: 400 },
-      drain: { firstWave: 30_000 },
-    })
-    const first = await scene.serve()
-    const clients = [...(await talks(port, ['websocket'], 12)), ...(await talks(port, ['polling'], 3))]
-    const second = await scene.serve()
-    const moved = () => clients.filter(({ hellos }) => hellos.at(-1)?.pid === second.pid)
-    await until(
-      'some have moved',
-      () => moved().length >= 11,
-      BUSY_MS,
-      () => moved().length,
-    )
-    const others = clients.filter(client => !moved().includes(client))
-    await second.kill()
-    await until(
-      'all are served',
-      () => clients.every(({ hellos, socket }) => socket.connected && hellos.at(-1)?.pid === first.pid),
-      BUSY_MS,
-      () =>
-        clients
-          .filter(({ hellos, socket }) => !(socket.connected && hellos.at(-1)?.pid === first.pid))
-          .map(({ hellos, socket, wrong }) => [socket.connected, wrong, hellos]),
-    )
-    expect(others.length).toBe(4)
-    for (const other of others) expect([other.hellos.length, other.wrong]).toEqual([1, []])
-  })
+  it.runIf(NIGHTLY)(
+    'reconnect to the old version if the next version is killed after their move',
+    {
+      timeout: 240_000,
+    },
+    async () => {
+      const [scene, port] = await sceneWith({
+        upgrade: { ...TIMES, silence: 400 },
+        drain: { firstWave: 30_000 },
+      })
+      const first = await scene.serve()
+      const clients = [...(await talks(port, ['websocket'], 12)), ...(await talks(port, ['polling'], 3))]
+      const second = await scene.serve()
+      const moved = () => clients.filter(({ hellos }) => hellos.at(-1)?.pid === second.pid)
+      await until(
+        'some have moved',
+        () => moved().length >= 11,
+        BUSY_MS,
+        () => moved().length,
+      )
+      const others = clients.filter(client => !moved().includes(client))
+      await second.kill()
+      await until(
+        'all are served',
+        () => clients.every(({ hellos, socket }) => socket.connected && hellos.at(-1)?.pid === first.pid),
+        BUSY_MS,
+        () =>
+          clients
+            .filter(({ hellos, socket }) => !(socket.connected && hellos.at(-1)?.pid === first.pid))
+            .map(({ hellos, socket, wrong }) => [socket.connected, wrong, hellos]),
+      )
+      expect(others.length).toBe(4)
+      for (const other of others) expect([other.hellos.length, other.wrong]).toEqual([1, []])
+    },
+  )
 })
 
 describe('recoverSockets()', () => {

@@ -172,7 +172,7 @@ describe('fd-broker state', () => {
     )
   })
 
-  it('imports a section without a schema, and empties it with --replace', async () => {
+  it.runIf(NIGHTLY)('imports a section without a schema, and empties it with --replace', async () => {
     const sandbox = await openState()
     const source = ['--control', sandbox.control]
     const file = join(sandbox.folder, 'notes.jsonl')
@@ -221,7 +221,7 @@ describe('fd-broker state', () => {
     expect(await refused(sandbox, 'export', '--control', sandbox.control, '--out', file)).toMatch(/exists/)
   })
 
-  it('leaves no part of an export where its file finds no room, and says so', async () => {
+  it.runIf(NIGHTLY)('leaves no part of an export where its file finds no room, and says so', async () => {
     const sandbox = await openState()
     const file = join(sandbox.folder, 'state.jsonl')
     const order = ['export', '--control', sandbox.control, '--secrets', '--out', file]

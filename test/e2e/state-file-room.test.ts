@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { join as joinService, type Member } from '../../src/index.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
 
 const MIB = 1024 * 1024
@@ -39,7 +40,7 @@ async function start(stateFile: string, control: string) {
 const stop = (member: Member) => member.close({ timeout: 10 })
 
 describe.runIf(process.geteuid?.() === 0)('a state file on a disk without room for a second one', () => {
-  it('continues after a restart, and the next process reads all of it', async context => {
+  it.runIf(NIGHTLY)('continues after a restart, and the next process reads all of it', async context => {
     const given = disk('1m')
     if (given === null) return context.skip('no file system may be mounted')
     const { path, control } = given

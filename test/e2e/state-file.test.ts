@@ -7,7 +7,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { type JoinOptions, join, serveDaemon } from '../../src/index.js'
 import type { StatusReport } from '../../src/operator/status-report.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { serveByCommand, serviceWhere } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
@@ -60,7 +60,7 @@ describe('a state file', () => {
     expect(readdirSync(dirname(path)).filter(name => name.startsWith('state'))).toEqual(['state'])
   })
 
-  it('excludes a process of another control path, before and after an upgrade', async () => {
+  it.runIf(NIGHTLY)('excludes a process of another control path, before and after an upgrade', async () => {
     const { scene: s } = scene()
     const other = s.file('other.sock')
     const refused = async () => {

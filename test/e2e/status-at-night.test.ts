@@ -13,40 +13,46 @@ function rssOf(pid: number): number {
 }
 
 describe('fd-broker status of a program under fd-broker run', () => {
-  it('tells a loop of crashes: its exit code, how often, how the last one ended, and when', async () => {
-    const run = await Supervised.start(['--restart', 'always', '--ready', 'fd'], [SERVER])
-    for (const generation of [1, 2]) {
-      await run.serving(generation)
-      signalPid((await run.status()).pid, 'SIGSEGV')
-    }
-    const pid = await run.serving(3)
-    const { code, stdout, stderr } = await run.sandbox.run('status', '--control', run.control)
-    expect(code).toBe(1)
-    expect(stderr).toMatch(/crashes repeatedly: its program ended or failed 2 times in a row\n$/)
-    expect(stdout).toMatch(
-      /^crashed +2 times; generation 2 \(pid \d+\) last, by signal 11, \d+\.\ds ago, after \d+\.\ds$/m,
-    )
-    const { supervisor, pid: program } = await run.status()
-    expect(program).toBe(pid)
-    expect(supervisor).toMatchObject({ pid: run.pid, loops: true, exits: { count: 2 } })
-    expect(supervisor.exits.last).toMatchObject([
-      { generation: 1, code: 139 },
-      { generation: 2, code: 139 },
-    ])
-  })
+  it.runIf(NIGHTLY)(
+    'tells a loop of crashes: its exit code, how often, how the last one ended, and when',
+    async () => {
+      const run = await Supervised.start(['--restart', 'always', '--ready', 'fd'], [SERVER])
+      for (const generation of [1, 2]) {
+        await run.serving(generation)
+        signalPid((await run.status()).pid, 'SIGSEGV')
+      }
+      const pid = await run.serving(3)
+      const { code, stdout, stderr } = await run.sandbox.run('status', '--control', run.control)
+      expect(code).toBe(1)
+      expect(stderr).toMatch(/crashes repeatedly: its program ended or failed 2 times in a row\n$/)
+      expect(stdout).toMatch(
+        /^crashed +2 times; generation 2 \(pid \d+\) last, by signal 11, \d+\.\ds ago, after \d+\.\ds$/m,
+      )
+      const { supervisor, pid: program } = await run.status()
+      expect(program).toBe(pid)
+      expect(supervisor).toMatchObject({ pid: run.pid, loops: true, exits: { count: 2 } })
+      expect(supervisor.exits.last).toMatchObject([
+        { generation: 1, code: 139 },
+        { generation: 2, code: 139 },
+      ])
+    },
+  )
 
-  it('has the seconds of probation that are left, the version before, and whether the health check calls the version sick', async () => {
-    const run = await Supervised.start(['--ready', 'http:/health', '--probation', '1m'])
-    const text = async () => (await run.sandbox.run('status', '--control', run.control)).stdout
-    // There is no previous version: a sick version serves on.
-    expect(await text()).toMatch(/^probation +\d+\.\ds left\nhealth +good$/m)
-    expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
-    const { probationSeconds, supervisor } = await run.status()
-    expect(probationSeconds).toBeGreaterThan(0)
-    expect(probationSeconds).toBeLessThanOrEqual(60)
-    expect(supervisor).toMatchObject({ healthy: true, complaint: null, before: 1, again: null })
-    expect(await text()).toMatch(/^rollback to +generation 1 \(fd-broker rollback\)$/m)
-  })
+  it.runIf(NIGHTLY)(
+    'has the seconds of probation that are left, the version before, and whether the health check calls the version sick',
+    async () => {
+      const run = await Supervised.start(['--ready', 'http:/health', '--probation', '1m'])
+      const text = async () => (await run.sandbox.run('status', '--control', run.control)).stdout
+      // There is no previous version: a sick version serves on.
+      expect(await text()).toMatch(/^probation +\d+\.\ds left\nhealth +good$/m)
+      expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
+      const { probationSeconds, supervisor } = await run.status()
+      expect(probationSeconds).toBeGreaterThan(0)
+      expect(probationSeconds).toBeLessThanOrEqual(60)
+      expect(supervisor).toMatchObject({ healthy: true, complaint: null, before: 1, again: null })
+      expect(await text()).toMatch(/^rollback to +generation 1 \(fd-broker rollback\)$/m)
+    },
+  )
 
   it('calls a version sick, with what it answered, while no version can replace it', async () => {
     const run = await Supervised.start(['--ready', 'http:/health', '--probation', '1m'])
@@ -84,7 +90,7 @@ describe('fd-broker status of a program under fd-broker run', () => {
 })
 
 describe('fd-broker status of a service', () => {
-  it('ends with 3 where no process serves it', async () => {
+  it.runIf(NIGHTLY)('ends with 3 where no process serves it', async () => {
     const sandbox = Sandbox.open()
     const daemon = await sandbox.serve('--control', sandbox.control)
     await sandbox.statusWhere('it listens', ({ pid }) => pid === daemon)
@@ -141,7 +147,7 @@ describe('fd-broker status of a service', () => {
 })
 
 describe('fd-broker status of a proxy', () => {
-  it('names the servers that are out', async () => {
+  it.runIf(NIGHTLY)('names the servers that are out', async () => {
     const port = await freePort()
     const dead = `http://127.0.0.1:${port}`
     const edge = await Edge.prepare({

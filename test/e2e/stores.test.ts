@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -72,46 +72,49 @@ async function service() {
 }
 
 describe('sessions and a key-value store in the state', () => {
-  it('over upgrades log nobody out, lose no change, and what runs once is never done by two', async () => {
-    const { url, start, journal } = await service()
-    const apps = [await start()]
-    const browsers = Array.from({ length: BROWSERS }, (_, n) => new Browser(url, `user-${n}`))
-    await Promise.all(browsers.map(browser => browser.page(`/login/${browser.name}`)))
-    let running = true
-    const done = Promise.all(
-      browsers.map(async (browser, n) => {
-        while (running) await browser.visit(((n * 17 + browser.visits * 31) % 9) * 10)
-      }),
-    )
-    for (let upgrade = 0; upgrade < perLane(2, 10); upgrade++) {
-      const before = browsers.map(({ visits }) => visits)
-      await until('each browser has come some times', () =>
-        browsers.every(({ visits }, n) => visits > before[n]! + 5),
+  it.runIf(NIGHTLY)(
+    'over upgrades log nobody out, lose no change, and what runs once is never done by two',
+    async () => {
+      const { url, start, journal } = await service()
+      const apps = [await start()]
+      const browsers = Array.from({ length: BROWSERS }, (_, n) => new Browser(url, `user-${n}`))
+      await Promise.all(browsers.map(browser => browser.page(`/login/${browser.name}`)))
+      let running = true
+      const done = Promise.all(
+        browsers.map(async (browser, n) => {
+          while (running) await browser.visit(((n * 17 + browser.visits * 31) % 9) * 10)
+        }),
       )
+      for (let upgrade = 0; upgrade < perLane(2, 10); upgrade++) {
+        const before = browsers.map(({ visits }) => visits)
+        await until('each browser has come some times', () =>
+          browsers.every(({ visits }, n) => visits > before[n]! + 5),
+        )
+        const next = await start()
+        await apps.at(-1)!.end()
+        apps.push(next)
+      }
+      running = false
+      await done
+      expect(browsers.flatMap(({ wrong }) => wrong)).toEqual([])
+      expect(browsers.reduce((sum, { logouts }) => sum + logouts, 0)).toBe(0)
+      // Changes of a process that had been replaced.
+      const byOlder = browsers
+        .flatMap(({ pages }) => pages)
+        .filter(({ generation, at }) => at > (apps[generation]?.find('serving')?.at ?? at))
+      expect(byOlder.length).toBeGreaterThan(0)
+      const first = browsers[0]!
+      expect(await first.page('/')).toMatchObject({ early: 'made before there was a member' })
+      // Logged out in one process is logged out in all.
+      await first.page('/logout')
       const next = await start()
       await apps.at(-1)!.end()
-      apps.push(next)
-    }
-    running = false
-    await done
-    expect(browsers.flatMap(({ wrong }) => wrong)).toEqual([])
-    expect(browsers.reduce((sum, { logouts }) => sum + logouts, 0)).toBe(0)
-    // Changes of a process that had been replaced.
-    const byOlder = browsers
-      .flatMap(({ pages }) => pages)
-      .filter(({ generation, at }) => at > (apps[generation]?.find('serving')?.at ?? at))
-    expect(byOlder.length).toBeGreaterThan(0)
-    const first = browsers[0]!
-    expect(await first.page('/')).toMatchObject({ early: 'made before there was a member' })
-    // Logged out in one process is logged out in all.
-    await first.page('/logout')
-    const next = await start()
-    await apps.at(-1)!.end()
-    for (let connection = 0; connection < 2; connection++)
-      expect(await first.page('/')).toMatchObject({ user: null })
-    next.signal('SIGTERM')
-    await next.end()
-    const order = [...apps, next].flatMap(({ pid }) => [`start ${pid}`, `stop ${pid}`])
-    expect(journal()).toEqual(order)
-  })
+      for (let connection = 0; connection < 2; connection++)
+        expect(await first.page('/')).toMatchObject({ user: null })
+      next.signal('SIGTERM')
+      await next.end()
+      const order = [...apps, next].flatMap(({ pid }) => [`start ${pid}`, `stop ${pid}`])
+      expect(journal()).toEqual(order)
+    },
+  )
 })

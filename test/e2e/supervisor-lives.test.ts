@@ -7,6 +7,7 @@ import { SILENT } from '../../src/base/logger.js'
 import { native } from '../../src/kernel/native.js'
 import type { VersionSettings } from '../../src/run/settings.js'
 import { Supervisor } from '../../src/run/supervisor.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { children } from '../lanes/remains.js'
 import { openFds } from '../processes/descriptors.js'
 import { OwnTimers } from '../processes/own-timers.js'
@@ -254,7 +255,7 @@ describe('the life of a supervisor leaves no process, descriptor, timer and file
     )
   })
 
-  it('if a version that was replaced has clients yet: it is killed in its time', async () => {
+  it.runIf(NIGHTLY)('if a version that was replaced has clients yet: it is killed in its time', async () => {
     const port = await freePort()
     const { lines } = await leavesNothing(
       () => begin(),

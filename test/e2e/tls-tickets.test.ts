@@ -68,17 +68,20 @@ describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
     expect((await askTls(port, { ...limits, session })).reused).toBe(false)
   })
 
-  it('ends at a version that asks for client certificates, and at servers of another name', async () => {
-    const { port, next } = await shop()
-    await next()
-    const { session } = await askTls(port, limits)
-    await next({ tickets: { name: 'other' } })
-    expect((await askTls(port, { ...limits, session })).reused).toBe(false)
-    await next({ tls: { requestCert: true, rejectUnauthorized: true } })
-    await expect(askTls(port, { ...limits, session })).rejects.toThrow()
-    await next()
-    expect((await askTls(port, { ...limits, session })).reused).toBe(true)
-  })
+  it.runIf(NIGHTLY)(
+    'ends at a version that asks for client certificates, and at servers of another name',
+    async () => {
+      const { port, next } = await shop()
+      await next()
+      const { session } = await askTls(port, limits)
+      await next({ tickets: { name: 'other' } })
+      expect((await askTls(port, { ...limits, session })).reused).toBe(false)
+      await next({ tls: { requestCert: true, rejectUnauthorized: true } })
+      await expect(askTls(port, { ...limits, session })).rejects.toThrow()
+      await next()
+      expect((await askTls(port, { ...limits, session })).reused).toBe(true)
+    },
+  )
 
   it('continues with the previous keys after a rotation, and needs a full handshake after two, in this and in later processes', async () => {
     const { port, next } = await shop()
@@ -106,7 +109,7 @@ describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
 })
 
 describe('ticket keys', () => {
-  it('outlive a member of a daemon that was killed', async () => {
+  it.runIf(NIGHTLY)('outlive a member of a daemon that was killed', async () => {
     const { scene, port } = await shop({ hosting: 'daemon' })
     await serveByCommand(scene)
     const first = await scene.serve()
@@ -125,15 +128,18 @@ describe('ticket keys', () => {
     await until('they are rotated', async () => !(await askTls(port, { session })).reused, 20_000)
   })
 
-  it('come from the next version where the previous one shared none, and become state when it serves', async () => {
-    const { scene, port, next } = await shop()
-    await next({ tickets: undefined as never })
-    expect((await scene.status()).sections.map(({ name }) => name)).not.toContain('ticketKeys')
-    await next()
-    const { session } = await askTls(port)
-    await next()
-    expect((await askTls(port, { session })).reused).toBe(true)
-  })
+  it.runIf(NIGHTLY)(
+    'come from the next version where the previous one shared none, and become state when it serves',
+    async () => {
+      const { scene, port, next } = await shop()
+      await next({ tickets: undefined as never })
+      expect((await scene.status()).sections.map(({ name }) => name)).not.toContain('ticketKeys')
+      await next()
+      const { session } = await askTls(port)
+      await next()
+      expect((await askTls(port, { session })).reused).toBe(true)
+    },
+  )
 
   it.runIf(NIGHTLY)('stay the same when an upgrade failed', async () => {
     const { scene, port, next } = await shop()

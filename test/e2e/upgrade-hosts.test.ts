@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask, whoServes } from '../processes/client.js'
 import { freePort, Scene } from '../processes/scene.js'
 
@@ -25,7 +26,7 @@ describe('where a member runs', () => {
     expect(alone.find('ended')).toMatchObject({ why: 'closed' })
   })
 
-  it('a worker thread: it serves, takes over, and is replaced', async () => {
+  it.runIf(NIGHTLY)('a worker thread: it serves, takes over, and is replaced', async () => {
     const port = await freePort()
     const url = `http://127.0.0.1:${port}`
     const scene = Scene.open({

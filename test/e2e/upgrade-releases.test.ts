@@ -26,7 +26,7 @@ function releases(sandbox: Sandbox) {
 }
 
 describe('a release by its link: the new code runs, a failed one leaves it, a rollback runs the old', () => {
-  it('of the shop example, whose folder it is', async () => {
+  it.runIf(NIGHTLY)('of the shop example, whose folder it is', async () => {
     const sandbox = Sandbox.open()
     const release = (name: string, before = '') => {
       mkdirSync(join(sandbox.folder, name))
@@ -95,32 +95,35 @@ describe('a release by its link: the new code runs, a failed one leaves it, a ro
 })
 
 describe('an upgrade that is requested in the probation of the serving version', () => {
-  it('fails, and restores the link, when that version loses the right to serve to the previous one', async () => {
-    const upgrade = { probation: 50_000, heartbeat: 50, silence: 1_000 }
-    const scene = Scene.open({ upgrade, timeout: 60_000 })
-    const first = await scene.serve()
-    const sickFile = scene.file('sick')
-    const second = await scene.serve({ sickFile })
-    await first.says('retiring')
-    mkdirSync(scene.file('2'))
-    symlinkSync('1', scene.file('current'))
-    const sandbox = Sandbox.open()
-    const at = ['--at', scene.file('current'), '--binary', scene.file('2')]
-    const running = sandbox.run('upgrade', '--control', scene.control, '--json', ...at)
-    await scene.statusWhere('the upgrade has begun', ({ upgrade: started }) => started !== null)
-    scene.write('sick', '')
-    await first.says('reinstated')
-    const { code, stdout } = await running
-    expect({ code, outcome: JSON.parse(stdout) }).toMatchObject({
-      code: 1,
-      outcome: {
-        ok: false,
-        code: 'ERR_FDB_LOST',
-        message: expect.stringContaining(`process ${second.pid} has lost the right to serve`),
-        phases: [{ phase: 'started' }],
-      },
-    })
-    expect(readlinkSync(scene.file('current'))).toBe('1')
-    expect(await scene.status()).toMatchObject({ pid: first.pid, generation: 1 })
-  })
+  it.runIf(NIGHTLY)(
+    'fails, and restores the link, when that version loses the right to serve to the previous one',
+    async () => {
+      const upgrade = { probation: 50_000, heartbeat: 50, silence: 1_000 }
+      const scene = Scene.open({ upgrade, timeout: 60_000 })
+      const first = await scene.serve()
+      const sickFile = scene.file('sick')
+      const second = await scene.serve({ sickFile })
+      await first.says('retiring')
+      mkdirSync(scene.file('2'))
+      symlinkSync('1', scene.file('current'))
+      const sandbox = Sandbox.open()
+      const at = ['--at', scene.file('current'), '--binary', scene.file('2')]
+      const running = sandbox.run('upgrade', '--control', scene.control, '--json', ...at)
+      await scene.statusWhere('the upgrade has begun', ({ upgrade: started }) => started !== null)
+      scene.write('sick', '')
+      await first.says('reinstated')
+      const { code, stdout } = await running
+      expect({ code, outcome: JSON.parse(stdout) }).toMatchObject({
+        code: 1,
+        outcome: {
+          ok: false,
+          code: 'ERR_FDB_LOST',
+          message: expect.stringContaining(`process ${second.pid} has lost the right to serve`),
+          phases: [{ phase: 'started' }],
+        },
+      })
+      expect(readlinkSync(scene.file('current'))).toBe('1')
+      expect(await scene.status()).toMatchObject({ pid: first.pid, generation: 1 })
+    },
+  )
 })

@@ -1,6 +1,6 @@
 import { Agent } from 'node:http'
 import { describe, expect, it } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask, whoServes } from '../processes/client.js'
 import { ancestorsOf } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
@@ -95,30 +95,33 @@ describe('an unrelated process takes over', () => {
     expect(await whoServes(url)).toBe(second.pid)
   })
 
-  it('and again: one that stayed through three upgrades reads what the newest writes', async () => {
-    const port = await freePort()
-    const url = `http://127.0.0.1:${port}`
-    const scene = Scene.open({
-      upgrade: { probation: 50, heartbeat: 50 },
-      drain: { move: 'off' },
-      listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
-    })
-    const stayed: { pid: number; agent: Agent }[] = []
-    let app = await scene.serve()
-    for (let upgrade = 1; upgrade <= 3; upgrade++) {
-      const agent = new Agent({ keepAlive: true, maxSockets: 1 })
-      await ask(`${url}/whoami`, { agent }).answer
-      stayed.push({ pid: app.pid, agent })
-      app = await scene.serve()
-      await scene.statusWhere('all older ones drain and report', ({ phase, draining }) => {
-        return phase === 'idle' && draining.length === upgrade
+  it.runIf(NIGHTLY)(
+    'and again: one that stayed through three upgrades reads what the newest writes',
+    async () => {
+      const port = await freePort()
+      const url = `http://127.0.0.1:${port}`
+      const scene = Scene.open({
+        upgrade: { probation: 50, heartbeat: 50 },
+        drain: { move: 'off' },
+        listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
       })
-    }
-    const written = await ask(`${url}/r/new`, { method: 'PUT', body: 'by the newest' }).answer
-    expect(written.headers['x-pid']).toBe(`${app.pid}`)
-    for (const { pid, agent } of stayed) {
-      const read = await ask(`${url}/r/new`, { agent }).answer
-      expect(read).toMatchObject({ body: 'new by the newest\n', headers: { 'x-pid': `${pid}` } })
-    }
-  })
+      const stayed: { pid: number; agent: Agent }[] = []
+      let app = await scene.serve()
+      for (let upgrade = 1; upgrade <= 3; upgrade++) {
+        const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+        await ask(`${url}/whoami`, { agent }).answer
+        stayed.push({ pid: app.pid, agent })
+        app = await scene.serve()
+        await scene.statusWhere('all older ones drain and report', ({ phase, draining }) => {
+          return phase === 'idle' && draining.length === upgrade
+        })
+      }
+      const written = await ask(`${url}/r/new`, { method: 'PUT', body: 'by the newest' }).answer
+      expect(written.headers['x-pid']).toBe(`${app.pid}`)
+      for (const { pid, agent } of stayed) {
+        const read = await ask(`${url}/r/new`, { agent }).answer
+        expect(read).toMatchObject({ body: 'new by the newest\n', headers: { 'x-pid': `${pid}` } })
+      }
+    },
+  )
 })

@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { ServiceEvent } from '../../src/events/events.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { signalPid } from '../processes/launch.js'
@@ -92,7 +93,7 @@ describe('workers', () => {
     expect(sumOf(counted, 'fdbroker_handoff_phase_seconds_count', 'phase="offering"')).toBe(own.length)
   })
 
-  it('run a hook for what fails, and for each that returns', async () => {
+  it.runIf(NIGHTLY)('run a hook for what fails, and for each that returns', async () => {
     const { edge, control, events, hooks, upgrade } = await several('60s')
     const { config } = edge
     edge.write({ routes: 'none' })

@@ -64,7 +64,7 @@ function clientsOf(edge: Edge): Clients {
 const pids = ({ workers: { all } }: MainStatus) => all.flatMap(({ pid }) => pid ?? [])
 
 describe('a proxy of two workers', () => {
-  it('refuses a configuration without workers, as no upgrade can apply it', async () => {
+  it.runIf(NIGHTLY)('refuses a configuration without workers, as no upgrade can apply it', async () => {
     const { edge, control } = await several()
     edge.write({ workers: undefined })
     for (const order of [['reload'], ['upgrade', '--smart']]) {
@@ -270,28 +270,31 @@ describe('a proxy of two workers', () => {
   })
 })
 
-it('an order to cancel where no handoff is under way changes nothing: workers stop, start and are replaced', async () => {
-  const { edge, main, control, now } = await several()
-  const [first, second] = pidsOf(await mainWhere(control, 'two serve', servedByAll(2)))
-  const operator = await RawPeer.connect(control)
-  onTestFinished(() => operator.leave())
-  operator.say(hello('OPERATE'), { cancelUpgrade: {} }, { statusRequest: {} })
-  await until('it was read', () => operator.heard.some(({ status }) => status))
-  expect(await edge.sandbox.run('stop', '--control', control, '--service', 'edge.1')).toMatchObject({
-    code: 0,
-  })
-  const again = await mainWhere(
-    control,
-    'another second worker serves',
-    status => servedByAll(2)(status) && pidsOf(status)[1] !== second,
-  )
-  expect([again.pid, pidsOf(again)[0], again.workers.all[1]?.restarts]).toEqual([main, first, 1])
-  operator.say({ cancelUpgrade: {} })
-  expect(await edge.sandbox.run('workers', 'restart', '--control', control)).toMatchObject({ code: 0 })
-  const status = await now()
-  expect(status.pid).toBe(main)
-  expect(pids(status).filter(pid => pids(again).includes(pid))).toEqual([])
-})
+it.runIf(NIGHTLY)(
+  'an order to cancel where no handoff is under way changes nothing: workers stop, start and are replaced',
+  async () => {
+    const { edge, main, control, now } = await several()
+    const [first, second] = pidsOf(await mainWhere(control, 'two serve', servedByAll(2)))
+    const operator = await RawPeer.connect(control)
+    onTestFinished(() => operator.leave())
+    operator.say(hello('OPERATE'), { cancelUpgrade: {} }, { statusRequest: {} })
+    await until('it was read', () => operator.heard.some(({ status }) => status))
+    expect(await edge.sandbox.run('stop', '--control', control, '--service', 'edge.1')).toMatchObject({
+      code: 0,
+    })
+    const again = await mainWhere(
+      control,
+      'another second worker serves',
+      status => servedByAll(2)(status) && pidsOf(status)[1] !== second,
+    )
+    expect([again.pid, pidsOf(again)[0], again.workers.all[1]?.restarts]).toEqual([main, first, 1])
+    operator.say({ cancelUpgrade: {} })
+    expect(await edge.sandbox.run('workers', 'restart', '--control', control)).toMatchObject({ code: 0 })
+    const status = await now()
+    expect(status.pid).toBe(main)
+    expect(pids(status).filter(pid => pids(again).includes(pid))).toEqual([])
+  },
+)
 
 it('an order that waits for its turn is not begun if its sender has gone by then', async () => {
   const main = await GatedWorkers.start()
@@ -412,25 +415,28 @@ describe('a second main process', () => {
     await expect(ask(edge.url).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
   })
 
-  it('refuses to start as a proxy without workers, beside the first one or by its upgrade', async () => {
-    const { edge, main, control, now } = await several()
-    const old = pids(await now())
-    edge.write({ workers: undefined })
-    const refused = {
-      code: 1,
-      stderr: expect.stringMatching(
-        new RegExp(`ERR_FDB_CONTROL_TAKEN: .*process ${main} is a daemon or the main process of workers`),
-      ),
-    }
-    expect(await edge.sandbox.run('proxy', '--config', edge.file)).toMatchObject(refused)
-    expect(await edge.sandbox.run('upgrade', '--control', control)).toMatchObject({
-      code: 1,
-      stderr: expect.stringContaining('ERR_FDB_'),
-    })
-    const status = await now()
-    expect([status.pid, ...pids(status)]).toEqual([main, ...old])
-    expect((await ask(edge.url).answer).body).toBe('here\n')
-  })
+  it.runIf(NIGHTLY)(
+    'refuses to start as a proxy without workers, beside the first one or by its upgrade',
+    async () => {
+      const { edge, main, control, now } = await several()
+      const old = pids(await now())
+      edge.write({ workers: undefined })
+      const refused = {
+        code: 1,
+        stderr: expect.stringMatching(
+          new RegExp(`ERR_FDB_CONTROL_TAKEN: .*process ${main} is a daemon or the main process of workers`),
+        ),
+      }
+      expect(await edge.sandbox.run('proxy', '--config', edge.file)).toMatchObject(refused)
+      expect(await edge.sandbox.run('upgrade', '--control', control)).toMatchObject({
+        code: 1,
+        stderr: expect.stringContaining('ERR_FDB_'),
+      })
+      const status = await now()
+      expect([status.pid, ...pids(status)]).toEqual([main, ...old])
+      expect((await ask(edge.url).answer).body).toBe('here\n')
+    },
+  )
 
   it('says which workers it could not replace, and why; they serve on', async () => {
     const foreign = createServer()
@@ -519,7 +525,7 @@ it('a listener that only a worker has, as the main process was killed, stays wit
   await answered()
 })
 
-it('a main process that is closed while another one takes over ends', async () => {
+it.runIf(NIGHTLY)('a main process that is closed while another one takes over ends', async () => {
   const { control } = Sandbox.open()
   const sandbox = Sandbox.open()
   const address = `tcp://127.0.0.1:${await freePort()}`

@@ -85,13 +85,13 @@ describe('a damaged log', () => {
   })
 
   it('cut at any byte gives a correct prefix', async () => {
-    for (let cut = 23; cut <= first.length; cut++) {
+    for (let cut = 23; cut <= first.length; cut += perLane(3, 1)) {
       expect(await read([first.subarray(0, cut)], cut % 2 === 0)).toBe('read')
     }
   })
 
   it('gives a correct prefix when it was compacted and is cut behind its snapshot', async () => {
-    for (let cut = 23; cut <= second.length; cut += 3) {
+    for (let cut = 23; cut <= second.length; cut += perLane(7, 3)) {
       const log = new StateLog()
       await log.adopt(segmentOf(snapshot, { sealed: true }))
       await log.adopt(segmentOf(second.subarray(0, cut), { sealed: true }))

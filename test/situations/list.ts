@@ -65,7 +65,7 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'deploy',
     report: 'Unitech/pm2/issues/5043',
     complaint: 'The old process gets new requests in the time that it has for finishing its work.',
-    test: gate('e2e/auto-programs', 'an HTTP server that takes long to end when it is replaced'),
+    test: nightly('e2e/auto-programs', 'an HTTP server that takes long to end when it is replaced'),
   },
   {
     kind: 'deploy',
@@ -189,7 +189,7 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'framework',
     report: 'expressjs/session/issues/885',
     complaint: 'Users of express-session must log in again after each deploy.',
-    test: gate('e2e/stores', 'over upgrades log nobody out, lose no change'),
+    test: nightly('e2e/stores', 'over upgrades log nobody out, lose no change'),
   },
   {
     kind: 'framework',
@@ -213,7 +213,7 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'release',
     report: 'puma/puma/issues/185',
     complaint: 'A restart starts every process again, but with the old code.',
-    test: gate('e2e/upgrade-releases', 'of the shop example, whose folder it is'),
+    test: nightly('e2e/upgrade-releases', 'of the shop example, whose folder it is'),
   },
   {
     kind: 'release',
@@ -225,7 +225,7 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'release',
     report: 'seuros/capistrano-puma/pull/396',
     complaint: 'The deploy deletes the folder of the release that serves, and the restart then fails.',
-    test: gate('e2e/release-folders', 'serves on when the folder of its release is deleted'),
+    test: nightly('e2e/release-folders', 'serves on when the folder of its release is deleted'),
   },
   {
     kind: 'listener',
@@ -291,7 +291,7 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'unit',
     report: 'benoitc/gunicorn/issues/1109',
     complaint: 'An upgrade fails when the Unix socket belongs to a unit of systemd.',
-    test: gate('e2e/socket-activation', 'leave a Unix path to the manager'),
+    test: nightly('e2e/socket-activation', 'leave a Unix path to the manager'),
   },
   {
     kind: 'unit',
@@ -327,13 +327,13 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'container',
     report: 'TryGhost/docker-library-ghost/issues/37',
     complaint: 'npm as PID 1 does not pass TERM on, and the container is killed after 10 s.',
-    test: gate('e2e/auto-wrappers', 'npm start, whose script begins with exec, as PID 1 of a container'),
+    test: nightly('e2e/auto-wrappers', 'npm start, whose script begins with exec, as PID 1 of a container'),
   },
   {
     kind: 'container',
     report: 'arjunkomath/openclaw-railway-template/pull/78',
     complaint: 'Zombies pile up under PID 1.',
-    test: gate(
+    test: nightly(
       'e2e/auto-container',
       'the first process in a container that would end with it keeps its place',
     ),

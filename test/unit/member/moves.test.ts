@@ -2,7 +2,6 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { movePair } from '../../../src/connections/move-channel.js'
 import { Moves } from '../../../src/member/drain/moves.js'
-import { until } from '../../processes/until.js'
 
 describe('the moves of connections', () => {
   function moves(connections: number, movable: number) {
