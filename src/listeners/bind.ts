@@ -99,12 +99,16 @@ function addressInUse(spec: ListenerSpec, occupant: Occupant | null, cause: unkn
     occupant === null
       ? 'an unknown process (of another user, or in another namespace)'
       : `process ${occupant.pid} (${occupant.command || 'command unknown'})`
-  const isOwn = occupant?.pid === process.pid
+  const control = occupant?.control ? `, whose control socket is ${occupant.control}` : ''
+  const remedy =
+    occupant?.pid === process.pid
+      ? 'That is this process: use that listener'
+      : control === ''
+        ? 'End it, take the socket over from it'
+        : 'Join it there to take the address over'
   return new FdbError(
     'ERR_FDB_ADDRESS_IN_USE',
-    occupant?.control && !isOwn
-      ? `${address} is held by ${holder}, whose control socket is ${occupant.control}. Join it there to take the address over, or choose another.`
-      : `${address} is held by ${holder}${isOwn ? ', which is this one: use that listener' : '. End it, take the socket over from it'}, or choose another address.`,
+    `${address} is held by ${holder}${control}. ${remedy}, or choose another${control === '' ? ' address' : ''}.`,
     {
       cause,
       retryable: true,

@@ -71,7 +71,7 @@ describe('bindListener', () => {
       expect(error.details).toMatchObject({ pid: process.pid, address: wanted })
       expect(error.message).toMatch(
         new RegExp(
-          `is held by process ${process.pid} \\(.*\\), which is this one: use that listener, or choose another address\\.$`,
+          `is held by process ${process.pid} \\(.*\\)\\. That is this process: use that listener, or choose another address\\.$`,
         ),
       )
       expect(error.retryable).toBe(true)
