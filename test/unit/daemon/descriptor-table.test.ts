@@ -270,6 +270,19 @@ describe('the entries of a member that dies as soon as it may have accepted', ()
 })
 
 describe('the entries that a member brings back to its daemon', () => {
+  it('are closed once another member serves for good, and do not come back when their member serves later', () => {
+    const held = new Held()
+    const table = held.descriptorTable
+    const [serving, other] = [member(1), member(2)]
+    table.setBrought(serving, [named('present')])
+    table.setBrought(other, [named('former')])
+    table.settle(serving)
+    expect(held.names).toEqual(['present'])
+    other.adopted.add('present')
+    table.settle(other)
+    expect(held.names).toEqual(['present'])
+  })
+
   it('become the service’s where it lacks them, when the serving member brings them', () => {
     const held = new Held()
     const { descriptorTable } = held
