@@ -213,10 +213,13 @@ class UpstreamPool implements StreamOwner, Timed {
       if (!free && (queued || now < until)) return
       this.#granted = slot
       this.#proceeds = true
-      proceed(free)
-      this.#proceeds = false
-      this.#granted?.release()
-      this.#granted = null
+      try {
+        proceed(free)
+      } finally {
+        this.#proceeds = false
+        this.#granted?.release()
+        this.#granted = null
+      }
     }
   }
 
