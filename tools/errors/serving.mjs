@@ -34,7 +34,8 @@ export const CALLER = {
     remedy: 'Upgrade to the previous release: `fd-broker upgrade -- COMMAND`',
   },
   ERR_FDB_HELD_ALONE: {
-    cause: '`fd-broker stop` would lose listeners or state that no living member has',
+    cause:
+      '`fd-broker stop` would lose listeners or state that no living member has, or a service of a daemon has no member to stop',
     remedy: 'Start a member, or use `--drop`',
   },
   ERR_FDB_FD_UNKNOWN: {

@@ -270,7 +270,7 @@ describe('the entries of a member that dies as soon as it may have accepted', ()
 })
 
 describe('the entries that a member brings back to its daemon', () => {
-  it('are closed once another member serves for good, and do not come back when their member serves later', () => {
+  it('close when another member serves for good, and do not come back when their member serves later', () => {
     const held = new Held()
     const table = held.descriptorTable
     const [serving, other] = [member(1), member(2)]
