@@ -1,6 +1,6 @@
 import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll } from 'vitest'
 import { ADDON, commandOf, compareVersions, unpackRelease } from '../../bench/release.mjs'
@@ -25,20 +25,28 @@ export const present: Version = {
 }
 
 /**
- * A release of test/fixtures/releases, unpacked for the tests of this file: its own JavaScript, with the
- * addon and the dependencies of the present version. Call it where tests are collected.
+ * A release of test/fixtures/releases: its own JavaScript, with the addon and the dependencies of the present version. Call it where tests are
+ * collected. The first test that uses it unpacks it, because Vitest calls `afterAll` only if one of the tests runs.
  */
 export class Release implements Version {
   readonly name: string
-  readonly folder: string
-  readonly cli: readonly string[]
+  #folder: string | null = null
 
   constructor(version: string) {
-    const unpacked = mkdtempSync(join(tmpdir(), 'fdb-release-'))
-    afterAll(() => rmSync(unpacked, { recursive: true, force: true }))
     this.name = version
-    this.folder = unpackRelease(version, unpacked)
-    this.cli = this.#command(commandOf(this.folder))
+    afterAll(() => {
+      if (this.#folder !== null) rmSync(dirname(this.#folder), { recursive: true, force: true })
+      this.#folder = null
+    })
+  }
+
+  get folder(): string {
+    this.#folder ??= unpackRelease(this.name, mkdtempSync(join(tmpdir(), 'fdb-release-')))
+    return this.#folder
+  }
+
+  get cli(): readonly string[] {
+    return this.#command(commandOf(this.folder))
   }
 
   program(file: URL): readonly string[] {
