@@ -46,7 +46,7 @@ export default defineConfig({
     pool: 'forks',
     globalSetup: './test/lanes/whole-run.ts',
     sequence: { sequencer: Order },
-    // Files at a time. Most end-to-end tests wait for processes. On two slow processors five take about 12 minutes and four 13, in which each test is
+    // Files at a time. Most end-to-end tests wait for processes. On two slow processors five took about 12 minutes and four 13, in which each test is
     // less slow.
     maxWorkers: 4,
     // For what hangs, not for what is slow: others may have nine tenths of a virtual machine's processors for minutes.

@@ -137,7 +137,7 @@ it.runIf(NIGHTLY)('says at Ctrl-C that no version serves', async () => {
   )
 })
 
-it('says at its limit that the next version does not listen', async () => {
+it.runIf(NIGHTLY)('says at its limit that the next version does not listen', async () => {
   const program = await AutoProgram.of(SERVER)
   const pid = await program.serve()
   program.write('server.mjs', 'setInterval(() => {}, 1000)\n')

@@ -324,7 +324,7 @@ listen()
     },
   )
 
-  it('says that no server listened if a program ends by itself', async () => {
+  it.runIf(NIGHTLY)('says that no server listened if a program ends by itself', async () => {
     const program = await AutoProgram.of("import 'node:fs'\n")
     const { stderr } = await command(program, ...startWords(program, 'log/shop.log'))
     expect(stderr).toMatch(
@@ -459,44 +459,47 @@ ${SERVER.replace(/^import.*/, "const { default: http } = await import('node:http
     },
   )
 
-  it('names the log of a version that fails after it has served, in status, logs and the upgrade itself', async () => {
-    const program = await AutoProgram.of(SERVER)
-    const first = await start(program)
-    // The failing version stops the command until it has failed.
-    program.write(
-      'server.mjs',
-      `import { readFileSync } from 'node:fs'
+  it.runIf(NIGHTLY)(
+    'names the log of a version that fails after it has served, in status, logs and the upgrade itself',
+    async () => {
+      const program = await AutoProgram.of(SERVER)
+      const first = await start(program)
+      // The failing version stops the command until it has failed.
+      program.write(
+        'server.mjs',
+        `import { readFileSync } from 'node:fs'
 process.kill(Number(readFileSync('command', 'utf8')), 'SIGSTOP')
 ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
 `,
-    )
-    const { command: run, ended } = begin(program, 'upgrade', '--service', program.name)
-    program.write('command', String(run.pid))
-    await program.statusWhere(
-      'the first version serves again',
-      ({ lastFailure, pid, role }) => lastFailure !== null && pid === first.pid && role === 'serving',
-    )
-    signalPid(run.pid!, 'SIGCONT')
-    const { code, stdout, stderr } = await ended
-    expect(code).toBe(1)
-    const [, log = ''] = /^the log of the version that failed is (.*)$/m.exec(stdout) ?? []
-    expect(readFileSync(log, 'utf8')).toContain('Error: a late mistake')
-    expect(stderr).toMatch(
-      new RegExp(
-        `^ERR_FDB_SUCCESSOR_LOST: generation 2 \\(pid \\d+\\) has served and failed: .*; process ${first.pid} \\(generation 1\\) serves again\n$`,
-      ),
-    )
-    expect((await program.sandbox.run('status', '--control', program.control)).stdout).toMatch(
-      new RegExp(`^last failure .* after it had served for \\d+ ms; its log is ${log}$`, 'm'),
-    )
-    expect((await command(program, 'logs', '--service', program.name)).stderr).toMatch(
-      new RegExp(`^the last upgrade failed: .*; the log of that version is ${log}\n$`),
-    )
-    program.write('server.mjs', SERVER)
-    await start(program)
-    expect(await linesOf(program, '-n', '1')).not.toEqual([])
-    await program.command('stop')
-  })
+      )
+      const { command: run, ended } = begin(program, 'upgrade', '--service', program.name)
+      program.write('command', String(run.pid))
+      await program.statusWhere(
+        'the first version serves again',
+        ({ lastFailure, pid, role }) => lastFailure !== null && pid === first.pid && role === 'serving',
+      )
+      signalPid(run.pid!, 'SIGCONT')
+      const { code, stdout, stderr } = await ended
+      expect(code).toBe(1)
+      const [, log = ''] = /^the log of the version that failed is (.*)$/m.exec(stdout) ?? []
+      expect(readFileSync(log, 'utf8')).toContain('Error: a late mistake')
+      expect(stderr).toMatch(
+        new RegExp(
+          `^ERR_FDB_SUCCESSOR_LOST: generation 2 \\(pid \\d+\\) has served and failed: .*; process ${first.pid} \\(generation 1\\) serves again\n$`,
+        ),
+      )
+      expect((await program.sandbox.run('status', '--control', program.control)).stdout).toMatch(
+        new RegExp(`^last failure .* after it had served for \\d+ ms; its log is ${log}$`, 'm'),
+      )
+      expect((await command(program, 'logs', '--service', program.name)).stderr).toMatch(
+        new RegExp(`^the last upgrade failed: .*; the log of that version is ${log}\n$`),
+      )
+      program.write('server.mjs', SERVER)
+      await start(program)
+      expect(await linesOf(program, '-n', '1')).not.toEqual([])
+      await program.command('stop')
+    },
+  )
 
   it('says that there is no such file', async () => {
     const program = await AutoProgram.of(SERVER)

@@ -58,7 +58,7 @@ describe.skipIf(!has('chromium'))(
       expect((await app.status()).moves).toMatchObject({ lost: 0, refused: {} })
     })
 
-    it('through upgrades of the proxy', { timeout: 4 * BUSY_MS }, async () => {
+    it.runIf(NIGHTLY)('through upgrades of the proxy', { timeout: 4 * BUSY_MS }, async () => {
       const { sockets, streams, listeners } = await listening()
       await Scene.open({ listeners }).serve()
       const edge = await Edge.prepare({

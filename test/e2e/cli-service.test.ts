@@ -414,7 +414,7 @@ describe('signals to fd-broker proxy', () => {
     )
   })
 
-  it('USR1: reaches the version that stands by too', async () => {
+  it.runIf(NIGHTLY)('USR1: reaches the version that stands by too', async () => {
     const { edge, pid } = await proxy()
     const next = JSON.parse(
       (await edge.sandbox.run('upgrade', '--control', edge.sandbox.control, '--json')).stdout,

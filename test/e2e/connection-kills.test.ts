@@ -221,7 +221,7 @@ describe('upgrades while older generations still have connections', () => {
     expect(await clients.stop()).toEqual({ closed: 0, failed: 0, wrong: 0, incidents: [] })
   })
 
-  it('leave those that the newest has no server for, and say why', async () => {
+  it.runIf(NIGHTLY)('leave those that the newest has no server for, and say why', async () => {
     const scene = await standby({ upgrade: {} })
     const clients = clientsOf(scene)
     const tcp = spawnClients('tcp', { port: scene.tcpPort, count: 10, everyMs: 200, from: '127.0.2.1' })

@@ -126,18 +126,21 @@ describe('a daemon', () => {
     await hasFdsAgain(daemon.pid, before)
   })
 
-  it('lets the next first member begin anew when the one before died half way in its first start', async () => {
-    const scene = Scene.open({ hosting: 'daemon', routes: 50 })
-    await startDaemon(scene)
-    const dead = await scene.start({ exitBeforeReady: true })
-    await dead.end()
-    expect(dead.find('joined')).toMatchObject({ first: true })
-    const first = await scene.serve({ routes: 20 })
-    expect(first.find('joined')).toMatchObject({ first: true, generation: 1 })
-    const second = await scene.serve()
-    expect(second.find('joined')).toMatchObject({ first: false, generation: 2 })
-    expect(Object.keys(await second.order('all'))).toHaveLength(20)
-  })
+  it.runIf(NIGHTLY)(
+    'lets the next first member begin anew when the one before died half way in its first start',
+    async () => {
+      const scene = Scene.open({ hosting: 'daemon', routes: 50 })
+      await startDaemon(scene)
+      const dead = await scene.start({ exitBeforeReady: true })
+      await dead.end()
+      expect(dead.find('joined')).toMatchObject({ first: true })
+      const first = await scene.serve({ routes: 20 })
+      expect(first.find('joined')).toMatchObject({ first: true, generation: 1 })
+      const second = await scene.serve()
+      expect(second.find('joined')).toMatchObject({ first: false, generation: 2 })
+      expect(Object.keys(await second.order('all'))).toHaveLength(20)
+    },
+  )
 
   it('keeps what the first member brought when that dies as soon as it accepts', async () => {
     const port = await freePort()
@@ -203,34 +206,37 @@ describe('a daemon', () => {
     expect(await connects(port)).toBe(true)
   })
 
-  it('keeps a name that moved to another port where it was until nobody can come back', async () => {
-    const [port, moved] = [await freePort(), await freePort()]
-    const scene = Scene.open({ hosting: 'daemon', upgrade: HOLD, listeners: [web(port)] })
-    await startDaemon(scene, { upgrade: HOLD })
-    const first = await scene.serve()
-    const second = await scene.serve({ listeners: [web(moved)] })
-    expect(await whoami(moved)).toBe(second.pid)
-    await first.says('retiring')
-    expect((await serviceStatus(scene)).listeners).toMatchObject([
-      { name: 'web', address: `tcp://127.0.0.1:${moved}` },
-    ])
-    await second.kill()
-    await first.says('reinstated')
-    expect((await serviceStatus(scene)).listeners).toMatchObject([
-      { name: 'web', address: `tcp://127.0.0.1:${port}` },
-    ])
-    expect(await whoami(port)).toBe(first.pid)
-    expect(await connects(moved)).toBe(false)
-    // The next one gets the port that serves, and now it moves for good: the elder dies.
-    const third = await scene.serve({ listeners: [web(moved)] })
-    await first.kill()
-    await serviceWhere(scene, 'nobody can come back', ({ phase }) => phase === 'idle')
-    await third.kill()
-    const fourth = await scene.serve({ listeners: [web(moved)] })
-    expect(fourth.find('listener')).toMatchObject({ name: 'web', adopted: true })
-    expect(await whoami(moved)).toBe(fourth.pid)
-    expect(await connects(port)).toBe(false)
-  })
+  it.runIf(NIGHTLY)(
+    'keeps a name that moved to another port where it was until nobody can come back',
+    async () => {
+      const [port, moved] = [await freePort(), await freePort()]
+      const scene = Scene.open({ hosting: 'daemon', upgrade: HOLD, listeners: [web(port)] })
+      await startDaemon(scene, { upgrade: HOLD })
+      const first = await scene.serve()
+      const second = await scene.serve({ listeners: [web(moved)] })
+      expect(await whoami(moved)).toBe(second.pid)
+      await first.says('retiring')
+      expect((await serviceStatus(scene)).listeners).toMatchObject([
+        { name: 'web', address: `tcp://127.0.0.1:${moved}` },
+      ])
+      await second.kill()
+      await first.says('reinstated')
+      expect((await serviceStatus(scene)).listeners).toMatchObject([
+        { name: 'web', address: `tcp://127.0.0.1:${port}` },
+      ])
+      expect(await whoami(port)).toBe(first.pid)
+      expect(await connects(moved)).toBe(false)
+      // The next one gets the port that serves, and now it moves for good: the elder dies.
+      const third = await scene.serve({ listeners: [web(moved)] })
+      await first.kill()
+      await serviceWhere(scene, 'nobody can come back', ({ phase }) => phase === 'idle')
+      await third.kill()
+      const fourth = await scene.serve({ listeners: [web(moved)] })
+      expect(fourth.find('listener')).toMatchObject({ name: 'web', adopted: true })
+      expect(await whoami(moved)).toBe(fourth.pid)
+      expect(await connects(port)).toBe(false)
+    },
+  )
 
   it('keeps listeners and state for the next one when a member closes, though its process lives on', async () => {
     const port = await freePort()

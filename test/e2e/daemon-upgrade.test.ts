@@ -88,7 +88,7 @@ describe('upgrades of a member through the daemon', () => {
     })
   })
 
-  it('keep the next daemon waiting, also while their successor still loads', async () => {
+  it.runIf(NIGHTLY)('keep the next daemon waiting, also while their successor still loads', async () => {
     const { scene } = await open()
     await startDaemon(scene, { upgrade: UPGRADE })
     const first = await scene.serve()

@@ -221,28 +221,31 @@ describe('a service that was given no control path', () => {
     expect(await run('stop', '--service', 'edge')).toMatchObject({ code: 0 })
   })
 
-  it('as root: in /run/fd-broker, which is made for nobody else; a name with a slash has no place', async () => {
-    const edge = await Edge.prepare({ ...PROXY, control: undefined })
-    const { sandbox } = edge
-    const bare = ['env', '-u', 'RUNTIME_DIRECTORY', '-u', 'XDG_RUNTIME_DIR', process.execPath, CLI]
-    const first = await sandbox.launch([...WITH_EMPTY_RUN, ...bare, 'proxy', '--config', edge.file])
-    await edge.serving(first)
-    const beside = [
-      'nsenter',
-      '--target',
-      String(first),
-      ...(process.getuid?.() === 0 ? [] : ['--user', '--preserve-credentials']),
-    ]
-    const run = (...args: string[]) => sandbox.runCommand([...beside, '--mount', ...bare, ...args])
-    const { mode, uid } = statSync(`/proc/${first}/root/run/fd-broker`)
-    expect([mode & 0o7777, uid]).toEqual([0o700, process.getuid?.()])
-    expect(await run('upgrade')).toMatchObject({ code: 0, stderr: '' })
-    expect(await run('rollback', '--service', 'edge')).toMatchObject({ code: 0 })
-    edge.write({ service: 'a/b' })
-    const nowhere = await run('proxy', '--config', edge.file)
-    expect(nowhere).toMatchObject({
-      code: 1,
-      stderr: expect.stringMatching(/^ERR_FDB_CONFIG: .*has a slash/),
-    })
-  })
+  it.runIf(NIGHTLY)(
+    'as root: in /run/fd-broker, which is made for nobody else; a name with a slash has no place',
+    async () => {
+      const edge = await Edge.prepare({ ...PROXY, control: undefined })
+      const { sandbox } = edge
+      const bare = ['env', '-u', 'RUNTIME_DIRECTORY', '-u', 'XDG_RUNTIME_DIR', process.execPath, CLI]
+      const first = await sandbox.launch([...WITH_EMPTY_RUN, ...bare, 'proxy', '--config', edge.file])
+      await edge.serving(first)
+      const beside = [
+        'nsenter',
+        '--target',
+        String(first),
+        ...(process.getuid?.() === 0 ? [] : ['--user', '--preserve-credentials']),
+      ]
+      const run = (...args: string[]) => sandbox.runCommand([...beside, '--mount', ...bare, ...args])
+      const { mode, uid } = statSync(`/proc/${first}/root/run/fd-broker`)
+      expect([mode & 0o7777, uid]).toEqual([0o700, process.getuid?.()])
+      expect(await run('upgrade')).toMatchObject({ code: 0, stderr: '' })
+      expect(await run('rollback', '--service', 'edge')).toMatchObject({ code: 0 })
+      edge.write({ service: 'a/b' })
+      const nowhere = await run('proxy', '--config', edge.file)
+      expect(nowhere).toMatchObject({
+        code: 1,
+        stderr: expect.stringMatching(/^ERR_FDB_CONFIG: .*has a slash/),
+      })
+    },
+  )
 })

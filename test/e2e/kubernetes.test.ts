@@ -157,7 +157,7 @@ describe('pods that share a node’s network and the folder of the control socke
 })
 
 describe('a pod in which fd-broker run is PID 1', () => {
-  it('upgrades by an exec, as its manifest says, and no request fails', async () => {
+  it.runIf(NIGHTLY)('upgrades by an exec, as its manifest says, and no request fails', async () => {
     const [config, deployment] = manifest('shop.yaml')
     const run = await Supervised.prepare()
     const program = join(run.sandbox.folder, 'server.mjs')

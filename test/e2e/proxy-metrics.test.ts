@@ -226,7 +226,7 @@ describe('the metrics of the proxy', () => {
     },
   )
 
-  it('can have a Unix socket with its mode, and move and end with a reload', async () => {
+  it.runIf(NIGHTLY)('can have a Unix socket with its mode, and move and end with a reload', async () => {
     const { edge, url } = await measured()
     await ask(edge.url).answer
     expect(sumOf(samplesOf((await ask(url).answer).body), REQUESTS)).toBe(1)

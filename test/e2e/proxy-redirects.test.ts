@@ -72,18 +72,21 @@ describe('a route of one listener', () => {
     },
   )
 
-  it.each(releases())('serves again after a way back to $name, which does not know it', async old => {
-    const routes = [{ host: '*', upstream: 'app' }, REDIRECT]
-    const { edge, plain } = await start(routes)
-    expect((await ask(plain).answer).status).toBe(308)
-    edge.write({ routes: [{ host: '*', upstream: 'app' }] })
-    await edge.next(old)
-    expect((await ask(plain).answer).status).toBe(200)
-    edge.write({ routes })
-    await edge.next()
-    expect((await ask(plain).answer).status).toBe(308)
-    expect((await ask(edge.url).answer).status).toBe(200)
-  })
+  it.runIf(NIGHTLY).each(releases())(
+    'serves again after a way back to $name, which does not know it',
+    async old => {
+      const routes = [{ host: '*', upstream: 'app' }, REDIRECT]
+      const { edge, plain } = await start(routes)
+      expect((await ask(plain).answer).status).toBe(308)
+      edge.write({ routes: [{ host: '*', upstream: 'app' }] })
+      await edge.next(old)
+      expect((await ask(plain).answer).status).toBe(200)
+      edge.write({ routes })
+      await edge.next()
+      expect((await ask(plain).answer).status).toBe(308)
+      expect((await ask(edge.url).answer).status).toBe(200)
+    },
+  )
 })
 
 describe('a variable in a header', () => {

@@ -147,7 +147,7 @@ describe('the limit of connections to a server', () => {
     },
   )
 
-  it('does not count the connections of a worker that was killed', async () => {
+  it.runIf(NIGHTLY)('does not count the connections of a worker that was killed', async () => {
     const server = await CountingServer.start(0)
     const edge = await twoWorkers(server)
     const hanging = Array.from({ length: 4 }, () => ask(`${edge.url}/hang`))

@@ -121,7 +121,7 @@ describe.skipIf(!has('etcd'))('a proxy that follows etcd', () => {
     await answers(edge, 'x.example', 'file')
   })
 
-  it.each([1, 2])(
+  it.each(perLane([1], [1, 2]))(
     'switches a route to a new upstream in one change, and no request fails: %i workers',
     async workers => {
       const { edge, etcd } = await following({

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import net from 'node:net'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import type { Decision, Forward, RelayOptions } from '../../src/relay/index.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { startMoving } from './relay-moving.js'
 import { lateReader, type Reply, send, startWorld, Upstream, until, type World } from './relay-world.js'
 
@@ -241,17 +242,20 @@ describe('timeouts', () => {
     await until(() => relay.upstreamCounts().open === 0, 'it is closed')
   })
 
-  it('a client that does not read the rest of its last answer sees that it is cut', async () => {
-    server = await Upstream.start(answer)
-    world = await startWorld(LONG, { timeouts: { stall: 60 } })
-    const client = lateReader(world.port)
-    client.stream.write('GET / HTTP/1.0\r\nHost: a\r\n\r\n')
-    await until(() => world.relay.counts().closing === 1, 'it is answered')
-    await until(() => world.relay.size === 0, 'it is let go')
-    client.stream.setReading(true)
-    await until(() => client.end !== '', 'it sees the end')
-    expect(client.end).toBe('ECONNRESET')
-  })
+  it.runIf(NIGHTLY)(
+    'a client that does not read the rest of its last answer sees that it is cut',
+    async () => {
+      server = await Upstream.start(answer)
+      world = await startWorld(LONG, { timeouts: { stall: 60 } })
+      const client = lateReader(world.port)
+      client.stream.write('GET / HTTP/1.0\r\nHost: a\r\n\r\n')
+      await until(() => world.relay.counts().closing === 1, 'it is answered')
+      await until(() => world.relay.size === 0, 'it is let go')
+      client.stream.setReading(true)
+      await until(() => client.end !== '', 'it sees the end')
+      expect(client.end).toBe('ECONNRESET')
+    },
+  )
 
   it('a client that reads slowly is not cut, one that stops reading is', async () => {
     server = await Upstream.start(answer)

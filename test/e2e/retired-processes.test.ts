@@ -38,26 +38,29 @@ async function keptIn(scene: Scene, pid: number): Promise<Older> {
 }
 
 describe('a version that a timer keeps from its end after it has retired', () => {
-  it('stands in the status of each version after it, with what keeps it, and in its log, until it ends', async () => {
-    const scene = Scene.open({ upgrade: TIMES })
-    const first = await scene.serve({ staysAlive: true })
-    await scene.serve()
-    const shown = { pid: first.pid, phase: 'retired', connections: 0, keptBy: { Timeout: 1 } }
-    expect(await keptIn(scene, first.pid)).toMatchObject(shown)
-    expect(first.said).toContainEqual(
-      expect.objectContaining({
-        say: 'log',
-        level: 'warn',
-        message: expect.stringContaining(
-          `process ${first.pid} has retired and does not end: 1 Timeout keeps it`,
-        ),
-      }),
-    )
-    await scene.serve()
-    expect(await keptIn(scene, first.pid)).toMatchObject(shown)
-    await first.kill()
-    await until('it is not shown any more', async () => (await draining(scene)).length === 0)
-  })
+  it.runIf(NIGHTLY)(
+    'stands in the status of each version after it, with what keeps it, and in its log, until it ends',
+    async () => {
+      const scene = Scene.open({ upgrade: TIMES })
+      const first = await scene.serve({ staysAlive: true })
+      await scene.serve()
+      const shown = { pid: first.pid, phase: 'retired', connections: 0, keptBy: { Timeout: 1 } }
+      expect(await keptIn(scene, first.pid)).toMatchObject(shown)
+      expect(first.said).toContainEqual(
+        expect.objectContaining({
+          say: 'log',
+          level: 'warn',
+          message: expect.stringContaining(
+            `process ${first.pid} has retired and does not end: 1 Timeout keeps it`,
+          ),
+        }),
+      )
+      await scene.serve()
+      expect(await keptIn(scene, first.pid)).toMatchObject(shown)
+      await first.kill()
+      await until('it is not shown any more', async () => (await draining(scene)).length === 0)
+    },
+  )
 
   it.runIf(NIGHTLY)('stands in the status of a daemon', async () => {
     const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })

@@ -296,22 +296,25 @@ it.runIf(NIGHTLY)(
   },
 )
 
-it('an order that waits for its turn is not begun if its sender has gone by then', async () => {
-  const main = await GatedWorkers.start()
-  main.shut()
-  const replaced = replaceWorkers(main.control)
-  await main.waits()
-  const sender = await OperatorClient.connect(main.control)
-  sender.command(SET_WORKERS, '3').catch(() => {})
-  // The answer shows that the main process has read the order.
-  await sender.status()
-  sender.close()
-  const next = reload(main.control)
-  await mainStatus(main.control)
-  main.open()
-  await Promise.all([replaced, next])
-  expect((await mainStatus(main.control)).workers.count).toBe(2)
-})
+it.runIf(NIGHTLY)(
+  'an order that waits for its turn is not begun if its sender has gone by then',
+  async () => {
+    const main = await GatedWorkers.start()
+    main.shut()
+    const replaced = replaceWorkers(main.control)
+    await main.waits()
+    const sender = await OperatorClient.connect(main.control)
+    sender.command(SET_WORKERS, '3').catch(() => {})
+    // The answer shows that the main process has read the order.
+    await sender.status()
+    sender.close()
+    const next = reload(main.control)
+    await mainStatus(main.control)
+    main.open()
+    await Promise.all([replaced, next])
+    expect((await mainStatus(main.control)).workers.count).toBe(2)
+  },
+)
 
 it('a shorter time to end, ordered later, counts for a worker that drains already: it ends by itself', async () => {
   const main = await GatedWorkers.start()
@@ -365,55 +368,61 @@ describe('a second main process', () => {
     expect(clients.failures).toEqual([])
   })
 
-  it('leaves the worker alone that the first one has started, and that began to serve when the second one waited', async () => {
-    const main = await GatedWorkers.start()
-    const { control, sandbox } = main
-    const old = await main.serving()
-    main.shut()
-    replaceWorkers(control).catch(() => {})
-    await main.waits()
-    const before = socketsAt(control)
-    const next = sandbox.launch([...main.command])
-    await until('the second one waits', () => socketsAt(control) > before)
-    main.open()
-    const { workers } = await mainWhere(control, 'the new worker serves', status =>
-      status.workers.all.some(({ pid }) => pid !== null && !old.includes(pid)),
-    )
-    main.shut()
-    const worker = workers.all.find(({ pid }) => pid !== null && !old.includes(pid))!.pid!
-    await next
-    await mainWhere(control, 'the second one has taken over', ({ pid }) => pid !== main.pid)
-    // In this time the first one would end it.
-    await pause(3_000)
-    expect(hasEnded(worker)).toBe(false)
-    main.open()
-  })
-
-  it('ends when a third one takes over while it replaces workers: only the third starts workers then', async () => {
-    const answering = (body: string) => ({ routes: [{ host: '*', respond: { status: 200, body } }] })
-    const { edge, control } = await several({ workers: 3, ...answering('first') })
-    edge.write(answering('second'))
-    const second = await edge.launch()
-    await mainWhere(control, 'the second one has taken over', ({ pid }) => pid === second)
-    edge.write(answering('third'))
-    const third = await edge.launch()
-    await edge.ended(second)
-    const { pid } = await mainWhere(
-      control,
-      'the third one has replaced all workers',
-      status => servedByAll(3)(status) && status.pid === third,
-    )
-    await until('the third configuration answers', async () => {
-      const bodies = await Promise.all(
-        Array.from({ length: 12 }, async () => (await ask(edge.url).answer).body),
+  it.runIf(NIGHTLY)(
+    'leaves the worker alone that the first one has started, and that began to serve when the second one waited',
+    async () => {
+      const main = await GatedWorkers.start()
+      const { control, sandbox } = main
+      const old = await main.serving()
+      main.shut()
+      replaceWorkers(control).catch(() => {})
+      await main.waits()
+      const before = socketsAt(control)
+      const next = sandbox.launch([...main.command])
+      await until('the second one waits', () => socketsAt(control) > before)
+      main.open()
+      const { workers } = await mainWhere(control, 'the new worker serves', status =>
+        status.workers.all.some(({ pid }) => pid !== null && !old.includes(pid)),
       )
-      return bodies.every(body => body === 'third')
-    })
-    const left = [pid, ...pids(await mainStatus(control))]
-    expect(await edge.sandbox.run('stop', '--control', control)).toMatchObject({ code: 0 })
-    for (const each of left) await edge.ended(each)
-    await expect(ask(edge.url).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
-  })
+      main.shut()
+      const worker = workers.all.find(({ pid }) => pid !== null && !old.includes(pid))!.pid!
+      await next
+      await mainWhere(control, 'the second one has taken over', ({ pid }) => pid !== main.pid)
+      // In this time the first one would end it.
+      await pause(3_000)
+      expect(hasEnded(worker)).toBe(false)
+      main.open()
+    },
+  )
+
+  it.runIf(NIGHTLY)(
+    'ends when a third one takes over while it replaces workers: only the third starts workers then',
+    async () => {
+      const answering = (body: string) => ({ routes: [{ host: '*', respond: { status: 200, body } }] })
+      const { edge, control } = await several({ workers: 3, ...answering('first') })
+      edge.write(answering('second'))
+      const second = await edge.launch()
+      await mainWhere(control, 'the second one has taken over', ({ pid }) => pid === second)
+      edge.write(answering('third'))
+      const third = await edge.launch()
+      await edge.ended(second)
+      const { pid } = await mainWhere(
+        control,
+        'the third one has replaced all workers',
+        status => servedByAll(3)(status) && status.pid === third,
+      )
+      await until('the third configuration answers', async () => {
+        const bodies = await Promise.all(
+          Array.from({ length: 12 }, async () => (await ask(edge.url).answer).body),
+        )
+        return bodies.every(body => body === 'third')
+      })
+      const left = [pid, ...pids(await mainStatus(control))]
+      expect(await edge.sandbox.run('stop', '--control', control)).toMatchObject({ code: 0 })
+      for (const each of left) await edge.ended(each)
+      await expect(ask(edge.url).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+    },
+  )
 
   it.runIf(NIGHTLY)(
     'refuses to start as a proxy without workers, beside the first one or by its upgrade',

@@ -342,7 +342,7 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'container',
     report: 'kubernetes/kubernetes/issues/43576',
     complaint: 'A rolling update loses requests.',
-    test: gate('e2e/kubernetes', 'upgrades by an exec, as its manifest says'),
+    test: nightly('e2e/kubernetes', 'upgrades by an exec, as its manifest says'),
   },
   {
     kind: 'container',
