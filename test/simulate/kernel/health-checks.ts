@@ -11,15 +11,15 @@ const READABLE = 1
 interface CheckOptions {
   readonly host: string
   readonly port: number
-  readonly signal?: AbortSignal
+  readonly signal: AbortSignal
 }
 
 /** A connection that ends when the signal aborts. */
 class CheckSocket extends EventEmitter {
   #fd = -1
   #poll: SimulatedPoll | null = null
-  readonly #signal: AbortSignal | undefined
-  readonly #abort = () => this.#fail(this.#signal!.reason)
+  readonly #signal: AbortSignal
+  readonly #abort = () => this.#fail(this.#signal.reason)
   #isOver = false
 
   constructor({ host, port, signal }: CheckOptions) {
@@ -27,9 +27,9 @@ class CheckSocket extends EventEmitter {
     this.#signal = signal
     const { p } = at
     try {
-      signal?.throwIfAborted()
+      signal.throwIfAborted()
       this.#fd = connectTcpNow(host, port)
-      signal?.addEventListener('abort', this.#abort, { once: true })
+      signal.addEventListener('abort', this.#abort, { once: true })
       p.setImmediate(() => {
         if (!this.#isOver) this.emit('connect')
       })
@@ -38,17 +38,10 @@ class CheckSocket extends EventEmitter {
     }
   }
 
-  /** Only this tells `addAbortSignal()` that this is a stream. */
-  write(): void {}
-
-  destroy(error?: Error): void {
+  destroy(): void {
     if (this.#isOver) return
-    if (error !== undefined) {
-      this.#fail(error)
-      return
-    }
     this.#isOver = true
-    this.#signal?.removeEventListener('abort', this.#abort)
+    this.#signal.removeEventListener('abort', this.#abort)
     if (this.#fd === -1) return
     if (this.#poll !== null) {
       at.p.polls.delete(this.#poll)
