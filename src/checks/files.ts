@@ -25,7 +25,7 @@ function statOf(path: string): BigIntStats | undefined {
 /** Reads regular files of limited size only: a wrong path must neither block the proxy nor fill its memory. */
 export function readText(path: string, place: Place): string | undefined {
   try {
-    const facts = statSync(path)
+    const facts = statSync(path, { bigint: true })
     if (!facts.isFile()) return place.wrong(`${shortJson(path)} is not a file`)
     if (facts.size > MAX_BYTES)
       return place.wrong(`${shortJson(path)} has ${facts.size} bytes, at most ${MAX_BYTES} are read`)

@@ -28,7 +28,6 @@ const FILES_ONLY = new Map([
   ['src/auto/log-files.ts', 3],
   ['src/auto/settings.ts', 1],
   ['src/base/cache-file.ts', 4],
-  ['src/checks/files.ts', 1],
   ['src/code-cache/load-cached.ts', 1],
   ['src/kernel/file.ts', 1],
   ['src/os/command-line.ts', 2],
