@@ -8,7 +8,7 @@ export const DRAIN_COMMAND = 'drain'
 
 /**
  * `serving`: the machine does not leave. `unready`: the balancer's checks get 503, and all other requests are served. `leaving`: each answer is also the last
- * of its connection. `ended`: tunnels are ended too.
+ * of its connection. `ended`: the proxy also ends tunnels.
  */
 export const STEPS = ['serving', 'unready', 'leaving', 'ended'] as const
 export type Step = (typeof STEPS)[number]

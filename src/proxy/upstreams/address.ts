@@ -22,6 +22,11 @@ export function takesRequests(servers: readonly UpstreamAddress[]): boolean {
   return !servers.some(({ text }) => WHOLE.test(text))
 }
 
+/** Reports whether a server is spoken to by TLS. */
+export function usesTls(server: UpstreamAddress): server is UpstreamAddress & { kind: 'tcp'; secure: true } {
+  return server.kind === 'tcp' && server.secure === true
+}
+
 /** Reports whether servers with these addresses can be in one upstream. */
 export function ofOneKind(addresses: readonly string[]): boolean {
   return [/^https?:/, WHOLE].some(kind => !addresses.some(address => kind.test(address)))

@@ -17,7 +17,7 @@ import {
   type Written,
 } from '../../checks/values.js'
 import { checkShape, serverCheck } from '../server-checks/shape.js'
-import { ofOneKind, type ServerConfig, takesRequests, upstreamAddress } from './address.js'
+import { ofOneKind, type ServerConfig, takesRequests, upstreamAddress, usesTls } from './address.js'
 import { balanceText } from './balancing.js'
 import { queue, queueShape } from './queue.js'
 import { sticky, stickyShape } from './sticky.js'
@@ -131,54 +131,56 @@ export const upstreamShape = {
 }
 const upstreamMap = map(upstreamShape)
 export interface UpstreamDocument extends Written<typeof upstreamMap> {}
-export type UpstreamFields = Checked<typeof upstreamMap> & { name: string }
+type Fields = Checked<typeof upstreamMap>
+export type UpstreamFields = Fields & { name: string }
+
+/** How the keys of an upstream fit together. The first rule that fails is reported. */
+const RULES: readonly ((given: Fields, place: Place) => Fields | undefined)[] = [
+  serversMatch,
+  slowStartHasCheck,
+  tlsIsUsed,
+  headerBeforeTls,
+  stickyTakesRequests,
+  queueHasLimit,
+]
 
 /** Turns `[["app", …]]` into `[{ name: "app", … }]`. */
 export const upstreams = refine(
   named(
     name,
-    refine(
-      refine(
-        refine(
-          refine(refine(refine(upstreamMap, serversMatch), slowStartHasCheck), tlsIsUsed),
-          headerBeforeTls,
-        ),
-        stickyTakesRequests,
-      ),
-      queueHasLimit,
+    refine(upstreamMap, (given, place) =>
+      RULES.every(rule => rule(given, place) !== undefined) ? given : undefined,
     ),
   ),
   (pairs): UpstreamFields[] => pairs.map(([name, upstream]) => ({ name, ...upstream })),
 )
 
-function slowStartHasCheck<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
+function slowStartHasCheck(given: Fields, place: Place): Fields | undefined {
   if (given.slowStart === null || given.check !== null) return given
   return place.at('slowStart').wrong('it is valid only with "check"; leave it out')
 }
 
-function stickyTakesRequests<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
+function stickyTakesRequests(given: Fields, place: Place): Fields | undefined {
   if (given.sticky === null || takesRequests(given.servers)) return given
   return place.at('sticky').wrong('servers that take whole connections get no cookies; leave it out')
 }
 
-function headerBeforeTls<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
-  const isSecure = given.servers.some(server => server.kind === 'tcp' && server.secure)
-  if (given.proxyProtocol === null || !isSecure) return given
+function headerBeforeTls(given: Fields, place: Place): Fields | undefined {
+  if (given.proxyProtocol === null || !given.servers.some(usesTls)) return given
   return place.at('proxyProtocol').wrong('it is not possible with https:// and tls:// servers; leave it out')
 }
 
-function queueHasLimit<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
+function queueHasLimit(given: Fields, place: Place): Fields | undefined {
   if (given.queue === null || given.connections !== null) return given
   return place.at('queue').wrong('it is valid only with a limit of "connections"; leave it out')
 }
 
-function tlsIsUsed<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
-  const isUsed = given.servers.some(server => server.kind === 'tcp' && server.secure)
-  if (given.tls === null || isUsed) return given
+function tlsIsUsed(given: Fields, place: Place): Fields | undefined {
+  if (given.tls === null || given.servers.some(usesTls)) return given
   return place.at('tls').wrong('no server uses TLS: write https:// or tls:// for their addresses')
 }
 
-function serversMatch<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
+function serversMatch(given: Fields, place: Place): Fields | undefined {
   if (ofOneKind(given.servers.map(({ text }) => text))) return given
   return place
     .at('servers')

@@ -31,13 +31,18 @@ export class StickyCookies implements Sticky {
   readonly config: StickyConfig
   readonly #attributes: string
   readonly #addresses = new Map<string, string>()
+  readonly #values = new Map<string, string>()
 
   constructor(config: StickyConfig, servers: Iterable<string>) {
     this.config = config
     const { maxAge, secure } = config
     const age = maxAge === null ? '' : `; Max-Age=${Math.round(maxAge / 1000)}`
     this.#attributes = `; Path=/; HttpOnly${age}${secure ? '; Secure' : ''}`
-    for (const server of servers) this.#addresses.set(cookieValue(server), server)
+    for (const server of servers) {
+      const value = cookieValue(server)
+      this.#addresses.set(value, server)
+      this.#values.set(server, value)
+    }
   }
 
   /** Returns the server that the cookies of a request name; undefined if there is none. */
@@ -46,7 +51,9 @@ export class StickyCookies implements Sticky {
   }
 
   lineFor(server: string): string {
-    return `Set-Cookie: ${this.config.cookie}=${cookieValue(server)}${this.#attributes}\r\n`
+    // A request that has moved here may have a server that is gone from the configuration.
+    const value = this.#values.get(server) ?? cookieValue(server)
+    return `Set-Cookie: ${this.config.cookie}=${value}${this.#attributes}\r\n`
   }
 }
 

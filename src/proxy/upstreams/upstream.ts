@@ -11,7 +11,7 @@ import type { Names } from '../names/names.js'
 import type { CheckedServer } from '../server-checks/server-checks.js'
 import type { ServerCheckConfig } from '../server-checks/shape.js'
 import { UNCHECKED, type Verdict } from '../server-checks/verdict.js'
-import { ofOneKind, type ServerConfig, takesRequests, type UpstreamAddress } from './address.js'
+import { ofOneKind, type ServerConfig, takesRequests, type UpstreamAddress, usesTls } from './address.js'
 import { Balancer, type ServerOutState } from './balance.js'
 import { type Balancing, balancingOf, type HashFacts, hashKey } from './balancing.js'
 import { UpstreamQueue } from './queue.js'
@@ -191,7 +191,7 @@ export class Upstream {
 
   /** Throws for certificates that OpenSSL refuses, and changes nothing. */
   #configureTls({ tls }: UpstreamConfig, servers: readonly ServerConfig[]): void {
-    const secure = servers.flatMap(server => (server.kind === 'tcp' && server.secure ? [server] : []))
+    const secure = servers.filter(usesTls)
     const settings = tls ?? NO_TLS_SETTINGS
     const id = secure.length === 0 ? null : tlsId(settings)
     if (id !== (this.#tls?.id ?? null)) {
