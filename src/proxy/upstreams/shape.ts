@@ -132,7 +132,7 @@ export const upstreamShape = {
 const upstreamMap = map(upstreamShape)
 export interface UpstreamDocument extends Written<typeof upstreamMap> {}
 type Fields = Checked<typeof upstreamMap>
-export type UpstreamFields = Fields & { name: string }
+export type UpstreamFields = Checked<typeof upstreamMap> & { name: string }
 
 /** How the keys of an upstream fit together. The first rule that fails is reported. */
 const RULES: readonly ((given: Fields, place: Place) => Fields | undefined)[] = [
