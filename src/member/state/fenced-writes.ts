@@ -21,7 +21,7 @@ export interface WriteConnection {
 export interface FencedWritesDeps {
   readonly settings: Pick<Settings, 'logger' | 'timeout'>
   readonly machine: Pick<Machine, 'changes' | 'phase' | 'sealed'> & {
-    readonly member: Pick<MemberState, 'epoch' | 'link'>
+    readonly member: Pick<MemberState, 'epoch' | 'link' | 'scope'>
     readonly holder: Pick<HolderState, 'phase'> | null
   }
   readonly shutdown: Pick<Shutdown, 'closing' | 'order' | 'over'> & {
@@ -120,8 +120,12 @@ export class FencedWrites {
 
   #forwardOrRefuse(): void {
     const { machine, shutdown } = this.#deps
+    const isUnfit = machine.phase === 'unfit'
+    // The incumbent may serve again: the changes wait for that, and are forwarded when this process leaves.
+    if (isUnfit && machine.member.scope === 'holder' && machine.member.link !== 'local')
+      this.forwarder.start(this.#fencedError())
     // If this process is alone and not closing, it could not start to write, and no other process can.
-    if (machine.phase === 'unfit' || (this.#alone && !shutdown.closing)) {
+    else if (isUnfit || (this.#alone && !shutdown.closing)) {
       this.forwarder.end()
       this.#deps.state.log.endWriting(shutdown.cannotServe.unfitError())
     } else this.forward()

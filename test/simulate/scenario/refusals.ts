@@ -8,13 +8,11 @@ const UNANSWERED = new Set<string | undefined>(['ERR_FDB_DEADLINE', 'ERR_FDB_FEN
 /** Returns the changes that were refused without a reason, in a run in which nothing was short and the disk was good. `daemons`: all of the run. */
 export function refusals(versions: readonly Version[], daemons: readonly SimulatedProcess[]): string[] {
   const wrong: string[] = []
-  for (const { p, refused, hasServed } of versions)
+  for (const { p, refused } of versions)
     for (const { begun, at, error } of refused) {
       // While a process was stopped, another one may have replaced the file that a change waits for.
       if (p.stoppedUntil >= begun) continue
       const { code, cause } = error as { code?: string; cause?: { code?: string } }
-      // A version whose commit is undone serves reads until it leaves.
-      if (code === 'ERR_FDB_UNFIT' && !hasServed) continue
       const what = `${p.name} refused a change of ${begun.toFixed(3)} at ${at.toFixed(3)} with ${code}`
       if (code === 'ERR_FDB_STATE_FILE' && !UNANSWERED.has(cause?.code))
         wrong.push(`${what}, as if the disk were bad`)

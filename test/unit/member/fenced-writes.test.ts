@@ -20,11 +20,12 @@ describe('a process that may not write any more', () => {
     over?: boolean
     sealed?: boolean
     alone?: boolean
+    scope?: 'holder' | 'member'
   }) {
     const log = new StateLog()
     const segmentSet = new SegmentSet()
     const steps: string[] = []
-    const { phase, closing = false, over = false, sealed = false, alone = false } = facts
+    const { phase, closing = false, over = false, sealed = false, alone = false, scope = 'member' } = facts
     const followed: (number | undefined)[] = []
     const segments = new SegmentLoader(log, segmentSet, SILENT)
     const follow = async (below?: number) => void followed.push(below)
@@ -36,7 +37,7 @@ describe('a process that may not write any more', () => {
       sealed,
       isReleased: false,
       changes: new ChangeNotifier(),
-      member: { epoch: 1, link: alone ? 'local' : 'up', scope: 'member' } as const,
+      member: { epoch: 1, link: alone ? 'local' : 'up', scope } as const,
       holder: alone ? ({ phase: 'idle' } as const) : null,
       step: ({ type }: { type: string }) => void steps.push(type),
     }
@@ -55,7 +56,7 @@ describe('a process that may not write any more', () => {
       log.close()
       segmentSet.close()
     })
-    return { writes, seal, segmentSet, steps, followed }
+    return { writes, seal, log, segmentSet, steps, followed }
   }
 
   it('forwards its changes when it stands by, leaves or was cut off, and ends them when it is unfit, or the only one', async () => {
@@ -75,6 +76,17 @@ describe('a process that may not write any more', () => {
       writes.leave()
       expect(writes.forwarder.active).toBe(false)
     }
+  })
+
+  it('keeps its changes while its commit is undone, and refuses them if the incumbent is dead', async () => {
+    const undone = late({ phase: 'unfit', scope: 'holder' })
+    await undone.writes.end()
+    expect(undone.writes.forwarder.active).toBe(true)
+    const last = late({ phase: 'unfit', scope: 'holder', alone: true })
+    await last.writes.end()
+    await expect(last.log.section('notes').put('a', Buffer.alloc(1))).rejects.toMatchObject({
+      code: 'ERR_FDB_UNFIT',
+    })
   })
 
   it('forwards them when it leaves if it finds its segment sealed, and else asks where it stands', () => {
