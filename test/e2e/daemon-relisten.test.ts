@@ -47,3 +47,23 @@ it('a client that connects while a listener closes gets its answer, although the
   const [error] = await once(connect(address.port!, '127.0.0.1'), 'error')
   expect(error).toMatchObject({ code: 'ECONNREFUSED' })
 })
+
+it('a client that waits at a listener that closes gets its answer, although its process leaves before the daemon has answered', async () => {
+  const scene = Scene.open()
+  const daemon = await startDaemon(scene)
+  const member = await join({ service: 'shop', control: scene.control, hosting: 'daemon' })
+  onTestFinished(() => member.close({ timeout: 0 }))
+  const server = createServer((_request, response) => response.end('ok'))
+  const { address } = (await member.listen('web', 'tcp://127.0.0.1:0')).serve(server)
+  await member.ready()
+  daemon.signal('SIGSTOP')
+  member.unlisten('web')
+  const closed = member.close()
+  await expect.poll(() => member.status().listeners.map(({ accepting }) => accepting)).not.toContain(true)
+  const late = connect(address.port!, '127.0.0.1')
+  late.end('GET / HTTP/1.1\r\nHost: any.test\r\nConnection: close\r\n\r\n')
+  await once(late, 'connect')
+  daemon.signal('SIGCONT')
+  expect(await text(late)).toContain('200 OK')
+  await closed
+})

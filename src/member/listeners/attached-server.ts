@@ -324,8 +324,8 @@ export class AttachedServer {
 
   /** Stops accepting. Connections stay open; the server does not emit 'close' until {@link finish}, and can be attached again. */
   detach(): void {
+    if (!this.#detached) this.#acceptedUntilDetached = this.accepting
     this.#detached = true
-    this.#acceptedUntilDetached = this.accepting
     if (this.#attached && this.server.listening) stopListening(this.server)
     this.#attached = false
     this.#onDetach()

@@ -57,6 +57,9 @@ export class Listener {
   /** Such listeners that only this service has left: further sockets at the same address, by the names of their entries. */
   readonly #further = new Map<string, StandInListener>()
   #accepting = false
+  /** See {@link leaveAfter}. */
+  #left: Promise<void> | null = null
+  #leaveNow: (() => void) | null = null
   #borrowed = false
   #leaving = false
   #paused = false
@@ -361,8 +364,25 @@ export class Listener {
     return this.#servers.flatMap(({ moving }) => moving)
   }
 
+  /**
+   * @internal Calls `leave` once: when `closed` settles, or before the connections are cut. Until then the listener is not empty, since clients may
+   * come that no other process would answer.
+   */
+  leaveAfter(closed: Promise<unknown>, leave: () => void): void {
+    this.#left = new Promise(resolve => {
+      this.#leaveNow = () => {
+        this.#leaveNow = null
+        leave()
+        resolve()
+      }
+      const now = () => this.#leaveNow?.()
+      closed.then(now, now)
+    })
+  }
+
   /** @internal */
   async emptied(): Promise<void> {
+    await this.#left
     await Promise.all(this.#servers.map(served => served.emptied()))
   }
 
@@ -373,6 +393,7 @@ export class Listener {
 
   /** @internal */
   cut(tls: boolean): DrainCounts {
+    this.#leaveNow?.()
     return sumCounts(this.#servers.filter(served => served.secure === tls).map(served => served.cut()))
   }
 

@@ -293,24 +293,25 @@ export class OwnListeners {
 
   /**
    * Closes `fd`, the listener's socket, and drops these entries. Until a daemon has closed its dups, to whose queues clients come too, the listener
-   * accepts.
+   * accepts; the clients that then wait are accepted even if this process has begun to leave, since no other process has the listener.
    */
   #leave(listener: Listener, fd: OwnedFd | undefined, names: readonly string[]): void {
     const { holdings, machine } = this.#deps
     const dropped = [...names, ...listener.further]
     for (const name of dropped) holdings.unregister(name)
     this.#leaving.add(listener)
+    const { accepting } = machine.member
     const leave = () => {
-      listener.leave(machine.member.accepting ? (fd ?? null) : null)
+      listener.leave(accepting ? (fd ?? null) : null)
       fd?.close()
       void listener.emptied().then(() => {
         this.#leaving.delete(listener)
         listener.release()
       })
     }
-    const closed = dropped.length > 0 && machine.member.accepting ? holdings.dropped() : undefined
+    const closed = dropped.length > 0 && accepting ? holdings.dropped() : undefined
     if (closed === undefined) leave()
-    else void closed.then(leave, leave)
+    else listener.leaveAfter(closed, leave)
   }
 
   /** Throws ERR_FDB_LISTENER_TWICE if another call for this name still waits, for example for the daemon, or if this version has a descriptor of this name. */
