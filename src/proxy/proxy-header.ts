@@ -2,16 +2,22 @@ import type { Socket } from 'node:net'
 import { setPassedOn } from '../node/socket-handle.js'
 import { readProxyHeader } from '../relay/index.js'
 
+const ignore = () => {}
+
 /** The connections of one listener on which a header of the PROXY protocol is being read. */
 export class ProxyHeaders {
-  readonly #waiting = new Set<Socket>()
+  /** Each with what ends the reading. */
+  readonly #waiting = new Map<Socket, () => void>()
 
   get size(): number {
     return this.#waiting.size
   }
 
   cut(): void {
-    for (const socket of [...this.#waiting]) socket.destroy()
+    for (const [socket, leave] of [...this.#waiting]) {
+      leave()
+      socket.on('error', ignore).destroy()
+    }
   }
 
   /**
@@ -24,7 +30,6 @@ export class ProxyHeaders {
     done: (early: Buffer) => void,
     failed: (why: string | null) => void,
   ): void {
-    this.#waiting.add(socket)
     let received = Buffer.alloc(0)
     const leave = () => {
       this.#waiting.delete(socket)
@@ -56,8 +61,8 @@ export class ProxyHeaders {
       // A check of the port, as load balancers make it.
       failed(received.length > 0 ? 'the connection ended within the header' : null)
     }
-    const ignore = () => {}
     const timer = setTimeout(() => fail('no header came in time'), timeoutMs)
+    this.#waiting.set(socket, leave)
     socket.on('readable', onReadable).on('end', onEnd).on('close', onEnd).on('error', ignore)
   }
 }

@@ -31,6 +31,8 @@ export class Dispatch {
   #redialled = false
   /** This exchange has waited for a connection, which it does only once. */
   #waited = false
+  /** The queue in which it has waited: a reload may have removed the queue from the route since. */
+  #queue: RequestQueue | null = null
   /** The exchange comes from another process: if it has waited there, it gets a place in a full queue. */
   #restored = false
   #retryHead: HeadWriter | null = null
@@ -262,6 +264,7 @@ export class Dispatch {
       queue.ended('full')
       return null
     }
+    this.#queue = queue
     queue.waiting++
     const proceed = (server: Destination) => {
       queue.ended('served')
@@ -278,9 +281,8 @@ export class Dispatch {
     stream.destroy()
     this.#exchange.upstream = null
     if (server === null) {
-      const queue = this.route?.queue
-      queue?.ended('late')
-      this.#exchange.fail(503, queue === undefined ? 'servers-full' : 'queue-timeout', RETRY_AFTER)
+      this.#queue?.ended('late')
+      this.#exchange.fail(503, this.#queue === null ? 'servers-full' : 'queue-timeout', RETRY_AFTER)
       return
     }
     this.#setDestination(server)

@@ -119,6 +119,22 @@ describe('a request for which no server is free', () => {
     expect([(await first.answer).status, (await next.answer).status]).toEqual([200, 200])
   })
 
+  it('gets 503 after its time in a queue that a reload has removed', async () => {
+    const server = await HoldingServer.start()
+    const port = await freePort()
+    const metrics = { metrics: `tcp://127.0.0.1:${port}` }
+    const edge = await queueing([server], { queue: { requests: 1, timeout: '1s' } }, metrics)
+    const first = await hold(edge, server, '/held/1')
+    const waiting = ask(edge.url)
+    await until('it waits', async () => (await waitingIn(edge)) === 2)
+    await edge.reload({ upstreams: { app: { servers: [server.url], connections: 1 } }, ...metrics })
+    expect((await waiting.answer).body).toBe('queue-timeout\n')
+    const samples = samplesOf((await ask(`http://127.0.0.1:${port}/metrics`).answer).body)
+    expect(sumOf(samples, 'fdbroker_proxy_queued_requests_total', 'result="late"')).toBe(1)
+    server.answer('/held/1')
+    expect((await first.answer).status).toBe(200)
+  })
+
   it('gets the first server that is free', async () => {
     const servers = [await HoldingServer.start(), await HoldingServer.start()]
     const edge = await queueing(servers, { queue: 10 })
