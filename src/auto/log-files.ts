@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import {
+  type BigIntStats,
   lstatSync,
   readdirSync,
   readlinkSync,
   realpathSync,
   rmSync,
-  type Stats,
   writeFileSync,
 } from 'node:fs'
 import type { Socket } from 'node:net'
@@ -65,7 +65,7 @@ export function defaultLog(service: string, env: Env): string {
  */
 export function createPart(log: string): string {
   try {
-    const found = lstatSync(log, { throwIfNoEntry: false })
+    const found = lstatSync(log, { bigint: true, throwIfNoEntry: false })
     if (found !== undefined && !isOwnLink(log, log)) {
       const why = `there is ${kindOfFile(found)} at ${log}, and fd-broker start would replace it by a link to the log`
       throw logError(log, `${why}: give --log-file a path that does not exist`)
@@ -123,7 +123,7 @@ export function linkedLog({ log, part }: OwnPart): string {
 export function linkLog({ log, part }: OwnPart, generation: number, isNew: boolean): void {
   try {
     for (const link of [generationLog(log, generation), log])
-      if (lstatSync(link, { throwIfNoEntry: false }) === undefined || isOwnLink(link, log))
+      if (lstatSync(link, { bigint: true, throwIfNoEntry: false }) === undefined || isOwnLink(link, log))
         replaceLink(link, basename(part))
     if (isNew) removeOld(log, generation)
   } catch {
@@ -201,7 +201,7 @@ function isPart(name: string, log: string): boolean {
   return name.startsWith(before) && /^\d{17}\.log$/.test(name.slice(before.length))
 }
 
-function kindOfFile(found: Stats): string {
+function kindOfFile(found: BigIntStats): string {
   if (found.isFile()) return 'a file'
   if (found.isDirectory()) return 'a folder'
   if (found.isSymbolicLink()) return 'a symbolic link'

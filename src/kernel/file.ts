@@ -90,6 +90,12 @@ export function truncate(fd: OwnedFd, size: number): void {
   ftruncateSync(fd.raw, size)
 }
 
+/** See `FILES_ONLY` of the walls. */
+export function isRegularFile(fd: OwnedFd): boolean {
+  return fstatSync(fd.raw, { bigint: true }).isFile()
+}
+
+/** For a regular file or a folder. */
 export function statOf(fd: OwnedFd): Stats {
   return fstatSync(fd.raw)
 }

@@ -45,7 +45,7 @@ export function successorCommand(options: SuccessorOptions = {}): ProgramStart {
   const { argv0, execArgv, script, args } = startedAs
   const argv = options.argv ?? [argv0, ...execArgv, ...(script === undefined ? [] : [script]), ...args]
   const cwd = options.cwd ?? startedAs.cwd
-  const found = statSync(cwd, { throwIfNoEntry: false })
+  const found = statSync(cwd, { bigint: true, throwIfNoEntry: false })
   if (!found?.isDirectory()) {
     const why = found
       ? `${cwd} is no folder: give the folder to start in as cwd (fd-broker run --cwd)`
@@ -104,7 +104,7 @@ function noBinary(name: string, why: string, given: boolean): FdbError {
 function runnable(file: string): boolean {
   try {
     accessSync(file, constants.X_OK)
-    return statSync(file).isFile()
+    return statSync(file, { bigint: true }).isFile()
   } catch {
     return false
   }

@@ -2,7 +2,7 @@ import { constants, existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { nodeCrypto } from '../../base/lazy.js'
 import { FdbError } from '../../errors.js'
-import { type OwnedFd, openFile, readAt, statOf, writeAllAt } from '../../kernel/index.js'
+import { isRegularFile, type OwnedFd, openFile, readAt, statOf, writeAllAt } from '../../kernel/index.js'
 import { type DeathWatch, openPidfd } from '../../os/liveness.js'
 import {
   isAlive,
@@ -260,9 +260,9 @@ function readSideFile(path: string): string | null {
     throw sideFileError(path, code === 'ELOOP' ? 'is a symbolic link' : `cannot be read (${code})`, cause)
   }
   using file = fd
+  if (!isRegularFile(file)) throw sideFileError(path, 'is not a regular file')
   const stat = statOf(file)
   const own = process.geteuid?.() ?? stat.uid
-  if (!stat.isFile()) throw sideFileError(path, 'is not a regular file')
   if (stat.uid !== own && stat.uid !== 0)
     throw sideFileError(path, `belongs to uid ${stat.uid}, but this process runs as uid ${own}`)
   if ((stat.mode & 0o022) !== 0)

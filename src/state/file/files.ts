@@ -9,6 +9,7 @@ import { oneOf, or, predicate } from '../../checks/values.js'
 import { FdbError } from '../../errors.js'
 import {
   closeOnThrow,
+  isRegularFile,
   lockIfPossible,
   type OwnedFd,
   openFile,
@@ -39,6 +40,7 @@ export function openStateFile(path: string, { write = false } = {}): OwnedFd | n
     throw new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} cannot be read (${code})`, { cause })
   }
   return closeOnThrow([fd], () => {
+    if (!isRegularFile(fd)) throw notRegular(path)
     checkKind(path, statOf(fd))
     return fd
   })
@@ -129,8 +131,8 @@ interface FileStat {
 
 function checkKind(path: string, stat: FileStat): void {
   if (stat.isSymbolicLink()) throw isLink(path)
+  if (!stat.isFile()) throw notRegular(path)
   const refuse = (reason: string) => new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} ${reason}`)
-  if (!stat.isFile()) throw refuse('is not a regular file: give another path')
   const own = process.geteuid?.() ?? stat.uid
   if (stat.uid !== own && stat.uid !== 0)
     throw refuse(
@@ -138,6 +140,10 @@ function checkKind(path: string, stat: FileStat): void {
     )
   if ((stat.mode & 0o002) !== 0)
     throw refuse('is writable by every user: chmod o-w, if you trust its contents')
+}
+
+function notRegular(path: string): FdbError {
+  return new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} is not a regular file: give another path`)
 }
 
 function isLink(path: string): FdbError {

@@ -25,12 +25,11 @@ function found(sources: Record<string, string>): string[] {
  * was examined last without `bigint` was a socket or a pipe.
  */
 const FILES_ONLY = new Map([
-  ['src/auto/log-files.ts', 3],
+  ['src/auto/log-files.ts', 1],
   ['src/auto/settings.ts', 1],
   ['src/base/cache-file.ts', 4],
   ['src/code-cache/load-cached.ts', 1],
   ['src/kernel/file.ts', 1],
-  ['src/os/command-line.ts', 2],
   ['src/os/connect.ts', 1],
   ['src/os/control-path.ts', 3],
   ['src/os/default-control.ts', 1],
