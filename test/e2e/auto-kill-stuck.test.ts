@@ -169,12 +169,21 @@ it.runIf(NIGHTLY)(
   'an upgrade says that its process does not serve if another command was faster',
   async () => {
     const program = await AutoProgram.of(
-      `await new Promise(resolve => setTimeout(resolve, 2_000))\n${SERVER}`,
+      `import { existsSync } from 'node:fs'
+       const until = async file => {
+         while (!existsSync(file)) await new Promise(resolve => setTimeout(resolve, 20))
+       }
+       if (process.env.OTHER) await until('other may go on')
+       else if (existsSync('first serves')) await until('own may go on')
+       ${SERVER}`,
     )
     await program.serve()
-    const other = program.sandbox.runCommand(program.words('import', {}, []))
-    await program.statusWhere('it joins', ({ phase }) => phase === 'offering')
-    const { code, stdout } = await upgrade(program)
+    program.write('first serves', '')
+    const other = program.sandbox.runCommand(program.words('import', { OTHER: '1' }, []))
+    const upgrading = upgrade(program)
+    await program.statusWhere('the upgrade has started its process', status => status.upgrade !== null)
+    program.write('other may go on', '')
+    const { code, stdout } = await upgrading
     const pid = await program.serves(2)
     expect(code, program.output).toBe(0)
     const [, own] = /ms {2}started +pid (\d+)/.exec(stdout) ?? []
@@ -182,6 +191,7 @@ it.runIf(NIGHTLY)(
     expect(stdout).toContain(
       `\nprocess ${own}, which this upgrade started, does not serve: another command, or a service manager, started process ${pid}\n`,
     )
+    program.write('own may go on', '')
     await program.command('stop')
     await other
   },
