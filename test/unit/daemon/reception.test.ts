@@ -226,6 +226,29 @@ describe('a caller of a daemon', () => {
     },
   )
 
+  it('waits that the last upgrade is decided, and then for the next daemon, which takes over meanwhile', async () => {
+    const { reception, changes, state } = open()
+    let decide!: () => void
+    state.decided = new Promise(resolve => {
+      decide = resolve
+    })
+    const { caller } = joiner('shop')
+    reception.receive(caller)
+    state.settled = false
+    const next = joiner(DAEMON_ITSELF)
+    reception.receive(next.caller)
+    await turns()
+    expect(reception.handsOver).toBe(true)
+    decide()
+    await turns()
+    expect(state.joined).toEqual([])
+    state.decided = null
+    next.link.close()
+    changes.notify()
+    await turns()
+    expect([reception.handsOver, state.joined]).toEqual([false, [caller]])
+  })
+
   it('and waits there is let go of when he leaves', () => {
     const { reception, state } = open()
     reception.hold()
