@@ -127,6 +127,11 @@ export function requesterOf({ report }: Peer): string | null {
   return typeof leaves === 'string' ? leaves.slice(0, REASON_CHARACTERS) : null
 }
 
+/** Whether the process has reported that it accepts, and that it may not write: it did not hear of its holder for a while. */
+export function isOrphan(peer: Peer | undefined): boolean {
+  return ((peer?.report ?? {}) as { phase?: unknown }).phase === 'orphan'
+}
+
 /** Returns an error if the joiner's state differs from the owner's. */
 function comparePositions({ host, peer: peerOf }: HandlerContext, peer: Peer): FdbError | null {
   const { owner, unfit } = host.state()

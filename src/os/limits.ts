@@ -50,14 +50,18 @@ export function tooFewDescriptors(needed: number, incumbent: number): FdbError |
   )
 }
 
-/** Returns the error for a system call that failed because no descriptor was free. `what` names the consequence. */
+const NO_MEMORY: ReadonlySet<string> = new Set(['ENOMEM', 'ENOSPC', 'ENOBUFS'])
+
+/** Returns the error for a system call that failed because no descriptor, or no memory, was free. `what` names the consequence. */
 export function outOfDescriptors(what: string, cause: unknown): FdbError {
   if (FdbError.is(cause)) return cause
   const { open, soft } = fdLimits()
   const { code = String(cause) } = cause as Partial<NodeJS.ErrnoException>
   return new FdbError(
     'ERR_FDB_NO_DESCRIPTORS',
-    `${what} (${code}): process ${process.pid} has ${open ?? 'an unknown number of'} descriptors open and may have ${soft ?? 'an unknown number'}: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) and try again`,
+    NO_MEMORY.has(code)
+      ? `${what} (${code}): the kernel has no memory for it: free memory and try again`
+      : `${what} (${code}): process ${process.pid} has ${open ?? 'an unknown number of'} descriptors open and may have ${soft ?? 'an unknown number'}: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) and try again`,
     { cause, retryable: true, details: { open, soft } },
   )
 }

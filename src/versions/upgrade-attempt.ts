@@ -7,7 +7,7 @@ import { isCommitted } from '../handoff/phases.js'
 import type { ProgramStart } from '../kernel/index.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
-import { Pending } from '../wire/pending.js'
+import { afterReading, Pending } from '../wire/pending.js'
 import { indented } from './exit-reason.js'
 import { isOfAnother, mayBeAlive } from './leftover-processes.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from './spawn-successor.js'
@@ -49,6 +49,8 @@ export interface AttemptIncumbent {
   readonly joinerPid: number | null
   /** The reason why no process can join at present: "process 4711 is in probation, …". Null if there is none, or if it is not known here. */
   readonly obstacle: string | null
+  /** Whether the successor has clients already, although it does not serve: it must not be ended by a signal. */
+  readonly successorAccepts?: boolean
   /** Returns the process that has replaced the incumbent; null if none has. `started`: pid of the successor's command. */
   servedBy(started: number): Upgraded | null
   /** Calls `look` after each change. Returns a function that ends the calls. */
@@ -58,7 +60,7 @@ export interface AttemptIncumbent {
   graceMs(cancelled: CancelResult): number
   /** Resolves when the incumbent or another process serves. */
   whenServing(): Promise<unknown>
-  /** Called if the successor fails after its Commit: it may have clients, and must keep serving if the incumbent cannot serve again. */
+  /** Called if the successor fails when it may have clients, as after its Commit: it must keep serving if the incumbent cannot serve again. */
   failedAfterCommit?(successor: Successor): void
 }
 
@@ -119,15 +121,15 @@ export class UpgradeAttempt {
     this.#failureBefore = replaced.lastFailure
     this.#report('started', child.pid)
     const { limitMs, signals } = options
-    const late = () => void this.#cancel(this.#lateError(limitMs))
-    const timer = setTimeout(late, Math.min(limitMs, LONGEST_MS))
+    // After a pause of this process the successor may have reported meanwhile.
+    const limit = afterReading(limitMs, () => void this.#cancel(this.#lateError(limitMs)))
     const stop = replaced.watch(() => this.#check())
     const cancel = ({ target }: { target: EventTarget | null }) =>
       void this.#cancel((target as AbortSignal).reason)
     this.outcome = this.#settled.answer.finally(() => {
       this.#isSettled = true
       stop()
-      clearTimeout(timer)
+      limit.clear()
       for (const signal of signals) signal.removeEventListener('abort', cancel)
       child.exitReason.close()
     })
@@ -296,8 +298,8 @@ export class UpgradeAttempt {
     let how: string | null = null
     let lines: string | null = null
     let reason: string | null = null
-    const committed = isCommitted(phase)
-    if (BROKEN_CODES.has(code) && !committed) {
+    const mayHaveClients = isCommitted(phase) || this.#incumbent.successorAccepts === true
+    if (BROKEN_CODES.has(code) && !mayHaveClients) {
       const exit = await Promise.race([this.child.exited, delay(REASON_MS, undefined, { ref: false })])
       how = exit === undefined ? null : exitText(exit)
       reason = this.child.exitReason.takeLine()
@@ -314,7 +316,7 @@ export class UpgradeAttempt {
         ? `${message}${end} (phase ${phase}${this.#keepsServing})${indented(lines)}`
         : `${reason}${this.#keepsServing}`
     this.#settled.reject(new FdbError(code, name + why, { phase }))
-    if (committed) {
+    if (mayHaveClients) {
       this.#incumbent.failedAfterCommit?.(this.child)
       return
     }

@@ -185,6 +185,9 @@ export class WorkerSlot {
       },
       joinerPid: null,
       obstacle: null,
+      get successorAccepts() {
+        return slot.standing?.joinerAccepts ?? false
+      },
       servedBy: () => {
         const { standing } = slot
         if (standing === null) return null
@@ -200,14 +203,17 @@ export class WorkerSlot {
           slot.#notifyAttempt = () => {}
         }
       },
-      cancelHandoff: () => (hasRight || isGranted(slot.standing?.phase ?? 'idle') ? 'late' : 'idle'),
+      cancelHandoff: () => {
+        const { joinerAccepts = false, phase = 'idle' } = slot.standing ?? {}
+        return hasRight || joinerAccepts || isGranted(phase) ? 'late' : 'idle'
+      },
       graceMs: () => GRACE_MS,
       whenServing: async () => {},
       failedAfterCommit: child => slot.#endLater(child),
     }
   }
 
-  /** After `stopTimeout` ends a process that failed after its Commit, if it still has listeners. */
+  /** After `stopTimeout` ends a process that failed when it had clients, if it still has listeners. */
   #endLater(child: Successor): void {
     const { ownership, settings } = this.#deps
     const { stopTimeout } = settings

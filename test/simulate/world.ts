@@ -54,8 +54,6 @@ export class World {
   now = 1_000
   steps = 0
   calls = 0
-  /** When a call failed last for lack of something. */
-  lackedAt = Number.NEGATIVE_INFINITY
   readonly #options: WorldOptions
   #faults: Fault[]
   #alarms: { readonly at: number; readonly act: () => void }[] = []
@@ -157,7 +155,6 @@ export class World {
       if (fault.what === 'lack') {
         if (p.calls < fault.call + fault.calls && fault.of.includes(name)) {
           this.note(p, `${name}() fails: ${fault.code}`)
-          this.lackedAt = this.now
           fail(fault.code, name)
         }
       } else if (p.calls === fault.call) this.#strike(p, fault, name)

@@ -12,6 +12,7 @@ import type { Requester } from '../../events/requester.js'
 import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/phases.js'
 import type { Entry } from '../../holder/entry.js'
 import type { Holder } from '../../holder/holder.js'
+import { isOrphan } from '../../holder/message-handler.js'
 import type { Peer } from '../../holder/peer.js'
 import type { HandoffTimes } from '../../holder/times.js'
 import { OWN_LIMIT, orderToEnd } from '../../member/drain/drain-orders.js'
@@ -88,6 +89,8 @@ export interface ServiceStanding {
   readonly owner: Peer | null
   /** The owner accepts but cannot write. */
   readonly isUnfit: boolean
+  /** The process that joins accepts clients, because it did not hear of the holder for a while. */
+  readonly joinerAccepts: boolean
   /** All other processes of the service: they join, stand by, or drain. */
   readonly others: readonly MemberProcess[]
   readonly phase: HolderPhase
@@ -136,11 +139,12 @@ export class ServiceOperations implements Operations {
     const { descriptorTable, holder, missing, older } = this.#deps
     const { lastFailure } = holder.timeline
     const owner = this.#serving
-    const { bound, phase, unfit } = holder.state
+    const { bound, joiner, phase, unfit } = holder.state
     const pids = bound.map(id => holder.peer(id)?.pid ?? 0)
     return {
       owner: owner ?? null,
       isUnfit: unfit.includes(holder.state.owner),
+      joinerAccepts: isOrphan(holder.peer(joiner)),
       others: [...holder.peers.filter(peer => peer !== owner), ...older.draining],
       phase,
       probationLeftMs: holder.probationLeftMs,

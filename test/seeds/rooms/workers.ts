@@ -20,8 +20,8 @@ export const workers = room(
     ['versions/upgrade-attempt.ts', 'await this.child.end(replaced.graceMs(cancelled))', 'true'],
     [
       'versions/upgrade-attempt.ts',
-      'setTimeout(late, Math.min(limitMs, LONGEST_MS))',
-      'setTimeout(late, LONGEST_MS)',
+      'afterReading(limitMs, () => void this.#cancel(this.#lateError(limitMs)))',
+      'afterReading(LONGEST_MS, () => void this.#cancel(this.#lateError(limitMs)))',
     ],
     [
       'versions/upgrade-attempt.ts',

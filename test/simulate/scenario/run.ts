@@ -39,8 +39,6 @@ const BARRED = new Set<string | undefined>(['ERR_FDB_BUSY', 'ERR_FDB_STATE_FILE_
 const RESTART_MS = 500
 /** A listener is closed, and the daemon has heard it, after about so long. */
 const CLOSES_MS = 0.3
-/** The longest pause before a version tries again what failed for lack of descriptors. */
-const RETRY_MS = 5_000
 /** Turns of the event loop in which a process hears that a connection is broken, and of what follows from that. */
 const HEARD_TURNS = 10
 /** In a run with a state file the power is cut so often, in worlds of their own: after one of so many acknowledgements, or when a file has got its name. */
@@ -108,8 +106,7 @@ export class Run {
     const { callers = 0, moves } = this.#schedule
     const keep = CLIENTS + (moves?.clients ?? 0)
     const lasts = new Lasts(keep + callers)
-    // A version that drains tries again to read newer state for which it lacked descriptors.
-    lasts.mayLag = () => (this.#daemons?.mayLag ?? false) || world.now < world.lackedAt + RETRY_MS
+    lasts.mayLag = () => this.#daemons?.mayLag ?? false
     this.#clients = Array.from({ length: keep }, (_, index) =>
       startClient(this.#code, world, lasts, index, false),
     )

@@ -38,7 +38,15 @@ function settingsWith(facts: Partial<WorkersSettings> = {}): WorkersSettings {
 }
 
 const NOBODY: ServiceStanding = {
-  ...{ owner: null, isUnfit: false, others: [], phase: 'idle', probationLeftMs: null, lastFailure: null },
+  ...{
+    owner: null,
+    isUnfit: false,
+    joinerAccepts: false,
+    others: [],
+    phase: 'idle',
+    probationLeftMs: null,
+    lastFailure: null,
+  },
   ...{ bound: [], missing: [], entries: [] },
 }
 
@@ -553,6 +561,29 @@ describe('a worker that fails behind its Commit', () => {
     stands({ ...owned(await started(), 2), isUnfit: true })
     pool.lose()
     await turns()
+    expect(await signalled()).toEqual(['SIGWINCH'])
+  })
+
+  it('stays if it accepts before its Commit, because this process did not answer, and its handoff fails', async () => {
+    const { outcome, signalled, stands, started } = committed({ phase: 'preparing' })
+    await started()
+    const failure = { code: 'ERR_FDB_DEADLINE', message: 'no Prepared', phase: 'preparing', at: 1 } as const
+    stands({ ...owned(), joinerAccepts: true, lastFailure: failure })
+    expect(await outcome).toMatchObject({ code: 'ERR_FDB_DEADLINE', phase: 'preparing' })
+    expect(await signalled()).toEqual(['SIGWINCH'])
+  })
+
+  it('stays if it accepts before its Commit when its time is over, and may serve then', async () => {
+    vi.useFakeTimers(FAKE)
+    const { lines, outcome, signalled, stands } = committed({ phase: 'preparing', timeout: 200 })
+    while (lines().length === 0) await turns()
+    stands({ ...owned(), phase: 'preparing', joinerAccepts: true })
+    await vi.advanceTimersByTimeAsync(300)
+    await turns()
+    const pid = Number(children()[0])
+    stands({ ...owned(pid, 2), phase: 'probation' })
+    vi.useRealTimers()
+    expect(await outcome).toMatchObject({ pid })
     expect(await signalled()).toEqual(['SIGWINCH'])
   })
 

@@ -83,6 +83,7 @@ export function wrongAtLast({ schedule, mains, workers, begun, told }: Seen): st
 /** Returns which promises to clients were broken. */
 export function wrongOfClients({
   world,
+  schedule,
   mains,
   workers,
   clients,
@@ -102,8 +103,14 @@ export function wrongOfClients({
   for (const { name, failures, startedAt } of mains.all) {
     // One that cannot take over from a stopped one gives up.
     const waits = mains.all.some(other => other.startedAt < startedAt && other.stoppedUntil > startedAt)
+    // So does one for which the present one lacks something.
+    const lacks = startedAt > mains.all[0]!.startedAt && schedule.acts.some(({ what }) => what === 'lack')
     for (const { code, message, stack } of failures as NodeJS.ErrnoException[])
-      if (!ENDED_EARLY.test(message) && !(waits && code === 'ERR_FDB_DEADLINE'))
+      if (
+        !ENDED_EARLY.test(message) &&
+        !(waits && code === 'ERR_FDB_DEADLINE') &&
+        !(lacks && code === 'ERR_FDB_NO_DESCRIPTORS')
+      )
         wrong.push(`${name} fails: ${stack}`)
   }
   const all = [...mains.all, ...workers.all.map(({ p }) => p)]
