@@ -1,6 +1,7 @@
 import type * as crypto from 'node:crypto'
 import type * as files from 'node:fs/promises'
 import type http from 'node:http'
+import type http2 from 'node:http2'
 import type inspector from 'node:inspector'
 import net from 'node:net'
 import { isAbsolute } from 'node:path'
@@ -31,6 +32,8 @@ export const nodeFiles = (): typeof files => process.getBuiltinModule('node:fs/p
 
 /** An `import` would evaluate all exports of `node:http`; for some of them Node 22 and 24 load a whole HTTP client (30 ms). */
 export const nodeHttp = (): typeof http => process.getBuiltinModule('node:http')
+
+export const nodeHttp2 = (): typeof http2 => process.getBuiltinModule('node:http2')
 
 export const nodeInspector = (): typeof inspector => process.getBuiltinModule('node:inspector')
 

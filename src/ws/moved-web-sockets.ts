@@ -1,7 +1,7 @@
 import type http from 'node:http'
 import type net from 'node:net'
+import { GradualLeave } from '../base/gradual-leave.js'
 import { hookBytes } from '../connections/adapters/application-socket.js'
-import { GradualLeave } from '../connections/adapters/gradual-leave.js'
 import { type Leaving, type TakenOver, takeOver } from '../connections/adapters/taken-over.js'
 import { decoded, MAX_RECORD_BYTES } from '../connections/movable.js'
 import { FdbError } from '../errors.js'

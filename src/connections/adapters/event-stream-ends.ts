@@ -1,9 +1,9 @@
 import type http from 'node:http'
 import type net from 'node:net'
+import { GradualLeave } from '../../base/gradual-leave.js'
 import { responseOf } from '../../node/http-connections.js'
 import { setMethod } from '../../node/observed-events.js'
 import { sentHeader } from '../../node/unfinished-answer.js'
-import { GradualLeave } from './gradual-leave.js'
 import type { Leaving } from './taken-over.js'
 
 /** The longest time after which a client connects again, in milliseconds; each gets another. */

@@ -1,21 +1,8 @@
 import type net from 'node:net'
-import type tls from 'node:tls'
+import { GradualLeave } from '../../base/gradual-leave.js'
+import { endHttp2Session, type Http2SessionLike } from '../../node/http2-endings.js'
 import { type Observers, observe } from '../../node/observed-events.js'
-import { canSendOverTls, sendOverTls } from '../../node/openssl.js'
-import { isPlain, sendBypassingQueue } from '../../node/socket-handle.js'
-import { GradualLeave } from './gradual-leave.js'
 import type { Leaving } from './taken-over.js'
-
-/** The used part of `Http2Session`, declared here so that only the application loads `node:http2`. */
-interface Http2SessionLike extends NodeJS.EventEmitter {
-  readonly closed: boolean
-  /** The client has not acknowledged the server's SETTINGS yet, which must be the first frame that the server sends. */
-  readonly pendingSettingsAck: boolean
-  readonly destroyed: boolean
-  ping(callback: (error: Error | null) => void): boolean
-  close(): void
-  destroy(): void
-}
 
 interface OpenSession {
   readonly session: Http2SessionLike
@@ -23,25 +10,13 @@ interface OpenSession {
   streams: number
 }
 
-/** If the client does not answer the ping within this time, the session sends the final GOAWAY without the answer. */
-const ANSWER_MS = 5_000
-/** The delay before a first GOAWAY, or a ping, is tried again. */
-const RETRY_MS = 20
 /** The time between two sessions that end: a client that comes back with TLS needs a handshake. */
 const APART_MS = 5
-/** A GOAWAY frame without an error, with the highest possible stream number: it refuses no stream that is in flight. */
-const GOAWAY = Buffer.from('0000080700000000007fffffff00000000', 'hex')
 
-/**
- * The sessions of an HTTP/2 server. A session ends in two steps (RFC 9113, 6.8): GOAWAY with the highest stream number, then, after a round
- * trip (a ping), the final GOAWAY. A final GOAWAY alone would refuse requests that are in flight.
- *
- * The first GOAWAY bypasses Node: it is written to the kernel, or to OpenSSL, between two frames of the session. After Node's `session.goaway()`
- * nghttp2 would ignore new streams, and stop reading when none is open, so that requests in flight would hang.
- */
+/** The sessions of an HTTP/2 server. Each ends in two steps, see {@link endHttp2Session}. */
 export class Http2Sessions {
   readonly #sessions = new Map<Http2SessionLike, OpenSession>()
-  readonly #leave = new GradualLeave<OpenSession>(endSession)
+  readonly #leave = new GradualLeave<OpenSession>(endHttp2Session)
   /** The socket of the session that the server makes in this turn of the event loop. */
   #connecting: net.Socket | null = null
   #leaving = false
@@ -80,7 +55,7 @@ export class Http2Sessions {
         ],
       ]),
     )
-    if (this.#leaving) endSession(facts)
+    if (this.#leaving) endHttp2Session(facts)
   }
 
   /** The open sessions, each with its number of streams. */
@@ -105,52 +80,4 @@ export class Http2Sessions {
     this.#leave.stop()
     for (const session of this.#sessions.keys()) session.destroy()
   }
-}
-
-/** Returns a function that sends bytes between two frames of a session, and returns false if it cannot do so now; null: it never can. */
-function senderOf(socket: net.Socket | null): ((bytes: Uint8Array) => boolean) | null {
-  if (socket === null) return null
-  if (isPlain(socket)) return bytes => sendBypassingQueue(socket, bytes)
-  const secure = socket as tls.TLSSocket
-  return canSendOverTls(secure) ? bytes => sendOverTls(secure, bytes) : null
-}
-
-function endSession({ session, socket }: OpenSession): void {
-  const isOpen = () => !session.closed && !session.destroyed
-  if (!isOpen()) return
-  const send = senderOf(socket)
-  if (send === null) {
-    session.close()
-    return
-  }
-  let retry: NodeJS.Timeout | undefined
-  const end = () => {
-    clearTimeout(timer)
-    clearTimeout(retry)
-    stop()
-    if (isOpen()) session.close()
-  }
-  const timer = setTimeout(end, ANSWER_MS).unref()
-  const again = (step: () => void) => {
-    retry = setTimeout(() => isOpen() && step(), RETRY_MS).unref()
-  }
-  const announce = () => {
-    if (send(GOAWAY)) ask()
-    else again(announce)
-  }
-  // An error: the application already waits for too many pings, or the session has ended.
-  const ask = () => session.ping(error => (error === null ? end() : again(ask)))
-  let waits = session.pendingSettingsAck
-  const acknowledged = () => {
-    if (waits) announce()
-    waits = false
-  }
-  const stop = observe(
-    session,
-    new Map([
-      ['close', end],
-      ['localSettings', acknowledged],
-    ]),
-  )
-  if (!waits) announce()
 }
