@@ -40,6 +40,22 @@ export const METRICS = defined({
     help: 'Bytes written to clients',
     labels: ['listener'],
   },
+  http2Requests: {
+    name: 'fdbroker_proxy_http2_requests',
+    type: 'counter',
+    help: 'Those of the requests that came over HTTP/2',
+    labels: ['listener'],
+  },
+  http2Bounds: {
+    name: 'fdbroker_proxy_http2_ended_connections',
+    type: 'counter',
+    help: 'HTTP/2 connections that were ended because the client exceeded a bound',
+    labels: ['listener'],
+    columns: {
+      label: 'bound',
+      values: ['resets', 'refused', 'pings', 'settings', 'continuations', 'frames', 'flood', 'stalls'],
+    },
+  },
   forwarded: {
     name: 'fdbroker_proxy_forwarded_connections',
     type: 'counter',

@@ -11,6 +11,7 @@ export function logAccess(log: Pick<Logger, 'info'>, report: ExchangeReport): vo
     {
       listener,
       client: client || undefined,
+      protocol: report.http2 ? 'HTTP/2' : undefined,
       method: method || undefined,
       host: host || undefined,
       target: encodeNonAscii(target) || undefined,

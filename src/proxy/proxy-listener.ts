@@ -6,6 +6,7 @@ import { descriptorOf, passedOn, remoteAddressOf, setPassedOn } from '../node/so
 import {
   type ClientOrigin,
   type Forward,
+  type Http2Bound,
   Relay,
   RelayedConnections,
   type RelayOptions,
@@ -15,7 +16,7 @@ import type { ListenerConfig } from './config/listeners.js'
 import type { ProxyConfig } from './config/schema.js'
 import type { Step } from './leaving.js'
 import { ProxyHeaders } from './proxy-header.js'
-import { isIn, relayOptions, relaySettings } from './relay-options.js'
+import { type ClientProtocol, clientProtocol, isIn, relayOptions, relaySettings } from './relay-options.js'
 import type { Handshakes } from './tls/handshakes.js'
 import type { TlsTermination } from './tls/termination.js'
 
@@ -33,6 +34,16 @@ const TOO_MANY = [
   'too-many-connections\n',
 ].join('\r\n')
 
+/** SETTINGS, and GOAWAY (ENHANCE_YOUR_CALM) before the first stream: the client knows that no request was processed. */
+const CALM_DOWN = Buffer.from('000000040000000000' + '000008070000000000' + '000000000000000b', 'hex')
+
+const HTTP2 = 'h2'
+
+/** Returns the names of ALPN for HTTP. */
+function protocolsOf({ http2 }: ClientProtocol): readonly string[] {
+  return http2 ? [HTTP2, 'http/1.1'] : ['http/1.1']
+}
+
 const NOWHERE: Forward = { kind: 'upstream', name: '', pick: () => null }
 
 export type RelayWiring = Pick<
@@ -41,6 +52,8 @@ export type RelayWiring = Pick<
 > & {
   /** Returns the route of a whole connection of `client`, an IP address or ''; undefined if the upstream does not exist. */
   forwardOf(upstream: string, client: string): Forward | undefined
+  /** The connection of a client ends because of a bound of HTTP/2. */
+  onHttp2Bound(listener: string, bound: Http2Bound, client: string): void
 }
 
 /** The relay of one configuration. */
@@ -57,7 +70,7 @@ export class ProxyListener implements ConnectionKeeper {
   readonly #moving: RelayedConnections
   readonly #movingTls: RelayedConnections
   readonly #name: string
-  readonly #origins: Readonly<Record<ClientOrigin['scheme'], ClientOrigin>>
+  readonly #origins: Readonly<Record<ClientOrigin['scheme'] | 'h2', ClientOrigin>>
   readonly #tls: TlsTermination
   readonly #wiring: RelayWiring
   readonly #clientLimits: ClientLimits
@@ -90,7 +103,11 @@ export class ProxyListener implements ConnectionKeeper {
   ) {
     this.#onEmpty = onEmpty
     this.#name = name
-    this.#origins = { http: { listener: name, scheme: 'http' }, https: { listener: name, scheme: 'https' } }
+    this.#origins = {
+      http: { listener: name, scheme: 'http', http2: false },
+      https: { listener: name, scheme: 'https', http2: false },
+      h2: { listener: name, scheme: 'https', http2: true },
+    }
     this.#tls = tls
     this.#forward = forward
     this.#wiring = wiring
@@ -119,7 +136,7 @@ export class ProxyListener implements ConnectionKeeper {
   configure(config: ProxyConfig): void {
     this.#configureProtocol(config)
     const before = this.#current
-    if (before.settings === relaySettings(config, this.#halfCloseOf(config))) return
+    if (before.settings === relaySettings(config, clientProtocol(config, this.#name))) return
     this.#current = this.#makeRelay(config)
     this.#former.push(before.relay)
     this.#pruneFormer()
@@ -204,35 +221,34 @@ export class ProxyListener implements ConnectionKeeper {
   }
 
   #makeRelay(config: ProxyConfig): ConfiguredRelay {
-    const halfClose = this.#halfCloseOf(config)
+    const protocol = clientProtocol(config, this.#name)
     const counted = config.limits.connectionsPerClient === null ? {} : { clients: this.#clientLimits.tally }
-    const options = relayOptions(config, halfClose)
+    const options = relayOptions(config, protocol)
     const relay = new Relay({
       ...this.#wiring,
       ...counted,
       ...options,
       onEmpty: () => this.#pruneFormer(),
+      onHttp2Bound: (bound, client) => this.#wiring.onHttp2Bound(this.#name, bound, client),
     })
     const trusts = options.forwarded?.trusts ?? (() => false)
-    return { relay, settings: relaySettings(config, halfClose), trusts }
+    return { relay, settings: relaySettings(config, protocol), trusts }
   }
 
-  #halfCloseOf({ listeners }: ProxyConfig): boolean {
-    return listeners.find(({ name }) => name === this.#name)?.halfClose ?? false
-  }
-
-  #configureProtocol({ listeners, timeouts }: ProxyConfig): void {
+  #configureProtocol(config: ProxyConfig): void {
+    const { listeners, timeouts } = config
     const own = listeners.find(({ name }) => name === this.#name)
     if (own === undefined) return
     this.#forward = own.forward
     this.#secure = own.tls
     this.#beginsWithHeader = own.proxyProtocol.length === 0 ? null : isIn(own.proxyProtocol)
     this.#headMs = timeouts.head
-    if (this.#handshakes !== null) this.#handshakes.http = own.forward === null
+    const protocols = own.forward === null ? protocolsOf(clientProtocol(config, this.#name)) : []
+    if (this.#handshakes !== null) this.#handshakes.protocols = protocols
     else if (own.tls) {
       this.#handshakes = this.#tls.handshakes({
-        http: own.forward === null,
-        onSecure: (socket, raw) => this.#accept(socket, 'https', raw),
+        protocols,
+        onSecure: (socket, raw) => this.#accept(socket, socket.alpnProtocol === HTTP2 ? 'h2' : 'https', raw),
         onEnd: () => this.#pruneFormer(),
       })
     }
@@ -292,7 +308,7 @@ export class ProxyListener implements ConnectionKeeper {
   /** `raw` is the socket below TLS, if known. */
   #accept(
     socket: Socket,
-    scheme: ClientOrigin['scheme'],
+    kind: ClientOrigin['scheme'] | 'h2',
     raw: Socket | undefined = socket,
     early?: Buffer,
   ): void {
@@ -302,10 +318,10 @@ export class ProxyListener implements ConnectionKeeper {
     const isOwn = raw !== undefined && this.#ownSockets.has(raw)
     const excess = isOwn ? null : this.#excess(arriving)
     if (excess !== null) {
-      this.#refuseConnection(socket, excess)
+      this.#refuseConnection(socket, excess, kind === 'h2' ? CALM_DOWN : TOO_MANY)
       return
     }
-    this.#current.relay.accept(socket, this.#origins[scheme], this.#forwardRoute(arriving), early)
+    this.#current.relay.accept(socket, this.#origins[kind], this.#forwardRoute(arriving), early)
   }
 
   /** The route of whole connections; undefined for HTTP. If the upstream no longer exists, the relay resets the connection, and reports it. */
@@ -314,7 +330,7 @@ export class ProxyListener implements ConnectionKeeper {
     return this.#wiring.forwardOf(this.#forward, remoteAddress) ?? NOWHERE
   }
 
-  #refuseConnection(socket: Socket, excess: ExceededLimit): void {
+  #refuseConnection(socket: Socket, excess: ExceededLimit, response: string | Buffer): void {
     this.#clientLimits.warnRefused(this.#name, excess, socket.remoteAddress)
     socket.on('error', () => {})
     const mayRespond = excess !== 'descriptors' && this.#lingering < this.#clientLimits.maxLingering
@@ -329,7 +345,7 @@ export class ProxyListener implements ConnectionKeeper {
       this.#lingering--
     })
     // Discards what the client still sends: unread bytes would turn the close into RST, which can destroy the response.
-    socket.end(TOO_MANY)
+    socket.end(response)
     socket.resume()
   }
 

@@ -12,13 +12,36 @@ import { AMBIGUOUS_PATH, NO_ROUTE, type RouteTable } from './routes/table.js'
 /** As many as the largest `retry` of an upstream (10) allows: only the upstream's own limit applies. */
 const MAX_ATTEMPTS = 11
 
+/** The settings of a listener about its clients. */
+export interface ClientProtocol {
+  /** See {@link ListenerConfig.halfClose}. */
+  readonly halfClose: boolean
+  readonly http2: boolean
+}
+
+export const HTTP1: ClientProtocol = { halfClose: false, http2: false }
+
+/** Returns these settings of the listener with this name. */
+export function clientProtocol({ listeners, tls: { move } }: ProxyConfig, name: string): ClientProtocol {
+  const own = listeners.find(listener => listener.name === name)
+  if (own === undefined) return HTTP1
+  return { halfClose: own.halfClose, http2: own.http2 ?? (own.tls && move === 'off') }
+}
+
 /** Returns a relay's options. Two configurations with equal {@link relaySettings} have equal options. */
 export function relayOptions(
   config: ProxyConfig,
-  halfClose: boolean,
+  { halfClose, http2 }: ClientProtocol,
 ): Pick<
   RelayOptions,
-  'timeouts' | 'limits' | 'headLimits' | 'forwarded' | 'gateway' | 'responseFields' | 'halfClosedClients'
+  | 'timeouts'
+  | 'limits'
+  | 'headLimits'
+  | 'forwarded'
+  | 'gateway'
+  | 'responseFields'
+  | 'halfClosedClients'
+  | 'http2WithoutTls'
 > {
   const { timeouts, limits, instanceHeader, forwarded } = config
   const { handshake: _, request, ...otherTimeouts } = timeouts
@@ -29,6 +52,7 @@ export function relayOptions(
       bodyBytes: body === null ? Number.POSITIVE_INFINITY : Math.max(1, body),
       attempts: MAX_ATTEMPTS,
     },
+    http2WithoutTls: http2,
     halfClosedClients: halfClose ? 'serve' : 'abort',
     headLimits: { headBytes, fields, targetBytes: Math.min(headBytes, 8 * 1024) },
     gateway: { via: config.via === 'auto' ? viaName(config) : config.via, trace: config.trace },
@@ -44,7 +68,7 @@ export function relayOptions(
 
 /** Throws ERR_FDB_RELAY_OPTION or ERR_FDB_HTTP1_LIMIT for values that no relay can have: an application may have changed the checked configuration. */
 export function checkRelayOptions(config: ProxyConfig): void {
-  void new Relay({ ...relayOptions(config, false), route: () => NOT_FOUND, pools: new UpstreamPools() })
+  void new Relay({ ...relayOptions(config, HTTP1), route: () => NOT_FOUND, pools: new UpstreamPools() })
 }
 
 /** Returns a function that reports whether an IP address is in one of the ranges. */
@@ -60,9 +84,9 @@ function viaName({ service, control }: ProxyConfig): string {
   return `${service.replace(/[^0-9A-Za-z.-]/g, '-')}-${sum.toString(16).padStart(8, '0')}`
 }
 
-export function relaySettings(config: ProxyConfig, halfClose: boolean): string {
+export function relaySettings(config: ProxyConfig, { halfClose, http2 }: ClientProtocol): string {
   const { timeouts, limits, instanceHeader, forwarded, via, trace } = config
-  return JSON.stringify([timeouts, limits, instanceHeader, forwarded, via, trace, halfClose])
+  return JSON.stringify([timeouts, limits, instanceHeader, forwarded, via, trace, halfClose, http2])
 }
 
 const NOT_FOUND: Decision = { kind: 'refuse', status: 404, reason: 'no-route' }

@@ -191,6 +191,14 @@ export class ReverseProxy {
           { shortage, server },
           'this process could not connect to a server, because it has no free descriptors or ports',
         ),
+      onHttp2Bound: (listener, bound, client) => {
+        warnings.warn(
+          `http2 ${bound}`,
+          { listener, bound, client },
+          'an HTTP/2 connection exceeded a bound and was ended',
+        )
+        if (this.#config.metrics !== null) this.#metrics?.counts.addHttp2Bound(listener, bound)
+      },
       onFault: error => logger.error({ err: error }, 'a request failed because of a bug in the proxy'),
     }
     member.describe(() => ({

@@ -3,7 +3,7 @@ import type { ExchangeReport } from '../relay/index.js'
 import { type WarmUpRelay, warmUp } from '../relay/warm-up.js'
 import { configFrom } from './config/load.js'
 import type { ProxyConfig, ProxyDocument } from './config/schema.js'
-import { relayOptions, routerOf } from './relay-options.js'
+import { HTTP1, relayOptions, routerOf } from './relay-options.js'
 import { compileTarget, type RouteAction } from './routes/action.js'
 import { RouteTable } from './routes/table.js'
 import { Upstreams } from './upstreams/upstreams.js'
@@ -61,7 +61,7 @@ function relayOf(config: ProxyConfig, routed: ProxyConfig): WarmUpRelay {
   for (const { host, path, target } of routed.routes)
     table.put({ origin: 'file', host, path }, compileTarget(target, upstreams))
   return {
-    ...relayOptions(config, false),
+    ...relayOptions(config, HTTP1),
     route: routerOf(table, () => config),
     onExchange: (report: ExchangeReport) => upstreams.recordOutcome(report),
   }

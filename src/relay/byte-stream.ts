@@ -53,6 +53,8 @@ export interface ByteStream {
   readonly untouched: boolean
   readonly bytesRead: number
   readonly bytesWritten: number
+  /** How many written bytes have left this process, if the stream knows that better than the kernel, which knows only the whole connection. */
+  readonly acked?: number
   /** {@link ServerTls.id}, if the stream leads to a server that uses TLS. */
   readonly tlsId?: string | undefined
   /** The peer's IP address without zone or port; '' for Unix sockets. */

@@ -16,6 +16,8 @@ import type { Timed } from './timer-wheel.js'
 export const DIALLING_MS = 100
 /** How long a connection whose move has waited for the end of an exchange starts no further one, so that it can leave, in milliseconds. */
 const REST_MS = 100
+/** The begin of the preface of HTTP/2 (RFC 9113, 3.4), as far as a reader of HTTP/1 comes. */
+const PREFACE = Buffer.from('PRI * HTTP/2', 'latin1')
 /** A connection with more held bytes does not move: the record must also have room for incomplete heads. */
 const MAX_MOVED_BYTES = MAX_RECORD_BYTES / 2
 
@@ -243,6 +245,8 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     try {
       head = reader.read(chunk, at, to)
     } catch (error) {
+      if (relay.takeHttp2 !== null && this.#leaveToHttp2(relay.takeHttp2, reader, chunk.subarray(at, to)))
+        return to
       const { status, reason } = refusalOf(error, relay)
       this.#refuse(status, reason)
       return to
@@ -257,6 +261,19 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.requestReader = null
     relay.readers.releaseRequest(reader)
     return this.#startExchange(head).startRequest(head, chunk, at + reader.consumed, to)
+  }
+
+  /** Reports whether the refused bytes are the preface of HTTP/2, and another connection has taken over. */
+  #leaveToHttp2(
+    take: NonNullable<RelayContext['takeHttp2']>,
+    { pending }: RequestReader,
+    last: Buffer,
+  ): boolean {
+    // The reader keeps the last bytes too, if others came before.
+    const early = pending.length === 0 ? last : pending
+    if (this.client.bytesRead !== early.length || !early.subarray(0, PREFACE.length).equals(PREFACE))
+      return false
+    return take(this, early)
   }
 
   #startExchange(head?: RequestHead): Exchange {
@@ -415,5 +432,6 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
 /** Returns how many bytes the peer of a congested stream has acknowledged, and 0 for any other stream. */
 function ackedOf(stream: ByteStream | null): number {
   if (stream === null || !stream.congested || stream.connecting || !stream.alive) return 0
+  if (stream.acked !== undefined) return stream.acked
   return ackedBytes(stream.descriptor, stream.bytesWritten)
 }

@@ -14,6 +14,8 @@ const NO_CONNECTIONS = {
   /** CONNECT, and upgrades to other protocols than WebSocket. */
   tunnel: 0,
   tcp: 0,
+  /** A connection of HTTP/2, with any number of streams. */
+  http2: 0,
   /** The relay has sent FIN after the last response; the client has not. */
   closing: 0,
 }
@@ -24,7 +26,7 @@ export type ConnectionKind = keyof RelayCounts
 
 /** Describes a connection that the relay closes because the drain's time limit has passed. */
 export interface ClosedKind {
-  readonly kind: 'http' | 'https' | 'events' | 'webSocket' | 'tunnel' | 'tcp'
+  readonly kind: 'http' | 'https' | 'http2' | 'events' | 'webSocket' | 'tunnel' | 'tcp'
   /** `refused`: the serving process refused the move. `closing`: the client did not close after the last response. `idle`, `half-request`, `answering`, `open`: what the connection was doing. `server-tls`: the connection to its server could not move. All others: why its TLS could not. */
   readonly reason: string
 }

@@ -76,4 +76,6 @@ export type Dial = (
 export interface ClientOrigin {
   listener: string
   scheme: 'http' | 'https'
+  /** The client uses HTTP/2. */
+  http2?: boolean
 }

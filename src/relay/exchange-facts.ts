@@ -121,6 +121,8 @@ export interface ExchangeReport {
   subject: ExchangeSubject
   listener: string
   client: string
+  /** The client uses HTTP/2. */
+  http2: boolean
   method: string
   /** The target as the client sent it. */
   target: string
@@ -167,6 +169,7 @@ export function reportExchange(
       subject: subjectOf(facts),
       listener: origin.listener,
       client: client.remoteAddress,
+      http2: origin.http2 === true,
       method: facts.method,
       target: facts.target,
       host: facts.host,

@@ -106,6 +106,10 @@ export function requestEdits(options: FieldEditOptions = {}, trusted = false): F
   return new FieldEdits({ ...options, remove })
 }
 
+/** `lines[minor]` is the Via line for HTTP/1.minor, and the last one that for HTTP/2. */
+export type ViaLines = readonly [string, string, string]
+const HTTP2 = 2
+
 const MAX_CLIENTS = 1024
 
 interface KnownLines {
@@ -119,11 +123,10 @@ interface KnownLines {
 export class Forwarder {
   readonly #x: boolean
   readonly #rfc: boolean
-  readonly #via: readonly [string, string]
+  readonly #via: ViaLines
   readonly #knownLines = new Map<string, KnownLines>()
 
-  /** `via[minor]` is the Via line for a request of HTTP/1.minor. */
-  constructor(options: ForwardedOptions = {}, via: readonly [string, string] = ['', '']) {
+  constructor(options: ForwardedOptions = {}, via: ViaLines = ['', '', '']) {
     this.#x = options.xForwarded ?? true
     this.#rfc = options.forwarded ?? false
     this.#via = via
@@ -132,8 +135,9 @@ export class Forwarder {
   /** Returns the lines to append to the head. `client`: the client's IP address, or ''. `trusted`: see {@link ForwardedOptions.trusts}. */
   lines(head: RequestHead, client: string, origin: ClientOrigin, trusted = false): Uint8Array {
     if (trusted) return Buffer.from(this.#format(head, client, origin, true), 'latin1')
-    const { authority, minor } = head
-    const { scheme } = origin
+    const { authority } = head
+    const { scheme, http2 } = origin
+    const minor = http2 === true ? HTTP2 : head.minor
     const known = this.#knownLines.get(client)
     if (
       known !== undefined &&
@@ -166,7 +170,7 @@ export class Forwarder {
       const element = `for=${node};proto=${origin.scheme}${host === '' ? '' : `;host="${host}"`}`
       lines += `Forwarded: ${before === undefined ? element : `${before}, ${element}`}\r\n`
     }
-    return lines + this.#via[head.minor]
+    return lines + this.#via[origin.http2 === true ? HTTP2 : head.minor]
   }
 }
 

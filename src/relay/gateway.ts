@@ -1,5 +1,6 @@
 import { FieldId, listElements, type RequestHead, type ResponseHead } from '../http1/index.js'
 import type { Decision } from './decision.js'
+import type { ViaLines } from './field-rules.js'
 
 export interface GatewayOptions {
   /** This relay's name in Via; null: no Via. All processes of one service must use the same name, and no other service may use it. */
@@ -17,7 +18,7 @@ const SECRET = new Set(['authorization', 'proxy-authorization', 'cookie'])
 export class Gateway {
   readonly #via: string | null
   /** `viaLines[minor]` is the Via line for a message of HTTP/1.minor. */
-  readonly viaLines: readonly [string, string]
+  readonly viaLines: ViaLines
   readonly #viaBytes: readonly Uint8Array[]
   readonly #trace: boolean
   #date = ''
@@ -25,7 +26,8 @@ export class Gateway {
 
   constructor({ via, trace }: GatewayOptions) {
     this.#via = via
-    this.viaLines = via === null ? ['', ''] : [`Via: 1.0 ${via}\r\n`, `Via: 1.1 ${via}\r\n`]
+    const line = (version: string): string => (via === null ? '' : `Via: ${version} ${via}\r\n`)
+    this.viaLines = [line('1.0'), line('1.1'), line('2.0')]
     this.#viaBytes = this.viaLines.map(line => Buffer.from(line, 'latin1'))
     this.#trace = trace
   }

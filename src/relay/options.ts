@@ -8,6 +8,7 @@ import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-facts.js'
 import type { ForwardedOptions } from './field-rules.js'
 import type { GatewayOptions } from './gateway.js'
+import type { Http2Bound } from './http2-bounds.js'
 import type { Shortage } from './shortage.js'
 import type { UpstreamPools } from './upstream-pools.js'
 
@@ -65,6 +66,10 @@ export interface RelayOptions {
   forwarded?: ForwardedOptions
   /** Default: the relay does not act as a {@link Gateway}. */
   gateway?: GatewayOptions
+  /** Takes HTTP/2 from clients without TLS too, if they begin with its preface. Default: only connections that `origin` says to be HTTP/2. */
+  http2WithoutTls?: boolean
+  /** Called when the connection of a client ends because the client has exceeded a bound of HTTP/2. `client`: its IP address, or ''. */
+  onHttp2Bound?(bound: Http2Bound, client: string): void
   /** Edits of every response, including the relay's own; a route can override them. */
   responseFields?: FieldEditOptions
   /**

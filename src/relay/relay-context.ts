@@ -1,5 +1,11 @@
 import type { MoveWhich } from '../adapter.js'
-import { type HeadLimits, Http1Refusal, RequestReader, ResponseReader } from '../http1/index.js'
+import {
+  DEFAULT_HEAD_LIMITS,
+  type HeadLimits,
+  Http1Refusal,
+  RequestReader,
+  ResponseReader,
+} from '../http1/index.js'
 import type { TlsCarrier } from '../tls13/tls-carrier.js'
 import type { ClientWatch } from './client-watch.js'
 import type { Forward, Router } from './decision.js'
@@ -40,6 +46,8 @@ export interface RelayContext {
   readonly destinationByKey: ((key: string) => Destination | undefined) | undefined
   /** See {@link RelayOptions.tls}. */
   readonly tls: () => TlsCarrier | null
+  /** Continues a connection without TLS whose first bytes are the preface of HTTP/2. Returns false if it cannot. If null, such clients are refused. */
+  readonly takeHttp2: ((connection: object, early: Buffer) => boolean) | null
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
   readonly onShortage: ((shortage: Shortage, destination: string) => void) | undefined
   readonly onFault: ((error: unknown) => void) | undefined
@@ -58,17 +66,17 @@ export function callSafely<T>({ onFault }: RelayContext, call: () => T): T | und
 
 /** Lends a reader to a connection for one head, so that idle connections need no reader. Do not release a reader that refused a head. */
 export class Readers {
-  readonly #limits: Partial<HeadLimits>
+  readonly limits: Readonly<HeadLimits>
   #request: RequestReader | null = null
   #response: ResponseReader | null = null
 
   constructor(limits: Partial<HeadLimits> = {}) {
-    this.#limits = limits
+    this.limits = { ...DEFAULT_HEAD_LIMITS, ...limits }
     this.releaseRequest(this.acquireRequest())
   }
 
   acquireRequest(): RequestReader {
-    const reader = this.#request ?? new RequestReader(this.#limits)
+    const reader = this.#request ?? new RequestReader(this.limits)
     this.#request = null
     return reader
   }
@@ -78,7 +86,7 @@ export class Readers {
   }
 
   acquireResponse(): ResponseReader {
-    const reader = this.#response ?? new ResponseReader(this.#limits)
+    const reader = this.#response ?? new ResponseReader(this.limits)
     this.#response = null
     return reader
   }

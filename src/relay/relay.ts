@@ -1,7 +1,7 @@
 import type net from 'node:net'
-import type { MoveWhich, Witness } from '../adapter.js'
+import { duplicateLent, type MoveWhich, type OwnedFd, socketOver, type Witness } from '../adapter.js'
 import type { Accepted } from '../node/accepted.js'
-import { type PassedOn, passedOn } from '../node/socket-handle.js'
+import { type PassedOn, passedOn, setPassedOn } from '../node/socket-handle.js'
 import { type ByteStream, NO_OWNER, type Tally } from './byte-stream.js'
 import { NO_BYTES } from './bytes.js'
 import type { ClientTally } from './client-tally.js'
@@ -14,6 +14,8 @@ import type { ClientOrigin } from './destination.js'
 import type { ServerEnd } from './exchange-facts.js'
 import { Forwarder, RouteEdits } from './field-rules.js'
 import { Gateway } from './gateway.js'
+import { Http2Connections } from './http2-connections.js'
+import { Http2Stream } from './http2-stream.js'
 import { type ExportedConnection, exportConnection, importConnection } from './move-connection.js'
 import { acceptedStream, socketStream, streamFromFd, tlsStreamFromFd } from './open-stream.js'
 import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
@@ -38,6 +40,9 @@ export class Relay {
   readonly #tally: Tally = { open: 0 }
   readonly #onEmpty: (() => void) | undefined
   readonly #clients: ClientTally | undefined
+  readonly #http2: Http2Connections
+  /** Connections that are being taken over by {@link #http2}. */
+  #turning = 0
   #ending: ClosingOptions | null = null
   /** How many times {@link resume} was called. */
   #resumed = 0
@@ -66,12 +71,19 @@ export class Relay {
       routeByName: options.routeByName,
       destinationByKey: options.destinationByKey,
       tls: options.tls ?? (() => null),
+      takeHttp2: options.http2WithoutTls
+        ? (connection, early) => this.#turnToHttp2(connection as RelayConnection, early)
+        : null,
       onExchange: options.onExchange,
       onShortage: options.onShortage,
       onFault: options.onFault,
       leaving: null,
       forget: connection => this.#forget(connection as RelayConnection),
     }
+    this.#http2 = new Http2Connections(this.#context, {
+      closed: ({ remoteAddress }) => this.#removed(remoteAddress),
+      exceeded: (bound, client) => options.onHttp2Bound?.(bound, client),
+    })
   }
 
   /**
@@ -80,9 +92,13 @@ export class Relay {
    */
   accept(socket: net.Socket, origin: ClientOrigin, forward?: Forward, early = NO_BYTES): void {
     const { onFault } = this.#context
-    const carrier = origin.scheme === 'https' ? this.#context.tls() : null
     const { server = '', serverPort: port = 0 } = passedOn(socket) ?? {}
     const end = server === '' ? null : { address: server, port }
+    if (origin.http2 === true && forward === undefined) {
+      this.#acceptHttp2(socket, origin, end)
+      return
+    }
+    const carrier = origin.scheme === 'https' ? this.#context.tls() : null
     const stream = socketStream(socket, NO_OWNER, this.#tally, onFault, carrier)
     const connection = this.acceptStream(stream, origin, forward, end)
     if (early.length > 0) connection.onData(stream, early, early.length)
@@ -110,12 +126,41 @@ export class Relay {
     return connection
   }
 
+  #acceptHttp2(socket: net.Socket, origin: ClientOrigin, server: ServerEnd | null): void {
+    const connection = this.#http2.accept(socket, origin, server)
+    if (connection !== null) this.#clients?.add(connection.remoteAddress)
+  }
+
+  /** Continues a connection with HTTP/2 whose first bytes, `early`, are its preface. Returns false if it cannot. */
+  #turnToHttp2(connection: RelayConnection, early: Buffer): boolean {
+    const { client, origin, server } = connection
+    if (client.secure || !client.movable) return false
+    let fd: OwnedFd
+    try {
+      fd = duplicateLent(client.descriptor, 'connection of a client')
+    } catch (error) {
+      this.#context.onFault?.(error)
+      return false
+    }
+    const { remoteAddress, remotePort = 0 } = client
+    const { unread } = client.detach()
+    this.#turning++
+    connection.detach()
+    this.#turning--
+    const socket = socketOver(fd, {})
+    socket.unshift(Buffer.concat([early, unread]))
+    const { address = '', port = 0 } = server ?? {}
+    setPassedOn(socket, { client: remoteAddress, clientPort: remotePort, server: address, serverPort: port })
+    this.#acceptHttp2(socket, { ...origin, http2: true }, server)
+    return true
+  }
+
   get size(): number {
-    return this.#connections.size
+    return this.#connections.size + this.#http2.size
   }
 
   counts(): RelayCounts {
-    return countKinds(this.#connections)
+    return { ...countKinds(this.#connections), http2: this.#http2.size }
   }
 
   /** As {@link counts}, with the reasons of those that do not leave in place of their kinds, while all should. */
@@ -123,13 +168,13 @@ export class Relay {
     if (this.#context.leaving === null) return this.counts()
     const staying = [...this.#connections].flatMap(({ stays }) => stays ?? [])
     const others = [...this.#connections].filter(({ stays }) => stays === null)
-    const kinds: Record<string, number> = countKinds(others)
+    const kinds: Record<string, number> = { ...countKinds(others), http2: this.#http2.size }
     for (const reason of staying) kinds[reason] = (kinds[reason] ?? 0) + 1
     return kinds
   }
 
   heldBytes(): number {
-    let bytes = 0
+    let bytes = this.#http2.heldBytes
     for (const connection of this.#connections) bytes += connection.heldBytes
     return bytes
   }
@@ -142,6 +187,7 @@ export class Relay {
   /** From now on each response ends its connection. An idle connection stays open until it has had one more response, or until {@link closeIdle} or {@link close}. */
   drain(): void {
     this.#context.draining = true
+    this.#http2.leave()
   }
 
   /**
@@ -152,6 +198,7 @@ export class Relay {
     this.#context.draining = false
     this.#context.leaving = null
     this.#ending = null
+    this.#http2.resume()
     this.#resumed++
     for (const connection of this.#connections) {
       // The record of a connection does not say that this relay ends the response or tunnel itself.
@@ -162,6 +209,7 @@ export class Relay {
 
   /** Sends FIN on idle connections; a request that is in flight is lost. A client that has not sent its first request yet has {@link SILENT_MS} to do so. */
   closeIdle(): void {
+    this.#http2.leave(true)
     const left = [...this.#connections]
     const silent = left.filter(connection => connection.receivedNothing)
     for (const connection of left) if (!connection.receivedNothing) connection.closeIdle()
@@ -180,8 +228,12 @@ export class Relay {
     this.#context.draining = true
     this.#ending = { lastEvent, lingerMs }
     const left = [...this.#connections]
-    const closed = countClosed(left.map(connection => connection.closedKind))
-    this.#endAll(left, this.#ending)
+    const closed = countClosed([
+      ...left.map(connection => connection.closedKind),
+      ...this.#http2.closedKinds(),
+    ])
+    this.#http2.leave(true)
+    this.#endAll([...left, ...this.#http2.streams()], this.#ending)
     return closed
   }
 
@@ -195,6 +247,7 @@ export class Relay {
       for (const connection of ending()) connection.giveUp()
       setTimeout(() => {
         for (const connection of ending()) connection.abort('drained')
+        if (this.#resumed === resumed) this.#http2.destroy()
       }, LAST_ERROR_MS).unref()
     }
     setTimeout(giveUp, lingerMs).unref()
@@ -203,6 +256,7 @@ export class Relay {
   /** Closes the connections of all clients at once. The relay still accepts new ones. */
   close(): void {
     for (const connection of [...this.#connections]) connection.abort('closed-here')
+    this.#http2.destroy()
   }
 
   /** How many connections can move, now or later. `secure`: those with TLS, instead of those without. */
@@ -223,6 +277,7 @@ export class Relay {
     secure = false,
   ): Generator<ExportedConnection, void, void> {
     this.#context.leaving = { which, onMovable: notice }
+    this.#http2.leave()
     if (secure && this.#context.tls()?.mayBegin(notice) !== true) return
     let left = this.#connections.size
     let dialling = false
@@ -270,7 +325,7 @@ export class Relay {
       slot?.close()
       throw error
     }
-    const origin = { listener: record.listener, scheme: record.scheme }
+    const origin = { listener: record.listener, scheme: record.scheme, http2: false }
     const connection = new RelayConnection(context, stream, origin, record.server)
     connection.pinned = pinned
     this.#add(connection)
@@ -296,9 +351,14 @@ export class Relay {
   }
 
   #forget(connection: RelayConnection): void {
-    if (!this.#connections.delete(connection)) return
-    this.#clients?.remove(connection.client.remoteAddress)
-    if (this.#connections.size === 0) this.#onEmpty?.()
+    const { client } = connection
+    if (this.#connections.delete(connection)) this.#removed(client.remoteAddress)
+    else if (client instanceof Http2Stream) client.session.forget(connection)
+  }
+
+  #removed(remoteAddress: string): void {
+    this.#clients?.remove(remoteAddress)
+    if (this.size + this.#turning === 0) this.#onEmpty?.()
   }
 }
 

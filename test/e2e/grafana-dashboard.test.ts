@@ -28,6 +28,8 @@ const RARE = [
   'upstreamFailures',
   'serversOut',
   'forwarded',
+  'http2Requests',
+  'http2Bounds',
   'serverChecks',
   'queueLength',
   'queued',

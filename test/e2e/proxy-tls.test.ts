@@ -46,16 +46,16 @@ describe('a TLS listener', () => {
     })
     const told: unknown[] = []
     app.server.prependListener('request', ({ headers }) => told.push(headers['x-forwarded-proto']))
-    const { text, socket } = await askTls(edge.port, { path: '/r/1', ALPNProtocols: ['h2', 'http/1.1'] })
+    const { text, socket } = await askTls(edge.port, { path: '/r/1', ALPNProtocols: ['http/1.1'] })
     expect(text).toMatch(/^HTTP\/1\.1 200 /)
     expect(told).toEqual(['https'])
     expect(socket.alpnProtocol).toBe('http/1.1')
     expect((await edge.status()).listeners[0]).toMatchObject({ scheme: 'https', connections: 1 })
   })
 
-  it('refuses clients that want HTTP/2 only, or a version that is too old', async () => {
+  it('refuses clients of other protocols, or of a version that is too old', async () => {
     const { edge, certificates } = await secured()
-    await expect(askTls(edge.port, { ALPNProtocols: ['h2'] })).rejects.toThrow(
+    await expect(askTls(edge.port, { ALPNProtocols: ['h3'] })).rejects.toThrow(
       /alert no application protocol/i,
     )
     await edge.reload(edge.secured(certificates, { minVersion: 'TLSv1.3' }))

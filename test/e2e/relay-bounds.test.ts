@@ -527,7 +527,7 @@ describe('patient drain', () => {
     ]
     for (const text of texts) await (await client()).write(text)
     const some = { idle: 1, head: 1, request: 1, waiting: 1, response: 1, tunnel: 1, closing: 1 }
-    const all = { ...some, events: 0, webSocket: 0, tcp: 0 }
+    const all = { ...some, events: 0, webSocket: 0, tcp: 0, http2: 0 }
     await until(
       () => relay.size === 7 && relay.counts().tunnel === 1 && relay.counts().response === 1,
       'one of each',

@@ -24,6 +24,8 @@ export interface ListenerConfig {
   tls: boolean
   /** A client that sends FIN still gets its responses. */
   halfClose: boolean
+  /** Whether clients may use HTTP/2; null for the default: over TLS, unless its connections move. */
+  http2: boolean | null
   /** The clients whose connections begin with a header of the PROXY protocol. */
   proxyProtocol: AddressRange[]
 }
@@ -64,6 +66,11 @@ export const listenerShape = {
     false,
     'whether a client that has closed its sending direction still gets its answers',
   ),
+  http2: absent(
+    boolean,
+    null,
+    'whether clients may use [HTTP/2](proxy.md#http2), without TLS by prior knowledge; default: on with `tls`, unless `tls.move` is `on`',
+  ),
   proxyProtocol: optional(
     list(text('an address', addressRange)),
     [],
@@ -76,15 +83,17 @@ export interface ListenerDocument extends Written<typeof listenerMap> {}
 /** Returns a function that creates a check of one list's items. */
 export const listeners = (upstreamNames: ReadonlySet<string>) => () => {
   const listener = refine(listenerMap, (given, place): ListenerConfig | undefined => {
-    const { name, address: spec, forward = null, tls, halfClose, proxyProtocol } = given
+    const { name, address: spec, forward = null, tls, halfClose, http2, proxyProtocol } = given
     if (forward !== null && halfClose)
       return place
         .at('halfClose')
         .wrong('whole connections may always be ended one side at a time; leave it out')
+    if (forward !== null && http2 !== null)
+      return place.at('http2').wrong('whole connections are passed on whatever they speak; leave it out')
     if (spec.kind === 'unix' && !spec.abstract && isFolder(spec.path))
       return place.at('address').wrong(`${shortJson(spec.path)} is a folder; write the path of a socket`)
     if (forward === null || upstreamNames.has(forward))
-      return { name, spec, forward, tls, halfClose, proxyProtocol }
+      return { name, spec, forward, tls, halfClose, http2, proxyProtocol }
     return place.at('forward').wrong(noUpstream(forward, upstreamNames))
   })
   const names = unique(listener, 'the name', each => each.name, 'name')()

@@ -1,6 +1,6 @@
 import { METRICS, observe } from '../../metrics/definitions.js'
 import type { Totals } from '../../metrics/totals.js'
-import type { ExchangeReport } from '../../relay/index.js'
+import type { ExchangeReport, Http2Bound } from '../../relay/index.js'
 
 const BOUNDS = METRICS.duration.buckets!
 const NO_ANSWER = 5
@@ -58,6 +58,7 @@ export class ExchangeCounts {
     }
     const code = status >= 100 && status < 600 ? Math.trunc(status / 100) - 1 : NO_ANSWER
     own.requests[code]! += 1
+    if (report.http2) this.#totals.numbers('http2Requests', listener)[0]! += 1
     if (status !== 101 && method !== 'CONNECT') observe(own.duration, BOUNDS, report.milliseconds / 1_000)
     if (destination === undefined) return
     const server = this.#servers.get(destination) ?? this.#addServer(destination)
@@ -67,6 +68,10 @@ export class ExchangeCounts {
 
   addCheck(server: string, passed: boolean): void {
     this.#totals.numbers('serverChecks', server)[passed ? 0 : 1]! += 1
+  }
+
+  addHttp2Bound(listener: string, bound: Http2Bound): void {
+    this.#totals.numbers('http2Bounds', listener)[METRICS.http2Bounds.columns!.values.indexOf(bound)]! += 1
   }
 
   addQueued(upstream: string, how: 'served' | 'late' | 'full'): void {

@@ -182,22 +182,31 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
 
 /** Returns null for a listener that this version cannot use. */
 export function listenerOf(name: string, message: ListenerMessage): ListenerConfig | null {
-  const { address, forward, tls, halfClose, proxyProtocol } = message
+  const { address, forward, tls, halfClose, http2, proxyProtocol } = message
   try {
     const spec = parseListenerSpec(address)
-    return { name, spec, forward: forward || null, tls, halfClose, proxyProtocol: rangesOf(proxyProtocol) }
+    return {
+      name,
+      spec,
+      forward: forward || null,
+      tls,
+      halfClose,
+      http2: http2 ?? null,
+      proxyProtocol: rangesOf(proxyProtocol),
+    }
   } catch {
     return null
   }
 }
 
 export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerMessage {
-  const { spec, forward, tls, halfClose, proxyProtocol } = config
+  const { spec, forward, tls, halfClose, http2, proxyProtocol } = config
   return Listener.create({
     address: formatListenerSpec(spec),
     forward: forward ?? '',
     tls,
     halfClose,
+    http2,
     proxyProtocol: proxyProtocol.map(rangeText),
     ...stamp,
   })

@@ -3,6 +3,7 @@ import type { SecureContext, Server, TLSSocket } from 'node:tls'
 import { CountByKey } from '../../base/count-by-key.js'
 import { nodeTls } from '../../base/lazy.js'
 import { type Logger, type TicketKeyPair, useTicketKeys } from '../../index.js'
+import { expectedTls, expectTls } from '../../node/openssl.js'
 import { underlyingSocket } from '../../node/tls-internals.js'
 import type { TlsCarrier } from '../../tls13/tls-carrier.js'
 import type { CertificateTable } from './certificate-table.js'
@@ -21,8 +22,8 @@ export interface HandshakeOptions {
   certificates: CertificateTable
   settings: HandshakeSettings
   counts: HandshakeCounts
-  /** Whether to refuse clients whose ALPN list does not contain HTTP/1.1. */
-  http: boolean
+  /** Names of ALPN, the preferred first. Clients whose list has none of them are refused. Empty: all clients are served. */
+  protocols: readonly string[]
   /** Called after a successful handshake. `raw` is the socket that was given to {@link Handshakes.start}, if known. */
   onSecure: (socket: TLSSocket, raw: Socket | undefined) => void
   /** Called after each handshake, successful or not, and after `onSecure`. */
@@ -47,12 +48,12 @@ export class Handshakes {
   readonly #handshaking = new Set<Socket>()
   readonly #serverByKeyKind = new Map<string, HandshakeServer>()
   #settings: HandshakeSettings
-  #http: boolean
+  #protocols: readonly string[]
 
   constructor(options: HandshakeOptions) {
     this.#options = options
     this.#settings = options.settings
-    this.#http = options.http
+    this.#protocols = options.protocols
   }
 
   get size(): number {
@@ -64,9 +65,9 @@ export class Handshakes {
     this.#serverByKeyKind.clear()
   }
 
-  set http(http: boolean) {
-    if (http === this.#http) return
-    this.#http = http
+  set protocols(protocols: readonly string[]) {
+    if (String(protocols) === String(this.#protocols)) return
+    this.#protocols = protocols
     this.#serverByKeyKind.clear()
   }
 
@@ -109,7 +110,10 @@ export class Handshakes {
       }
       this.#serverByKeyKind.set(kind, entry)
     }
+    // So that an HTTP/2 session can end in two steps.
+    expectTls()
     entry.server.emit('connection', raw)
+    expectedTls(raw)
   }
 
   #makeServer(defaultCertificate: CertificateMaterial | undefined): Server {
@@ -121,14 +125,15 @@ export class Handshakes {
       minVersion,
       sessionIdContext: SESSIONS,
       handshakeTimeout: timeout,
-      ...(this.#http && { ALPNProtocols: ['http/1.1'] }),
+      ...(this.#protocols.length > 0 && { ALPNProtocols: [...this.#protocols] }),
       SNICallback: (name, done) => this.#chooseCertificate(name, defaultCertificate, done),
     })
     useTicketKeys(server, ticketKeys)
     carrier?.follow(server)
     server.on('secureConnection', socket => {
       counts.countCompleted(socket.isSessionReused())
-      carrier?.secured(socket, true)
+      // HTTP/2 does not move.
+      if (socket.alpnProtocol !== 'h2') carrier?.secured(socket, true)
       const raw = underlyingSocket(socket)
       // The relay counts the connection from now on: it must not be counted twice.
       const counted = raw !== undefined && this.#handshaking.delete(raw)

@@ -62,6 +62,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['listeners[0].address', '"udp://127.0.0.1:80"', /UDP/],
   ['listeners[0].forward', 'appp', /there is no upstream "appp"/],
   ['listeners[0].halfClose', 'on', /neither true nor false/],
+  ['listeners[0].http2', 'on', /neither true nor false/],
   ['listeners[0].tls', 'on', /neither true nor false/],
   ['listeners[0].tls', 'true', /TLS needs a certificate: give one under "tls.certificates"/],
   ['upstreams', '[]', /is a list, not a map of names to values/],

@@ -25,6 +25,7 @@ const ended = (destination: string, reason?: string, status = 200, serverFailed 
   serverFailed,
   listener: 'http',
   client: '',
+  http2: false,
   method: 'GET',
   target: '/',
   host: '',
