@@ -2,8 +2,9 @@ import { checkOptions } from '../checks/options.js'
 import { absent, map, required, type ShapeOf } from '../checks/shape.js'
 import { list, predicate } from '../checks/values.js'
 import { FdbError } from '../errors.js'
+import { runInSlices } from '../state/time-slices.js'
 import { EtcdGateway, type EtcdTls, type EtcdUser } from './etcd-gateway.js'
-import type { Source, SourceBatch, SourceChange, SourceEntry } from './source.js'
+import type { KnownKeys, Source, SourceBatch, SourceChange, SourceEntry } from './source.js'
 
 /** Entries in one answer. etcd counts the rest for each: 100,000 entries in pages of 1,000 took it twice the time of pages of 5,000, and larger ones no less. */
 const PAGE = 5_000
@@ -72,21 +73,52 @@ export class EtcdSource implements Source {
     return this.#newest
   }
 
-  async *read(since: string | null, signal: AbortSignal): AsyncGenerator<SourceBatch, void> {
+  async *read(
+    since: string | null,
+    signal: AbortSignal,
+    known: KnownKeys | null = null,
+  ): AsyncGenerator<SourceBatch, void> {
     let revision = since
+    let forgotten = false
     while (!signal.aborted) {
-      if (revision === null) {
-        const batch = await this.contents(signal)
+      if (revision === null || forgotten) {
+        const from = revision === null ? null : revisionOf(revision)
+        const changes = from === null || known === null ? null : await this.#changesSince(from, known, signal)
+        const batch = changes ?? (await this.contents(signal))
         revision = batch.revision
+        forgotten = false
         yield batch
       }
       for await (const batch of this.#watch(revision, signal)) {
-        revision = batch?.revision ?? null
-        // The store has forgotten the changes since then.
+        forgotten = batch === null
         if (batch === null) break
+        revision = batch.revision
         yield batch
       }
     }
+  }
+
+  /**
+   * The changes that the store has made since a revision, of which it has no events any more: the entries with a later revision, and the known keys that it does
+   * not have. Null if the store counts from an earlier revision, or has keys that are not known.
+   */
+  async #changesSince(
+    from: Revision,
+    known: KnownKeys,
+    signal: AbortSignal,
+  ): Promise<{ changes: SourceChange[]; revision: string } | null> {
+    const { entries, count, at } = await this.#range({ min_mod_revision: `${from.number + 1n}` }, signal)
+    if (at.cluster !== from.cluster || at.number < from.number) return null
+    const added = entries.filter(({ key }) => !known.has(key)).length
+    const gone = known.size + added - count
+    if (gone < 0) return null
+    const changes: SourceChange[] = entries
+    if (gone > 0) {
+      const present = await this.#range({ keys_only: true, revision: `${at.number}` }, signal)
+      for (const key of await runInSlices(keysWithout(known, present.entries), { signal }))
+        changes.push({ key, value: null })
+    }
+    return { changes, revision: textOf(at) }
   }
 
   /**
@@ -122,8 +154,18 @@ export class EtcdSource implements Source {
 
   /** @internal All entries at one revision. */
   async contents(signal: AbortSignal): Promise<{ all: SourceEntry[]; revision: string }> {
-    const all: SourceEntry[] = []
+    const { entries: all, at } = await this.#range({}, signal)
+    return { all, revision: textOf(at) }
+  }
+
+  /** The entries of the prefix for which `limits` asks, at one revision; `count`: how many the prefix has. */
+  async #range(
+    limits: { min_mod_revision?: string; keys_only?: boolean; revision?: string },
+    signal: AbortSignal,
+  ): Promise<{ entries: SourceEntry[]; count: number; at: Revision }> {
+    const found: SourceEntry[] = []
     let at: Revision | null = null
+    let count = 0
     for (let from = this.#prefix, more = true; more; ) {
       const page = await this.#gateway.call(
         RANGE,
@@ -131,19 +173,23 @@ export class EtcdSource implements Source {
           key: from.toString('base64'),
           range_end: this.#end,
           limit: PAGE,
+          ...limits,
           ...(at !== null && { revision: `${at.number}` }),
         },
         signal,
       )
-      at ??= this.#note(page)
+      if (at === null) {
+        at = this.#note(page)
+        count = Number(page.count ?? 0)
+      }
       const entries = (page.kvs ?? []) as { key: string; value?: string }[]
       for (const { key, value = '' } of entries)
-        all.push({ key: this.#keyOf(key), value: Buffer.from(value, 'base64') })
+        found.push({ key: this.#keyOf(key), value: Buffer.from(value, 'base64') })
       const last = entries.at(-1)
       more = page.more === true && last !== undefined
       if (last !== undefined) from = Buffer.concat([Buffer.from(last.key, 'base64'), Buffer.of(0)])
     }
-    return { all, revision: textOf(at as Revision) }
+    return { entries: found, count, at: at as Revision }
   }
 
   /** Yields the changes after a revision; null, at the end, if the store does not have them. */
@@ -247,6 +293,20 @@ export class EtcdSource implements Source {
     }
     return Buffer.of(0).toString('base64')
   }
+}
+
+function* keysWithout(known: KnownKeys, entries: readonly SourceEntry[]) {
+  const present = new Set<string>()
+  for (const { key } of entries) {
+    yield
+    present.add(key)
+  }
+  const gone: string[] = []
+  for (const key of known.keys()) {
+    yield
+    if (!present.has(key)) gone.push(key)
+  }
+  return gone
 }
 
 interface Header {

@@ -20,7 +20,7 @@ import {
   refusedSection,
   revisionsSection,
 } from './followed-revisions.js'
-import type { Source, SourceBatch, SourceChange } from './source.js'
+import type { KnownKeys, Source, SourceBatch, SourceChange } from './source.js'
 
 /** Delays after failures of the store. Each is shortened at random, at most by half, so that many machines do not come back at the same moment. */
 const RETRIES: BackoffBounds = { firstMs: 500, longestMs: 5_000 }
@@ -182,7 +182,7 @@ export class FollowedSource {
     await this.#retryRefused(signal).catch(error => this.#failed(error, 0))
     for (let attempts = 1; !signal.aborted; attempts++) {
       try {
-        for await (const batch of this.#source.read(this.#since(), signal)) {
+        for await (const batch of this.#source.read(this.#since(), signal, this.#known)) {
           if (signal.aborted || !(await this.#apply(batch, signal))) break
           this.#succeeded()
           backoff.reset()
@@ -199,6 +199,19 @@ export class FollowedSource {
   /** The revision that the section has of this source; null if it has none. */
   #since(): string | null {
     return this.#revisionIn(this.#revisions.get(this.#section.name))
+  }
+
+  get #known(): KnownKeys {
+    const section = this.#section
+    // The section may keep an entry of a key whose newest value it has refused.
+    const only = () => this.#refusedKeys().filter(key => !section.has(key))
+    return {
+      get size() {
+        return section.size + only().length
+      },
+      has: key => section.has(key) || this.#refusedOf(key) !== undefined,
+      keys: () => [...section.keys(), ...only()],
+    }
   }
 
   #revisionIn(stored: FollowedRevision | undefined): string | null {

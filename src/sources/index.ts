@@ -10,4 +10,4 @@ export {
   type SourceStatus,
 } from './follow-source.js'
 export { HttpSource, type HttpSourceOptions } from './http-source.js'
-export type { Source, SourceBatch, SourceChange, SourceEntry } from './source.js'
+export type { KnownKeys, Source, SourceBatch, SourceChange, SourceEntry } from './source.js'

@@ -15,6 +15,13 @@ export type SourceBatch =
   | { readonly all: readonly SourceEntry[]; readonly revision: string | null }
   | { readonly changes: readonly SourceChange[]; readonly revision: string }
 
+/** The keys that a section has from its source, with those of entries that it has refused. */
+export interface KnownKeys {
+  readonly size: number
+  has(key: string): boolean
+  keys(): Iterable<string>
+}
+
 /** A store outside of this service with the contents of one section. */
 export interface Source {
   /** Names the store and the part of it that is read. The revisions of a source with another `id` mean nothing. */
@@ -22,9 +29,10 @@ export interface Source {
   /**
    * Yields the contents and then their changes, until `signal` aborts: first `all` if `since` is null or the source does not have the changes since that
    * revision any more, otherwise only `changes`. Throws if the store cannot be read, for example ERR_FDB_SOURCE; the caller then waits, and calls again with
-   * the last revision. A source without revisions (null) yields `all` each time.
+   * the last revision. A source without revisions (null) yields `all` each time. `known`: the keys at `since`, for a source that can tell what has changed,
+   * but not which keys have gone.
    */
-  read(since: string | null, signal: AbortSignal): AsyncIterable<SourceBatch>
+  read(since: string | null, signal: AbortSignal, known: KnownKeys): AsyncIterable<SourceBatch>
   /** The newest revision of the store that this process knows of, if the source has revisions. */
   readonly newest?: string | null
 }

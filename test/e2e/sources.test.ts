@@ -4,6 +4,7 @@ import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { EtcdSource } from 'fd-broker/sources'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { SourceStatus } from '../../src/sources/index.js'
 import { Etcd } from '../processes/etcd.js'
@@ -130,6 +131,36 @@ describe.skipIf(!has('etcd'))('a section that follows etcd', () => {
     expect(difference).toEqual(
       ['delete 7 undefined', 'put 8 88', 'put last 3'].map(line => `${third.pid} ${line}`),
     )
+  })
+
+  it('reads only what has changed since a revision that the store has compacted', async () => {
+    const etcd = await Etcd.start(Scene.open())
+    const source = new EtcdSource({ hosts: [etcd.url], prefix: PREFIX })
+    const of = (...keys: string[]) => new Set(keys)
+    const { signal } = new AbortController()
+    const nextAfter = async (since: string | null, known: ReadonlySet<string>) => {
+      for await (const batch of source.read(since, signal, known)) {
+        const entries = 'all' in batch ? batch.all : batch.changes
+        const texts = entries.map(({ key, value }) => `${key} ${value === null ? null : Buffer.from(value)}`)
+        return { kind: 'all' in batch ? 'all' : 'changes', texts: texts.sort(), revision: batch.revision }
+      }
+    }
+    for (const key of ['a', 'b', 'c']) await etcd.put(PREFIX + key, '1')
+    const { revision } = (await nextAfter(null, of()))!
+    await etcd.compact(await etcd.put(`${PREFIX}b`, '2'))
+    const put = await nextAfter(revision, of('a', 'b', 'c'))
+    expect(put).toMatchObject({ kind: 'changes', texts: ['b 2'] })
+    await etcd.delete(`${PREFIX}a`)
+    await etcd.put(`${PREFIX}d`, '3')
+    await etcd.delete(`${PREFIX}c`)
+    await etcd.compact(await etcd.put(`${PREFIX}c`, '4'))
+    const more = await nextAfter(put!.revision, of('a', 'b', 'c'))
+    expect(more).toMatchObject({ kind: 'changes', texts: ['a null', 'c 4', 'd 3'] })
+    // The section is not what it was at the revision.
+    expect(await nextAfter(put!.revision, of())).toMatchObject({
+      kind: 'all',
+      texts: ['b 2', 'c 4', 'd 3'],
+    })
   })
 
   it('keeps its entries while the store is away, and goes on afterwards', async () => {

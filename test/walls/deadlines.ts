@@ -70,5 +70,8 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'sources/etcd-gateway.ts': ['unit/wire/deadlines: the answer of etcd'],
   'sources/http-source.ts': ['unit/wire/deadlines: the answer of an HTTP server with a section'],
   'tls13/self-test.ts': ['property/tls-record-layer: gives up at its limit'],
+  'versions/upgrade-attempt.ts': [
+    'unit/workers/pool: stays if it accepts before its Commit when its time is over, and may serve then',
+  ],
   'wire/link.ts': ['unit/wire/deadlines: the acknowledgement of descriptors'],
 }

@@ -72,7 +72,7 @@ async function silentServer(): Promise<string> {
 /** Reads the first batch of a source. */
 async function firstOf(source: Source): Promise<void> {
   const { signal } = new AbortController()
-  for await (const _ of source.read(null, signal)) return
+  for await (const _ of source.read(null, signal, new Map())) return
 }
 
 interface Wait {
