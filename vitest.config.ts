@@ -46,9 +46,8 @@ export default defineConfig({
     pool: 'forks',
     globalSetup: './test/lanes/whole-run.ts',
     sequence: { sequencer: Order },
-    // Files at a time. Most end-to-end tests wait for processes. On two slow processors five took about 12 minutes and four 13, in which each test is
-    // less slow.
-    maxWorkers: 4,
+    // Files at a time. Most end-to-end tests wait for processes: four use two processors for four fifths of the time.
+    maxWorkers: 5,
     // For what hangs, not for what is slow: others may have nine tenths of a virtual machine's processors for minutes.
     testTimeout: 180_000,
     hookTimeout: 180_000,
