@@ -58,9 +58,10 @@ export class CachedProgram {
   load(require: NodeJS.Require): unknown {
     this.#flags = new Script('1').createCachedData()
     const found = this.#cache.read()
-    // The build ensures that the file is ASCII.
-    const source = Module.wrap(readFileSync(this.#file, 'latin1'))
-    const script = new Script(source, { filename: this.#file, ...(found && { cachedData: found.data }) })
+    const script = new Script(wrapped(this.#file), {
+      filename: this.#file,
+      ...(found && { cachedData: found.data }),
+    })
     if (found && !script.cachedDataRejected) {
       this.#stage = found.stage
       this.#bytes = found.data.length
@@ -89,4 +90,13 @@ export class CachedProgram {
       // The cache is lost: the next start takes longer.
     }
   }
+}
+
+/**
+ * Returns the file as the function that Node makes of a CommonJS module. Joins bytes: V8 would copy joined strings into its heap, which then grows by
+ * the size of the file. The build ensures that the file is ASCII.
+ */
+function wrapped(file: string): string {
+  const [head = '', end = ''] = Module.wrap('\0').split('\0')
+  return Buffer.concat([Buffer.from(head), readFileSync(file), Buffer.from(end)]).toString('latin1')
 }
