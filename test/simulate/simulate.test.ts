@@ -11,6 +11,7 @@ import { until } from '../processes/until.js'
 import { type AddressCalls, randomAddressCalls } from './address-conformance.js'
 import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
 import { randomCalls } from './conformance.js'
+import { MOVED_TO_ENDING, SHOWN, SHOWN_AT_NIGHT, UNSEEN } from './defects.js'
 import { randomFileCalls } from './file-conformance.js'
 import { type Code, load } from './globals.js'
 import { connectTcpNow } from './kernel/addon.js'
@@ -213,86 +214,7 @@ describe('a seed', () => {
 })
 
 describe('the simulation', () => {
-  /** By the first seed of that kind that shows it. The gate tries the first ones. */
-  const shown: [string, Edit, string, from: number][] = [
-    [
-      'once-only work that is not stopped for the next version',
-      ['member/lifecycle/leadership.ts', '      this.#run ??= this.#stopAll()\n', ''],
-      'kill',
-      1,
-    ],
-    [
-      'an order to end that is not kept',
-      ['member/lifecycle/end-order.ts', '    this.#endAt = now + ms\n', '\n'],
-      'close',
-      1,
-    ],
-    [
-      'an acknowledgement of a durable change before the sync',
-      ['state/file/copy.ts', '      await this.#handle.datasync()\n', ''],
-      'cut',
-      1,
-    ],
-    [
-      'once-only work that goes on while the old version may serve again',
-      ['member/hosting/seal-watch.ts', '    if (this.isNeeded) void leadership.quiesce()\n', ''],
-      'break',
-      32,
-    ],
-    [
-      'a program that ends amid clients whose commit was undone',
-      [
-        'member/driver.ts',
-        'if (!readiness.served && !hasClients) readiness.fail',
-        'if (!readiness.served) readiness.fail',
-      ],
-      'undone',
-      2017,
-    ],
-    [
-      'a program that ends amid clients that it accepted as an orphan of a daemon',
-      [
-        'member/driver.ts',
-        'accepting || listeners.all.some(({ connections }) => connections > 0)',
-        'accepting',
-      ],
-      'undone',
-      6,
-    ],
-    [
-      'an upgrade by a version that leaves, whose successor is ended when it serves',
-      [
-        'member/operator/upgrades.ts',
-        'if (shutdown.closing)\n      throw',
-        'if (shutdown.closing && false)\n      throw',
-      ],
-      'orders',
-      10,
-    ],
-    [
-      'a TLS connection that moves without the rest of its last record',
-      ['tls13/record-layer.ts', '[this.#sealed, sealed]', '[this.#sealed]'],
-      'kill',
-      3,
-    ],
-    [
-      'clients that are reset because a service ends',
-      [
-        'member/listeners/own-listeners.ts',
-        'if (accepts && entry !== undefined) listener.acceptWaiting(entry.fd)',
-        '',
-      ],
-      'queue',
-      7,
-    ],
-    [
-      'clients that are reset because a daemon closes a listener after its member',
-      ['member/listeners/own-listeners.ts', 'dropped.length > 0 && machine.member.accepting ?', 'false ?'],
-      'queue',
-      30,
-    ],
-  ]
-  it.each(shown.slice(0, perLane(3, shown.length)))('notices %s', async (_, edit, kind, from) => {
+  it.each(SHOWN.slice(0, perLane(3, SHOWN.length)))('notices %s', async (_, edit, kind, from) => {
     const seeds = ['--from', String(from), '--runs', '100', '--kind', kind]
     const { code, output } = await withDefect([edit], ...seeds)
     expect(output).toContain('WRONG')
@@ -302,154 +224,17 @@ describe('the simulation', () => {
   it.runIf(NIGHTLY)(
     'notices a worker that is ended because its main process, which hands over, does not see it serve',
     async () => {
-      const edits: Edit[] = [
-        ['workers/pool.ts', 'for (const slot of this.#slots) slot.observe()\n      return', 'return'],
-        ['workers/pool.ts', 'slot.observe()\n      slot.cancelRestart()', 'slot.cancelRestart()'],
-      ]
-      const { output } = await withDefect(edits, '--from', '18', '--runs', '13', '--kind', 'workers')
+      const { output } = await withDefect(UNSEEN, '--from', '18', '--runs', '13', '--kind', 'workers')
       expect(output).toContain('WRONG')
     },
   )
 
   it.runIf(NIGHTLY)('notices connections that move to a version whose service ends', async () => {
-    const edits: Edit[] = [
-      [
-        'member/drain/drain-orders.ts',
-        '  link.post({ endDrain: { timeoutMs } })\n  refuseMoves(link)',
-        '  link.post({ endDrain: { timeoutMs } })',
-      ],
-      [
-        'member/drain/older-generations.ts',
-        'if (envelope.moveRequest && this.#endsWithin !== null) refuseMoves(link)\n        else if',
-        'if',
-      ],
-      ['member/drain/moves.ts', 'if (!this.#takes) {', 'if (this.#leaving) {'],
-    ]
-    const { output } = await withDefect(edits, '--from', '3014', '--runs', '10', '--kind', 'moves')
+    const { output } = await withDefect(MOVED_TO_ENDING, '--from', '3014', '--runs', '10', '--kind', 'moves')
     expect(output).toContain('WRONG')
   })
 
-  it.runIf(NIGHTLY).each<[string, Edit, string]>([
-    [
-      'a service that begins without its state if its worker dies before it serves again',
-      ['handoff/holder-machine.ts', "phase: 'idle', epoch: state.grant }", "phase: 'idle' }"],
-      'workers',
-    ],
-    [
-      'connections that no worker accepts while their own is missing',
-      ['workers/pool.ts', '    this.#unserved.update(this.#closing ? [] : this.#slots)\n', ''],
-      'workers',
-    ],
-    [
-      'a supervisor that ends when it lacks memory for the connection of an operator',
-      [
-        'run/control.ts',
-        '.catch(error => {\n            fd.close()',
-        '.catch(error => {\n            throw error',
-      ],
-      'run',
-    ],
-    [
-      'a state file that replaces the present one before it is synced',
-      ['state/file/state-file.ts', 'await Promise.all([next.sync(), others()])', 'await others()'],
-      'cut',
-    ],
-    [
-      'connections that are closed, not moved, by a close() while the next version joins',
-      [
-        'member/lifecycle/shutdown.ts',
-        '  retire(): void {\n    this.#retired = true',
-        '  retire(): void {\n    if (!this.#closing) this.#retired = true',
-      ],
-      'close',
-    ],
-    [
-      'state that is not read again after a shortage of descriptors',
-      [
-        'member/state/fenced-writes.ts',
-        '      if (!isDescriptorShortage(error)) throw error\n      this.#shortage.retryLater',
-        '      throw error\n      this.#shortage.retryLater',
-      ],
-      'lack',
-    ],
-    [
-      'once-only work that starts when another version may serve unheard',
-      ['member/driver.ts', ' || machine.sealed || !hosting.isHeard', ''],
-      'break',
-    ],
-    [
-      'a takeover that waits for seals which this version cannot set',
-      ['member/driver.ts', 'segmentSet.sealForDead(from, below)', 'segmentSet.seal(from, below)'],
-      'alone',
-    ],
-    [
-      'once-only work that does not start again after the death of the old version',
-      ['member/driver.ts', 'hosting.becomeHolder?.()\n      this.startWork()', 'hosting.becomeHolder?.()'],
-      'kill',
-    ],
-    [
-      'a state file whose new name is not synced',
-      ['state/file/copy.ts', 'await folder?.sync()', 'folder'],
-      'cut',
-    ],
-    [
-      'a mark that is written before the bytes that it covers are synced',
-      ['state/file/copy.ts', 'if (!this.installed) await this.#mark(wholeAt)', 'await this.#mark(wholeAt)'],
-      'cut',
-    ],
-    [
-      'a daemon that never serves again after the next one has failed',
-      [
-        'daemon/reception.ts',
-        "    if (this.#stage === 'handing over' && this.#admitted && serves && machine.holder?.phase === 'idle')\n      this.open()",
-        '',
-      ],
-      'upgrade',
-    ],
-    [
-      'a daemon that takes a later next one for the one that has failed',
-      [
-        'daemon/reception.ts',
-        "      this.#stage = 'open'\n      this.#admitted = false",
-        "      this.#stage = 'open'",
-      ],
-      'upgrade',
-    ],
-    [
-      'a daemon that ignores that it serves again',
-      ['daemon/daemon.ts', "    member.on('reinstated', onServing)\n", ''],
-      'upgrade',
-    ],
-    [
-      'services that stay paused after the next daemon has failed',
-      ['daemon/services.ts', '    for (const service of this.all) service.resume()\n', ''],
-      'upgrade',
-    ],
-    [
-      'older state in a version that drains, after segments that it lacks were merged',
-      ['holder/segment-set.ts', 'hello.capabilities?.includes(READS_SNAPSHOTS) === true', 'false'],
-      'upgrade',
-    ],
-    [
-      'an upgrade that no later one may follow after its end',
-      [
-        'member/operator/upgrades.ts',
-        '      this.#underWay = null\n      this.#attempt = null',
-        '      this.#attempt = null',
-      ],
-      'kill',
-    ],
-    [
-      'files of an upgrade that remain after its end',
-      ['versions/upgrade-attempt.ts', '      child.exitReason.close()\n    })', '    })'],
-      'slow',
-    ],
-    [
-      'a state file that is written on after a failed sync',
-      ['state/file/copy.ts', '      this.lost = true\n      throw error', '      throw error'],
-      'disk',
-    ],
-  ])(
+  it.runIf(NIGHTLY).each(SHOWN_AT_NIGHT)(
     'notices %s',
     async (_, edit, kind) => {
       const { output } = await withDefect([edit], '--from', '1', '--runs', '1500', '--kind', kind)
@@ -457,6 +242,14 @@ describe('the simulation', () => {
     },
     900_000,
   )
+
+  it('finds the text of each seeded defect in its source', () => {
+    const edits = [...[...SHOWN, ...SHOWN_AT_NIGHT].map(([, edit]) => edit), ...MOVED_TO_ENDING, ...UNSEEN]
+    const stale = edits.filter(
+      ([file, from]) => !readFileSync(join(ROOT, 'src', file), 'utf8').includes(from),
+    )
+    expect(stale).toEqual([])
+  })
 
   it('gives the results of the kernel, call by call', async () => {
     const code = await load()

@@ -291,7 +291,11 @@ export function loggerOf(p: SimulatedProcess, onPhase: (phase: string) => void =
     if (message === 'member phase' && 'phase' in facts && !p.dead) onPhase(String(facts.phase))
     if (!p.dead && p.world.traces) p.world.note(p, `${level}: ${message} ${JSON.stringify(facts, shown)}`)
   }
-  return { debug() {}, info: write('info'), warn: write('warn'), error: write('error') }
+  // A daemon logs its own phases for debugging only.
+  const debug = (facts: object, message: string) => {
+    if (message === 'member phase' && 'phase' in facts && !p.dead) onPhase(String(facts.phase))
+  }
+  return { debug, info: write('info'), warn: write('warn'), error: write('error') }
 }
 
 /** A connection of a client at the program. */

@@ -339,7 +339,9 @@ export function scheduleOf(
 
 function since(from: object): string {
   if (!('from' in from)) return ''
-  return from.from === 'commit' ? ' since B begins to serve' : ' since the start of the next daemon'
+  return from.from === 'commit'
+    ? ' since the next one begins to serve'
+    : ' since the start of the next daemon'
 }
 
 export function actText(act: Act | WorkersAct | SupervisedAct): string {

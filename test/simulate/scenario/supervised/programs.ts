@@ -17,6 +17,8 @@ const SLOW_MS = 8_000
 const WORK_MS = 40
 /** A connection without a request is closed so long after an order to end. */
 const IDLE_MS = 1_000
+/** A health check may be on its way when the program is told to end. */
+const CHECK_MS = 100
 
 /** How a program behaves that is started now; without any it is a good one. */
 export type Manner =
@@ -34,6 +36,8 @@ export type Manner =
   | 'drops'
   /** Starts another process, which serves too and lives longer. */
   | 'forks'
+  /** Answers its health checks badly, and ignores an order to end. */
+  | 'stays sick'
 
 /** How a health check is answered. */
 export type Health = 'good' | 'bad' | 'late' | 'half' | 'never'
@@ -60,6 +64,8 @@ export class Programs {
   readonly #all: Program[] = []
   /** The program that accepted the client's end of a connection. */
   readonly #accepted = new WeakMap<Stream, Program>()
+  /** Health checks of programs that were told to end. */
+  readonly wrong: string[] = []
   /** How the programs are that are started now. */
   manner: Manner | null = null
   readonly #readyMs: () => number
@@ -98,7 +104,7 @@ export class Programs {
     const name = isHelper ? `h${mains}` : `v${mains + 1}`
     const program: Omit<Program, 'p'> & { p?: SimulatedProcess } = {
       manner: this.manner,
-      health: 'good',
+      health: this.manner === 'stays sick' ? 'bad' : 'good',
       readyAt: Number.POSITIVE_INFINITY,
       toldAt: Number.POSITIVE_INFINITY,
       isAtFault: false,
@@ -196,7 +202,9 @@ class Server {
   /** Answers a health check. */
   #checked(p: SimulatedProcess, fd: number): void {
     const { addon } = this.#code
-    const { health } = this.#program
+    const { health, toldAt } = this.#program
+    if (p.stoppedUntil === 0 && toldAt + CHECK_MS < p.world.now)
+      this.#programs.wrong.push(`${p.name} gets a health check, and was told to end at ${toldAt.toFixed(3)}`)
     const answer = Buffer.alloc(STATUS_BYTES)
     answer.writeUInt32BE(health === 'bad' ? SICK : OK)
     const send = () => {
@@ -213,7 +221,7 @@ class Server {
   #toldToEnd(p: SimulatedProcess): void {
     const { manner } = this.#program
     this.#program.toldAt = Math.min(this.#program.toldAt, p.world.now)
-    if (manner === 'ignores TERM') return
+    if (manner === 'ignores TERM' || manner === 'stays sick') return
     if (manner === 'drops') {
       this.#end(p, 0)
       return
@@ -221,7 +229,10 @@ class Server {
     if (this.#isEnding) return
     this.#isEnding = true
     this.#listener?.close()
-    this.#code.addon.close(LISTENER)
+    const { addon } = this.#code
+    // Also those that wait: only this process can accept them.
+    for (let fd = addon.accept(LISTENER); fd >= 0; fd = addon.accept(LISTENER)) this.#accepted(p, fd)
+    addon.close(LISTENER)
     for (const connection of [...this.#connections]) connection.end()
     this.#mayEnd(p)
   }

@@ -3,8 +3,10 @@ import type { Code } from '../../globals.js'
 import { Inode } from '../../kernel/objects.js'
 import type { Origin, SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
+import { callLate, wrongOfQueues } from '../late-callers.js'
 import { type OperatorOrder, startOperator } from '../operator.js'
 import { performActs } from '../performed-acts.js'
+import { PORT } from '../program.js'
 import { type ClientHistory, startCallers } from './clients.js'
 import { PROGRAM, Programs } from './programs.js'
 import type { Part, SupervisedAct, SupervisedSchedule, Who } from './schedule.js'
@@ -102,12 +104,20 @@ export class SupervisedRun {
       ...wrongOfClients(seen()),
       ...wrongOfOrders(seen()),
       ...this.#signals.wrong,
+      ...this.#programs.wrong,
     ]
     if (wrong.length > 0) return wrong
-    this.#order('stop service')
+    const before = world.kernel.resets.length
+    const stop = this.#order('stop service', () => callLate(world, PORT))
     world.run(() => this.#supervisors.living === null, END_MS)
     world.run(() => false, 200)
-    return [...wrongAfterEnd(seen()), ...this.#signals.wrong]
+    const resets = world.kernel.resets.slice(before).filter(({ killed }) => !killed)
+    return [
+      ...(stop.answeredAt === null ? ['the order to end has no answer'] : []),
+      ...wrongAfterEnd(seen()),
+      ...wrongOfQueues(resets),
+      ...this.#signals.wrong,
+    ]
   }
 
   #execute(origin: Origin): SimulatedProcess {
@@ -181,7 +191,7 @@ export class SupervisedRun {
     }
   }
 
-  #order(what: OperatorOrder): Order {
+  #order(what: OperatorOrder, done = () => {}): Order {
     const world = this.#world
     const order: Order = { what, at: world.now, answeredAt: null, failed: null, pid: null, status: null }
     this.#orders.push(order)
@@ -203,6 +213,7 @@ export class SupervisedRun {
         answered()
       },
       done: () => {
+        done()
         answered()
         if (what === 'stop service' && supervisor !== null) this.#stopped(supervisor)
       },

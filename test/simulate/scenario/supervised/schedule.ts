@@ -63,6 +63,8 @@ const MANNERS: readonly Manner[] = [
   'forks',
 ]
 const SOON_MS = 9_000
+/** The share of runs in which the next version is sick, and ignores that it is told to end. */
+const SICK = 0.08
 const RESTARTS: readonly Restart[] = ['never', 'on-failure', 'always', 'always']
 
 export function supervisedScheduleOf(seed: number): SupervisedSchedule {
@@ -130,6 +132,18 @@ export function supervisedScheduleOf(seed: number): SupervisedSchedule {
         return { what: 'stop service', when: when() }
     }
   }
+  if (randomOf(seed * 6_287 + 7)() < SICK)
+    return {
+      kind: 'run',
+      hosting: 'run',
+      restart: one(RESTARTS),
+      ready: 'http',
+      acts: [
+        { what: 'bad', manner: 'stays sick', ms: 500 + below(8_000), when: { ms: 0 } },
+        { what: 'upgrade', when: { ms: 1 } },
+        ...(below(3) === 0 ? [trouble()] : []),
+      ],
+    }
   const troubles = Array.from({ length: one([0, 1, 1, 1, 2, 2, 3]) }, trouble)
   const world = {
     buffer: one([512, 4_096, 65_536]),

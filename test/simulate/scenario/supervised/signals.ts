@@ -1,12 +1,14 @@
 import type { SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
 import type { Program, Programs } from './programs.js'
-import { type SupervisorProcess, type Supervisors, type SupervisorsOptions, TIMES } from './supervisors.js'
+import type { SupervisedSchedule } from './schedule.js'
+import { type SupervisorProcess, type Supervisors, TIMES } from './supervisors.js'
 
 /** Times of timers are whole milliseconds. */
 const EARLY_MS = 5
 /** A version that has failed before it served has this time to end. */
 const GRACE_MS = 2_000
+const LATE_MS = 500
 const ENDS: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGKILL'])
 
 /** The signals that supervisors send: they end only what is theirs, with a reason, and first politely. */
@@ -14,11 +16,11 @@ export class Signals {
   readonly wrong: string[] = []
   readonly #world: World
   readonly #programs: Programs
-  readonly #schedule: SupervisorsOptions
+  readonly #schedule: SupervisedSchedule
   /** When a process was first told to end by its supervisor. */
   readonly #told = new Map<SimulatedProcess, number>()
 
-  constructor(world: World, supervisors: Supervisors, programs: Programs, schedule: SupervisorsOptions) {
+  constructor(world: World, supervisors: Supervisors, programs: Programs, schedule: SupervisedSchedule) {
     this.#world = world
     this.#programs = programs
     this.#schedule = schedule
@@ -37,7 +39,12 @@ export class Signals {
       return
     }
     if (!ENDS.has(signal)) return
-    if (!this.#told.has(to)) this.#told.set(to, this.#world.now)
+    if (!this.#told.has(to)) {
+      this.#told.set(to, this.#world.now)
+      const { acts } = this.#schedule
+      // A version that an operator has cancelled has its own time to end.
+      if (acts.every(({ what }) => what === 'bad' || what === 'upgrade')) this.#demandEnd(supervisor, program)
+    }
     const isEnding = supervisor.mayEndFrom <= this.#world.now
     if (!isEnding && this.#isLastGood(program))
       this.wrong.push(`${text}, the only healthy version, at ${this.#now}`)
@@ -45,6 +52,15 @@ export class Signals {
       this.wrong.push(
         `${text} ${(this.#world.now - this.#told.get(to)!).toFixed(0)} ms after it told it to end`,
       )
+  }
+
+  /** A version that has failed before it served may accept clients: it must end soon, although it ignores that it was told. */
+  #demandEnd(supervisor: SupervisorProcess, { manner, p }: Program): void {
+    if (manner !== 'stays sick' || supervisor.mayEndFrom <= this.#world.now) return
+    this.#world.after(GRACE_MS + LATE_MS, () => {
+      if (p.dead || supervisor.p.dead || supervisor.p.stoppedUntil > 0) return
+      this.wrong.push(`${p.name} has failed, was told to end ${GRACE_MS + LATE_MS} ms ago, and lives`)
+    })
   }
 
   get #now(): string {

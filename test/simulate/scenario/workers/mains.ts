@@ -28,6 +28,8 @@ export class Mains {
   readonly #all: SimulatedProcess[] = []
   /** Whether the service manager starts the service again: not after an order to end it. */
   keepsAlive = true
+  /** A later main process begins to serve: the one before has handed over, and has not heard of that. */
+  onCommit: () => void = () => {}
 
   constructor(code: Code, world: World, options: MainsOptions) {
     this.#code = code
@@ -58,6 +60,10 @@ export class Mains {
   /** Starts one more, which takes over from the present one. */
   start(origin: Partial<Origin> = {}): SimulatedProcess {
     const world = this.#world
+    const isLater = this.living.length > 0
+    const onPhase = (phase: string) => {
+      if (isLater && phase === 'beginning') this.onCommit()
+    }
     const main = async (p: SimulatedProcess) => {
       const { workers, replace } = this.#options
       try {
@@ -71,7 +77,7 @@ export class Mains {
             timeout: WORKER_READY_MS,
             stopTimeout: STOP_MS,
           },
-          { logger: loggerOf(p), reopen() {}, count: async () => workers },
+          { logger: loggerOf(p, onPhase), reopen() {}, count: async () => workers },
         )
         world.exitWhenIdle(p, 'ends')
       } catch (error) {

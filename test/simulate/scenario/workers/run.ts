@@ -8,7 +8,7 @@ import { Endings } from '../endings.js'
 import { callLate, wrongOfQueues } from '../late-callers.js'
 import { startOperator } from '../operator.js'
 import { performActs } from '../performed-acts.js'
-import { PORT } from '../program.js'
+import { PORT, SECOND_PORT } from '../program.js'
 import { MAIN_SCRIPT, Mains } from './mains.js'
 import type { Part, Who, WorkersAct, WorkersSchedule } from './schedule.js'
 import { hasGivenUp, servingIn, type Told, wrongAfterEnd, wrongAtLast, wrongOfClients } from './verdict.js'
@@ -28,6 +28,8 @@ const AGAIN_MS = 2_500
 const DISTURBING: ReadonlySet<string> = new Set(['kill', 'stop', 'lack', 'dies', 'hangs', 'break', 'bad'])
 /** Connections that do not move drain for 30 s. */
 const END_MS = 45_000
+/** A listener is closed, and the main process has heard it, after about so long. */
+const CLOSES_MS = 0.3
 
 /** One run with workers: main processes, workers, clients, operators. */
 export class WorkersRun {
@@ -57,7 +59,7 @@ export class WorkersRun {
     this.#world = world
     this.#schedule = schedule
     this.#wanted = schedule.workers
-    this.#workers = new WorkerProcesses(code, world)
+    this.#workers = new WorkerProcesses(code, world, schedule.queues === true)
     world.execute = origin => this.#execute(origin)
     this.#mains = new Mains(code, world, schedule)
     this.#endings = new Endings(world, {
@@ -87,7 +89,8 @@ export class WorkersRun {
     lasts.mayLag = () => true
     this.#clients = startClients(this.#code, world, lasts, CALLERS)
     world.run(() => false, 100 + world.below(100))
-    for (const act of this.#schedule.acts) this.#prepare(act)
+    for (const act of this.#schedule.acts) if (!('from' in act)) this.#prepare(act)
+    this.#mains.onCommit = () => world.after(0, () => this.#onCommit())
     for (const { name, steps } of world.processes.values()) this.#counted.set(name as Who, steps)
     this.#act()
     return [...new Set([...this.#wrong, ...this.#wrongAtEnd()])]
@@ -131,9 +134,11 @@ export class WorkersRun {
       begun,
       told,
     }
+    const queues = this.#schedule.queues ? world.kernel.resets.filter(({ killed }) => !killed) : []
     const wrong = [
       ...wrongAtLast(seen),
       ...wrongOfClients(seen),
+      ...wrongOfQueues(queues),
       ...this.#wrongOfOrders(),
       ...this.#endings.wrong,
     ]
@@ -187,6 +192,12 @@ export class WorkersRun {
     return p
   }
 
+  /** A later main process begins to serve: from now on calls of the one before count. */
+  #onCommit(): void {
+    this.#mains.onCommit = () => {}
+    for (const act of this.#schedule.acts) if ('from' in act) this.#prepare(act)
+  }
+
   /** Adds the faults that happen at a call. */
   #prepare(act: WorkersAct): void {
     if (!('call' in act)) return
@@ -235,6 +246,9 @@ export class WorkersRun {
       case 'break':
         this.#break(act.which)
         return
+      case 'unlisten':
+        this.#unlisten(act.part)
+        return
       case 'bad':
         this.#workers.bad = act.how
         world.after(act.ms, () => {
@@ -246,6 +260,18 @@ export class WorkersRun {
         return
       default:
         this.#order(act.what)
+    }
+  }
+
+  /** Serving workers close their second listener, while clients connect to it. */
+  #unlisten(part: Part | 'workers'): void {
+    callLate(this.#world, SECOND_PORT, CLOSES_MS)
+    const chosen = part === 'workers' ? null : this.#withPart(part)
+    for (const { p, unlisten } of servingIn(this.#workers)) {
+      if (chosen !== null && !chosen.includes(p)) continue
+      this.#world.note(p, 'calls unlisten()')
+      p.enter()
+      p.run(unlisten)
     }
   }
 

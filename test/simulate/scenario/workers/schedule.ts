@@ -16,6 +16,8 @@ export type WorkersAct =
       readonly ms?: number
       readonly code?: keyof typeof LACKS
       readonly calls?: number
+      /** Calls count from the moment when a later main process begins to serve. */
+      readonly from?: 'commit'
     })
   /** An operator's order to all workers. */
   | { readonly what: Exclude<OperatorOrder, 'upgrade daemon'>; readonly when: When }
@@ -25,6 +27,8 @@ export type WorkersAct =
   | { readonly what: 'dies'; readonly part: Part; readonly when: When }
   | { readonly what: 'hangs'; readonly part: Part; readonly ms: number; readonly when: When }
   | { readonly what: 'break'; readonly which: number; readonly when: When }
+  /** The worker, or each, closes its second listener. */
+  | { readonly what: 'unlisten'; readonly part: Part | 'workers'; readonly when: When }
   /** For `ms` the program of the workers is a bad one: it ends before it is ready, or soon after. */
   | { readonly what: 'bad'; readonly how: 'crashes' | 'ends soon'; readonly ms: number; readonly when: When }
 
@@ -35,6 +39,8 @@ export interface WorkersSchedule {
   readonly workers: number
   readonly replace: 'one-by-one' | 'at-once'
   readonly acts: readonly WorkersAct[]
+  /** The workers have a second listener, and clients connect while a listener closes. */
+  readonly queues?: true
   readonly buffer?: number
   readonly late?: { readonly share: number; readonly ms: number }
 }
@@ -53,6 +59,13 @@ const PARTS: readonly Part[] = ['main', 'worker 0', 'worker 1']
 const SOON_MS = 12_000
 /** The share of runs in which the main process is replaced while it starts processes of workers. */
 const HANDOVERS = 0.25
+/** The shares of the other runs in which the main process is stopped, or dies, when it has handed over; and in which workers close a listener. */
+const COMMITS = 0.12
+const QUEUES = 0.12
+/** All probations have ended so long after the first act. */
+const CALM_MS = 8_000
+/** Calls of a main process that has handed over, until it has heard that the next one serves, and ends (measured). */
+const CALLS_OF_COMMIT = 30
 
 export function workersScheduleOf(seed: number): WorkersSchedule {
   const random = randomOf(seed * 7_919 + 3)
@@ -134,6 +147,36 @@ export function workersScheduleOf(seed: number): WorkersSchedule {
       replace: one(['one-by-one', 'at-once']),
       acts: handovers(),
     }
+  /** The main process is stopped, or dies, after it has handed over, and before it hears of the next one. */
+  const atCommit = (): WorkersAct[] => {
+    const ofCall = { who: 'M1', call: 1 + below(CALLS_OF_COMMIT), from: 'commit' } as const
+    return [
+      { what: one(['upgrade', 'upgrade', 'start']), when: { ms: 0 } },
+      below(4) === 0
+        ? { what: 'kill', ...ofCall }
+        : { what: 'stop', ...ofCall, ms: one([100, 1_000, 2_500, 6_000, 15_000, 25_000]) },
+      ...(below(4) === 0 ? [trouble()] : []),
+    ]
+  }
+  const queues = (): WorkersAct[] => {
+    const order = one(['upgrade', 'restart', 'set 1', 'set 4', 'status'] as const)
+    // A standby would have the listener too.
+    const when = { ms: CALM_MS + below(5_000) }
+    const closing: WorkersAct = { what: 'unlisten', part: one(['worker 0', 'worker 1', 'workers']), when }
+    return [{ what: order, when: { ms: 0 } }, closing]
+  }
+  const kind = randomOf(seed * 7_919 + 7)()
+  if (kind < COMMITS + QUEUES) {
+    const isCommit = kind < COMMITS
+    return {
+      kind: 'workers',
+      hosting: 'workers',
+      workers: 1 + below(3),
+      replace: one(['one-by-one', 'at-once']),
+      acts: isCommit ? atCommit() : queues(),
+      ...(!isCommit && { queues: true }),
+    }
+  }
   const troubles = Array.from({ length: one([0, 1, 1, 1, 2, 2, 3]) }, trouble)
   const world = {
     buffer: one([512, 4_096, 65_536]),

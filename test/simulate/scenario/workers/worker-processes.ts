@@ -20,10 +20,13 @@ export class WorkerProcesses {
   readonly #work = new Map<number, OnceOnlyWork>()
   /** The program that is started now ends before it is ready, or soon after its start. */
   bad: 'crashes' | 'ends soon' | null = null
+  /** Each has a second listener, which it can close. */
+  readonly #second: boolean
 
-  constructor(code: Code, world: World) {
+  constructor(code: Code, world: World, second: boolean) {
     this.#code = code
     this.#world = world
+    this.#second = second
   }
 
   get all(): readonly Worker[] {
@@ -52,6 +55,7 @@ export class WorkerProcesses {
       hosting: 'daemon',
       ledger: null,
       crashes: this.bad === 'crashes',
+      second: this.#second,
     } as const
     const version = startVersion(this.#code, name, this.#world, work, options, origin)
     this.#all.push(Object.assign(version, { slot }))
