@@ -19,7 +19,7 @@ import {
   text,
   type ValueCheck,
 } from '../checks/values.js'
-import { documentOf, unreadable } from '../config/document.js'
+import { documentOf, requireFile, unreadable } from '../config/document.js'
 import { FdbError } from '../errors.js'
 import { parseListenerSpec } from '../listeners/index.js'
 import type { NamedListener } from '../os/foreign-listeners.js'
@@ -288,6 +288,7 @@ export class RunSources {
       if (problem === null) return settings
       return (flags.ready === undefined ? place : new OptionPlace('run')).at('ready').wrong(problem)
     }
+    if (this.#file !== null) requireFile(this.#file)
     const settings =
       this.#file === null
         ? checkOptions('run', {}, check)

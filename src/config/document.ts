@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import type { Event, YAMLException } from 'js-yaml'
 import { jsonObject } from '../base/json.js'
 import { jsYaml } from '../base/lazy.js'
+import { isFolder, isNoFile } from '../checks/files.js'
 import { DocumentPlace, formatPath, type Path, Problems } from '../checks/place.js'
 import type { ValueCheck } from '../checks/values.js'
 import { FdbError } from '../errors.js'
@@ -199,6 +200,14 @@ export function readDocument<T>(file: string, check: ValueCheck<T>): T {
     return unreadable(file)(error)
   }
   return documentOf(bytes, file, check)
+}
+
+/**
+ * Throws ERR_FDB_CONFIG for a FIFO, a socket and a device. A process that serves must not read them: it may wait for their end for ever, and cannot
+ * even exit meanwhile, because Node then waits for the thread that reads. At the start they are fine (`--config <(COMMAND)`).
+ */
+export function requireFile(file: string): void {
+  if (isNoFile(file) && !isFolder(file)) unreadable(file)(new Error('it is not a regular file'))
 }
 
 /** Returns a function that throws ERR_FDB_CONFIG for an error of reading `file`. */

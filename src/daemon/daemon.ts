@@ -251,7 +251,8 @@ export class Daemon implements AsyncDisposable {
     const { rules, runtime, services } = this.#deps
     const { accessCheck, config } = rules
     if (config === null) return
-    accessCheck.policy = await readRules(config)
+    const { readPolicyAgain } = await import('./policy/schema.js')
+    accessCheck.policy = readPolicyAgain(config)
     runtime.settings.logger.info({ config }, 'the configuration was reloaded')
     services.applyPolicy()
     runtime.controlSocket.adjust()

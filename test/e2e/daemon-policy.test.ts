@@ -1,4 +1,4 @@
-import { execFile } from 'node:child_process'
+import { execFile, execFileSync } from 'node:child_process'
 import {
   chmodSync,
   existsSync,
@@ -189,7 +189,15 @@ describe('the configuration of a daemon', () => {
       code: 'ERR_FDB_CONFIG',
       message: expect.stringContaining(`${file}:3:15: services.shop.limits.memers: unknown key`),
     })
+    // A read of a FIFO would block the daemon until a process writes to it.
+    rmSync(file)
+    execFileSync('mkfifo', [file])
+    await expect(daemon.reload()).rejects.toMatchObject({
+      code: 'ERR_FDB_CONFIG',
+      message: `${file} cannot be read (it is not a regular file); give the path of a YAML or JSON file`,
+    })
     await expect(member(control)).rejects.toMatchObject({ code: 'ERR_FDB_SERVICE_LIMIT' })
+    rmSync(file)
     write('services:\n  shop:\n    limits: { members: 2 }\n')
     await daemon.reload()
     await (await member(control)).ready()

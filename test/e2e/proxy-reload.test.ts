@@ -1,4 +1,5 @@
-import { statSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -74,6 +75,14 @@ describe('HUP', () => {
       expect(refusal.err).toMatchObject({ code: 'ERR_FDB_RELOAD' })
       edge.config = before
     }
+    // A read of a FIFO would keep a thread, and with it all later reloads and the end of the process.
+    rmSync(edge.file)
+    execFileSync('mkfifo', [edge.file])
+    expect(await edge.sandbox.run('reload', '--control', edge.sandbox.control)).toMatchObject({
+      code: 1,
+      stderr: `ERR_FDB_CONFIG: ${edge.file} cannot be read (it is not a regular file); give the path of a YAML or JSON file\n`,
+    })
+    rmSync(edge.file)
     expect(await bodyAt(edge.port)).toBe('old\n')
     expect((await edge.reload({ routes: answers('right\n') })).level).toBe(30)
     expect(await bodyAt(edge.port)).toBe('right\n')

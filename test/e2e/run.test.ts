@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
@@ -242,6 +243,13 @@ describe('fd-broker run', () => {
       code: 1,
       stderr: expect.stringMatching(/run\.yaml:\d+:1: wrong: unknown key/),
     })
+    rmSync(file)
+    execFileSync('mkfifo', [file])
+    expect(await run.upgrade()).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining(`${file} cannot be read (it is not a regular file)`),
+    })
+    rmSync(file)
     write(`  other: unix:${run.sandbox.folder}/b.sock\nenv: {FDB_SUPERVISED: '${run.orders({ code: 3 })}'}\n`)
     await run.upgraded()
     await run.says(`started web:other 127.0.0.1:${run.port}=3;${run.sandbox.folder}/b.sock=4`)

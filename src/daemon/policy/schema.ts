@@ -18,7 +18,7 @@ import {
   text,
   type ValueCheck,
 } from '../../checks/values.js'
-import { parseDocument, readDocument } from '../../config/document.js'
+import { parseDocument, readDocument, requireFile } from '../../config/document.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
 import type { Policy, ProcessMatch, Unserved } from './policy.js'
 import { ANYONE, LIMITS, OWNER, servicePolicy } from './policy.js'
@@ -26,6 +26,12 @@ import { ANYONE, LIMITS, OWNER, servicePolicy } from './policy.js'
 /** Reads and checks a daemon's configuration file (YAML or JSON). Throws ERR_FDB_CONFIG, which names file, line, column and key. */
 export function readPolicy(file: string): Policy {
   return readDocument(file, checkPolicy)
+}
+
+/** As {@link readPolicy}, in a daemon that serves: reads only a regular file. */
+export function readPolicyAgain(file: string): Policy {
+  requireFile(file)
+  return readPolicy(file)
 }
 
 /** Checks a daemon's configuration in `text`, as {@link readPolicy} does; `file` is for messages. */

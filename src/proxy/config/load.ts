@@ -1,7 +1,7 @@
 import { dirname, join } from 'node:path'
 import type { Worker } from 'node:worker_threads'
 import { thisFile } from '../../base/lazy.js'
-import { checkMade, documentOf, parseDocument, readDocument } from '../../config/document.js'
+import { checkMade, documentOf, parseDocument, readDocument, requireFile } from '../../config/document.js'
 import { FdbError, type FdbErrorCode } from '../../index.js'
 import type { RouteRule } from '../routes/rule.js'
 import { checkConfig, type ProxyConfig, type ProxyDocument } from './schema.js'
@@ -36,8 +36,11 @@ const LARGE_BYTES = 16 * 1024
 /** A file with this key is slow too: the check of each certificate takes some milliseconds. */
 const CERTIFICATES = 'certificates'
 
-/** As {@link readConfig}, but reads a slow configuration in a worker thread, so that the event loop is not blocked. */
+/**
+ * As {@link readConfig}, but reads a slow configuration in a worker thread, so that the event loop is not blocked, and only a regular file.
+ */
 export async function readConfigAside(file: string): Promise<ProxyConfig> {
+  requireFile(file)
   const { readFile } = process.getBuiltinModule('node:fs/promises')
   const bytes = await readFile(file).catch(() => null)
   if (bytes === null) return await readConfig(file)
