@@ -135,6 +135,7 @@ describe('HUP', () => {
   it('opens, moves and closes listeners; all stay as they are when an address is taken', async () => {
     const edge = await Edge.start({ routes: answers('hello\n') })
     const [second, third, taken] = [await freePort(), await freePort(), await freePort()]
+    const [fourth, fifth] = [await freePort(), await freePort()]
     const http = { name: 'http', address: `tcp://127.0.0.1:${edge.port}` }
     const on = (port: number) => ({ name: 'more', address: `tcp://127.0.0.1:${port}` })
     await edge.reload({ listeners: [http, on(second)] })
@@ -149,11 +150,17 @@ describe('HUP', () => {
     const other = createServer().listen(taken, '127.0.0.1')
     onTestFinished(() => void other.close())
     const failed = await edge.reload({
-      listeners: [http, on(third), { name: 'taken', address: `tcp://127.0.0.1:${taken}` }],
+      listeners: [
+        http,
+        on(fourth),
+        { name: 'new', address: `tcp://127.0.0.1:${fifth}` },
+        { name: 'taken', address: `tcp://127.0.0.1:${taken}` },
+      ],
       routes: answers('not this\n'),
     })
     expect(failed.err).toMatchObject({ code: 'ERR_FDB_ADDRESS_IN_USE' })
     expect([await bodyAt(edge.port), await bodyAt(third)]).toEqual(['hello\n', 'hello\n'])
+    await until('what was opened is closed', async () => (await refused(fourth)) && (await refused(fifth)))
     await edge.reload({ listeners: [on(third)], routes: answers('hello\n') })
     await until('the address that is named no more is closed', () => refused(edge.port))
     expect(await bodyAt(third)).toBe('hello\n')

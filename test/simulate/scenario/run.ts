@@ -43,6 +43,16 @@ const CLOSES_MS = 0.3
 const HEARD_TURNS = 10
 /** In a run with a state file the power is cut so often, in worlds of their own: after one of so many acknowledgements, or when a file has got its name. */
 const CUTS = 4
+/** Acts that are no faults. */
+const ORDERS: ReadonlySet<Act['what']> = new Set([
+  'close',
+  'next',
+  'rollback',
+  'status',
+  'stop service',
+  'unlisten',
+  'relisten',
+])
 const CUT_EVERY = 15
 
 export interface Outcome {
@@ -82,6 +92,8 @@ export class Run {
   #cuts = CUTS
   /** B begins to serve. */
   #onCommit: () => void = () => {}
+  /** When an order to end the service was answered last, and the versions that it had then. */
+  #stopped: { readonly at: number; readonly present: readonly Version[] } | null = null
   /** The state file is damaged now. */
   #isDamaged = false
   /** When all processes ended together last, and whether the power was cut. */
@@ -129,6 +141,7 @@ export class Run {
     for (const who of ['A', 'S', 'B'] as const) this.#count(who)
     this.#act()
     const forgotten = this.#forgottenWork()
+    this.#wrong.push(...this.#wrongOfEnd())
     this.#cut()
     // A daemon of a later release takes over too, whatever happened before.
     if (this.#hasUpgrade) {
@@ -228,6 +241,18 @@ export class Run {
     if (this.#ledger === null || this.#isDamaged) return
     const wrong = wrongAfterCut(this.#code, this.#world, this.#ledger)
     if (wrong !== null) this.#wrong.push(wrong)
+  }
+
+  /** Returns the versions that serve although an operator has ended the service, and nothing but orders has happened. */
+  #wrongOfEnd(): string[] {
+    const { acts } = this.#schedule
+    if (!acts.every(({ what }) => ORDERS.has(what)) || this.#schedule.late !== undefined) return []
+    if (this.#stopped === null || this.#stopped.at + DRAIN_MS > this.#world.now) return []
+    const { at, present } = this.#stopped
+    const serving = present.filter(version => phaseOf(version) === 'serving')
+    return serving.map(
+      ({ p }) => `an operator has ended the service at ${at.toFixed(3)}, and ${p.name} serves`,
+    )
   }
 
   /** A version that has served for a while, and in which no once-only work runs; null if there is none. */
@@ -376,7 +401,10 @@ export class Run {
       case 'status':
         startOperator(this.#code, world, act.what, {
           done: () => {
-            if (act.what === 'stop service' && this.#schedule.queues) callLate(world, PORT)
+            if (act.what !== 'stop service') return
+            const present = [...this.#versions.values()].filter(({ member }) => member !== null)
+            this.#stopped = { at: world.now, present }
+            if (this.#schedule.queues) callLate(world, PORT)
           },
         })
         return

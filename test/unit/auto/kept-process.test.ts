@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -73,4 +75,28 @@ it('a main process is kept while the process that may serve does not answer', as
   kept.markReplaced()
   await kept.decided
   expect([questions.length, kept.keeps]).toEqual([1, true])
+})
+
+it('a signal that arrives while this process is replaced once more ends the process that serves then', async () => {
+  const { control, questions } = await askedService()
+  const children = [spawn('sleep', ['60']), spawn('sleep', ['60'])] as const
+  onTestFinished(() => children.forEach(child => void child.kill('SIGKILL')))
+  const [first, second] = children.map(({ pid }) => ({ pid: pid! }))
+  const kept = new KeptProcess(control, true)
+  onTestFinished(() => kept.stop())
+  kept.markReplaced()
+  await until('it asks which process serves', () => questions.length === 1 || null)
+  questions[0]!(first!)
+  const passed = kept.passOn('SIGTERM')
+  await until('it asks for the signal', () => questions.length === 2 || null)
+  kept.stop()
+  kept.markReplaced()
+  await until('it asks again', () => questions.length === 3 || null)
+  questions[1]!(first!)
+  questions[2]!(second!)
+  await until('it asks for the signal again', () => questions.length === 4 || null)
+  questions[3]!(second!)
+  await passed
+  const [, signal] = await once(children[1], 'exit')
+  expect([signal, children[0].exitCode, children[0].signalCode]).toEqual(['SIGTERM', null, null])
 })

@@ -128,6 +128,46 @@ describe('a supervisor that goes on as another program', () => {
 })
 
 describe('a version whose main process is the child of one of its own', () => {
+  it('goes on when its former main process ends, and ends with the present one', async () => {
+    const [former, present] = [spawn('sleep', ['60']), spawn('sleep', ['60'])]
+    onTestFinished(() => [former, present].forEach(child => void child.kill('SIGKILL')))
+    await Promise.all([once(former, 'spawn'), once(present, 'spawn')])
+    const ended = new Map<number, (code: number) => void>()
+    const children = {
+      ...NO_CHILDREN,
+      expect: (pid: number, end: (code: number) => void) => void ended.set(pid, end),
+    }
+    const told: ProbeEvents[] = []
+    class Told extends Probe {
+      override start(_pid: number, events: ProbeEvents): void {
+        told.push(events)
+      }
+    }
+    const codes: number[] = []
+    const events = {
+      exited(code: number, left: Disposable) {
+        left[Symbol.dispose]()
+        codes.push(code)
+      },
+      ready() {},
+      failed() {},
+      recovered() {},
+      isOthers: () => false,
+      nextStart: () => Infinity,
+    }
+    const settings = settingsWith({})
+    const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
+    const was = { id: 1, pid: former.pid!, settings, startedAt: 0, says: '', replaced: false, hearing: null }
+    const deps = { id: 1, settings, probe: new Told(), children, listeners, alone: true }
+    const version = new RunningVersion(deps, events, was)
+    onTestFinished(() => version.close())
+    told[0]!.mainProcess(present.pid!)
+    ended.get(former.pid!)!(0)
+    expect(codes).toEqual([])
+    ended.get(present.pid!)!(3)
+    expect(codes).toEqual([3])
+  })
+
   it('gets signals by its pidfd, and not by its number when its parent has reaped it', async () => {
     const parent = spawn('/bin/sh', ['-c', 'sleep 600 & echo $!; wait; read over'], { stdio: 'pipe' })
     onTestFinished(() => void parent.kill('SIGKILL'))

@@ -258,3 +258,20 @@ it('a process that writes again after another one has replaced the file refuses 
   expect(warn).not.toHaveBeenCalled()
   expect(await digestOf(path)).toBe(log.position.digest)
 })
+
+it('a process that stops between a failed write and the next attempt, and serves again, writes the file again', async () => {
+  const log = writing()
+  const file = follow(log, statePath())
+  await file.flush()
+  const failed = new Promise<void>(resolve => {
+    file.onChange = ({ ok }) => ok || resolve()
+  })
+  await atNextWrite(() => {
+    throw Object.assign(new Error('a bad disk'), { code: 'EIO' })
+  })
+  await log.section('notes').put('a', Buffer.from('a'))
+  await failed
+  file.stop()
+  file.serve()
+  await until('the file has the change', () => file.status().sequence === log.sequence)
+})

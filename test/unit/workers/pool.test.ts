@@ -918,6 +918,34 @@ describe('workers that hang', () => {
     pool.update()
   })
 
+  it('show also to a main process that serves again, because the next one has failed', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings } = serving(2, { hungTimeout: null })
+    await pool.startAll({ takesOver: false })
+    pool.lose()
+    pool.update()
+    for (const { owner } of standings.values()) owner!.sendsHeartbeats = true
+    for (let ms = 0; ms < 3_000; ms += 250) {
+      await vi.advanceTimersByTimeAsync(250)
+      await turns()
+    }
+    expect(pool.slots.map(({ isHung }) => isHung)).toEqual([true, true])
+    void pool.endAll(null)
+    standings.clear()
+    pool.update()
+  })
+
+  it('get no connections of a surplus worker', async () => {
+    const { pool } = serving(3)
+    const [first, second, third] = pool.slots
+    void third!.abandon('the number of workers was reduced')
+    expect(pool.receiver(third!.name)).toBe(first!.owner)
+    first!.isHung = true
+    expect(pool.receiver(third!.name)).toBe(second!.owner)
+    second!.isHung = true
+    expect(pool.receiver(third!.name)).toBeNull()
+  })
+
   it('and are surplus are killed behind the limit: they do not hear that they must leave', async () => {
     vi.useFakeTimers(FAKE)
     const { pool, standings, logged } = serving(2, { hungTimeout: 5_000 })
