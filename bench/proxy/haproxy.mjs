@@ -15,10 +15,17 @@ export function haproxyVersion() {
 }
 
 /**
- * @param {{ folder: string, port: number, upstreamPort: number, tunnel?: boolean, replaced?: boolean }} options `replaced`: with a master process, which reloads, in a session of its own
+ * @param {{ folder: string, port: number, upstreamPort: number, tunnel?: boolean, replaced?: boolean, http2?: boolean }} options `replaced`: with a master process, which reloads, in a session of its own
  * @returns {{ pid: number, pids: () => number[], end: () => void }}
  */
-export function startHaproxy({ folder, port, upstreamPort, tunnel = false, replaced = false }) {
+export function startHaproxy({
+  folder,
+  port,
+  upstreamPort,
+  tunnel = false,
+  replaced = false,
+  http2 = false,
+}) {
   const file = join(folder, `haproxy-${port}.cfg`)
   const fields = tunnel
     ? ''
@@ -38,7 +45,7 @@ defaults
   timeout client 300s
   timeout server 300s
 frontend front
-  bind 127.0.0.1:${port} backlog 16384${fields}
+  bind 127.0.0.1:${port} backlog 16384${http2 ? ' proto h2' : ''}${fields}
   default_backend app
 backend app${tunnel ? '' : '\n  http-reuse always'}
   server one 127.0.0.1:${upstreamPort}${tunnel ? '' : ' pool-max-conn -1'}

@@ -43,19 +43,19 @@ function spawnProxy(folder, parts) {
 
 /**
  * With its routes made at run time. `scrape`: asks for its metrics.
- * @param {string} folder @param {number} upstreamPort @param {{ routes?: number, accessLog?: boolean, metrics?: boolean }} [options]
+ * @param {string} folder @param {number} upstreamPort @param {{ routes?: number, accessLog?: boolean, metrics?: boolean, http2?: boolean }} [options]
  * @returns {Promise<Running & { scrape: () => Promise<unknown> }>}
  */
 export async function startProxy(
   folder,
   upstreamPort,
-  { routes = FEW, accessLog = false, metrics = false } = {},
+  { routes = FEW, accessLog = false, metrics = false, http2 = false } = {},
 ) {
   const [port, scraped] = [await freePort(), await freePort()]
   const { home, control, ...running } = spawnProxy(folder, {
     instanceHeader: 'X-Gen',
     accessLog,
-    listeners: [{ name: 'http', address: `tcp://127.0.0.1:${port}` }],
+    listeners: [{ name: 'http', address: `tcp://127.0.0.1:${port}`, ...(http2 && { http2 }) }],
     // As long as nginx keeps them.
     upstreams: { app: { servers: [`http://127.0.0.1:${upstreamPort}`], keepAlive: { idle: '60s' } } },
     routes: [{ host: '*', upstream: 'app' }],

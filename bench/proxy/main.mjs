@@ -2,9 +2,9 @@
 // npm run bench -- proxy: CPU time a request (user and system, from /proc) of the reference proxy beside nginx, HAProxy and sozu where
 // they are installed, beside node:http with undici, and beside a relay in C that understands as little as possible; with small and
 // browser-like heads, with 10 KiB of answer, over 1 to 1,000 connections, in turns in one run, medians. Then what a tunnel costs, whether a
-// burst of connects is answered, what metrics cost, memory with idle connections, and p99 inside and outside the windows of upgrades, and while a large
+// burst of connects is answered, what requests over HTTP/2 (with h2load) and metrics cost, memory with idle connections, and p99 inside and outside the windows of upgrades, and while a large
 // configuration is read again. About 8 minutes.
-// Options: --rounds 5 --seconds 1 --idle 8000 --routes 100000 --upgrades 5 --rate 5000 --only requests,metrics,tunnels,idle,windows,reloads --json FILE
+// Options: --rounds 5 --seconds 1 --idle 8000 --routes 100000 --upgrades 5 --rate 5000 --only requests,http2,metrics,tunnels,idle,windows,reloads --json FILE
 // --release 0.4.0: the windows of that release's upgrades as well.
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -15,6 +15,7 @@ import { releaseCommand } from '../release.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 import { Bare } from './bare.mjs'
 import { CLI } from './edge.mjs'
+import { HTTP2_CASES, hasH2load, http2Cost, startHttp2 } from './http2.mjs'
 import {
   BARE,
   FEW,
@@ -42,7 +43,7 @@ const { values: flags } = parseArgs({
     routes: { type: text, default: '100000' },
     upgrades: { type: text, default: '5' },
     rate: { type: text, default: '5000' },
-    only: { type: text, default: 'requests,metrics,tunnels,idle,windows,reloads' },
+    only: { type: text, default: 'requests,http2,metrics,tunnels,idle,windows,reloads' },
     release: { type: text },
     json: { type: text },
   },
@@ -208,6 +209,45 @@ const RESTING_MS = 20_000
 const WARMING = 64
 const WARMING_MS = 1500
 
+async function http2() {
+  if (!hasH2load()) {
+    console.log('h2load is not installed: apt-get install nghttp2-client')
+    return
+  }
+  progress.show([], 'http2: the proxies')
+  const { port: upstreamPort } = kept(await bare.start('server'))
+  const kinds = await startHttp2(folder, upstreamPort, OURS)
+  ends.push(...Object.values(kinds).map(({ end }) => end))
+  /** @type {Record<string, number[]>} */
+  const costs = {}
+  // The first round warms the code up and is thrown away.
+  for (let round = 0; round <= rounds; round++) {
+    for (const load of HTTP2_CASES) {
+      for (const [kind, running] of Object.entries(kinds)) {
+        progress.show([], `round ${round} of ${rounds}: ${kind}, HTTP/2, ${load.name}`)
+        const cost = await http2Cost(running, load, seconds)
+        if (round > 0) (costs[`${kind} ${load.name}`] ??= []).push(cost)
+      }
+    }
+  }
+  for (const end of ends.splice(0)) end()
+  progress.clear()
+  const of = (/** @type {string} */ kind, /** @type {string} */ name) =>
+    median(costs[`${kind} ${name}`] ?? [])
+  const rows = Object.keys(kinds).map(kind => [
+    kind,
+    ...HTTP2_CASES.map(({ name }) => shown(of(kind, name), 1)),
+  ])
+  console.log(
+    `${table([['CPU µs a request, HTTP/2', ...HTTP2_CASES.map(({ name }) => name)], ...rows]).join('\n')}\n`,
+  )
+  for (const { name } of HTTP2_CASES) {
+    figures.info(`CPU a request, HTTP/2, ${name}`, of(OURS, name), 'µs')
+    for (const other of Object.keys(kinds))
+      if (other !== OURS) figures.info(`the same, of ${other}`, of(OURS, name) / of(other, name), '')
+  }
+}
+
 async function metrics() {
   progress.show([], 'metrics: the proxy with and without')
   const { port: upstreamPort } = kept(await bare.start('server'))
@@ -358,7 +398,7 @@ async function inReloads() {
   figures.info('p99 between them', seen.outside, 'ms')
 }
 
-const PARTS = { requests, metrics, tunnels, idle, windows: inWindows, reloads: inReloads }
+const PARTS = { requests, http2, metrics, tunnels, idle, windows: inWindows, reloads: inReloads }
 try {
   for (const [name, run] of Object.entries(PARTS)) if (parts.has(name)) await run()
 } finally {

@@ -15,10 +15,17 @@ export function nginxVersion() {
 }
 
 /**
- * @param {{ folder: string, port: number, upstreamPort: number, accessLog?: boolean, replaced?: boolean }} options `replaced`: as a daemon, which alone changes its binary, in a session of its own
+ * @param {{ folder: string, port: number, upstreamPort: number, accessLog?: boolean, replaced?: boolean, http2?: boolean }} options `replaced`: as a daemon, which alone changes its binary, in a session of its own
  * @returns {{ home: string, pid: number, pids: () => number[], end: () => void }} `home`: where nginx.pid is
  */
-export function startNginx({ folder, port, upstreamPort, accessLog = false, replaced = false }) {
+export function startNginx({
+  folder,
+  port,
+  upstreamPort,
+  accessLog = false,
+  replaced = false,
+  http2 = false,
+}) {
   const home = join(folder, `nginx-${port}`)
   mkdirSync(home, { recursive: true })
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
@@ -38,7 +45,7 @@ http {
   ${temporary.map(name => `${name}_temp_path ${home}/${name};`).join('\n  ')}
   upstream app { server 127.0.0.1:${upstreamPort}; keepalive 4096; keepalive_requests 100000000; }
   server {
-    listen 127.0.0.1:${port} backlog=16384;
+    listen 127.0.0.1:${port} backlog=16384${http2 ? ' http2' : ''};
     location / {
       proxy_pass http://app;
       proxy_http_version 1.1;
