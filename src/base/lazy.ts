@@ -7,6 +7,7 @@ import net from 'node:net'
 import { isAbsolute } from 'node:path'
 import type tls from 'node:tls'
 import { fileURLToPath } from 'node:url'
+import { underUsualFlags } from './server-stage.js'
 
 /** Functions that load a module on first use: most processes start faster and use less memory without the module. */
 
@@ -33,7 +34,8 @@ export const nodeFiles = (): typeof files => process.getBuiltinModule('node:fs/p
 /** An `import` would evaluate all exports of `node:http`; for some of them Node 22 and 24 load a whole HTTP client (30 ms). */
 export const nodeHttp = (): typeof http => process.getBuiltinModule('node:http')
 
-export const nodeHttp2 = (): typeof http2 => process.getBuiltinModule('node:http2')
+/** Loading takes 9 ms, and 60 ms under changed flags of V8. */
+export const nodeHttp2 = (): typeof http2 => underUsualFlags(() => process.getBuiltinModule('node:http2'))
 
 export const nodeInspector = (): typeof inspector => process.getBuiltinModule('node:inspector')
 

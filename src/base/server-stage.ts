@@ -19,6 +19,11 @@ export function changesFlags(withUsualFlags: WithUsualFlags): void {
   usualFlags = withUsualFlags
 }
 
+/** Runs `work` under the flags with which the process was started: under others V8 compiles Node's own modules again, which takes long. */
+export function underUsualFlags<T>(work: () => T): T {
+  return usualFlags(work)
+}
+
 /** Calls the function. A server calls this once for each stage. */
 export function reportServerStage(stage: ServerStage): void {
   listener(stage, work => usualFlags(work))

@@ -28,6 +28,11 @@ export function clientProtocol({ listeners, tls: { move } }: ProxyConfig, name: 
   return { halfClose: own.halfClose, http2: own.http2 ?? (own.tls && move === 'off') }
 }
 
+/** Reports whether a client of any listener may use HTTP/2. */
+export function mayHaveHttp2(config: ProxyConfig): boolean {
+  return config.listeners.some(({ name, forward }) => forward === null && clientProtocol(config, name).http2)
+}
+
 /** Returns a relay's options. Two configurations with equal {@link relaySettings} have equal options. */
 export function relayOptions(
   config: ProxyConfig,

@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { InOrder } from '../base/in-order.js'
+import { nodeHttp2 } from '../base/lazy.js'
 import { SILENT } from '../base/logger.js'
 import { wrongOption } from '../checks/place.js'
 import {
@@ -25,7 +26,7 @@ import { DRAIN_COMMAND, type DrainReply, Leaving } from './leaving.js'
 import { MetricsListener } from './metrics/metrics-listener.js'
 import { Names } from './names/names.js'
 import { ProxyListener, type RelayWiring } from './proxy-listener.js'
-import { checkRelayOptions, routerOf } from './relay-options.js'
+import { checkRelayOptions, mayHaveHttp2, routerOf } from './relay-options.js'
 import { compileTarget } from './routes/action.js'
 import { serveRouteCommands } from './routes/commands.js'
 import { LiveRoutes } from './routes/live-routes.js'
@@ -234,8 +235,11 @@ export class ReverseProxy {
       await nextTurn()
       if (member.follows === null) await proxy.#routes.prepare(proxy.#fileRoutesOf(proxy.config))
       else await proxy.#routes.refresh()
-      // While a previous version serves, no client waits for the addresses of a name.
-      if (member.incumbent !== null) await proxy.#names.prepare(proxy.#upstreams.hosts)
+      if (member.incumbent !== null) {
+        // While a previous version serves, no client waits for a module, or for the addresses of a name.
+        if (mayHaveHttp2(proxy.config)) nodeHttp2()
+        await proxy.#names.prepare(proxy.#upstreams.hosts)
+      }
       health = await proxy.#openHealth(config)
       warmUpInFirstWave(proxy.config, member, proxy.#logger)
       // A bundler may rename a function, but not the key that names it in messages.

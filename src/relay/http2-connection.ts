@@ -31,6 +31,8 @@ export interface ConnectionEvents {
   exceeded(bound: Http2Bound, client: string): void
 }
 
+const ignore = () => {}
+
 /** A client's HTTP/2 connection. Each stream is a {@link RelayConnection} with one request. */
 export class Http2Connection implements StreamSession, Timed {
   readonly streams = new Set<RelayConnection>()
@@ -77,7 +79,7 @@ export class Http2Connection implements StreamSession, Timed {
     const session = nodeHttp2().performServerHandshake(socket, sessionOptions(relay.readers.limits))
     this.#session = session
     this.#boundErrors(session)
-    session.on('error', () => {})
+    session.on('error', ignore)
     session.on('close', () => this.#onClosed())
     session.on('stream', (...[stream, , flags, raw]: StreamEvent) => this.#onStream(stream, flags, raw))
     session.on('ping', () => this.#count('pings'))
@@ -120,6 +122,10 @@ export class Http2Connection implements StreamSession, Timed {
     const { wheel, timeouts } = this.#relay
     if (this.streams.delete(stream as RelayConnection) && this.streams.size === 0)
       this.#idleUntil = wheel.now + timeouts.idle
+  }
+
+  aborted(): void {
+    this.#count('resets')
   }
 
   stalled(): void {
@@ -170,7 +176,7 @@ export class Http2Connection implements StreamSession, Timed {
 
   #onStream(stream: ServerHttp2Stream, flags: number, raw: readonly string[]): void {
     // A destroyed session passes its error on to all its streams, also to this one.
-    stream.on('error', () => {})
+    stream.on('error', ignore)
     if (this.#session.destroyed) return
     const { id = 0 } = stream
     this.#countRefused(id)
@@ -187,9 +193,6 @@ export class Http2Connection implements StreamSession, Timed {
       this.#count('resets')
       return
     }
-    stream.on('aborted', () => {
-      if (!this.#session.destroyed) this.#count('resets')
-    })
     // Node knows its bounds only when the client has acknowledged them.
     if (request.text.length > this.#relay.readers.limits.headBytes) this.#count('refused')
     if (this.#session.destroyed) return

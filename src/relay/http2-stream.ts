@@ -25,6 +25,8 @@ export interface StreamSession {
   readonly remotePort: number
   readonly secure: boolean
   readonly descriptor: LentFd
+  /** The client has reset a stream before its response was complete. */
+  aborted(): void
   /** A stream is cut off because its client makes no progress. */
   stalled(): void
   fault(error: unknown): void
@@ -56,6 +58,8 @@ export class Http2Stream implements ByteStream {
   /** The owner has written the whole response. */
   #complete = false
   #ended = false
+  /** This process has reset the stream. */
+  #isReset = false
   /** Node has taken more than it can send. */
   #full = false
   /** Bytes of the body that were given to Node. */
@@ -69,7 +73,6 @@ export class Http2Stream implements ByteStream {
     this.session = session
     this.#request = request
     stream.on('close', () => this.#onClosed())
-    stream.on('drain', () => this.#onDrained())
     if (!hasBody) return
     stream.on('trailers', (...[, , raw]: TrailersEvent) => {
       this.#trailers = raw
@@ -175,6 +178,7 @@ export class Http2Stream implements ByteStream {
   }
 
   #refuse(code: number): void {
+    this.#isReset = true
     if (this.#complete) this.#stream.close(code)
     else resetHttp2Stream(this.#stream, code)
   }
@@ -231,10 +235,16 @@ export class Http2Stream implements ByteStream {
     const bytes = Buffer.concat(content)
     this.#given += bytes.length
     this.#complete = body.done
-    if (bytes.length > 0 && !this.#complete) this.#full = !this.#stream.write(bytes)
+    if (bytes.length > 0 && !this.#complete) this.#write(bytes)
     else if (bytes.length > 0) this.#stream.end(bytes)
     else if (this.#complete) this.#stream.end()
     return end
+  }
+
+  #write(bytes: Buffer): void {
+    if (this.#stream.write(bytes) || this.#full) return
+    this.#full = true
+    this.#stream.once('drain', () => this.#onDrained())
   }
 
   #sendTrailers(): void {
@@ -264,7 +274,6 @@ export class Http2Stream implements ByteStream {
   }
 
   #onDrained(): void {
-    if (!this.#full) return
     this.#full = false
     this.owner?.onDrain(this)
   }
@@ -275,6 +284,7 @@ export class Http2Stream implements ByteStream {
     const { owner } = this
     this.owner = null
     const { rstCode } = this.#stream
+    if (this.#stream.aborted && !this.#isReset) this.session.aborted()
     const error = rstCode === NO_ERROR ? null : new Error(`the client has reset the stream (${rstCode})`)
     owner?.onClose(this, error)
   }

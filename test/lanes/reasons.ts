@@ -48,6 +48,9 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   'FETCH < 8': { text: 'fetch() of this Node has no HTTP/2 (Node 26 has)', always: true },
   "!has('haproxy')": { text: 'there is no HAProxy' },
   "!has('h2load')": { text: 'there is no h2load' },
+  "!has('h2spec')": {
+    text: 'there is no h2spec (go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1)',
+  },
   "!has('chromium')": { text: 'there is no Chromium' },
   "!has('go')": { text: 'there is no Go toolchain' },
   '!has(tool)': { text: 'the toolchain of this language is not there' },

@@ -15,7 +15,13 @@ interface Counts {
 /** The longest pause of a stream before its next request, so that the client leaves the processor to the servers; each stream has another. */
 const PAUSE_MS = 10
 
-/** A client that has `streams` requests under way, on one session after the other: when the server says that one ends, it makes the next. */
+/** Requests that begin together, if their number in a second is given. */
+const TOGETHER_MS = 10
+
+/**
+ * A client that has `streams` requests under way, or with `perSecond` begins so many, on one session after the other: when the server says that one
+ * ends, it makes the next.
+ */
 export class Http2Client {
   readonly counts: Counts = { answered: 0, failed: [], unsent: 0, brokenSessions: [] }
   readonly #url: string
@@ -27,12 +33,25 @@ export class Http2Client {
   #goesOn = true
   #ended = () => {}
 
-  constructor(url: string, { streams, path }: { streams: number; path: string }) {
+  constructor(
+    url: string,
+    { path, streams = 0, perSecond = 0 }: { path: string; streams?: number; perSecond?: number },
+  ) {
     this.#url = url
     this.#path = path
     this.#session = this.#connect()
     for (let i = 0; i < streams; i++) this.#request(i)
+    const each = (perSecond * TOGETHER_MS) / 1_000
+    let due = 0
+    let at = performance.now()
+    const timer = setInterval(() => {
+      const now = performance.now()
+      due += ((now - at) / TOGETHER_MS) * each
+      at = now
+      for (; due >= 1; due--) this.#request(null)
+    }, TOGETHER_MS)
     onTestFinished(() => {
+      clearInterval(timer)
       this.#goesOn = false
       for (const session of this.#open) session.destroy()
     })
@@ -61,7 +80,8 @@ export class Http2Client {
     return session
   }
 
-  #request(number: number): void {
+  /** `number`: of a stream, which goes on with the next request after a pause. */
+  #request(number: number | null): void {
     if (!this.#goesOn) return
     if (this.#session.closed || this.#session.destroyed) this.#session = this.#connect()
     this.#underWay++
@@ -83,8 +103,8 @@ export class Http2Client {
         this.counts.answered++
         this.#answers.set(pid, this.answersBy(pid) + 1)
       }
-      if (this.#goesOn) setTimeout(() => this.#request(number), number % PAUSE_MS)
-      else if (this.#underWay === 0) this.#ended()
+      if (this.#goesOn && number !== null) setTimeout(() => this.#request(number), number % PAUSE_MS)
+      else if (!this.#goesOn && this.#underWay === 0) this.#ended()
     })
   }
 }
