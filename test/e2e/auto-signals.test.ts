@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { signalPid } from '../processes/launch.js'
@@ -64,6 +64,18 @@ describe('under fd-broker/auto a signal ends the program as without it,', () => 
       },
     )
 })
+
+it.runIf(NIGHTLY)(
+  'under fd-broker/auto TERM ends the service of a program that serves again after a rollback',
+  async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await program.serve('import', 1)
+    await program.serve('import', 2)
+    expect(await program.sandbox.run('rollback', '--control', program.control)).toMatchObject({ code: 0 })
+    await endsAtOnce(program, first, 'SIGTERM')
+    expect(existsSync(program.control)).toBe(false)
+  },
+)
 
 describe('under fd-broker/auto a program that leaves its service ends at TERM', () => {
   const LEAVES = SERVER.replace('http.', 'const server = http.').replace(

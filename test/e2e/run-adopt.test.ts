@@ -107,6 +107,24 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     expect(readFileSync(run.said, 'utf8')).not.toContain('TERM')
   })
 
+  it.runIf(NIGHTLY)(
+    'leaves it to serve while the first version, which has crashed, is started again',
+    async () => {
+      const run = await Supervised.prepare()
+      const { pid, load } = await serving(run, node(run))
+      const args = ['--adopt', String(pid), '--ready', 'http:/health', '--healthy-for', '1s']
+      await run.launch([...args, '--restart', 'always', '--restart-delay', '2s'])
+      run.signal('SIGKILL', await run.serving())
+      await run.serving(2)
+      await run.ended(pid)
+      const messages = run.lines.map(({ msg, version }) => `${msg} ${version ?? ''}`)
+      expect(messages.indexOf('the process that was taken over is told to end ')).toBeGreaterThan(
+        messages.indexOf('a version serves 2'),
+      )
+      await load.stop()
+    },
+  )
+
   it('refuses a version of another fd-broker run, and names the control socket of that', async () => {
     const run = await Supervised.prepare()
     await run.launch(['--ready', 'http:/health'])
