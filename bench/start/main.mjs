@@ -52,7 +52,7 @@ const release = flags.release === undefined ? null : releaseOf(flags.release)
 const progress = new Progress()
 const figures = new Figures('start')
 
-/** @typedef {{ wall: number, cpu: number | null, sinceStart?: number }} Sample `sinceStart`: where `wall` begins later than the process */
+/** @typedef {{ wall: number, cpu: number | null, sinceStart?: { wall: number, cpu: number } }} Sample `sinceStart`: where the sample begins later than the process */
 
 /** One kind of server, each process of which is the next version of the one before. */
 class Versions {
@@ -121,8 +121,9 @@ async function member(node, name, file = MEMBER) {
   return new Versions(async () => {
     const child = start(node, [file, control, address])
     const [line] = await once(createInterface(/** @type {any} */ (child.stdout)), 'line')
-    const { joinToReady, all } = JSON.parse(line)
-    return { child, sample: { wall: joinToReady, cpu: cpuMs(child.pid ?? 0), sinceStart: all } }
+    const { joinToReady, cpu, all } = JSON.parse(line)
+    const sinceStart = { wall: all, cpu: cpuMs(child.pid ?? 0) }
+    return { child, sample: { wall: joinToReady, cpu, sinceStart } }
   })
 }
 
@@ -217,9 +218,7 @@ async function measure(node, where, goals, bare = null) {
     const phases = phasesOf(await status(small.control))
     progress.clear()
     for (const [name, all] of [...samples]) {
-      const whole = all.flatMap(({ sinceStart, cpu }) =>
-        sinceStart === undefined ? [] : [{ wall: sinceStart, cpu }],
-      )
+      const whole = all.flatMap(({ sinceStart }) => sinceStart ?? [])
       if (whole.length > 0) samples.set(name.replace('join', 'start'), whole)
     }
     const wall = (/** @type {string} */ name) => median((samples.get(name) ?? []).map(sample => sample.wall))
