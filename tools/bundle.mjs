@@ -42,14 +42,14 @@ const { values: flags } = parseArgs({
 const { bin } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 
 /**
- * Leaves out a package that no code uses: `long` (inexact 64-bit numbers of protobufjs). As part of the bundle, an empty `long` also keeps protobufjs
- * from looking for the application's copy.
+ * Leaves out packages that no code uses: `thread-stream` and `@pinojs/redact` (transports and the option `redact` of pino), and `long` (inexact
+ * 64-bit numbers of protobufjs). As part of the bundle, an empty `long` also keeps protobufjs from looking for the application's copy.
  * @type {import('esbuild').Plugin}
  */
 const unused = {
   name: 'unused packages',
   setup({ onLoad, onResolve }) {
-    onResolve({ filter: /^long$/ }, ({ path }) => ({
+    onResolve({ filter: /^(?:long|thread-stream|@pinojs\/redact)$/ }, ({ path }) => ({
       path,
       namespace: 'unused',
     }))

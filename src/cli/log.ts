@@ -1,9 +1,9 @@
+import { once } from 'node:events'
 import { hostname } from 'node:os'
 import { jsonObject } from '../base/json.js'
 import type { Logger } from '../base/logger.js'
 import { wrongOption } from '../checks/place.js'
-import { nonBlockingOutput, OutputStream, openFifo, sleepSync } from '../kernel/index.js'
-import { LEVELS, logLine } from './log-line.js'
+import { nonBlockingOutput, openFifo, sleepSync } from '../kernel/index.js'
 import { plain, type Style, style, writeStderr } from './output.js'
 
 interface Log {
@@ -21,6 +21,8 @@ interface LogOptions {
 }
 
 export async function openLog({ level, file: path, other }: LogOptions): Promise<Log> {
+  // Loaded lazily: other commands start faster without pino.
+  const { pino } = await import('pino')
   const file = await LogFile.open(
     { option: 'log-file', path, fd: 2, sync: true, most: MOST_WAITING },
     {
@@ -35,16 +37,17 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
   const own = { pid: process.pid, hostname: hostname(), name: 'fd-broker' }
   // A fact with one of these keys replaces it, so that no line has a key twice. In a line about another process `pid` is that process, and
   // `ownPid` this one.
-  const whole = (facts: object) => ({ ...own, ...('pid' in facts && { ownPid: process.pid }), ...facts })
+  const mixin = (facts: object) => ('pid' in facts ? { ...own, ownPid: process.pid } : { ...own })
   const human = path === undefined && process.stderr.isTTY
-  const least = LEVELS[level]!
-  const writer = (number: number) => (facts: object, message: string) => {
-    if (number < least) return
-    const line = logLine(number, whole(facts), message)
-    file.write(human ? humanLine(line) : line)
+  const out = human ? { write: (text: string) => file.write(humanLine(text)) } : file
+  const lines = pino({ base: null, level, mixin }, out)
+  // Plain functions hide that this is pino: for a pino logger the library renames facts, so that they do not repeat keys of pino.
+  const logger: Logger = {
+    debug: (facts, message) => lines.debug(facts, message),
+    info: (facts, message) => lines.info(facts, message),
+    warn: (facts, message) => lines.warn(facts, message),
+    error: (facts, message) => lines.error(facts, message),
   }
-  const { debug, info, warn, error } = LEVELS as Record<keyof Logger, number>
-  const logger = { debug: writer(debug), info: writer(info), warn: writer(warn), error: writer(error) }
   return { logger, reopen: () => file.reopen() }
 }
 
@@ -53,6 +56,9 @@ const MOST_WAITING = 4 * 1024 * 1024
 const FAILED = 'the log cannot be written: its lines are dropped until it can'
 export const MISSING = 'lines are missing here: this log could not be written'
 export const REOPEN_FAILED = 'the log file could not be opened again: the previous file stays in use'
+
+type Pino = typeof import('pino').pino
+type Stream = ReturnType<Pino['destination']>
 
 /** Delay before a failed write is retried. */
 const WRITE_RETRY_MS = 1_000
@@ -84,12 +90,13 @@ interface LogEvents {
 
 /** An open stream, and the number of lines written since its last drain. */
 interface LogStream {
-  readonly stream: OutputStream
+  readonly stream: Stream
   unwritten: number
 }
 
 /** Writes log lines. A full disk or a broken pipe never affects the service: lines are dropped and counted, and writing is retried. */
 export class LogFile {
+  readonly #pino: Pino
   readonly #target: LogTarget
   readonly #events: LogEvents
   #outlet!: LogStream
@@ -103,7 +110,8 @@ export class LogFile {
 
   /** Rejects with ERR_FDB_OPTION if the file cannot be opened. */
   static async open(target: LogTarget, events: LogEvents): Promise<LogFile> {
-    const file = new LogFile(target, events)
+    const { pino } = await import('pino')
+    const file = new LogFile(pino, target, events)
     try {
       file.#outlet = await file.#open()
     } catch (error) {
@@ -113,7 +121,8 @@ export class LogFile {
     return file
   }
 
-  private constructor(target: LogTarget, events: LogEvents) {
+  private constructor(pino: Pino, target: LogTarget, events: LogEvents) {
+    this.#pino = pino
     this.#target = target
     this.#events = events
   }
@@ -156,21 +165,22 @@ export class LogFile {
     using _reader = path === undefined ? null : openFifo(path)
     const dest = path ?? nonBlockingOutput(fd)
     // A synchronous stream would wait in this thread.
-    const retries = () => !sync && performance.now() < this.#endsAt
-    const outlet = { unwritten: 0 } as { stream: OutputStream; unwritten: number }
-    outlet.stream = await OutputStream.open(
-      { dest, sync, most, retries },
-      {
-        failed: error => this.#failed(outlet, error),
-        dropped: text => {
-          const lines = linesIn(text)
-          outlet.unwritten -= lines
-          this.#missing += lines
-        },
-        drained: () => this.#written(outlet),
-      },
-    )
+    const retryEAGAIN = () => !sync && performance.now() < this.#endsAt
+    const stream = this.#pino.destination({ dest, sync, maxLength: most, retryEAGAIN })
+    // Pino's own listener would end the process.
+    stream.removeAllListeners('error')
+    // Pino calls flushSync() at exit: on a full disk it would retry forever.
+    stream.flushSync = () => {}
+    await once(stream, 'ready')
+    const outlet: LogStream = { stream, unwritten: 0 }
+    stream.on('error', error => this.#failed(outlet, error))
+    stream.on('drop', (text: string) => {
+      const lines = linesIn(text)
+      outlet.unwritten -= lines
+      this.#missing += lines
+    })
     if (sync && path === undefined) process.on('exit', () => this.#writeAtExit())
+    if (!sync) stream.on('drain', () => this.#written(outlet))
     return outlet
   }
 
@@ -248,7 +258,7 @@ const NOT_REPEATED: ReadonlySet<string> = new Set([
   'msg',
   'err',
 ])
-const NAMES: readonly (readonly [least: number, name: string, style: Style])[] = [
+const LEVELS: readonly (readonly [least: number, name: string, style: Style])[] = [
   [50, 'error', 'red'],
   [40, 'warn', 'yellow'],
   [30, 'info', 'green'],
@@ -260,7 +270,7 @@ export function humanLine(text: string, out: NodeJS.WriteStream = process.stderr
   const line = jsonObject(text)
   if (typeof line?.level !== 'number') return text
   const { level, time, msg, err } = line
-  const [, name, colour] = NAMES.find(([least]) => level >= least)!
+  const [, name, colour] = LEVELS.find(([least]) => level >= least)!
   const at = Number.isFinite(time) ? timeOf(new Date(Number(time))) : '-'
   const facts = Object.entries(line)
     .filter(([key]) => !NOT_REPEATED.has(key) || (key === 'pid' && line.ownPid !== undefined))

@@ -25,7 +25,6 @@ export {
   type TlsConnection,
   WRITABLE,
 } from './native.js'
-export { type OutputEvents, type OutputOptions, OutputStream } from './output-stream.js'
 export * from './owned.js'
 export * from './polled-socket.js'
 export * from './proc.js'

@@ -348,7 +348,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'cli',
     about: 'the commands; thin',
-    packages: ['commander', 'rotating-file-stream'],
+    packages: ['commander', 'pino', 'rotating-file-stream'],
   },
   {
     name: 'code-cache',
