@@ -223,6 +223,11 @@ export const SHOWN_AT_NIGHT: readonly [string, Edit, string][] = [
     'disk',
   ],
   [
+    'named descriptors that a rollback loses',
+    ['member/hosting/embedded-hosting.ts', '    this.#deps.rollback.takeBack()\n', ''],
+    'operator',
+  ],
+  [
     'a version that was told to end, and gets health checks and its long time to end',
     ['run/supervisor.ts', "    version.stopProbe(why === 'failed')\n", ''],
     'run',

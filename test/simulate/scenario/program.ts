@@ -5,6 +5,7 @@ import type { RecordLayer } from '../../../src/tls13/record-layer.js'
 import type { Code } from '../globals.js'
 import { DISK } from '../kernel/disk.js'
 import type { Origin, SimulatedProcess } from '../process.js'
+import type { Held } from './held.js'
 import type { Ledger } from './ledger.js'
 import { decode, encode, HELLO, HELLO_BYTES, NOTHING, recordsOf } from './records.js'
 
@@ -157,6 +158,8 @@ export interface ProgramOptions {
   readonly onPhase?: (phase: string) => void
   /** The service has a state file, and this records its durable changes. */
   readonly ledger: Ledger | null
+  /** Names descriptors. */
+  readonly held?: Held | null
 }
 
 /** A program that uses the library as any program does. Each request is a change of the state, which it acknowledges when the change is made. */
@@ -209,6 +212,7 @@ async function main(
     movesPerSecond,
     onPhase = () => {},
     ledger,
+    held = null,
   }: ProgramOptions,
 ): Promise<void> {
   const { p } = version
@@ -232,6 +236,7 @@ async function main(
   if (member.first) {
     version.firstAt = p.world.now
     ledger?.startAgain()
+    held?.startAgain()
   }
   const keeper = new Keeper(code, version, ledger)
   version.connections = () => keeper.connections
@@ -263,11 +268,13 @@ async function main(
     p.world.kill(p, 'crashes before it is ready')
     return
   }
+  held?.adopt(member)
   await member.ready().catch(error => {
     end()
     throw error
   })
   version.hasServed = true
+  if (held !== null) await held.repeat(code, p, member)
 }
 
 /** Opens the second listener. */

@@ -7,6 +7,7 @@ import { remains } from './census.js'
 import { type History, Lasts, startClient } from './client.js'
 import { DAEMON_SCRIPT, Daemons } from './daemon.js'
 import { Endings } from './endings.js'
+import { Held } from './held.js'
 import { callLate, wrongOfQueues } from './late-callers.js'
 import { Ledger } from './ledger.js'
 import { startOperator } from './operator.js'
@@ -43,6 +44,8 @@ const CLOSES_MS = 0.3
 const HEARD_TURNS = 10
 /** In a run with a state file the power is cut so often, in worlds of their own: after one of so many acknowledgements, or when a file has got its name. */
 const CUTS = 4
+/** In one run of so many the versions name descriptors. */
+const HOLD_EVERY = 4
 /** Acts that are no faults. */
 const ORDERS: ReadonlySet<Act['what']> = new Set([
   'close',
@@ -85,6 +88,8 @@ export class Run {
   readonly #begun = new Set<Since>()
   readonly #counted = new Map<Who, { readonly p: SimulatedProcess; readonly steps: number }>()
   readonly #ledger: Ledger | null
+  /** Null if the versions name no descriptors. */
+  readonly #held: Held | null
   readonly #endings: Endings
   readonly #wrong: string[] = []
   /** The name of the version that a process starts next. */
@@ -105,6 +110,7 @@ export class Run {
     this.#schedule = schedule
     this.#work = new OnceOnlyWork(schedule.times?.workEndsMs)
     this.#ledger = schedule.stateFile ? new Ledger() : null
+    this.#held = world.seed % HOLD_EVERY === 1 ? new Held() : null
     const isStopped = schedule.acts.some(({ what }) => what === 'stop service')
     this.#endings = new Endings(world, { versions: () => this.#versions.values(), mayEnd: () => isStopped })
   }
@@ -170,6 +176,7 @@ export class Run {
       ...wrongOfQueues(resets),
       ...this.#wrong,
       ...this.#endings.wrong,
+      ...(this.#held?.wrong ?? []),
       ...this.#remains(),
       ...secretsInFiles(world),
     ]
@@ -305,6 +312,7 @@ export class Run {
       ...(moves !== undefined && { movesPerSecond: moves.perSecond }),
       onPhase,
       ledger: this.#ledger,
+      held: this.#held,
     }
     const version = startVersion(this.#code, name, this.#world, this.#work, options, origin)
     this.#versions.set(name, version)
