@@ -176,7 +176,7 @@ export class Run {
       ...wrongOfQueues(resets),
       ...this.#wrong,
       ...this.#endings.wrong,
-      ...(this.#held?.wrong ?? []),
+      ...this.#lostDescriptors(),
       ...this.#remains(),
       ...secretsInFiles(world),
     ]
@@ -210,6 +210,13 @@ export class Run {
         this.#wrong.push(...failed.map(code => `a last upgrade fails: ${code}`))
     } else this.#start('D')
     return world.run(() => this.#versions.get('D')?.hasServed === true, LATER_MS)
+  }
+
+  /** A process that is killed takes the descriptors that only it had. */
+  #lostDescriptors(): string[] {
+    const all = [...this.#versions.values()].map(({ p }) => p).concat(this.#daemons?.all ?? [])
+    const isAnyKilled = all.some(({ dead, exit }) => dead && exit.code !== 0)
+    return isAnyKilled || this.#hasUpgrade ? [] : (this.#held?.wrong ?? [])
   }
 
   #remains(): string[] {
