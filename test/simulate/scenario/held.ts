@@ -43,10 +43,11 @@ export class Held {
     bytes.writeUInt32BE(number)
     try {
       const present = numberOf(code, member)
-      if (present < taken) this.wrong.push(`descriptor ${taken} was named, and ${p.name} has ${present}`)
       const fd = code.OwnedFd.own(code.addon.memfd(NAME), NAME)
       code.addon.pwrite(code.numbersOf([fd])[0]!, bytes, 0, bytes.length, 0)
       await member.hold(NAME, fd)
+      // A version that has not heard yet that another one serves may lack some: its call rejects.
+      if (present < taken) this.wrong.push(`descriptor ${taken} was named, and ${p.name} has ${present}`)
       this.#taken = number
       p.world.note(p, `has named descriptor ${number}`)
     } catch (error) {
