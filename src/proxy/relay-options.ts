@@ -22,10 +22,9 @@ export interface ClientProtocol {
 export const HTTP1: ClientProtocol = { halfClose: false, http2: false }
 
 /** Returns these settings of the listener with this name. */
-export function clientProtocol({ listeners, tls: { move } }: ProxyConfig, name: string): ClientProtocol {
+export function clientProtocol({ listeners }: ProxyConfig, name: string): ClientProtocol {
   const own = listeners.find(listener => listener.name === name)
-  if (own === undefined) return HTTP1
-  return { halfClose: own.halfClose, http2: own.http2 ?? (own.tls && move === 'off') }
+  return own === undefined ? HTTP1 : { halfClose: own.halfClose, http2: own.http2 }
 }
 
 /** Reports whether a client of any listener may use HTTP/2. */

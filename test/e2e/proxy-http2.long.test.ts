@@ -29,7 +29,7 @@ async function edge(config: object = {}) {
   proxy.write({
     listeners: [
       { name: 'http', address: `tcp://127.0.0.1:${proxy.port}`, http2: true },
-      { name: 'https', address: `tcp://127.0.0.1:${securePort}`, tls: true },
+      { name: 'https', address: `tcp://127.0.0.1:${securePort}`, tls: true, http2: true },
     ],
     tls: { certificates: [proxy.issue('localhost')] },
   })

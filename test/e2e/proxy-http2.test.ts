@@ -43,7 +43,7 @@ async function edgeBefore(handler: Handler | null, config: object = {}) {
   edge.write({
     listeners: [
       { name: 'http', address: `tcp://127.0.0.1:${edge.port}`, http2: true },
-      { name: 'https', address: `tcp://127.0.0.1:${securePort}`, tls: true },
+      { name: 'https', address: `tcp://127.0.0.1:${securePort}`, tls: true, http2: true },
     ],
     tls: { certificates },
   })
@@ -321,8 +321,8 @@ describe('a listener', () => {
     const [http, https] = edge.config.listeners as [object, object]
     await edge.reload({
       listeners: [
-        { ...http, http2: false },
-        { ...https, http2: false },
+        { ...http, http2: undefined },
+        { ...https, http2: undefined },
       ],
     })
     expect(await alpn()).toBe('http/1.1')

@@ -25,7 +25,7 @@ export interface ListenerConfig {
   /** A client that sends FIN still gets its responses. */
   halfClose: boolean
   /** Whether clients may use HTTP/2; null for the default: over TLS, unless its connections move. */
-  http2: boolean | null
+  http2: boolean
   /** The clients whose connections begin with a header of the PROXY protocol. */
   proxyProtocol: AddressRange[]
 }
@@ -66,10 +66,10 @@ export const listenerShape = {
     false,
     'whether a client that has closed its sending direction still gets its answers',
   ),
-  http2: absent(
+  http2: optional(
     boolean,
-    null,
-    'whether clients may use [HTTP/2](proxy.md#http2), without TLS by prior knowledge; default: on with `tls`, unless `tls.move` is `on`',
+    false,
+    'whether clients may use [HTTP/2](proxy.md#http2), without TLS by prior knowledge',
   ),
   proxyProtocol: optional(
     list(text('an address', addressRange)),
@@ -88,7 +88,7 @@ export const listeners = (upstreamNames: ReadonlySet<string>) => () => {
       return place
         .at('halfClose')
         .wrong('whole connections may always be ended one side at a time; leave it out')
-    if (forward !== null && http2 !== null)
+    if (forward !== null && http2)
       return place.at('http2').wrong('whole connections are passed on whatever they speak; leave it out')
     if (spec.kind === 'unix' && !spec.abstract && isFolder(spec.path))
       return place.at('address').wrong(`${shortJson(spec.path)} is a folder; write the path of a socket`)

@@ -191,7 +191,7 @@ export function listenerOf(name: string, message: ListenerMessage): ListenerConf
       forward: forward || null,
       tls,
       halfClose,
-      http2: http2 ?? null,
+      http2: http2 ?? false,
       proxyProtocol: rangesOf(proxyProtocol),
     }
   } catch {
