@@ -271,7 +271,8 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   ): boolean {
     // The reader keeps the last bytes too, if others came before.
     const early = pending.length === 0 ? last : pending
-    if (this.client.bytesRead !== early.length || !early.subarray(0, PREFACE.length).equals(PREFACE))
+    // Bytes that came with a PROXY header do not count as read.
+    if (this.client.bytesRead > early.length || !early.subarray(0, PREFACE.length).equals(PREFACE))
       return false
     return take(this, early)
   }

@@ -1,6 +1,6 @@
 import type { ServerHttp2Session, ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
-import type { LentFd } from '../adapter.js'
+import { hangups, type LentFd } from '../adapter.js'
 import { nodeHttp2 } from '../base/lazy.js'
 import { endHttp2Session } from '../node/http2-endings.js'
 import { descriptorOf, remoteAddressOf, remotePortOf } from '../node/socket-handle.js'
@@ -53,6 +53,8 @@ export class Http2Connection implements StreamSession, Timed {
   /** The number after those of all streams that Node has reported, or that were counted as refused. */
   #nextStream = 1
   #bytesRead = 0
+  #hungUp = false
+  #isClosed = false
   /** When the connection has been idle for too long, in milliseconds of {@link TimerWheel.now}. */
   #idleUntil = Number.POSITIVE_INFINITY
   /** When the connection is closed, in milliseconds of {@link TimerWheel.now}; Infinity before its last stream has ended. */
@@ -80,6 +82,8 @@ export class Http2Connection implements StreamSession, Timed {
     this.#session = session
     this.#boundErrors(session)
     session.on('error', ignore)
+    // Node does not always report the end of a session whose socket is destroyed.
+    socket.on('close', () => this.#onClosed())
     session.on('close', () => this.#onClosed())
     session.on('stream', (...[stream, , flags, raw]: StreamEvent) => this.#onStream(stream, flags, raw))
     session.on('ping', () => this.#count('pings'))
@@ -137,12 +141,24 @@ export class Http2Connection implements StreamSession, Timed {
   }
 
   onDeadline(): void {
+    if (this.#hasGone()) {
+      this.#socket.destroy()
+      return
+    }
     if (this.#ending) this.#closeIfOver()
     else {
       this.#lookForRefused()
       if (this.streams.size === 0 && this.#relay.wheel.now >= this.#idleUntil) this.leave()
     }
     if (!this.#socket.destroyed) this.#arm()
+  }
+
+  /** Reports whether the client had already closed the connection at the last look. After an error of the protocol Node does not read that. */
+  #hasGone(): boolean {
+    const fd = descriptorOf(this.#socket)
+    const before = this.#hungUp
+    this.#hungUp = fd !== null && hangups([fd])[0] !== 'none'
+    return before && this.#hungUp
   }
 
   #arm(): void {
@@ -225,6 +241,9 @@ export class Http2Connection implements StreamSession, Timed {
   }
 
   #onClosed(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#abortStreams('client-gone')
     this.#relay.wheel.disarm(this)
     this.#socket.destroy()
     this.#events.closed(this)

@@ -160,6 +160,18 @@ describe('a hostile HTTP/2 client', () => {
     await until('no request is left', () => held() === 0)
   })
 
+  it('leaves nothing behind when it goes away after an error, which ends the reading of its connection', async () => {
+    const { proxy, held } = await edge({ timeouts: { idle: '200ms' } })
+    const client = new FrameClient(proxy.port)
+    client.send(acknowledged, head(1, '/held'))
+    await until('the request is held', () => held() === 1)
+    client.send(frame(DATA, 0, 1, Buffer.alloc(20_000)))
+    await client.until('GOAWAY', () => client.goaways.length === 1)
+    client.socket.destroy()
+    await until('the request ends', () => held() === 0)
+    await until('the connection ends', async () => (await proxy.status()).listeners[0]!.connections === 0)
+  })
+
   it('gets no more of an answer than its window, and the stream ends when it makes no progress', async () => {
     const { proxy } = await edge({ timeouts: { stall: '500ms' } })
     const window = Buffer.from([0, 4, 0, 0, 0, 10])

@@ -15,6 +15,7 @@ import {
   frame,
   HEADERS,
   PING,
+  preface,
   request,
   SETTINGS,
 } from '../processes/http2-frames.js'
@@ -292,6 +293,67 @@ describe('a request over HTTP/2', () => {
       20_000,
       () => got,
     )
+  })
+})
+
+describe('a connection of HTTP/2', () => {
+  it('has the address of a PROXY header before its preface', async () => {
+    const { edge } = await edgeBefore(({ headers }, response) => response.end(headers['x-forwarded-for']))
+    const [http, https] = edge.config.listeners as [object, object]
+    await edge.reload({ listeners: [{ ...http, proxyProtocol: ['127.0.0.1'] }, https] })
+    const header = Buffer.from('PROXY TCP4 192.0.2.7 192.0.2.1 4711 80\r\n')
+    const asked = frame(HEADERS, END_STREAM | END_HEADERS, 1, request('/'))
+    for (const pieces of [[Buffer.concat([header, preface(), asked])], [header, preface(), asked]]) {
+      const client = new FrameClient(edge.port, Buffer.alloc(0))
+      for (const piece of pieces) {
+        client.send(piece)
+        await new Promise(resolve => setImmediate(resolve))
+      }
+      await client.until('the answer', () =>
+        client.of(0, 1).some(({ payload }) => String(payload) === '192.0.2.7'),
+      )
+    }
+  })
+
+  it('counts once in the limits of connections, and one beyond them is told so', async () => {
+    const { secure } = await edgeBefore(null, { limits: { connections: 1 } })
+    const session = sessionTo(secure)
+    const all = await Promise.all([1, 2, 3].map(i => ask(session, { ':path': `/r/${i}` })))
+    expect(all.map(({ headers }) => headers[':status'])).toEqual([200, 200, 200])
+    const other = sessionTo(secure)
+    expect((await once(other, 'goaway')).slice(0, 2)).toEqual([11, 0])
+    session.close()
+    await once(session, 'close')
+    expect((await ask(sessionTo(secure), { ':path': '/r/4' })).headers[':status']).toBe(200)
+  })
+
+  it('ends when it was idle for too long, in two steps', async () => {
+    const { edge } = await edgeBefore(null, { timeouts: { idle: '300ms' } })
+    const client = new FrameClient(edge.port)
+    client.send(frame(SETTINGS, ACK, 0))
+    await client.until('the first GOAWAY', () => client.goaways.length === 1)
+    client.send(frame(PING, ACK, 0, client.of(PING)[0]!.payload))
+    await client.until('the end', () => client.closed)
+    expect(client.goaways.map(({ last }) => last).slice(0, 2)).toEqual([2 ** 31 - 1, 0])
+  })
+
+  it('gets the last event of a stream of events when the time of the drain is over', async () => {
+    const { edge, secure } = await edgeBefore(
+      (_request, response) => {
+        response.writeHead(200, { 'Content-Type': 'text/event-stream' })
+        response.write('data: one\n\n')
+      },
+      { drain: { timeout: '300ms', tlsTimeout: '300ms', lastEvent: 'event: bye' } },
+    )
+    const session = sessionTo(secure)
+    const lasts: number[] = []
+    session.on('goaway', (_code: number, last: number) => lasts.push(last))
+    const stream = session.request({ ':path': '/' })
+    const answer = answerOf(stream)
+    await once(stream, 'data')
+    await edge.next()
+    expect(await answer).toMatchObject({ body: 'data: one\n\nevent: bye\n\n', code: 0 })
+    expect(lasts).toEqual([2 ** 31 - 1, 1])
   })
 })
 
