@@ -443,7 +443,7 @@ export class MemberDriver implements RuntimeDriver {
     const { connections, machine, older, settings, shutdown } = this.runtime
     if (shutdown.over) return
     shutdown.rollsBack = false
-    if (!handBack) shutdown.order.handBack = false
+    shutdown.order.handBack &&= handBack
     if (shutdown.order.give(timeout ?? settings.drainTimeout)) {
       connections.shorten()
       older.shorten(shutdown.order.leftMs)
@@ -477,15 +477,12 @@ export class MemberDriver implements RuntimeDriver {
 
   /** Leaves the service to other workers. That is no order to end: connections that cannot move keep their time. */
   async yield(): Promise<void> {
-    const { shutdown } = this.runtime
-    shutdown.yields = true
-    shutdown.rollsBack = false
-    shutdown.order.handBack = false
+    this.runtime.shutdown.yield()
     await this.#end('the main process replaced this worker before it served')
   }
 
   async #end(why: string): Promise<void> {
-    const { machine, shutdown } = this.runtime
+    const { lastRequests, machine, shutdown } = this.runtime
     if (!shutdown.closing) {
       shutdown.close()
       machine.changes.notify()
@@ -498,6 +495,8 @@ export class MemberDriver implements RuntimeDriver {
         // An order to end has come meanwhile.
         if (!shutdown.rollsBack) await this.#finishWork()
       }
+      // A next version that has joined meanwhile may still get ready.
+      if (lastRequests.expected && (await lastRequests.answer())) await this.#finishWork()
       if (shutdown.rollsBack) shutdown.order.give(this.runtime.settings.drainTimeout)
       else if (!shutdown.over) this.#leave(why)
     }

@@ -18,6 +18,7 @@ import { serveStateCommands } from '../state/commands.js'
 import type { StateLog } from '../state/state-log.js'
 import { ConnectionDrain } from './drain/connection-drain.js'
 import { DrainOrders } from './drain/drain-orders.js'
+import { LastRequests } from './drain/last-requests.js'
 import { Moves } from './drain/moves.js'
 import { OlderGenerations } from './drain/older-generations.js'
 import { OwnDrain } from './drain/own-drain.js'
@@ -104,6 +105,7 @@ export class MemberRuntime {
   readonly reportLink: ReportLink
   readonly connections: ConnectionDrain
   readonly drain: OwnDrain
+  readonly lastRequests: LastRequests
   readonly older: OlderGenerations
   readonly writes: FencedWrites
   readonly clients: ControlClients
@@ -215,6 +217,13 @@ export class MemberRuntime {
       writes: this.writes,
       reportLink,
       connections: this.connections,
+    })
+    this.lastRequests = new LastRequests({
+      ...made,
+      hosting,
+      listeners: () => this.listeners,
+      connections: this.connections,
+      settled,
     })
     const operations = this.#operations(driver)
     this.older = new OlderGenerations({ ...made, changes: machine.changes, moves, state: state.log })

@@ -34,6 +34,8 @@ const HANDOFF_MS = 10_000
 const LEAVE_MS = 10_000
 /** Added to the time limit of an order to end, which may reach a worker late, before the worker is killed. */
 const NOTICE_MS = 5_000
+/** The other workers change the state through the first one, which stops last, but waits no longer for them, nor for more than half of the time to end. */
+const FIRST_WAITS_MS = 1_000
 const NEVER_ABORTED = new AbortController().signal
 const NEVER = new Promise<void>(() => {})
 
@@ -75,6 +77,9 @@ export class WorkerPool {
   #endsWithin: number | null = null
   /** The body of the order to stop, from the moment at which no worker is being started any more and this main process ends. */
   #stopBody: string | null = null
+  /** The same for the first worker, from the moment at which it need not wait for the others any more. */
+  #firstStopBody: string | null = null
+  #firstTimer: NodeJS.Timeout | undefined
   /** When the remaining workers are killed, as `performance.now()`. */
   #killAt = Number.POSITIVE_INFINITY
   #killTimer: NodeJS.Timeout | undefined
@@ -147,7 +152,9 @@ export class WorkerPool {
     for (const slot of this.#slots) {
       slot.update()
       if (this.#stopBody !== null) {
-        this.#tellToLeave(slot, STOP, this.#stopBody)
+        const body = slot.index === 0 ? this.#bodyOfFirst(false) : this.#stopBody
+        if (body === null) continue
+        this.#tellToLeave(slot, STOP, body)
         this.#services.get(slot.name)?.operations.closeListeners()
       } else if (!slot.isWanted && !this.#closing) this.#tellToLeave(slot, YIELD, '')
     }
@@ -394,7 +401,6 @@ export class WorkerPool {
     this.#ownership.close()
     await Promise.all(abandoned)
     this.#stopBody = stopBody({ timeoutMs: this.#endsWithin, drop: true })
-    this.update()
     const { stopTimeout } = this.#settings
     let stopTimer: NodeJS.Timeout | undefined
     if (this.#endsWithin !== null) this.#killWithin(this.#endsWithin)
@@ -403,12 +409,38 @@ export class WorkerPool {
         () => this.#kill(({ missing, owner }) => (owner === null ? missing : [owner])),
         Math.min(stopTimeout, LONGEST_MS),
       )
+    this.update()
+    this.#limitFirst()
     // A worker that does not serve any more still answers its last requests. In a container it would be killed with the main process. A worker
     // that has not reconnected gets the order when it does.
     const ended = () => this.#slots.every(({ living }) => living.length === 0)
     await Promise.race([this.#changes.until(ended, null), takenOver])
     clearTimeout(stopTimer)
     clearTimeout(this.#killTimer)
+    clearTimeout(this.#firstTimer)
+  }
+
+  /** Returns null while the first worker waits for the others. */
+  #bodyOfFirst(waitsNoLonger: boolean): string | null {
+    const alone = this.#slots.every(({ index, living }) => index === 0 || living.length === 0)
+    if (this.#firstStopBody === null && (alone || waitsNoLonger)) {
+      const left = Math.max(0, this.#killAt - NOTICE_MS - performance.now())
+      const timeoutMs = this.#endsWithin === null ? null : Math.round(left)
+      this.#firstStopBody = stopBody({ timeoutMs, drop: true })
+    }
+    return this.#firstStopBody
+  }
+
+  #limitFirst(): void {
+    clearTimeout(this.#firstTimer)
+    const half = (this.#endsWithin ?? this.#settings.stopTimeout ?? Number.POSITIVE_INFINITY) / 2
+    this.#firstTimer = setTimeout(
+      () => {
+        this.#bodyOfFirst(true)
+        this.update()
+      },
+      Math.min(FIRST_WAITS_MS, half),
+    )
   }
 
   /** Sets the time for all processes to end, unless it is longer than the time that is left. After it and {@link NOTICE_MS} they are killed. */
@@ -419,7 +451,13 @@ export class WorkerPool {
       return
     }
     if (!this.#killWithin(timeoutMs)) return
+    this.#endsWithin = timeoutMs
     this.#stopBody = stopBody({ timeoutMs, drop: true })
+    if (this.#firstStopBody === null) this.#limitFirst()
+    else {
+      this.#firstStopBody = null
+      this.#bodyOfFirst(true)
+    }
     this.update()
     for (const { name } of this.#slots) this.#services?.get(name)?.operations.endDraining(timeoutMs)
   }

@@ -189,6 +189,7 @@ export const ROOMS: readonly Room[] = [
         open: [
           'connection-drain.ts',
           'drain-orders.ts',
+          'last-requests.ts',
           'moves.ts',
           'older-generations.ts',
           'own-drain.ts',

@@ -23,7 +23,7 @@ interface ConnectionDrainDeps {
 /** Moves or ends the connections of this process, and closes those that remain when their time is over. */
 export class ConnectionDrain {
   readonly #deps: ConnectionDrainDeps
-  #cuts: readonly DrainTimer[] = []
+  readonly #cuts: DrainTimer[] = []
   #lastCall: DrainTimer | null = null
   /** Called when another process serves, and the remaining connections of this one will be closed soon. */
   onLastCall: (() => void) | null = null
@@ -48,13 +48,14 @@ export class ConnectionDrain {
     for (const listener of listeners) listener.finish()
     const ended = allEnded(listeners, moves)
     const { plain, tls } = this.#times
-    this.#cuts = [
+    const cuts = [
       new DrainTimer(plain, afterMs => this.#cut(listeners, false, afterMs)),
       new DrainTimer(tls, afterMs => this.#cut(listeners, true, afterMs)),
     ]
+    this.#cuts.push(...cuts)
     await ended
     this.#deps.onEnded()
-    for (const timer of [...this.#cuts, this.#lastCall]) timer?.close()
+    for (const timer of [...cuts, this.#lastCall]) timer?.close()
   }
 
   /** No process will take the connections: closes those between two requests. For a process that drains, or will. */

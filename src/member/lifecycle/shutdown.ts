@@ -96,6 +96,13 @@ export class Shutdown {
     this.#closing = true
   }
 
+  /** This process leaves to other workers. */
+  yield(): void {
+    this.yields = true
+    this.rollsBack = false
+    this.order.handBack = false
+  }
+
   /** Undoes {@link close}: a rollback has failed, and this process serves on. */
   reopen(): void {
     this.#closing = false

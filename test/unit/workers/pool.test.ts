@@ -352,9 +352,41 @@ describe('a main process that is closed', () => {
     await ended
   })
 
+  it('stops the first worker last: the others change the state through it', async () => {
+    const { pool, standings, told } = poolWith({ count: 3 })
+    const [first, ...others] = pool.slots.map(({ name }) => name) as [string, string, string]
+    for (const [i, { name }] of pool.slots.entries()) standings.set(name, owned(100 + i))
+    const ended = pool.endAll(60_000)
+    const stopped = () => told.filter(({ order }) => order === STOP).map(({ worker }) => worker)
+    await until('the others are told', () => stopped().length === 2)
+    expect(stopped()).toEqual(others)
+    standings.delete(others[0]!)
+    pool.update()
+    expect(stopped()).toEqual(others)
+    standings.delete(others[1]!)
+    pool.update()
+    expect(stopped()).toEqual([...others, first])
+    standings.clear()
+    pool.update()
+    await ended
+  })
+
+  it('stops the first worker too if another one takes long', async () => {
+    const { pool, standings, told } = poolWith({ count: 2 })
+    const [first, other] = pool.slots.map(({ name }) => name) as [string, string]
+    standings.set(first, owned(100)).set(other, owned(101))
+    const ended = pool.endAll(40)
+    const stopped = () => told.filter(({ order }) => order === STOP).map(({ worker }) => worker)
+    await until('both are told', () => stopped().length === 2)
+    expect(stopped()).toEqual([other, first])
+    standings.clear()
+    pool.update()
+    await ended
+  })
+
   it('stops a worker of the previous main process that comes back only then, and repeats an order that failed', async () => {
-    const { pool, standings, told, failing } = poolWith({ count: 2 })
-    const [back, fails] = pool.slots.map(({ name }) => name) as [string, string]
+    const { pool, standings, told, failing } = poolWith({ count: 3 })
+    const [, back, fails] = pool.slots.map(({ name }) => name) as [string, string, string]
     standings.set(back, { ...NOBODY, phase: 'rebuilding', missing: [{ pid: 100, startTime: '1' }] })
     standings.set(fails, owned(101))
     failing.add(fails)

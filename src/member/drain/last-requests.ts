@@ -1,0 +1,61 @@
+import type { MemberState } from '../../handoff/member-machine.js'
+import { settledOf } from '../lifecycle/end-order.js'
+import type { Hosting } from '../lifecycle/hosting.js'
+import type { Machine } from '../lifecycle/process-machine.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
+import type { OwnListeners } from '../listeners/own-listeners.js'
+import type { ConnectionDrain } from './connection-drain.js'
+
+interface LastRequestsDeps {
+  readonly machine: Pick<Machine, 'changes' | 'phase'> & {
+    readonly member: Pick<MemberState, 'link' | 'scope'>
+  }
+  readonly shutdown: Pick<Shutdown, 'endsListeners' | 'order' | 'over' | 'rollsBack' | 'yields'>
+  readonly hosting: () => Pick<Hosting, 'isHandingOver' | 'standsBy'>
+  readonly listeners: () => Pick<OwnListeners, 'all' | 'stop' | 'unlisten'>
+  readonly connections: Pick<ConnectionDrain, 'run'>
+  /** Resolves when all changes that the application has requested are made. */
+  readonly settled: () => Promise<void>
+}
+
+/**
+ * The last requests of a process that leaves its daemon without a successor. When it has left, it writes no more: a request that changes the state would
+ * wait for a next version until its connection is closed. So these requests are answered before.
+ */
+export class LastRequests {
+  readonly #deps: LastRequestsDeps
+
+  constructor(deps: LastRequestsDeps) {
+    this.#deps = deps
+  }
+
+  /** Whether the process leaves a daemon without a successor. */
+  get expected(): boolean {
+    const { machine, shutdown } = this.#deps
+    const hosting = this.#deps.hosting()
+    const { link, scope } = machine.member
+    const takes = shutdown.yields || hosting.isHandingOver || (shutdown.order.handBack && hosting.standsBy)
+    return scope === 'member' && link === 'up' && machine.phase === 'serving' && !takes && !shutdown.rollsBack
+  }
+
+  /**
+   * Resolves when no connection is left, when a next version joins, or when this process must leave to end in time: with whether a next version has
+   * joined.
+   */
+  async answer(): Promise<boolean> {
+    const { connections, machine, settled, shutdown } = this.#deps
+    const hosting = this.#deps.hosting()
+    this.#stopAccepting()
+    const answered = settledOf(machine.changes, connections.run(false).then(settled))
+    const over = () => answered() || shutdown.over || hosting.isHandingOver || machine.phase !== 'serving'
+    await shutdown.order.untilLeaving(machine.changes, over, Number.POSITIVE_INFINITY)
+    return hosting.isHandingOver
+  }
+
+  /** A daemon keeps the listeners, whose clients wait for the next version; a main process that ends does not. */
+  #stopAccepting(): void {
+    const listeners = this.#deps.listeners()
+    if (this.#deps.shutdown.endsListeners) for (const { name } of listeners.all) listeners.unlisten(name)
+    else listeners.stop()
+  }
+}
