@@ -250,7 +250,11 @@ async function main(
       p.world.exit(p, `ends: ${why}`)
     }),
   )
-  const serves = () => version.served.push({ from: p.world.now, to: Number.POSITIVE_INFINITY })
+  const serves = () => {
+    // `resumed` follows no `retiring`.
+    if (version.served.at(-1)?.to === Number.POSITIVE_INFINITY) return
+    version.served.push({ from: p.world.now, to: Number.POSITIVE_INFINITY })
+  }
   for (const event of ['serving', 'reinstated', 'resumed'] as const) member.on(event, serves)
   member.on('retiring', () => {
     version.ceasedAt = p.world.now
