@@ -32,7 +32,7 @@ it.skipIf(!has('h2spec')).each([
   proxy.write({
     listeners: [
       { name: 'http', address: `tcp://127.0.0.1:${proxy.port}`, http2: true },
-      { name: 'https', address: `tcp://127.0.0.1:${securePort}`, tls: true },
+      { name: 'https', address: `tcp://127.0.0.1:${securePort}`, tls: true, http2: true },
     ],
     tls: { certificates: [proxy.issue('localhost')] },
   })
