@@ -117,7 +117,7 @@ function parseReady(text: string): string {
 }
 
 function parseSize(text: string): string {
-  if (/^[1-9]\d*[BKMG]$/.test(text)) return text
+  if (/^[1-9]\d*[BKMG]$/i.test(text)) return text.toUpperCase()
   throw new InvalidArgumentError('Give a number with its unit: 500K, 10M, 1G.')
 }
 

@@ -32,7 +32,7 @@ export async function importState(flags: ImportFlags): Promise<void> {
   if (state.redacted > 0) {
     throw new FdbError(
       'ERR_FDB_STATE_SECRET',
-      `${state.redacted} values of ${state.name} were left out as secrets when it was written; export it with --secrets`,
+      `the secret values (${state.redacted}) of ${state.name} were left out when it was written; export it with --secrets, or without their sections (--section)`,
     )
   }
   const schemas = schemasIn(state, wanted)

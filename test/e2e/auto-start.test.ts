@@ -760,7 +760,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
         ')\n',
       ),
     )
-    await start(program, '--log-size', '4K')
+    await start(program, '--log-size', '4k')
     const files = () => readdirSync(program.path('log')).filter(name => /\.log\.\d+$/.test(name))
     await until('old files are kept', () => files().length >= 3 || null)
     for (const name of files()) expect(statSync(join(program.path('log'), name)).size).toBeLessThan(64 * 1024)

@@ -165,7 +165,9 @@ describe('fd-broker state', () => {
     )
     if (!NIGHTLY) return
     writeFileSync(wrong, '{"section":"prices","key":"k","redacted":true,"bytes":1}\n')
-    expect(await refused(sandbox, 'import', ...source, '--file', wrong)).toMatch(/^ERR_FDB_STATE_SECRET/)
+    expect(await refused(sandbox, 'import', ...source, '--file', wrong)).toMatch(
+      /^ERR_FDB_STATE_SECRET: the secret values \(\d+\) of /,
+    )
     writeFileSync(wrong, '{"section":"prices"}\n')
     expect(await refused(sandbox, 'import', ...source, '--file', wrong)).toMatch(
       /line 1: it lacks "section" or "key"/,
