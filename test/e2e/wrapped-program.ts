@@ -34,13 +34,18 @@ export function journalOf(signal: string, pid: number, replaced?: number): strin
 export async function upgraded(program: AutoProgram, first: number): Promise<number> {
   await program.command('upgrade')
   const second = await program.serves(2)
+  await waitsWithoutNode(first)
+  return second
+}
+
+/** Waits until the process that keeps the place of a first version does so without Node. */
+export async function waitsWithoutNode(pid: number): Promise<void> {
   await until('it waits without Node', () => {
-    const status = procText(first, 'status')
+    const status = procText(pid, 'status')
     const kib = Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1])
     const sleeps = /^State:\s+S/m.test(status)
-    return kib < 3 * 1024 && sleeps && openFds(first).includes('anon_inode:[signalfd]')
+    return kib < 3 * 1024 && sleeps && openFds(pid).includes('anon_inode:[signalfd]')
   })
-  return second
 }
 
 /** A program that a tool has started in a terminal; the tool's words go before the program's file. */

@@ -57,7 +57,7 @@ const FINE = [
 export const CUT = /^fd-broker: connections did not end in time and were closed$/
 
 /** The output of the processes without such lines. */
-export function unexpectedLines(program: AutoProgram, ...fine: readonly RegExp[]): string[] {
+export function unexpectedLines(program: Pick<AutoProgram, 'output'>, ...fine: readonly RegExp[]): string[] {
   return program.output
     .split('\n')
     .filter(line => line !== '' && ![...FINE, ...fine].some(pattern => pattern.test(line)))
