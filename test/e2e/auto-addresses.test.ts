@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import http from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { NIGHTLY } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { signalPid } from '../processes/launch.js'
 import * as operator from '../processes/operator.js'
 import { freePort } from '../processes/scene.js'
@@ -76,10 +76,12 @@ function answerAt(socketPath: string): Promise<string> {
 }
 
 describe('a next version under fd-broker/auto serves only when it listens on every address of the version before:', () => {
-  it.each([
-    ['its main port, long after another', OTHER, MAIN, (port: number) => `tcp://[::]:${port}`],
+  const LATE: readonly [string, string, string, (port: number) => string][] = [
+    ['its main port, long after another', OTHER, MAIN, port => `tcp://[::]:${port}`],
     ['another address, long after its main port', MAIN, OTHER, () => '/other.sock'],
-  ])('%s', async (_, early, late, address) => {
+  ]
+
+  it.each(perLane(LATE.slice(0, 1), LATE))('%s', async (_, early, late, address) => {
     const { program, first } = await both(PATIENT)
     program.write('server.mjs', `${HTTP}${early}process.on('SIGUSR2', () => { ${late.trim()} })\n`)
     const run = upgrade(program)

@@ -52,7 +52,7 @@ describe('a program under fd-broker/auto is upgraded without a lost request:', (
   it.each(perLane(['import'] as const, ['import', 'options'] as const))('an HTTP server, by %s', async by => {
     const program = await AutoProgram.of(HTTP)
     await program.serve(by)
-    await program.upgradedUnderLoad(by, { upgrades: perLane(2, 3) })
+    await program.upgradedUnderLoad(by, { upgrades: perLane(1, 3) })
   })
 
   it('CommonJS, by --require, which answers as without it', async () => {

@@ -253,7 +253,7 @@ describe('an installation with the code that its commands have kept', () => {
     return { at, copy, check, loadedBy, kept }
   }
 
-  it('starts from where it was moved or copied to, and keeps the code again', async () => {
+  it.runIf(NIGHTLY)('starts from where it was moved or copied to, and keeps the code again', async () => {
     const { at, copy, check, kept } = installed()
     expect(await check('a')).toMatchObject({ code: 0, stderr: '' })
     expect(kept('a')).toHaveLength(1)

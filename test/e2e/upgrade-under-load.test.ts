@@ -8,7 +8,7 @@ import { freePort, Scene } from '../processes/scene.js'
 
 const EVENTS = ['serving', 'retiring', 'reinstated', 'retired']
 
-const UPGRADES = perLane(2, 3)
+const UPGRADES = perLane(1, 3)
 
 describe('an unrelated process takes over', () => {
   it(`under load, ${UPGRADES} times: no request is lost, and the old one leaves as replaced`, async () => {

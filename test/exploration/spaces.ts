@@ -28,7 +28,6 @@ function space(name: string, parties: 2 | 3, bounds: Partial<Bounds>): Space {
 /** On every change: about 15 seconds of a processor. Larger spaces, and more kinds of fault at once, are in {@link LONG}. */
 export const ALWAYS: readonly Space[] = [
   space('two parties, a connection moves, kill and stop, effect by effect', 2, { connection: true, cut: 0 }),
-  space('two parties, a connection moves, kill and cut, effect by effect', 2, { connection: true, stop: 0 }),
   space('two parties, each fault twice, effect by effect', 2, { crash: 2, stop: 2, cut: 2 }),
   space('three parties, two kills, effect by effect', 3, { segments: 5, crash: 2, stop: 0, cut: 0 }),
   space('three parties, a stop, steps whole', 3, { segments: 5, crash: 0, cut: 0, atomic: true }),
@@ -52,13 +51,6 @@ export const ALWAYS: readonly Space[] = [
     cut: 0,
   }),
   space('two parties, work that ends first, each fault, effect by effect', 2, { work: true }),
-  space('two parties, chain of 3, work that ends first, a kill, steps whole', 2, {
-    processes: 3,
-    work: true,
-    stop: 0,
-    cut: 0,
-    atomic: true,
-  }),
   space('three parties, work that ends first, a kill, steps whole', 3, {
     segments: 5,
     work: true,
@@ -134,6 +126,14 @@ export const ALWAYS: readonly Space[] = [
 
 /** At night, and by `npm run explore`: some minutes, some gigabytes. */
 export const LONG: readonly Space[] = [
+  space('two parties, a connection moves, kill and cut, effect by effect', 2, { connection: true, stop: 0 }),
+  space('two parties, chain of 3, work that ends first, a kill, steps whole', 2, {
+    processes: 3,
+    work: true,
+    stop: 0,
+    cut: 0,
+    atomic: true,
+  }),
   space('two parties, chain of 3, kill and stop, steps whole', 2, { processes: 3, cut: 0, atomic: true }),
   space('two parties, two effects fail and a kill, effects lag', 2, {
     fail: 2,

@@ -40,7 +40,7 @@ function version(load: NodeJS.Require): string {
 
 /**
  * Compiles the consumers in a project that has the package, with its declarations checked too; with the older compiler, which is
- * slow, under one set of rules unless `all`. Returns the faults.
+ * slow, under one set of rules unless `all`, and without node16, which nodenext resembles. Returns the faults.
  */
 export async function checkTypes(project: Project, all: boolean): Promise<string[]> {
   for (const name of ['consumer.mts', 'imports.cts', 'requires.cts'])
@@ -70,6 +70,7 @@ export async function checkTypes(project: Project, all: boolean): Promise<string
         files,
       }),
     )
+    if (name === 'node16' && !all) continue
     const [newest, ...older] = compilers()
     for (const { name: compiler, tsc } of [newest!, ...(all || name === 'nodenext' ? older : [])]) {
       const { code, text } = await project.run([process.execPath, tsc, '-p', config])

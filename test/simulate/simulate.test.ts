@@ -170,7 +170,7 @@ async function processesSimulated(code: Code, seed: number): Promise<string[]> {
 
 describe('the drivers on a simulated kernel', () => {
   it('keep all promises with the same seeds as before', async () => {
-    const { code, output } = await simulate('--from', '1', '--runs', perLane('24', '6000'))
+    const { code, output } = await simulate('--from', '1', '--runs', perLane('14', '6000'))
     expect(code, output).toBe(0)
   })
 
@@ -181,7 +181,7 @@ describe('the drivers on a simulated kernel', () => {
       '--from',
       '1',
       '--runs',
-      perLane('6', '2000'),
+      perLane('4', '2000'),
     )
     expect(code, output).toBe(0)
   })
@@ -193,7 +193,7 @@ describe('the drivers on a simulated kernel', () => {
       '--from',
       '1000',
       '--runs',
-      perLane('16', '4000'),
+      perLane('10', '4000'),
     )
     expect(code, output).toBe(0)
   })
