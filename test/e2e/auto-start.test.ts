@@ -604,7 +604,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
     },
   )
 
-  it.each(perLane(NOT_SERVING.slice(1, 2), NOT_SERVING))(
+  it.runIf(NIGHTLY).each(NOT_SERVING)(
     'says at its limit what is missing if a program %s',
     async (_, text, options, said) => {
       const program = await AutoProgram.of(text)

@@ -90,7 +90,7 @@ const seen = (scene: Scene, what: string, holds: (now: Awaited<ReturnType<typeof
   )
 
 describe('a successor that is killed in the middle of the move', () => {
-  it(
+  it.runIf(NIGHTLY)(
     `takes with it what it had, and no more, ${KILLS} times at random (seed ${SEED})`,
     async () => {
       const scene = await standby({ drain: { movesPerSecond: PER_SECOND } })

@@ -7,7 +7,7 @@ import { fuzz } from '../http1-support/fuzz.js'
 import { perLane } from '../lanes/lane.js'
 
 /** FDB_FUZZ=N runs N inputs, FDB_FUZZ_SEED=N others than the usual ones. */
-const INPUTS = Number(process.env.FDB_FUZZ ?? perLane(2_000, 60_000))
+const INPUTS = Number(process.env.FDB_FUZZ ?? perLane(1_200, 60_000))
 const SEED = Number(process.env.FDB_FUZZ_SEED ?? 1)
 const INPUTS_FOR_A_DEFECT = 60_000
 
