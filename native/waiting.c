@@ -61,7 +61,8 @@ static void report(pid_t pid) {
   setenv(WAITED, text, 1);
 }
 
-/* Sends pending orders to the process of this pidfd. Then they are pending no more, so that the same order may come again while Node starts. */
+/* Sends pending orders to the process of this pidfd. Takes each before it is sent, so that the same order may come again at any moment: a signal that is
+   pending already would take it in. One that cannot be sent is pending again, for Node. */
 static void send_orders(int process) {
   static const int SENDS[] = { SIGINT, SIGTERM };
   static const struct timespec AT_ONCE;
@@ -70,12 +71,15 @@ static void send_orders(int process) {
   sigset_t pending;
   sigpending(&pending);
   for (size_t i = 0; i < sizeof(SENDS) / sizeof(*SENDS); i++) {
-    sigset_t sent;
-    if (sigismember(&pending, SENDS[i]) != 1 || syscall(SYS_pidfd_send_signal, process, SENDS[i], NULL, 0) != 0) continue;
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, SENDS[i]);
+    if (sigismember(&pending, SENDS[i]) != 1 || sigtimedwait(&one, NULL, &AT_ONCE) != SENDS[i]) continue;
+    if (syscall(SYS_pidfd_send_signal, process, SENDS[i], NULL, 0) != 0) {
+      kill(getpid(), SENDS[i]);
+      continue;
+    }
     length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%d", length == 0 ? "" : " ", SENDS[i]);
-    sigemptyset(&sent);
-    sigaddset(&sent, SENDS[i]);
-    sigtimedwait(&sent, NULL, &AT_ONCE);
   }
   if (length > 0) setenv(SENT, text, 1);
 }
