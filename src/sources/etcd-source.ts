@@ -173,8 +173,8 @@ export class EtcdSource implements Source {
           key: from.toString('base64'),
           range_end: this.#end,
           limit: PAGE,
-          ...limits,
           ...(at !== null && { revision: `${at.number}` }),
+          ...limits,
         },
         signal,
       )

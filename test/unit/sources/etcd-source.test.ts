@@ -1,0 +1,35 @@
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { json } from 'node:stream/consumers'
+import { EtcdSource } from 'fd-broker/sources'
+import { expect, it, onTestFinished } from 'vitest'
+
+const base64 = (text: string) => Buffer.from(text).toString('base64')
+
+it('after a compaction all pages are of one revision, although the store goes on meanwhile', async () => {
+  let revision = 10
+  const asked: unknown[] = []
+  const server = createServer(async (request, response) => {
+    const body = (await json(request)) as Record<string, unknown>
+    const header = { revision: `${revision++}`, cluster_id: 'c' }
+    if (request.url === '/v3/watch') {
+      response.end(JSON.stringify({ result: { header, compact_revision: '9' } }))
+      return
+    }
+    asked.push(body.revision)
+    const kvs = body.keys_only ? [{ key: base64(asked.length === 2 ? 'p/a' : 'p/b') }] : []
+    response.end(JSON.stringify({ header, count: '2', kvs, more: body.keys_only && asked.length === 2 }))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => void server.close())
+  const hosts = [`http://127.0.0.1:${(server.address() as AddressInfo).port}`]
+  const source = new EtcdSource({ hosts, prefix: 'p/' })
+  const known = new Set(['a', 'b', 'gone'])
+  for await (const batch of source.read('5@c', new AbortController().signal, known)) {
+    expect(batch).toEqual({ changes: [{ key: 'gone', value: null }], revision: '11@c' })
+    break
+  }
+  expect(asked).toEqual([undefined, '11', '11'])
+})
