@@ -243,7 +243,7 @@ export class ProxyListener implements ConnectionKeeper {
     this.#secure = own.tls
     this.#beginsWithHeader = own.proxyProtocol.length === 0 ? null : isIn(own.proxyProtocol)
     this.#headMs = timeouts.head
-    const protocols = own.forward === null ? protocolsOf(clientProtocol(config, this.#name)) : []
+    const protocols = own.forward === null ? protocolsOf(own) : []
     if (this.#handshakes !== null) this.#handshakes.protocols = protocols
     else if (own.tls) {
       this.#handshakes = this.#tls.handshakes({

@@ -29,7 +29,7 @@ export function clientProtocol({ listeners }: ProxyConfig, name: string): Client
 
 /** Reports whether a client of any listener may use HTTP/2. */
 export function mayHaveHttp2(config: ProxyConfig): boolean {
-  return config.listeners.some(({ name, forward }) => forward === null && clientProtocol(config, name).http2)
+  return config.listeners.some(({ forward, http2 }) => forward === null && http2)
 }
 
 /** Returns a relay's options. Two configurations with equal {@link relaySettings} have equal options. */

@@ -16,7 +16,7 @@ const FIELD_NAME = /^[!#$%&'*+.^_`|~0-9a-z-]+$/
 const ENDS_LINE = /[\0\r\n]/
 const ENDS_TARGET = /[\0\r\n ]/
 /** Fields about one connection, which HTTP/2 does not have (RFC 9113, 8.2.2). */
-const OF_CONNECTIONS: ReadonlySet<string> = new Set([
+export const OF_CONNECTIONS: ReadonlySet<string> = new Set([
   'connection',
   'keep-alive',
   'proxy-connection',

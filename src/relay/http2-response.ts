@@ -1,14 +1,6 @@
 import type { OutgoingHttpHeaders } from 'node:http2'
 import type { ResponseHead } from '../http1/index.js'
-
-/** Fields about one connection, which HTTP/2 does not have (RFC 9113, 8.2.2). */
-const OF_CONNECTIONS: ReadonlySet<string> = new Set([
-  'connection',
-  'keep-alive',
-  'proxy-connection',
-  'transfer-encoding',
-  'upgrade',
-])
+import { OF_CONNECTIONS } from './http2-request.js'
 
 /** Returns the fields of a response of HTTP/1.1 as those of HTTP/2. */
 export function responseFields({ status, fields }: ResponseHead): OutgoingHttpHeaders {

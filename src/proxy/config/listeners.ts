@@ -24,7 +24,7 @@ export interface ListenerConfig {
   tls: boolean
   /** A client that sends FIN still gets its responses. */
   halfClose: boolean
-  /** Whether clients may use HTTP/2; null for the default: over TLS, unless its connections move. */
+  /** Clients may use HTTP/2. */
   http2: boolean
   /** The clients whose connections begin with a header of the PROXY protocol. */
   proxyProtocol: AddressRange[]
