@@ -2,6 +2,9 @@
  * If the addon is preloaded (LD_PRELOAD) and FD_BROKER_WAITS has a pid, the process waits here, before Node starts, until that process has ended or
  * an order (INT, TERM, HUP) has come. Meanwhile it reaps children, and needs some hundred KiB instead of Node's 40 MiB. Then it executes the same command again:
  * FD_BROKER_SENT has the orders that were sent to that process, others stay pending, and FD_BROKER_WAITED has that pid, and the ends of the last children ("PID PID:CODE …").
+ *
+ * If the command has a control socket (--control PATH), the process that accepts there takes the place of the awaited one: when that one has ended, and when an
+ * order comes, for a replaced process may live on for some time. Node starts for longer than some tools wait until they kill what does not obey.
  */
 #ifdef __linux__
 #include <errno.h>
@@ -14,7 +17,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,6 +30,10 @@
 
 #ifndef SYS_pidfd_send_signal
 #define SYS_pidfd_send_signal 424
+#endif
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
 #endif
 
 #define WAITS "FD_BROKER_WAITS"
@@ -41,6 +50,12 @@ typedef struct {
   pid_t pid;
   int code;
 } end;
+
+/* pidfd < 0: there is none. */
+typedef struct {
+  pid_t pid;
+  int pidfd;
+} server;
 
 static end ends[MOST_ENDS];
 static unsigned count;
@@ -117,6 +132,49 @@ static void drop_pages(void) {
   fclose(maps);
 }
 
+static const char *control_of(char **words) {
+  for (; *words != NULL; words++)
+    if (strcmp(*words, "--control") == 0) return words[1];
+  return NULL;
+}
+
+static bool has_ended(int pidfd) {
+  struct pollfd watched = { .fd = pidfd, .events = POLLIN };
+  return poll(&watched, 1, 0) != 0;
+}
+
+/* Returns the living process that called listen() last at this path, as each version does that begins to accept: none if this process cannot see it, or if
+   the kernel is older than 6.5. A pid alone may be another process's by now. */
+static server server_at(const char *path) {
+  server found = { 0, -1 };
+  struct sockaddr_un address = { .sun_family = AF_UNIX };
+  struct ucred peer;
+  socklen_t size = sizeof(peer);
+  if (path == NULL || strlen(path) >= sizeof(address.sun_path)) return found;
+  strcpy(address.sun_path, path);
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return found;
+  if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0) {
+    size = sizeof(found.pidfd);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &found.pidfd, &size) != 0) found.pidfd = -1;
+    else if (has_ended(found.pidfd)) {
+      close(found.pidfd);
+      found.pidfd = -1;
+    } else found.pid = peer.pid;
+  }
+  close(fd);
+  return found;
+}
+
+/* Replaces the awaited process by the one that accepts at this path. Returns whether there is one. */
+static bool follow(server *awaited, const char *path) {
+  server now = server_at(path);
+  if (now.pidfd < 0) return false;
+  if (awaited->pidfd >= 0) close(awaited->pidfd);
+  *awaited = now;
+  return true;
+}
+
 static int watch_signals(const int *numbers, int flags) {
   sigset_t set;
   sigemptyset(&set);
@@ -132,30 +190,42 @@ __attribute__((constructor)) static void wait_before_node(void) {
   static char *words[MOST_WORDS];
   struct sigaction before[sizeof(IGNORED) / sizeof(*IGNORED)], ignore = { .sa_handler = SIG_IGN };
   const char *text = getenv(WAITS);
-  pid_t pid = text == NULL ? 0 : (pid_t)atoi(text);
-  if (pid <= 0) return;
+  server awaited = { text == NULL ? 0 : (pid_t)atoi(text), -1 };
+  if (awaited.pid <= 0) return;
   unsetenv(WAITS);
   unsetenv(SENT);
   /* Without one of these Node starts, and waits itself. */
-  int ended = (int)syscall(SYS_pidfd_open, pid, 0);
-  bool gone = ended < 0 && errno == ESRCH;
-  if ((ended < 0 && !gone) || !read_words(buffer, words)) return;
+  awaited.pidfd = (int)syscall(SYS_pidfd_open, awaited.pid, 0);
+  if ((awaited.pidfd < 0 && errno != ESRCH) || !read_words(buffer, words)) return;
   int orders = watch_signals(ORDERS, 0), children = watch_signals(CHILDREN, SFD_NONBLOCK);
   if (orders < 0 || children < 0) return;
+  const char *control = control_of(words);
   for (size_t i = 0; i < sizeof(IGNORED) / sizeof(*IGNORED); i++) sigaction(IGNORED[i], &ignore, &before[i]);
-  struct pollfd watched[] = { { .fd = ended, .events = POLLIN }, { .fd = orders, .events = POLLIN }, { .fd = children, .events = POLLIN } };
+  struct pollfd watched[] = { { .events = POLLIN }, { .fd = orders, .events = POLLIN }, { .fd = children, .events = POLLIN } };
+  bool ordered = false;
   reap();
-  if (poll(watched, 3, 0) == 0) drop_pages();
-  while (!gone) {
+  for (bool fresh = true; !ordered && (awaited.pidfd >= 0 || follow(&awaited, control));) {
     struct signalfd_siginfo about;
-    if (poll(watched, 3, -1) < 0 && errno != EINTR) break;
+    watched[0].fd = awaited.pidfd;
+    if (fresh && poll(watched, 3, 0) == 0) drop_pages();
+    fresh = false;
+    if (poll(watched, 3, -1) < 0) {
+      if (errno != EINTR) break;
+      continue;
+    }
     while (read(children, &about, sizeof(about)) > 0) continue;
-    if (watched[1].revents != 0) send_orders(ended);
-    if (watched[0].revents != 0 || watched[1].revents != 0) break;
     reap();
+    ordered = watched[1].revents != 0;
+    if (ordered) {
+      follow(&awaited, control);
+      send_orders(awaited.pidfd);
+    } else if (watched[0].revents != 0) {
+      close(awaited.pidfd);
+      awaited.pidfd = -1;
+    }
   }
   reap();
-  report(pid);
+  report(awaited.pid);
   for (size_t i = 0; i < sizeof(IGNORED) / sizeof(*IGNORED); i++) sigaction(IGNORED[i], &before[i], NULL);
   execve("/proc/self/exe", words, environ);
   _exit(127);

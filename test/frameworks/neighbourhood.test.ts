@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { AutoProgram } from '../e2e/auto-program.js'
-import { BY_VARIABLE, waitsWithoutNode } from '../e2e/wrapped-program.js'
+import { BY_VARIABLE } from '../e2e/wrapped-program.js'
 import { ask } from '../processes/client.js'
 import { until } from '../processes/until.js'
 import { installed } from './installed.js'
@@ -209,13 +209,8 @@ describe.each(Object.entries(STARTERS))('started by %s', (_name, starter) => {
       }
       loaded.abort()
       expect(await load).toEqual([])
-      const [first = 0, ...next] = pids
-      const last = next.pop()!
-      // A replaced version that timers keep for a while may get the signal of a terminal in place of the one that serves.
-      for (const pid of next) await program.ends(pid)
-      // tsx kills a child that does not hear of a signal for 60 ms, and Node starts for longer: without it the signal is passed on at once.
-      if (starter.terminal) await waitsWithoutNode(first)
-      const { ms, ...end } = await neighbour.end(signal, starter.terminal ? undefined : last)
+      // At once: replaced versions live on for a while by their timers, and must not get the signal in place of the one that serves.
+      const { ms, ...end } = await neighbour.end(signal, starter.terminal ? undefined : pids.at(-1))
       const { ms: aloneMs, ...expected } = alone
       // The first process ends when it is replaced. In a terminal it keeps its place, and ends with 0, or its tool as for Ctrl-C.
       if (!starter.terminal || end.code === 0 || end.code === 130)

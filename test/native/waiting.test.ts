@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { addonFile } from '../../src/kernel/addon.js'
 import { requireAddon } from '../../src/kernel/index.js'
@@ -16,14 +18,14 @@ function started(child: ChildProcess): ChildProcess {
 }
 
 /** Starts a process that waits for another one, and returns both, and the text that the first one prints. */
-async function waiting() {
+async function waiting(control?: string) {
   requireAddon()
   const { LD_PRELOAD: sanitizer, ...env } = process.env
   const awaited = started(spawn('sleep', ['600'], { stdio: 'ignore', env }))
   await once(awaited, 'spawn')
   const preloaded = sanitizer === undefined ? addonFile() : `${sanitizer} ${addonFile()}`
   const child = started(
-    spawn(process.execPath, ['-e', PROGRAM], {
+    spawn(process.execPath, ['-e', PROGRAM, '--', ...(control === undefined ? [] : ['--control', control])], {
       stdio: ['ignore', 'pipe', 'inherit'],
       env: { ...env, NODE_OPTIONS: '', LD_PRELOAD: preloaded!, FD_BROKER_WAITS: `${awaited.pid}` },
     }),
@@ -35,6 +37,26 @@ async function waiting() {
   await until('it waits', () => (blocked(child.pid!) & TERM) !== 0n, 60_000)
   return { awaited, child, said: () => said }
 }
+
+/** A process that accepts at a path, and the path. */
+async function accepting(): Promise<{ control: string; next: ChildProcess }> {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-waiting-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  const path = join(folder, 'control')
+  const listen = `require('net').createServer().listen(process.argv[1], () => console.log('listens'))`
+  const child = started(
+    spawn(process.execPath, ['-e', listen, path], { stdio: ['ignore', 'pipe', 'inherit'] }),
+  )
+  await once(child.stdout!, 'data')
+  return { control: path, next: child }
+}
+
+/** Pids of the processes that a process watches by pidfds. */
+const watched = (pid: number) =>
+  readdirSync(`/proc/${pid}/fdinfo`).flatMap(fd => {
+    const [, other] = /^Pid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8')) ?? []
+    return other === undefined ? [] : [Number(other)]
+  })
 
 const blocked = (pid: number) =>
   BigInt(`0x${/^SigBlk:\s+(\w+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]}`)
@@ -56,5 +78,29 @@ describe('a process that waits before Node starts', () => {
       [0, null],
     ])
     expect(said()).toBe(`${awaited.pid} undefined 15\n`)
+  })
+
+  it('waits for the process that accepts at the control socket when the other one has ended', async () => {
+    const { control, next } = await accepting()
+    const { awaited, child, said } = await waiting(control)
+    awaited.kill('SIGKILL')
+    await until('it waits for the next one', () => watched(child.pid!).includes(next.pid!))
+    const ended = once(child, 'close')
+    next.kill('SIGKILL')
+    await ended
+    expect(said()).toBe(`${next.pid} undefined undefined\n`)
+  })
+
+  it('passes an order to the process that accepts at the control socket, although the other one lives', async () => {
+    const { control, next } = await accepting()
+    const { awaited, child, said } = await waiting(control)
+    const ended = [once(next, 'exit'), once(child, 'close')]
+    child.kill('SIGTERM')
+    expect(await Promise.all(ended)).toEqual([
+      [null, 'SIGTERM'],
+      [0, null],
+    ])
+    expect(said()).toBe(`${next.pid} undefined 15\n`)
+    expect(awaited.signalCode).toBe(null)
   })
 })
