@@ -337,11 +337,11 @@ export class History {
     this.#store.entries.segments.set(ordinal, held)
   }
 
-  /** Closes the segments after `epoch` in which nothing is: they were made together with that one, for a rollback. */
+  /** Closes the segments from `epoch` on in which nothing is, except the one to which this process writes: those after it were made together with it, for a rollback. */
   dropUnused(epoch: number): void {
     for (;;) {
       const last = this.held.at(-1)
-      if (last === undefined || last === this.writeSegment || last.segment.epoch <= epoch) return
+      if (last === undefined || last === this.writeSegment || last.segment.epoch < epoch) return
       if (last.segment.size() > last.segment.start) return
       this.held.pop()
       this.release(last)

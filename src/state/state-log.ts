@@ -93,7 +93,10 @@ export class StateLog implements LogOwner {
     return this.#core.limits
   }
 
-  /** Returns the segment of this epoch, if the log has it, as its last one: closes later segments in which nothing is. */
+  /**
+   * Returns the segment of this epoch, if the log has it, as its last one: closes later segments in which nothing is. So it does with that one unless
+   * this process writes to it: the log may follow it by a descriptor that cannot be written.
+   */
   backTo(epoch: number): Segment | undefined {
     this.#core.history.dropUnused(epoch)
     return this.segments.find(segment => segment.epoch === epoch)

@@ -1,3 +1,4 @@
+import { sendsBack } from '../../handoff/member-machine.js'
 import type { ToHolder } from '../../handoff/messages.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import type { Hosting } from '../lifecycle/hosting.js'
@@ -8,7 +9,7 @@ import type { OfferReceiver } from './offer-receiver.js'
 
 interface BackSenderDeps {
   readonly settings: Pick<Settings, 'logger' | 'timeout'>
-  readonly machine: Pick<Machine, 'step'>
+  readonly machine: Pick<Machine, 'phase' | 'step'>
   readonly segmentSet: Pick<SegmentSet, 'top'>
   readonly hosting: Pick<Hosting, 'onBackSent'>
   readonly joined: Pick<JoinedHolder, 'link'>
@@ -23,14 +24,20 @@ export class BackSender {
     this.#deps = deps
   }
 
-  /** Sends the descriptors before Back, because at Back the holder decides which process serves. */
+  /**
+   * Sends the descriptors before Back, because at Back the holder decides which process serves. A process that leaves meanwhile has sent Gone: Back
+   * after it would give the right to serve to this process.
+   */
   send({ role, epoch, sealed, unfit = false }: Extract<ToHolder, { kind: 'back' }>): void {
     const { hosting, joined, machine, offers, segmentSet, settings } = this.#deps
     const link = joined.link
     link
       ?.sendBundle(offers.held(), settings.timeout)
-      .then(() => link.send({ back: { role, epoch, sealed, top: segmentSet.top, unfit } }))
-      .then(() => hosting.onBackSent?.(link))
+      .then(async () => {
+        if (!sendsBack(machine.phase)) return
+        await link.send({ back: { role, epoch, sealed, top: segmentSet.top, unfit } })
+        hosting.onBackSent?.(link)
+      })
       .catch(error => {
         // Another link has replaced this one, or this process has left.
         if (joined.link !== link) return

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { createServer, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
@@ -10,14 +10,20 @@ import { join, serveDaemon } from '../../../src/index.js'
 import { closeAll, MAX_FDS_PER_MESSAGE } from '../../../src/kernel/index.js'
 import type { HolderLink } from '../../../src/member/hosting/holder-link.js'
 import { reconnectToDaemon } from '../../../src/member/hosting/holder-link.js'
-import type { Settings } from '../../../src/member/options/options.js'
+import { startMember } from '../../../src/member/joining/join.js'
+import { memberOf } from '../../../src/member/member.js'
+import { resolveOptions, type Settings } from '../../../src/member/options/options.js'
 import { acquireControl, closeControl, type FirstControl } from '../../../src/os/control-path.js'
 import { ControlListener } from '../../../src/wire/control-listener.js'
-import { VERSIONS, type WireEnvelope } from '../../../src/wire/link.js'
+import { type Link, VERSIONS, type WireEnvelope } from '../../../src/wire/link.js'
 import { until } from '../../processes/until.js'
 
-/** A daemon that does not acknowledge what the first ones bring to it. Answers what it was told, a list for each channel. */
-async function deafDaemon(control: string, deaf: number): Promise<WireEnvelope[][]> {
+/** A daemon that does not acknowledge what the first ones bring to it. `welcomed`: called with each channel. Answers what it was told, a list for each channel. */
+async function deafDaemon(
+  control: string,
+  deaf: number,
+  welcomed: (link: Link) => void = () => {},
+): Promise<WireEnvelope[][]> {
   const place = (await acquireControl(control)) as FirstControl
   const listener = new ControlListener(place.listener)
   const heard: WireEnvelope[][] = []
@@ -40,6 +46,7 @@ async function deafDaemon(control: string, deaf: number): Promise<WireEnvelope[]
       })
       const { pid } = process
       link.post({ welcome: { version: 1, pid, daemon: true, incarnation: 'another', generation: 1 } })
+      welcomed(link)
     }),
   )
   onTestFinished(() => {
@@ -72,6 +79,36 @@ it('a member tells a new daemon where it stands until that has taken it', async 
   expect(heard.map(told => told.map(({ body }) => body))).toEqual([[], [], ['back']])
   expect(heard[2]?.[0]?.back).toMatchObject({ role: 'serving', sealed: false })
   expect(member.phase).toBe('serving')
+})
+
+it('a member that leaves before a new daemon has its descriptors does not come back to it as one that serves', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-back-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const control = joinPath(folder, 'control.sock')
+  const daemon = await serveDaemon({ control })
+  const driver = await startMember(resolveOptions({ service: 'shop', control, hosting: 'daemon' }))
+  const member = memberOf(driver)
+  const web = await member.listen('web', 'tcp://127.0.0.1:0')
+  const server = createServer(socket => socket.on('error', () => {}))
+  web.serve(server)
+  await member.ready()
+  // The member drains as long as it has a connection.
+  const client = connect(web.address.port!)
+  await once(server, 'connection')
+  await daemon.close()
+  const links: Link[] = []
+  const heard = await deafDaemon(control, 0, link => {
+    link.channel.pause()
+    links.push(link)
+  })
+  await until('it has connected', () => links.length === 1 && driver.runtime.machine.member.link === 'up')
+  const closed = member.close({ timeout: 1_000 })
+  await until('it leaves', () => member.phase === 'leaving')
+  links[0]!.channel.resume()
+  await until('it has told that it has gone', () => heard[0]?.some(({ gone }) => gone))
+  client.destroy()
+  await closed
+  expect(heard[0]!.map(({ body }) => body)).toEqual(['gone'])
 })
 
 it('a registration that a dead daemon did not answer is repeated after Back, also if Back takes several messages of descriptors', async () => {

@@ -48,6 +48,22 @@ async function draining({ segmentSet }: Pick<ReturnType<typeof serving>, 'segmen
 }
 
 describe('the state of a process that does not serve any more', () => {
+  it('is written again, if the process has followed a segment by a descriptor that it cannot write', async () => {
+    const next = serving()
+    next.segmentSet.make([1])
+    const old = await draining(next)
+    old.fence()
+    next.segmentSet.seal(0, 3)
+    const [segment] = next.segmentSet.make([3])
+    old.take()
+    await old.loader.follow()
+    // The right to write comes after what all processes get that follow.
+    old.segmentSet.put(segment!.dup(), true)
+    old.loader.write(3)
+    await old.counts.put('again', 1)
+    expect(old.counts.get('again')).toBe(1)
+  })
+
   it('goes on with the snapshot, if segments that the process lacks were merged', async () => {
     const next = serving()
     next.segmentSet.make([1])
