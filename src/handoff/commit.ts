@@ -109,10 +109,11 @@ export function onHealthy(state: HolderState): HolderStep {
   if (state.scope === 'holder') {
     return {
       state: { ...state, phase: 'released' },
+      // The standby, this process, closes its listeners before the owner hears: the owner closes last what it has dropped.
       effects: [
         { type: 'mark', epoch: state.epoch },
-        { type: 'tell', to: state.owner, message: { kind: 'released' } },
         { type: 'tell', to: state.standby, message: { kind: 'released' } },
+        { type: 'tell', to: state.owner, message: { kind: 'released' } },
       ],
     }
   }

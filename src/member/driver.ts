@@ -106,8 +106,6 @@ export class MemberDriver implements RuntimeDriver {
     return this.runtime.machine.phase
   }
 
-  // ---- the state machine
-
   perform({ by, effect }: EmbeddedEffect): void | Promise<void> {
     if (by === 'member')
       return (this.#effects[effect.type] as (effect: MemberEffect) => void | Promise<void>)(effect)
@@ -533,6 +531,8 @@ export class MemberDriver implements RuntimeDriver {
     // Then a running handoff must end, because its successor may serve afterwards.
     await this.#waitWhileHandingOver(most)
     await this.#hurryHandoff()
+    // The process that closes the listeners last accepts the clients that wait.
+    await this.#waitFor(Promise.resolve(hosting.joinersEnded?.()), silence)
     if (shutdown.over || !(accepts(machine.phase) || machine.phase === 'frozen')) return
     if (shutdown.order.handBack && hosting.hearStandby !== undefined)
       await this.#waitFor(hosting.hearStandby(), silence)

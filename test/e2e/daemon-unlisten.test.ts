@@ -67,6 +67,47 @@ describe('a listener that the version which serves closes while its successor st
   })
 })
 
+describe('a listener that a version closes in its probation, while the one before has it too', () => {
+  for (const hosting of ['embedded', 'daemon'] as const) {
+    it(`answers until that one has closed it, and then refuses (${hosting})`, async () => {
+      const { control } = Scene.open()
+      const upgrade = { probation: 1_000, heartbeat: 50 }
+      if (hosting === 'daemon') {
+        const daemon = await serveDaemon({ control, upgrade })
+        onTestFinished(() => daemon.close())
+      }
+      const [web, other] = [await freePort(), await freePort()]
+      const version = async (answer: string) => {
+        const member = await join({ service: 'shop', control, hosting, upgrade, drain: { timeout: 0 } })
+        onTestFinished(() => member.close({ timeout: 0 }))
+        for (const [name, port] of [
+          ['web', web],
+          ['other', other],
+        ] as const)
+          (await member.listen(name, `tcp://127.0.0.1:${port}`)).serve(
+            createServer((_request, response) => response.setHeader('connection', 'close').end(answer)),
+          )
+        await member.ready()
+        return member
+      }
+      const first = await version('one')
+      const second = await version('two')
+      await until('the first one stands by', () => first.phase === 'standby')
+      second.unlisten('other')
+      const answers: string[] = []
+      await until('it is refused', async () => {
+        const answer = await fetch(`http://127.0.0.1:${other}/`).catch((error: Error) => error)
+        if (answer instanceof Error) return (answer.cause as { code?: string }).code === 'ECONNREFUSED'
+        answers.push(await answer.text())
+        return false
+      })
+      expect(new Set(answers)).toEqual(new Set(['two']))
+      expect([first.phase, second.phase]).toEqual(['gone', 'serving'])
+      expect(await (await fetch(`http://127.0.0.1:${web}/`)).text()).toBe('two')
+    })
+  }
+})
+
 describe('a descriptor for a version that stands by', () => {
   for (const hosting of ['embedded', 'daemon'] as const) {
     it(`meets a refusal, as it would be lost at its end (${hosting})`, async () => {

@@ -77,10 +77,11 @@ export class DescriptorTable {
     return items
   }
 
-  /** Marks all unclaimed items as registered; the service takes them after the pause. */
-  markRegistered(peer: Peer): void {
+  /** Marks all unclaimed items as registered, to be taken later. Returns their number. */
+  markRegistered(peer: Peer): number {
     const row = this.#row(peer)
     row.registered = row.unclaimed.length
+    return row.registered
   }
 
   /** Whether another user has or had members here: the daemon must not remove paths that such a user named. */

@@ -39,8 +39,9 @@ import { ForwardedWrites } from './forwarded-writes.js'
 import { giveOwed, handBack } from './hand-back.js'
 import { Merging } from './merging.js'
 import { Pause } from './pause.js'
-import { LastSeals, type ReattachTarget, reattach, takeRegistered } from './reattach.js'
+import { LastSeals, type ReattachTarget, reattach } from './reattach.js'
 import { Recovery, recoveringError, type ServiceRecord } from './recovery.js'
+import { Registrations } from './registrations.js'
 import { merged, newer } from './reported-parts.js'
 import {
   awaitsMembers,
@@ -87,6 +88,11 @@ export class Service {
   /** The previous daemon handed over items of the service: they stay valid even if no member lives any more. */
   readonly #handedOver: boolean
   readonly #pause = new Pause()
+  readonly #registrations = new Registrations({
+    pause: this.#pause,
+    receiving: () => this.#receiving,
+    servesForGood: peer => this.#servesForGood(peer),
+  })
   #machine: HolderState
   #generation: number
   #startedAt: number
@@ -404,6 +410,7 @@ export class Service {
     if (settles(before, state, event)) this.#settle()
     if (state.phase === 'idle') this.#descriptorTable.releaseLate(this.#holder.peer(state.owner))
     this.#tryRebuilt()
+    this.#registrations.look()
     this.#writes.writerChanged()
     // An earlier first member wrote, but never served: its segments are not the service's state.
     if (before.epoch === UNSERVED_HOLDER.epoch && state.epoch > before.epoch)
@@ -453,10 +460,8 @@ export class Service {
     // During a handoff the successor may still ask for a listener that the owner drops.
     const alone = this.#machine.phase === 'idle' && this.#servesForGood(peer)
     if (register?.drop) this.#descriptorTable.release(peer, register.item?.name ?? '', alone)
-    else if (register) {
-      this.#descriptorTable.markRegistered(peer)
-      this.#pause.do(peer, () => this.#register(peer, register.request ?? 0))
-    } else if (moveRequest) this.#openMoveChannel(peer)
+    else if (register) this.#registrations.take(peer, register.request ?? 0)
+    else if (moveRequest) this.#openMoveChannel(peer)
     else if (renew) this.#pause.do(peer, () => this.#renew(peer))
     else if (written || appended) this.#writes.handle(peer, envelope)
     else if (cancelUpgrade) this.#cancel(peer, remoteError(cancelUpgrade, CANCELLED))
@@ -469,11 +474,6 @@ export class Service {
     const { phase, epoch } = this.#machine
     if (phase === 'idle' && this.#servesForGood(peer) && this.#segmentSet.hasRecords(epoch))
       this.#dispatch({ type: 'renew' })
-  }
-
-  #register(peer: Peer, request: number): void {
-    const failure = takeRegistered(peer, this.#servesForGood(peer), this.#receiving)
-    peer.link.post({ registered: { request, code: failure?.code ?? '', message: failure?.message ?? '' } })
   }
 
   #takeBack(peer: Peer): void {

@@ -97,14 +97,20 @@ export class DaemonHosting implements Hosting {
     this.#deps.entries.drop(name)
   }
 
-  dropped(): Promise<void> {
-    // The daemon answers in the order of the messages.
-    return this.#deps.entries.give([])
+  dropped(told: boolean): Promise<void> | undefined {
+    return told || this.standsBy ? this.#dropped() : undefined
   }
 
-  dropListeners(): Promise<void> {
+  async #dropped(): Promise<void> {
+    const { entries, machine } = this.#deps
+    await machine.changes.until(() => !this.standsBy, null)
+    // The daemon answers in the order of the messages, and when no other member has the listeners.
+    await entries.give([])
+  }
+
+  async dropListeners(): Promise<void> {
     this.#deps.entries.dropListeners()
-    return this.dropped()
+    await this.#deps.entries.give([])
   }
 
   async renew(): Promise<void> {

@@ -1,5 +1,5 @@
 import type { FdbError } from '../../errors.js'
-import { isBeforeCommit, isUndecided, isUnderWay } from '../../handoff/phases.js'
+import { accepts, isBeforeCommit, isUndecided, isUnderWay } from '../../handoff/phases.js'
 import type { Entry } from '../../holder/entry.js'
 import type { Holder } from '../../holder/holder.js'
 import type { HolderHost } from '../../holder/message-handler.js'
@@ -153,6 +153,25 @@ export class EmbeddedHosting implements Hosting {
 
   async releaseStandby(): Promise<void> {
     await this.#deps.standby.release()
+  }
+
+  dropped(): Promise<void> | undefined {
+    const { machine } = this.#deps
+    // In another phase it is the next version that serves, which has the listeners.
+    const isOver = () => this.#isAlone || !(accepts(machine.phase) || machine.phase === 'frozen')
+    return isOver() ? undefined : machine.changes.until(isOver, null)
+  }
+
+  async joinersEnded(): Promise<void> {
+    const { machine } = this.#deps
+    const isOver = () => machine.phase === 'gone' || (machine.holder?.bound ?? []).length === 0
+    await machine.changes.until(isOver, null)
+  }
+
+  /** Whether no process stands by for this one, joins it, or still has what it was offered in a handoff that has failed. */
+  get #isAlone(): boolean {
+    const { holder, member } = this.#deps.machine
+    return member.link === 'local' && !this.isHandingOver && (holder?.bound ?? []).length === 0
   }
 
   becomeHolder(): void {

@@ -64,8 +64,14 @@ export interface Hosting {
   store(entry: Entry, bound: boolean): void | Promise<void>
   /** Makes a daemon close its dup. */
   drop?(name: string): void
-  /** Resolves when a daemon has closed the dups that it was told to close. Rejects if it does not answer. */
-  dropped?(): Promise<void>
+  /**
+   * Resolves when no other process has the listeners any more that this one has dropped: the daemon, a standby, a next version. Then this process
+   * closes them last, and no client waits in vain. `told`: a daemon was told to drop them. Undefined if no other process has them. Rejects if a daemon
+   * does not answer.
+   */
+  dropped(told: boolean): Promise<void> | undefined
+  /** Embedded: resolves when no process has the listeners any more that was offered them in a handoff that has failed. */
+  joinersEnded?(): Promise<void>
   /** Makes a daemon close its dups of all listeners. Resolves when it has. */
   dropListeners?(): Promise<void>
   /** Called before the entry of this name is replaced or dropped. */

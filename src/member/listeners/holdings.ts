@@ -67,9 +67,9 @@ export class Holdings {
     hosting.drop?.(name)
   }
 
-  /** See {@link Hosting.dropped}; undefined without a daemon. */
-  dropped(): Promise<void> | undefined {
-    return this.#deps.hosting.dropped?.()
+  /** See {@link Hosting.dropped}. */
+  dropped(told: boolean): Promise<void> | undefined {
+    return this.#deps.hosting.dropped(told)
   }
 
   /** The handoff cannot be undone any more: closes the entries that this version did not ask for. */

@@ -59,7 +59,7 @@ export class Listener {
   #accepting = false
   /** See {@link leaveAfter}. */
   #left: Promise<void> | null = null
-  #leaveNow: (() => void) | null = null
+  #leave: (() => void) | null = null
   #borrowed = false
   #leaving = false
   #paused = false
@@ -177,7 +177,7 @@ export class Listener {
 
   /** @internal False if a server should accept here but none does. */
   get hasAcceptor(): boolean {
-    return this.#leaving || this.#paused || this.accepting || (this.#accepting && this.#servers.length === 0)
+    return this.#isClosed || this.#paused || this.accepting || (this.#accepting && this.#servers.length === 0)
   }
 
   /** @internal Whether this version will accept clients when it serves. A datagram socket needs no server. */
@@ -204,8 +204,13 @@ export class Listener {
     this.#orReport(() => this.#deps.options.keep())
   }
 
+  /** The application has closed the listener, which may still accept: see {@link leaveAfter}. */
+  get #isClosed(): boolean {
+    return this.#leaving || this.#left !== null
+  }
+
   #orReport(act: () => void): void {
-    if (this.#leaving) return
+    if (this.#isClosed) return
     try {
       act()
     } catch (error) {
@@ -370,14 +375,19 @@ export class Listener {
    */
   leaveAfter(closed: Promise<unknown>, leave: () => void): void {
     this.#left = new Promise(resolve => {
-      this.#leaveNow = () => {
-        this.#leaveNow = null
+      this.#leave = () => {
+        this.#leave = null
         leave()
         resolve()
       }
-      const now = () => this.#leaveNow?.()
+      const now = () => this.leaveNow()
       closed.then(now, now)
     })
+  }
+
+  /** @internal Does not wait any longer: see {@link leaveAfter}. */
+  leaveNow(): void {
+    this.#leave?.()
   }
 
   /** @internal */
@@ -393,7 +403,7 @@ export class Listener {
 
   /** @internal */
   cut(tls: boolean): DrainCounts {
-    this.#leaveNow?.()
+    this.leaveNow()
     return sumCounts(this.#servers.filter(served => served.secure === tls).map(served => served.cut()))
   }
 

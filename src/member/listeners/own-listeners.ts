@@ -292,8 +292,8 @@ export class OwnListeners {
   }
 
   /**
-   * Closes `fd`, the listener's socket, and drops these entries. Until a daemon has closed its dups, to whose queues clients come too, the listener
-   * accepts; the clients that then wait are accepted even if this process has begun to leave, since no other process has the listener.
+   * Closes `fd`, the listener's socket, and drops these entries. Until no other process has the listener, a daemon or a standby, to whose queues clients
+   * come too, the listener accepts; the clients that then wait are accepted even if this process has begun to leave.
    */
   #leave(listener: Listener, fd: OwnedFd | undefined, names: readonly string[]): void {
     const { holdings, machine } = this.#deps
@@ -309,7 +309,7 @@ export class OwnListeners {
         listener.release()
       })
     }
-    const closed = dropped.length > 0 && accepting ? holdings.dropped() : undefined
+    const closed = accepting ? holdings.dropped(dropped.length > 0) : undefined
     if (closed === undefined) leave()
     else listener.leaveAfter(closed, leave)
   }
@@ -429,6 +429,7 @@ export class OwnListeners {
     if (passed !== null) return { fd: await this.#takePassed(name, spec, passed), present: true }
     const former = ownFd === undefined ? this.#closed.take(spec) : null
     if (former !== null) {
+      for (const listener of this.#leaving) if (sameAddress(listener.spec, spec)) listener.leaveNow()
       await this.#deps.holdings.register(listenerEntry(name, spec, former))
       return { fd: former, present: true }
     }

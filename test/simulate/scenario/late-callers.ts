@@ -11,7 +11,7 @@ const ENDS_MS = 3
 const WAITS_MS = 1_000
 
 /** Clients connect within so many milliseconds, the first one at once, if a process listens then, wait for a while, and leave. */
-export function callLate(world: World, port: number, ms = ENDS_MS): void {
+export function callLate(world: World, port: number, ms = ENDS_MS, waitsMs = WAITS_MS): void {
   for (let i = 0; i < CALLERS; i++)
     world.after(i === 0 ? 0 : world.random() * ms, () =>
       world.start(`late${i}`, async p => {
@@ -20,7 +20,7 @@ export function callLate(world: World, port: number, ms = ENDS_MS): void {
         } catch (error) {
           if (error === DEAD) throw error
         }
-        await new Promise<void>(resolve => p.setTimer(resolve, WAITS_MS))
+        await new Promise<void>(resolve => p.setTimer(resolve, waitsMs))
         world.kill(p, 'ends', { code: 0, signal: null })
       }),
     )

@@ -387,6 +387,8 @@ export class Run {
         if (p === undefined || p.dead || !version.hasServed) return
         world.note(p, `calls ${act.what}()`)
         callLate(world, SECOND_PORT, CLOSES_MS)
+        // Until the end of a probation the standby has the listener too.
+        callLate(world, SECOND_PORT, PROBATION_MS, PROBATION_MS)
         p.enter()
         p.run(() => {
           if (act.what === 'unlisten') version.unlisten()

@@ -115,8 +115,8 @@ const OF_FILES: readonly Kind[] = ['cut', 'disk', 'damage']
 /** One run of so many has a state file although its trouble is another one. */
 const FILES_EVERY = 4
 
-/** The probation has ended so long after the start of B. */
-const CALM_MS = 3_000
+/** B serves so long after its start. */
+const CALM_MS = 1_000
 
 /** Whether a run has a daemon unless that is given. Commits fail in more ways with one. */
 function hasDaemon(seed: number, wanted: Kind | undefined): boolean {
@@ -321,12 +321,11 @@ export function scheduleOf(
     const acts: Act[] = [
       [{ what: 'stop service', when: soon() }],
       [below(2) === 0 ? ending : { ...ending, timeout: below(3) * 1_000 }],
-      // A standby would have the listener too.
       [
         {
           what: (['unlisten', 'relisten'] as const)[below(2)]!,
           who: 'B',
-          when: { ms: PROBATION_MS + CALM_MS + below(5_000) },
+          when: { ms: CALM_MS + below(PROBATION_MS + 5_000) },
         },
       ],
     ][below(3)] as Act[]

@@ -84,12 +84,12 @@ describe('a process that holds and serves', () => {
     expect(after(next, alone)).toMatchObject({ member: { phase: 'standby' }, holder: { phase: 'probation' } })
   })
 
-  it('marks the release before it says so, and closes its listeners last', () => {
+  it('marks the release, and closes its listeners, before it says so: the version that serves closes last what it has dropped', () => {
     expect(effects(after(handoff), { to: 'holder', event: { type: 'healthy' } })).toEqual([
       'mark',
-      'tell released',
       'closeListeners',
       'drain',
+      'tell released',
     ])
   })
 })

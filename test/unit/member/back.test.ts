@@ -10,12 +10,11 @@ import { join, serveDaemon } from '../../../src/index.js'
 import { closeAll, MAX_FDS_PER_MESSAGE } from '../../../src/kernel/index.js'
 import type { HolderLink } from '../../../src/member/hosting/holder-link.js'
 import { reconnectToDaemon } from '../../../src/member/hosting/holder-link.js'
-import { startMember } from '../../../src/member/joining/join.js'
-import { memberOf } from '../../../src/member/member.js'
-import { resolveOptions, type Settings } from '../../../src/member/options/options.js'
+import type { Settings } from '../../../src/member/options/options.js'
 import { acquireControl, closeControl, type FirstControl } from '../../../src/os/control-path.js'
 import { ControlListener } from '../../../src/wire/control-listener.js'
 import { type Link, VERSIONS, type WireEnvelope } from '../../../src/wire/link.js'
+import { joinDaemon } from '../../processes/member-link.js'
 import { until } from '../../processes/until.js'
 
 /** A daemon that does not acknowledge what the first ones bring to it. `welcomed`: called with each channel. Answers what it was told, a list for each channel. */
@@ -86,8 +85,7 @@ it('a member that leaves before a new daemon has its descriptors does not come b
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   const control = joinPath(folder, 'control.sock')
   const daemon = await serveDaemon({ control })
-  const driver = await startMember(resolveOptions({ service: 'shop', control, hosting: 'daemon' }))
-  const member = memberOf(driver)
+  const { member, isConnected } = await joinDaemon(control)
   const web = await member.listen('web', 'tcp://127.0.0.1:0')
   const server = createServer(socket => socket.on('error', () => {}))
   web.serve(server)
@@ -101,7 +99,7 @@ it('a member that leaves before a new daemon has its descriptors does not come b
     link.channel.pause()
     links.push(link)
   })
-  await until('it has connected', () => links.length === 1 && driver.runtime.machine.member.link === 'up')
+  await until('it has connected', () => links.length === 1 && isConnected())
   const closed = member.close({ timeout: 1_000 })
   await until('it leaves', () => member.phase === 'leaving')
   links[0]!.channel.resume()

@@ -48,7 +48,7 @@ async function draining({ segmentSet }: Pick<ReturnType<typeof serving>, 'segmen
 }
 
 describe('the state of a process that does not serve any more', () => {
-  it('is written again, if the process has followed a segment by a descriptor that it cannot write', async () => {
+  it('can be written again, if the process has followed a segment by a descriptor that it cannot write', async () => {
     const next = serving()
     next.segmentSet.make([1])
     const old = await draining(next)
