@@ -19,7 +19,7 @@ import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
 const ROUTES = [{ host: '*', upstream: 'app' }]
-const UPGRADES = 3
+const UPGRADES = perLane(1, 3)
 const EXPIRED_MESSAGE = 'TLS with a server failed'
 
 function read({ cert, key }: Certificate) {

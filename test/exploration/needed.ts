@@ -8,6 +8,8 @@ export interface Need {
   readonly harm: RegExp
   /** Another one. */
   readonly also?: RegExp
+  /** The harm comes after more than 40,000 states: the gate leaves the search to the night. */
+  readonly far?: true
 }
 
 const WRITERS = /^two writers that are not fenced/
@@ -48,11 +50,16 @@ export const NEEDED: Readonly<Partial<Record<keyof Rules, Need>>> = {
   releaseByHealth: { parties: 2, bounds: {}, harm: REFUSED },
   promote: { parties: 2, bounds: {}, harm: REFUSED },
   forceSeal: { parties: 3, bounds: {}, harm: /^a stopped incumbent blocks the upgrade/ },
-  shareAll: { parties: 3, bounds: TWO_KILLS, harm: LOST },
-  spare: { parties: 3, bounds: TWO_KILLS, harm: LOST },
+  shareAll: { parties: 3, bounds: TWO_KILLS, harm: LOST, far: true },
+  spare: { parties: 3, bounds: TWO_KILLS, harm: LOST, far: true },
   ackBack: { parties: 3, bounds: { crash: 0, stop: 0, cut: 0, atomic: true }, harm: NOBODY },
   retryReturn: { parties: 3, bounds: {}, harm: /^stuck/ },
-  orphanAccepts: { parties: 3, bounds: { cut: 0, back: 0, atomic: true }, harm: /^black hole/ },
+  orphanAccepts: {
+    parties: 3,
+    bounds: { cut: 0, back: 0, atomic: true },
+    harm: /^black hole/,
+    far: true,
+  },
   joinerAccepts: { parties: 3, bounds: {}, harm: /^black hole/ },
   noSelfPromotion: { parties: 3, bounds: { stop: 0, cut: 0, atomic: true }, harm: WRITERS },
   sealRest: { parties: 3, bounds: { stop: 0, cut: 0 }, harm: LOST },
@@ -70,6 +77,7 @@ export const NEEDED: Readonly<Partial<Record<keyof Rules, Need>>> = {
     parties: 3,
     bounds: { writes: 0, stop: 0, back: 0, segments: 6, atomic: true },
     harm: WRITERS,
+    far: true,
   },
 }
 

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 
 /** Marks of a file that looks at its own process: open descriptors, memory, timers, the event loop, modules that it replaces. */
 const LOOKS_AT_ITS_PROCESS =
-  /\bopenCount\b|\bopenFds\(process\.pid\)|\bOwnTimers\b|\/proc\/self\/(?:fd'\)|task)|\bmemoryUsage\b|\bgc!?\(|EventLoop|vi\.(?:mock|doMock|resetModules)\(/
+  /\bopenCount\b|\bopenFds\(process\.pid\)|\bOwnTimers\b|getTimerCount|\/proc\/self\/(?:fd'\)|task)|\bmemoryUsage\b|\bgc!?\(|EventLoop|vi\.(?:mock|doMock|resetModules)\(/
 
 /** More such files: a process has the measured, loaded or observed object only once. */
 const NAMED = [
