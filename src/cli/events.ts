@@ -1,6 +1,10 @@
+import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { SILENT } from '../base/logger.js'
 import { wrongOption } from '../checks/place.js'
-import type { FdbError, FdbErrorCode } from '../errors.js'
+import { FdbError, type FdbErrorCode } from '../errors.js'
+import { eventPath } from '../events/event-file.js'
+import { EventLog } from '../events/event-log.js'
 import {
   EVENTS_COMMAND,
   type EventPage,
@@ -9,11 +13,13 @@ import {
   type ServiceEvent,
 } from '../events/events.js'
 import type { Requester } from '../events/requester.js'
+import { openFile } from '../kernel/index.js'
 import { askAgain } from '../operator/ask-again.js'
 import { OperatorClient } from '../operator/client.js'
+import { lookupPaths } from '../os/default-control.js'
 import { type AnswerFlags, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
 import type { Command } from './command.js'
-import { addAskOptions } from './find-service.js'
+import { addAskOptions, findControl } from './find-service.js'
 import { plain, style, writeStderr } from './output.js'
 import { LineWriter } from './state-lines.js'
 
@@ -24,7 +30,7 @@ interface EventFlags extends AnswerFlags {
 
 /** How often `--follow` asks for new events. */
 const ASK_MS = 200
-/** A daemon that was started again answers these until its members have reconnected. */
+/** No process of the service runs, or a daemon that was started again waits for its members. */
 const RESTART_CODES: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   'ERR_FDB_NO_HOLDER',
   'ERR_FDB_SERVICE',
@@ -37,17 +43,53 @@ export function addEvents(program: Command): void {
     .notes(`A service keeps its last 1,000 events over all its versions. With --json each event is a line of JSON. --follow ends if no process of the service
 answers within --timeout. On stderr: how many of the wanted events are not kept any more.`)
     .examples('fd-broker events --service shop', 'fd-broker events --follow --json --from 1')
-    .action(printEvents)
+    .action((flags: EventFlags) => printEvents(flags))
 }
 
 export function addHistory(program: Command): void {
-  addAskOptions(program.command('history').description('print the last 1,000 events, as fd-broker events'))
-    .examples('fd-broker history --service shop')
-    .action(printEvents)
+  const command = program.command('history')
+  // A service that does not run has a history too.
+  addAskOptions(command.description('print the last 1,000 events, as fd-broker events'), () => true)
+    .notes(
+      `If no process of the service runs, prints what its processes have left beside the control socket.`,
+    )
+    .examples('fd-broker history --service shop', 'fd-broker history --control /run/shop/upgrade.sock')
+    .action(printHistory)
 }
 
-async function printEvents({ follow, from: text, json, ...flags }: EventFlags): Promise<void> {
-  using service = new EventSource(flags, follow === true)
+async function printHistory(flags: EventFlags, command: Command): Promise<void> {
+  try {
+    await printEvents({ ...flags, control: findControl(command) })
+  } catch (error) {
+    const left = FdbError.is(error) && RESTART_CODES.has(error.code) ? leftEvents(flags) : null
+    if (left === null) throw error
+    writeStderr(`no process of the service runs: these are the events that it has left in ${left.path}`)
+    await printEvents(flags, left)
+  }
+}
+
+/** Returns the events that the processes of a service have left, or null. */
+function leftEvents({
+  control = process.env.FD_BROKER_CONTROL,
+  service,
+}: Partial<EventFlags>): LeftEvents | null {
+  const places =
+    control !== undefined ? [control] : service === undefined ? [] : lookupPaths(service, process.env)
+  for (const place of places)
+    for (const path of [eventPath(place, service), eventPath(place)]) {
+      if (!existsSync(path)) continue
+      const left = new LeftEvents(path)
+      // The file of a daemon has its own events too.
+      if (left.isOf(service)) return left
+    }
+  return null
+}
+
+async function printEvents(
+  { follow, from: text, json, ...flags }: EventFlags,
+  source?: PageSource,
+): Promise<void> {
+  using service = source ?? new EventSource(flags, follow === true)
   const out = new LineWriter()
   const wanted = text === undefined ? null : firstNumber(text)
   let at = wanted ?? (follow ? (await service.page(Number.MAX_SAFE_INTEGER)).next : 1)
@@ -78,8 +120,35 @@ function firstNumber(text: string): number {
   throw wrongOption('--from', text, 'the number of an event, at least 1')
 }
 
+interface PageSource extends Disposable {
+  page(from: number): Promise<EventPage> | EventPage
+}
+
+/** The file of a service of which no process runs. */
+class LeftEvents implements PageSource {
+  readonly path: string
+  readonly #log = new EventLog(SILENT, { service: '', generation: 0 })
+
+  constructor(path: string) {
+    this.path = path
+    this.#log.adopt(openFile(path, 'r', `the events ${path}`))
+  }
+
+  isOf(service: string | undefined): boolean {
+    return service === undefined || this.page(1).events.some(event => event.service === service)
+  }
+
+  page(from: number): EventPage {
+    return this.#log.read(from)
+  }
+
+  [Symbol.dispose](): void {
+    this.#log.close()
+  }
+}
+
 /** Asks the process that serves, over one connection while it stays. */
-class EventSource implements Disposable {
+class EventSource implements PageSource {
   readonly #flags: Omit<AnswerFlags, 'json'>
   readonly #follows: boolean
   /** The service has answered: an error of {@link RESTART_CODES} means that it is being started again. */

@@ -100,8 +100,8 @@ function noService(why: string): FdbError {
   return new FdbError('ERR_FDB_NO_HOLDER', `${why}: start it, or give --control`, { retryable: true })
 }
 
-export function addAskOptions(command: Command): Command {
-  return addServiceOptions(command)
+export function addAskOptions(command: Command, needless?: () => boolean): Command {
+  return addServiceOptions(command, needless)
     .json()
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
 }

@@ -3,7 +3,7 @@ import { backoffMs, IN_BACKGROUND } from '../base/backoff.js'
 import { nodeCrypto } from '../base/lazy.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import type { EventFile } from '../events/event-file.js'
+import { EventFile, eventPath } from '../events/event-file.js'
 import { type Caller, MOST_SERVICE_CHARACTERS, turnAway } from '../holder/admission.js'
 import type { Peer } from '../holder/peer.js'
 import type { HandoffTimes } from '../holder/times.js'
@@ -273,7 +273,7 @@ export class Services {
     this.#countForeign(record, items)
     const service = new Service(
       {
-        settings,
+        settings: { ...settings, events: settings.events ?? this.#eventFile(record) },
         incarnation: this.incarnation,
         policy: () => accessCheck.policyOf(name),
         changed: () => this.#noteChangeOf(name),
@@ -285,6 +285,13 @@ export class Services {
     )
     this.#services.set(service.name, service)
     return service
+  }
+
+  /** Another user, whose processes write the file too, gets none of the daemon's disk. */
+  #eventFile({ service, startedBy }: ServiceRecord): EventFile {
+    const { control, logger } = this.#deps.settings
+    const isForeign = startedBy !== undefined && this.#deps.quotas.foreignUserOf(startedBy) !== undefined
+    return new EventFile({ path: isForeign ? null : eventPath(control, service), logger })
   }
 
   /** Counts the descriptors that the previous daemon has handed over as those of the user that started the service. */

@@ -1,5 +1,16 @@
 import { jsonObject } from '../base/json.js'
-import { append, appendFile, freeStart, type OwnedFd, readAt, sizeOf, statOf } from '../kernel/index.js'
+import { type Logger, SILENT } from '../base/logger.js'
+import {
+  append,
+  appendFile,
+  appendFileAt,
+  freeStart,
+  type OwnedFd,
+  readAt,
+  sizeOf,
+  statOf,
+  truncate,
+} from '../kernel/index.js'
 import { KEPT_EVENTS, type ServiceEvent } from './events.js'
 
 /** The size of each record. A page of memory has a whole number of them, so that no record is written in part. */
@@ -10,6 +21,20 @@ const REASON_CHARACTERS = 600
 const PATH_BYTES = 255
 /** The memory of old events is freed when so many events are written. */
 const FREED_EVERY = 64
+const LABEL = 'the events of the service'
+
+/** Returns the path of the events of a service with this control socket. `service`: one of several of a daemon. */
+export function eventPath(control: string, service?: string): string {
+  return `${control}${service === undefined ? '' : `.${encodeURIComponent(service)}`}.events`
+}
+
+interface EventFileOptions {
+  /** This process decides about handoffs, and so begins the events of a service. Another one only continues those that it has adopted. */
+  readonly creates?: boolean
+  /** Where the events stay after the last process of the service. Null: they end with it. */
+  readonly path?: string | null
+  readonly logger?: Pick<Logger, 'warn'>
+}
 
 /** A part of the process that records into a file. */
 interface Writer {
@@ -18,11 +43,14 @@ interface Writer {
 }
 
 /**
- * The memory file of events, which each version hands to the next one, and which the workers of a service have in common. Each event is one record of
- * a fixed size, which the kernel appends: its place in the file is its number, whichever process writes it.
+ * The file of events, which each version hands to the next one, and which the workers of a service have in common. Each event is one record of
+ * a fixed size, which the kernel appends: its place in the file is its number, whichever process writes it. The file is beside the control socket, in
+ * memory if it cannot be there.
  */
 export class EventFile {
   readonly #creates: boolean
+  readonly #path: string | null
+  readonly #logger: Pick<Logger, 'warn'>
   readonly #writers = new Set<Writer>()
   #fd: OwnedFd | null = null
   /** Distinguishes the records of this process that are otherwise equal. */
@@ -30,9 +58,10 @@ export class EventFile {
   /** Events of this process that wait for {@link begin}; null if none need wait. */
   #late: (() => void)[] | null = null
 
-  /** `creates`: this process decides about handoffs, and so begins the events of a service. Another one only continues those that it has adopted. */
-  constructor({ creates = true } = {}) {
+  constructor({ creates = true, path = null, logger = SILENT }: EventFileOptions = {}) {
     this.#creates = creates
+    this.#path = path
+    this.#logger = logger
   }
 
   /** The file stays until the last writer has left. */
@@ -57,7 +86,7 @@ export class EventFile {
     return this.#fd
   }
 
-  /** Distinguishes the events of a service from those after its next first start; '' if there are none yet. */
+  /** Distinguishes these events from those in another file; '' if there are none yet. */
   get id(): string {
     return this.#fd === null ? '' : String(statOf(this.#fd).ino)
   }
@@ -87,7 +116,22 @@ export class EventFile {
   /** Creates the file, unless it is there or this process does not begin the events. Throws the system's error. */
   create(): void {
     if (this.#fd === null && this.#creates && this.#late === null && this.#writers.size > 0)
-      this.#open(appendFile('fdb-events', 'the events of the service'))
+      this.#open(this.#openPath() ?? appendFile('fdb-events', LABEL))
+  }
+
+  /** Continues the events that an earlier process of the service has left. */
+  #openPath(): OwnedFd | null {
+    if (this.#path === null) return null
+    try {
+      const fd = appendFileAt(this.#path, LABEL)
+      // A full disk may have taken a part of a record.
+      if (sizeOf(fd) % RECORD_BYTES > 0) truncate(fd, sizeOf(fd) - (sizeOf(fd) % RECORD_BYTES))
+      return fd
+    } catch (err) {
+      const path = this.#path
+      this.#logger.warn({ err, path }, 'the events are in memory only, and end with the service')
+      return null
+    }
   }
 
   #open(fd: OwnedFd): void {

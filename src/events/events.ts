@@ -84,7 +84,7 @@ export const EVENTS_COMMAND = 'fd-broker.events'
 
 /** A part of the kept events, in order. */
 export interface EventPage {
-  /** Distinguishes the events of a service from those after its next first start; '' if there are none yet. */
+  /** Distinguishes these events from those in another file, whose numbers begin again; '' if there are none yet. */
   readonly log: string
   readonly events: readonly ServiceEvent[]
   /** The number of the oldest event that the service keeps. */

@@ -62,8 +62,18 @@ export function writeAt(
 
 /** As {@link memoryFile}: each write, by any process that gets the descriptor, appends in one step. */
 export function appendFile(name: string, label: string): OwnedFd {
-  const fd = memoryFile(name, label)
+  return appending(memoryFile(name, label))
+}
+
+/** As {@link appendFile}, of the file at `path`, which is created if it is missing. Throws if another kind of file is there. */
+export function appendFileAt(path: string, label: string): OwnedFd {
+  const { O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = constants
+  return appending(openFile(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, label, 0o600))
+}
+
+function appending(fd: OwnedFd): OwnedFd {
   try {
+    if (!isRegularFile(fd)) throw new Error('it is no regular file')
     native.appendAlways(fd.raw)
     return fd
   } catch (error) {
@@ -72,7 +82,7 @@ export function appendFile(name: string, label: string): OwnedFd {
   }
 }
 
-/** Appends to a file of {@link appendFile}. Returns the number of bytes written. */
+/** Appends to a file of {@link appendFile} or {@link appendFileAt}. Returns the number of bytes written. */
 export function append(fd: OwnedFd, bytes: Uint8Array): number {
   return native.pwrite(fd.raw, bytes, 0, bytes.length, 0)
 }

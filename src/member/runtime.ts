@@ -1,5 +1,5 @@
 import type { FdbError } from '../errors.js'
-import { EventFile } from '../events/event-file.js'
+import { EventFile, eventPath } from '../events/event-file.js'
 import { EventLog } from '../events/event-log.js'
 import { DescriptorNames } from '../holder/descriptor-names.js'
 import type { NamedEntry } from '../holder/entry.js'
@@ -146,7 +146,8 @@ export class MemberRuntime {
     this.registry = registry
     const { scope, generation } = origin
     const { logger, service } = settings
-    const file = new EventFile({ creates: scope === 'holder' })
+    const path = settings.control === null ? null : eventPath(settings.control)
+    const file = new EventFile({ creates: scope === 'holder', path, logger })
     const events = new EventLog(logger, { service, generation }, file)
     this.events = events
     this.hooks = new Hooks(events, { logger, settings: () => settings.hooks })

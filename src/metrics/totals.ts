@@ -36,6 +36,8 @@ export interface CountedLog {
   readonly id: string
   /** The number of the last record. */
   readonly last: number
+  /** The number of the record, up to `last`, after which a state that has counted nothing yet begins. */
+  start(last: number): number
   /** Counts the records from `after` on, up to `last`. */
   count(after: number, last: number, numbers: Numbers): void
 }
@@ -170,7 +172,7 @@ export class Totals {
     if (last === this.#countedTo) return
     await this.#state.update(state => {
       const [of, upTo = 0] = state.get(this.#section, COUNTED_LOG) ?? []
-      const after = of === Number(id) ? upTo : 0
+      const after = of === Number(id) ? upTo : (this.#log?.start(last) ?? 0)
       if (after >= last) return
       const counts = new Map<string, Float64Array>()
       this.#log?.count(after, last, (metric, ...labels) => numbersIn(counts, metric, labels))

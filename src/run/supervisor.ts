@@ -1,5 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
+import { EventFile, eventPath } from '../events/event-file.js'
 import { EventLog } from '../events/event-log.js'
 import { type EventFacts, type EventType, failureFacts } from '../events/events.js'
 import { orderFacts, type Requester } from '../events/requester.js'
@@ -98,7 +99,9 @@ export class Supervisor {
     this.#startedAt = inherited?.startedAt ?? Date.now()
     this.#replacements = inherited?.replaced ?? 0
     this.#settings = new NextSettings(deps, inherited?.argv ?? null)
-    this.eventLog = new EventLog(deps.logger, { service: name, generation: 0 })
+    const path = control === null ? null : eventPath(control.path)
+    const file = new EventFile({ path, logger: deps.logger })
+    this.eventLog = new EventLog(deps.logger, { service: name, generation: 0 }, file)
     if (inherited?.events != null) this.eventLog.adopt(inherited.events)
     this.#failures = new VersionFailures(deps.logger, this.eventLog, inherited?.lastFailure ?? null)
     this.#known = new KnownVersions(inherited?.known ?? [])

@@ -1,27 +1,32 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync, realpathSync } from 'node:fs'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { EVENT_TYPES } from '../../src/events/events.js'
+import { EVENT_TYPES, type ServiceEvent } from '../../src/events/events.js'
 import { startDaemon } from '../processes/daemon.js'
 import { Follower } from '../processes/event-follower.js'
 import { Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 /** For the incumbent, whose limits apply to its successor: the probation lasts until the rollback. */
 const LONG = { probation: 60_000, heartbeat: 50, silence: 2_000 }
 const TIMES = { probation: 300, heartbeat: 50, silence: 2_000 }
 
+async function ran(control: string, ...args: string[]) {
+  const command = [CLI, ...args, '--control', control]
+  const child = spawn(process.execPath, command, { stdio: ['ignore', 'pipe', 'pipe'] })
+  const closed = once(child, 'close')
+  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)])
+  const [code] = await closed
+  return { code, stderr, stdout }
+}
+
 async function printed(control: string, ...args: string[]): Promise<string> {
-  const child = spawn(process.execPath, [CLI, ...args, '--control', control], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
-  let stdout = ''
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    stdout += text
-  })
-  expect(await once(child, 'close')).toEqual([0, null])
+  const { code, stderr, stdout } = await ran(control, ...args)
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
   return stdout
 }
 
@@ -85,6 +90,42 @@ describe('the events of a service', () => {
     expect(some).toContain(`rollback.ordered  by process ${seventh.pid} (generation 7)`)
     expect(some.trim().split('\n')).toHaveLength(rollback.length)
   })
+
+  for (const hosting of ['embedded', 'daemon'] as const)
+    it(`can be read after all processes were killed, and go on when the service starts again (${hosting})`, async () => {
+      const scene = Scene.open({ hosting, upgrade: TIMES })
+      const daemon = hosting === 'daemon' ? await startDaemon(scene, { upgrade: TIMES }) : null
+      const apps = [await scene.serve(), await scene.serve()]
+      const history = async () => {
+        const { code, stderr, stdout } = await ran(scene.control, 'history', '--json', '--service', 'shop')
+        expect(code).toBe(0)
+        const events = stdout.trim().split('\n')
+        return { stderr, events: events.map(line => JSON.parse(line)) as ServiceEvent[] }
+      }
+      const types = (events: readonly ServiceEvent[]) => events.map(({ type }) => type)
+      const before = await until('the second is kept', async () => {
+        const { events } = await history()
+        return types(events).includes('drain.ended') ? events : null
+      })
+      await apps[1]!.kill()
+      await daemon?.kill()
+      const left = await history()
+      const file = `${scene.control}${hosting === 'daemon' ? '.shop' : ''}.events`
+      expect(left.stderr).toContain(
+        `no process of the service runs: these are the events that it has left in ${file}`,
+      )
+      expect(left.events.slice(0, before.length)).toEqual(before)
+
+      if (daemon !== null) await startDaemon(scene, { upgrade: TIMES })
+      await scene.serve()
+      const { events, stderr } = await history()
+      expect(stderr).toBe('')
+      expect(events.map(({ number }) => number)).toEqual(events.map((_, i) => i + 1))
+      expect(events.slice(0, left.events.length)).toEqual(left.events)
+      expect(types(events.slice(left.events.length))).toContain('service.started')
+      const other = await ran(scene.control, 'history', '--service', 'other')
+      expect(other.code).not.toBe(0)
+    })
 
   it('go on in a daemon that was killed, and in the next one: the members bring them back, or the daemon hands them over', async () => {
     const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES })

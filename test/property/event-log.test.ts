@@ -1,6 +1,10 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { afterEach, describe, expect, it, vi } from 'vitest'
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, afterEach, describe, expect, it, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
+import { EventFile, eventPath } from '../../src/events/event-file.js'
 import { EventLog } from '../../src/events/event-log.js'
 import { KEPT_EVENTS, type ServiceEvent } from '../../src/events/events.js'
 import { eventOf } from '../../src/events/phase-events.js'
@@ -127,6 +131,44 @@ describe('the event of a change of phase', () => {
     expect(eventOf('committing', 'idle')).toBe('handoff.serving')
     expect(eventOf('freezing', 'idle')).toBeNull()
     expect(eventOf('committing', 'returning')).toBeNull()
+  })
+})
+
+describe('a file with a path', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-events-'))
+  afterAll(() => rmSync(folder, { recursive: true }))
+  const at = (path: string, logger = SILENT) => {
+    const origin = { service: 'shop', generation: 1 }
+    const log = new EventLog(logger, origin, new EventFile({ path, logger }))
+    logs.push(log)
+    return log
+  }
+
+  it('is continued by the next log, also if a disk has taken a part of a record', () => {
+    const path = eventPath(join(folder, 'shop.sock'))
+    const first = at(path)
+    for (let i = 0; i < KEPT_EVENTS + 100; i++) first.note('reload.ordered', { epoch: i })
+    first.close()
+    appendFileSync(path, '{"type":"re')
+    const next = at(path)
+    next.note('service.started')
+    expect(next.read(1)).toMatchObject({ first: 102 })
+    const events = all(next)
+    expect(events.map(({ number }) => number)).toEqual(Array.from({ length: KEPT_EVENTS }, (_, i) => i + 102))
+    expect(events.slice(-2)).toMatchObject([{ epoch: KEPT_EVENTS + 99 }, { type: 'service.started' }])
+  })
+
+  it('is in memory if the path is another kind of file, and says so once', () => {
+    const warn = vi.fn()
+    const path = eventPath(join(folder, 'daemon.sock'), 'a/b')
+    expect(path).toBe(join(folder, 'daemon.sock.a%2Fb.events'))
+    mkdirSync(path)
+    const log = at(path, { ...SILENT, warn })
+    for (let i = 0; i < 2; i++) log.note('reload.ordered')
+    expect(all(log)).toHaveLength(2)
+    expect(warn.mock.calls).toEqual([
+      [{ err: expect.objectContaining({ code: 'EISDIR' }), path }, expect.stringContaining('in memory only')],
+    ])
   })
 })
 

@@ -59,7 +59,7 @@ import { keepState, type SoleCopy, soleCopyOf } from './sole-copy.js'
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
 
 interface ServiceDeps {
-  readonly settings: { readonly times: HandoffTimes; readonly logger: Logger; readonly events?: EventFile }
+  readonly settings: { readonly times: HandoffTimes; readonly logger: Logger; readonly events: EventFile }
   readonly incarnation: string
   policy(): ServicePolicy
   /** Called when something that `status` shows or that {@link Service.record} has may have changed. */

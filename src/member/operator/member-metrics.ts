@@ -123,6 +123,7 @@ export class MemberMetrics {
 /** The handoffs of a service, as its events tell them: also those that a daemon or a main process decides. */
 function handoffsOf(events: EventLog): CountedLog {
   const { file } = events
+  const kept = (last: number) => file.read(Math.max(1, last - KEPT_EVENTS + 1), last + 1)
   return {
     get id() {
       return file.id
@@ -130,7 +131,8 @@ function handoffsOf(events: EventLog): CountedLog {
     get last() {
       return file.count
     },
-    count: (after, last, numbers) =>
-      countHandoffs(file.read(Math.max(1, last - KEPT_EVENTS + 1), last + 1), after, numbers),
+    // Earlier events are of processes whose state has gone.
+    start: last => kept(last).findLast(({ type }) => type === 'service.started')?.number ?? 0,
+    count: (after, last, numbers) => countHandoffs(kept(last), after, numbers),
   }
 }
