@@ -86,28 +86,42 @@ export interface MoveReport {
 }
 
 export class MoveCounts {
-  moved = 0
-  arrived = 0
+  /** By kind, as all of these: see {@link MovableConnections.kindOf}. */
+  readonly movedKinds = new CountByKey<string>()
+  readonly arrivedKinds = new CountByKey<string>()
   lost = 0
   wave: MoveReport['wave'] = null
   readonly sending = new TurnWork()
   readonly receiving = new TurnWork()
-  readonly #refused = new CountByKey<string>()
+  /** By code, and then by kind. */
+  readonly refusedKinds = new Map<string, CountByKey<string>>()
 
-  refuse(code: string): void {
-    this.#refused.add(code)
+  get moved(): number {
+    return sum(this.movedKinds)
+  }
+
+  refuse(code: string, kind: string): void {
+    const kinds = this.refusedKinds.get(code) ?? new CountByKey()
+    this.refusedKinds.set(code, kinds)
+    kinds.add(kind)
   }
 
   get report(): MoveReport {
-    const { moved, arrived, lost, wave, sending, receiving } = this
+    const { moved, lost, wave, sending, receiving } = this
     return {
       moved,
-      arrived,
+      arrived: sum(this.arrivedKinds),
       lost,
       wave,
-      refused: Object.fromEntries(this.#refused),
+      refused: Object.fromEntries([...this.refusedKinds].map(([code, kinds]) => [code, sum(kinds)])),
       longestGivingMs: sending.longestMs,
       longestTakingMs: receiving.longestMs,
     }
   }
+}
+
+function sum(counts: ReadonlyMap<string, number>): number {
+  let all = 0
+  for (const count of counts.values()) all += count
+  return all
 }

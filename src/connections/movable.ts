@@ -109,4 +109,6 @@ export interface MovableConnections<Value extends Departure = Departure> {
    * it throws. Returns undefined if the connection is not open yet.
    */
   arrive(value: Value, how: Arrival): Witness | undefined
+  /** Returns what the connection is, for example `http`, for counts. Default: the name in {@link protocol}. */
+  kindOf?(value: Value): string
 }

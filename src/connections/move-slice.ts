@@ -25,6 +25,11 @@ export interface Item {
   readonly departure: Departure
 }
 
+/** See {@link MovableConnections.kindOf}. */
+export function kindOf({ source: { moving }, departure }: Item): string {
+  return moving.kindOf?.(departure) ?? moving.protocol.split('/', 1)[0]!
+}
+
 /** Collects leaving connections for one slice, until the slice is full or the turn's time for moves is used up. */
 export class SliceFiller {
   readonly items: Item[] = []

@@ -17,6 +17,7 @@ import {
   closeItems,
   fdsOf,
   type Item,
+  kindOf,
   runInTurns,
   toWire,
   type WireMoving,
@@ -210,11 +211,12 @@ export class ConnectionReceiver {
     const { items, checked } = this.#slice
     const { counts, reportError } = this.#options
     const returned: Item[] = []
-    const adopt = ({ source, departure }: Item) => {
+    const adopt = (item: Item) => {
+      const { source, departure } = item
       try {
         const witness = source.moving.arrive(departure, 'moved')
         if (witness !== undefined && this.#witnesses !== null) this.#witnesses.push(witness)
-        counts.arrived++
+        counts.arrivedKinds.add(kindOf(item))
       } catch (error) {
         if (error instanceof NotRestored)
           returned.push({ source, departure: { record: departure.record, fds: [error.fd] } })

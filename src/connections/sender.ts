@@ -17,6 +17,7 @@ import {
   FirstWave,
   fdsOf,
   type Item,
+  kindOf,
   LONGEST_PROOF_MS,
   runInTurns,
   SliceFiller,
@@ -258,9 +259,10 @@ export class ConnectionSender {
         if (source === undefined) throw new FdbError('ERR_FDB_NO_TARGET', `"${listener}" is closed`)
         const bytes = record ?? new Uint8Array(0)
         const departure = source.moving.check(bytes, own) ?? { record: bytes, fds: own }
-        items.push({ source, departure })
-        counts.moved--
-        counts.refuse('ERR_FDB_HOOK')
+        const item = { source, departure }
+        items.push(item)
+        counts.movedKinds.add(kindOf(item), -1)
+        counts.refuse('ERR_FDB_HOOK', kindOf(item))
       } catch (error) {
         closeAll(own)
         counts.lost++
@@ -395,7 +397,7 @@ export class ConnectionSender {
 
   /** Takes back a connection whose record is too large. */
   #keepLarge(item: Item): void {
-    this.#options.counts.refuse(TOO_LARGE)
+    this.#options.counts.refuse(TOO_LARGE, kindOf(item))
     const { listener, moving } = item.source
     const bytes = item.departure.record.length
     this.#options.reportError(
@@ -489,12 +491,12 @@ export class ConnectionSender {
       if (code === undefined) moved.push(item)
       else {
         refused.push(item)
-        counts.refuse(code)
+        counts.refuse(code, kindOf(item))
       }
     }
     this.#items = []
     link.post({ moved: { slice } })
-    counts.moved += moved.length
+    for (const item of moved) counts.movedKinds.add(kindOf(item))
     if (this.#returns && !this.#over) {
       this.#unadopted = slice
       clearTimeout(this.#adoption)

@@ -178,7 +178,8 @@ export class MemberRuntime {
     this.leadership = leadership
     // A draining process does not rejoin a new daemon: it asks over the connection on which it reports, like every embedded process.
     const ask = () => void (this.hosting.askForMove?.() || this.reportLink.askForMove())
-    const moves = new Moves({ settings, listeners, ask })
+    const began = () => this.metrics?.beginDrain([...listeners()].map(listener => listener.remaining()))
+    const moves = new Moves({ settings, listeners, ask, began })
     this.moves = moves
     const orders = new DrainOrders(moves, {
       end: timeout => void driver.close({ handBack: false, ...(timeout !== undefined && { timeout }) }),
@@ -208,7 +209,7 @@ export class MemberRuntime {
         reportLink.noteClosed(counts)
         this.metrics?.countClosed(counts)
       },
-      onEnded: () => this.metrics?.totals.flushAside(),
+      onEnded: () => this.metrics?.endDrain(),
     })
     const settled = () => this.view.settled()
     this.writes = new FencedWrites({ ...made, state, settled, connection: reportLink })

@@ -143,19 +143,25 @@ export const METRICS = defined({
     name: 'fdbroker_connections_moved',
     type: 'counter',
     help: 'Connections that left a process and continue in another',
-    labels: [],
+    labels: ['kind'],
   },
   arrived: {
     name: 'fdbroker_connections_arrived',
     type: 'counter',
     help: 'Connections that came from another process',
-    labels: [],
+    labels: ['kind'],
   },
   stayed: {
     name: 'fdbroker_connections_stayed',
     type: 'counter',
     help: 'Moves that the other process refused, by error code: the connection stays until it ends, or moves later',
-    labels: ['reason'],
+    labels: ['kind', 'reason'],
+  },
+  drained: {
+    name: 'fdbroker_connections_drained',
+    type: 'counter',
+    help: 'Connections of a replaced process that ended by themselves before the end of its drain',
+    labels: ['kind'],
   },
   lost: {
     name: 'fdbroker_connections_lost',

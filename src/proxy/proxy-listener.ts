@@ -185,14 +185,21 @@ export class ProxyListener implements ConnectionKeeper {
     })
   }
 
+  remaining(): DrainCounts {
+    return this.#countsOf([...this.#allRelays()].flatMap(relay => relay.remaining()))
+  }
+
   cut(): DrainCounts {
-    const closed: ForcedClose[] = [...this.#allRelays()].flatMap(relay =>
-      relay.end(this.#lastEvent, LINGER_MS),
-    )
-    const handshaking = this.#handshakes?.size ?? 0
-    if (handshaking > 0) closed.push({ kind: 'tls', reason: 'handshake', count: handshaking })
+    const closed = [...this.#allRelays()].flatMap(relay => relay.end(this.#lastEvent, LINGER_MS))
+    const counts = this.#countsOf(closed)
     this.#handshakes?.cut()
     this.#headers.cut()
+    return counts
+  }
+
+  #countsOf(closed: ForcedClose[]): DrainCounts {
+    const handshaking = this.#handshakes?.size ?? 0
+    if (handshaking > 0) closed.push({ kind: 'tls', reason: 'handshake', count: handshaking })
     let idle = 0
     let busy = 0
     for (const { reason, count } of closed) {

@@ -173,6 +173,14 @@ export class Relay {
     return kinds
   }
 
+  /** Returns the connections that {@link end} would end now. */
+  remaining(): ClosedCount[] {
+    return countClosed([
+      ...[...this.#connections].map(connection => connection.closedKind),
+      ...this.#http2.closedKinds(),
+    ])
+  }
+
   heldBytes(): number {
     let bytes = this.#http2.heldBytes
     for (const connection of this.#connections) bytes += connection.heldBytes
@@ -228,10 +236,7 @@ export class Relay {
     this.#context.draining = true
     this.#ending = { lastEvent, lingerMs }
     const left = [...this.#connections]
-    const closed = countClosed([
-      ...left.map(connection => connection.closedKind),
-      ...this.#http2.closedKinds(),
-    ])
+    const closed = this.remaining()
     this.#http2.leave(true)
     this.#endAll([...left, ...this.#http2.streams()], this.#ending)
     return closed

@@ -13,6 +13,8 @@ import { FdbError } from '../errors.js'
 import { isShortage } from '../kernel/index.js'
 import { wipes } from '../tls13/position-record.js'
 import { type ConnectionRecord, decodeRecord, encodeRecord } from './connection-record.js'
+import { closedKind } from './counts.js'
+import { connectionKind } from './exchange-facts.js'
 import type { Relay } from './relay.js'
 
 export interface RelayedOptions {
@@ -114,6 +116,10 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
     } finally {
       wipe?.()
     }
+  }
+
+  kindOf({ state: { exchange, scheme } }: RelayedConnection): string {
+    return closedKind(exchange === null ? 'idle' : connectionKind(exchange.facts), scheme, null).kind
   }
 
   /** Returns false if no connection moves at present. */

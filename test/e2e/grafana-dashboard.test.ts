@@ -24,6 +24,7 @@ const RARE = [
   'lost',
   'closed',
   'stayed',
+  'drained',
   'stalls',
   'upstreamFailures',
   'serversOut',
@@ -39,7 +40,10 @@ const RARE = [
   'sourceFailing',
 ] as const
 /** The counts that arrive last. */
-const SIGNS = ['fdbroker_handoffs_total{outcome="released"}', 'fdbroker_connections_moved_total 1']
+const SIGNS = [
+  'fdbroker_handoffs_total{outcome="released"}',
+  'fdbroker_connections_moved_total{kind="http"} 1',
+]
 
 /** The labels that Prometheus itself adds. */
 const ADDED = ['job', 'instance']

@@ -1,7 +1,10 @@
-import { describe, expect, it } from 'vitest'
+import { Agent } from 'node:http'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
+import type { App } from '../processes/app.js'
+import { ask } from '../processes/client.js'
 import { startDaemon } from '../processes/daemon.js'
-import { Scene } from '../processes/scene.js'
+import { freePort, Scene } from '../processes/scene.js'
 import { samplesOf, sumOf } from '../processes/scraping.js'
 import { until } from '../processes/until.js'
 
@@ -22,6 +25,30 @@ describe('member.metrics()', () => {
     expect(sumOf(last, 'fdbroker_handoff_phase_seconds_count', 'phase="probation"')).toBe(1)
     expect(sumOf(last, 'fdbroker_scrapes_total')).toBeGreaterThanOrEqual(3)
     expect(sumOf(last, 'fdbroker_generation')).toBe(1)
+  })
+
+  it('tells by kind what has moved, and what has drained', async () => {
+    const port = await freePort()
+    const listeners = [{ name: 'web', spec: `tcp://127.0.0.1:${port}`, server: 'http' as const }]
+    const scene = Scene.open({ upgrade: { probation: 200, heartbeat: 50, silence: 2_000 }, listeners })
+    const agent = new Agent({ keepAlive: true })
+    onTestFinished(() => agent.destroy())
+    const counted = async (app: App, name: string) => {
+      const samples = samplesOf(await app.order<string>('metrics'))
+      return sumOf(samples, `fdbroker_connections_${name}_total`, 'kind="http"')
+    }
+    const first = await scene.serve()
+    expect(await counted(first, 'moved')).toBe(0)
+    const url = `http://127.0.0.1:${port}/whoami`
+    await ask(url, { agent }).answer
+    const second = await scene.serve({ drain: { move: 'off' } })
+    await until('the connection has moved', async () => (await counted(second, 'moved')) === 1)
+    expect(await counted(second, 'arrived')).toBe(1)
+    const third = await scene.serve()
+    // The second closes the connection after the answer.
+    await ask(url, { agent }).answer
+    await until('the connection has drained', async () => (await counted(third, 'drained')) === 1)
+    expect(await counted(third, 'moved')).toBe(1)
   })
 
   it.runIf(NIGHTLY)(

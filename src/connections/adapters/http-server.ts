@@ -29,6 +29,7 @@ import type { HttpResponses } from './http-responses.js'
 import { notRestored, witnessOf } from './node-socket.js'
 import { type TakenOver, takeBackAll, takenOverFor, takenOverOf } from './taken-over.js'
 
+const WEB_SOCKET = 'websocket'
 /** The interval at which the keep-alive timeouts of adopted connections are checked. */
 const EXPIRY_MS = 100
 
@@ -224,7 +225,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     const taken = takenOverOf(socket)
     if (taken !== undefined)
       return [
-        taken.hasAnswer === undefined ? 'websocket' : 'http',
+        taken.hasAnswer === undefined ? WEB_SOCKET : 'http',
         this.#refused.has(socket)
           ? 'refused'
           : (this.#deps.carrier.reasonOf(socket) ?? taken.reasonOf(socket)),
@@ -238,6 +239,12 @@ export class HttpServerConnections implements MovableConnections<Value> {
     const reason = carrier.reasonOf(socket)
     if (reason !== null) return [kind, reason]
     return [kind, socket.bytesRead === 0 || this.#isIdle(socket) ? 'idle' : 'half-request']
+  }
+
+  kindOf({ state: { application } }: Value): string {
+    const { protocol = '' } = application ?? {}
+    if (!protocol) return this.#deps.carrier.kind
+    return takenOverFor(this.#deps.server, protocol) === undefined ? protocol : WEB_SOCKET
   }
 
   get onMovable(): (() => void) | null {

@@ -38,6 +38,8 @@ interface MovesDeps {
   readonly listeners: () => Iterable<MovingListener>
   /** Asks the process that serves for a move channel. */
   readonly ask: () => void
+  /** Called when another process serves, before the first connection leaves. */
+  readonly began: () => void
 }
 
 /**
@@ -52,6 +54,8 @@ export class Moves {
   /** The receivers so far, in order; their pidfds are owned. `before`: how many connections had moved when the receiver's channel opened. */
   #destinations: { receiver: OwnedFd; before: number }[] = []
   #leaving = false
+  /** Another process serves. */
+  #began = false
   /** False from when this process leaves until it serves again: connections that arrived then would have no drain. */
   #takes = true
   /** Key of the pidfd of the receiver that has served the first few connections (option `firstWave`). */
@@ -78,6 +82,8 @@ export class Moves {
     for (const each of this.#receivers) void each.stop()
     this.#takes = false
     this.#why = receiver ? 'replaced' : 'ended'
+    if (receiver && !this.#began) this.#deps.began()
+    this.#began ||= receiver
     if (!this.#leaving) {
       this.#cutAt = performance.now() + drainTimeout
       this.#cutTlsAt = performance.now() + Math.max(drainTimeout, drainTlsTimeout)
@@ -128,6 +134,7 @@ export class Moves {
   /** This process starts to serve: takes back the connections of an undecided slice, and counts those that moved to a dead process as lost. */
   serve(): void {
     this.#leaving = false
+    this.#began = false
     this.#takes = true
     this.#announced = false
     this.counts.wave = null

@@ -234,7 +234,7 @@ export class AttachedServer {
   kinds(): Readonly<Record<string, number>> {
     if (this.#keeper !== null) return this.#keeper.kinds?.() ?? {}
     const kinds: Record<string, number> = {}
-    for (const { reason, count } of this.#remaining().closed ?? [])
+    for (const { reason, count } of this.remaining().closed ?? [])
       kinds[reason] = (kinds[reason] ?? 0) + count
     return kinds
   }
@@ -417,7 +417,7 @@ export class AttachedServer {
   /** Closes the remaining connections, and returns their counts. */
   cut(): DrainCounts {
     if (this.#keeper !== null) return this.#keeper.cut()
-    const counts = this.#remaining()
+    const counts = this.remaining()
     this.#sessions.destroy()
     for (const socket of [...this.#open]) socket.destroy()
     return counts
@@ -441,7 +441,9 @@ export class AttachedServer {
     this.#stopObserving()
   }
 
-  #remaining(): DrainCounts {
+  /** Returns the connections that {@link cut} would close now. */
+  remaining(): DrainCounts {
+    if (this.#keeper !== null) return this.#keeper.remaining?.() ?? sumCounts([])
     return closesOfServer({
       server: this.server,
       moving: this.#moving,

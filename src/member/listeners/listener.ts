@@ -407,6 +407,11 @@ export class Listener {
     return sumCounts(this.#servers.filter(served => served.secure === tls).map(served => served.cut()))
   }
 
+  /** @internal */
+  remaining(): DrainCounts {
+    return sumCounts(this.#servers.map(served => served.remaining()))
+  }
+
   /** @internal See {@link AttachedServer.cutReturned}. */
   cutReturned(tls: boolean): DrainCounts {
     return sumCounts(

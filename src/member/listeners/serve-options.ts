@@ -38,6 +38,8 @@ export interface ConnectionKeeper {
    * when all have ended.
    */
   cut(): DrainCounts
+  /** Returns what {@link cut} would close now. Without it the metrics do not count connections that end during a drain. */
+  remaining?(): DrainCounts
   /** The connections that can move to another process, for each format of their records. While they may move, {@link announce} is not called. */
   readonly moving?: MovableConnections | readonly MovableConnections[] | undefined
 }

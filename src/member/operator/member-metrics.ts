@@ -1,4 +1,5 @@
 import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks'
+import { CountByKey } from '../../base/count-by-key.js'
 import type { Logger } from '../../base/logger.js'
 import type { EventLog } from '../../events/event-log.js'
 import { KEPT_EVENTS } from '../../events/events.js'
@@ -38,6 +39,8 @@ export class MemberMetrics {
   readonly #deps: MemberMetricsDeps
   readonly #gauges: (() => Iterable<Series>)[]
   #delay: IntervalHistogram | null = null
+  /** The connections when another process began to serve, without those that were closed since, and those that had moved before. */
+  #drain: { readonly left: CountByKey<string>; readonly moved: CountByKey<string> } | null = null
 
   constructor(deps: MemberMetricsDeps) {
     this.#deps = deps
@@ -76,7 +79,28 @@ export class MemberMetrics {
   }
 
   countClosed({ closed = [] }: DrainCounts): void {
-    for (const { kind, reason, count } of closed) this.totals.numbers('closed', kind, reason)[0]! += count
+    for (const { kind, reason, count } of closed) {
+      this.totals.numbers('closed', kind, reason)[0]! += count
+      this.#drain?.left.add(kind, -count)
+    }
+  }
+
+  /** Another process serves. `remaining`: the connections of this one. */
+  beginDrain(remaining: readonly DrainCounts[]): void {
+    const left = new CountByKey<string>()
+    for (const { closed = [] } of remaining) for (const { kind, count } of closed) left.add(kind, count)
+    this.#drain = { left, moved: new CountByKey(this.#deps.moves.counts.movedKinds) }
+  }
+
+  /** The last connection has moved or ended: those that neither moved nor were closed have drained. */
+  endDrain(): void {
+    const { movedKinds } = this.#deps.moves.counts
+    for (const [kind, count] of this.#drain?.left ?? []) {
+      const drained = count - (movedKinds.of(kind) - this.#drain!.moved.of(kind))
+      if (drained > 0) this.totals.numbers('drained', kind)[0]! += drained
+    }
+    this.#drain = null
+    this.totals.flushAside()
   }
 
   /** The text shows no count that the state lacks: so no later text, of any process, can be below it. `served`: the state takes changes of this process. */
@@ -104,11 +128,12 @@ export class MemberMetrics {
 
   #collect(): void {
     const { moves } = this.#deps
-    const { moved, arrived, lost, refused } = moves.counts.report
-    this.totals.follow(moved, 'moved')
-    this.totals.follow(arrived, 'arrived')
+    const { movedKinds, arrivedKinds, refusedKinds, lost } = moves.counts
+    for (const [kind, count] of movedKinds) this.totals.follow(count, 'moved', kind)
+    for (const [kind, count] of arrivedKinds) this.totals.follow(count, 'arrived', kind)
+    for (const [code, kinds] of refusedKinds)
+      for (const [kind, count] of kinds) this.totals.follow(count, 'stayed', kind, code)
     this.totals.follow(lost, 'lost')
-    for (const [code, count] of Object.entries(refused)) this.totals.follow(count, 'stayed', code)
     this.#countStall()
   }
 

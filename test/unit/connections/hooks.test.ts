@@ -332,7 +332,7 @@ describe('a hook restore() that throws in the next process', () => {
     for (const client of clients) await echoed(client, 'before')
     const before = openDescriptors()
     const { given, arrived, faults } = await move(from, to)
-    expect([given.moved, given.lost, arrived.arrived, arrived.lost, faults]).toEqual([0, 0, 0, 0, []])
+    expect([given.moved, given.lost, arrived.report.arrived, arrived.lost, faults]).toEqual([0, 0, 0, 0, []])
     expect(to.faults).toEqual([thrown, thrown])
     expect(old.restored).toHaveLength(2)
     for (const client of clients) await echoed(client, 'still here')

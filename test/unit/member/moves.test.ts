@@ -34,6 +34,7 @@ describe('the moves of connections', () => {
       },
       listeners: () => [listener],
       ask: () => told.push('asked'),
+      began: () => {},
     })
     onTestFinished(() => made.close())
     return { made, told, listener }
