@@ -8,6 +8,7 @@ import { FdbError } from '../errors.js'
 import { EVENTS_COMMAND } from '../events/events.js'
 import { orderFacts, type Requester } from '../events/requester.js'
 import type { Caller } from '../holder/admission.js'
+import type { HookGroup } from '../holder/hook-group.js'
 import type { Peer } from '../holder/peer.js'
 import { type HandoffTimes, handoffTimes } from '../holder/times.js'
 import { type OwnedFd, requireAddon, startApart } from '../kernel/index.js'
@@ -443,7 +444,12 @@ export async function openDaemon(
   // Members that an earlier main process has served may bring it.
   if (orchestrated !== null) file.hold()
   const services = new Services({
-    settings: { control: settings.control!, times, logger, ...(orchestrated && { events: file }) },
+    settings: {
+      control: settings.control!,
+      times,
+      logger,
+      ...(orchestrated && { events: file, hooks: orchestrated.hookGroup }),
+    },
     persisted,
     accessCheck,
     quotas: reception.quotas,
@@ -519,6 +525,7 @@ function demandRoom(members: number, brought: number): void {
 interface OrchestratedServices {
   create(services: Services): Orchestrator
   readonly hooks: HookSettings | null
+  readonly hookGroup: HookGroup
 }
 
 /** Starts and replaces the processes of a daemon's services. The only implementation is the main process of workers. */

@@ -5,6 +5,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { EventFile, eventPath } from '../events/event-file.js'
 import { type Caller, MOST_SERVICE_CHARACTERS, turnAway } from '../holder/admission.js'
+import type { HookGroup } from '../holder/hook-group.js'
 import type { Peer } from '../holder/peer.js'
 import type { HandoffTimes } from '../holder/times.js'
 import { foreignConnections, sizeOf } from '../kernel/index.js'
@@ -34,6 +35,7 @@ export interface ServicesDeps {
     readonly logger: Logger
     /** The file for the events of all services, which are workers. Absent if each service has its own. */
     readonly events?: EventFile
+    readonly hooks?: HookGroup
   }
   readonly persisted: PersistedFds
   readonly accessCheck: AccessCheck

@@ -31,7 +31,7 @@ export function eventPath(control: string, service?: string): string {
 interface EventFileOptions {
   /** This process decides about handoffs, and so begins the events of a service. Another one only continues those that it has adopted. */
   readonly creates?: boolean
-  /** Where the events stay after the last process of the service. Null: they end with it. */
+  /** The place of the file, which stays after the last process of the service. Null: the file is in memory. */
   readonly path?: string | null
   readonly logger?: Pick<Logger, 'warn'>
 }

@@ -9,6 +9,7 @@ import { MAIN_PROCESS } from '../os/command-line.js'
 import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { shellStart } from '../probing/shell.js'
 import { exitText, startDetached } from '../versions/spawn-successor.js'
+import type { HookGroup } from './hook-group.js'
 
 /** At most this many outcomes wait for the hooks of earlier ones; further ones run none. */
 const MOST_WAITING = 8
@@ -16,6 +17,8 @@ const MOST_WAITING = 8
 interface HooksDeps {
   readonly logger: Logger
   settings(): HookSettings | null
+  /** Absent unless the service is a worker. */
+  readonly group?: HookGroup | undefined
 }
 
 /**
@@ -25,6 +28,8 @@ interface HooksDeps {
 export class Hooks {
   readonly #events: EventLog
   readonly #deps: HooksDeps
+  /** The upgrade of this worker is one of the {@link HookGroup}. */
+  #isUnderWay = false
   readonly #inOrder = new InOrder()
   #waiting = 0
   #last: Promise<void> = Promise.resolve()
@@ -42,6 +47,7 @@ export class Hooks {
 
   /** Closes the log when all hooks have ended. */
   close(): void {
+    this.#setUnderWay(false)
     this.whenDone(() => this.#events.close())
   }
 
@@ -55,16 +61,21 @@ export class Hooks {
     switch (event.type) {
       case 'upgrade.ordered':
         this.#failed = false
+        this.#setUnderWay(true)
         break
       case 'handoff.kept':
-        this.#start('success', event)
+        this.#add('success', event)
         break
       case 'handoff.failed':
         this.#failed = true
-        this.#start('failure', event)
+        this.#add('failure', event)
         break
       case 'upgrade.failed':
-        if (!this.#failed) this.#start('failure', event)
+        if (!this.#failed) this.#add('failure', event)
+        break
+      // The worker that was to be replaced has ended.
+      case 'service.unserved':
+        this.#setUnderWay(false)
         break
       case 'rollback.started':
         this.#failed = true
@@ -73,10 +84,25 @@ export class Hooks {
       case 'rollback.serving': {
         const { code, reason, process: other } = this.#rollback ?? {}
         if (this.#rollback !== null)
-          this.#start('rollback', { ...event, code, reason, process: other } as ServiceEvent)
+          this.#add('rollback', { ...event, code, reason, process: other } as ServiceEvent)
         this.#rollback = null
       }
     }
+  }
+
+  #setUnderWay(isUnderWay: boolean): void {
+    const { group } = this.#deps
+    if (group === undefined || isUnderWay === this.#isUnderWay) return
+    this.#isUnderWay = isUnderWay
+    if (isUnderWay) group.begin()
+    else group.end()
+  }
+
+  #add(name: HookName, event: ServiceEvent): void {
+    const { group } = this.#deps
+    if (group === undefined) this.#start(name, event)
+    else group.add(name, event, (name, event) => this.#start(name, event))
+    this.#setUnderWay(false)
   }
 
   #start(name: HookName, event: ServiceEvent): void {

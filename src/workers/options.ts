@@ -55,7 +55,7 @@ export interface WorkersOptions {
   systemd?: DaemonOptions['systemd'] | undefined
   pidFile?: string | undefined
   mainProcess?: DaemonOptions['mainProcess'] | undefined
-  /** Commands for `sh`, or URLs that get a POST, for the outcomes of each worker's upgrades, as `hooks` of `join()`. */
+  /** Commands for `sh`, or URLs that get a POST, for the outcomes of upgrades of all workers, as `hooks` of `join()`. */
   hooks?: JoinOptions['hooks'] | undefined
   /** An abort closes the main process. */
   signal?: AbortSignal | undefined

@@ -1,6 +1,7 @@
 import { InOrder } from '../base/in-order.js'
 import { type Daemon, type Orchestrator, openDaemon } from '../daemon/daemon.js'
 import type { Requester } from '../events/requester.js'
+import { HookGroup } from '../holder/hook-group.js'
 import type { StayOptions } from '../member/operator/stay.js'
 import { guardedProgress } from '../member/operator/upgrades.js'
 import type { UpgradeOptions } from '../member/options/member-options.js'
@@ -18,6 +19,7 @@ import {
 import type { WorkersReport } from '../operator/status-report.js'
 import { countOf, settleWorkers, type WorkersOptions, type WorkersSettings } from './options.js'
 import { WorkerPool } from './pool.js'
+import type { WorkerSlot } from './worker-slot.js'
 
 /** Body of REPLACE_WORKERS: replace only the workers that the previous main process started. */
 const PREDECESSOR_WORKERS = 'older'
@@ -43,6 +45,7 @@ export class Workers implements AsyncDisposable {
   /** The replacement of the workers that the previous main process started. Runs once, at that process's order or at this one's start. */
   #renewal: Promise<void> | null = null
   readonly #orders = new InOrder()
+  readonly #hooks: HookGroup
 
   /** @internal See {@link startWorkers}. */
   static async start(options: WorkersOptions, opening?: Opening): Promise<Workers> {
@@ -53,6 +56,7 @@ export class Workers implements AsyncDisposable {
 
   private constructor(settings: WorkersSettings) {
     this.#settings = settings
+    this.#hooks = new HookGroup(settings.service)
     this.#pool = new WorkerPool(settings)
   }
 
@@ -163,7 +167,11 @@ export class Workers implements AsyncDisposable {
   // An order whose sender has gone is not begun when its turn comes: `gone`.
 
   async #restart(gone?: AbortSignal): Promise<void> {
-    await this.#orders.run(() => this.#pool.replaceAll(this.#pool.wantedSlots), gone)
+    await this.#orders.run(() => this.#replace(() => this.#pool.wantedSlots), gone)
+  }
+
+  #replace(slots: () => readonly WorkerSlot[]): Promise<void> {
+    return this.#hooks.during(() => this.#pool.replaceAll(slots()))
   }
 
   async #set(workers: number | 'auto', gone?: AbortSignal): Promise<void> {
@@ -200,6 +208,7 @@ export class Workers implements AsyncDisposable {
       },
       {
         hooks: this.#settings.hooks,
+        hookGroup: this.#hooks,
         create: services => {
           this.#pool.setServices(services)
           return this.#orchestrator
@@ -230,7 +239,7 @@ export class Workers implements AsyncDisposable {
   #renew(): Promise<void> {
     const { logger } = this.#settings
     this.#renewal ??= this.#orders
-      .run(() => this.#pool.replaceAll(this.#pool.ofPredecessor))
+      .run(() => this.#replace(() => this.#pool.ofPredecessor))
       .then(
         () =>
           logger.info({ workers: this.report.all }, 'the workers of the previous main process were replaced'),
@@ -284,7 +293,7 @@ export class Workers implements AsyncDisposable {
       case RELOAD:
         return reply(this.#reload(signal))
       case ROLLBACK:
-        return this.#orders.run(() => this.#pool.rollback(), signal)
+        return this.#orders.run(() => this.#hooks.during(() => this.#pool.rollback()), signal)
       case STOP:
         return reply(this.#stop(readStopOrder(body).timeoutMs))
       default:

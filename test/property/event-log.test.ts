@@ -144,7 +144,7 @@ describe('a file with a path', () => {
     return log
   }
 
-  it('is continued by the next log, also if a disk has taken a part of a record', () => {
+  it('goes on in the next log, also if a disk has taken a part of a record', () => {
     const path = eventPath(join(folder, 'shop.sock'))
     const first = at(path)
     for (let i = 0; i < KEPT_EVENTS + 100; i++) first.note('reload.ordered', { epoch: i })
@@ -158,7 +158,7 @@ describe('a file with a path', () => {
     expect(events.slice(-2)).toMatchObject([{ epoch: KEPT_EVENTS + 99 }, { type: 'service.started' }])
   })
 
-  it('is in memory if the path is another kind of file, and says so once', () => {
+  it('stays in memory if the path is another kind of file, and says so once', () => {
     const warn = vi.fn()
     const path = eventPath(join(folder, 'daemon.sock'), 'a/b')
     expect(path).toBe(join(folder, 'daemon.sock.a%2Fb.events'))

@@ -115,7 +115,7 @@ export const ROOMS: readonly Room[] = [
   },
   {
     name: 'events',
-    about: 'what happens to a service: the types, and the memory file that its versions write and hand over',
+    about: 'what happens to a service: the types, and the file that its versions write and hand over',
     only: ['errors', 'base', 'kernel', 'handoff', 'wire'],
   },
   {

@@ -15,6 +15,7 @@ import {
 import { NOBODY } from '../../handoff/messages.js'
 import { type Caller, isForeign, turnAway, warnWithoutStateFile, welcome } from '../../holder/admission.js'
 import { Holder } from '../../holder/holder.js'
+import type { HookGroup } from '../../holder/hook-group.js'
 import { Hooks } from '../../holder/hooks.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Candidate } from '../../holder/peers.js'
@@ -58,8 +59,10 @@ import { keepState, type SoleCopy, soleCopyOf } from './sole-copy.js'
 
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
 
+type ServiceSettings = { times: HandoffTimes; logger: Logger; events: EventFile; hooks?: HookGroup }
+
 interface ServiceDeps {
-  readonly settings: { readonly times: HandoffTimes; readonly logger: Logger; readonly events: EventFile }
+  readonly settings: ServiceSettings
   readonly incarnation: string
   policy(): ServicePolicy
   /** Called when something that `status` shows or that {@link Service.record} has may have changed. */
@@ -138,8 +141,9 @@ export class Service {
     })
     const { service } = record
     const [descriptorTable, segmentSet] = [this.#descriptorTable, this.#segmentSet]
-    const events = (this.#events = new EventLog(logger, record, deps.settings.events))
-    this.#hooks = new Hooks(events, { logger, settings: () => deps.policy().hooks })
+    const { hooks: group, events: file } = deps.settings
+    const events = (this.#events = new EventLog(logger, record, file))
+    this.#hooks = new Hooks(events, { logger, settings: () => deps.policy().hooks, group })
     takeItems(items, { service, descriptorTable, segmentSet, events, logger })
     this.#machine = this.#recovery.members.length > 0 ? awaitsMembers(this.#segmentSet) : UNSERVED_HOLDER
     if (this.#machine === UNSERVED_HOLDER) this.#startUnserved()

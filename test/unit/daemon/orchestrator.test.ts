@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { type Orchestrator, openDaemon } from '../../../src/daemon/daemon.js'
+import { HookGroup } from '../../../src/holder/hook-group.js'
 import { join } from '../../../src/index.js'
 
 it('hears that its daemon leaves when the services still tell what they do', async () => {
@@ -24,7 +25,7 @@ it('hears that its daemon leaves when the services still tell what they do', asy
       isSurplus: () => false,
     } satisfies Orchestrator
   }
-  const daemon = await openDaemon({ control }, { create, hooks: null })
+  const daemon = await openDaemon({ control }, { create, hooks: null, hookGroup: new HookGroup('shop') })
   const member = await join({ service: 'shop', control, hosting: 'daemon' })
   onTestFinished(() => member.close({ timeout: 0 }))
   await member.ready()
