@@ -525,7 +525,7 @@ function demandRoom(members: number, brought: number): void {
 interface OrchestratedServices {
   create(services: Services): Orchestrator
   readonly hooks: HookSettings | null
-  readonly hookGroup: HookGroup
+  readonly hookGroup?: HookGroup
 }
 
 /** Starts and replaces the processes of a daemon's services. The only implementation is the main process of workers. */

@@ -35,7 +35,7 @@ export interface ServicesDeps {
     readonly logger: Logger
     /** The file for the events of all services, which are workers. Absent if each service has its own. */
     readonly events?: EventFile
-    readonly hooks?: HookGroup
+    readonly hooks?: HookGroup | undefined
   }
   readonly persisted: PersistedFds
   readonly accessCheck: AccessCheck

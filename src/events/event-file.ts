@@ -31,7 +31,7 @@ export function eventPath(control: string, service?: string): string {
 interface EventFileOptions {
   /** This process decides about handoffs, and so begins the events of a service. Another one only continues those that it has adopted. */
   readonly creates?: boolean
-  /** The place of the file, which stays after the last process of the service. Null: the file is in memory. */
+  /** The path of the file, or null for one in memory. A file with a path stays after the last process of the service. */
   readonly path?: string | null
   readonly logger?: Pick<Logger, 'warn'>
 }

@@ -59,7 +59,12 @@ import { keepState, type SoleCopy, soleCopyOf } from './sole-copy.js'
 
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
 
-type ServiceSettings = { times: HandoffTimes; logger: Logger; events: EventFile; hooks?: HookGroup }
+type ServiceSettings = {
+  times: HandoffTimes
+  logger: Logger
+  events: EventFile
+  hooks?: HookGroup | undefined
+}
 
 interface ServiceDeps {
   readonly settings: ServiceSettings

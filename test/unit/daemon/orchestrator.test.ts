@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { type Orchestrator, openDaemon } from '../../../src/daemon/daemon.js'
-import { HookGroup } from '../../../src/holder/hook-group.js'
 import { join } from '../../../src/index.js'
 
 it('hears that its daemon leaves when the services still tell what they do', async () => {
@@ -25,7 +24,7 @@ it('hears that its daemon leaves when the services still tell what they do', asy
       isSurplus: () => false,
     } satisfies Orchestrator
   }
-  const daemon = await openDaemon({ control }, { create, hooks: null, hookGroup: new HookGroup('shop') })
+  const daemon = await openDaemon({ control }, { create, hooks: null })
   const member = await join({ service: 'shop', control, hosting: 'daemon' })
   onTestFinished(() => member.close({ timeout: 0 }))
   await member.ready()
