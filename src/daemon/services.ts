@@ -5,9 +5,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { EventFile, eventPath } from '../events/event-file.js'
 import { type Caller, MOST_SERVICE_CHARACTERS, turnAway } from '../holder/admission.js'
-import type { HookGroup } from '../holder/hook-group.js'
 import type { Peer } from '../holder/peer.js'
-import type { HandoffTimes } from '../holder/times.js'
 import { foreignConnections, sizeOf } from '../kernel/index.js'
 import type { StopOrder } from '../operator/service-commands.js'
 import { MAIN_PROCESS } from '../os/command-line.js'
@@ -22,6 +20,7 @@ import type { AccessCheck } from './policy/access-check.js'
 import type { Unserved } from './policy/policy.js'
 import { RightsHolders, type ServiceRecord } from './service/recovery.js'
 import { Service } from './service/service.js'
+import type { CommonSettings } from './service/settings.js'
 import type { SoleCopy } from './service/sole-copy.js'
 import type { UserQuotas } from './user-quotas.js'
 
@@ -29,13 +28,10 @@ import type { UserQuotas } from './user-quotas.js'
 const MAX_SERVICES = 1_000
 
 export interface ServicesDeps {
-  readonly settings: {
+  readonly settings: CommonSettings & {
     readonly control: string
-    readonly times: HandoffTimes
-    readonly logger: Logger
     /** The file for the events of all services, which are workers. Absent if each service has its own. */
     readonly events?: EventFile
-    readonly hooks?: HookGroup | undefined
   }
   readonly persisted: PersistedFds
   readonly accessCheck: AccessCheck

@@ -1,7 +1,5 @@
-import type { Logger } from '../../base/logger.js'
 import { createMoveChannel, moveChannelItems } from '../../connections/move-channel.js'
 import type { FdbError } from '../../errors.js'
-import type { EventFile } from '../../events/event-file.js'
 import { EventLog } from '../../events/event-log.js'
 import { EffectQueue } from '../../handoff/effect-queue.js'
 import { needs } from '../../handoff/embedded.js'
@@ -15,13 +13,12 @@ import {
 import { NOBODY } from '../../handoff/messages.js'
 import { type Caller, isForeign, turnAway, warnWithoutStateFile, welcome } from '../../holder/admission.js'
 import { Holder } from '../../holder/holder.js'
-import type { HookGroup } from '../../holder/hook-group.js'
 import { Hooks } from '../../holder/hooks.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Candidate } from '../../holder/peers.js'
 import { SegmentSet } from '../../holder/segment-set.js'
 import { killMissing } from '../../holder/stuck.js'
-import { type HandoffTimes, readTimes } from '../../holder/times.js'
+import { readTimes } from '../../holder/times.js'
 import { closeAll, inspect, type OwnedFd } from '../../kernel/index.js'
 import { listenerAddress } from '../../listeners/index.js'
 import { isSame, type ProcessIdentity } from '../../os/process-identity.js'
@@ -55,16 +52,10 @@ import {
   UNSERVED_HOLDER,
 } from './restored-service.js'
 import { processText, ServiceOperations } from './service-operations.js'
+import type { ServiceSettings } from './settings.js'
 import { keepState, type SoleCopy, soleCopyOf } from './sole-copy.js'
 
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
-
-type ServiceSettings = {
-  times: HandoffTimes
-  logger: Logger
-  events: EventFile
-  hooks?: HookGroup | undefined
-}
 
 interface ServiceDeps {
   readonly settings: ServiceSettings
