@@ -23,7 +23,7 @@ const DAEMON: Share = {
   memoryFiles: 14,
   unixStreams: 6,
   pidfds: 9,
-  files: 1,
+  files: 3,
   timers: 12,
 }
 const VERSION: Share = {
@@ -32,9 +32,12 @@ const VERSION: Share = {
   memoryFiles: 30,
   unixStreams: 8,
   pidfds: 8,
-  files: 2,
+  files: 3,
   timers: 10,
 }
+
+/** The events of a service stay when the service has ended. */
+export const isEvents = (name: string) => name.startsWith(CONTROL) && name.endsWith('.events')
 
 const NAMES = new Set([NODE, CONTROL, `${CONTROL}.lock`, `${CONTROL}.members`, STATE_FILE])
 
@@ -55,7 +58,7 @@ export function remains(
   const isOnDisk = (name: string) => name.startsWith(`${DISK}/`)
   return [
     ...names
-      .filter(([name]) => !isOnDisk(name) && !isReason(name))
+      .filter(([name]) => !isOnDisk(name) && !isReason(name) && !isEvents(name))
       .map(([name]) => `the file ${name} remains`),
     ...daemons.flatMap(p => more(p, withListeners(DAEMON))),
     ...versions.flatMap(p => more(p, withListeners(VERSION))),

@@ -1,5 +1,6 @@
 import type { ServiceStatus } from '../../../../src/operator/status-report.js'
 import type { World } from '../../world.js'
+import { isEvents } from '../census.js'
 import { CONTROL, STATE_FILE } from '../program.js'
 import type { ClientHistory } from './clients.js'
 import type { Programs } from './programs.js'
@@ -96,7 +97,7 @@ const KEPT = new Set([`${CONTROL}.lock`, `${CONTROL}.members`, STATE_FILE])
 export function wrongAfterEnd({ world, supervisors, programs }: Seen): string[] {
   const left = [...(supervisors.living === null ? [] : [supervisors.living]), ...programs.living]
   const files = [...world.kernel.names.keys()].filter(
-    name => name.startsWith('/run/shop/') && !KEPT.has(name),
+    name => name.startsWith('/run/shop/') && !KEPT.has(name) && !isEvents(name),
   )
   const isKilled = supervisors.all.some(({ p, code }) => p.dead && code === null)
   return [
