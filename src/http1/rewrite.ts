@@ -19,6 +19,8 @@ export interface RewriteOptions {
 export interface RequestRewriteOptions extends RewriteOptions {
   /** Replaces Host and moves it to the first line. Required for an HTTP/1.0 request without a host. */
   host?: string | undefined
+  /** Replaces path and query. */
+  resource?: string | undefined
   /** Fields to drop, because {@link extra} has lines instead. */
   without?: readonly FieldId[] | undefined
 }
@@ -84,13 +86,14 @@ export function keepHead(): HeadWriter {
 export function writeRequest(head: RequestHead, options: RequestRewriteOptions = {}): HeadWriter {
   const { fields, line, form, minor } = head
   const { bytes, base } = fields
+  const { resource } = options
   const host = form === 'authority' ? head.target : (options.host ?? missingHost(head))
   let drop = minor === 1 ? HOP_BY_HOP : OF_HTTP10
   let run = line.start
   OUT.reset()
-  if (form !== 'origin' || minor === 0 || host !== undefined) {
+  if (form !== 'origin' || minor === 0 || host !== undefined || resource !== undefined) {
     OUT.slice(bytes, base + line.start, base + line.methodEnd + 1)
-    OUT.text(form === 'authority' ? head.target : head.resource)
+    OUT.text(form === 'authority' ? head.target : (resource ?? head.resource))
     OUT.text(' HTTP/1.1\r\n')
     run = fields.start
   }

@@ -6,6 +6,8 @@ import type { FieldRules } from './field-rules.js'
 export interface ExchangeOptions {
   fields?: FieldRules
   host?: string
+  /** Returns path and query for the server; default: as the client has sent them. Not called for `*` and CONNECT. */
+  resource?(sent: string): string
   /** Forwards Proxy-Authenticate and Proxy-Authorization, for a server that is itself a proxy. */
   proxyAuthentication?: boolean
   /** Milliseconds; default: {@link RelayTimeouts.connect}. */

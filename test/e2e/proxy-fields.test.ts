@@ -105,14 +105,21 @@ describe('the fields of a route', () => {
   it('may be those of a route made at run time, which crosses an upgrade', async () => {
     const app = await server()
     const edge = await Edge.start({ upstreams: { app: { servers: [app.url] } }, routes: [] })
-    const route = { host: '*', upstream: 'app', request: { set: { 'X-Tenant': 'eight' } } }
+    const route = {
+      host: '*',
+      path: '/shop',
+      upstream: 'app',
+      request: { stripPrefix: '/shop', addPrefix: '/v1', set: { 'X-Tenant': 'eight' } },
+    }
     const file = join(edge.sandbox.folder, 'routes.json')
     writeFileSync(file, JSON.stringify([route]))
     expect((await edge.routes('add', '--file', file)).code).toBe(0)
     await edge.next()
     const client = await edge.raw()
-    client.send(get())
-    expect(await app.asked(1)).toContain('\r\nX-Tenant: eight\r\n')
+    client.send(get().replace('/', '/shop/cart?a=/shop'))
+    expect(await app.asked(1)).toMatch(
+      /^GET \/v1\/cart\?a=\/shop HTTP\/1\.1\r\nHost: a\.test\r\nX-Tenant: eight\r\n/,
+    )
     expect((await edge.routes('list', '--json')).stdout).toContain('"X-Tenant"')
   })
 })

@@ -10,6 +10,7 @@ import {
 } from '../../relay/index.js'
 import type { Upstream } from '../upstreams/upstream.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
+import { resourceFor } from './path.js'
 import type { FieldChanges, RespondTarget, RouteChanges, RouteTarget, UpstreamTarget } from './target.js'
 import { expand, hasVariables, type VariableFacts } from './variables.js'
 
@@ -90,6 +91,9 @@ function forwardOf(
   const own: ExchangeOptions = {
     ...(connect && { proxyAuthentication: true }),
     ...(changes?.host !== undefined && { host: changes.host }),
+    ...((changes?.stripPrefix || changes?.addPrefix) && {
+      resource: resourceFor(changes.stripPrefix, changes.addPrefix),
+    }),
     ...((changes?.request || changes?.response) && {
       fields: {
         ...(changes.request && { request: editsOf(changes.request) }),

@@ -1,5 +1,6 @@
 /**
- * Path prefixes of routes, and the normalised form of a request's path that is compared with them. Servers get the target as the client sent it.
+ * Path prefixes of routes, and the normalised form of a request's path that is compared with them. Servers get the target as the client sent it, unless
+ * the route changes its begin (see {@link resourceFor}).
  *
  * Two spellings that some server takes for the same path must not reach different routes: otherwise a client could get around a route that answers
  * `/admin` with 403. Normalisation
@@ -146,7 +147,38 @@ function decodeFully(raw: string): string {
   return out.join('').replace(/%(?:[0-9A-Fa-f]{2})?/g, each => (each === '%' ? '%25' : each.toUpperCase()))
 }
 
+/**
+ * Returns a function that gives the server another path than the client's: without the begin `strip`, and with `add` before it. The rest keeps its
+ * bytes, except that one slash replaces several at its begin, which servers could take for a host.
+ */
+export function resourceFor(strip = '', add = ''): (sent: string) => string {
+  let segments = 0
+  for (const character of strip) if (character === '/') segments++
+  return sent => {
+    const rest = sent.slice(endOf(sent, segments))
+    const path = rest.startsWith('/') ? rest.replace(/^\/+/, '/') : rest
+    return add === '' && !path.startsWith('/') ? `/${path}` : `${add}${path}`
+  }
+}
+
+/** Returns where the first `count` segments end, as {@link joinSegments} counts them: empty ones, also with parameters (`/;a`), do not count. */
+function endOf(sent: string, count: number): number {
+  let at = 0
+  for (let left = count; left > 0 && sent.charCodeAt(at) === SLASH; ) {
+    const start = at + 1
+    let name = -1
+    for (at = start; at < sent.length; at++) {
+      const code = sent.charCodeAt(at)
+      if (code === SLASH || code === QUESTION || code === HASH) break
+      if (code === SEMICOLON && name < 0) name = at
+    }
+    if ((name < 0 ? at : name) > start) left--
+  }
+  return at
+}
+
 const HASH = 0x23
 const DOT = 0x2e
 const SLASH = 0x2f
+const SEMICOLON = 0x3b
 const QUESTION = 0x3f

@@ -97,8 +97,17 @@ const fieldShape = {
   set: optional(headerLines, {}, 'headers to set or replace, with [variables](#fields)'),
   remove: optional(list(text('a header name', headerName), { most: 100 }), [], 'headers to remove'),
 }
+const prefix = text('a path', given =>
+  given === '/' ? new InvalidValue('"/" is the begin of every path; leave it out') : canonicalPath(given),
+)
 const requestShape = {
   host: absent(text('a host', sentHost), undefined, 'replaces the client’s `Host`'),
+  stripPrefix: absent(
+    prefix,
+    undefined,
+    'removed from the begin of the path, where the route’s `path` has it: [`/api`](#paths-for-servers)',
+  ),
+  addPrefix: absent(prefix, undefined, 'put before the path, after `stripPrefix`'),
   ...fieldShape,
 }
 const requestChanges = refine(map(requestShape), onceEach)
@@ -164,7 +173,12 @@ export function routeCheck(
     }
     if (upstream === undefined) return place.wrong('the route has no target: give "upstream" or "respond"')
     if (upstreams.has(upstream)) {
-      const changes = routeChanges(request?.host, fieldsOf(request), fieldsOf(response))
+      const strip = request?.stripPrefix
+      if (strip !== undefined && path !== strip && !path.startsWith(`${strip}/`)) {
+        const why = `requests of this route have the path ${shortJson(path)}, which does not begin with it`
+        return place.at('request').at('stripPrefix').wrong(why)
+      }
+      const changes = routeChanges(request ?? {}, fieldsOf(request), fieldsOf(response))
       const target = { kind: 'upstream', upstream, connect } as const
       return { host, path, target: changes === undefined ? target : { ...target, changes } }
     }

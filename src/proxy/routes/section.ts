@@ -41,6 +41,8 @@ export function targetFields(target: RouteTarget): fdbroker.proxy.Route.$Propert
         name,
         connect,
         ...(changes?.host && { host: changes.host }),
+        ...(changes?.stripPrefix && { stripPrefix: changes.stripPrefix }),
+        ...(changes?.addPrefix && { addPrefix: changes.addPrefix }),
         ...(changes?.request && { request: changesMessage(changes.request) }),
         ...(changes?.response && { response: changesMessage(changes.response) }),
       },
@@ -69,8 +71,9 @@ function changesOf(
 export function targetOf(message: fdbroker.proxy.Route.$Properties): RouteTarget | null {
   const { upstream, respond } = message
   if (upstream) {
-    const { host, request, response } = upstream
-    const changes = routeChanges(host ?? undefined, changesOf(request), changesOf(response))
+    const { host, stripPrefix, addPrefix, request, response } = upstream
+    const own = { host: host ?? '', stripPrefix: stripPrefix ?? '', addPrefix: addPrefix ?? '' }
+    const changes = routeChanges(own, changesOf(request), changesOf(response))
     const target = {
       kind: 'upstream',
       upstream: upstream.name ?? '',

@@ -11,6 +11,9 @@ export interface UpstreamTarget {
 /** Empty parts are omitted, so that equal changes have equal JSON. */
 export interface RouteChanges {
   host?: string
+  /** Canonical, as {@link addPrefix}; the begin of the route's own path. */
+  stripPrefix?: string
+  addPrefix?: string
   request?: FieldChanges
   response?: FieldChanges
 }
@@ -22,14 +25,16 @@ export interface FieldChanges {
 
 /** Returns undefined if nothing changes. */
 export function routeChanges(
-  host: string | undefined,
+  { host, stripPrefix, addPrefix }: Partial<Record<'host' | 'stripPrefix' | 'addPrefix', string | undefined>>,
   request: FieldChanges | undefined,
   response: FieldChanges | undefined,
 ): RouteChanges | undefined {
   const some = (part: FieldChanges | undefined) =>
     part !== undefined && part.set.length + part.remove.length > 0
   const changes: RouteChanges = {
-    ...(host !== undefined && host !== '' && { host }),
+    ...(host && { host }),
+    ...(stripPrefix && { stripPrefix }),
+    ...(addPrefix && { addPrefix }),
     ...(some(request) && { request: request! }),
     ...(some(response) && { response: response! }),
   }

@@ -174,6 +174,8 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['routes[0].connect', 'yes', /"yes" is neither true nor false/],
   ['routes[0].request', 'x', /not a map; its keys are: host/],
   ['routes[0].request.host', '"a b"', /not a host with or without a port/],
+  ['routes[0].request.stripPrefix', '"/"', /"\/" is the begin of every path; leave it out/],
+  ['routes[0].request.addPrefix', 'v1', /must begin with \//],
   ['routes[0].request.set', '[a]', /not a map of names/],
   ['routes[0].request.set.Connection', 'a', /set by the proxy itself/],
   ['routes[0].request.set.X-A', '"a\\r\\nB: c"', /not a header value/],

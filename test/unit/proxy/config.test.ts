@@ -352,6 +352,15 @@ routes:
     expect(config(text).listeners).toHaveLength(2)
   })
 
+  it('causes an error for a prefix that the requests of its route do not have', () => {
+    const text = `${EXAMPLE.slice(0, EXAMPLE.indexOf('drain'))}  - { host: a, path: /ab/c, upstream: app, request: { stripPrefix: /ab } }
+  - { host: b, path: /ab/c, upstream: app, request: { stripPrefix: /a } }
+`
+    expect(refusal(text)).toEqual([
+      'edge.yaml:12:68: routes[3].request.stripPrefix: requests of this route have the path "/ab/c", which does not begin with it',
+    ])
+  })
+
   it('causes an error for a route with no target, with two, and with a body that no answer may have', () => {
     const text = `${EXAMPLE.slice(0, EXAMPLE.indexOf('drain'))}  - { host: a }
   - { host: b, upstream: app, respond: {} }

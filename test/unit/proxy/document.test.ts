@@ -58,7 +58,7 @@ const EVERY: ProxyDocument = {
       path: '/a',
       upstream: 'app',
       connect: false,
-      request: { host: 'b', set: { a: 'b' }, remove: ['c'] },
+      request: { host: 'b', stripPrefix: '/a', addPrefix: '/b', set: { a: 'b' }, remove: ['c'] },
       response: { set: { a: 'b' }, remove: ['c'] },
     },
     { host: '*', listener: 'http', respond: { status: 200, body: 'ok', headers: { a: 'b' } } },

@@ -97,7 +97,8 @@ describe('a kept configuration', () => {
       {
         host: '[::1]',
         upstream: 'app',
-        request: { host: 'x:1', set, remove: ['Cookie'] },
+        path: '/a/b',
+        request: { host: 'x:1', stripPrefix: '/a', addPrefix: '/c', set, remove: ['Cookie'] },
         response: { remove: ['Server'] },
       },
       ...Array.from({ length: 5_000 }, (_, n) => ({ host: `${n}.test`, respond: { body: `${n}` } })),

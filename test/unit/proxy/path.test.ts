@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { canonicalPath, plainEnd, readings } from '../../../src/proxy/routes/path.js'
+import { canonicalPath, plainEnd, readings, resourceFor } from '../../../src/proxy/routes/path.js'
 
 describe('a path prefix', () => {
   it.each([
@@ -140,5 +140,33 @@ describe('the readings of a path', () => {
     ['/50%2520x', ['/50%2520x', '/50%20x']],
   ])('%s: %j', (given, expected) => {
     expect(readings(given)).toEqual(expected)
+  })
+})
+
+describe('the path for a server', () => {
+  it.each([
+    ['/api', '', '/api', '/'],
+    ['/api', '', '/api/', '/'],
+    ['/api', '', '/api?a=/api', '/?a=/api'],
+    ['/api', '', '/api/users?a=1', '/users?a=1'],
+    ['/api', '', '/api/api', '/api'],
+    ['/api/v1', '', '/api/v1/x', '/x'],
+    ['/api', '/v2', '/api', '/v2'],
+    ['/api', '/v2', '/api/', '/v2/'],
+    ['/api', '/v2', '/api/users?', '/v2/users?'],
+    ['/api', '/v2', '/api?b', '/v2?b'],
+    ['', '/v2', '/', '/v2/'],
+    ['', '/v2', '/users', '/v2/users'],
+  ])('without %j and with %j before it is, for %j, %j', (strip, add, sent, path) => {
+    expect(resourceFor(strip, add)(sent)).toBe(path)
+  })
+
+  it.each([
+    ['another spelling of the prefix', '//%61pi;v=1/%C3%A9/x', '/%C3%A9/x'],
+    ['empty segments with parameters before it', '/;a/api/x', '/x'],
+    ['several slashes behind it, which would name a host', '/api//evil.test/x', '/evil.test/x'],
+    ['escapes, parameters and slashes further behind', '/api/a%2fb;c//d/?e//f', '/a%2fb;c//d/?e//f'],
+  ])('keeps the rest of the client’s bytes: %s', (_what, sent, path) => {
+    expect(resourceFor('/api')(sent)).toBe(path)
   })
 })
