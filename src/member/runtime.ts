@@ -300,9 +300,11 @@ export class MemberRuntime {
       reload: gone => this.reloading.run(gone),
       events,
       rollBack: context => rollback.run(context, () => driver.rollBack()),
-      stop: (timeout, drop) => {
+      stop: ({ timeoutMs, drop, isFollowed = false }) => {
         this.shutdown.endsListeners ||= drop && worker !== null
-        return driver.stop(timeout)
+        this.shutdown.isFollowed = isFollowed
+        machine.changes.notify()
+        return driver.stop(timeoutMs)
       },
     })
   }

@@ -43,6 +43,8 @@ export interface StopOrder {
    * too, so no process will accept on its listeners.
    */
   readonly drop: boolean
+  /** For a worker: others still change the state through it. When its last requests are answered it goes on until the next order, which lacks this. */
+  readonly isFollowed?: boolean
 }
 
 /** The reply to a command: the process that executes it. */
@@ -71,15 +73,19 @@ export interface ReloadReply extends ProcessReply {
   readonly restart: readonly string[]
 }
 
-export function stopBody({ timeoutMs, drop }: StopOrder): string {
-  return JSON.stringify({ timeoutMs, drop })
+export function stopBody({ timeoutMs, drop, isFollowed = false }: StopOrder): string {
+  return JSON.stringify({ timeoutMs, drop, ...(isFollowed && { followed: true }) })
 }
 
 /** Reads a stop order; another release may omit fields. Throws ERR_FDB_MESSAGE. */
 export function readStopOrder(body: Buffer): StopOrder {
-  const { timeoutMs, drop } = read(body)
+  const { timeoutMs, drop, followed } = read(body)
   const limited = typeof timeoutMs === 'number' && timeoutMs >= 0
-  return { timeoutMs: limited ? Math.min(timeoutMs, LONGEST_MS) : null, drop: drop === true }
+  return {
+    timeoutMs: limited ? Math.min(timeoutMs, LONGEST_MS) : null,
+    drop: drop === true,
+    isFollowed: followed === true,
+  }
 }
 
 /** Returns the body of a rollback command. With `at` the rollback fails if it cannot switch this release link back. */

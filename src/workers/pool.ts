@@ -34,8 +34,8 @@ const HANDOFF_MS = 10_000
 const LEAVE_MS = 10_000
 /** Added to the time limit of an order to end, which may reach a worker late, before the worker is killed. */
 const NOTICE_MS = 5_000
-/** The other workers change the state through the first one, which stops last, but waits no longer for them, nor for more than half of the time to end. */
-const FIRST_WAITS_MS = 1_000
+/** The other workers change the state through the first one, which accepts until they have ended, but no longer than that. */
+const FIRST_ACCEPTS_MS = 1_000
 const NEVER_ABORTED = new AbortController().signal
 const NEVER = new Promise<void>(() => {})
 
@@ -77,8 +77,10 @@ export class WorkerPool {
   #endsWithin: number | null = null
   /** The body of the order to stop, from the moment at which no worker is being started any more and this main process ends. */
   #stopBody: string | null = null
-  /** The same for the first worker, from the moment at which it need not wait for the others any more. */
-  #firstStopBody: string | null = null
+  /** The first worker ends in steps: it answers its last requests when it accepts no more, and it leaves when no other worker needs it, or after half of the time to end. */
+  #first: 'accepts' | 'answers' | 'leaves' = 'accepts'
+  /** The time for the first worker to end, from its first order on; null: as it configures. */
+  #firstEndsWithin: number | null | undefined
   #firstTimer: NodeJS.Timeout | undefined
   /** When the remaining workers are killed, as `performance.now()`. */
   #killAt = Number.POSITIVE_INFINITY
@@ -152,7 +154,7 @@ export class WorkerPool {
     for (const slot of this.#slots) {
       slot.update()
       if (this.#stopBody !== null) {
-        const body = slot.index === 0 ? this.#bodyOfFirst(false) : this.#stopBody
+        const body = slot.index === 0 ? this.#bodyOfFirst() : this.#stopBody
         if (body === null) continue
         this.#tellToLeave(slot, STOP, body)
         this.#services.get(slot.name)?.operations.closeListeners()
@@ -420,27 +422,40 @@ export class WorkerPool {
     clearTimeout(this.#firstTimer)
   }
 
-  /** Returns null while the first worker waits for the others. */
-  #bodyOfFirst(waitsNoLonger: boolean): string | null {
-    const alone = this.#slots.every(({ index, living }) => index === 0 || living.length === 0)
-    if (this.#firstStopBody === null && (alone || waitsNoLonger)) {
+  /** Returns null while the first worker accepts. */
+  #bodyOfFirst(): string | null {
+    if (this.#slots.every(({ index, living }) => index === 0 || living.length === 0)) this.#first = 'leaves'
+    if (this.#first === 'accepts') return null
+    if (this.#firstEndsWithin === undefined) {
       const left = Math.max(0, this.#killAt - NOTICE_MS - performance.now())
-      const timeoutMs = this.#endsWithin === null ? null : Math.round(left)
-      this.#firstStopBody = stopBody({ timeoutMs, drop: true })
+      this.#firstEndsWithin = this.#endsWithin === null ? null : Math.round(left)
     }
-    return this.#firstStopBody
+    return stopBody({
+      timeoutMs: this.#firstEndsWithin,
+      drop: true,
+      isFollowed: this.#first === 'answers',
+    })
   }
 
   #limitFirst(): void {
     clearTimeout(this.#firstTimer)
     const half = (this.#endsWithin ?? this.#settings.stopTimeout ?? Number.POSITIVE_INFINITY) / 2
-    this.#firstTimer = setTimeout(
-      () => {
-        this.#bodyOfFirst(true)
-        this.update()
-      },
-      Math.min(FIRST_WAITS_MS, half),
-    )
+    const first = (step: 'answers' | 'leaves', ms: number, then: () => void = () => {}) => {
+      this.#firstTimer = setTimeout(
+        () => {
+          this.#first = step
+          this.update()
+          then()
+        },
+        Math.min(ms, LONGEST_MS),
+      )
+    }
+    const leave = (ms: number) => {
+      if (ms < Number.POSITIVE_INFINITY) first('leaves', ms)
+    }
+    if (this.#first === 'accepts' && FIRST_ACCEPTS_MS < half)
+      first('answers', FIRST_ACCEPTS_MS, () => leave(half - FIRST_ACCEPTS_MS))
+    else if (this.#first !== 'leaves') leave(half)
   }
 
   /** Sets the time for all processes to end, unless it is longer than the time that is left. After it and {@link NOTICE_MS} they are killed. */
@@ -453,11 +468,8 @@ export class WorkerPool {
     if (!this.#killWithin(timeoutMs)) return
     this.#endsWithin = timeoutMs
     this.#stopBody = stopBody({ timeoutMs, drop: true })
-    if (this.#firstStopBody === null) this.#limitFirst()
-    else {
-      this.#firstStopBody = null
-      this.#bodyOfFirst(true)
-    }
+    this.#firstEndsWithin = undefined
+    this.#limitFirst()
     this.update()
     for (const { name } of this.#slots) this.#services?.get(name)?.operations.endDraining(timeoutMs)
   }

@@ -10,7 +10,10 @@ interface LastRequestsDeps {
   readonly machine: Pick<Machine, 'changes' | 'phase'> & {
     readonly member: Pick<MemberState, 'link' | 'scope'>
   }
-  readonly shutdown: Pick<Shutdown, 'endsListeners' | 'order' | 'over' | 'rollsBack' | 'yields'>
+  readonly shutdown: Pick<
+    Shutdown,
+    'endsListeners' | 'isFollowed' | 'order' | 'over' | 'rollsBack' | 'yields'
+  >
   readonly hosting: () => Pick<Hosting, 'isHandingOver' | 'standsBy'>
   readonly listeners: () => Pick<OwnListeners, 'all' | 'stop' | 'unlisten'>
   readonly connections: Pick<ConnectionDrain, 'run'>
@@ -39,7 +42,7 @@ export class LastRequests {
   }
 
   /**
-   * Resolves when no connection is left, when a next version joins, or when this process must leave to end in time: with whether a next version has
+   * Resolves when no connection is left and no other worker changes the state through this one, when a next version joins, or when this process must leave to end in time: with whether a next version has
    * joined.
    */
   async answer(): Promise<boolean> {
@@ -47,7 +50,8 @@ export class LastRequests {
     const hosting = this.#deps.hosting()
     this.#stopAccepting()
     const answered = settledOf(machine.changes, connections.run(false).then(settled))
-    const over = () => answered() || shutdown.over || hosting.isHandingOver || machine.phase !== 'serving'
+    const isDone = () => answered() && !shutdown.isFollowed
+    const over = () => isDone() || shutdown.over || hosting.isHandingOver || machine.phase !== 'serving'
     await shutdown.order.untilLeaving(machine.changes, over, Number.POSITIVE_INFINITY)
     return hosting.isHandingOver
   }

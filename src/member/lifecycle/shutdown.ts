@@ -20,6 +20,8 @@ export class Shutdown {
   yields = false
   /** The main process of this worker ends too: no process will accept on its listeners. */
   endsListeners = false
+  /** Other workers still change the state through this one, which does not leave before it gets another order, or must end. */
+  isFollowed = false
   /** The process that replaced this one ends with the service: no process takes connections any more. */
   serviceEnds = false
   /** This process leaves to its standby only: an operator has asked for that, and no order to end has followed. */

@@ -13,6 +13,7 @@ import {
   ROLLBACK,
   readStopOrder,
   STOP,
+  type StopOrder,
 } from '../../operator/service-commands.js'
 import type { Origin } from '../lifecycle/process-machine.js'
 
@@ -67,8 +68,8 @@ interface ServiceCommandsDeps {
   readonly events: Pick<EventLog, 'note' | 'read'>
   reload(gone: AbortSignal): Promise<void>
   rollBack(context: CommandContext): Promise<void>
-  /** Ends the service. `drop`: see `StopOrder`. */
-  stop(timeout: number | null, drop: boolean): Promise<void>
+  /** Ends the service. */
+  stop(order: StopOrder): Promise<void>
 }
 
 /** Handles the commands of every service: `fd-broker reload`, `rollback` and `stop`. */
@@ -98,9 +99,9 @@ export function serveServiceCommands({
     return reply()
   })
   set(STOP, async body => {
-    const { timeoutMs, drop } = readStopOrder(body)
+    const order = readStopOrder(body)
     // The reply is sent first, in this turn of the event loop.
-    setImmediate(() => void stop(timeoutMs, drop))
+    setImmediate(() => void stop(order))
     return reply()
   })
 }

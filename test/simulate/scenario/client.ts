@@ -11,6 +11,8 @@ export interface History {
   /** Keys of changes that the service has acknowledged. */
   readonly acknowledged: { readonly at: number; readonly key: string }[]
   readonly failed: number[]
+  /** All answers, also to reads. */
+  readonly answers: ('made' | 'refused')[]
   readonly wrong: string[]
   readonly cut: { readonly at: number; readonly how: string; readonly inFlight: boolean }[]
   /** When the request was sent that has no answer yet. */
@@ -73,7 +75,15 @@ export function startClients(code: Code, world: World, lasts: Lasts, callers = 0
 
 /** `calls`: ends its connection after each answer. */
 export function startClient(code: Code, world: World, lasts: Lasts, index: number, calls: boolean): History {
-  const history: History = { refused: [], acknowledged: [], failed: [], wrong: [], cut: [], askedAt: null }
+  const history: History = {
+    refused: [],
+    acknowledged: [],
+    failed: [],
+    answers: [],
+    wrong: [],
+    cut: [],
+    askedAt: null,
+  }
   world.start(`c${index + 1}`, p => new Client(code, p, history, index, lasts, calls).run())
   return history
 }
@@ -230,6 +240,7 @@ class Client {
 
   #answered(answer: number, request: Buffer): void {
     const history = this.#history
+    history.answers.push(answer === REFUSED ? 'refused' : 'made')
     if (history.askedAt === null) history.wrong.push(`an answer without a request: ${answer}`)
     else if (this.#reading !== null) {
       const { of, least } = this.#reading

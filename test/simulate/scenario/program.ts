@@ -69,6 +69,8 @@ export interface Version {
   readonly served: { readonly from: number; to: number }[]
   /** Connections that were open when the program ended by itself. */
   abandoned: number
+  /** A request takes so long before it changes the state. */
+  takesMs: number
   /** Returns the number of open connections of clients. */
   connections: () => number
   /** The changes that it has refused. */
@@ -183,6 +185,7 @@ export function startVersion(
     ceasedAt: Number.POSITIVE_INFINITY,
     served: [],
     abandoned: 0,
+    takesMs: 0,
     unlisten() {},
     async relisten() {},
     connections: () => 0,
@@ -462,6 +465,8 @@ class Connection {
     // A change of a lost connection may be made later than the next one.
     const latest = (before: Uint8Array | undefined) =>
       before !== undefined && Buffer.from(before).readUInt32BE() > number ? undefined : value
+    const { takesMs } = version
+    if (takesMs > 0) await new Promise<void>(resolve => p.setTimer(resolve, takesMs))
     const begun = p.world.now
     const durable = ledger !== null && isDurable(number)
     const options = durable ? { durable } : {}

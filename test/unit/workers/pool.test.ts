@@ -384,6 +384,30 @@ describe('a main process that is closed', () => {
     await ended
   })
 
+  it('lets the first worker make the changes of another one that takes long, which it leaves for half of the time', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const { pool, standings, told } = poolWith({ count: 2, stopTimeout: 30_000 })
+    const [first, other] = pool.slots.map(({ name }) => name) as [string, string]
+    standings.set(first, owned(100)).set(other, owned(101))
+    const ended = pool.endAll(null)
+    const stopped = () =>
+      told.flatMap(({ worker, order, body }) =>
+        worker === first && order === STOP ? [body.includes('followed')] : [],
+      )
+    await vi.advanceTimersByTimeAsync(999)
+    expect(stopped()).toEqual([])
+    await vi.advanceTimersByTimeAsync(1)
+    expect(stopped()).toEqual([true])
+    await vi.advanceTimersByTimeAsync(13_999)
+    expect(stopped()).toEqual([true])
+    await vi.advanceTimersByTimeAsync(1)
+    expect(stopped()).toEqual([true, false])
+    standings.clear()
+    pool.update()
+    await ended
+  })
+
   it('stops a worker of the previous main process that comes back only then, and repeats an order that failed', async () => {
     const { pool, standings, told, failing } = poolWith({ count: 3 })
     const [, back, fails] = pool.slots.map(({ name }) => name) as [string, string, string]

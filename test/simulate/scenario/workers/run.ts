@@ -11,7 +11,16 @@ import { performActs } from '../performed-acts.js'
 import { PORT, SECOND_PORT } from '../program.js'
 import { MAIN_SCRIPT, Mains } from './mains.js'
 import type { Part, Who, WorkersAct, WorkersSchedule } from './schedule.js'
-import { hasGivenUp, servingIn, type Told, wrongAfterEnd, wrongAtLast, wrongOfClients } from './verdict.js'
+import {
+  askedBefore,
+  hasGivenUp,
+  servingIn,
+  type Told,
+  wrongAfterEnd,
+  wrongAtLast,
+  wrongOfAsked,
+  wrongOfClients,
+} from './verdict.js'
 import { WorkerProcesses } from './worker-processes.js'
 
 const CLIENTS = 3
@@ -28,6 +37,10 @@ const AGAIN_MS = 2_500
 const DISTURBING: ReadonlySet<string> = new Set(['kill', 'stop', 'lack', 'dies', 'hangs', 'break', 'bad'])
 /** Connections that do not move drain for 30 s. */
 const END_MS = 45_000
+/** Requests take so long when the service is stopped, and began within so long before. The first worker leaves half of the time to stop after that. */
+const [SLOW_MS, SLOWEST_MS, SLOW_FOR_MS] = [300, 2_200, 400]
+/** A worker has begun with a request that came so long before. */
+const BEGUN_MS = 20
 /** A listener is closed, and the main process has heard it, after about so long. */
 const CLOSES_MS = 0.3
 
@@ -144,11 +157,25 @@ export class WorkersRun {
     ]
     if (wrong.length > 0) return wrong
     const before = world.kernel.resets.length
+    const takesMs = this.#makeSlow()
+    const isUnderWay = ({ askedAt }: History) => askedAt !== null && askedAt < world.now - BEGUN_MS
+    const asked = takesMs === 0 ? [] : this.#clients.filter(isUnderWay).map(askedBefore)
     startOperator(this.#code, world, 'stop service')
     callLate(world, PORT)
     world.run(() => this.#mains.living.length === 0, END_MS)
     world.run(() => false, 100)
-    return [...wrongAfterEnd(seen), ...wrongOfQueues(world.kernel.resets.slice(before))]
+    const resets = world.kernel.resets.slice(before)
+    return [...wrongAfterEnd(seen), ...wrongOfQueues(resets), ...wrongOfAsked(asked, takesMs)]
+  }
+
+  /** In half of the runs the workers are slow when the service is stopped: they change the state a while after the order. Returns how long a request takes. */
+  #makeSlow(): number {
+    const world = this.#world
+    if (this.#schedule.late !== undefined || world.below(2) === 0) return 0
+    const takesMs = SLOW_MS + world.below(SLOWEST_MS - SLOW_MS)
+    for (const worker of this.#workers.all) worker.takesMs = takesMs
+    world.run(() => false, SLOW_FOR_MS)
+    return takesMs
   }
 
   /** The service ends with a main process that has taken over and then gets a signal to end, and that is no error. */

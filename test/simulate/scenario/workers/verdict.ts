@@ -150,3 +150,23 @@ export function wrongAfterEnd({ world, mains, workers }: Seen): string[] {
     ...world.kernel.addresses.names.map(name => `the service was ended, and ${name} is bound`),
   ]
 }
+
+/** A client with a request under way when the service is stopped. */
+interface Asked {
+  readonly history: History
+  /** The number of its answers before that one. */
+  readonly before: number
+}
+
+export function askedBefore(history: History): Asked {
+  return { history, before: history.answers.length }
+}
+
+/** Returns the requests that were under way when the service was stopped and got no answer, or were refused. `takesMs`: the time that each took. */
+export function wrongOfAsked(asked: readonly Asked[], takesMs: number): string[] {
+  return asked.flatMap(({ history, before }) => {
+    const answer = history.answers[before] ?? 'cut'
+    if (answer === 'made') return []
+    return [`a request of ${takesMs} ms was under way when the service was stopped, and was ${answer}`]
+  })
+}
