@@ -127,6 +127,12 @@ export class Holder {
     return this.#probation.leftMs
   }
 
+  /** The names of the listeners that the process which serves does not use, unless it has adopted them since. */
+  get givenUp(): ReadonlySet<string> {
+    const owner = this.#peers.get(this.#host.state().owner)
+    return new Set([...(owner?.refused ?? [])].filter(name => !owner!.adopted.has(name)))
+  }
+
   get state(): HolderState {
     return this.#host.state()
   }
@@ -317,6 +323,9 @@ export class Holder {
         peer.link.post({ abort: { code, message: why, phase: this.#phase } })
         return
       }
+      case 'released':
+        peer.link.post({ released: { givenUp: [...this.givenUp] } })
+        return
       case 'freeze':
         // The joiner is compared with the position that Frozen reports, never with an earlier one.
         peer.position = null

@@ -76,7 +76,10 @@ function recordFacts({ host, logger }: HandlerContext, peer: Peer, envelope: Wir
     if (!host.state().unfit.includes(peer.id) && peer.reason.message !== before)
       logger.warn({ pid: peer.pid, err: peer.reason }, 'a process reports that it cannot serve')
   }
-  if (ready) peer.adopted = new Set([...(ready.adopted ?? []), ...peer.lateNames])
+  if (ready) {
+    peer.adopted = new Set([...(ready.adopted ?? []), ...peer.lateNames])
+    peer.refused = new Set(ready.refused)
+  }
   const position = ready?.position ?? frozen?.position ?? prepared?.position
   if (position) {
     const { epoch, sequence, digest } = position

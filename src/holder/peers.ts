@@ -215,6 +215,7 @@ function newPeer(id: Id, candidate: Candidate): Peer {
     position: null,
     reason: null,
     adopted: new Set(),
+    refused: new Set(),
     lateNames: new Set(),
     forgotten: false,
     served: false,

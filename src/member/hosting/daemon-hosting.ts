@@ -5,7 +5,7 @@ import type { SegmentSet } from '../../holder/segment-set.js'
 import type { Segment } from '../../state/segment.js'
 import type { CancelResult } from '../../versions/upgrade-attempt.js'
 import type { Link, WireEnvelope } from '../../wire/link.js'
-import type { Hosting } from '../lifecycle/hosting.js'
+import { GIVEN_UP_MS, type Hosting } from '../lifecycle/hosting.js'
 import type { Machine } from '../lifecycle/process-machine.js'
 import type { DaemonEntries } from './daemon-entries.js'
 import type { JoinedHolder } from './joined-holder.js'
@@ -34,6 +34,7 @@ export class DaemonHosting implements Hosting {
   readonly mergesAtOnce = false
   readonly #deps: DaemonHostingDeps
   #standbyReleased = false
+  #givenUp: ReadonlySet<string> = new Set()
 
   constructor(deps: DaemonHostingDeps) {
     this.#deps = deps
@@ -62,6 +63,15 @@ export class DaemonHosting implements Hosting {
     return machine.member.link === 'up' || joined.holder?.dead === true
   }
 
+  get givenUp(): ReadonlySet<string> {
+    return this.#givenUp
+  }
+
+  /** The daemon tells the process that serves after this one. */
+  async givenUpClosed(): Promise<void> {
+    await this.#deps.machine.changes.until(() => false, GIVEN_UP_MS)
+  }
+
   get acceptsReports(): boolean {
     return this.acceptsWrites
   }
@@ -75,8 +85,9 @@ export class DaemonHosting implements Hosting {
     return this.#deps.entries.handle(envelope) || this.#deps.requests.handle(envelope)
   }
 
-  onReleased(): void {
+  onReleased(givenUp: readonly string[]): void {
     this.#standbyReleased = true
+    this.#givenUp = new Set(givenUp)
     this.#deps.released()
   }
 

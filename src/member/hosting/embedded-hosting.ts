@@ -1,4 +1,5 @@
 import type { FdbError } from '../../errors.js'
+import { NOBODY } from '../../handoff/messages.js'
 import { accepts, isBeforeCommit, isUndecided, isUnderWay } from '../../handoff/phases.js'
 import type { Entry } from '../../holder/entry.js'
 import type { Holder } from '../../holder/holder.js'
@@ -9,11 +10,13 @@ import { FormerListeners, SuccessorPaths } from '../../holder/unix-paths.js'
 import type { UnfitReport } from '../../operator/status-report.js'
 import type { CancelResult } from '../../versions/upgrade-attempt.js'
 import { FORWARDS_WRITES } from '../../wire/link.js'
-import type { Hosting } from '../lifecycle/hosting.js'
+import { GIVEN_UP_MS, type Hosting } from '../lifecycle/hosting.js'
 import type { Machine } from '../lifecycle/process-machine.js'
 import type { RollbackEntries } from './rollback-entries.js'
 import type { SealWatch } from './seal-watch.js'
 import type { Standby } from './standby.js'
+
+const NONE: ReadonlySet<string> = new Set()
 
 export interface EmbeddedHostingDeps {
   readonly machine: Machine
@@ -85,6 +88,17 @@ export class EmbeddedHosting implements Hosting {
 
   get released(): boolean {
     return this.#deps.machine.holder?.phase === 'released'
+  }
+
+  get givenUp(): ReadonlySet<string> {
+    return this.released ? this.#holder!.givenUp : NONE
+  }
+
+  /** The process that serves closes its channel to this one when it has been released, and the listeners with it. */
+  async givenUpClosed(): Promise<void> {
+    const { changes, holder } = this.#deps.machine
+    const peer = this.#holder?.peer(holder?.owner ?? NOBODY)
+    await changes.until(() => peer?.link.open !== true, GIVEN_UP_MS)
   }
 
   get probationLeftMs(): number | null {

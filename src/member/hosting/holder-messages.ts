@@ -49,7 +49,7 @@ export class HolderMessages {
       )
     }
     const message = unpackToMember(envelope)
-    if (message !== null) this.#pass(message)
+    if (message !== null) this.#pass(message, envelope)
   }
 
   /** Owns the items. */
@@ -57,7 +57,7 @@ export class HolderMessages {
     if (!this.#deps.orders.openChannel(items)) this.#deps.offers.receive(items)
   }
 
-  #pass(message: NonNullable<ReturnType<typeof unpackToMember>>): void {
+  #pass(message: NonNullable<ReturnType<typeof unpackToMember>>, { released }: WireEnvelope): void {
     const { leadership, machine, shutdown } = this.#deps
     // An unfit process has already recorded why it cannot serve.
     if (message.kind === 'fenced' && shutdown.cannotServe.cause === null)
@@ -66,7 +66,7 @@ export class HolderMessages {
     if (message.kind === 'fenced' && machine.sealed) void leadership.quiesce()
     if (message.kind === 'retire') shutdown.handleVerdict('retire')
     else if (message.kind === 'resume' || message.kind === 'reinstate') shutdown.handleVerdict('resume')
-    else if (message.kind === 'released') this.#deps.hosting().onReleased?.()
+    else if (message.kind === 'released') this.#deps.hosting().onReleased?.(released?.givenUp ?? [])
     const epoch = 'epoch' in message ? message.epoch : machine.member.epoch
     machine.step({ type: 'message', message, sealed: machine.isSealed(epoch) })
   }

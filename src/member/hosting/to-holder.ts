@@ -1,6 +1,7 @@
 import { FdbError } from '../../errors.js'
 import type { ToHolder } from '../../handoff/messages.js'
 import type { Registry } from '../../holder/registry.js'
+import { inspectOne } from '../../kernel/index.js'
 import { packToHolder } from '../../wire/envelope.js'
 import type { Heartbeat } from '../lifecycle/heartbeat.js'
 import type { Machine } from '../lifecycle/process-machine.js'
@@ -57,7 +58,7 @@ export class ToHolderSender {
     joined.post({
       ready: {
         adopted: [...registry.wanted],
-        refused: registry.names.filter(name => !registry.wanted.has(name)),
+        refused: notUsed(registry),
         position: state.log.position,
       },
     })
@@ -75,4 +76,10 @@ export class ToHolderSender {
     const { code, message } = shutdown.reason ?? new FdbError('ERR_FDB_ABORTED', 'the successor gave up')
     return joined.link?.send({ abort: { code, message, phase: machine.phase } }).catch(() => {})
   }
+}
+
+/** The names of the listeners that this version uses under no name. */
+function notUsed({ listeners, wanted }: Registry): string[] {
+  const used = new Set(listeners.filter(({ name }) => wanted.has(name)).map(({ fd }) => inspectOne(fd).ino))
+  return listeners.filter(({ fd }) => !used.has(inspectOne(fd).ino)).map(({ name }) => name)
 }

@@ -6,6 +6,9 @@ import type { Segment } from '../../state/segment.js'
 import type { CancelResult } from '../../versions/upgrade-attempt.js'
 import type { Link, WireEnvelope } from '../../wire/link.js'
 
+/** The next version and the daemon close a listener that was given up this long after Released, at the latest. */
+export const GIVEN_UP_MS = 1_000
+
 /**
  * The member's access to the holder, which decides which process serves. In `embedded-hosting.ts` the incumbent is the holder until it has
  * released this process, which then has a holder of its own. In `daemon-hosting.ts` a daemon is the holder.
@@ -27,6 +30,8 @@ export interface Hosting {
   readonly isHeard: boolean
   /** This process's own holder has released the successor: this process cannot serve again. */
   readonly released: boolean
+  /** After Released, the listeners that the process which serves does not use. */
+  readonly givenUp: ReadonlySet<string>
   /** The process that serves accepts reports of older generations. */
   readonly acceptsReports: boolean
   /** The process that serves accepts forwarded changes. */
@@ -41,8 +46,8 @@ export interface Hosting {
 
   /** Handles a message that only this hosting knows. Returns whether the message was known. */
   handle?(envelope: WireEnvelope): boolean
-  /** The holder has sent Released. The state machine gets the event after this call. */
-  onReleased?(): void
+  /** The holder has sent Released. The state machine gets the event after this call. `givenUp`: see {@link givenUp}. */
+  onReleased?(givenUp: readonly string[]): void
   /** The holder has missed heartbeats on an open channel. */
   onSilent?(): void
   onHeard?(): void
@@ -72,6 +77,8 @@ export interface Hosting {
   dropped(told: boolean): Promise<void> | undefined
   /** Embedded: resolves when no process has the listeners any more that was offered them in a handoff that has failed. */
   joinersEnded?(): Promise<void>
+  /** Resolves when no other process has the listeners in {@link givenUp} any more, at the latest after a second. */
+  givenUpClosed(): Promise<void>
   /** Makes a daemon close its dups of all listeners. Resolves when it has. */
   dropListeners?(): Promise<void>
   /** Called before the entry of this name is replaced or dropped. */

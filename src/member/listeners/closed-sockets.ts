@@ -5,7 +5,7 @@ import type { Machine } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 
 export interface ClosedSocketsDeps {
-  readonly hosting: Pick<Hosting, 'isHandingOver' | 'standsBy' | 'unfitStandby'>
+  readonly hosting: Pick<Hosting, 'givenUp' | 'givenUpClosed' | 'isHandingOver' | 'standsBy' | 'unfitStandby'>
   readonly machine: Pick<Machine, 'changes' | 'phase'>
   readonly shutdown: Pick<Shutdown, 'isRetired' | 'over' | 'yields'>
 }

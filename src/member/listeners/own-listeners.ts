@@ -167,7 +167,10 @@ export class OwnListeners {
     registry.wanted.add(entry.name)
   }
 
-  /** The listeners are about to be closed. If the service ends, or a worker that is not replaced, first accepts the connections that wait. */
+  /**
+   * The listeners are about to be closed. If the service ends, or a worker that is not replaced, or the next version has given a listener up, first
+   * accepts the connections that wait.
+   */
   close(): void {
     this.forgetPrevious()
     const { hosting, machine, registry, shutdown } = this.#deps
@@ -178,8 +181,18 @@ export class OwnListeners {
     for (const [name, listener] of this.#listeners) {
       const entry = registry.get(name)
       if (accepts && entry !== undefined) listener.acceptWaiting(entry.fd)
+      else if (entry !== undefined && hosting.givenUp.has(name))
+        this.#leaveGivenUp(listener, entry.fd.share())
       listener.closeOthers()
     }
+  }
+
+  /** In the probation clients have come to the queue of a listener that the next version does not use. Owns the descriptor. */
+  #leaveGivenUp(listener: Listener, fd: OwnedFd): void {
+    listener.leaveAfter(this.#deps.hosting.givenUpClosed(), () => {
+      listener.leave(fd)
+      fd.close()
+    })
   }
 
   /** Nothing of the previous version can be adopted any more. */

@@ -1,8 +1,10 @@
 import http from 'node:http'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { join, type Member } from '../../../src/index.js'
+import { join, type Member, serveDaemon } from '../../../src/index.js'
+import { perLane } from '../../lanes/lane.js'
 import { freePort, Scene } from '../../processes/scene.js'
+import { until } from '../../processes/until.js'
 
 async function serving(): Promise<{ member: Member; port: number; server: http.Server }> {
   const { control } = Scene.open()
@@ -53,6 +55,53 @@ describe('a client that waits in the queue of a listener gets its answer', () =>
     expect(await answer).toBe('answered')
   })
 })
+
+/** Two versions: the first one serves at two addresses, the next one at one of them, whose listener it calls `name`. */
+async function givingUp(hosting: 'embedded' | 'daemon', name: string) {
+  const { control } = Scene.open()
+  const upgrade = { probation: 300, heartbeat: 50 }
+  if (hosting === 'daemon') {
+    const daemon = await serveDaemon({ control, upgrade })
+    onTestFinished(() => daemon.close())
+  }
+  const ports = [await freePort(), await freePort()] as const
+  const version = async (answer: string, names: readonly string[]) => {
+    const member = await join({ service: 'shop', control, hosting, upgrade, drain: { timeout: 2_000 } })
+    onTestFinished(() => member.close({ timeout: 0 }))
+    for (const [n, each] of names.entries()) {
+      const listener = await member.listen(each, `tcp://127.0.0.1:${ports[n]}`)
+      listener.serve(http.createServer((_request, response) => response.end(answer)))
+    }
+    await member.ready({ unserved: true })
+    return member
+  }
+  const first = await version('first', ['web', 'old'])
+  await version('next', [name])
+  await until('the first version stands by', () => !['serving', 'frozen'].includes(first.phase))
+  return { first, ports }
+}
+
+describe.each(perLane<readonly ('daemon' | 'embedded')[]>(['embedded'], ['embedded', 'daemon']))(
+  'a listener that the next version gives up (%s)',
+  hosting => {
+    it('answers the clients that have come in the probation', async () => {
+      const { first, ports } = await givingUp(hosting, 'web')
+      const answers = [ask(ports[1]), ask(ports[1]), ask(ports[0])]
+      expect(await Promise.all(answers)).toEqual(['first', 'first', 'next'])
+      await first.retired
+      await expect(ask(ports[1])).rejects.toThrow('ECONNREFUSED')
+    })
+
+    it('belongs to the next version if that has another name for it', async () => {
+      const { first, ports } = await givingUp(hosting, 'other')
+      const answers: Promise<string>[] = []
+      const timer = setInterval(() => answers.push(ask(ports[0])), 1)
+      await first.retired
+      clearInterval(timer)
+      expect(new Set(await Promise.all(answers))).toEqual(new Set(['next']))
+    })
+  },
+)
 
 it('a server that its program has closed gets no further connection when its listener is closed', async () => {
   const { member, port, server } = await serving()
