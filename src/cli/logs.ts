@@ -73,7 +73,8 @@ async function logs(flags: LogsFlags, command: Command): Promise<void> {
   const path = existsSync(linked) || generation !== undefined ? linked : (newestPart(log) ?? linked)
   if (!existsSync(path)) {
     // If no such service runs either, its name is probably wrong.
-    if (flags.logFile === undefined && flags.service !== undefined) controlByName(flags.service, process.env)
+    if (flags.logFile === undefined && flags.control === undefined && flags.service !== undefined)
+      controlByName(flags.service, process.env)
     const why =
       generation === undefined
         ? 'fd-broker start did not start the service, or its log is too old'

@@ -1,6 +1,9 @@
 import { findOccupant, parseListenerSpec } from '../listeners/index.js'
 import { plain } from './output.js'
 
+/** The notice of fd-broker/auto in a program that takes no part in an upgrade. */
+const RUNS_ALONE = /^\s*fd-broker: .*\bruns without upgrades\b/m
+
 /**
  * Names the process at the address that a program could not bind according to its output; null if that is unknown. `serving`: the process
  * that the program was to replace.
@@ -12,9 +15,11 @@ export function portHolderText(output: string | null, serving?: number | null): 
     const occupant = findOccupant(parseListenerSpec({ kind: 'tcp', host, port: Number(port) }))
     if (occupant === null) return null
     const { command, pid } = occupant
-    return pid === serving
-      ? `port ${port} is in use by process ${pid}, which serves: the next version did not take over its socket. Does the command of the next version load fd-broker, as node --import fd-broker/auto server.js does?`
-      : `port ${port} is in use by process ${pid} (${plain(command)})`
+    if (pid !== serving) return `port ${port} is in use by process ${pid} (${plain(command)})`
+    const why = RUNS_ALONE.test(output ?? '')
+      ? 'fd-broker says below why it did not join'
+      : 'Does the command of the next version load fd-broker, as node --import fd-broker/auto server.js does?'
+    return `port ${port} is in use by process ${pid}, which serves: the next version did not take over its socket. ${why}`
   } catch {
     return null
   }

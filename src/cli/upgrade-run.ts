@@ -100,12 +100,19 @@ export class UpgradeRun implements Disposable {
       await this.#report(client, upgraded)
     } catch (error) {
       if (FdbError.is(error)) await this.#explain(error)
+      if (this.#isOwnWithout(error)) throw new FdbError(error.code, error.message, { cause: error })
       outcome = { ok: false, text: `The upgrade failed after ${this.#ms} ms: ${error}` }
       throw error
     } finally {
       for (const signal of CANCEL_SIGNALS) process.off(signal, cancel)
       if (outcome !== null) await this.#finishTimeline(outcome)
     }
+  }
+
+  /** Whether the running version has refused --without: wrong usage, though another process says so. */
+  #isOwnWithout(error: unknown): error is FdbError {
+    const isFirst = this.#order.without.length > 0 && this.#phases.length === 0
+    return isFirst && FdbError.is(error) && error.code === 'ERR_FDB_OPTION'
   }
 
   async #finishTimeline(outcome: TimelineOutcome): Promise<void> {

@@ -87,8 +87,9 @@ export class WriteQueue {
     if (full && this.#writes.length > 0) {
       throw new FdbError(
         'ERR_FDB_STATE_BACKPRESSURE',
-        `${this.#writes.length} changes (${this.bytes} bytes) wait to be appended; the limits are ${waitingWrites} ` +
-          `("waitingWrites") and ${waitingBytes} bytes ("waitingBytes"). Try again when earlier ones have settled`,
+        `a change of ${bytes} bytes has no room: ${this.#writes.length} changes (${this.bytes} bytes) wait to be appended; the limits are ` +
+          `${waitingWrites} ("waitingWrites") and ${waitingBytes} bytes ("waitingBytes"). Try again when ` +
+          (bytes > waitingBytes ? 'no other change waits' : 'earlier ones have settled'),
         { retryable: true },
       )
     }

@@ -246,7 +246,7 @@ describe('a listener that a next version under fd-broker/auto gives up on purpos
   it('must be one of the running version to be given up: the refusal lists these', async () => {
     const { program, first } = await both(SOON)
     const { code, stderr, stdout } = await upgrade(program, '--without', 'tcp://127.0.0.1:1')
-    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
     expect(stderr).toContain(
       `--without tcp://127.0.0.1:1: process ${first} does not listen there; it listens on tcp://[::]:${program.port}, unix:${program.path('other.sock')}\n`,
     )

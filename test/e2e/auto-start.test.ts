@@ -386,6 +386,7 @@ ${SERVER.replace(/^import.*/, "const { default: http } = await import('node:http
         'm',
       ),
     )
+    expect(stdout).not.toContain('Does the command of the next version load fd-broker')
   })
 
   it.each([
