@@ -21,13 +21,25 @@ class Work {
   readonly #start: StartWork
   /** The result of the start, or null while the work is stopped. */
   #started: { readonly stop: ReturnType<StartWork> } | null = null
+  #stopping: Promise<void> | null = null
 
   constructor(start: StartWork) {
     this.#start = start
   }
 
-  /** Idempotent. Rejects with the exception of the application's function; the work then counts as stopped. */
-  async start(): Promise<void> {
+  get isStopping(): boolean {
+    return this.#stopping !== null
+  }
+
+  /**
+   * Idempotent. Waits for a stop under way, and does nothing if this process may not work any more then. Rejects with the exception of the
+   * application's function; the work then counts as stopped.
+   */
+  async start(may: () => boolean): Promise<void> {
+    if (this.#stopping !== null) {
+      await settled(this.#stopping)
+      if (!may()) return
+    }
     if (this.#started !== null) return
     const started = { stop: this.#start() }
     this.#started = started
@@ -39,18 +51,26 @@ class Work {
     }
   }
 
-  /** Idempotent. Waits for a start that is under way. */
-  async stop(signal: AbortSignal): Promise<void> {
+  /** Idempotent. Waits for a start or a stop that is under way. */
+  stop(signal: AbortSignal): Promise<void> {
     const started = this.#started
-    if (started === null) return
+    if (started === null) return this.#stopping ?? Promise.resolve()
     this.#started = null
+    const stopping = this.#stop(started, signal).finally(() => {
+      if (this.#stopping === stopping) this.#stopping = null
+    })
+    this.#stopping = stopping
+    return stopping
+  }
+
+  async #stop(started: { readonly stop: ReturnType<StartWork> }, signal: AbortSignal): Promise<void> {
     const stop = typeof started.stop === 'function' ? started.stop : await settled(started.stop)
     if (typeof stop === 'function') await stop({ signal })
   }
 }
 
-/** Returns undefined if the start has failed, because the caller of the start reports that. */
-async function settled(stop: ReturnType<StartWork>): Promise<unknown> {
+/** Returns undefined if the start or the stop has failed, because the caller of that reports it. */
+async function settled(stop: unknown): Promise<unknown> {
   try {
     return await stop
   } catch {
@@ -88,7 +108,7 @@ export class Leadership {
   add(start: StartWork): void {
     const work = new Work(start)
     this.#work.push(work)
-    if (this.#turn === 'ours' && this.#run === null) void this.#call(work.start())
+    if (this.#turn === 'ours') this.#start(work)
   }
 
   /** Starts all work, because this process writes, for the first time or again. */
@@ -137,19 +157,27 @@ export class Leadership {
     this.#emit('retiring')
   }
 
-  /** Starts the work and emits `event`. Waits for stops under way, and does nothing if this process does not serve any more then. */
+  /**
+   * Starts the work; work whose stop is under way starts after that, if this process serves then: a stop that hangs keeps back no other work. Emits
+   * `event` when all has stopped.
+   */
   #startAndEmit(event: LeadershipEvent): void {
-    const start = () => {
-      if (this.#turn !== 'ours') return
-      for (const work of this.#work) void this.#call(work.start())
-      this.#emit(event)
-    }
-    if (this.#run === null) {
-      start()
-      return
-    }
-    this.#run.late.abort()
-    void this.#run.done.then(start)
+    const run = this.#run
+    this.#run = null
+    run?.late.abort()
+    const stopping = this.#work.filter(work => work.isStopping)
+    if (stopping.length > 0)
+      this.#logger.warn(
+        { hooks: stopping.length },
+        'work of whileServing() still stops, and starts again when that has ended',
+      )
+    for (const work of this.#work) this.#start(work)
+    if (run === null) this.#emit(event)
+    else void run.done.then(() => this.#turn === 'ours' && this.#emit(event))
+  }
+
+  #start(work: Work): void {
+    void this.#call(work.start(() => this.#turn === 'ours'))
   }
 
   #stopAll(): StopRun {
@@ -157,9 +185,10 @@ export class Leadership {
     const late = new AbortController()
     const done = Promise.all(this.#work.map(work => this.#call(work.stop(late.signal)))).then(() => {
       this.quiescedMs = Math.round((performance.now() - startedAt) * 10) / 10
-      this.#run = null
+      if (this.#run === run) this.#run = null
     })
-    return { done, late }
+    const run = { done, late }
+    return run
   }
 
   async #call(done: Promise<void>): Promise<void> {

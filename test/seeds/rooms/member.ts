@@ -6,8 +6,8 @@ export const member = room(
   [
     [
       'member/lifecycle/leadership.ts',
-      "      if (this.#turn !== 'ours') return\n",
-      '',
+      "this.#turn === 'ours' && this.#emit(event)",
+      'this.#emit(event)',
       'unit/member/runtime',
       'unit/member/leadership',
     ],

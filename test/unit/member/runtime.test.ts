@@ -76,6 +76,43 @@ describe('work that one process does at a time', () => {
   })
 })
 
+it('work whose stop hangs keeps back no other work of a process that serves again', async () => {
+  const story: string[] = []
+  const work = new Leadership(
+    () => {},
+    () => {},
+    SILENT,
+  )
+  const add = (name: string, stops: readonly Promise<void>[]) => {
+    const left = [...stops]
+    work.add(() => {
+      story.push(`${name} starts`)
+      return () => left.shift()?.then(() => story.push(`${name} has stopped`))
+    })
+  }
+  let unhang = () => {}
+  const hangs = new Promise<void>(resolve => {
+    unhang = resolve
+  })
+  add('one', [hangs])
+  add('other', [])
+  work.acquire()
+  void work.quiesce()
+  work.acquire()
+  await vi.advanceTimersByTimeAsync(1)
+  expect(story.splice(0)).toEqual(['one starts', 'other starts', 'other starts'])
+  let over = false
+  void work.quiesce()!.then(() => {
+    over = true
+  })
+  await vi.advanceTimersByTimeAsync(1)
+  expect(over).toBe(false)
+  work.acquire()
+  unhang()
+  await vi.advanceTimersByTimeAsync(1)
+  expect({ over, story }).toEqual({ over: true, story: ['other starts', 'one has stopped', 'one starts'] })
+})
+
 describe('the notice that something was appended', () => {
   it('comes at once, then at most every 10 ms, and not when nobody wants it any more', () => {
     const appended = new Set<() => void>()
