@@ -24,6 +24,24 @@ function open() {
 }
 
 describe('the descriptors that are held', () => {
+  it('get and lose no claim of a process while the next daemon takes over: that one would not know it', () => {
+    const registry = new Registry()
+    onTestFinished(() => registry.close())
+    let settled = true
+    using store = new DescriptorStore(registry, () => settled)
+    put(store, 'spool')
+    put(store, 'other')
+    const me = () => openPidfd(process.pid) as OwnedFd
+    const claim = (name: string) => store.claim({ name, by: ME, shared: false, claimant: me() }).fd.close()
+    claim('spool')
+    settled = false
+    const busy = expect.objectContaining({ code: 'ERR_FDB_BUSY', retryable: true })
+    expect(() => claim('other')).toThrow(busy)
+    using claimant = me()
+    expect(() => store.release('spool', ME, claimant)).toThrow(busy)
+    expect(store.list().map(({ claimedBy }) => claimedBy)).toEqual([null, process.pid])
+  })
+
   it('become entries of the registry: its next owner has them and their leases', async () => {
     const { registry, store } = open()
     const child = spawn('sleep', ['600'], { stdio: 'ignore' })

@@ -19,7 +19,7 @@ function folderOf(): string {
 }
 
 /** A service without a serving process, under a rule that may be another one at each look. */
-function underRule(ruled: () => Unserved) {
+function underRule(ruled: () => Unserved, isUnserved = () => true) {
   const lines: { readonly facts: object; readonly message: string }[] = []
   const warn = (facts: object, message: string) => lines.push({ facts, message })
   const ended: string[] = []
@@ -27,7 +27,7 @@ function underRule(ruled: () => Unserved) {
     control: '/run/daemon.sock',
     logger: { ...SILENT, warn },
     rule: ruled,
-    isUnserved: () => true,
+    isUnserved,
     isPaused: () => false,
     end: service => ended.push(service),
   })
@@ -70,6 +70,22 @@ describe('a service that nobody serves', () => {
     await vi.advanceTimersByTimeAsync(150_000)
     const pauses = lines.map(({ facts }) => (facts as { againMs: number }).againMs / 1000)
     expect(pauses).toEqual([1, 2, 4, 8, 16, 32, 60, 60])
+  })
+
+  it('does not end when a member serves again in time', async () => {
+    vi.useFakeTimers()
+    onTestFinished(() => void vi.useRealTimers())
+    let unserved = true
+    const { ended, services } = underRule(
+      () => ({ afterMs: 200, act: 'close' }),
+      () => unserved,
+    )
+    services.update('shop')
+    await vi.advanceTimersByTimeAsync(199)
+    unserved = false
+    services.update('shop')
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect([ended, vi.getTimerCount()]).toEqual([[], 0])
   })
 
   it('keeps its time when the same rule was read again', async () => {

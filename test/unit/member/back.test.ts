@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
@@ -150,4 +150,17 @@ it('a member that is to end while a daemon does not answer connects no more, and
   expect(await back).toBeNull()
   expect(told).toEqual([])
   expect(connections).toHaveLength(1)
+})
+
+it('a member is in the list of those for which the next daemon waits as soon as it has joined', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-back-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const control = joinPath(folder, 'control.sock')
+  const daemon = await serveDaemon({ control })
+  onTestFinished(() => daemon.close())
+  const { member } = await joinDaemon(control)
+  onTestFinished(() => member.close({ timeout: 0 }))
+  await member.ready()
+  const listed = JSON.parse(readFileSync(`${control}.members`, 'utf8')) as { members: { pid: number }[] }[]
+  expect(listed.flatMap(({ members }) => members.map(({ pid }) => pid))).toEqual([process.pid])
 })

@@ -213,6 +213,13 @@ describe('the machine of a supervisor', () => {
     expect(after(...FIRST, gone, again, spawned, proved).state.failures).toBe(1)
   })
 
+  it('starts nothing instead of a version that is well again before its rest is over', () => {
+    const sick: SupervisorEvent = { type: 'unhealthy', version: 1 }
+    expect(after(...FIRST, sick).state.waiting).toBe(true)
+    const well = [...FIRST, sick, { type: 'healthy', version: 1 } as const]
+    expect(phases(...well, { type: 'backed-off' })).toEqual(['1 serving'])
+  })
+
   it('starts nothing again that ended well, where only failures are to be', () => {
     expect(after(...FIRST, { type: 'exited', version: 1, code: 0 }).state.mode).toBe('ended')
     expect(after(...FIRST, { type: 'exited', version: 1, code: 3 }).state.waiting).toBe(true)

@@ -156,6 +156,22 @@ describe('the place of a worker', () => {
     await slot.abandon('the test ends')
   })
 
+  it('rests longer and longer also before the starts of a worker that had served', async () => {
+    vi.useFakeTimers(FAKE)
+    const { slot, rests, stands } = slotWith()
+    stands(owned())
+    slot.keepServing()
+    vi.advanceTimersByTime(1_500)
+    stands(null)
+    for (const ms of [0, 1_000, 2_000, 4_000]) {
+      expect(rests.at(-1)).toBe(ms)
+      const before = rests.length
+      await vi.advanceTimersByTimeAsync(ms)
+      for (let i = 0; i < 50 && rests.length === before; i++) await turns()
+    }
+    await slot.abandon('the test ends')
+  })
+
   it('starts a worker at once that had served for a second, and after a rest one that had not', () => {
     vi.useFakeTimers(FAKE)
     const { slot, rests, stands } = slotWith()
