@@ -156,6 +156,8 @@ export interface ProgramOptions {
   readonly second?: boolean
   /** Connections move evenly, so many a second. Default: soon. */
   readonly movesPerSecond?: number
+  /** Called when the process has joined, and before it does anything else. */
+  readonly onJoined?: (version: Version) => void
   /** Called at each change of the member's phase. */
   readonly onPhase?: (phase: string) => void
   /** The service has a state file, and this records its durable changes. */
@@ -213,6 +215,7 @@ async function main(
     unservable = false,
     second = false,
     movesPerSecond,
+    onJoined = () => {},
     onPhase = () => {},
     ledger,
     held = null,
@@ -264,6 +267,7 @@ async function main(
     version.served.at(-1)!.to = p.world.now
   })
   version.notes = member.section('notes')
+  onJoined(version)
   member.whileServing(() => work.start(p))
   const listener = await member.listen('web', `tcp://${HOST}:${PORT}`)
   const server = new code.Server()

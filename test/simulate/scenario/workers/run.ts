@@ -8,7 +8,7 @@ import { Endings } from '../endings.js'
 import { callLate, wrongOfQueues } from '../late-callers.js'
 import { startOperator } from '../operator.js'
 import { performActs } from '../performed-acts.js'
-import { PORT, SECOND_PORT } from '../program.js'
+import { PORT, SECOND_PORT, type Version } from '../program.js'
 import { MAIN_SCRIPT, Mains } from './mains.js'
 import type { Part, Who, WorkersAct, WorkersSchedule } from './schedule.js'
 import {
@@ -73,6 +73,7 @@ export class WorkersRun {
     this.#schedule = schedule
     this.#wanted = schedule.workers
     this.#workers = new WorkerProcesses(code, world, schedule.queues === true)
+    this.#workers.onJoined = version => this.#demandState(version)
     world.execute = origin => this.#execute(origin)
     this.#mains = new Mains(code, world, schedule)
     this.#endings = new Endings(world, {
@@ -337,6 +338,16 @@ export class WorkersRun {
     if (living.some(({ memoryFiles }) => [...memoryFiles].some(file => files.has(file)))) return
     this.#lostAt = this.#world.now
     this.#lasts.forget()
+  }
+
+  /** A process of a worker that has joined has each change that was acknowledged before it was started. */
+  #demandState({ notes, p }: Version): void {
+    const due = this.#clients.flatMap(({ acknowledged }) =>
+      acknowledged.filter(({ at }) => at > this.#lostAt && at < p.startedAt),
+    )
+    const lost = due.filter(({ key }) => !notes!.has(key))
+    if (lost.length > 0)
+      this.#wrong.push(`${p.name} has joined and lacks ${lost.length} of ${due.length} acknowledged changes`)
   }
 
   #end(): void {

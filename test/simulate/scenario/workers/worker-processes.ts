@@ -22,6 +22,8 @@ export class WorkerProcesses {
   bad: 'crashes' | 'ends soon' | null = null
   /** Each has a second listener, which it can close. */
   readonly #second: boolean
+  /** Called when a process of a worker has joined. */
+  onJoined: (version: Version) => void = () => {}
 
   constructor(code: Code, world: World, second: boolean) {
     this.#code = code
@@ -56,6 +58,7 @@ export class WorkerProcesses {
       ledger: null,
       crashes: this.bad === 'crashes',
       second: this.#second,
+      onJoined: (version: Version) => this.onJoined(version),
     } as const
     const version = startVersion(this.#code, name, this.#world, work, options, origin)
     this.#all.push(Object.assign(version, { slot }))
