@@ -211,29 +211,32 @@ for (const { language, name, tool } of MEMBERS) {
       },
     )
 
-    it('makes the changes itself that wait for its successor when that dies, each once', async () => {
-      const { scene, target } = await open(WATCHED)
-      const first = await serve(scene, language)
-      const agent = new Agent({ keepAlive: true })
-      onTestFinished(() => agent.destroy())
-      const count = async () => {
-        const { status, body } = await ask(`${target}/count`, { method: 'POST', agent }).answer
-        return `${status} ${body}`
-      }
-      const clients = Array.from({ length: 8 }, (_, n) => n)
-      await Promise.all(clients.map(() => ask(`${target}/slow?ms=50`, { agent }).answer))
-      const successor = await node(scene)
-      await servedBy(scene, successor)
-      expect(await count()).toBe('200 1')
-      process.kill(successor.pid, 'SIGSTOP')
-      const waiting = clients.slice(1).map(count)
-      await until(
-        'the changes are forwarded',
-        () => first.said.filter(({ say }) => say === 'forwards').length === 8,
-      )
-      await successor.kill()
-      expect((await Promise.all(waiting)).sort()).toEqual(clients.slice(1).map(n => `200 ${n + 1}`))
-    })
+    it.runIf(NIGHTLY || language === 'python')(
+      'makes the changes itself that wait for its successor when that dies, each once',
+      async () => {
+        const { scene, target } = await open(WATCHED)
+        const first = await serve(scene, language)
+        const agent = new Agent({ keepAlive: true })
+        onTestFinished(() => agent.destroy())
+        const count = async () => {
+          const { status, body } = await ask(`${target}/count`, { method: 'POST', agent }).answer
+          return `${status} ${body}`
+        }
+        const clients = Array.from({ length: 8 }, (_, n) => n)
+        await Promise.all(clients.map(() => ask(`${target}/slow?ms=50`, { agent }).answer))
+        const successor = await node(scene)
+        await servedBy(scene, successor)
+        expect(await count()).toBe('200 1')
+        process.kill(successor.pid, 'SIGSTOP')
+        const waiting = clients.slice(1).map(count)
+        await until(
+          'the changes are forwarded',
+          () => first.said.filter(({ say }) => say === 'forwards').length === 8,
+        )
+        await successor.kill()
+        expect((await Promise.all(waiting)).sort()).toEqual(clients.slice(1).map(n => `200 ${n + 1}`))
+      },
+    )
 
     it.runIf(NIGHTLY || language === 'python')(
       'leaves without a successor, and the next version makes the changes of requests that come late',
@@ -261,36 +264,42 @@ for (const { language, name, tool } of MEMBERS) {
       )
     })
 
-    it('ends with `service.stop` in its probation, and the version that stands by does too', async () => {
-      const { scene } = await open(WATCHED)
-      const first = await node(scene)
-      const own = await serve(scene, language)
-      await first.says('retiring')
-      using client = await OperatorClient.connect(scene.control)
-      const body = stopBody({ timeoutMs: null, drop: false })
-      expect(readProcessReply(await client.command(STOP, body, { service: 'shop' }))).toMatchObject({
-        pid: own.pid,
-      })
-      await own.end()
-      await first.end()
-      expect(first.find('reinstated')).toBeUndefined()
-    })
+    it.runIf(NIGHTLY || language === 'python')(
+      'ends with `service.stop` in its probation, and the version that stands by does too',
+      async () => {
+        const { scene } = await open(WATCHED)
+        const first = await node(scene)
+        const own = await serve(scene, language)
+        await first.says('retiring')
+        using client = await OperatorClient.connect(scene.control)
+        const body = stopBody({ timeoutMs: null, drop: false })
+        expect(readProcessReply(await client.command(STOP, body, { service: 'shop' }))).toMatchObject({
+          pid: own.pid,
+        })
+        await own.end()
+        await first.end()
+        expect(first.find('reinstated')).toBeUndefined()
+      },
+    )
 
-    it('leaves with `service.rollback` in its probation, and the version that stands by serves again', async () => {
-      const { scene } = await open(WATCHED)
-      const first = await node(scene)
-      const own = await serve(scene, language)
-      await first.says('retiring')
-      using client = await OperatorClient.connect(scene.control)
-      expect(readProcessReply(await client.command(ROLLBACK, '', { service: 'shop' }))).toMatchObject({
-        pid: own.pid,
-      })
-      await first.says('reinstated')
-      await servedBy(scene, first)
-      await own.end()
-      const late = client.command(ROLLBACK, '', { service: 'shop' })
-      await expect(late).rejects.toMatchObject({ code: 'ERR_FDB_NO_STANDBY' })
-    })
+    it.runIf(NIGHTLY || language === 'python')(
+      'leaves with `service.rollback` in its probation, and the version that stands by serves again',
+      async () => {
+        const { scene } = await open(WATCHED)
+        const first = await node(scene)
+        const own = await serve(scene, language)
+        await first.says('retiring')
+        using client = await OperatorClient.connect(scene.control)
+        expect(readProcessReply(await client.command(ROLLBACK, '', { service: 'shop' }))).toMatchObject({
+          pid: own.pid,
+        })
+        await first.says('reinstated')
+        await servedBy(scene, first)
+        await own.end()
+        const late = client.command(ROLLBACK, '', { service: 'shop' })
+        await expect(late).rejects.toMatchObject({ code: 'ERR_FDB_NO_STANDBY' })
+      },
+    )
 
     it.runIf(NIGHTLY || language === 'python')(
       'serves again when fd-broker rollback returns to it, and the command ends',

@@ -6,12 +6,8 @@ import { cellAt, everyPlace, HOSTINGS, type Place } from '../orders/table.js'
 /** In the gate some cells in which an order was once ignored, or ended more than it should. */
 const GATE: readonly string[] = [
   'embedded, offering, stop',
-  'embedded, quiescing, TERM',
-  'embedded, offering, upgrade',
   'embedded, committing, change',
-  'embedded, receiving, stop',
   'embedded, returning, upgrade',
-  'daemon, offering, stop',
   'daemon, probation, rollback',
   'daemon, orphan, change',
   'auto, offering, stop',
