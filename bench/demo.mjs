@@ -83,8 +83,8 @@ try {
     const { ms = null, pid } = upgrades.at(-1) ?? {}
     const text =
       ms === null
-        ? 'The new version does not serve.'
-        : `Process ${pid} answered ${ms.toFixed(0)} ms after its start.`
+        ? 'The upgrade failed: the new version does not serve.'
+        : `The upgrade succeeded: process ${pid} answered a client ${ms.toFixed(0)} ms after its start.`
     if (recorder !== null) await writeTimeline(recorder, TIMELINE, { ok: ms !== null, text })
   }
   await watch(everyMs)

@@ -1,10 +1,11 @@
 // @ts-check
 // The picture of an upgrade that the demo leaves: the page of `fd-broker upgrade --timeline`, with what the clients saw.
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { statusAt } from '../build/modules/operator/client.js'
+import { timelinePage } from '../build/modules/timeline/page.js'
 import { TimelineRecorder } from '../build/modules/timeline/recorder.js'
 
-const SHELL = new URL('../dist/timeline.html', import.meta.url)
+const SCRIPT = new URL('../dist/timeline.cjs', import.meta.url)
 /** Shorter than what is measured: how long a connection takes to move. */
 const EVERY_MS = 50
 const AROUND_MS = 1_000
@@ -26,5 +27,5 @@ export function recordTimeline(control, load) {
 
 /** @param {TimelineRecorder} recorder @param {string} path @param {import('../build/modules/timeline/timeline.js').TimelineOutcome} outcome */
 export async function writeTimeline(recorder, path, outcome) {
-  writeFileSync(path, await recorder.finish(SHELL, outcome, 0))
+  writeFileSync(path, timelinePage(readFileSync(SCRIPT, 'utf8'), await recorder.finish(outcome, 0)))
 }

@@ -14,7 +14,7 @@
 //   msgpackr.cjs, js-yaml.cjs,      packages that the library loads on first use, by the names in `imports` of package.json. program.cjs has
 //   prom-client.cjs                 its own copy of js-yaml, because it reads a configuration at each start
 //   bundled.js, lazy.cjs            the entry `.` for an application's bundler, with the paths of these packages
-//   timeline.html                   the page of `fd-broker upgrade --timeline`, without data: src/timeline
+//   timeline.cjs                    draws `fd-broker upgrade --timeline`, in its page and as SVG: src/timeline, ECharts
 //   types/                          declarations, see tools/declarations.mjs
 //   THIRD-PARTY-NOTICES.txt         the licences of the packages whose code is in these files
 //
@@ -25,7 +25,7 @@
 // `node tools/bundle.mjs [--external PATTERN]`: does not bundle imports that match the pattern (the mutation tests change these modules).
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join, relative } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { build } from 'esbuild'
 import { notices } from './bundle/notices.mjs'
@@ -242,16 +242,17 @@ const results = await Promise.all([
   }),
 ])
 
-/** Draws the page of a timeline, in the browser. */
+/** Draws a timeline: the page contains this script, and the command loads it for SVG. */
 const drawing = await build({
   ...common,
   entryPoints: { timeline: join(modules, 'timeline/draw.js') },
   format: 'iife',
+  globalName: 'fdBrokerTimeline',
+  footer: { js: "if(typeof module==='object')module.exports=fdBrokerTimeline" },
   platform: 'browser',
   target: 'es2022',
   minify: true,
 })
-const { timelineShell } = await import(pathToFileURL(join(modules, 'timeline/page.js')).href)
 
 /** Contents of the files of dist by path. @type {Map<string, string>} */
 const files = new Map()
@@ -292,13 +293,7 @@ files.set(
   "globalThis[Symbol.for('fd-broker.lazy')]=n=>n==='#msgpackr'?require('./msgpackr.cjs'):n==='#prom-client'?require('./prom-client.cjs'):require('./js-yaml.cjs')\n",
 )
 Object.assign(inputs, drawing.metafile?.inputs)
-files.set(
-  'timeline.html',
-  timelineShell(
-    drawing.outputFiles?.[0]?.text ?? '',
-    readFileSync(join(root, 'node_modules/uplot/dist/uPlot.min.css'), 'utf8').trim(),
-  ),
-)
+files.set('timeline.cjs', drawing.outputFiles?.[0]?.text ?? '')
 files.set('THIRD-PARTY-NOTICES.txt', notices(root, Object.keys(inputs)))
 
 for (const name of existsSync(dist) ? readdirSync(dist, { recursive: true, withFileTypes: true }) : []) {

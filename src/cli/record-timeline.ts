@@ -1,7 +1,9 @@
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { requireAs } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 import { STATUS_ANSWER_MS } from '../operator/status-report.js'
+import { type Drawing, timelinePage } from '../timeline/page.js'
 import { TimelineRecorder } from '../timeline/recorder.js'
 import type { TimelineOutcome } from '../timeline/timeline.js'
 import { askStatus, type ServiceAddress } from './status-answer.js'
@@ -9,13 +11,14 @@ import { askStatus, type ServiceAddress } from './status-answer.js'
 /** A version that drains reports each 250 ms. */
 const EVERY_MS = 100
 const AROUND_MS = 500
+const SVG = /\.svg$/i
 /** A program that opens such a file expects no page. */
-const PICTURE = /\.(svg|png|pdf|jpe?g)$/i
+const OTHER_PICTURE = /\.(png|pdf|jpe?g)$/i
 
 /** Starts to record an upgrade for `--timeline`. Rejects with ERR_FDB_OPTION if its page cannot be written to `path`: before the upgrade, not after it. */
 export async function recordTimeline(path: string, address: ServiceAddress): Promise<TimelineRecorder> {
-  if (PICTURE.test(path))
-    throw new FdbError('ERR_FDB_OPTION', `--timeline writes a page in HTML: ${path} must end with .html`)
+  if (OTHER_PICTURE.test(path))
+    throw new FdbError('ERR_FDB_OPTION', `--timeline writes HTML or SVG: ${path} must end with .html or .svg`)
   writePage(path, '')
   return await TimelineRecorder.start({
     service: address.service || address.control,
@@ -32,7 +35,14 @@ export async function writeTimeline(
   outcome: TimelineOutcome,
   mostMs: number,
 ): Promise<void> {
-  writePage(path, await recorder.finish(join(import.meta.dirname, 'timeline.html'), outcome, mostMs))
+  const timeline = await recorder.finish(outcome, mostMs)
+  const script = join(import.meta.dirname, 'timeline.cjs')
+  writePage(
+    path,
+    SVG.test(path)
+      ? (requireAs(script)(script) as Drawing).svgOf(timeline)
+      : timelinePage(readFileSync(script, 'utf8'), timeline),
+  )
 }
 
 function writePage(path: string, text: string): void {

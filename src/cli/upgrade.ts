@@ -42,7 +42,7 @@ export function addUpgrade(program: Command): void {
     .option('--self', 'replace fd-broker run, or the daemon, with the installed release')
     .option(
       '--timeline <file>',
-      'write a page (HTML) that shows the phases of each process and its connections; waits until the older versions have none',
+      'write a page (.html) or picture (.svg) that shows the phases of each process and its connections; waits until the older versions have none',
     )
     .json()
     .notes(`The next version runs as the server's user, in its working folder and with its environment. INT (Ctrl-C), TERM and HUP

@@ -1,42 +1,33 @@
 import type { Timeline } from './timeline.js'
 
-/** The place of the data in the page. */
-const DATA = '<!-- data -->'
+/** The parts of dist/timeline.cjs. */
+export interface Drawing {
+  svgOf(timeline: Timeline): string
+}
 
 /**
- * Returns the page of a timeline: one file that loads nothing. `shell` is dist/timeline.html, which draws the data.
+ * Returns the page of a timeline: one file that loads nothing. `script`: the text of dist/timeline.cjs, which draws the data.
  *
  * Escapes `<`, so that a name in the data cannot end the script element.
  */
-export function timelinePage(shell: string, timeline: Timeline): string {
+export function timelinePage(script: string, timeline: Timeline): string {
   const json = JSON.stringify(timeline).replaceAll('<', '\\u003c')
-  const [before = '', after = ''] = shell.split(DATA)
-  return `${before}<script type="application/json" id="timeline">${json}</script>${after}`
-}
-
-/** Returns dist/timeline.html. `script`: draw.ts with its library; `style`: that of the library. */
-export function timelineShell(script: string, style: string): string {
   return `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>fd-broker upgrade</title>
+<title>fd-broker: an upgrade</title>
 <style>
-${style}
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1b1f24; background: #fff }
-h1 { font-size: 1.4rem; margin: 0 }
-h2 { font-size: 1rem; margin: 1.6rem 0 .2rem }
-p { margin: .2rem 0 }
-.failed { color: #b3261e }
-.note { color: #57606a; font-size: .85rem }
-table { border-collapse: collapse; font-size: .85rem; margin-top: .4rem }
-td, th { padding: .15rem 1rem .15rem 0; text-align: left; font-variant-numeric: tabular-nums }
+body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1b1f24; background: #fff }
+p { color: #57606a }
 </style>
 <body>
 <main></main>
-${DATA}
+<p>Point at a plot to read its values; turn the wheel over it to enlarge a span of time, and drag to move that.</p>
+<script type="application/json" id="timeline">${json}</script>
 <script>
 ${script.replaceAll('</script', '<\\/script')}
+fdBrokerTimeline.draw(JSON.parse(document.getElementById('timeline').textContent), document.querySelector('main'))
 </script>
 </body>
 </html>

@@ -1,9 +1,8 @@
-import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { timelinePage } from './page.js'
 import {
   type ClientSample,
   type StatusSample,
+  type Timeline,
   TimelineBuilder,
   type TimelineOutcome,
   type TimelineStep,
@@ -54,8 +53,8 @@ export class TimelineRecorder implements Disposable {
     this.#builder.step(step)
   }
 
-  /** Records until no older version has a connection, at most for `mostMs`. Resolves with the page. `shell`: dist/timeline.html. */
-  async finish(shell: string | URL, outcome: TimelineOutcome, mostMs: number): Promise<string> {
+  /** Records until no older version has a connection, at most for `mostMs`. */
+  async finish(outcome: TimelineOutcome, mostMs: number): Promise<Timeline> {
     const { aroundMs, everyMs } = this.#source
     const until = performance.now() + mostMs
     if (outcome.ok) await sleep(Math.min(REPORTED_MS, mostMs))
@@ -63,8 +62,7 @@ export class TimelineRecorder implements Disposable {
     await sleep(aroundMs)
     this.#stop.abort()
     await this.#asking
-    const timeline = this.#builder.build(outcome, Date.now(), this.#clients)
-    return timelinePage(readFileSync(shell, 'utf8'), timeline)
+    return this.#builder.build(outcome, Date.now(), this.#clients)
   }
 
   async #ask(): Promise<void> {

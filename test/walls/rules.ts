@@ -344,7 +344,7 @@ export const ROOMS: readonly Room[] = [
     name: 'timeline',
     about: 'a page that shows one upgrade: phases and connections of each process',
     only: [],
-    packages: ['uplot'],
+    packages: ['echarts'],
   },
   {
     name: 'cli',

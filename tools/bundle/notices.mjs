@@ -7,7 +7,7 @@ const HEAD = `Code of these packages is in the files of this folder, under their
 const RULE = '-'.repeat(100)
 
 /**
- * Returns the name, version and licence of each npm package whose modules are bundled. Throws if a package has no licence file.
+ * Returns the name, version, licence and notice of each npm package whose modules are bundled. Throws if a package has no licence file.
  * @param {string} root
  * @param {readonly string[]} modules paths of the bundled modules, relative to `root`
  */
@@ -15,10 +15,14 @@ export function notices(root, modules) {
   const folders = new Set(modules.flatMap(path => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(path) ?? []))
   const texts = [...folders].sort().map(folder => {
     const { name, version, license } = JSON.parse(readFileSync(join(root, folder, 'package.json'), 'utf8'))
-    const file = readdirSync(join(root, folder)).find(entry => /^licen[cs]e(\.\w+)?$/i.test(entry))
+    const entries = readdirSync(join(root, folder))
+    const file = entries.find(entry => /^licen[cs]e(\.\w+)?$/i.test(entry))
     if (file === undefined)
       throw new Error(`${folder} has no licence file: find out its licence before you bundle it`)
-    return `${RULE}\n${name} ${version} (${license})\n\n${readFileSync(join(root, folder, file), 'utf8').trim()}\n`
+    // The Apache licence asks for both.
+    const both = [file, ...entries.filter(entry => /^notice(\.\w+)?$/i.test(entry))]
+    const text = both.map(entry => readFileSync(join(root, folder, entry), 'utf8').trim()).join('\n\n')
+    return `${RULE}\n${name} ${version} (${license})\n\n${text}\n`
   })
   return [HEAD, ...texts].join('\n')
 }
