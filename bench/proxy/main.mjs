@@ -29,7 +29,7 @@ import {
   startUndici,
   UNDICI,
 } from './kinds.mjs'
-import { metricsCost } from './metrics.mjs'
+import { metricsCost, metricsCostAt } from './metrics.mjs'
 import { cpu, memoryOf, rest } from './processes.mjs'
 import { reloads } from './reloads.mjs'
 import { windows } from './windows.mjs'
@@ -197,7 +197,9 @@ async function requests() {
 const MOST_OF_BARE = 2.5
 const MOST_OF_NGINX = 1.6
 /** Two equal proxies differ by so much on a busy machine. */
-const MOST_OF_WITHOUT = 1.05
+const MOST_OF_WITHOUT = 1.02
+/** Requests a second at which what metrics cost each second counts most. */
+const LOW_RATES = [10, 100, 1_000]
 /** The bar, relative to a kept release in the same run. */
 const MOST_OF_RELEASE = 1.5
 /** At most this in the window of a change, or so many times what it is between two where the machine is slow, in milliseconds. */
@@ -251,19 +253,22 @@ async function http2() {
 async function metrics() {
   progress.show([], 'metrics: the proxy with and without')
   const { port: upstreamPort } = kept(await bare.start('server'))
-  const { without, again, counting, scraped } = await metricsCost({
-    bare,
-    folder,
-    upstreamPort,
-    rounds: 2 * rounds,
-    seconds: 2 * seconds,
-    load: USUAL,
-  })
+  const options = { bare, folder, upstreamPort, rounds: 2 * rounds, seconds: 2 * seconds }
+  const full = await metricsCost({ ...options, load: USUAL })
+  const costs = [{ at: '', bound: true, ...full }]
+  for (const rate of LOW_RATES) {
+    progress.show([], `metrics: at ${rate} requests/s`)
+    costs.push({ at: ` at ${rate}/s`, bound: false, ...(await metricsCostAt({ ...options, rate })) })
+  }
   progress.clear()
-  figures.info('CPU a request without metrics', without.us, 'µs')
-  figures.info('another such proxy, of the first', again.ofWithout, '')
-  figures.add('with metrics, of the first', counting.ofWithout, '', '<=', MOST_OF_WITHOUT)
-  figures.add('with a scrape each second, of the first', scraped.ofWithout, '', '<=', MOST_OF_WITHOUT)
+  for (const { at, bound, without, again, counting, scraped } of costs) {
+    figures.info(`CPU a request without metrics${at}`, without.us, 'µs')
+    figures.info(`another such proxy${at}, of the first`, again.ofWithout, '')
+    const more = (/** @type {string} */ name, /** @type {number} */ value) =>
+      bound ? figures.add(name, value, '', '<=', MOST_OF_WITHOUT) : figures.info(name, value, '')
+    more(`with metrics${at}, of the first`, counting.ofWithout)
+    more(`with a scrape each second${at}, of the first`, scraped.ofWithout)
+  }
 }
 
 async function tunnels() {
