@@ -1,4 +1,5 @@
 import { stripVTControlCharacters } from 'node:util'
+import truncatedWidth from 'fast-string-truncated-width'
 
 /** The orders that an operator can give in `fd-broker top`, by their keys. */
 export const ORDERS = { u: 'upgrade', r: 'rollback', s: 'stop' } as const
@@ -72,7 +73,8 @@ function footOf(state: TopState): string {
   return state.mode === 'running' ? `${state.order} runs; Ctrl-C cancels it` : KEYS
 }
 
+/** By columns of the terminal: some letters take two of them, others none. */
 function cut(line: string, columns: number): string {
-  const letters = [...line]
-  return letters.length > columns ? `${letters.slice(0, columns - 1).join('')}…` : line
+  const { ellipsed, index, truncated } = truncatedWidth(line, { limit: columns, ellipsis: '…' })
+  return truncated ? `${line.slice(0, index)}${ellipsed ? '…' : ''}` : line
 }

@@ -349,7 +349,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'cli',
     about: 'the commands; thin',
-    packages: ['commander', 'pino', 'rotating-file-stream'],
+    packages: ['commander', 'fast-string-truncated-width', 'pino', 'rotating-file-stream'],
   },
   {
     name: 'code-cache',

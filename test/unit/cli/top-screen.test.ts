@@ -39,6 +39,11 @@ describe('the screen of fd-broker top', () => {
     expect(lines.at(-2)).toBe('… 15 more lines')
   })
 
+  it('counts the columns of letters, not letters', () => {
+    const lines = screen(`${'店'.repeat(10)}\n${'店'.repeat(11)}\n${'e\u0301'.repeat(20)}`)
+    expect(lines.slice(2, 5)).toEqual(['店'.repeat(10), `${'店'.repeat(9)}…`, 'e\u0301'.repeat(20)])
+  })
+
   it('shows the last lines of an order, without colours', () => {
     const lines = screen('\x1b[32mserving\x1b[39m', ['1', '2', '3', '4', '5'])
     expect(lines[2]).toBe('serving')
