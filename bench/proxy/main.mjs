@@ -253,8 +253,8 @@ async function http2() {
 async function metrics() {
   progress.show([], 'metrics: the proxy with and without')
   const { port: upstreamPort } = kept(await bare.start('server'))
-  const options = { bare, folder, upstreamPort, rounds: 2 * rounds, seconds: 2 * seconds }
-  const full = await metricsCost({ ...options, load: USUAL })
+  const options = { bare, folder, upstreamPort, load: USUAL, rounds: 2 * rounds, seconds: 2 * seconds }
+  const full = await metricsCost(options)
   const costs = [{ at: '', bound: true, ...full }]
   for (const rate of LOW_RATES) {
     progress.show([], `metrics: at ${rate} requests/s`)

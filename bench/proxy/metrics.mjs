@@ -8,17 +8,19 @@ import { startProxy } from './kinds.mjs'
 import { cpu } from './processes.mjs'
 
 const SCRAPE_MS = 1_000
+const WARM_SECONDS = 3
 
 /**
  * Returns the cost of each in microseconds, and, of that of the first, the median over the rounds.
  * @typedef {{ costs: number[], us: number, ofWithout: number }} Cost
  * @typedef {{ without: Cost, again: Cost, counting: Cost, scraped: Cost }} Costs
- * @typedef {{ bare: import('./bare.mjs').Bare, folder: string, upstreamPort: number, rounds: number, seconds: number }} Options
+ * @typedef {{ bare: import('./bare.mjs').Bare, folder: string, upstreamPort: number, rounds: number, seconds: number,
+ *   load: Pick<import('./bare.mjs').Load, 'connections' | 'path' | 'head'> }} Options
  */
 
 /**
  * Under as much load as one process takes, one proxy after the other in each round.
- * @param {Options & { load: Pick<import('./bare.mjs').Load, 'connections' | 'path' | 'head'> }} options
+ * @param {Options} options
  */
 export function metricsCost({ bare, load, rounds, seconds, ...options }) {
   return compare(options, rounds, async (proxies, round) => {
@@ -40,14 +42,19 @@ export function metricsCost({ bare, load, rounds, seconds, ...options }) {
  * At `rate` requests a second, all proxies at the same time: what metrics cost each second counts most here.
  * @param {Options & { rate: number }} options
  */
-export function metricsCostAt({ rate, rounds, seconds, ...options }) {
+export function metricsCostAt({ bare, load, rate, rounds, seconds, ...options }) {
   return compare(options, rounds, async (proxies, round) => {
+    // At a low rate the code would stay cold for minutes.
+    if (round === 0) {
+      for (const { port } of proxies) await bare.load(port, { ...load, seconds: WARM_SECONDS, warm: 0 })
+      return
+    }
     const stops = proxies.flatMap(({ kind, scrape }) => (kind === 'scraped' ? [eachSecond(scrape)] : []))
     const before = proxies.map(({ pids }) => cpuExactly(pids()))
     const answers = await Promise.all(proxies.map(({ port }) => asked(port, rate, seconds)))
     for (const stop of stops) stop()
     for (const [i, { pids, cost }] of proxies.entries())
-      if (round > 0) cost((cpuExactly(pids()) - (before[i] ?? 0)) / (answers[i] ?? 0))
+      cost((cpuExactly(pids()) - (before[i] ?? 0)) / (answers[i] ?? 0))
   })
 }
 
