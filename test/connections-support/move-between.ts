@@ -1,11 +1,12 @@
 import { MoveCounts } from '../../src/connections/counts.js'
+import type { MovableConnections } from '../../src/connections/movable.js'
 import { movePair } from '../../src/connections/move-channel.js'
 import { MoveLog } from '../../src/connections/move-log.js'
 import { ConnectionReceiver } from '../../src/connections/receiver.js'
 import { ConnectionSender } from '../../src/connections/sender.js'
+import { native } from '../../src/kernel/native.js'
 import { Channel } from '../../src/wire/channel.js'
 import { Link } from '../../src/wire/link.js'
-import type { SocketPairs } from './socket-pairs.js'
 
 export interface MoveOptions {
   perSecond?: number
@@ -13,8 +14,12 @@ export interface MoveOptions {
   drainMs?: number
 }
 
-/** A sender of the connections of `old` and a receiver that continues them in `young`, neither started. `ended`: both have ended. */
-export function moveBetween(old: readonly SocketPairs[], young: SocketPairs, options: MoveOptions = {}) {
+/** A sender of the connections of `old` and a receiver that continues them in `young`, neither started. `ended`: both have ended. `cut`: the channel between them ends. */
+export function moveBetween(
+  old: readonly MovableConnections[],
+  young: MovableConnections,
+  options: MoveOptions = {},
+) {
   const pair = movePair()
   const given = new MoveCounts()
   const taken = new MoveCounts()
@@ -43,10 +48,13 @@ export function moveBetween(old: readonly SocketPairs[], young: SocketPairs, opt
     link: new Link(new Channel(pair.take)),
     log: receiverLog,
     sender: process.pid,
-    target: (listener, protocol) => (listener === 'web' && protocol === 'test/1' ? young : undefined),
+    target: (listener, protocol) => (listener === 'web' && protocol === young.protocol ? young : undefined),
     counts: taken,
     reportError,
     onEnded: receiverEnded,
   })
-  return { sender, receiver, given, taken, faults, ended }
+  const cut = () => {
+    if (!pair.take.closed) native.shutDown(pair.take.raw)
+  }
+  return { sender, receiver, given, taken, faults, ended, cut }
 }
