@@ -23,9 +23,9 @@ const FILES: readonly Rule[] = [
   [/^dist\/auto\.cjs$/, 31_000],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/(?:cli|load)\.cjs$/, 26_500],
-  [/^dist\/program\.cjs$/, 1_842_000],
+  [/^dist\/program\.cjs$/, 1_852_000],
   [/^dist\/timeline\.cjs$/, 602_000],
-  [/^dist\/library\.cjs$/, 1_374_000],
+  [/^dist\/library\.cjs$/, 1_381_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml|prom-client)\.cjs$/, 200_000],
   [
@@ -38,7 +38,7 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 5_770_000
+export const MOST_UNPACKED = 5_785_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
   filesWithoutAddons: 102,
@@ -51,7 +51,7 @@ const MOST = {
   // proxy kept its configuration; 4_680_000 before it checked and weighed its servers, and sections followed sources;
   // 4_830_000 before the proxy followed a source, and `routes apply`; 4_885_000 before it spoke TLS to servers, queued requests and had
   // the PROXY protocol, and `drain`; 4_990_000 before clients could use HTTP/2; 5_030_000 before ECharts drew the picture of an upgrade, also without a browser.
-  withoutAddons: 5_610_000,
+  withoutAddons: 5_625_000,
 }
 
 /**
