@@ -27,7 +27,7 @@ interface Round {
   readonly turns: number
   /** `channel`: it breaks, and each of both finds out alone which connections it has. */
   readonly ends: 'sender' | 'receiver' | 'channel'
-  /** So many connections come back, because the application's hook throws. */
+  /** The number of connections that come back, because the application's hook throws. */
   readonly throws: number
 }
 
