@@ -320,7 +320,9 @@ describe('freeze, seal and fence', () => {
     const granted = Segment.create(2)
     await log.adopt(granted.dup())
     await log.adopt(Segment.create(3))
-    log.startWriting(log.backTo(2)!)
+    // The log has followed this one, perhaps by a descriptor that cannot be written.
+    expect(log.backTo(2)).toBe(undefined)
+    log.startWriting(granted.dup())
     await log.section('routes', routeSchema).put('a', { to: 'mine' })
     expect(log.segments.map(({ epoch }) => epoch)).toEqual([2])
     granted.close()
