@@ -42,17 +42,21 @@ async function several(more: object = {}) {
   return { edge, main, control, now: () => mainStatus(control) }
 }
 
-/** A proxy of two workers, one of which waits for the rest of a request. */
+/** A proxy of two workers, the first of which waits for the rest of a request. It would stay while the other one has a request. */
 async function withHalfRequest() {
   const { edge, main, control } = await several()
   const old = pidsOf(await mainWhere(control, 'two workers serve', servedByAll(2))) as number[]
-  const request = connect(edge.port, '127.0.0.1')
-  onTestFinished(() => void request.destroy())
-  request.write('GET / HTTP/1.1\r\nHost: any.test\r\nConnection: close\r\n')
-  await until('a worker has the connection', async () =>
-    (await daemonStatus(control)).services.some(({ connections }) => connections === 1),
-  )
-  return { edge, main, control, old, request }
+  const having = async () =>
+    (await daemonStatus(control)).services.flatMap(({ connections, pid }) => (connections === 1 ? [pid] : []))
+  for (;;) {
+    const request = connect(edge.port, '127.0.0.1')
+    onTestFinished(() => void request.destroy())
+    request.write('GET / HTTP/1.1\r\nHost: any.test\r\nConnection: close\r\n')
+    await until('a worker has the connection', async () => (await having()).length === 1)
+    if ((await having())[0] === old[0]) return { edge, main, control, old, request }
+    request.destroy()
+    await until('the connection is gone', async () => (await having()).length === 0)
+  }
 }
 
 function clientsOf(edge: Edge): Clients {
@@ -319,7 +323,7 @@ it.runIf(NIGHTLY)(
 it('a shorter time to end, ordered later, counts for a worker that drains already: it ends by itself', async () => {
   const main = await GatedWorkers.start()
   const serving = await main.serving()
-  await main.hold()
+  await main.hold(serving[0])
   await stop(main.control, null)
   await until('one worker has ended', () => serving.some(hasEnded))
   await stop(main.control, 500)

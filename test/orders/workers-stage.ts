@@ -63,11 +63,7 @@ export const WORKERS_PHASES = {
       const main = await GatedWorkers.start()
       const serving = await main.serving()
       const [worker, other] = serving
-      // The first worker stays while another one has requests, which change the state through it: it must have the last one.
-      const held = [await main.hold()]
-      while (held.at(-1)!.pid !== worker) held.push(await main.hold())
-      const { end } = held.pop()!
-      for (const each of held) each.end()
+      const { end } = await main.hold(worker)
       await operators.stop(main.control, null)
       await until('the other worker has ended', () => hasEnded(other))
       await until('the main process ends', async () => (await phaseOf(main)) === 'draining')

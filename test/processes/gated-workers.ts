@@ -14,6 +14,11 @@ export const LONG_MS = 600_000
 /** Longer than a worker is silent on a busy machine. */
 const PATIENT_MS = 40_000
 
+interface Held {
+  readonly pid: number
+  readonly end: () => void
+}
+
 /** A main process of two workers, of which a test can hold the next versions: they get ready only when the gate is open. */
 export class GatedWorkers {
   readonly sandbox: Sandbox
@@ -84,8 +89,19 @@ export class GatedWorkers {
     rmSync(this.#gate)
   }
 
-  /** A request that is never answered in full. Resolves with the worker that has it, and a function that ends it. */
-  async hold(): Promise<{ pid: number; end: () => void }> {
+  /**
+   * A request that is never answered in full. Resolves with the worker that has it, which is `by` if that is given, and a function that ends it. At an
+   * order to end the first worker stays while another one has requests, which change the state through it.
+   */
+  async hold(by?: number): Promise<Held> {
+    for (;;) {
+      const held = await this.#hold()
+      if (by === undefined || held.pid === by) return held
+      held.end()
+    }
+  }
+
+  async #hold(): Promise<Held> {
     const held = request(`${this.url}/held`, { agent: false })
     const pid = await new Promise<number>((resolve, reject) => {
       held.on('error', reject)
