@@ -297,6 +297,11 @@ export class AttachedServer {
     })
   }
 
+  /** The application has closed the server itself. It may listen again, elsewhere or as a server of another member. */
+  get isClosed(): boolean {
+    return this.#attached && !this.server.listening
+  }
+
   /** Throws ERR_FDB_SERVER_LISTENS if the server listens elsewhere. */
   check(): void {
     if (this.server.listening && !this.#attached && this.#begin === null) throw listensAlready()

@@ -385,6 +385,11 @@ export class Listener {
     })
   }
 
+  /** @internal Whether the application has closed all servers here itself, so that none can accept any more. */
+  get hasClosedServers(): boolean {
+    return this.#servers.length > 0 && this.#servers.every(({ isClosed }) => isClosed)
+  }
+
   /** @internal Does not wait any longer: see {@link leaveAfter}. */
   leaveNow(): void {
     this.#leave?.()

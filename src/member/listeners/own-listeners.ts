@@ -306,7 +306,8 @@ export class OwnListeners {
 
   /**
    * Closes `fd`, the listener's socket, and drops these entries. Until no other process has the listener, a daemon or a standby, to whose queues clients
-   * come too, the listener accepts; the clients that then wait are accepted even if this process has begun to leave.
+   * come too, the listener accepts, unless the application has closed its servers; the clients that then wait are accepted even if this process has begun
+   * to leave.
    */
   #leave(listener: Listener, fd: OwnedFd | undefined, names: readonly string[]): void {
     const { holdings, machine } = this.#deps
@@ -323,7 +324,7 @@ export class OwnListeners {
       })
     }
     const closed = accepting ? holdings.dropped(dropped.length > 0) : undefined
-    if (closed === undefined) leave()
+    if (closed === undefined || listener.hasClosedServers) leave()
     else listener.leaveAfter(closed, leave)
   }
 
