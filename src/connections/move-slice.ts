@@ -30,14 +30,21 @@ export function kindOf({ source: { moving }, departure }: Item): string {
   return moving.kindOf?.(departure) ?? moving.protocol.split('/', 1)[0]!
 }
 
-/** Collects leaving connections for one slice. */
+/** Collects leaving connections for one slice, until the slice is full or the turn's time for moves is used up. */
 export class SliceFiller {
   readonly items: Item[] = []
+  readonly #isUsedUp: () => boolean
   #fds = 0
   #bytes = 0
 
-  get isFull(): boolean {
-    return this.#bytes >= SLICE_BYTES || this.#fds + MAX_CONNECTION_FDS > MAX_FDS_PER_MESSAGE
+  constructor(work: TurnWork) {
+    this.#isUsedUp = work.budget()
+  }
+
+  get open(): boolean {
+    return (
+      this.#bytes < SLICE_BYTES && this.#fds + MAX_CONNECTION_FDS <= MAX_FDS_PER_MESSAGE && !this.#isUsedUp()
+    )
   }
 
   add(source: Source, departure: Departure): void {

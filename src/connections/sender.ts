@@ -8,7 +8,7 @@ import {
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Link } from '../wire/link.js'
-import { BUSY_TURN_MS, type MoveCounts } from './counts.js'
+import type { MoveCounts } from './counts.js'
 import { type Arrival, type Departure, MAX_RECORD_BYTES, type MoveWhich } from './movable.js'
 import type { MoveLog } from './move-log.js'
 import {
@@ -144,8 +144,6 @@ export class ConnectionSender {
   readonly #options: ConnectionSenderOptions
   #machine = initialMoveOut()
   #items: readonly Item[] = []
-  /** The next slice, which is filled while the receiver has the previous one. */
-  #filler: SliceFiller | null = null
   #refused = new Map<number, string>()
   #pass: Iterator<Source> | null = null
   #source: Source | null = null
@@ -200,10 +198,7 @@ export class ConnectionSender {
         for (const { index = 0, code } of prepareAck.refused ?? [])
           if ((index ?? 0) < most) this.#refused.set(index ?? 0, code || 'ERR_FDB_REFUSED')
         this.#adapt(prepareAck.worked)
-        counts.sending.run(() => {
-          this.#step({ type: 'ack', slice: prepareAck.slice ?? 0 })
-          if (this.#filler !== null) this.#startSending()
-        })
+        counts.sending.run(() => this.#step({ type: 'ack', slice: prepareAck.slice ?? 0 }))
       },
       broken: () => this.#end(),
       end: () => this.#end(),
@@ -213,7 +208,8 @@ export class ConnectionSender {
 
   /** Resolves when no connection is between the two processes, and none can come back. */
   async settled(): Promise<void> {
-    if (!this.#isSettled) await new Promise<void>(resolve => this.#decided.push(resolve))
+    if (this.#machine.pending !== 0 || this.#unadopted !== 0)
+      await new Promise<void>(resolve => this.#decided.push(resolve))
     await this.#returning
   }
 
@@ -231,7 +227,6 @@ export class ConnectionSender {
     clearTimeout(this.#proof)
     for (const source of this.#watched) source.moving.onMovable = null
     this.#endAdoption()
-    this.#return(this.#takeFilled(), 'returned')
     this.#step({ type: 'lost' })
     const { link, log, onEnded } = this.#options
     link.close()
@@ -248,12 +243,8 @@ export class ConnectionSender {
     if (this.#machine.over) this.#end()
   }
 
-  get #isSettled(): boolean {
-    return this.#machine.pending === 0 && this.#unadopted === 0 && this.#filler === null
-  }
-
   #resolveDecided(): void {
-    if (!this.#isSettled) return
+    if (this.#machine.pending !== 0 || this.#unadopted !== 0) return
     for (const resolve of this.#decided.splice(0)) resolve()
   }
 
@@ -337,30 +328,25 @@ export class ConnectionSender {
   }
 
   #startSending(): void {
-    if (this.#over || this.#proving) return
-    const isPending = this.#machine.pending !== 0
-    // The next pass begins when the slice is decided.
-    if (isPending && this.#pass === null) return
-    this.#fill()
+    if (this.#over || this.#machine.pending !== 0 || this.#proving) return
+    const filler = new SliceFiller(this.#options.counts.sending)
+    this.#fill(filler)
     // A hook of the application has ended the moves.
-    if (this.#over) this.#return(this.#takeFilled(), 'returned')
-    else if (isPending) {
-      if (this.#pass !== null && this.#mayFill) this.#schedule()
-    } else if (this.#filler !== null) {
-      this.#items = this.#takeFilled()
-      this.#step({ type: 'start' })
-      this.#schedule()
+    if (this.#over) {
+      this.#return(filler.items, 'returned')
+      return
     }
-    // The turn's time was used up before the pass found a movable connection: continue the pass in a later turn.
-    else if (this.#pass !== null) this.#schedule()
-    else if ((this.#wave?.sent ?? 0) > 0) this.#prove()
-    else this.#endPass()
-  }
-
-  #takeFilled(): readonly Item[] {
-    const items = this.#filler?.items ?? []
-    this.#filler = null
-    return items
+    if (filler.items.length === 0) {
+      // The turn's time was used up before the pass found a movable connection: continue the pass in a later turn.
+      if (this.#pass !== null) this.#schedule()
+      else if ((this.#wave?.sent ?? 0) > 0) this.#prove()
+      else this.#endPass()
+      return
+    }
+    this.#items = filler.items
+    this.#pace.allowed -= filler.items.length
+    this.#spread.allowed -= filler.items.length
+    this.#step({ type: 'start' })
   }
 
   /**
@@ -397,35 +383,16 @@ export class ConnectionSender {
     this.#options.onIdle?.()
   }
 
-  /** Whether the next slice has room for more connections. */
-  get #mayFill(): boolean {
-    const filler = this.#filler
-    return filler === null || (!filler.isFull && filler.items.length < this.#room)
-  }
-
-  get #room(): number {
-    return Math.min(this.#spread.largest, this.#most)
-  }
-
-  #fill(): void {
+  #fill(filler: SliceFiller): void {
     this.#pass ??= this.#options.sources()[Symbol.iterator]()
-    const filler = this.#filler ?? new SliceFiller()
-    // A hook may end the moves meanwhile.
-    this.#filler = null
-    const isUsedUp = this.#options.counts.sending.budget()
-    const before = filler.items.length
-    const most = Math.min(before + Math.min(this.#pace.allowed, this.#spread.allowed), this.#room)
-    while (!this.#over && !filler.isFull && filler.items.length < most && !isUsedUp()) {
+    const most = Math.min(this.#pace.allowed, this.#spread.allowed, this.#spread.largest, this.#most)
+    while (!this.#over && filler.open && filler.items.length < most) {
       const departure = this.#next()
-      if (departure === null) break
+      if (departure === null) return
       const source = this.#source!
       if (departure.record.length <= MAX_RECORD_BYTES) filler.add(source, departure)
       else this.#keepLarge({ source, departure })
     }
-    const added = filler.items.length - before
-    this.#pace.allowed -= added
-    this.#spread.allowed -= added
-    if (filler.items.length > 0) this.#filler = filler
   }
 
   /** Takes back a connection whose record is too large. */
@@ -490,14 +457,14 @@ export class ConnectionSender {
 
   /**
    * Adapts the slice size to the receiver's work. The receiver acknowledges a slice only after it has adopted the previous one, so that is included. `workedUs`: the
-   * work without the waits for a busy machine, which are as long for a slice of any size; null if the receiver does not tell. Where the clients wait for these anyway, the work may last as long.
+   * work without the waits for a busy machine, which are as long for a slice of any size; null if the receiver does not tell.
    */
   #adapt(workedUs: number | null | undefined): void {
+    const acknowledged = this.#items.length
     const elapsedMs = performance.now() - this.#preparedAt
     const workedMs = Math.min(elapsedMs, (workedUs ?? Number.POSITIVE_INFINITY) / 1000)
-    const mayWorkMs = Math.min(BUSY_TURN_MS, Math.max(SLICE_MS, elapsedMs - workedMs))
-    const inTime = Math.floor((this.#items.length * mayWorkMs) / workedMs)
-    this.#most = Math.max(FEWEST, Math.min(Math.max(inTime, this.#most / 2), 2 * this.#most))
+    const inTime = Math.floor((acknowledged * SLICE_MS) / workedMs)
+    this.#most = Math.max(FEWEST, Math.min(Math.max(inTime, acknowledged / 2), 2 * acknowledged))
   }
 
   #prepare(slice: number): void {
