@@ -57,7 +57,7 @@ describe('fd-broker run, when a version ends by itself,', () => {
       writeFileSync(go, '')
       expect(await once(child, 'close')).toEqual([code, null])
       expect(log.split('"a version was started"')).toHaveLength(2)
-      expect(readdirSync(dirname(run.control))).toEqual(['run.sock.lock'])
+      expect(readdirSync(dirname(run.control)).toSorted()).toEqual(['run.sock.events', 'run.sock.lock'])
     },
   )
 

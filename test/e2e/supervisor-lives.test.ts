@@ -135,7 +135,8 @@ async function leavesNothing(begun: () => Promise<Life>, live: (life: Life) => P
 
 /** The note that a version is not ready yet. */
 const ENDS_BY_ITSELF = /^run\/supervisor\.ts Supervisor\.#spawn$/
-const isRemainder = (name: string) => name !== 'run' && !/\.lock$/.test(name)
+/** The events outlive the service: fd-broker history reads them. */
+const isRemainder = (name: string) => name !== 'run' && !/\.(?:lock|events)$/.test(name)
 
 /** Modules, and descriptors that Node opens once. */
 beforeAll(async () => {

@@ -42,13 +42,14 @@ describe('TERM to a main process that has taken over and still starts a worker',
   it('also ends a worker that reconnects only now', async () => {
     const main = await GatedWorkers.start()
     const [first, second] = await main.serving()
-    signalPid(second, 'SIGSTOP')
+    // The second one ends alone; the first one would wait for it.
+    signalPid(first, 'SIGSTOP')
     signalPid(main.pid, 'SIGKILL')
     const next = await nextOf(main)
     signalPid(next.pid, 'SIGTERM')
-    await until('the first worker has ended', () => hasEnded(first))
-    signalPid(second, 'SIGCONT')
-    await until('the second worker has ended', () => hasEnded(second), 30_000)
+    await until('the second worker has ended', () => hasEnded(second))
+    signalPid(first, 'SIGCONT')
+    await until('the first worker has ended', () => hasEnded(first), 30_000)
     expect(await next.ended).toMatchObject({ code: 0 })
   })
 })

@@ -74,7 +74,7 @@ export const SHOWN: readonly [string, Edit, string, from: number][] = [
   ],
   [
     'clients that are reset because a daemon closes a listener after its member',
-    ['member/listeners/own-listeners.ts', 'dropped.length > 0 && accepting ?', 'false ?'],
+    ['member/listeners/own-listeners.ts', 'accepting ? holdings.dropped', 'false ? holdings.dropped'],
     'queue',
     30,
   ],

@@ -39,6 +39,7 @@ export const HARMLESS: Readonly<Record<string, Readonly<Record<string, string>>>
   'member/listeners/attached-server': { attachedServers: 'keyed by servers, each of one process' },
   'member/member': { make: 'set once, at the evaluation' },
   'node/http-connections': { cachedListener: 'a function of Node' },
+  'member/hosting/embedded-hosting': { NONE: 'stays empty' },
   'node/observed-events': { NONE: 'stays empty' },
   'node/socket-handle': { timerOfSocket: 'a symbol of Node' },
   'node/held-writes': { CORKED: 'by sockets, each of one process' },
