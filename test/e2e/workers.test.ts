@@ -42,7 +42,7 @@ async function several(more: object = {}) {
   return { edge, main, control, now: () => mainStatus(control) }
 }
 
-/** A proxy of two workers, the first of which waits for the rest of a request. It would stay while the other one has a request. */
+/** A proxy of two workers, the first of which waits for the rest of a request: the first worker would stay while the other one has a request. */
 async function withHalfRequest() {
   const { edge, main, control } = await several()
   const old = pidsOf(await mainWhere(control, 'two workers serve', servedByAll(2))) as number[]

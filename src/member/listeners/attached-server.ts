@@ -297,7 +297,7 @@ export class AttachedServer {
     })
   }
 
-  /** The application has closed the server itself. It may listen again, elsewhere or as a server of another member. */
+  /** The application has closed the server itself, which may listen again, elsewhere or as a server of another member. */
   get isClosed(): boolean {
     return this.#attached && !this.server.listening
   }
