@@ -253,7 +253,7 @@ throw new Error('a mistake')
     await program.command('stop')
   })
 
-  it('names the process that has the port, and prints the failure as JSON', async () => {
+  it.runIf(NIGHTLY)('names the process that has the port, and prints the failure as JSON', async () => {
     const program = await AutoProgram.of(SERVER)
     const taken = createServer().listen(program.port)
     onTestFinished(() => void taken.close())
@@ -332,7 +332,7 @@ listen()
     )
   })
 
-  it('says that this Node does not run TypeScript', async () => {
+  it.runIf(NIGHTLY)('says that this Node does not run TypeScript', async () => {
     const program = await AutoProgram.of(
       `throw new TypeError('[ERR_UNKNOWN_FILE_EXTENSION]: Unknown file extension ".ts" for server.ts')\n`,
     )

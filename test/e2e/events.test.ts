@@ -5,6 +5,7 @@ import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { EVENT_TYPES, type ServiceEvent } from '../../src/events/events.js'
+import { perLane } from '../lanes/lane.js'
 import { startDaemon } from '../processes/daemon.js'
 import { Follower } from '../processes/event-follower.js'
 import { Scene } from '../processes/scene.js'
@@ -91,7 +92,7 @@ describe('the events of a service', () => {
     expect(some.trim().split('\n')).toHaveLength(rollback.length)
   })
 
-  for (const hosting of ['embedded', 'daemon'] as const)
+  for (const hosting of perLane(['embedded'] as const, ['embedded', 'daemon'] as const))
     it(`can be read after all processes were killed, and go on when the service starts again (${hosting})`, async () => {
       const scene = Scene.open({ hosting, upgrade: TIMES })
       const daemon = hosting === 'daemon' ? await startDaemon(scene, { upgrade: TIMES }) : null

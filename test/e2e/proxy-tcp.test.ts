@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import tls from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge, type Line, upstream } from '../processes/edge.js'
 import { freePort } from '../processes/scene.js'
@@ -220,7 +220,7 @@ describe('a listener that forwards', () => {
     expect(one.sockets.length).toBe(TALKS + 2)
   })
 
-  it('hands TLS connections over in upgrades, at any byte', { timeout: 240_000 }, async () => {
+  it.runIf(NIGHTLY)('hands TLS connections over in upgrades, at any byte', { timeout: 240_000 }, async () => {
     const one = await server('one')
     const { edge, port } = await forwarding([one], {}, true)
     const talks = await Promise.all(Array.from({ length: TALKS }, (_, n) => Talk.begin(port, n, true)))

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { makeCertificate } from '../processes/certificate.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -240,31 +240,35 @@ describe('WebSockets of the package ws', () => {
     expect(ends).toEqual(Array.from({ length: 2 }, () => ({ code: 1012, last: 'soon' })))
   })
 
-  it('end over https with code 1012 in an upgrade, and with 1001 when the service ends', {
-    timeout: 240_000,
-  }, async () => {
-    const [scene, port] = await sceneWith({ drain: { timeout: 3_000, tlsTimeout: 3_000 } })
-    const certificate = makeCertificate(scene)
-    const open = async () => {
-      const ws = new WebSocket(`wss://127.0.0.1:${port}/still`, { rejectUnauthorized: false })
-      onTestFinished(() => ws.terminate())
-      const end: { code: number | null; last: string } = { code: null, last: '' }
-      ws.on('message', data => {
-        end.last = String(data)
-      })
-      ws.on('close', code => {
-        end.code = code
-      })
-      await once(ws, 'open')
-      return end
-    }
-    await scene.serve(certificate)
-    const early = await Promise.all([open(), open()])
-    const second = await scene.serve(certificate)
-    await until('the first ones are closed', () => early.every(({ code }) => code !== null), BUSY_MS)
-    const late = await Promise.all([open(), open()])
-    second.signal('SIGTERM')
-    await until('the others are closed', () => late.every(({ code }) => code !== null), BUSY_MS)
-    expect([...early, ...late]).toEqual([1012, 1012, 1001, 1001].map(code => ({ code, last: 'soon' })))
-  })
+  it.runIf(NIGHTLY)(
+    'end over https with code 1012 in an upgrade, and with 1001 when the service ends',
+    {
+      timeout: 240_000,
+    },
+    async () => {
+      const [scene, port] = await sceneWith({ drain: { timeout: 3_000, tlsTimeout: 3_000 } })
+      const certificate = makeCertificate(scene)
+      const open = async () => {
+        const ws = new WebSocket(`wss://127.0.0.1:${port}/still`, { rejectUnauthorized: false })
+        onTestFinished(() => ws.terminate())
+        const end: { code: number | null; last: string } = { code: null, last: '' }
+        ws.on('message', data => {
+          end.last = String(data)
+        })
+        ws.on('close', code => {
+          end.code = code
+        })
+        await once(ws, 'open')
+        return end
+      }
+      await scene.serve(certificate)
+      const early = await Promise.all([open(), open()])
+      const second = await scene.serve(certificate)
+      await until('the first ones are closed', () => early.every(({ code }) => code !== null), BUSY_MS)
+      const late = await Promise.all([open(), open()])
+      second.signal('SIGTERM')
+      await until('the others are closed', () => late.every(({ code }) => code !== null), BUSY_MS)
+      expect([...early, ...late]).toEqual([1012, 1012, 1001, 1001].map(code => ({ code, last: 'soon' })))
+    },
+  )
 })
