@@ -253,7 +253,7 @@ throw new Error('a mistake')
     await program.command('stop')
   })
 
-  it.runIf(NIGHTLY)('names the process that has the port, and prints the failure as JSON', async () => {
+  it('names the process that has the port, and prints the failure as JSON', async () => {
     const program = await AutoProgram.of(SERVER)
     const taken = createServer().listen(program.port)
     onTestFinished(() => void taken.close())
