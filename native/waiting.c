@@ -143,8 +143,8 @@ static bool has_ended(int pidfd) {
   return poll(&watched, 1, 0) != 0;
 }
 
-/* Returns the living process that called listen() last at this path, as each version does that begins to accept: none if this process cannot see it, or if
-   the kernel is older than 6.5. A pid alone may be another process's by now. */
+/* Returns the living process that called listen() last at this path, as each version does that begins to accept: none if this process cannot see it, if the
+   kernel is older than 6.5, or if it is this one, by an earlier program. A pid alone may be another process's by now. */
 static server server_at(const char *path) {
   server found = { 0, -1 };
   struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -154,7 +154,8 @@ static server server_at(const char *path) {
   strcpy(address.sun_path, path);
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return found;
-  if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0) {
+  if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0 &&
+      peer.pid != getpid()) {
     size = sizeof(found.pidfd);
     if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &found.pidfd, &size) != 0) found.pidfd = -1;
     else if (has_ended(found.pidfd)) {

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { addonFile } from '../../src/kernel/addon.js'
 import { requireAddon } from '../../src/kernel/index.js'
+import { bundled } from '../processes/bundled.js'
 import { until } from '../processes/until.js'
 
 const PROGRAM =
@@ -17,12 +18,29 @@ function started(child: ChildProcess): ChildProcess {
   return child
 }
 
+/** A process for whose end another one waits. */
+async function endless(): Promise<ChildProcess> {
+  const { LD_PRELOAD: _, ...env } = process.env
+  const awaited = started(spawn('sleep', ['600'], { stdio: 'ignore', env }))
+  await once(awaited, 'spawn')
+  return awaited
+}
+
+/** Waits until the process waits, and returns the text that it prints later. */
+async function textOf(child: ChildProcess): Promise<() => string> {
+  let said = ''
+  child.stdout?.setEncoding('utf8').on('data', text => {
+    said += text
+  })
+  await until('it waits', () => (blocked(child.pid!) & TERM) !== 0n, 60_000)
+  return () => said
+}
+
 /** Starts a process that waits for another one, and returns both, and the text that the first one prints. */
 async function waiting(control?: string) {
   requireAddon()
   const { LD_PRELOAD: sanitizer, ...env } = process.env
-  const awaited = started(spawn('sleep', ['600'], { stdio: 'ignore', env }))
-  await once(awaited, 'spawn')
+  const awaited = await endless()
   const preloaded = sanitizer === undefined ? addonFile() : `${sanitizer} ${addonFile()}`
   const child = started(
     spawn(process.execPath, ['-e', PROGRAM, '--', ...(control === undefined ? [] : ['--control', control])], {
@@ -30,19 +48,18 @@ async function waiting(control?: string) {
       env: { ...env, NODE_OPTIONS: '', LD_PRELOAD: preloaded!, FD_BROKER_WAITS: `${awaited.pid}` },
     }),
   )
-  let said = ''
-  child.stdout?.setEncoding('utf8').on('data', text => {
-    said += text
-  })
-  await until('it waits', () => (blocked(child.pid!) & TERM) !== 0n, 60_000)
-  return { awaited, child, said: () => said }
+  return { awaited, child, said: await textOf(child) }
+}
+
+function controlPath(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-waiting-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  return join(folder, 'control')
 }
 
 /** A process that accepts at a path, and the path. */
 async function accepting(): Promise<{ control: string; next: ChildProcess }> {
-  const folder = mkdtempSync(join(tmpdir(), 'fdb-waiting-'))
-  onTestFinished(() => rmSync(folder, { recursive: true }))
-  const path = join(folder, 'control')
+  const path = controlPath()
   const listen = `require('net').createServer().listen(process.argv[1], () => console.log('listens'))`
   const child = started(
     spawn(process.execPath, ['-e', listen, path], { stdio: ['ignore', 'pipe', 'inherit'] }),
@@ -102,5 +119,18 @@ describe('a process that waits before Node starts', () => {
     ])
     expect(said()).toBe(`${next.pid} undefined 15\n`)
     expect(awaited.signalCode).toBe(null)
+  })
+
+  it('passes an order to the other process, although it has called listen() last itself, in an earlier program', async () => {
+    const awaited = await endless()
+    const { file, env } = bundled('host-listens-and-waits.ts')
+    const words = [file, controlPath(), `${awaited.pid}`, PROGRAM]
+    const child = started(spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'], env }))
+    const said = await textOf(child)
+    await until('it waits for the other one', () => watched(child.pid!).includes(awaited.pid!))
+    child.kill('SIGTERM')
+    await once(child, 'close')
+    expect(said()).toBe(`${awaited.pid} undefined 15\n`)
+    await until('the other one has ended', () => awaited.signalCode === 'SIGTERM')
   })
 })
