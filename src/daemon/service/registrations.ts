@@ -37,7 +37,7 @@ export class Registrations {
   take(peer: Peer, request: number): void {
     const { descriptorTable } = this.#deps.receiving()
     const isQuestion = descriptorTable.markRegistered(peer) === 0
-    this.#deps.pause.do(peer, () => this.#answerOrWait({ peer, request, isQuestion }))
+    this.#answerAfterPause({ peer, request, isQuestion })
   }
 
   /** Answers those that wait, if it is decided which member serves. Call it after each step of the state machine. */
@@ -45,7 +45,12 @@ export class Registrations {
     const waiting = this.#waiting
     if (waiting.length === 0) return
     this.#waiting = []
-    for (const each of waiting) if (!each.peer.forgotten) this.#answerOrWait(each)
+    for (const each of waiting) if (!each.peer.forgotten) this.#answerAfterPause(each)
+  }
+
+  /** The next daemon gets no descriptor that is taken while this one hands over. */
+  #answerAfterPause(registration: Registration): void {
+    this.#deps.pause.do(registration.peer, () => this.#answerOrWait(registration))
   }
 
   #answerOrWait(registration: Registration): void {

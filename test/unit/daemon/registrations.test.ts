@@ -38,6 +38,20 @@ describe('a daemon to which a member registers a descriptor', () => {
     expect(answers).toEqual(['2.1'])
   })
 
+  it('takes none that waits while the daemon itself hands over: the next daemon has got the others already', () => {
+    const { answers, become, names, pause, register } = registering({ phase: 'committing', joiner: JOINER })
+    register(OWNER, 1)
+    pause.start()
+    become({ phase: 'idle', joiner: -1 })
+    register(OWNER, 2, 'later')
+    expect([answers, names()]).toEqual([[], []])
+    pause.end()
+    expect([answers, names()]).toEqual([
+      ['1.1', '1.2'],
+      ['kept', 'later'],
+    ])
+  })
+
   it('answers in order, also after a handoff of its own, and not a member that has left', () => {
     const { answers, ask, become, forget, pause, register } = registering({
       phase: 'committing',
