@@ -31,6 +31,11 @@ export const HELD_HANDLE = internal(
   },
 )
 
+/** Returns the handle of a server, another one each time that it listens; null if it does not listen, or on a Node with other internals. */
+export function handleOf(server: net.Server): object | null {
+  return (server as unknown as ServerWithHandle)._handle ?? null
+}
+
 /** Returns the descriptor of a listening server, or null if it does not listen or has none. */
 export function listeningDescriptorOf(server: net.Server): LentFd | null {
   const { fd } = (server as unknown as ServerWithHandle)._handle ?? {}

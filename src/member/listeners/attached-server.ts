@@ -20,6 +20,7 @@ import {
 import type { MovableConnections } from '../../connections/movable.js'
 import { FdbError } from '../../errors.js'
 import { listenOver, type OwnedFd } from '../../kernel/index.js'
+import { handleOf } from '../../node/held-handle.js'
 import {
   HTTP_CONNECTIONS,
   idleParsers,
@@ -99,6 +100,8 @@ export class AttachedServer {
   /** Makes a server accept that already listens on this socket. Null after the call, and for all other servers. */
   #begin: (() => void) | null
   #attached = false
+  /** The server's handle since it was attached. */
+  #handle: object | null = null
   #onDetach = () => {}
   #detached = false
   #acceptedUntilDetached = false
@@ -247,9 +250,10 @@ export class AttachedServer {
     const begin = this.#begin
     this.#begin = null
     if (server.listening) {
-      if (begin === null && !this.#attached) throw listensAlready()
+      if (begin === null && !this.accepting) throw listensAlready()
       begin?.()
       this.#attached = true
+      this.#handle = handleOf(server)
       return
     }
     let own: OwnedFd
@@ -266,6 +270,7 @@ export class AttachedServer {
       }
       const done = () => {
         settled()
+        this.#handle = handleOf(server)
         resolve()
       }
       const failed = (error: Error) => {
@@ -290,6 +295,7 @@ export class AttachedServer {
       )
       enableClose(server)
       this.#run(() => listenOver(server, own, backlog))
+      this.#handle = handleOf(server)
       // If the application has closed the server by then, it emits neither 'listening' nor 'error'.
       setImmediate(() => {
         if (!server.listening) failed(closedMeanwhile())
@@ -297,14 +303,14 @@ export class AttachedServer {
     })
   }
 
-  /** The application has closed the server itself, which may listen again, elsewhere or as a server of another member. */
+  /** The application has closed the server itself. */
   get isClosed(): boolean {
-    return this.#attached && !this.server.listening
+    return this.#attached && !this.accepting
   }
 
   /** Throws ERR_FDB_SERVER_LISTENS if the server listens elsewhere. */
   check(): void {
-    if (this.server.listening && !this.#attached && this.#begin === null) throw listensAlready()
+    if (this.server.listening && !this.accepting && this.#begin === null) throw listensAlready()
   }
 
   #resume(): void {
@@ -331,7 +337,7 @@ export class AttachedServer {
   detach(): void {
     if (!this.#detached) this.#acceptedUntilDetached = this.accepting
     this.#detached = true
-    if (this.#attached && this.server.listening) stopListening(this.server)
+    if (this.accepting) stopListening(this.server)
     this.#attached = false
     this.#onDetach()
   }
@@ -351,9 +357,9 @@ export class AttachedServer {
     emitDelayedClose(this.server)
   }
 
-  /** False also if the application has closed the server. */
+  /** False also if the application has closed the server, which may listen elsewhere since. */
   get accepting(): boolean {
-    return this.#attached && this.server.listening
+    return this.#attached && this.server.listening && handleOf(this.server) === this.#handle
   }
 
   /** Tells all clients that their connections will end (`Connection: close`, GOAWAY). */

@@ -153,6 +153,22 @@ describe('a server given to a listener', () => {
     expect(member.status().listeners[0]?.accepting).toBe(false)
   })
 
+  it('may listen elsewhere when the application has closed it: the end of the listener does not stop that', async () => {
+    const member = await alone()
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    const server = answering()
+    web.serve(server)
+    await member.ready()
+    server.close()
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    expect(web.accepting).toBe(false)
+    member.unlisten('web')
+    await member.close()
+    expect(await get(port)).toBe('ok')
+  })
+
   it('beside others is asked what its connections do, told of the end, and started once however often', async () => {
     const member = await alone()
     const web = await member.listen('web', 'tcp://127.0.0.1:0')
