@@ -437,25 +437,22 @@ export class WorkerPool {
     })
   }
 
-  #limitFirst(): void {
+  /** Sets the timer for the next step of the first worker, which leaves after `leavesMs` at the latest. */
+  #limitFirst(
+    leavesMs = (this.#endsWithin ?? this.#settings.stopTimeout ?? Number.POSITIVE_INFINITY) / 2,
+  ): void {
     clearTimeout(this.#firstTimer)
-    const half = (this.#endsWithin ?? this.#settings.stopTimeout ?? Number.POSITIVE_INFINITY) / 2
-    const first = (step: 'answers' | 'leaves', ms: number, then: () => void = () => {}) => {
-      this.#firstTimer = setTimeout(
-        () => {
-          this.#first = step
-          this.update()
-          then()
-        },
-        Math.min(ms, LONGEST_MS),
-      )
-    }
-    const leave = (ms: number) => {
-      if (ms < Number.POSITIVE_INFINITY) first('leaves', ms)
-    }
-    if (this.#first === 'accepts' && FIRST_ACCEPTS_MS < half)
-      first('answers', FIRST_ACCEPTS_MS, () => leave(half - FIRST_ACCEPTS_MS))
-    else if (this.#first !== 'leaves') leave(half)
+    const next = this.#first === 'accepts' && FIRST_ACCEPTS_MS < leavesMs ? 'answers' : 'leaves'
+    const ms = next === 'answers' ? FIRST_ACCEPTS_MS : leavesMs
+    if (this.#first === 'leaves' || ms === Number.POSITIVE_INFINITY) return
+    this.#firstTimer = setTimeout(
+      () => {
+        this.#first = next
+        this.update()
+        this.#limitFirst(leavesMs - ms)
+      },
+      Math.min(ms, LONGEST_MS),
+    )
   }
 
   /** Sets the time for all processes to end, unless it is longer than the time that is left. After it and {@link NOTICE_MS} they are killed. */
