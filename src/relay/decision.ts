@@ -6,7 +6,7 @@ import type { FieldRules } from './field-rules.js'
 export interface ExchangeOptions {
   fields?: FieldRules
   host?: string
-  /** Returns path and query for the server; default: as the client has sent them. Not called for `*` and CONNECT. */
+  /** Returns path and query for the server, or the same if there is no path (`*`, CONNECT). Default: as the client has sent them. */
   resource?(sent: string): string
   /** Forwards Proxy-Authenticate and Proxy-Authorization, for a server that is itself a proxy. */
   proxyAuthentication?: boolean

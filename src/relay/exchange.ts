@@ -483,7 +483,7 @@ function upstreamRequest(
     proxyAuthentication: options?.proxyAuthentication,
     connection: head.upgrade === undefined ? undefined : 'upgrade',
     host: options?.host ?? (head.authority === undefined ? destination.authority : undefined),
-    resource: head.resource.startsWith('/') ? options?.resource?.(head.resource) : undefined,
+    resource: options?.resource?.(head.resource),
   })
 }
 

@@ -155,6 +155,7 @@ export function resourceFor(strip = '', add = ''): (sent: string) => string {
   let segments = 0
   for (const character of strip) if (character === '/') segments++
   return sent => {
+    if (!sent.startsWith('/')) return sent
     const rest = sent.slice(endOf(sent, segments))
     const path = rest.startsWith('/') ? rest.replace(/^\/+/, '/') : rest
     return add === '' && !path.startsWith('/') ? `/${path}` : `${add}${path}`

@@ -157,6 +157,8 @@ describe('the path for a server', () => {
     ['/api', '/v2', '/api?b', '/v2?b'],
     ['', '/v2', '/', '/v2/'],
     ['', '/v2', '/users', '/v2/users'],
+    ['/api', '/v2', '*', '*'],
+    ['/api', '/v2', '', ''],
   ])('without %j and with %j before it is, for %j, %j', (strip, add, sent, path) => {
     expect(resourceFor(strip, add)(sent)).toBe(path)
   })
