@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { constants, existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SILENT } from '../base/logger.js'
 import { wrongOption } from '../checks/place.js'
@@ -81,6 +81,7 @@ function leftEvents({
       const left = new LeftEvents(path)
       // The file of a daemon has its own events too.
       if (left.isOf(service)) return left
+      left[Symbol.dispose]()
     }
   return null
 }
@@ -131,7 +132,8 @@ class LeftEvents implements PageSource {
 
   constructor(path: string) {
     this.path = path
-    this.#log.adopt(openFile(path, 'r', `the events ${path}`))
+    // A FIFO at this path must not wait for a writer.
+    this.#log.adopt(openFile(path, constants.O_RDONLY | constants.O_NONBLOCK, `the events ${path}`))
   }
 
   isOf(service: string | undefined): boolean {

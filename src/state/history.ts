@@ -337,7 +337,10 @@ export class History {
     this.#store.entries.segments.set(ordinal, held)
   }
 
-  /** Closes the segments from `epoch` on in which nothing is, except the one to which this process writes: those after it were made together with it, for a rollback. */
+  /**
+   * Closes the segments from `epoch` on in which nothing is, except the one to which this process writes: later ones than that of `epoch` were made together
+   * with it, for a rollback.
+   */
   dropUnused(epoch: number): void {
     for (;;) {
       const last = this.held.at(-1)

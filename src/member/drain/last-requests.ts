@@ -42,8 +42,8 @@ export class LastRequests {
   }
 
   /**
-   * Resolves when no connection is left and no other worker changes the state through this one, when a next version joins, or when this process must leave to end in time: with whether a next version has
-   * joined.
+   * Resolves when no connection is left and no other worker changes the state through this one, when a next version joins, or when this process must
+   * leave to end in time: with whether a next version has joined.
    */
   async answer(): Promise<boolean> {
     const { connections, machine, settled, shutdown } = this.#deps
