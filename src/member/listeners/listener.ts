@@ -329,6 +329,21 @@ export class Listener {
     for (const standIn of this.#others) standIn.lend(other => this.#acceptQueue(other))
   }
 
+  /**
+   * @internal This process leaves, and no other one accepts on `fd`, the listener's socket: accepts there until {@link leave}, unless the application
+   * has closed its servers.
+   */
+  acceptUntilLeft(fd: OwnedFd): void {
+    const first = this.#servers.find(served => served.acceptedUntilDetached)
+    if (first === undefined) return
+    try {
+      this.standIn(this.name, fd.dup())
+      this.#standIns.get(this.name)!.start(first.server, this.spec.backlog)
+    } catch (error) {
+      this.#deps.events.failed(error)
+    }
+  }
+
   #acceptQueue(fd: OwnedFd): void {
     const first = this.#servers.find(served => served.acceptedUntilDetached)
     if (first === undefined) return

@@ -168,8 +168,8 @@ export class OwnListeners {
   }
 
   /**
-   * The listeners are about to be closed. If the service ends, or a worker that is not replaced, or the next version has given a listener up, first
-   * accepts the connections that wait.
+   * The listeners are about to be closed. If the service ends, or a worker that is not replaced, first accepts the connections that wait. A listener
+   * that the next version has given up accepts until no other process has it.
    */
   close(): void {
     this.forgetPrevious()
@@ -181,14 +181,15 @@ export class OwnListeners {
     for (const [name, listener] of this.#listeners) {
       const entry = registry.get(name)
       if (accepts && entry !== undefined) listener.acceptWaiting(entry.fd)
-      else if (entry !== undefined && hosting.givenUp.has(name))
-        this.#leaveGivenUp(listener, entry.fd.share())
       listener.closeOthers()
+      if (!accepts && entry !== undefined && hosting.givenUp.has(name))
+        this.#leaveGivenUp(listener, entry.fd.share())
     }
   }
 
   /** In the probation clients have come to the queue of a listener that the next version does not use. Owns the descriptor. */
   #leaveGivenUp(listener: Listener, fd: OwnedFd): void {
+    listener.acceptUntilLeft(fd)
     listener.leaveAfter(this.#deps.hosting.givenUpClosed(), () => {
       listener.leave(fd)
       fd.close()

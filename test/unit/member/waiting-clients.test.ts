@@ -1,6 +1,6 @@
 import http from 'node:http'
 import { text } from 'node:stream/consumers'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { join, type Member, serveDaemon } from '../../../src/index.js'
 import { perLane } from '../../lanes/lane.js'
 import { freePort, Scene } from '../../processes/scene.js'
@@ -102,6 +102,28 @@ describe.each(perLane<readonly ('daemon' | 'embedded')[]>(['embedded'], ['embedd
     })
   },
 )
+
+it('a listener that was given up accepts for as long as a daemon or the next version may have it', async () => {
+  const start = setTimeout
+  const ends: (() => void)[] = []
+  // Nothing tells a member of a daemon when the others have closed the listener: it waits for a second.
+  const timers = vi.spyOn(globalThis, 'setTimeout').mockImplementation(((act: () => void, ms?: number) => {
+    if (ms !== 1_000) return start(act, ms)
+    ends.push(act)
+    return start(() => {}, 0)
+  }) as typeof setTimeout)
+  onTestFinished(() => timers.mockRestore())
+  const { first, ports } = await givingUp('daemon', 'web')
+  expect(await ask(ports[1])).toBe('first')
+  timers.mockRestore()
+  expect(await ask(ports[1])).toBe('first')
+  const last = ask(ports[1])
+  process.nextTick(() => {
+    for (const end of ends) end()
+  })
+  expect(await last).toBe('first')
+  await first.retired
+})
 
 it('a server that its program has closed gets no further connection when its listener is closed', async () => {
   const { member, port, server } = await serving()
