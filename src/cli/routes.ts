@@ -27,6 +27,7 @@ interface RouteFlags extends AnswerFlags {
   file?: string
   host?: string
   path?: string
+  when?: string[]
   listener?: string
 }
 
@@ -69,6 +70,7 @@ function addRouteOptions(command: Command): Command {
     .option('--file <file>', 'use the routes in this file')
     .option('--host <host>', 'host of the route')
     .option('--path <prefix>', 'path of the route; default: /')
+    .option('--when <condition...>', 'conditions of the route: method=POST header:x-version=2')
     .option('--listener <name>', 'listener of the route; default: all')
 }
 
@@ -88,13 +90,14 @@ async function add({
   file,
   host,
   path,
+  when,
   listener,
   upstream,
   connect,
   replace,
   ...flags
 }: AddRouteFlags): Promise<void> {
-  const route = { host, path, listener, upstream, connect }
+  const route = { host, path, when, listener, upstream, connect }
   const routes = await routesFrom(
     file,
     route,
@@ -107,13 +110,13 @@ async function add({
   print(flags.json, reply, addText(reply))
 }
 
-async function remove({ file, host, path, listener, ...flags }: RouteFlags): Promise<void> {
-  const routes = await routesFrom(file, { host, path, listener }, host !== undefined, '--host')
+async function remove({ file, host, path, when, listener, ...flags }: RouteFlags): Promise<void> {
+  const routes = await routesFrom(file, { host, path, when, listener }, host !== undefined, '--host')
   const places = routes.map(route => {
     if (typeof route !== 'object' || route === null || Array.isArray(route)) return route
     // Other keys are ignored, so the file that added the routes can also remove them.
-    const { host, path, listener } = route as RouteFlags
-    return { host, path, listener }
+    const { host, path, when, listener } = route as RouteFlags
+    return { host, path, when, listener }
   })
   const body = lines([{}, ...places])
   const answer = await ofProxy(commandService(flags, RETRY_CODES, ROUTE_COMMANDS.remove, body))
@@ -124,7 +127,7 @@ async function remove({ file, host, path, listener, ...flags }: RouteFlags): Pro
 
 async function routesFrom(
   file: string | undefined,
-  route: { host: string | undefined; path: string | undefined; listener: string | undefined },
+  route: Readonly<Record<string, unknown>>,
   complete: boolean,
   needed: string,
 ): Promise<unknown[]> {
@@ -173,11 +176,11 @@ const SHOWN = 10
 function listText(routes: readonly ListedRoute[]): string {
   if (routes.length === 0) return 'no routes\n'
   const sorted = routes.toSorted(
-    (a, b) => compare(a.host, b.host) || compare(a.path, b.path) || compare(a.origin, b.origin),
+    (a, b) => compare(a.host, b.host) || compare(pathText(a), pathText(b)) || compare(a.origin, b.origin),
   )
   const rows = sorted.map(route => [
     route.listener ? `${route.listener}@${route.host}` : route.host,
-    route.path,
+    pathText(route),
     route.shadowed ? `${route.origin} (not used)` : route.origin,
     targetText(route.target),
     route.generation,
@@ -194,6 +197,11 @@ function addText({ added, replaced, unchanged, shadows, shadowed }: AddReply): s
 
 function nameList(what: string, names: readonly string[], count: number): string {
   return count === 0 ? '' : `${what}: ${namesText(names, SHOWN, count)}\n`
+}
+
+/** A service of an earlier release has no `when`. */
+function pathText({ path, when }: ListedRoute): string {
+  return [path, ...(when ?? [])].join(' ')
 }
 
 function targetText(target: ListedRoute['target']): string {

@@ -111,7 +111,7 @@ export function routerOf(
     if (head.resource === config().ready) return leaves() ? UNREADY : READY
     const connect = head.method === 'CONNECT'
     const host = head.authority?.host ?? NO_HOST
-    const match = table.lookup(host, connect ? ROOT : head.resource, origin.listener)
+    const match = table.lookup(host, connect ? ROOT : head.resource, origin.listener, head)
     if (match === NO_ROUTE) return NOT_FOUND
     if (match === AMBIGUOUS_PATH) return AMBIGUOUS
     if (config().limits.body === 0 && (head.chunked || (head.contentLength ?? 0) > 0)) return NO_BODY

@@ -1,5 +1,7 @@
 import { writeFileSync } from 'node:fs'
+import http2 from 'node:http2'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { describe, expect, it } from 'vitest'
 import type { ListedRoute } from '../../src/proxy/routes/live-routes.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
@@ -156,6 +158,46 @@ describe('fd-broker routes', () => {
     expect((await edge.routes('add', '--file', file(edge, 'many.jsonl', lines.join('\n')))).code).toBe(0)
     const routes = await listed(edge)
     expect(new Set(routes.map(({ host }) => host)).size).toBe(count + 2)
+  })
+})
+
+describe('the conditions of a route', () => {
+  const answers = (body: string) => ({ respond: { body } })
+
+  it('hold for HTTP/1 and HTTP/2, over an upgrade, for routes made at run time, and change at a reload', async () => {
+    const routes = [
+      { host: '*', ...answers('any') },
+      { host: '*', when: ['method=PUT|POST', 'header:X-Version=2.*'], ...answers('beta') },
+      { host: '*', when: ['cookie:canary=1'], ...answers('canary') },
+    ]
+    const edge = await Edge.prepare({ upgrade: { probation: '0s' }, routes })
+    edge.write({ listeners: [{ name: 'http', address: `tcp://127.0.0.1:${edge.port}`, http2: true }] })
+    await edge.next()
+    const given = ['--host', '*', '--when', 'query:a=b', '--when', 'header:x-a']
+    const route = file(edge, 'made.json', JSON.stringify([{ ...routes[0], when: [given[5], given[3]] }]))
+    expect((await edge.routes('add', '--file', route)).stdout).toBe('1 added\n')
+    const both = async (method: string, path: string, headers: Record<string, string>) => {
+      const { body } = await ask(`${edge.url}${path}`, { method, headers }).answer
+      const session = http2.connect(edge.url)
+      const stream = session.request({ ':method': method, ':path': path, ...headers }, { endStream: true })
+      const bodies = [body, await text(stream)]
+      session.close()
+      return bodies
+    }
+    const found = async (second: string) => {
+      expect(await both('POST', '/', { 'x-version': '2.1' })).toEqual([second, second])
+      expect(await both('GET', '/', { 'x-version': '2.1' })).toEqual(['any', 'any'])
+      expect(await both('GET', '/', { cookie: 'a=b; canary=1' })).toEqual(['canary', 'canary'])
+    }
+    await found('beta')
+    await edge.next()
+    await found('beta')
+    expect((await edge.routes('list')).stdout).toMatch(
+      /\n\* +\/ header:x-a query:a=b +runtime +respond 200 +1\n/,
+    )
+    expect((await edge.routes('remove', ...given)).stdout).toBe('1 removed\n')
+    await edge.reload({ routes: [...routes.slice(0, 1), { ...routes[1], ...answers('gamma') }, routes[2]] })
+    await found('gamma')
   })
 })
 

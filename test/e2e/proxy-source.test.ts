@@ -289,13 +289,15 @@ describe.skipIf(!has('etcd'))('routes diff and apply', () => {
       `- { host: kept.example, respond: { body: kept } }
 - { host: New.Example, respond: { body: ${body} } }
 - { host: x.example, path: /a, listener: web, respond: { body: new } }
+- { host: x.example, when: ['query:q=a/b', method=GET], respond: { body: chosen } }
 `
     writeFileSync(file, text('new'))
     const to = ['--to', `etcd://127.0.0.1:1,127.0.0.1:${etcd.port}${PREFIX}`, '--file', file]
     const routes = (...args: string[]) => edge.sandbox.run('routes', ...args)
     const { stdout, stderr } = await routes('diff', ...to)
     expect(stderr).toBe('')
-    const changes = '- gone.example/\n+ new.example/\n~ web@x.example/a\n3 changes; '
+    const changes =
+      '- gone.example/\n+ new.example/\n~ web@x.example/a\n+ x.example/?method=GET&query:q=a%2Fb\n4 changes; '
     const [, digest = ''] = /the store has ([0-9a-f]{12})\n$/.exec(stdout) ?? []
     expect(stdout).toBe(`${changes}the store has ${digest}\n`)
     await put('routes/other.example/', respond('other'))
@@ -312,6 +314,7 @@ describe.skipIf(!has('etcd'))('routes diff and apply', () => {
       stdout: `${changes}applied\n`,
     })
     await answers(edge, 'new.example', 'new')
+    expect(await answerOf(edge, 'x.example', '/?q=a%2Fb')).toBe('chosen')
     expect(await answerOf(edge, 'gone.example')).toBe('404')
     expect(await answerOf(edge, 'kept.example')).toBe('kept')
     writeFileSync(file, text('newer'))
@@ -329,7 +332,7 @@ describe.skipIf(!has('etcd'))('routes diff and apply', () => {
       JSON.stringify(Array.from({ length: 130 }, (_, n) => ({ host: `h${n}.example`, respond: {} }))),
     )
     const { stderr: many } = await routes('apply', ...to)
-    expect(many).toMatch(/133 changes, .* at most 127, .*--max-txn-ops=134/)
+    expect(many).toMatch(/134 changes, .* at most 127, .*--max-txn-ops=135/)
   })
 
   it('change nothing that another client has changed between the look and the transaction', async () => {

@@ -5,6 +5,7 @@ import { changesOf, getIfReadable, type Stamp } from '../entries/difference.js'
 import { MAX_LOGGED_NAMES, ORIGINS, type Origin, Overlay, originOf, overlayKey } from '../entries/overlay.js'
 import { ROUTE_PREFIX, type SourceMessage } from '../entries/source-section.js'
 import type { RouteAction } from './action.js'
+import { splitConditions, writtenConditions } from './conditions.js'
 import { RouteFollower, type RouteSource } from './follow.js'
 import { splitScope } from './host.js'
 import { parseRouteKey, type RouteId, routeKey } from './path-tree.js'
@@ -186,6 +187,8 @@ export interface ListedRoute {
   /** Null if the route applies to all listeners. */
   listener: string | null
   path: string
+  /** Null if the route has no conditions. */
+  when: string[] | null
   origin: Origin
   /** A route of another origin overrides this one. */
   shadowed: boolean
@@ -201,15 +204,17 @@ export function describeRoute(state: RouteState, key: string): ListedRoute | nul
   const id = parseRouteKey(key)
   if (id === null || !state.has(key)) return null
   const stored = getIfReadable(state, key)
-  const { path, origin } = id
+  const { origin } = id
+  const { path, conditions } = splitConditions(id.path)
   const { listener, host } = splitScope(id.host)
   const above = ORIGINS.slice(ORIGINS.indexOf(origin) + 1)
-  const shadowed = above.some(each => state.has(routeKey({ origin: each, host: id.host, path })))
+  const shadowed = above.some(each => state.has(routeKey({ ...id, origin: each })))
   const { created = 0, generation = 0 } = stored ?? {}
   return {
     host,
     listener,
     path,
+    when: conditions === '' ? null : writtenConditions(conditions),
     origin,
     shadowed,
     target: stored ? targetOf(stored) : null,

@@ -1,9 +1,11 @@
 import { ShardedMap } from '../../base/large-collections.js'
 import { type Origin, overlayKey, parseOverlayKey } from '../entries/overlay.js'
+import { splitConditions, writtenConditions } from './conditions.js'
 
 export interface RouteId {
   origin: Origin
   host: string
+  /** With the conditions of the route, see {@link splitConditions}. */
   path: string
 }
 
@@ -17,7 +19,10 @@ export function parseRouteKey(key: string): RouteId | null {
   const { origin, name } = parseOverlayKey(key) ?? {}
   const slash = name?.indexOf('/') ?? -1
   if (origin === undefined || name === undefined || slash <= 0) return null
-  return { origin, host: name.slice(0, slash), path: name.slice(slash) }
+  const path = name.slice(slash)
+  const { conditions } = splitConditions(path)
+  if (conditions !== '' && writtenConditions(conditions) === null) return null
+  return { origin, host: name.slice(0, slash), path }
 }
 
 /** Returns the route's name in messages and lists, for example `example.com/api`. */
@@ -72,10 +77,18 @@ export class PathNode<T> {
   }
 }
 
-/** Returns the value of the route with the longest prefix of `path` up to `end`. The path must be normalised, but may end with a slash. */
-export function longestPrefix<T>(root: PathNode<T>, path: string, end: number): T | undefined {
+/**
+ * Returns the value of the route with the longest prefix of `path` up to `end`. The path must be normalised, but may end with a slash. `choose` returns the
+ * value of a node for the request, undefined if it has none; default: that of the node itself.
+ */
+export function longestPrefix<T>(
+  root: PathNode<T>,
+  path: string,
+  end: number,
+  choose?: (node: PathNode<T>) => T | undefined,
+): T | undefined {
   let node = root
-  let best = root.value
+  let best = choose === undefined ? root.value : choose(root)
   for (let from = 1; from < end; ) {
     const { children } = node
     if (children === null) break
@@ -88,7 +101,8 @@ export function longestPrefix<T>(root: PathNode<T>, path: string, end: number): 
     } else next = children.get(path.slice(from, to))
     if (next === undefined) break
     node = next
-    if (node.value !== undefined) best = node.value
+    const value = choose === undefined ? node.value : choose(node)
+    if (value !== undefined) best = value
     from = to + 1
   }
   return best
@@ -106,10 +120,11 @@ export function ensureNode<T>(root: PathNode<T>, path: string): PathNode<T> {
   return node
 }
 
-/** Returns the nodes from the root to the end of a canonical path, or null if a node is missing. */
-export function nodesAlong<T>(root: PathNode<T>, path: string): PathNode<T>[] | null {
+/** Returns the nodes from the root to the end of a canonical path, and to its child `last` unless that is ''; or null if a node is missing. */
+export function nodesAlong<T>(root: PathNode<T>, path: string, last = ''): PathNode<T>[] | null {
   const nodes = [root]
-  for (const segment of path === '/' ? [] : path.slice(1).split('/')) {
+  const segments = path === '/' ? [] : path.slice(1).split('/')
+  for (const segment of last === '' ? segments : [...segments, last]) {
     const node = nodes.at(-1)!.child(segment)
     if (node === undefined) return null
     nodes.push(node)

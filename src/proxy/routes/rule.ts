@@ -15,6 +15,7 @@ import {
   type ValueCheck,
   type Written,
 } from '../../checks/values.js'
+import { when } from './conditions.js'
 import { canonicalHost, scopedHost } from './host.js'
 import { canonicalPath } from './path.js'
 import { routeName } from './path-tree.js'
@@ -25,6 +26,7 @@ import { checkVariables } from './variables.js'
 export interface RouteRule {
   /** With the listener if the route has one, see {@link scopedHost}. */
   host: string
+  /** With the conditions of the route, see `splitConditions`. */
   path: string
   target: RouteTarget
 }
@@ -84,6 +86,11 @@ const placeShape = {
     text('the name of a listener', name),
     undefined,
     'only requests of this listener; such a route wins over routes of all listeners',
+  ),
+  when: absent(
+    when,
+    undefined,
+    'only requests that fulfil [these conditions](#conditions): `method=GET|HEAD`, `header:NAME`, `header:NAME=VALUE`, `query:NAME=BEGIN*`, `cookie:NAME`',
   ),
 }
 
@@ -152,8 +159,9 @@ export function routeCheck(
   return (value, place) => {
     const given = readRoute(value, place)
     if (given === undefined) return undefined
-    const { path, upstream, respond, connect, request, response, listener } = given
+    const { path: plain, when, upstream, respond, connect, request, response, listener } = given
     const host = scopedHost(listener, given.host)
+    const path = when === undefined ? plain : plain + when
     if (!isFirst(firstPositions, { host, path }, place)) return undefined
     if (listener !== undefined && !listeners.has(listener)) {
       const known = place.problems.full ? new Set<string>() : listeners
@@ -174,8 +182,8 @@ export function routeCheck(
     if (upstream === undefined) return place.wrong('the route has no target: give "upstream" or "respond"')
     if (upstreams.has(upstream)) {
       const strip = request?.stripPrefix
-      if (strip !== undefined && path !== strip && !path.startsWith(`${strip}/`)) {
-        const why = `requests of this route have the path ${shortJson(path)}, which does not begin with it`
+      if (strip !== undefined && plain !== strip && !plain.startsWith(`${strip}/`)) {
+        const why = `requests of this route have the path ${shortJson(plain)}, which does not begin with it`
         return place.at('request').at('stripPrefix').wrong(why)
       }
       const changes = routeChanges(request ?? {}, fieldsOf(request), fieldsOf(response))
@@ -205,14 +213,15 @@ export function noUpstream(name: string, known: ReadonlySet<string>): string {
   return `there is no upstream ${JSON.stringify(name)}${didYouMean(name, known)}`
 }
 
-/** As {@link routeCheck}, for host and path alone. */
+/** As {@link routeCheck}, for host, path and conditions alone. */
 export function routeNameCheck(): ValueCheck<{ host: string; path: string }> {
   const firstPositions: FirstPositions = new ShardedMap()
   return (value, place) => {
     const given = readPlace(value, place)
     if (given === undefined) return undefined
-    const { path, listener } = given
+    const { path: plain, when = '', listener } = given
     const host = scopedHost(listener, given.host)
+    const path = plain + when
     return isFirst(firstPositions, { host, path }, place) ? { host, path } : undefined
   }
 }

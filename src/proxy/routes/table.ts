@@ -1,5 +1,6 @@
 import { ShardedMap } from '../../base/large-collections.js'
 import { ORIGINS, type Origin } from '../entries/overlay.js'
+import { type ConditionFacts, Conditions, splitConditions } from './conditions.js'
 import { requestHost, splitScope } from './host.js'
 import { plainEnd, readings } from './path.js'
 import {
@@ -19,8 +20,9 @@ export const AMBIGUOUS_PATH = Symbol('ambiguous path')
 export type RouteMatch<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
 
 /**
- * Finds the route of a request. A route of the request's listener wins over routes of all listeners. The most specific host wins (exact, then the longest `*.suffix`, then `*`), then the longest path, then a route made
- * at run time, then one of the source. The cost of a lookup depends on the number of path segments, not on the number of routes.
+ * Finds the route of a request. A route of the request's listener wins over routes of all listeners. The most specific host wins (exact, then the longest `*.suffix`, then `*`), then the longest path, then a route
+ * whose conditions the request fulfils, then a route made at run time, then one of the source. The cost of a lookup depends on the number of path segments, not on the number of
+ * routes, except of those with conditions and the same path.
  */
 export class RouteTable<T extends NonNullable<unknown>> {
   #hosts = new ShardedMap<PathNode<T>>()
@@ -30,6 +32,8 @@ export class RouteTable<T extends NonNullable<unknown>> {
   /** Values of routes that another origin's overrides, by route key. */
   #shadowed = new ShardedMap<T>()
   #size = 0
+  /** The routes with conditions below the node of their path, in the order in which they are tried. The own node of each is a child of it. */
+  readonly #conditional = new Map<PathNode<T>, ConditionalRoute<T>[]>()
   /** The routes that apply to one listener only, by its name. */
   readonly #scopes = new Map<string, RouteTable<T>>()
 
@@ -46,40 +50,55 @@ export class RouteTable<T extends NonNullable<unknown>> {
     return size
   }
 
-  /** `host` is the value of Host. `target` is the request's target in origin form (`/path?query`) or `*`; use `/` for CONNECT. */
-  lookup(host: string, target: string, listener = ''): RouteMatch<T> {
+  /** `host` is the value of Host. `target` is the request's target in origin form (`/path?query`) or `*`; use `/` for CONNECT. Without `facts` no route with conditions is found. */
+  lookup(host: string, target: string, listener = '', facts?: ConditionFacts): RouteMatch<T> {
     if (this.#scopes.size > 0) {
-      const found = this.#scopes.get(listener)?.lookup(host, target) ?? NO_ROUTE
+      const found = this.#scopes.get(listener)?.lookup(host, target, '', facts) ?? NO_ROUTE
       if (found !== NO_ROUTE) return found
     }
     const name = requestHost(host)
     const end = plainEnd(target)
-    if (end >= 0) return this.#match(name, target, end)
+    const choose = this.#conditional.size === 0 || facts === undefined ? undefined : this.#choiceFor(facts)
+    if (end >= 0) return this.#match(name, target, end, choose)
     const paths = readings(target)
     if (paths === null) return AMBIGUOUS_PATH
-    const found = this.#match(name, paths[0]!, paths[0]!.length)
+    const found = this.#match(name, paths[0]!, paths[0]!.length, choose)
     for (let i = 1; i < paths.length; i++) {
-      if (this.#match(name, paths[i]!, paths[i]!.length) !== found) return AMBIGUOUS_PATH
+      if (this.#match(name, paths[i]!, paths[i]!.length, choose) !== found) return AMBIGUOUS_PATH
     }
     return found
   }
 
+  /** Returns a function that chooses among the routes of a path by their conditions. */
+  #choiceFor(facts: ConditionFacts): (node: PathNode<T>) => T | undefined {
+    return node => {
+      for (const { conditions, own } of this.#conditional.get(node) ?? [])
+        if (conditions.fit(facts)) return own.value
+      return node.value
+    }
+  }
+
   /** `path` must be normalised up to `end`. */
-  #match(name: string, path: string, end: number): T | typeof NO_ROUTE {
+  #match(
+    name: string,
+    path: string,
+    end: number,
+    choose: ((node: PathNode<T>) => T | undefined) | undefined,
+  ): T | typeof NO_ROUTE {
     const exact = this.#hosts.get(name)
     if (exact !== undefined) {
-      const found = longestPrefix(exact, path, end)
+      const found = longestPrefix(exact, path, end, choose)
       if (found !== undefined) return found
     }
     if (this.#wildcards.size > 0 && name.length <= MAX_NAME_LENGTH) {
       for (let dot = name.indexOf('.', 1); dot > 0; dot = name.indexOf('.', dot + 1)) {
         const below = this.#wildcards.get(name.slice(dot + 1))
         if (below === undefined) continue
-        const found = longestPrefix(below, path, end)
+        const found = longestPrefix(below, path, end, choose)
         if (found !== undefined) return found
       }
     }
-    return longestPrefix(this.#any, path, end) ?? NO_ROUTE
+    return longestPrefix(this.#any, path, end, choose) ?? NO_ROUTE
   }
 
   /** Host and path must be canonical (`canonicalHost`, `canonicalPath`). */
@@ -90,9 +109,14 @@ export class RouteTable<T extends NonNullable<unknown>> {
       this.#makeScope(listener).put({ origin, host, path }, value)
       return
     }
-    const node = ensureNode(this.#makeRoot(host), path)
-    if (node.origin === null) this.#size++
-    else if (node.origin !== origin) {
+    const { path: plain, conditions } = splitConditions(path)
+    const parent = ensureNode(this.#makeRoot(host), plain)
+    const node = conditions === '' ? parent : (parent.child(conditions) ?? parent.addChild(conditions))
+    if (node.origin === null) {
+      this.#size++
+      if (conditions !== '')
+        this.#addConditional(parent, { conditions: new Conditions(conditions), own: node })
+    } else if (node.origin !== origin) {
       if (rankOf(origin) < rankOf(node.origin)) {
         this.#shadowed.set(routeKey({ origin, host, path }), value)
         return
@@ -109,7 +133,8 @@ export class RouteTable<T extends NonNullable<unknown>> {
     const { listener, host } = splitScope(id.host)
     if (listener !== null) return this.#scopes.get(listener)?.delete({ origin, host, path }) ?? false
     const root = this.#rootOf(host)
-    const nodes = root && nodesAlong(root, path)
+    const { path: plain, conditions } = splitConditions(path)
+    const nodes = root && nodesAlong(root, plain, conditions)
     const node = nodes?.at(-1)
     if (!root || !nodes || !node || node.origin === null) return false
     if (node.origin !== origin) return this.#shadowed.delete(routeKey({ origin, host, path }))
@@ -125,6 +150,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
     node.value = undefined
     node.origin = null
     this.#size--
+    if (conditions !== '') this.#removeConditional(nodes.at(-2)!, node)
     prune(nodes)
     if (root.empty) this.#drop(host)
     return true
@@ -136,7 +162,22 @@ export class RouteTable<T extends NonNullable<unknown>> {
     this.#any = new PathNode('')
     this.#shadowed = new ShardedMap()
     this.#size = 0
+    this.#conditional.clear()
     this.#scopes.clear()
+  }
+
+  #addConditional(parent: PathNode<T>, route: ConditionalRoute<T>): void {
+    const before = this.#conditional.get(parent) ?? []
+    this.#conditional.set(
+      parent,
+      [...before, route].sort((a, b) => a.conditions.compare(b.conditions)),
+    )
+  }
+
+  #removeConditional(parent: PathNode<T>, node: PathNode<T>): void {
+    const left = this.#conditional.get(parent)?.filter(({ own }) => own !== node) ?? []
+    if (left.length === 0) this.#conditional.delete(parent)
+    else this.#conditional.set(parent, left)
   }
 
   #makeScope(listener: string): RouteTable<T> {
@@ -163,6 +204,11 @@ export class RouteTable<T extends NonNullable<unknown>> {
     if (host.startsWith('*.')) this.#wildcards.delete(host.slice(2))
     else if (host !== '*') this.#hosts.delete(host)
   }
+}
+
+interface ConditionalRoute<T> {
+  readonly conditions: Conditions
+  readonly own: PathNode<T>
 }
 
 const MAX_NAME_LENGTH = 253

@@ -8,6 +8,7 @@ import { fdbroker } from '../../proto/proxy.js'
 import type { SourceEntry } from '../../sources/source.js'
 import { limitShape, type ProxyConfig } from '../config/schema.js'
 import { ROUTE_PREFIX, type SourceMessage, sourceSection } from '../entries/source-section.js'
+import { splitConditions, writtenConditions } from '../routes/conditions.js'
 import { splitScope } from '../routes/host.js'
 import { routeName } from '../routes/path-tree.js'
 import { type RouteDocument, routeCheck } from '../routes/rule.js'
@@ -30,7 +31,7 @@ class AnyName extends Set<string> {
 }
 const ANY = new AnyName()
 /** The parts of a route that are in its key. */
-const IN_KEY = ['host', 'path', 'listener']
+const IN_KEY = ['host', 'path', 'listener', 'when']
 
 /** Returns the entries below `routes/` of a list of routes as in a file. Throws ERR_FDB_CONFIG. */
 export function routeEntries(routes: readonly unknown[]): SourceEntry[] {
@@ -39,7 +40,7 @@ export function routeEntries(routes: readonly unknown[]): SourceEntry[] {
     fresh(() => routeCheck(ANY, ANY), {}),
   )
   return rules.map((rule, at) => {
-    const { host: _, path: __, listener: ___, ...value } = routes[at] as RouteDocument
+    const { host: _, path: __, listener: ___, when: ____, ...value } = routes[at] as RouteDocument
     return { key: routeName(rule), value: Buffer.from(JSON.stringify(value)) }
   })
 }
@@ -76,7 +77,10 @@ function routeOf(name: string, value: unknown): fdbroker.proxy.Route.$Properties
   const given = IN_KEY.find(part => value[part] !== undefined)
   if (given !== undefined) throw new Error(`"${given}" is in the key; leave it out`)
   const { listener, host } = splitScope(name.slice(0, slash))
-  const place = { host, path: name.slice(slash), ...(listener !== null && { listener }) }
+  const { path, conditions } = splitConditions(name.slice(slash))
+  const when = conditions === '' ? undefined : writtenConditions(conditions)
+  if (when === null) throw new Error('this version does not know the conditions in the key')
+  const place = { host, path, ...(listener !== null && { listener }), ...(when && { when }) }
   const rule = checkMade({ ...value, ...place }, routeCheck(ANY, ANY))
   if (routeName(rule) !== name) throw new Error(`the key is not canonical: write routes/${routeName(rule)}`)
   return targetFields(rule.target)

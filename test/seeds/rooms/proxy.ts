@@ -80,7 +80,7 @@ export const proxy = room(
       'segment.length === to - from && path.startsWith(segment, from)',
       'path.startsWith(segment, from)',
     ],
-    ['proxy/routes/path-tree.ts', 'if (node.value !== undefined) best = node.value', 'best = node.value'],
+    ['proxy/routes/path-tree.ts', 'if (value !== undefined) best = value', 'best = value'],
     ['proxy/routes/table.ts', 'if (root.empty) this.#drop(host)', ''],
     [
       'proxy/routes/table.ts',

@@ -61,7 +61,12 @@ const EVERY: ProxyDocument = {
       request: { host: 'b', stripPrefix: '/a', addPrefix: '/b', set: { a: 'b' }, remove: ['c'] },
       response: { set: { a: 'b' }, remove: ['c'] },
     },
-    { host: '*', listener: 'http', respond: { status: 200, body: 'ok', headers: { a: 'b' } } },
+    {
+      host: '*',
+      listener: 'http',
+      when: ['method=GET'],
+      respond: { status: 200, body: 'ok', headers: { a: 'b' } },
+    },
   ],
   resolver: { servers: ['127.0.0.1:53'], timeout: '1s' },
   tls: { certificates: [], minVersion: 'TLSv1.3', move: 'on', rotateTicketKeys: '1h' },

@@ -24,6 +24,7 @@ function many() {
         host,
         listener: null,
         path: '/',
+        when: null,
         origin: 'file',
         shadowed: false,
         target,

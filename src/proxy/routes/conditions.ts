@@ -1,0 +1,189 @@
+/**
+ * Conditions of routes, which a request fulfils or not, beside host and path. As written:
+ *
+ *     method=GET|HEAD        one of these methods
+ *     header:X-Version       the request has this header
+ *     header:X-Version=2     exactly this value
+ *     header:X-Version=2.*   a value that begins so
+ *
+ * and alike `query:NAME` for a parameter of the query, `cookie:NAME` for a cookie. A check takes time in proportion to the head, whatever a client sends.
+ *
+ * In the name and the key of a route its conditions follow the path: `/api?method=POST&header:x-version=2.*`. No path of a request has a `?`, so a
+ * version that does not know conditions never uses such a route.
+ */
+import { shortJson } from '../../checks/place.js'
+import { InvalidValue, list, refine, text } from '../../checks/values.js'
+import { cookieOf } from '../upstreams/balancing.js'
+
+/** The facts of a request on which conditions depend. */
+export interface ConditionFacts {
+  readonly method: string
+  /** Path and query, as the client has sent them. */
+  readonly resource: string
+  readonly fields: { get(name: string): string | undefined }
+}
+
+const KINDS = ['method', 'header', 'query', 'cookie'] as const
+/** `any`: the request has the name, with any value. `begin`: with a value that begins so. */
+type Match = 'any' | 'exact' | 'begin'
+
+interface Condition {
+  readonly kind: (typeof KINDS)[number]
+  /** Lower case for a header; '' for a method. */
+  readonly name: string
+  readonly match: Match
+  readonly value: string
+}
+
+const MOST = 16
+const PREFIX = '?'
+const METHODS = /^[A-Z0-9_-]{1,32}(?:\|[A-Z0-9_-]{1,32})*$/
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$/
+const PARAMETER = /^[\x21-\x3c\x3e-\x7e]{1,64}$/
+const VALUE = /^(?! )[\x20-\x29\x2b-\x7e]{1,256}(?<! )$/
+
+function parse(given: string): Condition | string {
+  const equals = given.indexOf('=')
+  const [named, value] = equals < 0 ? [given, null] : [given.slice(0, equals), given.slice(equals + 1)]
+  if (named === 'method') {
+    if (value === null || !METHODS.test(value)) return 'write methods, such as method=GET|HEAD'
+    const methods = [...new Set(value.split('|'))].sort().join('|')
+    return { kind: 'method', name: '', match: 'exact', value: methods }
+  }
+  const [, kind, name = ''] = /^(header|query|cookie):(.*)$/.exec(named) ?? []
+  if (kind === undefined)
+    return 'write method=GET|HEAD, header:NAME, header:NAME=VALUE, header:NAME=BEGIN*, or alike query: and cookie:'
+  if (!(kind === 'query' ? PARAMETER : TOKEN).test(name)) return `${shortJson(name)} is no name of a ${kind}`
+  const common = { kind: kind as Condition['kind'], name: kind === 'header' ? name.toLowerCase() : name }
+  if (value === null) return { ...common, match: 'any', value: '' }
+  if (value === '' || value === '*') return `for any value write ${kind}:${name}`
+  const begin = value.endsWith('*')
+  const plain = begin ? value.slice(0, -1) : value
+  if (!VALUE.test(plain))
+    return 'a value has 1 to 256 visible ASCII characters, no blank at either end, and a * only at its end'
+  return { ...common, match: begin ? 'begin' : 'exact', value: plain }
+}
+
+function nameOf({ kind, name }: Condition): string {
+  return name === '' ? kind : `${kind}:${name}`
+}
+
+function textOf(condition: Condition, encode = (part: string) => part): string {
+  const { kind, name, match, value } = condition
+  const named = name === '' ? kind : `${kind}:${encode(name)}`
+  return match === 'any' ? named : `${named}=${encode(value)}${match === 'begin' ? '*' : ''}`
+}
+
+/** The order does not depend on that of the configuration. */
+function compare(a: Condition, b: Condition): number {
+  const names = [nameOf(a), nameOf(b)] as const
+  return KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind) || (names[0] < names[1] ? -1 : 1)
+}
+
+const condition = text('a condition', given => {
+  const parsed = parse(given)
+  return typeof parsed === 'string'
+    ? new InvalidValue(`${shortJson(given)} is no condition: ${parsed}`)
+    : parsed
+})
+
+/** Checks a list of conditions. Returns the end of the name of a route that has them, see {@link conditionsIn}. */
+export const when = refine(list(condition, { least: 1, most: MOST }), (given, place): string | undefined => {
+  const sorted = given.toSorted(compare)
+  const twice = sorted.find((each, i) => i > 0 && nameOf(each) === nameOf(sorted[i - 1]!))
+  if (twice !== undefined)
+    return place.wrong(`two conditions are about ${shortJson(nameOf(twice))}; give one`)
+  return PREFIX + sorted.map(each => textOf(each, encode)).join('&')
+})
+
+/** Encodes what has a meaning in names and keys of routes. */
+function encode(part: string): string {
+  return encodeURIComponent(part).replaceAll('*', '%2A').replaceAll('%7C', '|')
+}
+
+/** Separates the path of a route and its conditions, which may be ''. */
+export function splitConditions(path: string): { path: string; conditions: string } {
+  const at = path.indexOf(PREFIX)
+  return at < 0 ? { path, conditions: '' } : { path: path.slice(0, at), conditions: path.slice(at) }
+}
+
+/** Returns the conditions as written in a configuration; null if this version does not know one of them. */
+export function writtenConditions(conditions: string): string[] | null {
+  return conditionsIn(conditions)?.map(each => textOf(each)) ?? null
+}
+
+function conditionsIn(conditions: string): Condition[] | null {
+  try {
+    const all = conditions
+      .slice(PREFIX.length)
+      .split('&')
+      .map(each => parse(decodeURIComponent(each.replace(/\*$/, '')) + (each.endsWith('*') ? '*' : '')))
+    return all.every(each => typeof each !== 'string') ? all : null
+  } catch {
+    return null
+  }
+}
+
+/** The conditions of one route, prepared for requests. */
+export class Conditions {
+  readonly #all: readonly Condition[]
+  /** The numbers of conditions, of exact values and of characters: of several routes that fit, the one with the higher first difference wins. */
+  readonly #rank: readonly number[]
+  readonly #text: string
+
+  /** Throws for conditions that this version does not know. */
+  constructor(text: string) {
+    const all = conditionsIn(text)
+    if (all === null) throw new Error(`this version does not know the conditions ${shortJson(text)}`)
+    this.#all = all
+    this.#text = text
+    const exact = all.filter(({ match }) => match === 'exact').length
+    this.#rank = [all.length, exact, all.reduce((sum, { value }) => sum + value.length, 0)]
+  }
+
+  /** Negative if this one comes before the other. */
+  compare(other: Conditions): number {
+    for (const [i, own] of this.#rank.entries()) if (own !== other.#rank[i]) return other.#rank[i]! - own
+    return this.#text < other.#text ? -1 : 1
+  }
+
+  fit(facts: ConditionFacts): boolean {
+    for (const each of this.#all) if (!fits(each, facts)) return false
+    return true
+  }
+}
+
+function fits(
+  { kind, name, match, value }: Condition,
+  { method, resource, fields }: ConditionFacts,
+): boolean {
+  if (kind === 'method') return value.split('|').includes(method)
+  const found =
+    kind === 'header'
+      ? fields.get(name)
+      : kind === 'cookie'
+        ? cookieOf(fields.get('cookie'), name)
+        : parameterOf(resource, name)
+  if (found === undefined) return false
+  return match === 'any' || (match === 'exact' ? found === value : found.startsWith(value))
+}
+
+/** Returns the value of the first parameter with this name, decoded as that of a form. */
+function parameterOf(resource: string, name: string): string | undefined {
+  const question = resource.indexOf('?')
+  if (question < 0) return undefined
+  for (const pair of resource.slice(question + 1).split('&')) {
+    const equals = pair.indexOf('=')
+    if (decoded(equals < 0 ? pair : pair.slice(0, equals)) === name)
+      return equals < 0 ? '' : decoded(pair.slice(equals + 1))
+  }
+  return undefined
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part.replaceAll('+', ' '))
+  } catch {
+    return part
+  }
+}
