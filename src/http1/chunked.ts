@@ -245,6 +245,16 @@ export const FORGEABLE_FIELDS = [
   'Proxy',
 ]
 
+/** Tell a server about the certificate that a proxy's client has shown. The first one: whether there is a valid one. */
+export const CERTIFICATE_FIELDS = [
+  'X-Client-Cert-Verified',
+  'X-Client-Cert-Subject',
+  'X-Client-Cert-Issuer',
+  'X-Client-Cert-Serial',
+  'X-Client-Cert-San',
+  'X-Client-Cert-Fingerprint',
+] as const
+
 /**
  * Fields that frame, route, authenticate or describe a message: they must not be trailers (RFC 9110, 6.5.1). Also those that a client must
  * not forge: a server may treat a trailer as a header.
@@ -277,7 +287,7 @@ const FORBIDDEN = [
   'x-forwarded-for',
   'x-forwarded-host',
   'x-forwarded-proto',
-  ...FORGEABLE_FIELDS.map(name => name.toLowerCase()),
+  ...[...FORGEABLE_FIELDS, ...CERTIFICATE_FIELDS].map(name => name.toLowerCase()),
 ]
 
 const FORBIDDEN_HASHES = new Set(FORBIDDEN.map(name => [...Buffer.from(name)].reduce(hashName, FNV_OFFSET)))

@@ -1,10 +1,13 @@
 import { createServer, type Server, type Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
 import type { ConnectionKeeper, DrainCounts } from '../adapter.js'
 import type { ForcedClose } from '../index.js'
 import { type Accepted, acceptWithoutSocket } from '../node/accepted.js'
 import { descriptorOf, passedOn, remoteAddressOf, setPassedOn } from '../node/socket-handle.js'
 import {
   type ClientOrigin,
+  certificateLines,
+  certificateOf,
   type Forward,
   type Http2Bound,
   Relay,
@@ -40,7 +43,7 @@ const CALM_DOWN = Buffer.from('000000040000000000' + '000008070000000000' + '000
 const HTTP2 = 'h2'
 
 /** Returns the names of ALPN for HTTP. */
-function protocolsOf({ http2 }: ClientProtocol): readonly string[] {
+function protocolsOf({ http2 }: Pick<ClientProtocol, 'http2'>): readonly string[] {
   return http2 ? [HTTP2, 'http/1.1'] : ['http/1.1']
 }
 
@@ -138,6 +141,8 @@ export class ProxyListener implements ConnectionKeeper {
     const before = this.#current
     if (before.settings === relaySettings(config, clientProtocol(config, this.#name))) return
     this.#current = this.#makeRelay(config)
+    // The clients of the former relay were verified by other CAs, or not at all.
+    if (before.relay.clientCa !== this.#current.relay.clientCa) before.relay.drain()
     this.#former.push(before.relay)
     this.#pruneFormer()
   }
@@ -251,11 +256,14 @@ export class ProxyListener implements ConnectionKeeper {
     this.#beginsWithHeader = own.proxyProtocol.length === 0 ? null : isIn(own.proxyProtocol)
     this.#headMs = timeouts.head
     const protocols = own.forward === null ? protocolsOf(own) : []
-    if (this.#handshakes !== null) this.#handshakes.protocols = protocols
-    else if (own.tls) {
+    if (this.#handshakes !== null) {
+      this.#handshakes.protocols = protocols
+      this.#handshakes.clientCa = own.clientCa
+    } else if (own.tls) {
       this.#handshakes = this.#tls.handshakes({
         protocols,
-        onSecure: (socket, raw) => this.#accept(socket, socket.alpnProtocol === HTTP2 ? 'h2' : 'https', raw),
+        clientCa: own.clientCa,
+        onSecure: (socket, raw) => this.#acceptSecure(socket, raw),
         onEnd: () => this.#pruneFormer(),
       })
     }
@@ -283,14 +291,14 @@ export class ProxyListener implements ConnectionKeeper {
   #startConnection(socket: Socket, early?: Buffer): void {
     const handshakes = this.#secure ? this.#handshakes : null
     if (handshakes === null) {
-      this.#accept(socket, 'http', socket, early)
+      this.#accept(socket, this.#origins.http, socket, early)
       return
     }
     if (early !== undefined && early.length > 0) socket.unshift(early)
     const excess = this.#ownSockets.has(socket) ? null : this.#excess(incomingOver(socket))
     // Up to `maxLingering` clients that will be refused get a handshake first, so that they can be sent a 503.
     if (excess === null || (excess !== 'descriptors' && handshakes.size < this.#clientLimits.maxLingering)) {
-      handshakes.start(socket)
+      handshakes.start(socket, this.#ownSockets.has(socket))
     } else {
       this.#clientLimits.warnRefused(this.#name, excess, socket.remoteAddress)
       socket.destroy()
@@ -312,23 +320,25 @@ export class ProxyListener implements ConnectionKeeper {
     )
   }
 
+  #acceptSecure(socket: TLSSocket, raw: Socket | undefined): void {
+    const origin = this.#origins[socket.alpnProtocol === HTTP2 ? 'h2' : 'https']
+    const asks = this.#current.relay.clientCa !== ''
+    const certificate = asks ? certificateLines(certificateOf(socket)) : undefined
+    this.#accept(socket, asks ? { ...origin, certificate } : origin, raw)
+  }
+
   /** `raw` is the socket below TLS, if known. */
-  #accept(
-    socket: Socket,
-    kind: ClientOrigin['scheme'] | 'h2',
-    raw: Socket | undefined = socket,
-    early?: Buffer,
-  ): void {
+  #accept(socket: Socket, origin: ClientOrigin, raw: Socket | undefined = socket, early?: Buffer): void {
     const addresses = raw === undefined || raw === socket ? undefined : passedOn(raw)
     if (addresses !== undefined) setPassedOn(socket, addresses)
     const arriving = incomingOver(socket)
     const isOwn = raw !== undefined && this.#ownSockets.has(raw)
     const excess = isOwn ? null : this.#excess(arriving)
     if (excess !== null) {
-      this.#refuseConnection(socket, excess, kind === 'h2' ? CALM_DOWN : TOO_MANY)
+      this.#refuseConnection(socket, excess, origin.http2 === true ? CALM_DOWN : TOO_MANY)
       return
     }
-    this.#current.relay.accept(socket, this.#origins[kind], this.#forwardRoute(arriving), early)
+    this.#current.relay.accept(socket, origin, this.#forwardRoute(arriving), early)
   }
 
   /** The route of whole connections; undefined for HTTP. If the upstream no longer exists, the relay resets the connection, and reports it. */

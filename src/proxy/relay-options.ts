@@ -17,14 +17,20 @@ export interface ClientProtocol {
   /** See {@link ListenerConfig.halfClose}. */
   readonly halfClose: boolean
   readonly http2: boolean
+  /** {@link ClientCa.id}, or '' if clients are not asked for certificates. */
+  readonly clientCa: string
+  /** Clients of any listener are asked for certificates. */
+  readonly asked: boolean
 }
 
-export const HTTP1: ClientProtocol = { halfClose: false, http2: false }
+export const HTTP1: ClientProtocol = { halfClose: false, http2: false, clientCa: '', asked: false }
 
 /** Returns these settings of the listener with this name. */
 export function clientProtocol({ listeners }: ProxyConfig, name: string): ClientProtocol {
   const own = listeners.find(listener => listener.name === name)
-  return own === undefined ? HTTP1 : { halfClose: own.halfClose, http2: own.http2 }
+  if (own === undefined) return HTTP1
+  const { halfClose, http2, clientCa } = own
+  return { halfClose, http2, clientCa: clientCa?.id ?? '', asked: listeners.some(each => each.clientCa) }
 }
 
 /** Reports whether a client of any listener may use HTTP/2. */
@@ -35,7 +41,7 @@ export function mayHaveHttp2(config: ProxyConfig): boolean {
 /** Returns a relay's options. Two configurations with equal {@link relaySettings} have equal options. */
 export function relayOptions(
   config: ProxyConfig,
-  { halfClose, http2 }: ClientProtocol,
+  { halfClose, http2, clientCa, asked }: ClientProtocol,
 ): Pick<
   RelayOptions,
   | 'timeouts'
@@ -46,6 +52,7 @@ export function relayOptions(
   | 'responseFields'
   | 'halfClosedClients'
   | 'http2WithoutTls'
+  | 'clientCa'
 > {
   const { timeouts, limits, instanceHeader, forwarded } = config
   const { handshake: _, request, ...otherTimeouts } = timeouts
@@ -57,6 +64,7 @@ export function relayOptions(
       attempts: MAX_ATTEMPTS,
     },
     http2WithoutTls: http2,
+    clientCa,
     halfClosedClients: halfClose ? 'serve' : 'abort',
     headLimits: { headBytes, fields, targetBytes: Math.min(headBytes, 8 * 1024) },
     gateway: { via: config.via === 'auto' ? viaName(config) : config.via, trace: config.trace },
@@ -64,6 +72,7 @@ export function relayOptions(
       ...(forwarded.trust.length > 0 && { trusts: isIn(forwarded.trust) }),
       xForwarded: forwarded.headers === 'x-forwarded' || forwarded.headers === 'both',
       forwarded: forwarded.headers === 'forwarded' || forwarded.headers === 'both',
+      ...(asked && { certificates: clientCa === '' ? ('elsewhere' as const) : ('here' as const) }),
     },
   }
   if (instanceHeader === null) return options
@@ -88,9 +97,9 @@ function viaName({ service, control }: ProxyConfig): string {
   return `${service.replace(/[^0-9A-Za-z.-]/g, '-')}-${sum.toString(16).padStart(8, '0')}`
 }
 
-export function relaySettings(config: ProxyConfig, { halfClose, http2 }: ClientProtocol): string {
+export function relaySettings(config: ProxyConfig, protocol: ClientProtocol): string {
   const { timeouts, limits, instanceHeader, forwarded, via, trace } = config
-  return JSON.stringify([timeouts, limits, instanceHeader, forwarded, via, trace, halfClose, http2])
+  return JSON.stringify([timeouts, limits, instanceHeader, forwarded, via, trace, protocol])
 }
 
 const NOT_FOUND: Decision = { kind: 'refuse', status: 404, reason: 'no-route' }

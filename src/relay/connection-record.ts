@@ -37,6 +37,8 @@ export interface ConnectionRecord {
   toClient: Buffer
   /** The position of its TLS, above which the bytes of this record are. Null without TLS. */
   tls: PositionRecord | null
+  /** See {@link RelayOptions.clientCa}; '': servers are not told about the client's certificate. */
+  clientCa: string
   /** Null between two requests, and while a request's head is incomplete. */
   exchange: ExchangeRecord | null
 }
@@ -91,6 +93,7 @@ export function encodeRecord(record: ConnectionRecord): Uint8Array {
   if (record.fromClient.length > 0) message.fromClient = record.fromClient
   if (record.toClient.length > 0) message.toClient = record.toClient
   if (record.tls !== null) message.tls = record.tls
+  if (record.clientCa !== '') message.clientCa = record.clientCa
   if (record.exchange !== null) {
     const { facts, requestMs, ...streams } = record.exchange
     message.exchange = { ...factsMessage(facts), ...streams, requestMs: requestMs < 0 ? null : requestMs }
@@ -153,6 +156,7 @@ export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
     fromClient: copyField(message.fromClient),
     toClient: copyField(message.toClient),
     tls: message.tls ? positionOf(message.tls) : null,
+    clientCa: message.clientCa,
     exchange,
   }
 }

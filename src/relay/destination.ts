@@ -78,4 +78,6 @@ export interface ClientOrigin {
   scheme: 'http' | 'https'
   /** The client uses HTTP/2. */
   http2?: boolean
+  /** Lines of each request that tell the server about the client's certificate. Only this connection has such an object. */
+  certificate?: Uint8Array | undefined
 }

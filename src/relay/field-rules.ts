@@ -1,5 +1,6 @@
 import {
   type Authority,
+  CERTIFICATE_FIELDS,
   type FieldEditOptions,
   FieldEdits,
   FORGEABLE_FIELDS,
@@ -41,12 +42,16 @@ class EditCache {
 
 /** The prepared edits of each route, combined with the relay's own edits. */
 export class RouteEdits {
-  readonly #requests = new EditCache(rules => requestEdits(rules.request))
-  readonly #trustedRequests = new EditCache(rules => requestEdits(rules.request, true))
+  readonly #requests: EditCache
+  readonly #trustedRequests: EditCache
   readonly #responses: EditCache
 
-  /** `response`: edits of every response; a route can override them. */
-  constructor(response: FieldEditOptions = {}) {
+  /** `response`: edits of every response; a route can override them. `certificates`: see {@link ForwardedOptions.certificates}. */
+  constructor(response: FieldEditOptions = {}, certificates: ForwardedOptions['certificates'] = undefined) {
+    const guarded = certificates === undefined ? [] : CERTIFICATE_FIELDS.flatMap(spellings)
+    const always = certificates === 'here' ? guarded : []
+    this.#requests = new EditCache(rules => requestEdits(rules.request, false, guarded))
+    this.#trustedRequests = new EditCache(rules => requestEdits(rules.request, true, always))
     this.#responses = new EditCache(rules => responseEdits(rules.response, response))
   }
 
@@ -79,6 +84,11 @@ export interface ForwardedOptions {
   xForwarded?: boolean
   /** Forwarded (RFC 7239); default false. */
   forwarded?: boolean
+  /**
+   * Clients cannot forge {@link CERTIFICATE_FIELDS}: `here`: none, because the relay asks its clients for certificates and writes these fields itself;
+   * `elsewhere`: none that is not trusted, because another relay of the same servers does so. Default: the relay passes them on as any other.
+   */
+  certificates?: 'here' | 'elsewhere'
 }
 
 /** The fields that {@link Forwarder} writes, also with `_` in their names, because some servers read `_` as `-`. */
@@ -94,14 +104,18 @@ function spellings(name: string): string[] {
   return spellings(name.slice(at + 1)).flatMap(rest => [`${front}-${rest}`, `${front}_${rest}`])
 }
 
-/** Returns a route's edits, and removes the {@link FORWARDED} fields, which {@link Forwarder} writes instead. Unless `trusted`, also removes the {@link FORGED} fields. */
-export function requestEdits(options: FieldEditOptions = {}, trusted = false): FieldEdits {
+/** Returns a route's edits, and removes the {@link FORWARDED} fields, which {@link Forwarder} writes instead. Unless `trusted`, also removes the {@link FORGED} fields; `more`: in any case. */
+export function requestEdits(
+  options: FieldEditOptions = {},
+  trusted = false,
+  more: readonly string[] = [],
+): FieldEdits {
   const own = new Set(
     [...(options.remove ?? []), ...Object.keys(options.set ?? {})].map(name => name.toLowerCase()),
   )
   const remove = [
     ...(options.remove ?? []),
-    ...(trusted ? FORWARDED : [...FORWARDED, ...FORGED]).filter(name => !own.has(name.toLowerCase())),
+    ...[...FORWARDED, ...(trusted ? [] : FORGED), ...more].filter(name => !own.has(name.toLowerCase())),
   ]
   return new FieldEdits({ ...options, remove })
 }
@@ -134,6 +148,12 @@ export class Forwarder {
 
   /** Returns the lines to append to the head. `client`: the client's IP address, or ''. `trusted`: see {@link ForwardedOptions.trusts}. */
   lines(head: RequestHead, client: string, origin: ClientOrigin, trusted = false): Uint8Array {
+    const { certificate } = origin
+    if (certificate === undefined) return this.#ownLines(head, client, origin, trusted)
+    return Buffer.concat([this.#ownLines(head, client, origin, trusted), certificate])
+  }
+
+  #ownLines(head: RequestHead, client: string, origin: ClientOrigin, trusted: boolean): Uint8Array {
     if (trusted) return Buffer.from(this.#format(head, client, origin, true), 'latin1')
     const { authority } = head
     const { scheme, http2 } = origin

@@ -11,6 +11,7 @@ export {
   type StreamOwner,
   type Tally,
 } from './byte-stream.js'
+export { certificateLines, certificateOf } from './client-certificate.js'
 export { ClientTally } from './client-tally.js'
 export type { Decision, ExchangeOptions, Forward, RequestQueue, Respond, Router, Sticky } from './decision.js'
 export type {

@@ -52,6 +52,7 @@ export function exportConnection(
     fromClient: early.length === 0 ? detached.unread : concat([early, detached.unread]),
     toClient: detached.unsent,
     tls: detached.tls ?? null,
+    clientCa: relay.clientCa,
     exchange: exchangeRecord,
   }
   return { record, ...fds }

@@ -44,6 +44,8 @@ export interface RelayContext {
   readonly trusts: ((client: string) => boolean) | undefined
   readonly routeByName: ((name: string) => Forward | undefined) | undefined
   readonly destinationByKey: ((key: string) => Destination | undefined) | undefined
+  /** See {@link RelayOptions.clientCa}. */
+  readonly clientCa: string
   /** See {@link RelayOptions.tls}. */
   readonly tls: () => TlsCarrier | null
   /** Continues a connection without TLS whose first bytes are the preface of HTTP/2. Returns false if it cannot. If null, such clients are refused. */

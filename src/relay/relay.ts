@@ -4,6 +4,7 @@ import type { Accepted } from '../node/accepted.js'
 import { type PassedOn, passedOn, setPassedOn } from '../node/socket-handle.js'
 import { type ByteStream, NO_OWNER, type Tally } from './byte-stream.js'
 import { NO_BYTES } from './bytes.js'
+import { certificateLines, movedCertificate } from './client-certificate.js'
 import type { ClientTally } from './client-tally.js'
 import { ClientWatch } from './client-watch.js'
 import { DIALLING_MS, RelayConnection } from './connection.js'
@@ -64,12 +65,13 @@ export class Relay {
       watch: new ClientWatch(),
       forwarder: new Forwarder(options.forwarded, gateway?.viaLines),
       gateway,
-      fields: new RouteEdits(options.responseFields),
+      fields: new RouteEdits(options.responseFields, options.forwarded?.certificates),
       draining: false,
       abortHalfClosed: options.halfClosedClients !== 'serve',
       trusts: options.forwarded?.trusts,
       routeByName: options.routeByName,
       destinationByKey: options.destinationByKey,
+      clientCa: options.clientCa ?? '',
       tls: options.tls ?? (() => null),
       takeHttp2: options.http2WithoutTls
         ? (connection, early) => this.#turnToHttp2(connection as RelayConnection, early)
@@ -305,6 +307,11 @@ export class Relay {
     }
   }
 
+  /** See {@link RelayOptions.clientCa}. */
+  get clientCa(): string {
+    return this.#context.clientCa
+  }
+
   knowsRoute(name: string): boolean {
     return this.#context.routeByName?.(name) !== undefined
   }
@@ -330,7 +337,8 @@ export class Relay {
       slot?.close()
       throw error
     }
-    const origin = { listener: record.listener, scheme: record.scheme, http2: false }
+    const { listener, scheme } = record
+    const origin = { listener, scheme, http2: false, certificate: linesOf(record, context.clientCa) }
     const connection = new RelayConnection(context, stream, origin, record.server)
     connection.pinned = pinned
     this.#add(connection)
@@ -365,6 +373,13 @@ export class Relay {
     this.#clients?.remove(remoteAddress)
     if (this.size + this.#turning === 0) this.#onEmpty?.()
   }
+}
+
+/** Returns {@link ClientOrigin.certificate} for a connection that has moved here. A certificate that was verified by other CAs counts as none. */
+function linesOf(record: ConnectionRecord, clientCa: string): Uint8Array | undefined {
+  if (clientCa === '') return undefined
+  const isSame = record.clientCa === clientCa && record.tls !== null
+  return certificateLines(isSame ? movedCertificate(record.tls!) : undefined)
 }
 
 function peerOf({ client, clientPort, server }: ConnectionRecord): PassedOn {

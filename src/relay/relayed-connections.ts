@@ -80,6 +80,11 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
         `the connection ${this.secret ? 'has no TLS' : 'has TLS'}, which its record format does not allow`,
       )
     }
+    if (state.clientCa !== relay().clientCa) {
+      throw relayedRefusedError(
+        'the client of the connection was asked for certificates of other CAs than those of this process, or for none',
+      )
+    }
     const route = state.exchange?.facts.route
     // With only the client's descriptor the connection has no server yet, so this process must choose a server.
     if (route !== undefined && fds.length === 1 && !relay().knowsRoute(route)) {

@@ -18,6 +18,17 @@ export function issue(folder: string, name: string, dns: readonly string[] = [],
   return { key, cert }
 }
 
+/** A certificate of a client, issued by one of {@link issue}; in files of that name. */
+export function issueBy(ca: Certificate, folder: string, name: string): Certificate {
+  const [key, cert] = [join(folder, `${name}.key`), join(folder, `${name}.crt`)]
+  const names = ['-addext', `subjectAltName=DNS:${name},URI:spiffe://example/${name}`]
+  const by = ['-CA', ca.cert, '-CAkey', ca.key, '-addext', 'basicConstraints=critical,CA:FALSE']
+  const rest = ['-noenc', '-days', '2', '-subj', `/O=Example/CN=${name}`, '-keyout', key, '-out', cert]
+  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256']
+  execFileSync('openssl', ['req', '-x509', ...kind, ...by, ...names, ...rest], { stdio: 'ignore' })
+  return { key, cert }
+}
+
 /** One for localhost. */
 export function makeCertificate(scene: { readonly folder: string }): Certificate {
   return issue(scene.folder, 'localhost')

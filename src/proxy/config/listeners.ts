@@ -14,6 +14,7 @@ import {
 } from '../../checks/values.js'
 import { FdbError, formatListenerSpec, type ListenerSpec, parseListenerSpec } from '../../index.js'
 import { noUpstream } from '../routes/rule.js'
+import { type ClientCa, clientCa, clientCaShape } from '../tls/client-ca.js'
 import { type AddressRange, addressRange } from './values.js'
 
 export interface ListenerConfig {
@@ -28,6 +29,8 @@ export interface ListenerConfig {
   http2: boolean
   /** The clients whose connections begin with a header of the PROXY protocol. */
   proxyProtocol: AddressRange[]
+  /** Clients are asked for certificates. */
+  clientCa: ClientCa | null
 }
 
 /** Returns the names of the listeners that take requests. */
@@ -61,6 +64,12 @@ export const listenerShape = {
     'not HTTP: passes each connection to a server of this upstream',
   ),
   tls: optional(boolean, false, 'whether clients speak TLS, with the certificates under `tls`'),
+  clientCa: absent(
+    clientCa,
+    null,
+    'file with the CAs of [certificates that clients must show](tls.md#certificates-of-clients), PEM, or a map',
+    clientCaShape,
+  ),
   halfClose: optional(
     boolean,
     false,
@@ -83,17 +92,19 @@ export interface ListenerDocument extends Written<typeof listenerMap> {}
 /** Returns a function that creates a check of one list's items. */
 export const listeners = (upstreamNames: ReadonlySet<string>) => () => {
   const listener = refine(listenerMap, (given, place): ListenerConfig | undefined => {
-    const { name, address: spec, forward = null, tls, halfClose, http2, proxyProtocol } = given
+    const { name, address: spec, forward = null, tls, clientCa, halfClose, http2, proxyProtocol } = given
     if (forward !== null && halfClose)
       return place
         .at('halfClose')
         .wrong('whole connections may always be ended one side at a time; leave it out')
     if (forward !== null && http2)
       return place.at('http2').wrong('whole connections are passed on whatever they speak; leave it out')
+    if (clientCa !== null && !tls)
+      return place.at('clientCa').wrong('clients without TLS show no certificate; add "tls: true"')
     if (spec.kind === 'unix' && !spec.abstract && isFolder(spec.path))
       return place.at('address').wrong(`${shortJson(spec.path)} is a folder; write the path of a socket`)
     if (forward === null || upstreamNames.has(forward))
-      return { name, spec, forward, tls, halfClose, http2, proxyProtocol }
+      return { name, spec, forward, tls, clientCa, halfClose, http2, proxyProtocol }
     return place.at('forward').wrong(noUpstream(forward, upstreamNames))
   })
   const names = unique(listener, 'the name', each => each.name, 'name')()

@@ -9,6 +9,7 @@ import { type AddressRange, addressRange, instanceHeaderName, viaName } from '..
 import type { Stamp } from '../entries/difference.js'
 import { canonicalPath } from '../routes/path.js'
 import type { ServerCheckConfig } from '../server-checks/shape.js'
+import { clientCaAt } from '../tls/client-ca.js'
 import { upstreamAddress } from '../upstreams/address.js'
 import { balanceText } from '../upstreams/balancing.js'
 import type { QueueConfig } from '../upstreams/queue.js'
@@ -185,6 +186,10 @@ export function listenerOf(name: string, message: ListenerMessage): ListenerConf
   const { address, forward, tls, halfClose, http2, proxyProtocol } = message
   try {
     const spec = parseListenerSpec(address)
+    const ca =
+      message.clientCa === '' ? null : clientCaAt(message.clientCa, !message.clientMayLackCertificate)
+    // Clients without a certificate must not be served because this process cannot read the CAs.
+    if (ca === undefined) return null
     return {
       name,
       spec,
@@ -193,6 +198,7 @@ export function listenerOf(name: string, message: ListenerMessage): ListenerConf
       halfClose,
       http2: http2 ?? false,
       proxyProtocol: rangesOf(proxyProtocol),
+      clientCa: ca,
     }
   } catch {
     return null
@@ -200,7 +206,7 @@ export function listenerOf(name: string, message: ListenerMessage): ListenerConf
 }
 
 export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerMessage {
-  const { spec, forward, tls, halfClose, http2, proxyProtocol } = config
+  const { spec, forward, tls, halfClose, http2, proxyProtocol, clientCa } = config
   return Listener.create({
     address: formatListenerSpec(spec),
     forward: forward ?? '',
@@ -208,6 +214,9 @@ export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerM
     halfClose,
     http2,
     proxyProtocol: proxyProtocol.map(rangeText),
+    clientCa: clientCa?.path ?? '',
+    clientCaId: clientCa?.id ?? '',
+    clientMayLackCertificate: clientCa?.required === false,
     ...stamp,
   })
 }

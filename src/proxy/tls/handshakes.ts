@@ -5,8 +5,10 @@ import { nodeTls } from '../../base/lazy.js'
 import { type Logger, type TicketKeyPair, useTicketKeys } from '../../index.js'
 import { expectedTls, expectTls } from '../../node/openssl.js'
 import { underlyingSocket } from '../../node/tls-internals.js'
+import { certificateOf } from '../../relay/index.js'
 import type { TlsCarrier } from '../../tls13/tls-carrier.js'
 import type { CertificateTable } from './certificate-table.js'
+import type { ClientCa } from './client-ca.js'
 import { MAX_HELLO_BYTES, serverNameOf } from './client-hello.js'
 import type { CertificateMaterial } from './material.js'
 
@@ -24,6 +26,7 @@ export interface HandshakeOptions {
   counts: HandshakeCounts
   /** Names of ALPN, the preferred first. Clients whose list has none of them are refused. Empty: all clients are served. */
   protocols: readonly string[]
+  clientCa: ClientCa | null
   /** Called after a successful handshake. `raw` is the socket that was given to {@link Handshakes.start}, if known. */
   onSecure: (socket: TLSSocket, raw: Socket | undefined) => void
   /** Called after each handshake, successful or not, and after `onSecure`. */
@@ -49,11 +52,15 @@ export class Handshakes {
   readonly #serverByKeyKind = new Map<string, HandshakeServer>()
   #settings: HandshakeSettings
   #protocols: readonly string[]
+  #clientCa: ClientCa | null
+  /** Sockets of this process itself, which shows no certificate. */
+  readonly #own = new WeakSet<Socket>()
 
   constructor(options: HandshakeOptions) {
     this.#options = options
     this.#settings = options.settings
     this.#protocols = options.protocols
+    this.#clientCa = options.clientCa
   }
 
   get size(): number {
@@ -71,9 +78,16 @@ export class Handshakes {
     this.#serverByKeyKind.clear()
   }
 
-  /** Takes over a socket from which nothing was read; it may be paused. */
-  start(raw: Socket): void {
+  set clientCa(clientCa: ClientCa | null) {
+    if (clientCa?.id === this.#clientCa?.id && clientCa?.required === this.#clientCa?.required) return
+    this.#clientCa = clientCa
+    this.#serverByKeyKind.clear()
+  }
+
+  /** Takes over a socket from which nothing was read; it may be paused. `isOwn`: the client is this process itself. */
+  start(raw: Socket, isOwn = false): void {
     this.#handshaking.add(raw)
+    if (isOwn) this.#own.add(raw)
     // A client that sends FIN before the end of its handshake will not complete it.
     raw.allowHalfOpen = false
     // If the set still has the socket, the handshake failed, or it succeeded and `underlyingSocket()` did not find the socket.
@@ -96,12 +110,14 @@ export class Handshakes {
   }
 
   #handshake(raw: Socket, wanted: CertificateMaterial | undefined): void {
-    const kind = wanted?.keyKind ?? ''
-    const defaultCertificate = this.#options.certificates.kinds.get(kind)
+    const keyKind = wanted?.keyKind ?? ''
+    const clientCa = this.#own.has(raw) ? null : this.#clientCa
+    const kind = clientCa === this.#clientCa ? keyKind : `${keyKind} own`
+    const defaultCertificate = this.#options.certificates.kinds.get(keyKind)
     let entry = this.#serverByKeyKind.get(kind)
     if (entry === undefined || entry.defaultCertificate !== defaultCertificate) {
       try {
-        entry = { defaultCertificate, server: this.#makeServer(defaultCertificate) }
+        entry = { defaultCertificate, server: this.#makeServer(defaultCertificate, clientCa) }
       } catch (error) {
         // The program has given settings that no `tls.Server` can have.
         this.#options.counts.countFailed(failureOf(error as Error))
@@ -116,14 +132,20 @@ export class Handshakes {
     expectedTls(raw)
   }
 
-  #makeServer(defaultCertificate: CertificateMaterial | undefined): Server {
+  #makeServer(defaultCertificate: CertificateMaterial | undefined, clientCa: ClientCa | null): Server {
     const { counts, onSecure, onEnd } = this.#options
     const { timeout, minVersion, ticketKeys, carrier } = this.#settings
     const server = nodeTls().createServer({
       cert: defaultCertificate?.chain,
       key: defaultCertificate?.key,
       minVersion,
-      sessionIdContext: SESSIONS,
+      // A session tells that its client was verified.
+      sessionIdContext: clientCa === null ? SESSIONS : `${SESSIONS} ${clientCa.id}`,
+      ...(clientCa !== null && {
+        ca: clientCa.pem,
+        requestCert: true,
+        rejectUnauthorized: clientCa.required,
+      }),
       handshakeTimeout: timeout,
       ...(this.#protocols.length > 0 && { ALPNProtocols: [...this.#protocols] }),
       SNICallback: (name, done) => this.#chooseCertificate(name, defaultCertificate, done),
@@ -131,6 +153,11 @@ export class Handshakes {
     useTicketKeys(server, ticketKeys)
     carrier?.follow(server)
     server.on('secureConnection', socket => {
+      if (!this.#mayPass(socket, clientCa)) {
+        counts.countFailed(clientFailureOf(socket))
+        socket.destroy()
+        return
+      }
       counts.countCompleted(socket.isSessionReused())
       // HTTP/2 does not move.
       if (socket.alpnProtocol !== 'h2') carrier?.secured(socket, true)
@@ -141,10 +168,20 @@ export class Handshakes {
       if (counted) onEnd()
     })
     server.on('tlsClientError', (error, socket) => {
-      counts.countFailed(failureOf(error))
+      counts.countFailed(socket.authorizationError ? clientFailureOf(socket) : failureOf(error))
       socket.destroy()
     })
     return server
+  }
+
+  /** Reports whether the client has shown what its handshake has asked for, and this listener asks for now. */
+  #mayPass(socket: TLSSocket, clientCa: ClientCa | null): boolean {
+    const raw = underlyingSocket(socket)
+    const wanted = raw !== undefined && this.#own.has(raw) ? null : this.#clientCa
+    if (wanted === null) return true
+    if (clientCa?.id !== wanted.id) return !wanted.required
+    if (certificateOf(socket) !== undefined) return true
+    return !wanted.required && socket.getPeerX509Certificate() === undefined
   }
 
   #chooseCertificate(
@@ -222,6 +259,13 @@ function failureOf(error: Error): string {
         .toLowerCase()
         .replaceAll('_', '-')
   }
+}
+
+/** Returns the reason why the certificate of a client is refused: `client-` and OpenSSL's name of it. */
+function clientFailureOf(socket: TLSSocket): string {
+  const other = socket.getPeerX509Certificate() === undefined ? 'certificate-missing' : 'cert-has-expired'
+  const code = String(socket.authorizationError ?? other)
+  return `client-${code.toLowerCase().replaceAll('_', '-')}`
 }
 
 export class HandshakeCounts {

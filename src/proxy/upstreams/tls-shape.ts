@@ -22,7 +22,7 @@ export interface PemFile {
   readonly pem: string
 }
 
-const pemFile: ValueCheck<PemFile, string> = refine(absolutePath, (path, place) => {
+export const pemFile: ValueCheck<PemFile, string> = refine(absolutePath, (path, place) => {
   const pem = readText(path, place)
   return pem === undefined ? undefined : { path, pem }
 })

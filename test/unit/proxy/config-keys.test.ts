@@ -61,6 +61,9 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['listeners[0].address', '"tcp://127.0.0.1:99999"', /not a listener address: invalid port/],
   ['listeners[0].address', '"udp://127.0.0.1:80"', /UDP/],
   ['listeners[0].forward', 'appp', /there is no upstream "appp"/],
+  ['listeners[0].clientCa', NOTHING, /nothing\.pem": there is no certificate in PEM/],
+  ['listeners[0].clientCa.file', '"ca.crt"', /no absolute path of a file/],
+  ['listeners[0].clientCa.required', 'maybe', /neither true nor false/],
   ['listeners[0].halfClose', 'on', /neither true nor false/],
   ['listeners[0].http2', 'on', /neither true nor false/],
   ['listeners[0].tls', 'on', /neither true nor false/],
@@ -298,11 +301,12 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['forwarded.trust[0]', 'localhost', /not an address or network/],
 ]
 
-/** Required keys beside a key of an upstream. */
+/** Required keys beside a key, which is one of an upstream or has its whole path. */
 const BESIDE: Readonly<Record<string, string>> = {
   'queue.timeout': 'requests: 1',
   'sticky.maxAge': 'cookie: edge',
   'sticky.secure': 'cookie: edge',
+  'listeners[0].clientCa.required': `file: ${CERT_FILE}`,
 }
 
 /** A file in which everything is right but the value at `key`. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { type RequestHead, RequestReader } from '../../../src/http1/index.js'
-import { Forwarder, requestEdits } from '../../../src/relay/field-rules.js'
-import type { ForwardedOptions } from '../../../src/relay/index.js'
+import { Forwarder, RouteEdits, requestEdits } from '../../../src/relay/field-rules.js'
+import { certificateLines, type ForwardedOptions } from '../../../src/relay/index.js'
 import { rewriteRequest } from '../../http1-support/read.js'
 
 const origin = { listener: 'l', scheme: 'https' } as const
@@ -69,6 +69,46 @@ describe('the fields that tell a server about the client', () => {
       'X-Forwarded-For: 1.1.1.1, 2.2.2.2, 9.9.9.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: b\r\n' +
         'Forwarded: for=1.1.1.1, for=9.9.9.9;proto=https;host="a"\r\n',
     )
+  })
+})
+
+describe('the fields about the certificate of a client', () => {
+  const FORGED = 'X-Client-Cert-Verified: true\r\nx_client-cert_SUBJECT: CN=root\r\n'
+  const rewritten = (certificates: ForwardedOptions['certificates'], trusted: boolean) =>
+    rewriteRequest(head(`Host: a\r\n${FORGED}`), {
+      edits: new RouteEdits({}, certificates).request({}, trusted),
+    })
+
+  it.each([
+    [undefined, false, true],
+    ['elsewhere', true, true],
+    ['elsewhere', false, false],
+    ['here', true, false],
+    ['here', false, false],
+  ] as const)('asked for %s pass from a client that is trusted (%s): %s', (certificates, trusted, pass) => {
+    expect(rewritten(certificates, trusted)).toBe(`GET / HTTP/1.1\r\nHost: a\r\n${pass ? FORGED : ''}\r\n`)
+  })
+
+  it('have what the certificate says, each in one line', () => {
+    const names = { subject: 'O=Ex\\, Inc\nOU=\u00e9\r\nCN= al\u{1f600}', issuer: 'CN=b' }
+    const facts = { ...names, serialNumber: '0A', subjectAltName: 'DNS:a, URI:b', fingerprint256: 'AA:BB' }
+    expect(`${certificateLines(facts)}`.split('\r\n')).toEqual([
+      'X-Client-Cert-Verified: true',
+      'X-Client-Cert-Subject: CN= al\\F0\\9F\\98\\80,OU=\\C3\\A9\\0D,O=Ex\\, Inc',
+      'X-Client-Cert-Issuer: CN=b',
+      'X-Client-Cert-Serial: 0A',
+      'X-Client-Cert-San: DNS:a, URI:b',
+      'X-Client-Cert-Fingerprint: aabb',
+      '',
+    ])
+    expect(`${certificateLines(undefined)}`).toBe('X-Client-Cert-Verified: false\r\n')
+  })
+
+  it('follow the lines about the client', () => {
+    const certificate = certificateLines(undefined)
+    const forwarder = new Forwarder()
+    const told = forwarder.lines(head('Host: a\r\n'), '9.9.9.9', { ...origin, certificate })
+    expect(`${told}`).toBe(`${forwarder.lines(head('Host: a\r\n'), '9.9.9.9', origin)}${certificate}`)
   })
 })
 
