@@ -34,7 +34,7 @@ const HANDOFF_MS = 10_000
 const LEAVE_MS = 10_000
 /** Added to the time limit of an order to end, which may reach a worker late, before the worker is killed. */
 const NOTICE_MS = 5_000
-/** The other workers change the state through the first one, which accepts until they have ended, but no longer than that. */
+/** The other workers change the state through the first one, which accepts until they have ended, but no longer than that. So do its own older generations, but need no listener. */
 const FIRST_ACCEPTS_MS = 1_000
 const NEVER_ABORTED = new AbortController().signal
 const NEVER = new Promise<void>(() => {})
@@ -49,7 +49,7 @@ interface LeaveOrder {
 interface WorkerService {
   readonly operations: Pick<
     ServiceOperations,
-    'closeListeners' | 'command' | 'endDraining' | 'note' | 'standing'
+    'closeListeners' | 'endDraining' | 'note' | 'order' | 'standing'
   >
 }
 
@@ -386,7 +386,7 @@ export class WorkerPool {
   async #order(slot: WorkerSlot, name: string, body: string): Promise<Buffer> {
     const service = this.#services?.find(slot.name)
     const order = { name, body: Buffer.from(body), service: slot.name }
-    return Buffer.from((await service?.operations.command(order, { signal: NEVER_ABORTED })) ?? [])
+    return Buffer.from((await service?.operations.order(order, { signal: NEVER_ABORTED })) ?? [])
   }
 
   /**
@@ -424,7 +424,9 @@ export class WorkerPool {
 
   /** Returns null while the first worker accepts. */
   #bodyOfFirst(): string | null {
-    if (this.#slots.every(({ index, living }) => index === 0 || living.length === 0)) this.#first = 'leaves'
+    const isAlone = this.#slots.every(({ index, living }) => index === 0 || living.length === 0)
+    if (isAlone && !this.#slots[0]?.hasOlder) this.#first = 'leaves'
+    else if (isAlone && this.#first === 'accepts') this.#first = 'answers'
     if (this.#first === 'accepts') return null
     if (this.#firstEndsWithin === undefined) {
       const left = Math.max(0, this.#killAt - NOTICE_MS - performance.now())

@@ -116,6 +116,11 @@ export class WorkerSlot {
     return owner === null ? others : [owner, ...others]
   }
 
+  /** Whether others than the process that serves are connected, or about to connect again: they may change the state through it. */
+  get hasOlder(): boolean {
+    return this.living.length > (this.owner === null ? 0 : 1)
+  }
+
   /** All living processes of this worker: {@link processes} and {@link missing}. */
   get living(): readonly MemberProcess[] {
     return [...this.processes, ...this.missing]

@@ -34,6 +34,7 @@ import {
   ROLLBACK,
   readStopOrder,
   STOP,
+  stopBody,
 } from '../../operator/service-commands.js'
 import type { Failure, UnfitReport } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'
@@ -261,8 +262,20 @@ export class ServiceOperations implements Operations {
     return owner !== undefined && !isOthers(owner) && this.#upgrades.has(owner)
   }
 
-  /** Forwards a command to the serving member. */
+  /**
+   * Forwards a command to the serving member. Older generations change the state through that member, so an order to stop lets it leave when they have
+   * ended, or when it must, to end in time.
+   */
   async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
+    if (order.name !== STOP || this.#deps.older.draining.length === 0) return await this.order(order, context)
+    const body = stopBody({ ...readStopOrder(Buffer.from(order.body)), isFollowed: true })
+    const reply = await this.order({ ...order, body: Buffer.from(body) }, context)
+    void this.#leaveBehindOlder(order)
+    return reply
+  }
+
+  /** Forwards a command to the serving member, as it is. */
+  async order(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
     const { holder, service } = this.#deps
     // Answered here, because the question may be why no member serves.
     if (order.name === EVENTS_COMMAND && holder.state.phase !== 'rebuilding')
@@ -280,6 +293,16 @@ export class ServiceOperations implements Operations {
     const reply = await this.#commands.ask(this.#owner, order, context)
     if (order.name === STOP) this.endDraining(readStopOrder(Buffer.from(order.body)).timeoutMs)
     return reply
+  }
+
+  /** Gives the order to stop when no older generation is left, unless the member has left by then. */
+  async #leaveBehindOlder(order: CommandOrder): Promise<void> {
+    const owner = this.#serving
+    const hasLeft = () => this.#closed || owner !== this.#serving
+    await this.#changes.until(() => hasLeft() || this.#deps.older.draining.length === 0, null)
+    const { signal } = new AbortController()
+    // A member that does not get the order leaves by itself, a little later.
+    if (owner !== undefined && !hasLeft()) await this.#commands.ask(owner, order, { signal }).catch(() => {})
   }
 
   /** Makes the processes that have left close their connections within this time (null: as configured), and end. */
@@ -307,8 +330,8 @@ export class ServiceOperations implements Operations {
     return true
   }
 
-  /** Ends the waits for a phase that the state machine has now reached. */
-  phaseChanged(): void {
+  /** Ends the waits for a phase that the state machine has now reached, or for older generations that have ended. */
+  changed(): void {
     this.#changes.notify()
   }
 

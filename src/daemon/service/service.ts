@@ -128,7 +128,10 @@ export class Service {
       events: {
         onGivenUp: identity => this.#recovery.stopAwaiting(identity),
         moveConnections: drainer => this.#openMoveChannel(drainer),
-        changed: () => deps.changed(),
+        changed: () => {
+          this.operations.changed()
+          deps.changed()
+        },
       },
     })
     this.#recovery = new Recovery(record.members, () => {
@@ -416,7 +419,7 @@ export class Service {
     if (before.epoch === UNSERVED_HOLDER.epoch && state.epoch > before.epoch)
       this.#segmentSet.dropBelow(before.grant)
     if (effects.some(effect => effect.type === 'failed')) this.operations.handoffFailed()
-    this.operations.phaseChanged()
+    this.operations.changed()
   }
 
   // ---- what members bring
@@ -554,7 +557,7 @@ export class Service {
     if (this.#machine.returned.length === 0) {
       this.#startAlone()
       this.#holder.stepped()
-      this.operations.phaseChanged()
+      this.operations.changed()
       this.#deps.changed()
       return
     }

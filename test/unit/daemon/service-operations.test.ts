@@ -77,7 +77,7 @@ it('an upgrade in a probation that ends soon is asked for then', async () => {
   await new Promise(resolve => setImmediate(resolve))
   expect(asked()).toBe(0)
   now.phase = 'idle'
-  operations.phaseChanged()
+  operations.changed()
   await expect.poll(asked).toBe(1)
 })
 

@@ -35,10 +35,10 @@ describe('the wait for who serves', () => {
     async phase => {
       const { now, operations } = open(phase)
       const waiting = operations.whenDecided(60_000)!
-      operations.phaseChanged()
+      operations.changed()
       expect(await isSettled(waiting)).toBe(false)
       now.phase = 'idle'
-      operations.phaseChanged()
+      operations.changed()
       expect(await isSettled(waiting)).toBe(true)
     },
   )

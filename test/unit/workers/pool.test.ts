@@ -68,7 +68,7 @@ function poolWith(facts: Partial<WorkersSettings> = {}, logger: Logger = SILENT)
     note: () => {},
     endDraining: (timeoutMs: number | null) =>
       void told.push({ worker: name, order: 'EndDrain', body: `${timeoutMs}` }),
-    command: async (order: { name: string; body: Uint8Array }) => {
+    order: async (order: { name: string; body: Uint8Array }) => {
       told.push({ worker: name, order: order.name, body: Buffer.from(order.body).toString() })
       if (failing.has(name)) throw new Error(`${name} refuses`)
       return new Uint8Array(0)
@@ -418,6 +418,24 @@ describe('a main process that is closed', () => {
     await vi.advanceTimersByTimeAsync(13_999)
     expect(stopped()).toEqual([true])
     await vi.advanceTimersByTimeAsync(1)
+    expect(stopped()).toEqual([true, false])
+    standings.clear()
+    pool.update()
+    await ended
+  })
+
+  it('lets the first one leave behind the versions that it has replaced, as these change the state through it', async () => {
+    const { pool, standings, told } = serving(1)
+    const { name } = pool.slots[0]!
+    standings.set(name, { ...owned(100), others: [peerWith({ pid: 99, generation: 1 })] })
+    const ended = pool.endAll(null)
+    const stopped = () =>
+      told.flatMap(({ order, body }) => (order === STOP ? [body.includes('followed')] : []))
+    await until('it accepts no more', () => stopped().length > 0)
+    expect(stopped()).toEqual([true])
+    standings.set(name, owned(100))
+    pool.update()
+    await until('it leaves', () => stopped().length > 1)
     expect(stopped()).toEqual([true, false])
     standings.clear()
     pool.update()
