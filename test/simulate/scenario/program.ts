@@ -348,7 +348,7 @@ class Connection {
     const { code, version } = this.#keeper
     if (this.fd.closed) return
     try {
-      this.#poll = code.watch(this.fd, () => this.#read())
+      this.#poll = code.watch(this.fd, () => this.read())
       this.#poll.start(1)
     } catch {
       version.p.setTimer(() => this.#watch(), 1)
@@ -361,7 +361,8 @@ class Connection {
 
   /** Not in the middle of a request. */
   get idle(): boolean {
-    return !this.busy && this.bytes.length === 0 && !this.stays
+    const isInRequest = this.bytes.length > 0 || (this.records?.isInRecord ?? false)
+    return !this.busy && !isInRequest && !this.stays
   }
 
   /** Can leave now. With TLS also amid an answer. */
@@ -397,7 +398,8 @@ class Connection {
     void this.answer()
   }
 
-  #read(): void {
+  /** Takes what has arrived. */
+  read(): void {
     const into = Buffer.alloc(64)
     let bytes = 0
     try {
@@ -558,7 +560,11 @@ class Keeper {
   announce(): void {}
 
   endIdle(): void {
-    for (const each of this.#open) if (each.idle) this.end(each)
+    for (const each of this.#open) {
+      // As `AttachedServer.endIdle()`: a request may have arrived that was not read yet.
+      if (each.idle) each.read()
+      if (each.idle && !each.fd.closed) this.end(each)
+    }
   }
 
   emptied(): Promise<void> {

@@ -65,7 +65,7 @@ async function replaced(hosting: 'daemon' | 'embedded', ms: number) {
 describe.each(perLane<readonly ('daemon' | 'embedded')[]>(['embedded', 'daemon'], ['embedded', 'daemon']))(
   'a request of a replaced version that changes the state (%s)',
   hosting => {
-    it('is answered although the service is stopped meanwhile', async () => {
+    it('gets its answer although the service is stopped meanwhile', async () => {
       const { answer, next, stop } = await replaced(hosting, 300)
       await stop()
       expect(await answer).toBe('200 first')

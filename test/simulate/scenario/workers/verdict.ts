@@ -40,6 +40,8 @@ const ANSWER_MS = 5_000
 /** A follower has heard of a change after so long. */
 const FOLLOW_MS = 1_000
 const EXPECTED = /^ERR_FDB_/
+/** The main process that is to be replaced lacks descriptors, or space for the list of its workers. */
+const LACKS: ReadonlySet<string> = new Set(['ERR_FDB_NO_DESCRIPTORS', 'ERR_FDB_SIDE_FILE'])
 const ENDED_EARLY = /^ended by SIG\w+ before/
 
 export function servingIn(workers: WorkerProcesses): Worker[] {
@@ -109,7 +111,7 @@ export function wrongOfClients({
       if (
         !ENDED_EARLY.test(message) &&
         !(waits && code === 'ERR_FDB_DEADLINE') &&
-        !(lacks && code === 'ERR_FDB_NO_DESCRIPTORS')
+        !(lacks && LACKS.has(code ?? ''))
       )
         wrong.push(`${name} fails: ${stack}`)
   }
