@@ -34,8 +34,13 @@ export class AccessLines implements Pick<Logger, 'info'> {
       at++
       if (value !== undefined) line += value === piece.value ? piece.text : piece.format(value)
     }
+    this.line(`${line},"msg":${quoted(message)}}`)
+  }
+
+  /** Writes a line that is not JSON. */
+  line(text: string): void {
     this.#timer ??= setTimeout(this.#onTimer, LATE_MS)
-    this.#text += `${line},"msg":${quoted(message)}}\n`
+    this.#text += `${text}\n`
     if (this.#text.length > MOST) this.flush()
   }
 

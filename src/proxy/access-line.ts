@@ -1,28 +1,103 @@
 import type { Logger } from '../index.js'
 import type { ExchangeReport } from '../relay/index.js'
+import type { AccessLineConfig } from './config/access-line.js'
 import { encodeNonAscii } from './routes/variables.js'
 
+/** Gets the access log. `line`, if it has one, gets lines that are not JSON. */
+export interface AccessSink extends Pick<Logger, 'info'> {
+  line?(text: string): void
+}
+
 /** Logs one line for a request or a TCP connection. Omits unknown fields. */
-export function logAccess(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
+export function logAccess(log: AccessSink, report: ExchangeReport, config: AccessLineConfig): void {
+  const { format, fields } = config
+  const message = report.subject === 'tcp' ? 'connection' : 'request'
+  if (format !== 'json') {
+    const text = commonLine(report, format === 'combined', Date.now())
+    if (log.line) log.line(text)
+    else log.info({}, text)
+  } else if (fields.length === 0) log.info(usualFields(report), message)
+  else log.info(chosenFields(report, fields), message)
+}
+
+function usualFields(report: ExchangeReport) {
   const { subject, listener, client, method, target, host, status, reason, destination, attempts } = report
   const { bytesSent, bytesReceived } = report
   const tcp = subject === 'tcp'
-  log.info(
-    {
-      listener,
-      client: client || undefined,
-      protocol: report.http2 ? 'HTTP/2' : undefined,
-      method: method || undefined,
-      host: host || undefined,
-      target: encodeNonAscii(target) || undefined,
-      status: tcp ? undefined : status,
-      reason,
-      upstream: destination,
-      attempts: attempts > 1 ? attempts : undefined,
-      bytes: bytesSent,
-      received: tcp ? bytesReceived : undefined,
-      ms: Math.round(report.milliseconds * 10) / 10,
-    },
-    tcp ? 'connection' : 'request',
-  )
+  return {
+    listener,
+    client: client || undefined,
+    protocol: report.http2 ? 'HTTP/2' : undefined,
+    method: method || undefined,
+    host: host || undefined,
+    target: encodeNonAscii(target) || undefined,
+    status: tcp ? undefined : status,
+    reason,
+    upstream: destination,
+    attempts: attempts > 1 ? attempts : undefined,
+    bytes: bytesSent,
+    received: tcp ? bytesReceived : undefined,
+    ms: tenths(report.milliseconds),
+  }
+}
+
+function chosenFields(report: ExchangeReport, fields: readonly string[]): Record<string, unknown> {
+  const { trail } = report
+  const time = (ms: number | undefined) => (ms === undefined || ms < 0 ? undefined : tenths(ms))
+  const all: Record<string, unknown> = {
+    ...usualFields(report),
+    version: versionOf(report),
+    queueMs: time(trail?.queueMs),
+    connectMs: time(trail?.connectMs),
+    firstByteMs: time(trail?.firstByteMs),
+    requestId: trail?.requestId || undefined,
+    traceId: trail?.traceId || undefined,
+  }
+  const chosen: Record<string, unknown> = {}
+  for (const name of fields) chosen[name] = name.startsWith(HEADER) ? headerOf(report, name) : all[name]
+  return chosen
+}
+
+const HEADER = 'header:'
+
+/** The header `name` of the request, which begins with {@link HEADER}. */
+function headerOf({ trail }: ExchangeReport, name: string): string | undefined {
+  const value = trail?.headers[name.slice(HEADER.length).toLowerCase()]
+  return value === undefined ? undefined : encodeNonAscii(value)
+}
+
+function tenths(ms: number): number {
+  return Math.round(ms * 10) / 10
+}
+
+function versionOf({ subject, http2, http10 }: ExchangeReport): string | undefined {
+  if (subject !== 'request') return undefined
+  return http2 ? 'HTTP/2.0' : http10 ? 'HTTP/1.0' : 'HTTP/1.1'
+}
+
+const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']
+
+/** Returns a line of the Common, or of the Combined Log Format. `now`: when the exchange has ended. */
+export function commonLine(report: ExchangeReport, combined: boolean, now: number): string {
+  const { subject, client, method, target, status, bytesSent, milliseconds } = report
+  const began = new Date(now - milliseconds)
+  const [day, month, year, time] = [
+    began.toISOString().slice(8, 10),
+    MONTHS[began.getUTCMonth()],
+    began.getUTCFullYear(),
+    began.toISOString().slice(11, 19),
+  ]
+  const request = subject === 'request' ? `${method} ${target} ${versionOf(report)}` : '-'
+  const code = subject === 'tcp' ? '-' : status
+  const line = `${client || '-'} - - [${day}/${month}/${year}:${time} +0000] "${escaped(request)}" ${code} ${bytesSent}`
+  if (!combined) return line
+  const header = (name: string) => escaped(report.trail?.headers[name] || '-')
+  return `${line} "${header('referer')}" "${header('user-agent')}"`
+}
+
+function escaped(text: string): string {
+  return text.replace(/[^\x20-\x7e]|["\\]/g, character => {
+    const code = character.charCodeAt(0)
+    return `\\x${code.toString(16).toUpperCase().padStart(2, '0')}`
+  })
 }

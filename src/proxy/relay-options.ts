@@ -3,6 +3,7 @@ import { hostname } from 'node:os'
 import { crc32 } from 'node:zlib'
 import { isIPv6 } from '../base/lazy.js'
 import { type Decision, Relay, type RelayOptions, type Router, UpstreamPools } from '../relay/index.js'
+import { trailOptions } from './config/access-line.js'
 import type { ProxyConfig } from './config/schema.js'
 import type { AddressRange } from './config/values.js'
 import { READY, UNREADY } from './leaving.js'
@@ -53,6 +54,7 @@ export function relayOptions(
   | 'halfClosedClients'
   | 'http2WithoutTls'
   | 'clientCa'
+  | 'trail'
 > {
   const { timeouts, limits, instanceHeader, forwarded } = config
   const { handshake: _, request, ...otherTimeouts } = timeouts
@@ -65,6 +67,7 @@ export function relayOptions(
     },
     http2WithoutTls: http2,
     clientCa,
+    trail: trailOptions(config),
     halfClosedClients: halfClose ? 'serve' : 'abort',
     headLimits: { headBytes, fields, targetBytes: Math.min(headBytes, 8 * 1024) },
     gateway: { via: config.via === 'auto' ? viaName(config) : config.via, trace: config.trace },
@@ -99,7 +102,8 @@ function viaName({ service, control }: ProxyConfig): string {
 
 export function relaySettings(config: ProxyConfig, protocol: ClientProtocol): string {
   const { timeouts, limits, instanceHeader, forwarded, via, trace } = config
-  return JSON.stringify([timeouts, limits, instanceHeader, forwarded, via, trace, protocol])
+  const trail = trailOptions(config)
+  return JSON.stringify([timeouts, limits, instanceHeader, forwarded, via, trace, protocol, trail])
 }
 
 const NOT_FOUND: Decision = { kind: 'refuse', status: 404, reason: 'no-route' }

@@ -15,7 +15,7 @@ import {
   type Upgraded,
 } from '../index.js'
 import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
-import { logAccess } from './access-line.js'
+import { type AccessSink, logAccess } from './access-line.js'
 import { ClientLimits, RateLimitedWarnings } from './client-limits.js'
 import { type ListenerConfig, requestListeners } from './config/listeners.js'
 import type { ProxyConfig } from './config/schema.js'
@@ -51,7 +51,7 @@ export interface ProxyOptions {
   /** A pino-compatible logger. Default: the proxy logs nothing. */
   logger?: Logger | undefined
   /** Gets a line for each request if the configuration has `accessLog: true`. Default: `logger`. */
-  access?: Pick<Logger, 'info'> | undefined
+  access?: AccessSink | undefined
   /** See `systemd` and `pidFile` of `join()`. */
   systemd?: 'auto' | 'off' | undefined
   pidFile?: string | undefined
@@ -72,7 +72,7 @@ const OWN_FILE_PHASES: ReadonlySet<string> = new Set(['joining', 'ready', 'begin
 export class ReverseProxy {
   readonly member: Member
   readonly #logger: Logger
-  readonly #access: Pick<Logger, 'info'>
+  readonly #access: AccessSink
   readonly #proxyListeners = new Map<string, ProxyListener>()
   /** Listeners that were closed and still have connections. */
   readonly #closed = new Set<ProxyListener>()
@@ -545,7 +545,7 @@ export class ReverseProxy {
   #onExchange(report: ExchangeReport): void {
     this.#upstreams.recordOutcome(report)
     if (this.#config.metrics !== null) this.#metrics?.counts.add(report)
-    if (this.#config.accessLog) logAccess(this.#access, report)
+    if (this.#config.accessLog) logAccess(this.#access, report, this.#config.accessLine)
   }
 
   /** Closes idle connections to servers once this process no longer serves and has no clients: it may stand by for a long time. */

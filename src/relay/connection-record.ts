@@ -10,6 +10,7 @@ import { copyRange, NO_BYTES } from './bytes.js'
 import type { ExchangeOptions } from './decision.js'
 import type { ExchangeFacts, ExchangePhase, ServerEnd } from './exchange-facts.js'
 import type { BodyCoding } from './response-plan.js'
+import { Trail } from './trail.js'
 
 /** The complete state of a client's connection. With this record and dups of the client's and the server's descriptor another process continues at the same byte. */
 export interface ConnectionRecord {
@@ -57,7 +58,7 @@ export interface ExchangeRecord {
   endedUpstream: boolean
 }
 
-const { Relayed } = fdbroker.connections
+const { Relayed, RelayedTrail } = fdbroker.connections
 
 type RelayedMessage = fdbroker.connections.Relayed.$Properties
 type DecodedExchange = fdbroker.connections.RelayedExchange
@@ -65,6 +66,7 @@ type ExchangeMessage = fdbroker.connections.RelayedExchange.$Properties
 /** With this type the compiler reports a fact that the message lacks, or that {@link factsMessage} does not write. */
 type FactsMessage = { [Name in keyof ExchangeFacts]: ExchangeMessage[Name] }
 type AnswerMessage = fdbroker.connections.RelayedAnswer.$Properties
+type TrailMessage = fdbroker.connections.RelayedTrail.$Properties
 type BodyMessage = fdbroker.connections.RelayedBody.$Properties
 
 // The protobuf message has an index in these lists instead of the name: do not reorder them.
@@ -102,7 +104,7 @@ export function encodeRecord(record: ConnectionRecord): Uint8Array {
 }
 
 function factsMessage(facts: ExchangeFacts): FactsMessage {
-  const { phase, coding, requestBody, responseBody, events, frames, answer, ...same } = facts
+  const { phase, coding, requestBody, responseBody, events, frames, answer, trail, ...same } = facts
   return {
     ...same,
     phase: PHASES.indexOf(phase),
@@ -112,6 +114,7 @@ function factsMessage(facts: ExchangeFacts): FactsMessage {
     events: events?.tail,
     frames: frames?.toRecord(),
     answer: answer && answerMessage(answer),
+    trail: trail && trailMessage(trail),
   }
 }
 
@@ -220,6 +223,7 @@ function exchangeRecord(message: DecodedExchange, fds: number): ExchangeRecord {
     status,
     bytesSent: message.bytesSent,
     bytesReceived: message.bytesReceived,
+    trail: message.trail ? trailOf(message.trail) : null,
   }
   const record: ExchangeRecord = {
     facts,
@@ -292,6 +296,31 @@ function answerOf(message: AnswerMessage | null | undefined): ExchangeOptions | 
     throw recordError('its edits of the response are invalid', cause)
   }
   return { fields: { response }, proxyAuthentication }
+}
+
+function trailMessage({ requestId, traceId, queueMs, connectMs, firstByteMs, headers }: Trail): TrailMessage {
+  // One more than the time, so that 0 stands for none.
+  return {
+    requestId,
+    traceId,
+    queue: queueMs + 1,
+    connect: connectMs + 1,
+    firstByte: firstByteMs + 1,
+    headers,
+  }
+}
+
+function trailOf(message: TrailMessage): Trail {
+  const { requestId, traceId, queue, connect, firstByte, headers } = RelayedTrail.create(message)
+  const trail = new Trail()
+  return Object.assign(trail, {
+    requestId,
+    traceId,
+    queueMs: queue - 1,
+    connectMs: connect - 1,
+    firstByteMs: firstByte - 1,
+    headers: { ...headers },
+  })
 }
 
 function milliseconds(ms: number | null | undefined): number {

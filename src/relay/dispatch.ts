@@ -150,6 +150,7 @@ export class Dispatch {
     const { proxyProtocol } = this.destination!
     if (proxyProtocol !== undefined && stream.connecting) this.#writeHeader(stream, proxyProtocol)
     facts.reused = !stream.connecting
+    if (facts.trail !== null && stream.connecting) facts.trail.since ||= performance.now()
     return stream
   }
 
@@ -246,6 +247,8 @@ export class Dispatch {
     }
     this.#exchange.upstream = stream
     this.#exchange.facts.reused = false
+    const { trail } = this.#exchange.facts
+    if (trail !== null) trail.since = performance.now()
     return stream
   }
 
@@ -280,6 +283,11 @@ export class Dispatch {
     const bytes = concat(stream.takeUnsent())
     stream.destroy()
     this.#exchange.upstream = null
+    const { trail } = this.#exchange.facts
+    if (trail !== null) {
+      trail.queueMs = Math.max(0, trail.queueMs) + performance.now() - trail.since
+      trail.since = 0
+    }
     if (server === null) {
       this.#queue?.ended('late')
       this.#exchange.fail(503, this.#queue === null ? 'servers-full' : 'queue-timeout', RETRY_AFTER)

@@ -5,6 +5,7 @@ import type { ConnectionKind } from './counts.js'
 import type { ExchangeOptions } from './decision.js'
 import type { ClientOrigin } from './destination.js'
 import type { BodyCoding } from './response-plan.js'
+import type { Trail } from './trail.js'
 
 /** `waiting`: the head of the response is incomplete. `answering`: the body of the response is being sent. `tunnel`: bytes go both ways, unparsed, until the end. */
 export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
@@ -52,6 +53,8 @@ export class ExchangeFacts {
   status = 0
   bytesSent = 0
   bytesReceived = 0
+  /** Null unless the relay has {@link RelayOptions.trail}. */
+  trail: Trail | null = null
 
   /** Without `head` the exchange has no request. */
   constructor(head?: RequestHead) {
@@ -123,6 +126,7 @@ export interface ExchangeReport {
   client: string
   /** The client uses HTTP/2. */
   http2: boolean
+  http10: boolean
   method: string
   /** The target as the client sent it. */
   target: string
@@ -141,6 +145,7 @@ export interface ExchangeReport {
   bytesReceived: number
   /** The time from the end of the request's head (or its refusal) to the last byte of the response; for `tcp` the duration of the whole connection. */
   milliseconds: number
+  trail: Trail | null
 }
 
 interface ReportedExchange {
@@ -170,6 +175,7 @@ export function reportExchange(
       listener: origin.listener,
       client: client.remoteAddress,
       http2: origin.http2 === true,
+      http10: facts.http10,
       method: facts.method,
       target: facts.target,
       host: facts.host,
@@ -181,6 +187,7 @@ export function reportExchange(
       bytesSent: facts.bytesSent,
       bytesReceived: facts.bytesReceived,
       milliseconds: now - startedAt,
+      trail: facts.trail,
     })
   } catch (error) {
     onFault?.(error)

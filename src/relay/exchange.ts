@@ -31,6 +31,7 @@ import type { RelayTimeouts } from './options.js'
 import { callSafely, type RelayContext, refusalOf } from './relay-context.js'
 import { ServerResponse } from './server-response.js'
 import { tlsFailureOf } from './tls-failure.js'
+import { beginTrail } from './trail.js'
 import { WaitingStream } from './waiting-stream.js'
 
 /**
@@ -140,6 +141,7 @@ export class Exchange implements StreamOwner {
       facts.target = head.target
       facts.host = head.authority?.host ?? ''
     }
+    if (relay.trail !== null) facts.trail = beginTrail(head, this.#side.trusted, relay.trail)
     let end: number | null = at
     if (head.chunked || head.contentLength !== undefined) {
       end = this.#followBody(head.framing(), chunk, at, to, head.contentLength)
@@ -227,7 +229,8 @@ export class Exchange implements StreamOwner {
     if (route.wanted !== undefined) facts.wanted = route.wanted
     let written: HeadWriter
     try {
-      written = upstreamRequest(head, this.#relay, this.#side, route.options, destination)
+      const own = facts.trail?.lines ?? ''
+      written = upstreamRequest(head, this.#relay, this.#side, route.options, destination, own)
     } catch (error) {
       // The edits of the route are invalid, for example because another version wrote them.
       this.#refuseRequest(error)
@@ -239,6 +242,8 @@ export class Exchange implements StreamOwner {
   }
 
   onOpen(): void {
+    const { trail } = this.facts
+    if (trail !== null && trail.since > 0) trail.connectMs = performance.now() - trail.since
     callSafely(this.#relay, () => this.#dispatch.destination?.opened?.(this.facts.method === ''))
     this.#side.arm()
     this.#side.settle()
@@ -253,6 +258,8 @@ export class Exchange implements StreamOwner {
     const { phase } = this.facts
     let progressed = true
     if (phase === 'waiting') {
+      const { trail, heard } = this.facts
+      if (trail !== null && !heard) trail.firstByteMs = performance.now() - this.startedAt
       this.facts.heard = true
       this.#dispatch.dropRetry()
       progressed = this.#response.readHeads(chunk, to)
@@ -473,8 +480,10 @@ function upstreamRequest(
   side: ExchangeSide,
   options: ExchangeOptions | undefined,
   destination: Destination,
+  own: string,
 ): HeadWriter {
-  const forwardedLines = relay.forwarder.lines(head, side.client.remoteAddress, side.origin, side.trusted)
+  const known = relay.forwarder.lines(head, side.client.remoteAddress, side.origin, side.trusted)
+  const forwardedLines = own === '' ? known : Buffer.concat([known, Buffer.from(own, 'latin1')])
   const counted = relay.gateway?.mustDecrementMaxForwards(head) === true
   return writeRequest(head, {
     edits: relay.fields.request(options?.fields, side.trusted),

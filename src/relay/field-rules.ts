@@ -46,10 +46,15 @@ export class RouteEdits {
   readonly #trustedRequests: EditCache
   readonly #responses: EditCache
 
-  /** `response`: edits of every response; a route can override them. `certificates`: see {@link ForwardedOptions.certificates}. */
-  constructor(response: FieldEditOptions = {}, certificates: ForwardedOptions['certificates'] = undefined) {
-    const guarded = certificates === undefined ? [] : CERTIFICATE_FIELDS.flatMap(spellings)
-    const always = certificates === 'here' ? guarded : []
+  /** `response`: edits of every response; a route can override them. `certificates`: see {@link ForwardedOptions.certificates}. `replaced`: fields that the relay writes instead of all clients. */
+  constructor(
+    response: FieldEditOptions = {},
+    certificates: ForwardedOptions['certificates'] = undefined,
+    replaced: readonly string[] = [],
+  ) {
+    const own = replaced.flatMap(spellings)
+    const guarded = [...own, ...(certificates === undefined ? [] : CERTIFICATE_FIELDS.flatMap(spellings))]
+    const always = certificates === 'here' ? guarded : own
     this.#requests = new EditCache(rules => requestEdits(rules.request, false, guarded))
     this.#trustedRequests = new EditCache(rules => requestEdits(rules.request, true, always))
     this.#responses = new EditCache(rules => responseEdits(rules.response, response))

@@ -10,6 +10,7 @@ import type { ForwardedOptions } from './field-rules.js'
 import type { GatewayOptions } from './gateway.js'
 import type { Http2Bound } from './http2-bounds.js'
 import type { Shortage } from './shortage.js'
+import type { TrailOptions } from './trail.js'
 import type { UpstreamPools } from './upstream-pools.js'
 
 /** Milliseconds from 1 to 2^31-1; `request` may be `Infinity`. A timeout expires at most twice {@link RelayOptions.tickMs} late. */
@@ -72,6 +73,8 @@ export interface RelayOptions {
   http2WithoutTls?: boolean
   /** Called when the connection of a client ends because the client has exceeded a bound of HTTP/2. `client`: its IP address, or ''. */
   onHttp2Bound?(bound: Http2Bound, client: string): void
+  /** The notes about each request. Default: none. */
+  trail?: TrailOptions | undefined
   /** Edits of every response, including the relay's own; a route can override them. */
   responseFields?: FieldEditOptions
   /**

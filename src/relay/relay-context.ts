@@ -16,6 +16,7 @@ import type { Gateway } from './gateway.js'
 import type { RelayLimits, RelayTimeouts } from './options.js'
 import type { Shortage } from './shortage.js'
 import type { TimerWheel } from './timer-wheel.js'
+import type { TrailOptions } from './trail.js'
 import type { UpstreamPools } from './upstream-pools.js'
 
 export interface PendingMoves {
@@ -34,6 +35,8 @@ export interface RelayContext {
   readonly watch: ClientWatch
   readonly forwarder: Forwarder
   readonly gateway: Gateway | null
+  /** See {@link RelayOptions.trail}; null: none. */
+  readonly trail: TrailOptions | null
   readonly fields: RouteEdits
   /** Each response ends its connection, unless a pipelined request waits. */
   readonly draining: boolean

@@ -22,6 +22,7 @@ import { acceptedStream, socketStream, streamFromFd, tlsStreamFromFd } from './o
 import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
 import { type PendingMoves, Readers, type RelayContext } from './relay-context.js'
 import { TimerWheel } from './timer-wheel.js'
+import { trailHeaders } from './trail.js'
 
 /** {@link Relay.closeIdle} waits this long for the first request of a connection. */
 const SILENT_MS = 500
@@ -65,7 +66,12 @@ export class Relay {
       watch: new ClientWatch(),
       forwarder: new Forwarder(options.forwarded, gateway?.viaLines),
       gateway,
-      fields: new RouteEdits(options.responseFields, options.forwarded?.certificates),
+      trail: options.trail ?? null,
+      fields: new RouteEdits(
+        options.responseFields,
+        options.forwarded?.certificates,
+        options.trail && trailHeaders(options.trail),
+      ),
       draining: false,
       abortHalfClosed: options.halfClosedClients !== 'serve',
       trusts: options.forwarded?.trusts,

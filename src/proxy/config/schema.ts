@@ -40,6 +40,7 @@ import { routeShape, routesCheck } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
 import { takesRequests } from '../upstreams/address.js'
 import { type UpstreamConfig, upstreamShape, upstreams, withTimeouts } from '../upstreams/shape.js'
+import { accessLine, accessLineShape, tracingShape } from './access-line.js'
 import { readCertificateFiles } from './certificate-files.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
 import { listenerAddress, listenerShape, listeners, overlap } from './listeners.js'
@@ -276,6 +277,8 @@ export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: R
     ),
     trace: optional(boolean, false, 'whether TRACE requests are passed on; otherwise 405'),
     accessLog: optional(boolean, false, 'log each request as a JSON line on standard output'),
+    accessLine: optional(accessLine, {}, 'lines of the [access log](proxy.md#access-log)', accessLineShape),
+    tracing: group(tracingShape, 'headers by which requests are followed through several programs'),
     metrics: optional(
       orOff(metricsAddress),
       'off',

@@ -2,12 +2,14 @@ import { DocumentPlace, Problems } from '../../checks/place.js'
 import { InvalidValue, integer, milliseconds, oneOf, or, text, type ValueCheck } from '../../checks/values.js'
 import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
+import { accessLineShape } from '../config/access-line.js'
 import { healthShape } from '../config/health.js'
 import type { ListenerConfig } from '../config/listeners.js'
 import type { ProxyConfig } from '../config/schema.js'
 import { type AddressRange, addressRange, instanceHeaderName, viaName } from '../config/values.js'
 import type { Stamp } from '../entries/difference.js'
 import { canonicalPath } from '../routes/path.js'
+import { headerName } from '../routes/rule.js'
 import type { ServerCheckConfig } from '../server-checks/shape.js'
 import { clientCaAt } from '../tls/client-ca.js'
 import { upstreamAddress } from '../upstreams/address.js'
@@ -286,6 +288,9 @@ const SETTING_CHECKS: ReadonlyMap<string, ValueCheck<unknown>> = new Map<string,
   ['tls.minVersion', oneOf('TLSv1.2', 'TLSv1.3')],
   ['tls.rotateTicketKeys', time],
   ['forwarded.headers', oneOf('off', 'x-forwarded', 'forwarded', 'both')],
+  ['accessLine.format', accessLineShape.format.check],
+  ['accessLine.fields', accessLineShape.fields.check],
+  ['tracing.requestId', or(text('a header name', headerName), null)],
 ])
 
 /** Settings that a follower never takes from the state. */
@@ -314,7 +319,7 @@ export function applySetting(config: ProxyConfig, path: string, setting: Setting
   const { number, flag, text, list } = setting
   if (path === 'forwarded.trust') at[last] = rangesOf(list?.items ?? [])
   else {
-    const value = number ?? flag ?? text ?? null
+    const value = number ?? flag ?? text ?? list?.items ?? null
     const check = SETTING_CHECKS.get(path)
     if (check === undefined ? typeof value === typeof at[last] : accepts(check, value)) at[last] = value
   }

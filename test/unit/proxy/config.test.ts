@@ -83,6 +83,8 @@ describe('a configuration', () => {
       via: 'auto',
       trace: false,
       accessLog: false,
+      accessLine: { format: 'json', fields: [] },
+      tracing: { requestId: null, traceparent: false },
       forwarded: { headers: 'x-forwarded', trust: [] },
     })
   })

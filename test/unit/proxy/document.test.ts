@@ -112,6 +112,8 @@ const EVERY: ProxyDocument = {
   via: 'off',
   trace: true,
   accessLog: true,
+  accessLine: { format: 'json', fields: ['ms', 'header:User-Agent'] },
+  tracing: { requestId: 'X-Request-Id', traceparent: true },
   metrics: 'tcp://127.0.0.1:9100',
   ready: '/healthz',
   stateFile: { path: '/var/lib/edge.state', sync: 'always', damaged: 'prefix' },

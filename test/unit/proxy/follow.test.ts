@@ -184,6 +184,8 @@ describe('a setting of the followed state', () => {
     ['forwarded.headers', { text: 'both' }, [{ text: 'all' }]],
     ['instanceHeader', { text: 'X-Pid' }, [{ number: 1 }, { flag: true }]],
     ['accessLog', { flag: true }, [{ number: 1 }]],
+    ['accessLine.format', { text: 'combined' }, [{ text: 'xml' }, { flag: true }]],
+    ['tracing.requestId', { text: 'X-Id' }, [{ text: 'X Id' }]],
   ])('named %s is taken only if this version can use it', (path, possible, impossible) => {
     const ours = config(EXAMPLE)
     const apply = (values: object) => {

@@ -26,6 +26,8 @@ const ended = (destination: string, reason?: string, status = 200, serverFailed 
   listener: 'http',
   client: '',
   http2: false,
+  http10: false,
+  trail: null,
   method: 'GET',
   target: '/',
   host: '',

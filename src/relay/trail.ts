@@ -1,0 +1,87 @@
+import { nodeCrypto } from '../base/lazy.js'
+import { fieldLine, type RequestHead } from '../http1/index.js'
+
+/** The notes that a relay makes about each request, and the headers by which servers can follow the request through several programs. */
+export interface TrailOptions {
+  /** Lower-case names of headers of the request. */
+  readonly headers: readonly string[]
+  /** The header that has the number of the request; null: none. A number of a trusted client is kept. */
+  readonly requestId: string | null
+  /** Passes the header `traceparent` (W3C Trace Context) on, and makes one for a request without. */
+  readonly traceparent: boolean
+}
+
+const TRACE_HEADERS = ['traceparent', 'tracestate']
+const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
+const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-|$)/
+const TRACE_BYTES = 16
+const PARENT_BYTES = 8
+
+/** Returns the headers that the relay writes instead of the client. */
+export function trailHeaders({ requestId, traceparent }: TrailOptions): string[] {
+  return [...(requestId === null ? [] : [requestId]), ...(traceparent ? TRACE_HEADERS : [])]
+}
+
+/** The notes about one request. Moves to another process with it. Times in milliseconds, -1 before they are known. */
+export class Trail {
+  requestId = ''
+  traceId = ''
+  /** How long the request has waited for a server that is free. */
+  queueMs = -1
+  /** From the first attempt to connect to a server until one was reached; -1 also if a kept connection was used. */
+  connectMs = -1
+  /** From the start of the exchange to the first byte of the server. */
+  firstByteMs = -1
+  headers: Record<string, string> = {}
+  /** When the current wait or the first attempt to connect began, in milliseconds of `performance.now()`. */
+  since = 0
+  /** Further lines of the request for the server. */
+  readonly lines: string
+
+  constructor(lines = '') {
+    this.lines = lines
+  }
+}
+
+/** `trusted`: see `ForwardedOptions.trusts`. */
+export function beginTrail(
+  { fields }: RequestHead,
+  trusted: boolean,
+  { headers, requestId, traceparent }: TrailOptions,
+): Trail {
+  const [id, idLine] = requestId === null ? ['', ''] : identified(requestId, trusted, fields)
+  const [traceId, traceLines] = traceparent ? traced(fields) : ['', '']
+  const trail = new Trail(idLine + traceLines)
+  trail.requestId = id
+  trail.traceId = traceId
+  for (const name of headers) {
+    const value = fields.get(name)
+    if (value !== undefined) trail.headers[name] = value
+  }
+  return trail
+}
+
+function identified(
+  name: string,
+  trusted: boolean,
+  fields: RequestHead['fields'],
+): [id: string, line: string] {
+  const given = trusted ? fields.get(name) : undefined
+  const id = given !== undefined && REQUEST_ID.test(given) ? given : nodeCrypto().randomUUID()
+  return [id, fieldLine(name, id)]
+}
+
+/** A `tracestate` belongs to its `traceparent`, so one without is dropped. */
+function traced(fields: RequestHead['fields']): [traceId: string, lines: string] {
+  const given = fields.get('traceparent') ?? ''
+  const [, traceId] = TRACEPARENT.exec(given) ?? []
+  if (traceId !== undefined) {
+    const state = fields.get('tracestate') ?? ''
+    return [traceId, fieldLine('traceparent', given) + (state === '' ? '' : fieldLine('tracestate', state))]
+  }
+  const random = nodeCrypto()
+    .randomBytes(TRACE_BYTES + PARENT_BYTES)
+    .toString('hex')
+  const own = random.slice(0, 2 * TRACE_BYTES)
+  return [own, fieldLine('traceparent', `00-${own}-${random.slice(2 * TRACE_BYTES)}-01`)]
+}
