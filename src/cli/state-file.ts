@@ -31,8 +31,11 @@ interface FileState {
   torn: number
 }
 
-/** Entries of an export that are imported together. */
-const BATCH = 1000
+/** Entries of an export that are imported together end with the one that reaches a limit. */
+const BATCH_ENTRIES = 1000
+const BATCH_BYTES = 1024 * 1024
+/** The longest line that Node can read as a text has fewer bytes. */
+const LINE_BYTES = 512 * 1024 * 1024
 /** Longest time without a turn of the event loop, in which the progress is shown. */
 const SLICE_MS = 50
 
@@ -91,7 +94,7 @@ async function readLog(chunks: AsyncIterable<Buffer>): Promise<{ log: StateLog; 
 }
 
 async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<FileState> {
-  const log = new StateLog()
+  const log = new StateLog({ limits: limitsToRead(LINE_BYTES) })
   log.startWriting(Segment.create(1))
   let head: ExportHead | null = null
   let redacted = 0
@@ -100,6 +103,7 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
   const unnamed = new Map<string, number>()
   let schemas: StoredSchema[] = []
   let changes: NewChange[] = []
+  let bytes = 0
   let number = 0
   const wrong = (why: string) => new FdbError('ERR_FDB_STATE_FILE', `${name}, line ${number}: ${why}`)
   const close = async () => {
@@ -110,6 +114,7 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
     }
     schemas = []
     changes = []
+    bytes = 0
   }
   const addLine = (line: Record<string, unknown>) => {
     if ('fdbState' in line) {
@@ -147,13 +152,14 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
     const value = lineBytes(line, codecs.get(section) ?? '')
     if (typeof value === 'string') throw wrong(value)
     changes.push({ section, op: PUT, key, value, version: version as number })
+    bytes += value.length
   }
   try {
     for await (const text of linesOf(chunks)) {
       number++
       if (text.trim() === '') continue
       addLine(parse(text, wrong))
-      if (changes.length >= BATCH) await close()
+      if (changes.length >= BATCH_ENTRIES || bytes >= BATCH_BYTES) await close()
     }
     await close()
   } catch (error) {

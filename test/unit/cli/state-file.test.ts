@@ -1,0 +1,39 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, it, onTestFinished } from 'vitest'
+import { ProgressLine, readStateFile } from '../../fixtures/cli.js'
+
+const MIB = 2 ** 20
+
+/** Reads an export of `values` entries of `bytes` bytes each, and returns how many have come. */
+async function read(values: number, bytes: number): Promise<number> {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-export-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  const file = join(folder, 'export.jsonl')
+  const sections = [{ name: 'blobs', version: 1, minReader: 1, codec: 'bytes', secret: false }]
+  const base64 = Buffer.alloc(bytes, 7).toString('base64')
+  const entries = Array.from({ length: values }, (_, i) => ({
+    section: 'blobs',
+    key: `${i}`,
+    version: 1,
+    base64,
+  }))
+  const head = { fdbState: 1, epoch: 1, sequence: 1, sections }
+  writeFileSync(file, [head, ...entries].map(line => `${JSON.stringify(line)}\n`).join(''))
+  using progress = new ProgressLine()
+  const { log } = await readStateFile(file, progress)
+  try {
+    return [...log.rawSection('blobs').keys()].length
+  } finally {
+    log.close()
+  }
+}
+
+it('reads an export of entries that are together larger than a record', async () => {
+  expect(await read(20, MIB)).toBe(20)
+})
+
+it('reads an entry of a service whose limits are larger than the defaults', async () => {
+  expect(await read(1, 17 * MIB)).toBe(1)
+})
