@@ -10,6 +10,8 @@ import { type EventFacts, type EventPage, type EventType, KEPT_EVENTS, type Serv
 const PAGE_EVENTS = 250
 /** How often a follower looks for events that other processes have written. */
 const LOOK_MS = 100
+/** How often events that could not be written are tried again. */
+const RETRY_MS = 1_000
 
 const diagnostics = channel('fd-broker:event')
 
@@ -20,7 +22,10 @@ export class EventLog {
   readonly #file: EventFile
   #closed = false
   #followers = 0
-  #failed = false
+  /** The events that could not be written, because the disk is full. The oldest are dropped first. */
+  readonly #waiting: Omit<ServiceEvent, 'number'>[] = []
+  #dropped = 0
+  #retry: NodeJS.Timeout | null = null
   /** Called when the file is there. */
   created: () => void = () => {}
   /** Called with each event that this log has recorded. */
@@ -68,7 +73,10 @@ export class EventLog {
     return this.#file.count + 1
   }
 
-  /** Records an event, and publishes it in this process. Never throws: an event that cannot be written is logged, and gets no number. */
+  /**
+   * Records an event, and publishes it in this process. Never throws: an event that cannot be written waits until it can, and is published with the
+   * number that it has then if no other process records one before.
+   */
   note(type: EventType, facts: EventFacts = {}): void {
     const event = { at: Date.now(), type, pid: process.pid, ...this.#origin, ...facts }
     if (!this.#closed) this.#file.whenOpen(() => this.#record(event))
@@ -76,15 +84,36 @@ export class EventLog {
 
   #record(event: Omit<ServiceEvent, 'number'>): void {
     if (this.#closed) return
-    try {
-      const recorded: ServiceEvent = { number: this.#file.append(event), ...event }
-      if (diagnostics.hasSubscribers) diagnostics.publish(recorded)
-      this.recorded(recorded)
-    } catch (err) {
-      const { type } = event
-      if (!this.#failed) this.#logger.warn({ err, type }, 'events cannot be recorded; the service continues')
-      this.#failed = true
+    this.#waiting.push(event)
+    if (this.#waiting.length > KEPT_EVENTS) {
+      this.#waiting.shift()
+      this.#dropped++
     }
+    const recorded: ServiceEvent = { number: this.#write(), ...event }
+    if (diagnostics.hasSubscribers) diagnostics.publish(recorded)
+    this.recorded(recorded)
+  }
+
+  /** Writes the events that wait, and returns the number of the last one. */
+  #write(): number {
+    try {
+      let number = 0
+      for (; this.#waiting.length > 0; this.#waiting.shift()) number = this.#file.append(this.#waiting[0]!)
+      this.#stopRetrying()
+      return number
+    } catch (err) {
+      if (this.#retry === null) {
+        const { type } = this.#waiting[0]!
+        this.#logger.warn({ err, type }, 'events cannot be written: they wait in this process until they can')
+        this.#retry = setInterval(() => this.#write(), RETRY_MS).unref()
+      }
+      return this.#file.count + this.#waiting.length
+    }
+  }
+
+  #stopRetrying(): void {
+    if (this.#retry !== null) clearInterval(this.#retry)
+    this.#retry = null
   }
 
   /** Returns events from the number `from`, or from the oldest one that is kept. */
@@ -123,6 +152,12 @@ export class EventLog {
 
   /** Followers read the last events of this process. */
   #release(): void {
-    if (this.#closed && this.#followers === 0) this.#file.leave(this)
+    if (!this.#closed || this.#followers > 0) return
+    if (this.#waiting.length > 0) this.#write()
+    this.#stopRetrying()
+    const count = this.#waiting.splice(0).length + this.#dropped
+    this.#dropped = 0
+    if (count > 0) this.#logger.warn({ count }, 'events that could not be written are lost')
+    this.#file.leave(this)
   }
 }

@@ -1,8 +1,9 @@
+import { execFileSync } from 'node:child_process'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, describe, expect, it, vi } from 'vitest'
+import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { EventFile, eventPath } from '../../src/events/event-file.js'
 import { EventLog } from '../../src/events/event-log.js'
@@ -10,6 +11,7 @@ import { KEPT_EVENTS, type ServiceEvent } from '../../src/events/events.js'
 import { eventOf } from '../../src/events/phase-events.js'
 import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
+import { until } from '../processes/until.js'
 
 const logs: EventLog[] = []
 
@@ -170,6 +172,80 @@ describe('a file with a path', () => {
       [{ err: expect.objectContaining({ code: 'EISDIR' }), path }, expect.stringContaining('in memory only')],
     ])
   })
+})
+
+describe('a file on a full disk', () => {
+  /** A small file system of its own, and what takes the rest of its room. */
+  function disk(): { path: string; fill(): void; free(): void } {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-full-'))
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', folder])
+    onTestFinished(() => {
+      execFileSync('umount', ['-l', folder])
+      rmSync(folder, { recursive: true })
+    })
+    const rest = join(folder, 'rest')
+    const fill = () => {
+      try {
+        writeFileSync(rest, Buffer.alloc(65_536))
+      } catch {
+        // The disk is full now.
+      }
+    }
+    return { path: join(folder, 'shop.sock.events'), fill, free: () => rmSync(rest) }
+  }
+  const at = (path: string, warn = vi.fn()) => {
+    const logger = { ...SILENT, warn }
+    const log = new EventLog(logger, { service: 'shop', generation: 1 }, new EventFile({ path, logger }))
+    logs.push(log)
+    return log
+  }
+  const ROOT = process.geteuid?.() === 0
+
+  it.runIf(ROOT)('gets what happened meanwhile when there is room; hooks do not wait for it', async () => {
+    const { path, fill, free } = disk()
+    const warn = vi.fn()
+    const log = at(path, warn)
+    const recorded: [number, number | undefined][] = []
+    log.recorded = ({ number, epoch }) => recorded.push([number, epoch])
+    log.note('service.started', { epoch: 1 })
+    fill()
+    const expected = Array.from({ length: 8 }, (_, i) => [i + 1, i + 1])
+    for (let epoch = 2; epoch <= 8; epoch++) log.note('reload.ordered', { epoch })
+    expect(recorded).toEqual(expected)
+    expect(all(log).length).toBeLessThan(8)
+    expect(warn.mock.calls).toEqual([
+      [{ err: expect.objectContaining({ code: 'ENOSPC' }), type: 'reload.ordered' }, expect.any(String)],
+    ])
+    free()
+    await until('the events are written', () => all(log).length === 8)
+    expect(all(log).map(({ number, epoch }) => [number, epoch])).toEqual(expected)
+    expect(recorded).toEqual(expected)
+  })
+
+  it.runIf(ROOT)(
+    'gets it at the next event, or when the log is closed; what it does not get is counted',
+    () => {
+      const { path, fill, free } = disk()
+      const [first, second] = [vi.fn(), vi.fn()]
+      const log = at(path, first)
+      log.note('service.started')
+      const next = at(path, second)
+      next.adopt(log.items()[0]!.fd.dup())
+      fill()
+      for (let i = 0; i < 8; i++) log.note('reload.ordered')
+      for (let i = 0; i < 3; i++) next.note('stop.ordered')
+      next.close()
+      expect(second).toHaveBeenLastCalledWith({ count: 3 }, expect.stringContaining('are lost'))
+      free()
+      log.note('upgrade.ordered')
+      expect(all(log).map(({ type }) => type)).toEqual([
+        'service.started',
+        ...Array(8).fill('reload.ordered'),
+        'upgrade.ordered',
+      ])
+      expect(first).toHaveBeenCalledTimes(1)
+    },
+  )
 })
 
 describe('the file of several logs', () => {
