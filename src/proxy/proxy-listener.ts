@@ -168,13 +168,17 @@ export class ProxyListener implements ConnectionKeeper {
     for (const relay of this.#allRelays()) relay.resume()
   }
 
-  /** Lets the connections leave, also those that come meanwhile, as far as the step says; or lets them stay again. */
+  /**
+   * Lets the connections leave, also those that come meanwhile, as far as the step says; or lets them stay again. The listener accepts to the end: clients
+   * that have begun a handshake, or a request, get their answer.
+   */
   leave(step: Step): void {
     const leaves = step === 'leaving' || step === 'ended'
     if (leaves) {
       this.announce()
       this.endIdle()
-      if (step === 'ended') this.cut()
+      if (step === 'ended')
+        for (const relay of this.#allRelays()) relay.end(this.#lastEvent, LINGER_MS, { late: true })
     } else if (this.#leaves) this.resume()
     this.#leaves = leaves
   }

@@ -239,11 +239,12 @@ export class Relay {
   /**
    * Ends each connection as its protocol requires: a WebSocket with a close frame, a stream of events after `lastEvent`, a tunnel with FIN, any other
    * with its next response. After `lingerMs` milliseconds the remaining clients get an error. Returns how many connections of each kind are ending.
+   * `late`: the relay still accepts, and connections without a request may have one: {@link closeIdle} has those that have none.
    */
-  end(lastEvent: string, lingerMs: number): ClosedCount[] {
+  end(lastEvent: string, lingerMs: number, { late = false } = {}): ClosedCount[] {
     this.#context.draining = true
     this.#ending = { lastEvent, lingerMs }
-    const left = [...this.#connections]
+    const left = [...this.#connections].filter(({ exchange }) => !late || exchange !== null)
     const closed = this.remaining()
     this.#http2.leave(true)
     this.#endAll([...left, ...this.#http2.streams()], this.#ending)

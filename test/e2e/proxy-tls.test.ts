@@ -313,6 +313,22 @@ describe('a wrong certificate', () => {
   })
 })
 
+describe('a machine that leaves its balancer', () => {
+  it('serves a client whose handshake has begun before the end of the drain', async () => {
+    const { edge } = await secured()
+    const socket = connectTcp({ port: edge.port, host: '127.0.0.1' })
+    onTestFinished(() => void socket.destroy())
+    await until('it counts', async () => (await edge.status()).connections === 1)
+    const { control } = edge.sandbox
+    const drained = edge.sandbox.run('drain', '--control', control, '--wait', '1ms', '--drain', '1ms')
+    await until('it ends', async () => (await edge.status()).details?.leaving === 'ended')
+    const late = await askTls(edge.port, { socket })
+    expect(late.text).toMatch(/^HTTP\/1\.1 200 /)
+    expect(late.text).toMatch(/^connection: close/im)
+    expect(await drained).toMatchObject({ code: 0, stdout: expect.stringContaining('can be rebooted') })
+  })
+})
+
 describe('a hostile handshake', () => {
   it.runIf(NIGHTLY)('ends in time, counts by kind, and disturbs no other client', async () => {
     const { edge } = await secured({ timeouts: { handshake: '1s' } })
