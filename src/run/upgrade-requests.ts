@@ -1,9 +1,8 @@
-import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Release } from '../os/release-link.js'
 import type { SupervisorEvent } from '../versions/version-machine.js'
-import { Pending } from '../wire/pending.js'
+import { afterReading, Pending } from '../wire/pending.js'
 
 export interface SupervisorUpgradeOptions {
   /** Command line of the next version and of later ones, with argv[0]. Absent or empty: unchanged. */
@@ -49,10 +48,9 @@ export class UpgradeRequests {
       if (asker !== undefined) asker.late = servesLateError(timeoutMs)
       cancelled()
     }
-    const timer =
-      timeoutMs > 0 ? setTimeout(late, Math.min(timeoutMs + READY_FIRST_MS, LONGEST_MS)) : undefined
+    const limit = timeoutMs > 0 ? afterReading(timeoutMs + READY_FIRST_MS, late) : null
     return pending.answer.finally(() => {
-      clearTimeout(timer)
+      limit?.clear()
       cancel?.removeEventListener('abort', cancelled)
     })
   }

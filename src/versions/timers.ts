@@ -1,11 +1,12 @@
 import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
+import { afterReading, type Limit } from '../wire/pending.js'
 import type { TimerName } from './version-machine.js'
 
 /** Name of the back-off timer, in the exec state, which releases since 0.4.0 read. */
 const BACK_OFF = 'rest'
 
 interface RunningTimer {
-  readonly timer: NodeJS.Timeout
+  readonly limit: Limit
   /** When the timer elapses, by `performance.now()`. */
   readonly until: number
 }
@@ -15,7 +16,10 @@ interface TimerEvents {
   backedOff(): void
 }
 
-/** The timers of all versions, and the back-off before the next version starts. */
+/**
+ * The timers of all versions, and the back-off before the next version starts. If this process was stopped meanwhile (SIGSTOP), it first hears what the
+ * versions have done by then: one that was ready in time is not late.
+ */
 export class Timers {
   readonly #waiting = new Map<string, RunningTimer>()
   readonly #events: TimerEvents
@@ -61,12 +65,12 @@ export class Timers {
 
   #start(name: string, ms: number): void {
     this.#stop(name)
-    const timer = setTimeout(() => this.#elapsed(name, ms), ms)
-    this.#waiting.set(name, { timer, until: performance.now() + ms })
+    const limit = afterReading(ms, () => this.#elapsed(name, ms))
+    this.#waiting.set(name, { limit, until: performance.now() + ms })
   }
 
   #stop(name: string): void {
-    clearTimeout(this.#waiting.get(name)?.timer)
+    this.#waiting.get(name)?.limit.clear()
     this.#waiting.delete(name)
   }
 

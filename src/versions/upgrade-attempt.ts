@@ -1,6 +1,5 @@
 import type { StdioOptions } from 'node:child_process'
 import { setTimeout as delay } from 'node:timers/promises'
-import { LONGEST_MS } from '../base/duration.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { isCommitted } from '../handoff/phases.js'
@@ -235,14 +234,11 @@ export class UpgradeAttempt {
   /** After the Commit the holder's deadlines decide which process serves. Limits the wait in case the holder reports nothing. */
   #limitAfterCommit(): void {
     const why = `${this.#name} was sent its Commit and has not reported since: see fd-broker status`
-    const timer = setTimeout(
-      () => {
-        if (this.#settled.reject(new FdbError('ERR_FDB_DEADLINE', why)))
-          this.#incumbent.failedAfterCommit?.(this.child)
-      },
-      Math.min(this.#options.commitMs, LONGEST_MS),
-    )
-    void this.outcome.catch(() => {}).finally(() => clearTimeout(timer))
+    const limit = afterReading(this.#options.commitMs, () => {
+      if (this.#settled.reject(new FdbError('ERR_FDB_DEADLINE', why)))
+        this.#incumbent.failedAfterCommit?.(this.child)
+    })
+    void this.outcome.catch(() => {}).finally(() => limit.clear())
   }
 
   /** Settles the attempt if a successor serves. */

@@ -66,8 +66,23 @@ describe('the timers of a supervisor', () => {
     all.close()
     const next = timers()
     next.all.resume({ 'stop 2': 600 })
-    vi.advanceTimersByTime(600)
+    // The step behind the timer.
+    vi.advanceTimersByTime(601)
     expect(next.heard).toEqual(['stop 2 600'])
+  })
+
+  it('hear first what has arrived while the supervisor was stopped', async () => {
+    const { all, heard } = timers()
+    using probe = new ReadyFdProbe(3)
+    using theirs = probe.fds[0]!.dup()
+    probe.start(1, { ...told().events, ready: () => heard.push('ready') })
+    all.start('ready', 1, 10)
+    sendMessage(theirs, Buffer.from('\n'), 0, 1, [])
+    // Holds the event loop, as a SIGSTOP does.
+    const end = performance.now() + 20
+    while (performance.now() < end);
+    await until('both were heard', () => heard.length === 2)
+    expect(heard).toEqual(['ready', 'ready 1 10'])
   })
 })
 
