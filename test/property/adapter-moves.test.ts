@@ -31,13 +31,16 @@ interface Round {
   readonly throws: number
 }
 
-const ROUND: fc.Arbitrary<Round> = fc.record({
-  from: fc.nat(PROCESSES - 1),
-  to: fc.nat(PROCESSES - 1),
-  turns: fc.oneof(fc.integer({ min: 0, max: 40 }), fc.integer({ min: 40, max: 400 })),
-  ends: fc.constantFrom('sender', 'receiver', 'channel'),
-  throws: fc.constantFrom(0, 0, 1, 3),
-})
+const ROUND: fc.Arbitrary<Round> = fc
+  .record({
+    from: fc.nat(PROCESSES - 1),
+    to: fc.nat(PROCESSES - 1),
+    turns: fc.oneof(fc.integer({ min: 0, max: 40 }), fc.integer({ min: 40, max: 400 })),
+    ends: fc.constantFrom('sender', 'receiver', 'channel'),
+    throws: fc.constantFrom(0, 0, 1, 3),
+  })
+  // A connection whose hook has failed goes back: where the channel breaks it cannot, and is lost.
+  .map(round => (round.ends === 'channel' ? { ...round, throws: 0 } : round))
 
 /** A client that checks what it gets: each message once, and in order. */
 interface Client {
