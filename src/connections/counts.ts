@@ -2,6 +2,8 @@ import { CountByKey } from '../base/count-by-key.js'
 
 /** Maximum milliseconds for moves in one turn of the event loop, in the sender and in the receiver. */
 export const TURN_MS = 3
+/** The maximum on a busy event loop: moves take up to half as long as the rest of a turn, because with few connections in each of its long turns they would take long. */
+export const BUSY_TURN_MS = 9
 
 /** Measures the work of moves in each turn of the event loop, as the lesser of elapsed time and CPU time. */
 export class TurnWork {
@@ -10,6 +12,10 @@ export class TurnWork {
   #longestMs = 0
   #turn = -1
   #spentMs = 0
+  #limitMs = TURN_MS
+  /** When the last work ended (performance.now()), and how long the event loop had waited for events until then. */
+  #endedAt = performance.now()
+  #idleMs = idleMs()
   #running = false
   #startedAt = 0
   #cpu = process.cpuUsage()
@@ -22,6 +28,7 @@ export class TurnWork {
   /** Runs and measures `work`. Calls in one turn add up; a nested call counts once. */
   run<T>(work: () => T): T {
     if (this.#running) return work()
+    this.#enterTurn()
     this.#running = true
     this.#startedAt = performance.now()
     this.#cpu = process.cpuUsage()
@@ -38,28 +45,45 @@ export class TurnWork {
    * process gets little of the elapsed time.
    */
   budget(): () => boolean {
-    const ms = TURN_MS - (this.#running ? this.#worked : 0) - this.#spent
+    this.#enterTurn()
+    const ms = this.#limitMs - (this.#running ? this.#worked : 0) - this.#spentMs
     const startedAt = performance.now()
     const cpu = process.cpuUsage()
-    return () => performance.now() - startedAt >= ms && cpuMs(cpu) >= ms
+    let lookAt = ms
+    return () => {
+      const elapsed = performance.now() - startedAt
+      if (elapsed < lookAt) return false
+      const worked = cpuMs(cpu)
+      // The budget is not used up earlier. Asking for CPU time is slow.
+      lookAt = elapsed + ms - worked
+      return worked >= ms
+    }
   }
 
   get #worked(): number {
     return Math.min(performance.now() - this.#startedAt, cpuMs(this.#cpu))
   }
 
-  get #spent(): number {
+  #enterTurn(): void {
     const turn = performance.nodeTiming.uvMetricsInfo.loopCount
-    if (turn !== this.#turn) this.#spentMs = 0
+    if (turn === this.#turn) return
+    const others = (performance.now() - this.#endedAt - (idleMs() - this.#idleMs)) / (turn - this.#turn)
+    this.#limitMs = Math.min(BUSY_TURN_MS, Math.max(TURN_MS, others / 2))
     this.#turn = turn
-    return this.#spentMs
+    this.#spentMs = 0
   }
 
   #add(ms: number): void {
     this.totalMs += ms
-    this.#spentMs = this.#spent + ms
+    this.#spentMs += ms
+    this.#endedAt = performance.now()
+    this.#idleMs = idleMs()
     if (this.#spentMs > this.#longestMs) this.#longestMs = this.#spentMs
   }
+}
+
+function idleMs(): number {
+  return performance.nodeTiming.idleTime
 }
 
 function cpuMs(since: NodeJS.CpuUsage): number {

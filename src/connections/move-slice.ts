@@ -30,21 +30,14 @@ export function kindOf({ source: { moving }, departure }: Item): string {
   return moving.kindOf?.(departure) ?? moving.protocol.split('/', 1)[0]!
 }
 
-/** Collects leaving connections for one slice, until the slice is full or the turn's time for moves is used up. */
+/** Collects leaving connections for one slice. */
 export class SliceFiller {
   readonly items: Item[] = []
-  readonly #isUsedUp: () => boolean
   #fds = 0
   #bytes = 0
 
-  constructor(work: TurnWork) {
-    this.#isUsedUp = work.budget()
-  }
-
-  get open(): boolean {
-    return (
-      this.#bytes < SLICE_BYTES && this.#fds + MAX_CONNECTION_FDS <= MAX_FDS_PER_MESSAGE && !this.#isUsedUp()
-    )
+  get isFull(): boolean {
+    return this.#bytes >= SLICE_BYTES || this.#fds + MAX_CONNECTION_FDS > MAX_FDS_PER_MESSAGE
   }
 
   add(source: Source, departure: Departure): void {

@@ -8,7 +8,7 @@ import {
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Link } from '../wire/link.js'
-import type { MoveCounts } from './counts.js'
+import { BUSY_TURN_MS, type MoveCounts } from './counts.js'
 import { type Arrival, type Departure, MAX_RECORD_BYTES, type MoveWhich } from './movable.js'
 import type { MoveLog } from './move-log.js'
 import {
@@ -144,6 +144,8 @@ export class ConnectionSender {
   readonly #options: ConnectionSenderOptions
   #machine = initialMoveOut()
   #items: readonly Item[] = []
+  /** The next slice, which is filled while the receiver has the previous one. */
+  #filler: SliceFiller | null = null
   #refused = new Map<number, string>()
   #pass: Iterator<Source> | null = null
   #source: Source | null = null
@@ -198,7 +200,10 @@ export class ConnectionSender {
         for (const { index = 0, code } of prepareAck.refused ?? [])
           if ((index ?? 0) < most) this.#refused.set(index ?? 0, code || 'ERR_FDB_REFUSED')
         this.#adapt(prepareAck.worked)
-        counts.sending.run(() => this.#step({ type: 'ack', slice: prepareAck.slice ?? 0 }))
+        counts.sending.run(() => {
+          this.#step({ type: 'ack', slice: prepareAck.slice ?? 0 })
+          if (this.#filler !== null) this.#startSending()
+        })
       },
       broken: () => this.#end(),
       end: () => this.#end(),
@@ -208,8 +213,7 @@ export class ConnectionSender {
 
   /** Resolves when no connection is between the two processes, and none can come back. */
   async settled(): Promise<void> {
-    if (this.#machine.pending !== 0 || this.#unadopted !== 0)
-      await new Promise<void>(resolve => this.#decided.push(resolve))
+    if (!this.#isSettled) await new Promise<void>(resolve => this.#decided.push(resolve))
     await this.#returning
   }
 
@@ -227,6 +231,7 @@ export class ConnectionSender {
     clearTimeout(this.#proof)
     for (const source of this.#watched) source.moving.onMovable = null
     this.#endAdoption()
+    this.#return(this.#takeFilled(), 'returned')
     this.#step({ type: 'lost' })
     const { link, log, onEnded } = this.#options
     link.close()
@@ -243,8 +248,12 @@ export class ConnectionSender {
     if (this.#machine.over) this.#end()
   }
 
+  get #isSettled(): boolean {
+    return this.#machine.pending === 0 && this.#unadopted === 0 && this.#filler === null
+  }
+
   #resolveDecided(): void {
-    if (this.#machine.pending !== 0 || this.#unadopted !== 0) return
+    if (!this.#isSettled) return
     for (const resolve of this.#decided.splice(0)) resolve()
   }
 
@@ -328,25 +337,30 @@ export class ConnectionSender {
   }
 
   #startSending(): void {
-    if (this.#over || this.#machine.pending !== 0 || this.#proving) return
-    const filler = new SliceFiller(this.#options.counts.sending)
-    this.#fill(filler)
+    if (this.#over || this.#proving) return
+    const isPending = this.#machine.pending !== 0
+    // The next pass begins when the slice is decided.
+    if (isPending && this.#pass === null) return
+    this.#fill()
     // A hook of the application has ended the moves.
-    if (this.#over) {
-      this.#return(filler.items, 'returned')
-      return
+    if (this.#over) this.#return(this.#takeFilled(), 'returned')
+    else if (isPending) {
+      if (this.#pass !== null && this.#mayFill) this.#schedule()
+    } else if (this.#filler !== null) {
+      this.#items = this.#takeFilled()
+      this.#step({ type: 'start' })
+      this.#schedule()
     }
-    if (filler.items.length === 0) {
-      // The turn's time was used up before the pass found a movable connection: continue the pass in a later turn.
-      if (this.#pass !== null) this.#schedule()
-      else if ((this.#wave?.sent ?? 0) > 0) this.#prove()
-      else this.#endPass()
-      return
-    }
-    this.#items = filler.items
-    this.#pace.allowed -= filler.items.length
-    this.#spread.allowed -= filler.items.length
-    this.#step({ type: 'start' })
+    // The turn's time was used up before the pass found a movable connection: continue the pass in a later turn.
+    else if (this.#pass !== null) this.#schedule()
+    else if ((this.#wave?.sent ?? 0) > 0) this.#prove()
+    else this.#endPass()
+  }
+
+  #takeFilled(): readonly Item[] {
+    const items = this.#filler?.items ?? []
+    this.#filler = null
+    return items
   }
 
   /**
@@ -383,16 +397,35 @@ export class ConnectionSender {
     this.#options.onIdle?.()
   }
 
-  #fill(filler: SliceFiller): void {
+  /** Whether the next slice has room for more connections. */
+  get #mayFill(): boolean {
+    const filler = this.#filler
+    return filler === null || (!filler.isFull && filler.items.length < this.#room)
+  }
+
+  get #room(): number {
+    return Math.min(this.#spread.largest, this.#most)
+  }
+
+  #fill(): void {
     this.#pass ??= this.#options.sources()[Symbol.iterator]()
-    const most = Math.min(this.#pace.allowed, this.#spread.allowed, this.#spread.largest, this.#most)
-    while (!this.#over && filler.open && filler.items.length < most) {
+    const filler = this.#filler ?? new SliceFiller()
+    // A hook may end the moves meanwhile.
+    this.#filler = null
+    const isUsedUp = this.#options.counts.sending.budget()
+    const before = filler.items.length
+    const most = Math.min(before + Math.min(this.#pace.allowed, this.#spread.allowed), this.#room)
+    while (!this.#over && !filler.isFull && filler.items.length < most && !isUsedUp()) {
       const departure = this.#next()
-      if (departure === null) return
+      if (departure === null) break
       const source = this.#source!
       if (departure.record.length <= MAX_RECORD_BYTES) filler.add(source, departure)
       else this.#keepLarge({ source, departure })
     }
+    const added = filler.items.length - before
+    this.#pace.allowed -= added
+    this.#spread.allowed -= added
+    if (filler.items.length > 0) this.#filler = filler
   }
 
   /** Takes back a connection whose record is too large. */
@@ -457,14 +490,14 @@ export class ConnectionSender {
 
   /**
    * Adapts the slice size to the receiver's work. The receiver acknowledges a slice only after it has adopted the previous one, so that is included. `workedUs`: the
-   * work without the waits for a busy machine, which are as long for a slice of any size; null if the receiver does not tell.
+   * work without the waits for a busy machine, which are as long for a slice of any size; null if the receiver does not tell. Where the clients wait for these anyway, the work may last as long.
    */
   #adapt(workedUs: number | null | undefined): void {
-    const acknowledged = this.#items.length
     const elapsedMs = performance.now() - this.#preparedAt
     const workedMs = Math.min(elapsedMs, (workedUs ?? Number.POSITIVE_INFINITY) / 1000)
-    const inTime = Math.floor((acknowledged * SLICE_MS) / workedMs)
-    this.#most = Math.max(FEWEST, Math.min(Math.max(inTime, acknowledged / 2), 2 * acknowledged))
+    const mayWorkMs = Math.min(BUSY_TURN_MS, Math.max(SLICE_MS, elapsedMs - workedMs))
+    const inTime = Math.floor((this.#items.length * mayWorkMs) / workedMs)
+    this.#most = Math.max(FEWEST, Math.min(Math.max(inTime, this.#most / 2), 2 * this.#most))
   }
 
   #prepare(slice: number): void {

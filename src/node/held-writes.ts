@@ -1,6 +1,11 @@
 import type { Writable } from 'node:stream'
 
-/** How long a connection's writes are held at most, the pause after that, and the interval at which held connections are looked at, in milliseconds. */
+/**
+ * How long writes are held at most after the last {@link HeldWrites.hold}, while the kernel has no room for the bytes before: the client has enough to
+ * read meanwhile. Longer than the time between two passes over all connections, in milliseconds.
+ */
+const UNSENT_MS = 600
+/** How long a connection's writes are held at most when these are sent, the pause after that, and the interval at which held connections are looked at, in milliseconds. */
 const HOLD_MS = 100
 const PAUSE_MS = 100
 const LOOK_MS = 5
@@ -14,7 +19,8 @@ export function isHeld(stream: Writable): boolean {
 }
 
 interface Hold {
-  readonly until: number
+  until: number
+  isSent: boolean
   readonly ready: () => void
 }
 
@@ -34,21 +40,28 @@ export class HeldWrites<S extends Writable> {
     this.#isSent = isSent
   }
 
-  /** Holds the writes of `socket` for a moment, unless that was in vain shortly before. Calls `ready` when its earlier bytes are sent. */
+  /** Holds the writes of `socket` for a moment, unless that was in vain shortly before. Calls `ready` when its earlier bytes are sent. Call it again while it is to leave. */
   hold(socket: S, ready: () => void): void {
     const now = performance.now()
-    if (this.#held.has(socket) || now < (this.#againAt.get(socket) ?? 0)) return
+    const until = now + UNSENT_MS
+    const held = this.#held.get(socket)
+    if (held?.isSent === false) held.until = until
+    if (held !== undefined || now < (this.#againAt.get(socket) ?? 0)) return
     socket.cork()
     CORKED.add(socket)
-    this.#held.set(socket, { until: now + HOLD_MS, ready })
+    this.#held.set(socket, { until, isSent: false, ready })
     this.#looks ??= setInterval(() => this.#look(), LOOK_MS).unref()
   }
 
   #look(): void {
     const now = performance.now()
-    for (const [socket, { until, ready }] of [...this.#held]) {
-      if (socket.destroyed || now >= until) this.release(socket)
-      else if (this.#isSent(socket)) ready()
+    for (const [socket, hold] of [...this.#held]) {
+      if (!hold.isSent && this.#isSent(socket)) {
+        hold.isSent = true
+        hold.until = now + HOLD_MS
+      }
+      if (socket.destroyed || now >= hold.until) this.release(socket)
+      else if (hold.isSent) hold.ready()
     }
   }
 

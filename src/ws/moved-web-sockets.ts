@@ -32,8 +32,8 @@ export interface AnyHooks {
 
 /** A held WebSocket that does not leave within this time (milliseconds) continues here. */
 const HOLD_MS = 500
-/** Maximum WebSockets that are held while a message of theirs is compressed or inflated: few leave at a time. */
-const MOST_HELD = 16
+/** Maximum WebSockets that are held at first while a message of theirs is compressed or inflated: few leave at a time. One more for each that has left, half as many after one that has not. */
+const FEWEST_HELD = 16
 /** Bytes of a record for everything but the messages: headers, the window, the application's data. */
 const OTHER_BYTES = 512 * 1024
 /** The codes with which WebSockets are closed: "service restart", "going away" (RFC 6455). */
@@ -67,6 +67,7 @@ export class MovedWebSockets implements TakenOver {
   readonly #handleUpgrade: ServerInside['handleUpgrade']
   readonly #open = new WeakMap<net.Socket, Facts>()
   readonly #held = new Set<Facts>()
+  #mostHeld = FEWEST_HELD
   /** The internal that the installed release of `ws` or of Node lacks; undefined until the test. */
   #lacks: string | null | undefined
   #reported = false
@@ -147,7 +148,7 @@ export class MovedWebSockets implements TakenOver {
     const { ws, socket, request } = facts
     if (ws.readyState !== OPEN) return this.#stays(facts, 'closing')
     if (otherExtensions(ws).length > 0) return this.#stays(facts, 'extension')
-    if (facts.hold === null && !isAtRest(ws) && this.#held.size >= MOST_HELD) return null
+    if (facts.hold === null && !isAtRest(ws) && this.#held.size >= this.#mostHeld) return null
     const hold = this.#hold(facts)
     // Leaves when nothing is being compressed or inflated.
     if (!hold.isAtRest) return null
@@ -177,7 +178,10 @@ export class MovedWebSockets implements TakenOver {
     const hold = new Hold(facts.ws, facts.socket, () => facts.movable(facts.socket))
     facts.hold = hold
     this.#held.add(facts)
-    facts.holdEnds = setTimeout(() => this.#release(facts), HOLD_MS).unref()
+    facts.holdEnds = setTimeout(() => {
+      this.#mostHeld = Math.max(FEWEST_HELD, this.#mostHeld / 2)
+      this.#release(facts)
+    }, HOLD_MS).unref()
     return hold
   }
 
@@ -211,6 +215,7 @@ export class MovedWebSockets implements TakenOver {
       binaryType: ws.binaryType,
     }).finish()
     succeedUnfinishedWrites(socket)
+    this.#mostHeld++
     this.#forget(facts)
     this.#open.delete(socket)
     hold.abandon(facts.own)
@@ -258,6 +263,7 @@ export class MovedWebSockets implements TakenOver {
   }
 
   takeBack(): void {
+    this.#mostHeld = FEWEST_HELD
     for (const facts of [...this.#held]) this.#release(facts)
   }
 

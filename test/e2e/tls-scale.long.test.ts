@@ -17,8 +17,8 @@ import { pause, until } from '../processes/until.js'
 /** On a machine that has much else to do. */
 const BUSY_MS = 600_000
 /**
- * Clients: requests over kept connections, and how many of them ask all the time; WebSockets; event streams; transfers each way. Each WebSocket and event stream gets a message each `tickMs`. An old process must end within `emptyMs` after
- * the next one serves. `npm run soak -- tls` gives other sizes.
+ * Clients: requests over kept connections, and how many of them ask all the time; WebSockets; event streams; transfers each way. Each WebSocket and event stream gets a message each `tickMs`. Clients that ask all the time pause for `askMs`
+ * after each answer. Transfers go on until the last upgrade, with a part each `partMs`. An old process must end within `emptyMs` after the next one serves. `npm run soak -- tls` gives other sizes.
  */
 const SIZES = {
   upgrades: 10,
@@ -28,6 +28,8 @@ const SIZES = {
   streams: 40,
   transfers: 4,
   tickMs: 50,
+  askMs: 0,
+  partMs: 0,
   emptyMs: BUSY_MS,
 }
 const ASKED = process.env.FD_BROKER_TLS_SIZES
@@ -39,11 +41,20 @@ const {
   streams: EVENTS,
   ...REST
 }: typeof SIZES = { ...SIZES, ...JSON.parse(ASKED ?? '{}') }
-const { transfers: TRANSFERS, tickMs, emptyMs: EMPTY_MS } = REST
+const { transfers: TRANSFERS, tickMs, askMs, partMs, emptyMs: EMPTY_MS } = REST
 /** A transfer has 50 MB. */
 const PARTS = 500
 const PART = 'x'.repeat(100_000)
 const PYTHON_CLIENT = fileURLToPath(new URL('../fixtures/tls_client.py', import.meta.url))
+
+/** The pace of transfers until the last upgrade has ended. */
+class Pace {
+  over = false
+
+  async turn(): Promise<void> {
+    if (!this.over) await pause(partMs)
+  }
+}
 
 /** Servers whose TLS connections move. */
 interface Servers {
@@ -94,11 +105,14 @@ class Kept {
     return { head: answer.headers, text }
   }
 
-  /** Resolves with the number of characters. */
-  async load(path: string): Promise<number> {
-    let length = 0
-    for await (const chunk of await this.open(path)) length += chunk.length
-    return length
+  /** Loads all parts, again until the pace is over. */
+  async download(pace: Pace): Promise<void> {
+    do {
+      let length = 0
+      for await (const chunk of await this.open(`/parts/${PARTS}${partMs > 0 ? `/every/${partMs}` : ''}`))
+        length += chunk.length
+      expect(length).toBe(PARTS * PART.length)
+    } while (!pace.over)
   }
 }
 
@@ -126,14 +140,26 @@ class Talking {
     return this.#ws.readyState === WebSocket.OPEN
   }
 
-  /** Sends messages, a few ahead of their answers. */
-  async send(messages: number, text: string): Promise<void> {
+  /** Sends messages until `isLast` returns true, a few ahead of their answers. */
+  async #send(text: string, isLast: (sent: number) => boolean, pace?: Pace): Promise<void> {
     const before = this.#count
-    for (let n = 0; n < messages && this.fault === null; n++) {
+    let sent = 0
+    do {
+      await pace?.turn()
       this.#ws.send(text)
-      await until('an answer', () => this.#count + 4 > before + n || this.fault, BUSY_MS)
-    }
-    await until('all answers', () => this.#count === before + messages || this.fault, BUSY_MS)
+      sent++
+      await until('an answer', () => this.#count + 4 > before + sent || this.fault, BUSY_MS)
+    } while (this.fault === null && !isLast(sent))
+    await until('all answers', () => this.#count === before + sent || this.fault, BUSY_MS)
+  }
+
+  send(text: string): Promise<void> {
+    return this.#send(text, () => true)
+  }
+
+  /** Sends all parts, and more until the pace is over. */
+  upload(pace: Pace): Promise<void> {
+    return this.#send(PART, sent => sent >= PARTS && pace.over, pace)
   }
 }
 
@@ -179,7 +205,7 @@ function start(file: string, args: string[]) {
 /** Starts clients in Python and Go, and curl, that ask until the returned function is called, which resolves with the faults. */
 async function startOthers({ ports: [port], file }: Servers): Promise<() => Promise<string[]>> {
   const stop = file('stop')
-  const args = [`${port}`, stop, '4']
+  const args = [`${port}`, stop, '4', `${askMs}`]
   const clients = [start('python3', [PYTHON_CLIENT, ...args])]
   const go = await goClient()
   if (go !== null) clients.push(start(go, args))
@@ -213,22 +239,23 @@ async function upgradedUnderLoad(servers: Servers): Promise<void> {
   const asking = all.slice(0, ASKING).map(async (one, i) => {
     while (!stopped) {
       await one.ask('/whoami')
-      await pause(i)
+      await pause(askMs + i)
     }
   })
-  const downloads = Array.from({ length: TRANSFERS }, () => new Kept(streams).load(`/parts/${PARTS}`))
-  const uploads = talking.slice(TALKING).map(one => one.send(PARTS, PART))
+  const pacing = new Pace()
+  const downloads = Array.from({ length: TRANSFERS }, () => new Kept(streams).download(pacing))
+  const uploads = talking.slice(TALKING).map(one => one.upload(pacing))
   const emptied: number[] = []
   for (let round = 0; round < UPGRADES; round++) {
     emptied.push(await servers.upgrade())
     const answers = await Promise.all(all.slice(ASKING).map(one => one.ask('/whoami')))
     expect(answers.filter(answer => !servers.isNewest(answer))).toEqual([])
-    await Promise.all(talking.slice(0, TALKING).map(one => one.send(1, 'a')))
+    await Promise.all(talking.slice(0, TALKING).map(one => one.send('a')))
   }
+  pacing.over = true
   if (ASKED !== undefined)
     console.log(`the old processes ended after ${emptied.map(Math.round).join(', ')} ms`)
-  await Promise.all(uploads)
-  expect(await Promise.all(downloads)).toEqual(Array(TRANSFERS).fill(PARTS * PART.length))
+  await Promise.all([...uploads, ...downloads])
   stopped = true
   await Promise.all(asking)
   expect(await stopOthers()).toEqual([])

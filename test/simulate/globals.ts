@@ -327,7 +327,7 @@ export async function load(edits: readonly Edit[] = []): Promise<Code> {
     performance: {
       now: () => at.p.world.now - at.p.startedAt,
       get nodeTiming() {
-        return { uvMetricsInfo: { loopCount: at.p.turns } }
+        return { idleTime: 0, uvMetricsInfo: { loopCount: at.p.turns } }
       },
     },
     Date: SimulatedDate,

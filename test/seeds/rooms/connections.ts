@@ -64,8 +64,8 @@ export const connections = room(
     ],
     [
       'connections/move-slice.ts',
-      'this.#fds + MAX_CONNECTION_FDS <= MAX_FDS_PER_MESSAGE',
-      'this.#fds <= MAX_FDS_PER_MESSAGE',
+      'this.#fds + MAX_CONNECTION_FDS > MAX_FDS_PER_MESSAGE',
+      'this.#fds > MAX_FDS_PER_MESSAGE',
     ],
   ],
 )

@@ -216,6 +216,32 @@ describe('connections that move', () => {
     },
   )
 
+  it('leave their server while the other has the previous slice, and come back when the channel ends', async () => {
+    const { link, sender, old, ended } = loneSender()
+    fill(old, 100)
+    const sizes: number[] = []
+    link.start({
+      message: ({ prepare }, fds) => {
+        closeAll(fds)
+        if (!prepare) return
+        sizes.push(prepare.connections?.length ?? 0)
+        const left = () => 100 - old.here.size - sizes.reduce((sum, size) => sum + size, 0)
+        if (sizes.length > 3) void seen(() => left() > 0).then(() => link.close())
+        else
+          void seen(() => left() > 0).then(() =>
+            link.post({ prepareAck: { slice: prepare.slice, worked: 10 } }),
+          )
+      },
+      broken() {},
+      end() {},
+    })
+    sender.start()
+    await ended
+    const moved = sizes.slice(0, 3).reduce((sum, size) => sum + size, 0)
+    expect(old.here.size).toBe(100 - moved)
+    await sender.settled()
+  })
+
   it('stay when the other has sealed the log before it acknowledges them: no more goes this way', async () => {
     const before = open()
     const { link, sender, old, log, given, ended } = loneSender()
@@ -618,10 +644,10 @@ describe('connections that move', () => {
   })
 
   it('fill a slice only as far as a message has room for their descriptors', () => {
-    const filler = new SliceFiller(new MoveCounts().sending)
+    const filler = new SliceFiller()
     const source = { listener: 'web', moving: new Hand() }
     const fds = Array.from({ length: MAX_CONNECTION_FDS }, () => others[0]!)
-    while (filler.open && filler.items.length < MAX_FDS_PER_MESSAGE)
+    while (!filler.isFull && filler.items.length < MAX_FDS_PER_MESSAGE)
       filler.add(source, { record: Buffer.alloc(0), fds })
     expect(fdsOf(filler.items).length).toBeLessThanOrEqual(MAX_FDS_PER_MESSAGE)
     expect(fdsOf(filler.items).length).toBeGreaterThan(MAX_FDS_PER_MESSAGE - MAX_CONNECTION_FDS)

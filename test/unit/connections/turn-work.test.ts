@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { TURN_MS, TurnWork } from '../../../src/connections/counts.js'
+import { BUSY_TURN_MS, TURN_MS, TurnWork } from '../../../src/connections/counts.js'
 import { runInTurns } from '../../../src/connections/move-slice.js'
 import { leastOf } from '../../processes/worked.js'
 
@@ -55,6 +55,45 @@ describe('the work for moves in one turn', () => {
       }),
     ).toThrow('no')
     expect(work.run(() => 8)).toBe(8)
+  })
+})
+
+/** How long a turn may work whose event loop has worked for `othersMs` in each turn before, in milliseconds of processor time. */
+async function limitAmid(othersMs: number): Promise<number> {
+  const work = new TurnWork()
+  for (let turn = 0; turn < 5; turn++) {
+    work.run(() => {})
+    busy(othersMs)
+    await nextTurn()
+  }
+  return work.run(() => {
+    const isUsedUp = work.budget()
+    const begun = process.cpuUsage()
+    while (!isUsedUp()) busy(0.1)
+    const { user, system } = process.cpuUsage(begun)
+    return (user + system) / 1000
+  })
+}
+
+describe('the limit of work for moves in one turn', () => {
+  it('rises on a busy event loop, up to a bound', async () => {
+    expect(await limitAmid(12)).toBeGreaterThan(TURN_MS + 1)
+    const [longest] = await leastOf(BUSY_TURN_MS + 4, async () => [await limitAmid(40)])
+    expect(longest).toBeLessThan(BUSY_TURN_MS + 4)
+  })
+
+  it('leaves out the time in which the event loop waits', async () => {
+    const [longest] = await leastOf(TURN_MS + 1, async () => {
+      const work = new TurnWork()
+      work.run(() => {})
+      await new Promise(resolve => setTimeout(resolve, 40))
+      const isUsedUp = work.budget()
+      const begun = process.cpuUsage()
+      while (!isUsedUp()) busy(0.1)
+      const { user, system } = process.cpuUsage(begun)
+      return [(user + system) / 1000]
+    })
+    expect(longest).toBeLessThan(TURN_MS + 1)
   })
 })
 

@@ -34,12 +34,12 @@ describe('the writes of a connection that is to leave', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
-  it('go on after 100 ms, and are not held again for 100 ms', () => {
-    const held = new HeldWrites<Writable>(() => false)
+  it('go on 100 ms after those are sent, and are not held again for 100 ms', () => {
+    const held = new HeldWrites<Writable>(() => true)
     const { socket, sent } = sending()
     held.hold(socket, () => {})
     socket.write('a')
-    vi.advanceTimersByTime(95)
+    vi.advanceTimersByTime(100)
     expect(sent).toEqual([])
     vi.advanceTimersByTime(10)
     expect(sent).toEqual(['a'])
@@ -52,6 +52,34 @@ describe('the writes of a connection that is to leave', () => {
     expect(sent).toEqual(['a', 'b'])
     held.releaseAll()
     expect(sent).toEqual(['a', 'b', 'c'])
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('wait for a slow client, as long as its connection is to leave', () => {
+    let isSent = false
+    const held = new HeldWrites<Writable>(() => isSent)
+    const { socket, sent } = sending()
+    const ready = vi.fn()
+    for (let pass = 0; pass < 20; pass++) {
+      held.hold(socket, ready)
+      socket.write('a')
+      vi.advanceTimersByTime(250)
+      expect(sent).toEqual([])
+    }
+    isSent = true
+    vi.advanceTimersByTime(5)
+    expect(ready).toHaveBeenCalled()
+    vi.advanceTimersByTime(110)
+    expect(sent).toEqual(Array(20).fill('a'))
+    isSent = false
+    vi.advanceTimersByTime(100)
+    held.hold(socket, ready)
+    socket.write('b')
+    // The connection is not to leave any more.
+    vi.advanceTimersByTime(590)
+    expect(sent).not.toContain('b')
+    vi.advanceTimersByTime(20)
+    expect(sent).toContain('b')
     expect(vi.getTimerCount()).toBe(0)
   })
 })

@@ -132,6 +132,26 @@ describe('a WebSocket of the package ws', () => {
     expect(client.closed).toBeNull()
   })
 
+  it('waits for a message that is being compressed, with more others the more of them leave', async () => {
+    const [old, young] = [new Numbering('old'), new Numbering('young')]
+    const [from, to] = [await old.place(), await young.place()]
+    for (let n = 0; n < 40; n++) await Client.to(from)
+    const senders = new Map([...old.wss.clients].map(ws => [ws, Reflect.get(ws, '_sender')]))
+    const waiting = () => [...old.wss.clients].filter(ws => socketOf(ws).isPaused())
+    // As while a message is compressed.
+    for (const sender of senders.values()) sender._state = 1
+    expect([carry(from, to), waiting().length]).toEqual([0, 16])
+    for (const ws of waiting()) senders.get(ws).dequeue()
+    let moved = 0
+    await until('those are moved', () => {
+      moved += carry(from, to)
+      return moved === 16
+    })
+    expect(carry(from, to)).toBe(0)
+    await until('those are closed', () => old.wss.clients.size === 24)
+    expect(waiting()).toHaveLength(24)
+  })
+
   it('moves between the fragments of a compressed message', async () => {
     const servers = [
       new Numbering('x', { perMessageDeflate: true }),
