@@ -10,7 +10,7 @@ export const run = room('run', PARTS, [
     'delay',
     ...PARTS,
   ],
-  ['versions/timers.ts', '    this.#stop(name)\n    const timer', '    const timer', ...PARTS],
+  ['versions/timers.ts', '    this.#stop(name)\n    const limit', '    const limit', ...PARTS],
   ['versions/timers.ts', 'Math.max(0, until - now)', 'until', ...PARTS],
   [
     'probing/health-check.ts',
