@@ -27,7 +27,6 @@ import type { ChildProcesses } from '../versions/child-processes.js'
 import type { ExitReason } from '../versions/exit-reason.js'
 import type { SupervisorState } from '../versions/version-machine.js'
 import type { InheritedProbe } from '../versions/version-probe.js'
-import { afterReading } from '../wire/pending.js'
 import type { DeathGuard } from './death-guard.js'
 import { type ExitReport, exitCodeText } from './failures.js'
 import type { KnownVersion } from './known-versions.js'
@@ -202,19 +201,19 @@ async function dryRun(state: ExecState, env: NodeJS.ProcessEnv, children: ChildP
   using memory = writeState(state).memory
   return await new Promise<number>((resolve, reject) => {
     let pid = 0
-    const limit = afterReading(DRY_RUN_MS, () => {
+    const timer = setTimeout(() => {
       children.kill(pid)
       const why = `${next.file}, the next release of this supervisor, did not report within ${DRY_RUN_MS} ms whether it can continue`
       reject(new FdbError('ERR_FDB_DEADLINE', why))
-    })
+    }, DRY_RUN_MS)
     try {
       const start = { ...next, fds: [memory], deathSignal: constants.signals.SIGKILL }
       pid = children.start(start, ended => {
-        limit.clear()
+        clearTimeout(timer)
         resolve(ended)
       })
     } catch (error) {
-      limit.clear()
+      clearTimeout(timer)
       reject(notStarted(next, error as NativeError))
     }
   })

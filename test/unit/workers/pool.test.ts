@@ -677,6 +677,21 @@ describe('a worker that fails behind its Commit', () => {
     expect(await signalled()).toEqual(['SIGWINCH'])
   })
 
+  it('serves although this process, which was stopped, reads of it behind the time for its Commit', async () => {
+    vi.useFakeTimers(FAKE)
+    const { lines, outcome, signalled, stands } = committed({ phase: 'committing', timeout: 200 })
+    while (lines().length === 0) await turns()
+    stands({ ...owned(), phase: 'committing' })
+    await vi.advanceTimersByTimeAsync(300)
+    await turns()
+    const pid = Number(children()[0])
+    vi.advanceTimersByTime(60_000)
+    stands({ ...owned(pid, 2), phase: 'probation' })
+    vi.useRealTimers()
+    expect(await outcome).toMatchObject({ pid })
+    expect(await signalled()).toEqual(['SIGWINCH'])
+  })
+
   it('ends after stopTimeout if it hangs', async () => {
     const { fails, lines, started } = committed({ stopTimeout: 1 })
     await fails([await started()])
