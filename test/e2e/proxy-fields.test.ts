@@ -1,4 +1,7 @@
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
+import http2 from 'node:http2'
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -150,5 +153,74 @@ describe('a proxy whose upstream is itself', () => {
     await edge.next()
     const client = await edge.raw()
     expect(await client.send(get()).until(text => text.endsWith('loop\n'))).toMatch(/^HTTP\/1.1 508 /)
+  })
+})
+
+describe('a route with passwords', () => {
+  it('lets its users pass, over HTTP/1 and HTTP/2 and after upgrades, and tells the server who it is', async () => {
+    const app = await server()
+    const sha256 = (password: string) => createHash('sha256').update(password).digest('hex')
+    const request = { set: { 'X-User': '$remote_user' }, remove: ['Authorization'] }
+    const route = (users: object) => ({
+      host: '*',
+      upstream: 'app',
+      basicAuth: { realm: 'staff', users },
+      request,
+    })
+    const edge = await Edge.prepare({
+      upgrade: { probation: '0s' },
+      upstreams: { app: { servers: [app.url] } },
+      routes: [
+        route({ 'al\u00e9': sha256('a:b'), bob: sha256('c') }),
+        { host: 'open.test', respond: { body: 'ok' } },
+      ],
+    })
+    edge.write({ listeners: [{ name: 'http', address: `tcp://127.0.0.1:${edge.port}`, http2: true }] })
+    await edge.next()
+    const basic = (text: string) => `Basic ${Buffer.from(text).toString('base64')}`
+    const statusOf = async (authorization?: string, host = 'a.test') => {
+      const headers = { ':authority': host, ...(authorization !== undefined && { authorization }) }
+      const session = http2.connect(edge.url)
+      const stream = session.request(headers)
+      const [answer] = (await once(stream, 'response')) as [http2.IncomingHttpHeaders]
+      session.close()
+      return `${answer[':status']} ${answer['www-authenticate'] ?? ''}`
+    }
+    const REFUSED = '401 Basic realm="staff", charset="UTF-8"'
+    const refusesOthers = async () => {
+      for (const wrong of [
+        undefined,
+        'Basic',
+        'Basic !',
+        basic('bob'),
+        basic('bob:'),
+        basic('bob:a:b'),
+        basic('eve:c'),
+      ])
+        expect([wrong, await statusOf(wrong)]).toEqual([wrong, REFUSED])
+      const client = await edge.raw()
+      client.send(get(`Authorization: ${basic('bob:c')}\r\nAuthorization: ${basic('bob:c')}\r\n`))
+      expect(await client.until(text => text.includes('unauthorized'))).toMatch(/^HTTP\/1\.1 401 /)
+      expect(await statusOf(undefined, 'open.test')).toBe('200 ')
+    }
+    const passes = async (credentials: string, user: string) => {
+      const client = await edge.raw()
+      client.send(get(`Authorization: ${basic(credentials)}\r\n`))
+      const head = await app.asked(app.heads.length + 1)
+      expect(head).toContain(`\r\nX-User: ${user}\r\n`)
+      expect(head).not.toMatch(/authorization/i)
+      app.answer(ANSWER)
+      await client.until(done)
+    }
+    await refusesOthers()
+    await passes('bob:c', 'bob')
+    await edge.next()
+    await refusesOthers()
+    await passes('al\u00e9:a:b', 'al%C3%A9')
+    await edge.reload({
+      routes: [route({ eve: sha256('d') }), { host: 'open.test', respond: { body: 'ok' } }],
+    })
+    await refusesOthers()
+    await passes('eve:d', 'eve')
   })
 })

@@ -27,7 +27,7 @@ const JUNK = fc.oneof(
 const text = fc.constantFrom('', 'a', 'b', 'ä', 'a b', '[]', '"', 'x'.repeat(2_000), 'a {"host":"b"}')
 const fields = fc.record({ set: fc.array(fc.tuple(text, text), { maxLength: 2 }), remove: fc.array(text) })
 const some = fields.filter(({ set, remove }) => set.length + remove.length > 0)
-const target: fc.Arbitrary<RouteTarget> = fc.oneof(
+const plain: fc.Arbitrary<RouteTarget> = fc.oneof(
   fc.record(
     {
       kind: fc.constant('upstream' as const),
@@ -45,6 +45,11 @@ const target: fc.Arbitrary<RouteTarget> = fc.oneof(
     body: text,
     headers: fc.array(fc.tuple(text, text), { maxLength: 2 }),
   }),
+)
+const auth = fc.record({ realm: text, users: fc.array(fc.tuple(text, text), { minLength: 1, maxLength: 2 }) })
+const target: fc.Arbitrary<RouteTarget> = fc.oneof(
+  plain,
+  fc.tuple(plain, auth).map(([given, auth]) => ({ ...given, auth })),
 )
 const stamp = fc.record({
   generation: fc.constantFrom(0, 1, 300),

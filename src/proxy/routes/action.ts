@@ -10,6 +10,7 @@ import {
 } from '../../relay/index.js'
 import type { Upstream } from '../upstreams/upstream.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
+import { BasicAuthGuard } from './basic-auth.js'
 import { resourceFor } from './path.js'
 import type { FieldChanges, RespondTarget, RouteChanges, RouteTarget, UpstreamTarget } from './target.js'
 import { expand, hasVariables, type VariableFacts } from './variables.js'
@@ -25,11 +26,13 @@ export type RouteAction =
       readonly forward: Forward
       /** Undefined if the route's headers have no variables. */
       readonly expand?: (facts: VariableFacts) => Forward
+      readonly guard: BasicAuthGuard | null
     }
   | FixedRoute
 
 interface FixedRoute {
   readonly kind: 'respond'
+  readonly guard: BasicAuthGuard | null
   /** `facts` is called if headers have variables. */
   to(facts: () => VariableFacts): Respond
 }
@@ -37,12 +40,14 @@ interface FixedRoute {
 /** The answer of a route without servers, whose bytes are made for the first request: a next version compiles all routes before it serves. */
 class FixedAnswer implements FixedRoute {
   readonly kind = 'respond'
+  readonly guard: BasicAuthGuard | null
   readonly #target: RespondTarget
   #answer: Respond | null = null
   #varies = false
 
-  constructor(target: RespondTarget) {
+  constructor(target: RespondTarget, guard: BasicAuthGuard | null) {
     this.#target = target
+    this.guard = guard
   }
 
   to(facts: () => VariableFacts): Respond {
@@ -61,15 +66,16 @@ class FixedAnswer implements FixedRoute {
 }
 
 export function compileTarget(target: RouteTarget, upstreams: Upstreams): RouteAction {
+  const guard = target.auth === undefined ? null : new BasicAuthGuard(target.auth)
   if (target.kind === 'upstream') {
     const upstream = upstreams.get(target.upstream)
     const forward = forwardOf(target, upstream)
-    const action = { kind: 'upstream', upstream, connect: target.connect, forward } as const
+    const action = { kind: 'upstream', upstream, connect: target.connect, forward, guard } as const
     const { request, response } = target.changes ?? {}
     if (!hasVariables([...(request?.set ?? []), ...(response?.set ?? [])])) return action
     return { ...action, expand: facts => expandForward(forward, target.changes!, facts) }
   }
-  return new FixedAnswer(target)
+  return new FixedAnswer(target, guard)
 }
 
 /** Returns a route whose edits are those of one request. The relay prepares them for it alone. */
@@ -145,19 +151,23 @@ export function decisionOf(
   client: string,
 ): Decision {
   if (head.method === 'CONNECT' && (action.kind === 'respond' || !action.connect)) return CONNECT_REFUSED
-  if (action.kind === 'respond') return action.to(() => factsOf(head, origin, client))
+  const user = action.guard === null ? '' : action.guard.check(head.fields.get('authorization'))
+  if (typeof user !== 'string') return user
+  if (action.kind === 'respond') return action.to(() => factsOf(head, origin, client, user))
   if (!action.upstream.takesRequests) return UNKNOWN_UPSTREAM
-  const forward = action.expand === undefined ? action.forward : action.expand(factsOf(head, origin, client))
+  const forward =
+    action.expand === undefined ? action.forward : action.expand(factsOf(head, origin, client, user))
   if (!action.upstream.choosesByRequest) return forward
   return action.upstream.forwardFor(forward, { client, header: name => head.fields.get(name) })
 }
 
-function factsOf(head: RequestHead, { scheme }: ClientOrigin, client: string): VariableFacts {
+function factsOf(head: RequestHead, { scheme }: ClientOrigin, client: string, user: string): VariableFacts {
   const { method, authority, resource } = head
   return {
     host: authority?.host ?? '',
     request_uri: resource,
     remote_addr: client,
+    remote_user: encodeURI(user).replaceAll('%20', ' '),
     scheme,
     request_method: method,
   }

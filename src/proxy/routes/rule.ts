@@ -15,6 +15,7 @@ import {
   type ValueCheck,
   type Written,
 } from '../../checks/values.js'
+import { type BasicAuth, basicAuthShape } from './basic-auth.js'
 import { when } from './conditions.js'
 import { canonicalHost, scopedHost } from './host.js'
 import { canonicalPath } from './path.js'
@@ -142,6 +143,12 @@ export const routeShape = {
     false,
     'whether CONNECT requests are passed to the upstream, which must be a proxy',
   ),
+  basicAuth: absent(
+    map(basicAuthShape),
+    undefined,
+    'only requests with [a name and a password](#passwords), by HTTP Basic; the others get 401',
+    basicAuthShape,
+  ),
   request: absent(requestChanges, undefined, 'changes to requests', requestShape),
   response: absent(responseChanges, undefined, 'changes to answers of the servers', fieldShape),
 }
@@ -159,7 +166,7 @@ export function routeCheck(
   return (value, place) => {
     const given = readRoute(value, place)
     if (given === undefined) return undefined
-    const { path: plain, when, upstream, respond, connect, request, response, listener } = given
+    const { path: plain, when, upstream, respond, connect, basicAuth, request, response, listener } = given
     const host = scopedHost(listener, given.host)
     const path = when === undefined ? plain : plain + when
     if (!isFirst(firstPositions, { host, path }, place)) return undefined
@@ -177,9 +184,11 @@ export function routeCheck(
           return place.at(key).wrongKey('this route answers by itself; leave it out')
       }
       if (connect) return place.at('connect').wrong('CONNECT needs an upstream; this route answers by itself')
-      return { host, path, target: respond }
+      return { host, path, target: guarded(respond, basicAuth) }
     }
     if (upstream === undefined) return place.wrong('the route has no target: give "upstream" or "respond"')
+    if (connect && basicAuth !== undefined)
+      return place.at('basicAuth').wrongKey('CONNECT asks for passwords of proxies; leave it out')
     if (upstreams.has(upstream)) {
       const strip = request?.stripPrefix
       if (strip !== undefined && plain !== strip && !plain.startsWith(`${strip}/`)) {
@@ -188,11 +197,19 @@ export function routeCheck(
       }
       const changes = routeChanges(request ?? {}, fieldsOf(request), fieldsOf(response))
       const target = { kind: 'upstream', upstream, connect } as const
-      return { host, path, target: changes === undefined ? target : { ...target, changes } }
+      return {
+        host,
+        path,
+        target: guarded(changes === undefined ? target : { ...target, changes }, basicAuth),
+      }
     }
     const at = place.at('upstream')
     return at.wrong(noUpstream(upstream, place.problems.full ? new Set() : upstreams))
   }
+}
+
+function guarded(target: RouteTarget, auth: BasicAuth | undefined): RouteTarget {
+  return auth === undefined ? target : { ...target, auth }
 }
 
 /** Returns a check for the routes of a file, as {@link routeCheck} for each. */

@@ -34,6 +34,15 @@ export function routeMessage(target: RouteTarget, stamp: Stamp, before?: RouteMe
 }
 
 export function targetFields(target: RouteTarget): fdbroker.proxy.Route.$Properties {
+  if (target.auth === undefined) return plainFields(target)
+  const { realm, users } = target.auth
+  const basicAuth = { realm, users: users.map(([name, sha256]) => ({ name, sha256 })) }
+  return { guarded: { basicAuth, ...plainFields(target) } }
+}
+
+type PlainFields = Pick<fdbroker.proxy.Route.$Properties, 'upstream' | 'respond'>
+
+function plainFields(target: RouteTarget): PlainFields {
   if (target.kind === 'upstream') {
     const { upstream: name, connect, changes } = target
     return {
@@ -69,7 +78,19 @@ function changesOf(
 
 /** Returns null for a target of a newer version, which this version keeps but does not serve. */
 export function targetOf(message: fdbroker.proxy.Route.$Properties): RouteTarget | null {
-  const { upstream, respond } = message
+  const { guarded } = message
+  if (!guarded) return plainTarget(message)
+  const target = plainTarget(guarded)
+  // Without users the guard is one of a newer version.
+  if (target === null || !guarded.basicAuth?.users?.length) return null
+  const { realm, users } = guarded.basicAuth
+  return {
+    ...target,
+    auth: { realm: realm ?? '', users: users.map(({ name, sha256 }) => [name ?? '', sha256 ?? '']) },
+  }
+}
+
+function plainTarget({ upstream, respond }: PlainFields): RouteTarget | null {
   if (upstream) {
     const { host, stripPrefix, addPrefix, request, response } = upstream
     const own = { host: host ?? '', stripPrefix: stripPrefix ?? '', addPrefix: addPrefix ?? '' }

@@ -1,4 +1,9 @@
-export type RouteTarget = UpstreamTarget | RespondTarget
+import type { BasicAuth } from './basic-auth.js'
+
+export type RouteTarget = (UpstreamTarget | RespondTarget) & {
+  /** Requests must have the name and password of a user. */
+  auth?: BasicAuth
+}
 
 export interface UpstreamTarget {
   kind: 'upstream'
@@ -51,12 +56,13 @@ export interface RespondTarget {
 
 /** Returns equal strings for equal targets. */
 export function targetKey(target: RouteTarget): string {
+  const guard = target.auth === undefined ? '' : `${JSON.stringify(target.auth)} `
   if (target.kind === 'upstream') {
     const { upstream, connect, changes } = target
-    return `${connect ? '+' : '-'}${changes === undefined ? '' : JSON.stringify(changes)} ${upstream}`
+    return `${guard}${connect ? '+' : '-'}${changes === undefined ? '' : JSON.stringify(changes)} ${upstream}`
   }
   const { status, headers, body } = target
-  return `${status} ${headers.length === 0 ? '[]' : JSON.stringify(headers)} ${body}`
+  return `${guard}${status} ${headers.length === 0 ? '[]' : JSON.stringify(headers)} ${body}`
 }
 
 export function sameTarget(a: RouteTarget, b: RouteTarget): boolean {

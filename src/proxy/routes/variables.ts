@@ -10,6 +10,8 @@ export interface VariableFacts {
   readonly request_uri: string
   /** The client's IP address; '' for a Unix socket. */
   readonly remote_addr: string
+  /** The user of {@link BasicAuth}, non-ASCII percent-encoded; '' if the route asks for none. */
+  readonly remote_user: string
   readonly scheme: 'http' | 'https'
   readonly request_method: string
 }
@@ -18,6 +20,7 @@ const NAMES: readonly (keyof VariableFacts)[] = [
   'host',
   'request_uri',
   'remote_addr',
+  'remote_user',
   'scheme',
   'request_method',
 ]

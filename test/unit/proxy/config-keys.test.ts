@@ -183,6 +183,10 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['routes[0].when[0]', '"cookie:a=*b"', /a value has 1 to 256 .* and a \* only at its end/],
   ['routes[0].when', '["header:a", "header:A=b"]', /two conditions are about "header:a"; give one/],
   ['routes[0].connect', 'yes', /"yes" is neither true nor false/],
+  ['routes[0].basicAuth', 'on', /not a map; its keys are: realm, users/],
+  ['routes[0].basicAuth.realm', "'a\"b'", /no realm: write visible ASCII without quotes/],
+  ['routes[0].basicAuth.users', '{}', /there is no user; give at least one/],
+  ['routes[0].basicAuth.users.bob', 'secret', /this is no SHA-256 of a password/],
   ['routes[0].request', 'x', /not a map; its keys are: host/],
   ['routes[0].request.host', '"a b"', /not a host with or without a port/],
   ['routes[0].request.stripPrefix', '"/"', /"\/" is the begin of every path; leave it out/],
@@ -316,6 +320,7 @@ const BESIDE: Readonly<Record<string, string>> = {
   'sticky.maxAge': 'cookie: edge',
   'sticky.secure': 'cookie: edge',
   'listeners[0].clientCa.required': `file: ${CERT_FILE}`,
+  'routes[0].basicAuth.realm': `users: { a: "${'0'.repeat(64)}" }`,
 }
 
 /** A file in which everything is right but the value at `key`. */

@@ -58,6 +58,7 @@ const EVERY: ProxyDocument = {
       path: '/a',
       upstream: 'app',
       connect: false,
+      basicAuth: { realm: 'a', users: { b: '0'.repeat(64) } },
       request: { host: 'b', stripPrefix: '/a', addPrefix: '/b', set: { a: 'b' }, remove: ['c'] },
       response: { set: { a: 'b' }, remove: ['c'] },
     },
@@ -141,7 +142,7 @@ function keysOf(value: unknown, path = ''): string[] {
   if (typeof value !== 'object' || value === null) return []
   return Object.entries(value).flatMap(([key, below]) => {
     const name = path === 'upstreams' ? 'upstreams.NAME' : path === '' ? key : `${path}.${key}`
-    return [name, ...(/\.(?:set|headers)$/.test(name) ? [] : keysOf(below, name))]
+    return [name, ...(/\.(?:set|headers|users)$/.test(name) ? [] : keysOf(below, name))]
   })
 }
 

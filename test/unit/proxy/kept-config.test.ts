@@ -100,6 +100,8 @@ describe('a kept configuration', () => {
         path: '/a/b',
         request: { host: 'x:1', stripPrefix: '/a', addPrefix: '/c', set, remove: ['Cookie'] },
         response: { remove: ['Server'] },
+        basicAuth: { users: { b: 'B0'.repeat(32), 'a\u00e9': 'a0'.repeat(32) } },
+        when: ['header:x="y"'],
       },
       ...Array.from({ length: 5_000 }, (_, n) => ({ host: `${n}.test`, respond: { body: `${n}` } })),
       ...Array.from({ length: 5_000 }, (_, n) => ({ host: `${n}.again.test`, respond: { body: `${n}` } })),

@@ -38,6 +38,7 @@ async function scene(before: Record<string, string> = {}) {
     serves: () => true,
     compile: target => ({
       kind: 'respond',
+      guard: null,
       to: () => ({ kind: 'respond', status: 200, body: 'body' in target ? target.body : '' }),
     }),
     logger: SILENT,
