@@ -11,6 +11,8 @@ export interface FieldEditOptions {
   remove?: readonly string[]
   /** Each line replaces all lines with the same name, at the position of the first; if the head has none, the line is appended. */
   set?: Readonly<Record<string, string>>
+  /** Lines to append, besides those of the head with the same name. */
+  add?: Readonly<Record<string, string>>
 }
 
 export interface Edit {
@@ -38,10 +40,15 @@ export class FieldEdits {
   /** 1 for the first letter of each name, in both cases. */
   readonly #firstLetters = new Uint8Array(256)
   readonly #setLines: Edit[] = []
+  #added = ''
 
   constructor(options: FieldEditOptions = {}) {
     for (const name of options.remove ?? []) this.#add(name, '')
     for (const [name, value] of Object.entries(options.set ?? {})) this.#add(name, fieldLine(name, value))
+    for (const [name, value] of Object.entries(options.add ?? {})) {
+      if (RESERVED.has(name.toLowerCase())) throw reservedError(name)
+      this.#added += fieldLine(name, value)
+    }
   }
 
   find(bytes: Uint8Array, start: number, end: number): Edit | undefined {
@@ -57,8 +64,8 @@ export class FieldEdits {
 
   /** Returns the lines to append to the head. `placed`: the edits that have replaced lines of the head. */
   unplacedLines(placed: readonly Edit[]): string {
-    if (this.#setLines.length === 0) return ''
-    let lines = ''
+    if (this.#setLines.length === 0) return this.#added
+    let lines = this.#added
     for (const edit of this.#setLines) if (!placed.includes(edit)) lines += edit.line
     return lines
   }
@@ -67,11 +74,7 @@ export class FieldEdits {
     const key = name.toLowerCase()
     const others = (this.#byLength[key.length] ??= [])
     if (!NAME.test(name) || RESERVED.has(key) || others.some(other => other.name === key)) {
-      throw new FdbError(
-        'ERR_FDB_HTTP1_FIELD',
-        `the field ${JSON.stringify(name)} cannot be edited: its name must be a token, must appear only once in the edits, and must not be ${[...RESERVED].join(', ')}`,
-        { details: { name } },
-      )
+      throw reservedError(name)
     }
     this.#firstLetters[key.charCodeAt(0)] = 1
     this.#firstLetters[key.toUpperCase().charCodeAt(0)] = 1
@@ -79,6 +82,14 @@ export class FieldEdits {
     others.push(edit)
     if (line !== '') this.#setLines.push(edit)
   }
+}
+
+function reservedError(name: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_HTTP1_FIELD',
+    `the field ${JSON.stringify(name)} cannot be edited: its name must be a token, must appear only once in the edits, and must not be ${[...RESERVED].join(', ')}`,
+    { details: { name } },
+  )
 }
 
 /** Reports whether the bytes from `start` on are `name`, ignoring case. `name` must be lower-case. */

@@ -81,15 +81,11 @@ const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', '
 export function commonLine(report: ExchangeReport, combined: boolean, now: number): string {
   const { subject, client, method, target, status, bytesSent, milliseconds } = report
   const began = new Date(now - milliseconds)
-  const [day, month, year, time] = [
-    began.toISOString().slice(8, 10),
-    MONTHS[began.getUTCMonth()],
-    began.getUTCFullYear(),
-    began.toISOString().slice(11, 19),
-  ]
+  const [date = '', time = ''] = began.toISOString().split(/[T.]/)
+  const day = `${date.slice(8)}/${MONTHS[began.getUTCMonth()]}/${date.slice(0, 4)}`
   const request = subject === 'request' ? `${method} ${target} ${versionOf(report)}` : '-'
   const code = subject === 'tcp' ? '-' : status
-  const line = `${client || '-'} - - [${day}/${month}/${year}:${time} +0000] "${escaped(request)}" ${code} ${bytesSent}`
+  const line = `${client || '-'} - - [${day}:${time} +0000] "${escaped(request)}" ${code} ${bytesSent}`
   if (!combined) return line
   const header = (name: string) => escaped(report.trail?.headers[name] || '-')
   return `${line} "${header('referer')}" "${header('user-agent')}"`

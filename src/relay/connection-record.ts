@@ -282,14 +282,19 @@ function bodyOf(message: BodyMessage | null | undefined, side: Side): Framing | 
 }
 
 function answerMessage({ fields, proxyAuthentication }: ExchangeOptions): AnswerMessage {
-  const { remove = [], set = {} } = fields?.response ?? {}
-  return { remove: [...remove], set: { ...set }, proxyAuthentication: proxyAuthentication ?? false }
+  const { remove = [], set = {}, add = {} } = fields?.response ?? {}
+  return {
+    remove: [...remove],
+    set: { ...set },
+    add: { ...add },
+    proxyAuthentication: proxyAuthentication ?? false,
+  }
 }
 
 function answerOf(message: AnswerMessage | null | undefined): ExchangeOptions | null {
   if (!message) return null
-  const { remove, set, proxyAuthentication } = message as fdbroker.connections.RelayedAnswer
-  const response = { remove, set }
+  const { remove, set, add, proxyAuthentication } = message as fdbroker.connections.RelayedAnswer
+  const response = { remove, set, add }
   try {
     new FieldEdits(response)
   } catch (cause) {

@@ -71,12 +71,12 @@ export class RouteEdits {
 }
 
 function responseEdits(
-  { set = {}, remove = [] }: FieldEditOptions = {},
+  { set = {}, remove = [], add = {} }: FieldEditOptions = {},
   always: FieldEditOptions,
 ): FieldEdits {
   const own = new Set([...Object.keys(set), ...remove].map(name => name.toLowerCase()))
   const ours = Object.entries(always.set ?? {}).filter(([name]) => !own.has(name.toLowerCase()))
-  return new FieldEdits({ remove, set: { ...Object.fromEntries(ours), ...set } })
+  return new FieldEdits({ remove, set: { ...Object.fromEntries(ours), ...set }, add })
 }
 
 export interface ForwardedOptions {

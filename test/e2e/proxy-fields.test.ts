@@ -224,3 +224,87 @@ describe('a route with passwords', () => {
     await passes('eve:d', 'eve')
   })
 })
+
+describe('a route for pages of other sites', () => {
+  it('answers the questions of browsers, and says who may use answers, also of a request that moves meanwhile', async () => {
+    const app = await server()
+    const cors = {
+      origins: ['https://a.test'],
+      methods: ['PUT'],
+      headers: ['X-A'],
+      expose: ['X-B'],
+      credentials: true,
+    }
+    const sha256 = createHash('sha256').update('c').digest('hex')
+    const routes = [
+      { host: 'a.test', upstream: 'app', cors, response: { set: { 'X-C': '1' }, remove: ['Server'] } },
+      {
+        host: 'b.test',
+        respond: { body: 'ok' },
+        cors: { origins: ['*'] },
+        basicAuth: { users: { bob: sha256 } },
+      },
+    ]
+    const edge = await Edge.start({
+      upgrade: { probation: '0s' },
+      upstreams: { app: { servers: [app.url] } },
+      routes,
+    })
+    const said = (answer: string) =>
+      answer.match(/^(?:HTTP\/1\.1 \d+|(?:access-control|vary|x-c|server).*)/gim)?.sort()
+    const asks = async (origin: string, method: string, host = 'a.test') => {
+      const client = await edge.raw()
+      const lines = `Host: ${host}\r\nOrigin: ${origin}\r\nAccess-Control-Request-Method: ${method}\r\n\r\n`
+      return said(
+        await client.send(`OPTIONS / HTTP/1.1\r\n${lines}`).until(text => text.includes('\r\n\r\n')),
+      )
+    }
+    const ALLOWED = ['Access-Control-Allow-Origin: https://a.test', 'Access-Control-Allow-Credentials: true']
+    const EXPOSED = 'Access-Control-Expose-Headers: X-B'
+    const sorted = (...lines: string[]) => lines.sort()
+    expect(await asks('https://a.test', 'PUT')).toEqual(
+      sorted(
+        'HTTP/1.1 204',
+        'Vary: Origin',
+        ...ALLOWED,
+        EXPOSED,
+        'Access-Control-Allow-Methods: PUT',
+        'Access-Control-Allow-Headers: X-A',
+        'Access-Control-Max-Age: 600',
+      ),
+    )
+    const refused = ['HTTP/1.1 403', 'Vary: Origin']
+    expect(await asks('https://a.test', 'DELETE')).toEqual(refused)
+    expect(await asks('https://a.test.evil', 'PUT')).toEqual(refused)
+    expect(await asks('null', 'POST', 'b.test')).toEqual([
+      'Access-Control-Allow-Methods: GET, HEAD, POST',
+      'Access-Control-Allow-Origin: *',
+      'Access-Control-Max-Age: 600',
+      'HTTP/1.1 204',
+    ])
+    const unauthorized = await edge.raw()
+    unauthorized.send('GET / HTTP/1.1\r\nHost: b.test\r\nOrigin: https://x\r\n\r\n')
+    expect(said(await unauthorized.until(text => text.includes('unauthorized')))).toEqual([
+      'Access-Control-Allow-Origin: *',
+      'HTTP/1.1 401',
+    ])
+
+    const OF_SERVER =
+      'Server: x\r\nVary: Accept\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 2\r\n\r\nok'
+    const gets = async (origin: string, meanwhile = async () => {}) => {
+      const client = await edge.raw()
+      client.send(get(origin === '' ? '' : `Origin: ${origin}\r\n`))
+      await app.asked(app.heads.length + 1)
+      await meanwhile()
+      app.answer(`HTTP/1.1 200 OK\r\n${OF_SERVER}`)
+      return said(await client.until(done))?.filter(line => !line.startsWith('HTTP'))
+    }
+    const mine = sorted('Vary: Accept', 'Vary: Origin', 'X-C: 1', ...ALLOWED, EXPOSED)
+    expect(await gets('https://a.test')).toEqual(mine)
+    expect(await gets('https://b.test')).toEqual(['Vary: Accept', 'Vary: Origin', 'X-C: 1'])
+    expect(await gets('')).toEqual(['Vary: Accept', 'Vary: Origin', 'X-C: 1'])
+    expect(await gets('https://a.test', async () => void (await edge.next()))).toEqual(mine)
+    await edge.reload({ routes: [{ ...routes[0], cors: { ...cors, origins: ['https://b.test'] } }] })
+    expect(await gets('https://a.test')).toEqual(['Vary: Accept', 'Vary: Origin', 'X-C: 1'])
+  })
+})

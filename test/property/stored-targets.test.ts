@@ -46,10 +46,21 @@ const plain: fc.Arbitrary<RouteTarget> = fc.oneof(
     headers: fc.array(fc.tuple(text, text), { maxLength: 2 }),
   }),
 )
+const texts = fc.array(text, { maxLength: 2 })
+const cors = fc.record({
+  origins: texts,
+  methods: texts,
+  headers: texts,
+  expose: texts,
+  credentials: fc.boolean(),
+  maxAge: fc.constantFrom(0, 600_000),
+})
 const auth = fc.record({ realm: text, users: fc.array(fc.tuple(text, text), { minLength: 1, maxLength: 2 }) })
 const target: fc.Arbitrary<RouteTarget> = fc.oneof(
   plain,
   fc.tuple(plain, auth).map(([given, auth]) => ({ ...given, auth })),
+  fc.tuple(plain, cors).map(([given, cors]) => ({ ...given, cors })),
+  fc.tuple(plain, auth, cors).map(([given, auth, cors]) => ({ ...given, auth, cors })),
 )
 const stamp = fc.record({
   generation: fc.constantFrom(0, 1, 300),

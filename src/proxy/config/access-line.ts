@@ -4,13 +4,13 @@ import { map, optional } from '../../checks/shape.js'
 import { didYouMean } from '../../checks/spelling.js'
 import { boolean, type Checked, InvalidValue, list, oneOf, orOff, refine, text } from '../../checks/values.js'
 import type { TrailOptions } from '../../relay/index.js'
-import { headerName } from '../routes/rule.js'
+import { headerName } from '../routes/header-name.js'
 
-const USUAL = ['listener', 'client', 'protocol', 'method', 'host', 'target', 'status', 'reason']
-const MORE = ['upstream', 'attempts', 'bytes', 'received', 'ms', 'version']
+const USUAL =
+  'listener client protocol method host target status reason upstream attempts bytes received ms version'
 /** Fields that need {@link TrailOptions}. */
 const NOTED = ['queueMs', 'connectMs', 'firstByteMs', 'requestId', 'traceId']
-const FIELDS = [...USUAL, ...MORE, ...NOTED]
+const FIELDS = [...USUAL.split(' '), ...NOTED]
 const HEADER = 'header:'
 /** The headers that a line of the Combined Log Format has. */
 const COMBINED = ['referer', 'user-agent']

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net'
 import { shortJson } from '../../checks/place.js'
 import { InvalidValue } from '../../checks/values.js'
-import { headerName } from '../routes/rule.js'
+import { headerName } from '../routes/header-name.js'
 
 /** A range for `net.BlockList`. */
 export interface AddressRange {

@@ -11,6 +11,7 @@ import {
 import type { Upstream } from '../upstreams/upstream.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
 import { BasicAuthGuard } from './basic-auth.js'
+import { CorsRule } from './cors.js'
 import { resourceFor } from './path.js'
 import type { FieldChanges, RespondTarget, RouteChanges, RouteTarget, UpstreamTarget } from './target.js'
 import { expand, hasVariables, type VariableFacts } from './variables.js'
@@ -27,12 +28,14 @@ export type RouteAction =
       /** Undefined if the route's headers have no variables. */
       readonly expand?: (facts: VariableFacts) => Forward
       readonly guard: BasicAuthGuard | null
+      readonly cors: CorsRule | null
     }
   | FixedRoute
 
 interface FixedRoute {
   readonly kind: 'respond'
   readonly guard: BasicAuthGuard | null
+  readonly cors: CorsRule | null
   /** `facts` is called if headers have variables. */
   to(facts: () => VariableFacts): Respond
 }
@@ -41,13 +44,15 @@ interface FixedRoute {
 class FixedAnswer implements FixedRoute {
   readonly kind = 'respond'
   readonly guard: BasicAuthGuard | null
+  readonly cors: CorsRule | null
   readonly #target: RespondTarget
   #answer: Respond | null = null
   #varies = false
 
-  constructor(target: RespondTarget, guard: BasicAuthGuard | null) {
+  constructor(target: RespondTarget, { guard, cors }: Pick<FixedRoute, 'guard' | 'cors'>) {
     this.#target = target
     this.guard = guard
+    this.cors = cors
   }
 
   to(facts: () => VariableFacts): Respond {
@@ -67,15 +72,16 @@ class FixedAnswer implements FixedRoute {
 
 export function compileTarget(target: RouteTarget, upstreams: Upstreams): RouteAction {
   const guard = target.auth === undefined ? null : new BasicAuthGuard(target.auth)
+  const cors = target.cors === undefined ? null : new CorsRule(target.cors)
   if (target.kind === 'upstream') {
     const upstream = upstreams.get(target.upstream)
     const forward = forwardOf(target, upstream)
-    const action = { kind: 'upstream', upstream, connect: target.connect, forward, guard } as const
+    const action = { kind: 'upstream', upstream, connect: target.connect, forward, guard, cors } as const
     const { request, response } = target.changes ?? {}
     if (!hasVariables([...(request?.set ?? []), ...(response?.set ?? [])])) return action
     return { ...action, expand: facts => expandForward(forward, target.changes!, facts) }
   }
-  return new FixedAnswer(target, guard)
+  return new FixedAnswer(target, { guard, cors })
 }
 
 /** Returns a route whose edits are those of one request. The relay prepares them for it alone. */
@@ -150,6 +156,12 @@ export function decisionOf(
   origin: ClientOrigin,
   client: string,
 ): Decision {
+  const { cors } = action
+  if (cors === null) return ownDecision(action, head, origin, client)
+  return cors.preflight(head) ?? cors.answered(ownDecision(action, head, origin, client), head)
+}
+
+function ownDecision(action: RouteAction, head: RequestHead, origin: ClientOrigin, client: string): Decision {
   if (head.method === 'CONNECT' && (action.kind === 'respond' || !action.connect)) return CONNECT_REFUSED
   const user = action.guard === null ? '' : action.guard.check(head.fields.get('authorization'))
   if (typeof user !== 'string') return user

@@ -48,18 +48,13 @@ export const basicAuthShape = {
   users: required(users, 'names of users, and the SHA-256 of their passwords'),
 }
 
-interface Credentials {
-  readonly name: string
-  readonly password: string
-}
-
 /** Returns null for a value that is not that of one field of the scheme Basic. */
-function credentialsIn(authorization: string | undefined): Credentials | null {
+function credentialsIn(authorization: string | undefined): [name: string, password: string] | null {
   const [, token] = /^Basic +([A-Za-z0-9+/]+={0,2})$/i.exec(authorization ?? '') ?? []
   if (token === undefined) return null
   const text = Buffer.from(token, 'base64').toString()
   const colon = text.indexOf(':')
-  return colon < 0 ? null : { name: text.slice(0, colon), password: text.slice(colon + 1) }
+  return colon < 0 ? null : [text.slice(0, colon), text.slice(colon + 1)]
 }
 
 function digestOf(text: string): Buffer {
@@ -86,12 +81,12 @@ export class BasicAuthGuard {
     const given = credentialsIn(authorization)
     if (given === null) return this.#refusal
     const { timingSafeEqual } = nodeCrypto()
-    const [name, password] = [digestOf(given.name), digestOf(given.password)]
+    const [name, password] = given.map(digestOf)
     let fits = 0
     for (const user of this.#users) {
-      const isName = Number(timingSafeEqual(name, user.name))
-      fits |= isName & Number(timingSafeEqual(password, user.password))
+      const isName = Number(timingSafeEqual(name!, user.name))
+      fits |= isName & Number(timingSafeEqual(password!, user.password))
     }
-    return fits === 1 ? given.name : this.#refusal
+    return fits === 1 ? given[0] : this.#refusal
   }
 }

@@ -17,6 +17,8 @@ import {
 } from '../../checks/values.js'
 import { type BasicAuth, basicAuthShape } from './basic-auth.js'
 import { when } from './conditions.js'
+import { type Cors, cors, corsShape } from './cors.js'
+import { headerName } from './header-name.js'
 import { canonicalHost, scopedHost } from './host.js'
 import { canonicalPath } from './path.js'
 import { routeName } from './path-tree.js'
@@ -149,6 +151,12 @@ export const routeShape = {
     'only requests with [a name and a password](#passwords), by HTTP Basic; the others get 401',
     basicAuthShape,
   ),
+  cors: absent(
+    cors,
+    undefined,
+    'pages of other sites that may use the answers ([CORS](#pages-of-other-sites))',
+    corsShape,
+  ),
   request: absent(requestChanges, undefined, 'changes to requests', requestShape),
   response: absent(responseChanges, undefined, 'changes to answers of the servers', fieldShape),
 }
@@ -166,7 +174,18 @@ export function routeCheck(
   return (value, place) => {
     const given = readRoute(value, place)
     if (given === undefined) return undefined
-    const { path: plain, when, upstream, respond, connect, basicAuth, request, response, listener } = given
+    const {
+      path: plain,
+      when,
+      upstream,
+      respond,
+      connect,
+      basicAuth,
+      cors,
+      request,
+      response,
+      listener,
+    } = given
     const host = scopedHost(listener, given.host)
     const path = when === undefined ? plain : plain + when
     if (!isFirst(firstPositions, { host, path }, place)) return undefined
@@ -184,7 +203,7 @@ export function routeCheck(
           return place.at(key).wrongKey('this route answers by itself; leave it out')
       }
       if (connect) return place.at('connect').wrong('CONNECT needs an upstream; this route answers by itself')
-      return { host, path, target: guarded(respond, basicAuth) }
+      return { host, path, target: guarded(respond, basicAuth, cors) }
     }
     if (upstream === undefined) return place.wrong('the route has no target: give "upstream" or "respond"')
     if (connect && basicAuth !== undefined)
@@ -200,7 +219,7 @@ export function routeCheck(
       return {
         host,
         path,
-        target: guarded(changes === undefined ? target : { ...target, changes }, basicAuth),
+        target: guarded(changes === undefined ? target : { ...target, changes }, basicAuth, cors),
       }
     }
     const at = place.at('upstream')
@@ -208,8 +227,9 @@ export function routeCheck(
   }
 }
 
-function guarded(target: RouteTarget, auth: BasicAuth | undefined): RouteTarget {
-  return auth === undefined ? target : { ...target, auth }
+function guarded(target: RouteTarget, auth: BasicAuth | undefined, cors: Cors | undefined): RouteTarget {
+  if (auth === undefined && cors === undefined) return target
+  return { ...target, ...(auth && { auth }), ...(cors && { cors }) }
 }
 
 /** Returns a check for the routes of a file, as {@link routeCheck} for each. */
@@ -270,30 +290,6 @@ function uniqueHeaders(headers: [string, string][], place: Place): [string, stri
     seen.add(lower)
   }
   return headers
-}
-
-/** Headers about framing and the connection: only the proxy sets them. */
-const PROXY_HEADERS = new Set([
-  'connection',
-  'content-length',
-  'expect',
-  'host',
-  'keep-alive',
-  'proxy-connection',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-])
-
-/** Checks the name of a header that the operator may set. */
-export function headerName(text: string): string | InvalidValue {
-  if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$/.test(text)) {
-    return new InvalidValue(`${shortJson(text)} is not a header name (1 to 64 letters, digits and -)`)
-  }
-  if (PROXY_HEADERS.has(text.toLowerCase()))
-    return new InvalidValue(`${shortJson(text)} is set by the proxy itself; choose another header`)
-  return text
 }
 
 function headerValue(text: string): string | InvalidValue {

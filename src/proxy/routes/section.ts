@@ -2,6 +2,7 @@ import type { Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import { FIRST_ATTRIBUTE, type Stamp, unknownFields } from '../entries/difference.js'
 import { messageSection } from '../entries/message-section.js'
+import type { Cors } from './cors.js'
 import { type FieldChanges, type RouteTarget, routeChanges, sameTarget } from './target.js'
 
 /** A stored route, including fields of newer versions. Do not change it. */
@@ -34,12 +35,14 @@ export function routeMessage(target: RouteTarget, stamp: Stamp, before?: RouteMe
 }
 
 export function targetFields(target: RouteTarget): fdbroker.proxy.Route.$Properties {
-  if (target.auth === undefined) return plainFields(target)
+  const cors = target.cors && corsMessage(target.cors)
+  if (target.auth === undefined) return { ...plainFields(target), ...(cors && { cors }) }
   const { realm, users } = target.auth
   const basicAuth = { realm, users: users.map(([name, sha256]) => ({ name, sha256 })) }
-  return { guarded: { basicAuth, ...plainFields(target) } }
+  return { guarded: { basicAuth, ...plainFields(target) }, ...(cors && { cors }) }
 }
 
+type CorsMessage = fdbroker.proxy.Route.Cors.$Properties
 type PlainFields = Pick<fdbroker.proxy.Route.$Properties, 'upstream' | 'respond'>
 
 function plainFields(target: RouteTarget): PlainFields {
@@ -78,6 +81,22 @@ function changesOf(
 
 /** Returns null for a target of a newer version, which this version keeps but does not serve. */
 export function targetOf(message: fdbroker.proxy.Route.$Properties): RouteTarget | null {
+  const target = guardedTarget(message)
+  return target && message.cors ? { ...target, cors: corsOf(message.cors) } : target
+}
+
+function corsMessage({ origins, methods, headers, expose, credentials, maxAge }: Cors): CorsMessage {
+  const lists = { origins: [...origins], methods: [...methods], headers: [...headers], expose: [...expose] }
+  return { ...lists, credentials, maxAgeMs: maxAge }
+}
+
+function corsOf(message: CorsMessage): Cors {
+  const { origins, methods, headers, expose, credentials, maxAgeMs } =
+    fdbroker.proxy.Route.Cors.create(message)
+  return { origins, methods, headers, expose, credentials, maxAge: maxAgeMs }
+}
+
+function guardedTarget(message: fdbroker.proxy.Route.$Properties): RouteTarget | null {
   const { guarded } = message
   if (!guarded) return plainTarget(message)
   const target = plainTarget(guarded)

@@ -1,8 +1,10 @@
 import type { BasicAuth } from './basic-auth.js'
+import type { Cors } from './cors.js'
 
 export type RouteTarget = (UpstreamTarget | RespondTarget) & {
   /** Requests must have the name and password of a user. */
   auth?: BasicAuth
+  cors?: Cors
 }
 
 export interface UpstreamTarget {
@@ -56,7 +58,8 @@ export interface RespondTarget {
 
 /** Returns equal strings for equal targets. */
 export function targetKey(target: RouteTarget): string {
-  const guard = target.auth === undefined ? '' : `${JSON.stringify(target.auth)} `
+  const { auth, cors } = target
+  const guard = auth === undefined && cors === undefined ? '' : `${JSON.stringify({ auth, cors })} `
   if (target.kind === 'upstream') {
     const { upstream, connect, changes } = target
     return `${guard}${connect ? '+' : '-'}${changes === undefined ? '' : JSON.stringify(changes)} ${upstream}`

@@ -8,10 +8,10 @@ import type { ListenerConfig } from '../config/listeners.js'
 import type { ProxyConfig } from '../config/schema.js'
 import { type AddressRange, addressRange, instanceHeaderName, viaName } from '../config/values.js'
 import type { Stamp } from '../entries/difference.js'
+import { headerName } from '../routes/header-name.js'
 import { canonicalPath } from '../routes/path.js'
-import { headerName } from '../routes/rule.js'
 import type { ServerCheckConfig } from '../server-checks/shape.js'
-import { clientCaAt } from '../tls/client-ca.js'
+import { clientCa } from '../tls/client-ca.js'
 import { upstreamAddress } from '../upstreams/address.js'
 import { balanceText } from '../upstreams/balancing.js'
 import type { QueueConfig } from '../upstreams/queue.js'
@@ -188,8 +188,8 @@ export function listenerOf(name: string, message: ListenerMessage): ListenerConf
   const { address, forward, tls, halfClose, http2, proxyProtocol } = message
   try {
     const spec = parseListenerSpec(address)
-    const ca =
-      message.clientCa === '' ? null : clientCaAt(message.clientCa, !message.clientMayLackCertificate)
+    const given = { file: message.clientCa, required: !message.clientMayLackCertificate }
+    const ca = given.file === '' ? null : clientCa(given, new DocumentPlace(new Problems(0)))
     // Clients without a certificate must not be served because this process cannot read the CAs.
     if (ca === undefined) return null
     return {

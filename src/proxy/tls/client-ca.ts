@@ -1,6 +1,6 @@
 /** Certificates of clients: the key `listeners[].clientCa`. */
 import { nodeCrypto, nodeTls } from '../../base/lazy.js'
-import { DocumentPlace, Problems, shortJson } from '../../checks/place.js'
+import { shortJson } from '../../checks/place.js'
 import { optional, required, shortFor } from '../../checks/shape.js'
 import { boolean, refine } from '../../checks/values.js'
 import { type PemFile, pemFile } from '../upstreams/tls-shape.js'
@@ -32,8 +32,3 @@ export const clientCa = refine(shortFor('file', clientCaShape), ({ file, require
   const id = nodeCrypto().createHash('sha256').update(file.pem).digest('hex').slice(0, 16)
   return { ...file, required, id }
 })
-
-/** Reads the file. Returns undefined if this process cannot use it. */
-export function clientCaAt(file: string, required: boolean): ClientCa | undefined {
-  return clientCa({ file, required }, new DocumentPlace(new Problems(0)))
-}

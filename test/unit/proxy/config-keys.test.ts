@@ -187,6 +187,15 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['routes[0].basicAuth.realm', "'a\"b'", /no realm: write visible ASCII without quotes/],
   ['routes[0].basicAuth.users', '{}', /there is no user; give at least one/],
   ['routes[0].basicAuth.users.bob', 'secret', /this is no SHA-256 of a password/],
+  ['routes[0].cors', 'on', /not a map; its keys are: origins, methods/],
+  ['routes[0].cors.origins', '[]', /the list is empty; give at least 1/],
+  ['routes[0].cors.origins[0]', '"https://a.test/"', /no origin: write https:\/\/app\.example\.com, or "\*"/],
+  ['routes[0].cors.origins[0]', 'a.test', /no origin/],
+  ['routes[0].cors.methods', 'GET', /not a list; write \["GET"\]/],
+  ['routes[0].cors.headers', 'x', /not a list/],
+  ['routes[0].cors.expose', 'x', /not a list/],
+  ['routes[0].cors.credentials', 'on', /neither true nor false/],
+  ['routes[0].cors.maxAge', '5', /5 has no unit/],
   ['routes[0].request', 'x', /not a map; its keys are: host/],
   ['routes[0].request.host', '"a b"', /not a host with or without a port/],
   ['routes[0].request.stripPrefix', '"/"', /"\/" is the begin of every path; leave it out/],
@@ -320,6 +329,12 @@ const BESIDE: Readonly<Record<string, string>> = {
   'sticky.maxAge': 'cookie: edge',
   'sticky.secure': 'cookie: edge',
   'listeners[0].clientCa.required': `file: ${CERT_FILE}`,
+  ...Object.fromEntries(
+    ['methods', 'headers', 'expose', 'credentials', 'maxAge'].map(key => [
+      `routes[0].cors.${key}`,
+      'origins: ["*"]',
+    ]),
+  ),
   'routes[0].basicAuth.realm': `users: { a: "${'0'.repeat(64)}" }`,
 }
 

@@ -59,6 +59,14 @@ const EVERY: ProxyDocument = {
       upstream: 'app',
       connect: false,
       basicAuth: { realm: 'a', users: { b: '0'.repeat(64) } },
+      cors: {
+        origins: ['https://a.test'],
+        methods: ['GET'],
+        headers: ['X-A'],
+        expose: ['X-B'],
+        credentials: true,
+        maxAge: '1h',
+      },
       request: { host: 'b', stripPrefix: '/a', addPrefix: '/b', set: { a: 'b' }, remove: ['c'] },
       response: { set: { a: 'b' }, remove: ['c'] },
     },
@@ -142,7 +150,7 @@ function keysOf(value: unknown, path = ''): string[] {
   if (typeof value !== 'object' || value === null) return []
   return Object.entries(value).flatMap(([key, below]) => {
     const name = path === 'upstreams' ? 'upstreams.NAME' : path === '' ? key : `${path}.${key}`
-    return [name, ...(/\.(?:set|headers|users)$/.test(name) ? [] : keysOf(below, name))]
+    return [name, ...(/\.(?:set|respond\.headers|users)$/.test(name) ? [] : keysOf(below, name))]
   })
 }
 

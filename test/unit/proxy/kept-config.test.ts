@@ -101,6 +101,7 @@ describe('a kept configuration', () => {
         request: { host: 'x:1', stripPrefix: '/a', addPrefix: '/c', set, remove: ['Cookie'] },
         response: { remove: ['Server'] },
         basicAuth: { users: { b: 'B0'.repeat(32), 'a\u00e9': 'a0'.repeat(32) } },
+        cors: { origins: ['*'] },
         when: ['header:x="y"'],
       },
       ...Array.from({ length: 5_000 }, (_, n) => ({ host: `${n}.test`, respond: { body: `${n}` } })),
