@@ -19,7 +19,8 @@ import {
 } from '../../connections/adapters/taken-over.js'
 import type { MovableConnections } from '../../connections/movable.js'
 import { FdbError } from '../../errors.js'
-import { listenOver, type OwnedFd } from '../../kernel/index.js'
+import { accept, listenOver, type OwnedFd } from '../../kernel/index.js'
+import { acceptInBursts } from '../../node/accept-bursts.js'
 import { handleOf } from '../../node/held-handle.js'
 import {
   HTTP_CONNECTIONS,
@@ -254,6 +255,7 @@ export class AttachedServer {
       begin?.()
       this.#attached = true
       this.#handle = handleOf(server)
+      if (begin !== null) this.#acceptInBursts(fd)
       return
     }
     let own: OwnedFd
@@ -296,10 +298,26 @@ export class AttachedServer {
       enableClose(server)
       this.#run(() => listenOver(server, own, backlog))
       this.#handle = handleOf(server)
+      this.#acceptInBursts(fd)
       // If the application has closed the server by then, it emits neither 'listening' nor 'error'.
       setImmediate(() => {
         if (!server.listening) failed(closedMeanwhile())
       })
+    })
+  }
+
+  /** Borrows `fd`, the listener's socket. */
+  #acceptInBursts(fd: OwnedFd): void {
+    acceptInBursts(this.server as net.Server, () => {
+      if (fd.closed) return false
+      try {
+        const connection = accept(fd, 'a connection')
+        if (connection !== null) this.take(connection)
+        return connection !== null
+      } catch {
+        // No descriptor is free, for example. Node meets it with the next connection.
+        return false
+      }
     })
   }
 

@@ -1,0 +1,64 @@
+import net from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { join } from '../../../src/index.js'
+import { Scene } from '../../processes/scene.js'
+import { until } from '../../processes/until.js'
+
+const CLIENTS = 60
+
+/** A server of a version whose turns of the event loop take 5 ms, and its clients, which have all connected. */
+async function busy() {
+  const member = await join({ service: 'shop', control: Scene.open().control })
+  onTestFinished(() => member.close({ timeout: 0 }))
+  const server = net.createServer()
+  const web = await member.listen('tcp://127.0.0.1:0')
+  web.serve(server)
+  await member.ready()
+  let turns = 0
+  let isOver = false
+  const turn = () => {
+    turns++
+    const end = performance.now() + 5
+    while (performance.now() < end);
+    if (!isOver) setImmediate(turn)
+  }
+  onTestFinished(() => {
+    isOver = true
+  })
+  const clients = Array.from({ length: CLIENTS }, () => net.connect(web.address.port!, '127.0.0.1'))
+  onTestFinished(() => clients.forEach(client => void client.on('error', () => {}).destroy()))
+  turn()
+  return { clients, server, turns: () => turns }
+}
+
+describe('a server whose turns of the event loop are long', () => {
+  it('accepts several of the clients that wait in each turn', async () => {
+    const { server, turns } = await busy()
+    let accepted = 0
+    server.on('connection', () => accepted++)
+    await until('all are accepted', () => accepted === CLIENTS)
+    expect(turns()).toBeLessThan(CLIENTS / 2)
+  })
+
+  it('accepts none beyond server.maxConnections', async () => {
+    const { server } = await busy()
+    server.maxConnections = 3
+    let [accepted, dropped] = [0, 0]
+    server.on('connection', () => accepted++).on('drop', () => dropped++)
+    await until('all are accepted or dropped', () => accepted + dropped === CLIENTS)
+    expect(accepted).toBe(3)
+  })
+
+  it('accepts none when the program has closed it', async () => {
+    const { server } = await busy()
+    let accepted = 0
+    server.on('connection', () => {
+      if (++accepted === 2) server.close()
+    })
+    await until('it does not listen', () => !server.listening)
+    const before = accepted
+    for (let n = 0; n < 10; n++) await new Promise(resolve => setImmediate(resolve))
+    expect(accepted).toBe(before)
+    expect(before).toBeLessThan(CLIENTS)
+  })
+})
