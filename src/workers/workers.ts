@@ -2,6 +2,7 @@ import { InOrder } from '../base/in-order.js'
 import { type Daemon, type Orchestrator, openDaemon } from '../daemon/daemon.js'
 import type { Requester } from '../events/requester.js'
 import { HookGroup } from '../holder/hook-group.js'
+import { finishing } from '../member/lifecycle/shutdown.js'
 import type { StayOptions } from '../member/operator/stay.js'
 import { guardedProgress } from '../member/operator/upgrades.js'
 import type { UpgradeOptions } from '../member/options/member-options.js'
@@ -115,7 +116,8 @@ export class Workers implements AsyncDisposable {
     )({ phase: 'workers', at: Date.now(), pid: upgraded.pid })
     using client = await OperatorClient.connect(this.control)
     const timeoutMs = this.#settings.timeout * (this.#pool.count + 1)
-    await client.command(REPLACE_WORKERS, PREDECESSOR_WORKERS, { timeout: timeoutMs })
+    // The next main process replaces the workers; this one passes on the outcome.
+    await finishing(client.command(REPLACE_WORKERS, PREDECESSOR_WORKERS, { timeout: timeoutMs }))
     return upgraded
   }
 

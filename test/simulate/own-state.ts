@@ -8,7 +8,7 @@ export const OWN: Readonly<Record<string, readonly string[]>> = {
   'kernel/owned': ['listeners'],
   'kernel/polled-socket': ['polledSet'],
   'member/operator/announcer': ['SELF_MAIN'],
-  'member/lifecycle/shutdown': ['activeMembers'],
+  'member/lifecycle/shutdown': ['activeMembers', 'unfinished'],
   'member/status': ['processStartedAt'],
   'os/command-line': ['startedAs'],
   'os/limits': ['lastLimits'],

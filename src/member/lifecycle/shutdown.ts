@@ -178,6 +178,17 @@ export function removeActive(member: object): void {
   activeMembers.delete(member)
 }
 
+/** The work that this process finishes although it has retired. */
+const unfinished = new Set<Promise<unknown>>()
+
+/** Returns `work`, which a retired process may finish: until then the log does not say what keeps the process alive. */
+export function finishing<T>(work: Promise<T>): Promise<T> {
+  unfinished.add(work)
+  const done = () => void unfinished.delete(work)
+  work.then(done, done)
+  return work
+}
+
 /** Logs what keeps a retired process alive, or ends it (`exitWhenRetired`). Does nothing while the process has another active member. */
 export function watchRetired(
   member: object,
@@ -187,8 +198,12 @@ export function watchRetired(
   activeMembers.delete(member)
   if (left && activeMembers.size === 0) reportServerStage('left')
   const ms = exitWhenRetired ?? RETIRED_MS
-  setTimeout(() => {
+  const look = () => {
     if (activeMembers.size > 0) return
+    if (exitWhenRetired === null && unfinished.size > 0) {
+      void Promise.allSettled(unfinished).then(() => setTimeout(look, ms).unref())
+      return
+    }
     const resources = activeResources()
     const facts = { keptBy: resources, afterMs: ms }
     if (exitWhenRetired !== null) {
@@ -203,7 +218,8 @@ export function watchRetired(
       `process ${process.pid} has retired and does not end: ${keptByText(resources, 'keep')} it; close that when member.retired resolves, or give join() exitWhenRetired`,
     )
     report()
-  }, ms).unref()
+  }
+  setTimeout(look, ms).unref()
 }
 
 const STDERR = 2

@@ -1,6 +1,12 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
-import { isDevelopment, RETIRED_MS, Shutdown, watchRetired } from '../../../src/member/lifecycle/shutdown.js'
+import {
+  finishing,
+  isDevelopment,
+  RETIRED_MS,
+  Shutdown,
+  watchRetired,
+} from '../../../src/member/lifecycle/shutdown.js'
 
 const failed = new FdbError('ERR_FDB_DEADLINE', 'too late')
 
@@ -98,6 +104,24 @@ describe('a retired process that does not end', () => {
     ])
     listed.mockRestore()
   })
+})
+
+it('logs nothing of a retired process that finishes work of its own, until that is done', async () => {
+  vi.useFakeTimers()
+  onTestFinished(() => void vi.useRealTimers())
+  const warn = vi.fn()
+  const logger = { debug() {}, info() {}, warn, error() {} }
+  let finish = () => {}
+  const work = finishing(new Promise<void>(resolve => (finish = resolve)))
+  watchRetired({}, { logger, exitWhenRetired: null }, { left: false, report: () => {} })
+  await vi.advanceTimersByTimeAsync(3 * RETIRED_MS)
+  expect(warn).not.toHaveBeenCalled()
+  finish()
+  await work
+  await vi.advanceTimersByTimeAsync(RETIRED_MS - 1)
+  expect(warn).not.toHaveBeenCalled()
+  await vi.advanceTimersByTimeAsync(1)
+  expect(warn).toHaveBeenCalledTimes(1)
 })
 
 it.each([
