@@ -51,7 +51,7 @@ export function addStoreRoutes(routes: Command, readRoutes: (file: string) => Pr
 }
 
 /** Computes what gives the store the routes, and no others. */
-async function compare({ to, config }: StoreFlags, routes: unknown[]) {
+async function compare({ file, to, config }: StoreFlags, routes: unknown[]) {
   const { readConfig } = await import('../proxy/index.js')
   const { source: check } = await import('../proxy/config/source.js')
   const { routeEntries, sameRoute } = await import('../proxy/source/entry.js')
@@ -63,7 +63,7 @@ async function compare({ to, config }: StoreFlags, routes: unknown[]) {
   const below = checkMade({ ...own, url: `${url.replace(/\/+$/, '')}/routes/` }, check)
   const store = below && etcdOf(below)
   if (store === null) throw new FdbError('ERR_FDB_OPTION', `${url} cannot be changed: only etcd can`)
-  const wanted = new Map(routeEntries(routes).map(({ key, value }) => [key, value]))
+  const wanted = new Map(of(file, () => routeEntries(routes)).map(({ key, value }) => [key, value]))
   const { all, revision } = await contentsOf(store)
   const present = new Map(all.map(({ key, value }) => [key, value]))
   const changes: SourceChange[] = []
@@ -76,6 +76,20 @@ async function compare({ to, config }: StoreFlags, routes: unknown[]) {
     key,
   }))
   return { changes, signs, digest: digestOf(all), store, revision, count: wanted.size }
+}
+
+/** Names the file in each mistake that `check` finds in it. */
+function of<T>(file: string, check: () => T): T {
+  try {
+    return check()
+  } catch (error) {
+    if (!FdbError.is(error) || error.code !== 'ERR_FDB_CONFIG') throw error
+    const name = file === '-' ? 'standard input' : file
+    const { code, details } = error
+    throw new FdbError(code, error.message.replace(/^/gm, `${name}: `), {
+      details: { ...details, file: name },
+    })
+  }
 }
 
 async function contentsOf(store: EtcdSource): Promise<{ all: readonly SourceEntry[]; revision: string }> {

@@ -323,7 +323,7 @@ describe.skipIf(!has('etcd'))('routes diff and apply', () => {
     await answers(edge, 'new.example', 'newer')
     expect((await routes('diff', ...to)).stdout).toMatch(/^no differences; /)
     writeFileSync(file, '- { host: bad.example, respond: { status: 42 } }')
-    expect((await routes('apply', ...to)).stderr).toMatch(/\[0\]\.respond\.status/)
+    expect((await routes('apply', ...to)).stderr).toContain(`ERR_FDB_CONFIG: ${file}: [0].respond.status: `)
     const http = await routes('apply', '--to', 'http://127.0.0.1:1/', '--file', file)
     expect(http.stderr).toContain('only etcd can')
     expect((await routes('apply', '--file', file)).stderr).toContain('which store?')
