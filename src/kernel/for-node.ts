@@ -168,6 +168,18 @@ export function takeBytes(descriptor: LentFd, most: number): Uint8Array {
   return into.subarray(0, Math.max(0, native.receive(descriptor, into, 0, most)))
 }
 
+/**
+ * Accepts a connection that waits at a listening socket of Node. `open` makes it a handle of Node, and returns 0 if it owns the descriptor then. Returns
+ * false if no connection waits, or if `open` fails. Throws EMFILE.
+ */
+export function acceptForNode(listener: LentFd, open: (fd: number) => number): boolean {
+  const raw = native.accept(listener)
+  if (raw === -1) return false
+  if (open(raw) === 0) return true
+  OwnedFd.own(raw, 'an accepted connection').close()
+  return false
+}
+
 /** Lets the kernel detect a dead peer (SO_KEEPALIVE), with the intervals of the machine. */
 export function keepAlive(fd: LentFd): void {
   try {
