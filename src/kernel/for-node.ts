@@ -168,16 +168,22 @@ export function takeBytes(descriptor: LentFd, most: number): Uint8Array {
   return into.subarray(0, Math.max(0, native.receive(descriptor, into, 0, most)))
 }
 
-/**
- * Accepts a connection that waits at a listening socket of Node. `open` makes it a handle of Node, and returns 0 if it owns the descriptor then. Returns
- * false if no connection waits, or if `open` fails. Throws EMFILE.
- */
-export function acceptForNode(listener: LentFd, open: (fd: number) => number): boolean {
+/** A handle of Node that may get a descriptor. `open` returns 0 if the handle owns the descriptor then. */
+export interface UnopenedHandle {
+  open(fd: number): number
+}
+
+/** Accepts a connection that waits at a listening socket of Node, and returns it as the handle that `make` makes; null if none waits. Throws EMFILE. */
+export function acceptForNode<Handle extends UnopenedHandle>(
+  listener: LentFd,
+  make: () => Handle,
+): Handle | null {
   const raw = native.accept(listener)
-  if (raw === -1) return false
-  if (open(raw) === 0) return true
+  if (raw === -1) return null
+  const handle = make()
+  if (handle.open(raw) === 0) return handle
   OwnedFd.own(raw, 'an accepted connection').close()
-  return false
+  return null
 }
 
 /** Lets the kernel detect a dead peer (SO_KEEPALIVE), with the intervals of the machine. */

@@ -1,5 +1,12 @@
 import type net from 'node:net'
-import { acceptForNode, isLent, keepAlive, type Lent, type LentFd } from '../kernel/index.js'
+import {
+  acceptForNode,
+  isLent,
+  keepAlive,
+  type Lent,
+  type LentFd,
+  type UnopenedHandle,
+} from '../kernel/index.js'
 import { descriptorOf, isPlain, plainAddress, remoteAddressOf, remotePortOf } from './socket-handle.js'
 
 /** An accepted connection from which nothing was read. */
@@ -18,9 +25,8 @@ interface ClientHandle {
   getpeername?(into: { address?: string; port?: number }): number
 }
 
-interface OpenableHandle extends ClientHandle {
+interface OpenableHandle extends ClientHandle, UnopenedHandle {
   readonly constructor: new (kind: number) => OpenableHandle
-  open(fd: number): number
 }
 
 type ConnectionCallback = (this: unknown, status: number, client: unknown) => void
@@ -76,19 +82,18 @@ function acceptMore(
   if (typeof getpeername !== 'function' || typeof open !== 'function') return
   for (let left = A_TURN - 1; left > 0; left--) {
     // A callback may have closed the server.
-    if (server._handle !== handle || !isLent(handle.fd)) return
-    const client = nextWaiting(handle.fd, Handle)
+    const { fd } = handle
+    if (server._handle !== handle || !isLent(fd)) return
+    const client = nextWaiting(fd, () => new Handle(SOCKET))
     if (client === null) return
     take.call(handle, 0, client)
   }
 }
 
 /** Returns a connection that waits; null if there is none. */
-function nextWaiting(listener: LentFd, Handle: OpenableHandle['constructor']): OpenableHandle | null {
-  let client: OpenableHandle | null = null
+function nextWaiting(listener: LentFd, make: () => OpenableHandle): OpenableHandle | null {
   try {
-    const open = (fd: number) => (client = new Handle(SOCKET)).open(fd)
-    return acceptForNode(listener, open) ? client : null
+    return acceptForNode(listener, make)
   } catch {
     // This process has reached its limit of open files: Node reports that when it accepts.
     return null
