@@ -177,6 +177,26 @@ process.on('SIGUSR2', () => third.close(() => {
     await program.answeredBy(await program.serves(2))
   })
 
+  it('a program that closes its first server may open the right one long after that', async () => {
+    const program = await AutoProgram.of(`${HTTP}${MAIN}`, 'server.mjs', { env: SOON })
+    await program.serve()
+    // The library sets the variable when the server is its own. From then on the program has the silence of SOON.
+    program.write(
+      'server.mjs',
+      `${HTTP}const first = open(0)
+const isOurs = setInterval(() => {
+  if (process.env.FD_BROKER_AUTO_PARENT !== String(process.pid)) return
+  clearInterval(isOurs)
+  first.close(() => setTimeout(open, 150, 8080))
+}, 1)
+`,
+    )
+    await program.launch('import')
+    await program.answeredBy(await program.serves(2))
+    // A program that has left joins again: it serves in any case.
+    expect(program.output).not.toContain('on other addresses')
+  })
+
   it.runIf(NIGHTLY)(
     'servers at a port that the kernel chooses are matched in the order in which they listen',
     async () => {

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { configFrom, type ProxyDocument, startProxy } from '../../src/proxy/index.js'
 import { NIGHTLY } from '../lanes/lane.js'
 import { pageText } from '../pages/blocks.js'
 import { ask } from '../processes/client.js'
@@ -123,6 +124,39 @@ describe('a machine that leaves before a reboot, as docs/fleet.md says', () => {
     await until('the balancer uses it again', async () => (await out()).length === 0, 20_000)
     await more()
     await clients.stop()
+  })
+
+  it('still leaves after a rollback, and serves after one if it was told to meanwhile', async () => {
+    const edge = await Edge.prepare({
+      upgrade: { probation: '60s', heartbeat: '50ms' },
+      routes: [{ host: '*', respond: { body: 'here' } }],
+      ready: '/healthz',
+    })
+    const run = async (...words: string[]) => {
+      const [command = '', ...rest] = words
+      const { code } = await edge.sandbox.run(command, '--control', edge.sandbox.control, ...rest)
+      expect([command, code]).toEqual([command, 0])
+    }
+    const config = configFrom(edge.config as unknown as ProxyDocument)
+    const next = async () => {
+      const proxy = await startProxy(config)
+      onTestFinished(() => proxy.close({ timeout: 0 }))
+      return proxy
+    }
+    const elder = await next()
+    const agent = new Agent({ keepAlive: true })
+    onTestFinished(() => agent.destroy())
+    const rolledBack = async () => {
+      await run('rollback')
+      await until('the first version serves', () => elder.member.phase === 'serving')
+      return (await ask(`${edge.url}/`, { agent }).answer).headers.connection
+    }
+    await next()
+    await run('drain', '--wait', '1ms', '--drain', '1ms')
+    expect(await rolledBack()).toBe('close')
+    await next()
+    await run('drain', '--undo')
+    expect(await rolledBack()).toBe(undefined)
   })
 
   it('still leaves after kill -9, and serves when it is told to, or after the reboot', async () => {

@@ -133,7 +133,12 @@ describe('HUP', () => {
   })
 
   it('opens, moves and closes listeners; all stay as they are when an address is taken', async () => {
-    const edge = await Edge.start({ routes: answers('hello\n') })
+    const [one, two] = [await upstream('one'), await upstream('two')]
+    const app = { upstreams: { app: { servers: [one.url] } } }
+    const edge = await Edge.start({
+      ...app,
+      routes: [...answers('hello\n'), { host: 'app.test', upstream: 'app' }],
+    })
     const [second, third, taken] = [await freePort(), await freePort(), await freePort()]
     const [fourth, fifth] = [await freePort(), await freePort()]
     const http = { name: 'http', address: `tcp://127.0.0.1:${edge.port}` }
@@ -156,12 +161,15 @@ describe('HUP', () => {
         { name: 'new', address: `tcp://127.0.0.1:${fifth}` },
         { name: 'taken', address: `tcp://127.0.0.1:${taken}` },
       ],
+      upstreams: { app: { servers: [two.url] } },
       routes: answers('not this\n'),
     })
     expect(failed.err).toMatchObject({ code: 'ERR_FDB_ADDRESS_IN_USE' })
+    const served = await ask(`${edge.url}/r/1`, { headers: { host: 'app.test' } }).answer
+    expect(served.headers['x-upstream']).toBe('one')
     expect([await bodyAt(edge.port), await bodyAt(third)]).toEqual(['hello\n', 'hello\n'])
     await until('what was opened is closed', async () => (await refused(fourth)) && (await refused(fifth)))
-    await edge.reload({ listeners: [on(third)], routes: answers('hello\n') })
+    await edge.reload({ ...app, listeners: [on(third)], routes: answers('hello\n') })
     await until('the address that is named no more is closed', () => refused(edge.port))
     expect(await bodyAt(third)).toBe('hello\n')
     expect((await edge.status()).listeners.map(({ name }) => name)).toEqual(['more'])

@@ -8,12 +8,16 @@ import { CountingClients } from '../processes/counting-clients.js'
 import { type Config, Edge } from '../processes/edge.js'
 import { until } from '../processes/until.js'
 
-/** A server that counts its requests. */
-async function counting(): Promise<{ url: string; requests: number }> {
-  const counted = { url: '', requests: 0 }
+/** A server that counts its requests and its open connections. */
+async function counting(): Promise<{ url: string; requests: number; connections: number }> {
+  const counted = { url: '', requests: 0, connections: 0 }
   const server = createServer({ keepAliveTimeout: 60_000 }, (_, response) => {
     counted.requests++
     response.end('well')
+  })
+  server.on('connection', socket => {
+    counted.connections++
+    socket.once('close', () => counted.connections--)
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -32,7 +36,8 @@ const ROUTES = [
 
 async function scene(changes: Config = {}) {
   const [one, two, three] = [await counting(), await counting(), await counting()]
-  const app = { servers: [one.url, two.url] }
+  // Longer than the test: what closes is closed for its reason.
+  const app = { servers: [one.url, two.url], keepAlive: { idle: '60s' } }
   const edge = await Edge.prepare({ upstreams: { app }, routes: ROUTES, ...changes })
   const servers = async (...args: string[]) => {
     const [command = '', ...rest] = args
@@ -79,7 +84,9 @@ describe('changes of servers at run time', () => {
     await servers('undrain', 'app', one.url)
     await servers('weight', 'app', three.url, 'file')
     expect(await shares()).toEqual([2, 2, 2])
+    expect(three.connections).toBeGreaterThan(0)
     expect(await servers('remove', 'app', three.url)).toBe('changed, 2 in use in app\n')
+    await until('the removed server has no connection', () => three.connections === 0)
     expect(await servers('weight', 'app', one.url, '2')).toBe('changed, 2 in use in app\n')
     expect(await shares()).toEqual([4, 2, 0])
     const refused = await edge.sandbox.run(

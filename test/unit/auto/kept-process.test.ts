@@ -1,42 +1,10 @@
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { KeptProcess } from '../../../src/auto/kept-process.js'
-import { serveOperator } from '../../../src/operator/server.js'
-import { acquireControl, closeControl } from '../../../src/os/control-path.js'
-import { Channel } from '../../../src/wire/channel.js'
-import { ControlListener } from '../../../src/wire/control-listener.js'
-import { Link } from '../../../src/wire/link.js'
+import { watchSignal } from '../../../src/kernel/index.js'
+import { askedService } from '../../processes/asked-service.js'
 import { until } from '../../processes/until.js'
-
-type Answer = (status: { readonly pid: number }) => void
-
-/** A control socket; the test answers the questions which process serves, in the order in which they come. */
-async function askedService(): Promise<{ readonly control: string; readonly questions: Answer[] }> {
-  const folder = mkdtempSync(join(tmpdir(), 'fdb-kept-process-'))
-  const control = await acquireControl(join(folder, 'control.sock'))
-  if (control.role !== 'first') return expect.unreachable()
-  const questions: Answer[] = []
-  const status = () => new Promise<object>(resolve => questions.push(resolve))
-  const listener = new ControlListener(control.listener)
-  const links: Link[] = []
-  const [upgrade, command] = [() => expect.unreachable(), () => expect.unreachable()]
-  listener.start(fd => {
-    const link = new Link(new Channel(fd))
-    links.push(link)
-    serveOperator(link, { status, upgrade, command })
-  })
-  onTestFinished(() => {
-    listener.stop()
-    for (const link of links) link.close()
-    closeControl(control)
-    rmSync(folder, { recursive: true })
-  })
-  return { control: control.path, questions }
-}
 
 it('a process that is replaced a second time is kept, whatever the answer is that it awaited since the first time', async () => {
   const { control, questions } = await askedService()
@@ -99,4 +67,22 @@ it('a signal that arrives while this process is replaced once more ends the proc
   await passed
   const [, signal] = await once(children[1], 'exit')
   expect([signal, children[0].exitCode, children[0].signalCode]).toEqual(['SIGTERM', null, null])
+})
+
+it('a process that serves again leaves signals to those that watched them before', async () => {
+  const { control } = await askedService()
+  // Without one the signal would end the tests if nothing got it.
+  const handled = () => {}
+  process.on('SIGTERM', handled)
+  let heard = 0
+  const watch = watchSignal('SIGTERM', () => heard++)
+  onTestFinished(() => {
+    watch.close()
+    process.off('SIGTERM', handled)
+  })
+  const kept = new KeptProcess(control, true)
+  kept.markReplaced()
+  kept.stop()
+  spawnSync('kill', ['-TERM', `${process.pid}`])
+  await until('the signal is heard', () => heard === 1)
 })

@@ -98,3 +98,33 @@ it('a process that forwards its changes leaves a link that takes nothing more fo
   connect()
   await until('the second is left', () => reconnected === 2)
 })
+
+it('a change whose answer was lost with the link counts as made once it is in view', async () => {
+  const [author, writer] = [new StateLog(), new StateLog()]
+  onTestFinished(() => {
+    author.close()
+    writer.close()
+  })
+  author.startWriting(Segment.create(1))
+  await author.section('s').put('a', Buffer.from('a'))
+  author.pauseWriting()
+  await writer.adopt(author.segments[0]!.readOnly())
+  author.segments[0]!.seal()
+  const segment = Segment.create(2)
+  writer.startWriting(segment)
+  const forwarder = new WriteForwarder(author, 60_000, () => {})
+  forwarder.start(new FdbError('ERR_FDB_FENCED', 'another serves'))
+  await author.adopt(segment.readOnly())
+  author.follow()
+  const { link, heard } = linked(1_000)
+  forwarder.onConnected(link)
+  forwarder.onWelcome(link, { capabilities: [FORWARDS_WRITES] })
+  const put = author.section('s').put('b', Buffer.from('b'))
+  await until('it is sent', () => heard.length === 1)
+  const arriving = writer.incoming()
+  for (const part of heard[0]!.parts!) arriving.add(Buffer.from(part))
+  await writer.accept(arriving, { request: heard[0]!.request!, reads: [] })
+  forwarder.onLost(link)
+  await put
+  expect(author.section('s').get('b')).toEqual(Buffer.from('b'))
+})

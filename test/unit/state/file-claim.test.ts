@@ -1,7 +1,8 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import fs, { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { FileClaim, inUseError } from '../../../src/state/file/claim.js'
 import { finishAtOnce } from '../../../src/state/file/copy.js'
 import { stateFileSettings } from '../../../src/state/file/files.js'
@@ -62,6 +63,23 @@ describe('a state file', () => {
     const outcomes = await Promise.allSettled([0, 1].map(() => FileClaim.take(path, quiet, PATIENCE_MS)))
     expect(outcomes.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected'])
     for (const outcome of outcomes) if (outcome.status === 'fulfilled') outcome.value.close()
+  })
+
+  it('goes to a process that claims again, as another one has removed its claim as a leftover', async () => {
+    const path = statePath()
+    const list = vi.spyOn(fs, 'readdirSync').mockImplementationOnce(folder => {
+      rmSync(`${folder}`, { recursive: true })
+      mkdirSync(`${folder}`)
+      return []
+    })
+    syncBuiltinESMExports()
+    onTestFinished(() => {
+      list.mockRestore()
+      syncBuiltinESMExports()
+    })
+    const claim = await FileClaim.take(path, quiet, PATIENCE_MS)
+    expect(fs.readdirSync(dirname(path))).toHaveLength(1)
+    claim.close()
   })
 
   it('opens although a killed process has left its files beside it', async () => {

@@ -57,13 +57,19 @@ function openAt(path: string): string[] {
   return names.filter(name => name.startsWith(path))
 }
 
+/** The prototype of all handles. */
+async function allHandles(): Promise<FileHandle> {
+  const handle = await open('/dev/null', 'r')
+  const all: FileHandle = Object.getPrototypeOf(handle)
+  await handle.close()
+  return all
+}
+
 /** Does this instead of the next write to a file, once. */
 async function atNextWrite(
   act: (write: () => ReturnType<FileHandle['write']>, half: () => ReturnType<FileHandle['write']>) => unknown,
 ): Promise<void> {
-  const handle = await open('/dev/null', 'r')
-  const all: FileHandle = Object.getPrototypeOf(handle)
-  await handle.close()
+  const all = await allHandles()
   const { write } = all
   const spy = vi.spyOn(all, 'write')
   onTestFinished(() => spy.mockRestore())
@@ -274,4 +280,33 @@ it('a process that stops between a failed write and the next attempt, and serves
   file.stop()
   file.serve()
   await until('the file has the change', () => file.status().sequence === log.sequence)
+})
+
+it('a sync that is asked for while another one runs has what was written since that began', async () => {
+  const path = statePath()
+  const log = writing()
+  const section = log.section('a', defineSection({ version: 1, codec: bytes() }))
+  await section.put('a', Buffer.from('a'))
+  const copy = await FileCopy.create(path, { secret: false, service: '' })
+  onTestFinished(() => copy.close())
+  await copy.copyAll(log)
+  const all = await allHandles()
+  const { datasync } = all
+  let goOn = () => {}
+  const later = new Promise<void>(resolve => {
+    goOn = resolve
+  })
+  const spy = vi.spyOn(all, 'datasync').mockImplementationOnce(async function (this: FileHandle) {
+    await Reflect.apply(datasync, this, [])
+    await later
+  })
+  onTestFinished(() => spy.mockRestore())
+  const first = copy.sync()
+  await until('it runs', () => spy.mock.calls.length === 1)
+  await section.put('b', Buffer.from('b'))
+  await copy.copyAll(log)
+  const second = copy.sync()
+  goOn()
+  await Promise.all([first, second])
+  expect(copy.unsynced).toBe(false)
 })

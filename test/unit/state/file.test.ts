@@ -13,10 +13,11 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs'
+import files from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
 import { FileCopy } from '../../../src/state/file/copy.js'
 import { type StateFileOptions, stateFileSettings } from '../../../src/state/file/files.js'
@@ -32,6 +33,7 @@ import {
   StateLog,
 } from '../../fixtures/state.js'
 import { bytesOf, routeSchema, segmentOf } from '../../fixtures/state-logs.js'
+import { untyped } from '../../fixtures/untyped.js'
 import { OwnTimers } from '../../processes/own-timers.js'
 import { until } from '../../processes/until.js'
 
@@ -262,6 +264,28 @@ describe('the state file', () => {
     await until('it has noticed', () => elder.file.status().lastError !== null)
     elder.file.stop()
     expect((await load(path)).position.digest).toBe(next.log.position.digest)
+  })
+
+  it('stays with the successor that prepares it beside, when the process before lists the files and is replaced', async () => {
+    const path = join(folder(), 'state')
+    const elder = new Writer(path)
+    elder.log.startWriting(Segment.create(1))
+    await elder.routes.put('a', { to: 'a' })
+    const successor = await FileCopy.create(path, { secret: false, service: '' })
+    onTestFinished(() => successor.close())
+    const { readdir } = files
+    const list = vi.spyOn(files, 'readdir').mockImplementation(
+      untyped(async (at: string) => {
+        const names = await readdir(at)
+        // The second time: the elder's own file is written.
+        if (names.length === 2) elder.mayWrite = false
+        return names
+      }),
+    )
+    onTestFinished(() => list.mockRestore())
+    elder.file.serve()
+    await until('its own file is gone', () => !elder.mayWrite && readdirSync(join(path, '..')).length < 2)
+    expect(readdirSync(join(path, '..'))).toEqual([basename(successor.path)])
   })
 
   it('has what a flush waits for, whenever the right to write ends meanwhile and comes back', async () => {

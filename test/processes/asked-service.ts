@@ -1,0 +1,35 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, onTestFinished } from 'vitest'
+import { serveOperator } from '../../src/operator/server.js'
+import { acquireControl, closeControl } from '../../src/os/control-path.js'
+import { Channel } from '../../src/wire/channel.js'
+import { ControlListener } from '../../src/wire/control-listener.js'
+import { Link } from '../../src/wire/link.js'
+
+type Answer = (status: { readonly pid: number; readonly listeners?: readonly object[] }) => void
+
+/** A control socket; the test answers the questions which process serves, in the order in which they come. */
+export async function askedService(): Promise<{ readonly control: string; readonly questions: Answer[] }> {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-kept-process-'))
+  const control = await acquireControl(join(folder, 'control.sock'))
+  if (control.role !== 'first') return expect.unreachable()
+  const questions: Answer[] = []
+  const status = () => new Promise<object>(resolve => questions.push(resolve))
+  const listener = new ControlListener(control.listener)
+  const links: Link[] = []
+  const [upgrade, command] = [() => expect.unreachable(), () => expect.unreachable()]
+  listener.start(fd => {
+    const link = new Link(new Channel(fd))
+    links.push(link)
+    serveOperator(link, { status, upgrade, command })
+  })
+  onTestFinished(() => {
+    listener.stop()
+    for (const link of links) link.close()
+    closeControl(control)
+    rmSync(folder, { recursive: true })
+  })
+  return { control: control.path, questions }
+}

@@ -1,0 +1,51 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
+import type { VersionSettings } from '../../src/run/settings.js'
+import { Supervisor } from '../../src/run/supervisor.js'
+
+export const SLEEPS = ['sleep', '60']
+
+/** A supervisor in this process, of programs that sleep. `source.next`: the settings of the next version. */
+export async function supervised(first: Partial<VersionSettings>) {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-supervisor-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const source: { next: VersionSettings } = {
+    next: {
+      command: SLEEPS,
+      env: {},
+      listen: [],
+      nonBlocking: false,
+      ready: { kind: 'notify' },
+      asking: { interval: null, timeout: 1_000, passes: 1 },
+      readyTimeout: 60_000,
+      healthyFor: 0,
+      probation: 0,
+      stopSignal: 'SIGTERM',
+      stopTimeout: 10_000,
+      // Without a guardian, which would outlive its supervisor for a moment.
+      survive: true,
+      ...first,
+    },
+  }
+  const supervisor = await Supervisor.start({
+    logger: SILENT,
+    settings: {
+      name: 'shop',
+      control: join(folder, 'run.sock'),
+      pidFile: null,
+      restart: 'on-failure',
+      restartDelay: 1_000,
+      upgradeSignal: 'SIGHUP',
+    },
+    read: () => Promise.resolve(source.next),
+    readSupervisorSettings: null,
+  })
+  onTestFinished(async () => {
+    supervisor.stop({ now: true })
+    await supervisor.ended
+  })
+  return { supervisor, source }
+}

@@ -1,0 +1,125 @@
+import { once } from 'node:events'
+import net from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import { parseListenerSpec } from '../../../src/listeners/index.js'
+import { Probe, type ProbeEvents } from '../../../src/versions/version-probe.js'
+import { supervised as ownSupervisor, SLEEPS } from '../../processes/own-supervisor.js'
+import { freePort } from '../../processes/scene.js'
+import { until } from '../../processes/until.js'
+
+/** The test says when the version is ready, and whether a check waits for its answer. */
+class ToldProbe extends Probe {
+  events: ProbeEvents | null = null
+  isAsked = false
+  isProven = false
+
+  override get isOpen(): boolean {
+    return this.isAsked
+  }
+
+  override start(_pid: number, events: ProbeEvents): void {
+    this.events = events
+  }
+
+  override markServing(): void {}
+
+  override markProven(): void {
+    this.isProven = true
+  }
+}
+
+const probes = vi.hoisted(() => [] as ToldProbe[])
+vi.mock(import('../../../src/versions/version-probe.js'), async original => ({
+  ...(await original()),
+  probeFor: () => {
+    const probe = new ToldProbe()
+    probes.push(probe)
+    return Promise.resolve(probe)
+  },
+}))
+
+afterEach(() => {
+  vi.useRealTimers()
+  probes.length = 0
+})
+
+async function supervised(first: Parameters<typeof ownSupervisor>[0]) {
+  const { supervisor, source } = await ownSupervisor(first)
+  const started = async (version: number) => {
+    await until(`version ${version} has started`, () => probes[version - 1]?.events != null)
+    return probes[version - 1]!
+  }
+  const serves = async (version: number) => {
+    const probe = await started(version)
+    probe.events!.ready()
+    await until(`version ${version} serves`, () => supervisor.generation === version)
+    return probe
+  }
+  return { supervisor, source, started, serves }
+}
+
+async function connected(port: number): Promise<string> {
+  const client = net.connect(port, '127.0.0.1')
+  try {
+    await once(client, 'connect')
+    return 'connected'
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? ''
+  } finally {
+    client.destroy()
+  }
+}
+
+describe('a supervisor', () => {
+  it('kills a replaced version that drains and ignores the order to end, after the time for that', async () => {
+    const { supervisor, serves } = await supervised({
+      command: ['sh', '-c', "trap '' TERM; exec sleep 60"],
+      ready: { kind: 'handoff', control: join(tmpdir(), 'fdb-no-member.sock') },
+    })
+    await serves(1)
+    const upgraded = supervisor.upgrade()
+    await serves(2)
+    await upgraded
+    supervisor.stop({ timeoutMs: 20 })
+    expect((await supervisor.ended).failure).toBe(null)
+  })
+
+  it('calls no version proven while a health check of it waits for its answer', async () => {
+    const { supervisor, started } = await supervised({ probation: 200 })
+    const probe = await started(1)
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    /** A timer first lets the event loop read what has arrived. */
+    const pass = async (ms: number) => {
+      for (let passed = 0; passed < ms; passed += 50) {
+        vi.advanceTimersByTime(50)
+        for (let turn = 0; turn < 4; turn++) await nextTurn()
+      }
+    }
+    probe.isAsked = true
+    probe.events!.ready()
+    await pass(1_000)
+    expect([supervisor.generation, probe.isProven]).toEqual([1, false])
+    probe.isAsked = false
+    await pass(200)
+    expect(probe.isProven).toBe(true)
+  })
+
+  it('closes the new listener of a version that could not be started: no client waits there', async () => {
+    const { supervisor, source, serves } = await supervised({})
+    await serves(1)
+    const port = await freePort()
+    const listen = [{ name: 'web', spec: parseListenerSpec(`tcp://127.0.0.1:${port}`) }]
+    source.next = { ...source.next, listen, command: ['/no/such/program'] }
+    await expect(supervisor.upgrade()).rejects.toMatchObject({ code: 'ERR_FDB_NO_BINARY' })
+    expect(await connected(port)).toBe('ECONNREFUSED')
+    source.next = { ...source.next, command: SLEEPS }
+    const upgraded = supervisor.upgrade()
+    // The second one could not be started.
+    await serves(3)
+    await upgraded
+    expect(await connected(port)).toBe('connected')
+  })
+})
