@@ -30,6 +30,8 @@ export class DaemonEntries {
   readonly #deps: DaemonEntriesDeps
   readonly #calls = new Calls<null, void, Registration>()
   #held: Link | null = null
+  /** Names that were dropped while this process was not back at the daemon: the descriptors that it brings back may still have them. */
+  readonly #dropped = new Set<string>()
 
   constructor(deps: DaemonEntriesDeps) {
     this.#deps = deps
@@ -62,7 +64,10 @@ export class DaemonEntries {
   }
 
   drop(name: string): void {
-    this.#deps.joined.post({ register: { drop: true, item: { name } } })
+    const { joined } = this.#deps
+    if (joined.link !== undefined && (joined.link === this.#held || !joined.link.open))
+      this.#dropped.add(name)
+    else joined.post({ register: { drop: true, item: { name } } })
   }
 
   dropListeners(): void {
@@ -74,6 +79,7 @@ export class DaemonEntries {
     const { joined, settings } = this.#deps
     const { link } = joined
     if (link === undefined) return
+    for (const { name = '' } of items) this.#dropped.delete(name)
     const call = this.#calls.open(null, { items, link })
     await this.#announce(call)
     const late = () => call.pending.reject(deadlineError('the daemon’s reply to Register', settings.timeout))
@@ -94,9 +100,11 @@ export class DaemonEntries {
     this.#held = link
   }
 
-  /** Repeats the unanswered registrations over a new link, and sends those that were held. */
+  /** Repeats the unanswered registrations over a new link, and sends those that were held, behind what was dropped. */
   repeat(link: Link): void {
     if (this.#held === link) this.#held = null
+    for (const name of this.#dropped) link.post({ register: { drop: true, item: { name } } })
+    this.#dropped.clear()
     for (const call of this.#calls.callsTo()) {
       call.link = link
       void this.#announce(call)
