@@ -450,13 +450,12 @@ export class MemberDriver implements RuntimeDriver {
     await this.#end(why)
   }
 
-  /** Ends the service at an operator's order. A next version that joins would serve on, so it is refused. `timeout`: null, as configured. */
-  async stop(timeout: number | null): Promise<void> {
+  /** Refuses a next version that joins: an operator ends the service, and that version would serve on. */
+  refuseNext(): void {
     const { clients, hosting } = this.runtime
     const why = new FdbError('ERR_FDB_ABORTED', 'an operator has stopped the service')
     hosting.refuseJoiner(why)
     clients.refuseWaiting(why)
-    await this.close({ handBack: false, ...(timeout !== null && { timeout }) })
   }
 
   /** Leaves to the standby, as an operator orders. If the standby can serve no more before this process leaves, this process serves on. */

@@ -72,8 +72,8 @@ export interface RuntimeDriver extends MachineDriver {
   status(): StatusReport
   report(): DrainReport
   close(options: CloseOptions): Promise<void>
-  /** Ends the service, also for a next version that joins. */
-  stop(timeout: number | null): Promise<void>
+  /** Refuses a next version that joins. */
+  refuseNext(): void
   rollBack(): Promise<void>
   /** Leaves the service to other workers, which get the connections. */
   yield(): Promise<void>
@@ -301,10 +301,15 @@ export class MemberRuntime {
       events,
       rollBack: context => rollback.run(context, () => driver.rollBack()),
       stop: ({ timeoutMs, drop, isFollowed = false }) => {
-        this.shutdown.endsListeners ||= drop && worker !== null
-        this.shutdown.isFollowed = isFollowed
-        machine.changes.notify()
-        return driver.stop(timeoutMs)
+        driver.refuseNext()
+        return () => {
+          this.shutdown.endsListeners ||= drop && worker !== null
+          this.shutdown.isFollowed = isFollowed
+          machine.changes.notify()
+          // A next version may have come meanwhile.
+          driver.refuseNext()
+          return driver.close({ handBack: false, ...(timeoutMs !== null && { timeout: timeoutMs }) })
+        }
       },
     })
   }

@@ -33,6 +33,8 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'daemon/service/service-operations.ts': [
     'unit/wire/deadlines: the answer of a member to an upgrade',
     'unit/wire/deadlines: the reply of a member to a command',
+  ],
+  'daemon/service/status-requests.ts': [
     'unit/wire/deadlines: the answer of a member to a question for its status',
     'unit/daemon/service-operations: a status does not wait long for a member of another user',
   ],

@@ -9,7 +9,7 @@ import {
   readEventsBody,
 } from '../../events/events.js'
 import type { Requester } from '../../events/requester.js'
-import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/phases.js'
+import { type HolderPhase, isBeforeCommit, isUndecided, refusesJoiners } from '../../handoff/phases.js'
 import type { Entry } from '../../holder/entry.js'
 import type { Holder } from '../../holder/holder.js'
 import { isOrphan } from '../../holder/message-handler.js'
@@ -45,6 +45,7 @@ import type { DescriptorTable } from './descriptor-table.js'
 import type { ForwardedWrites } from './forwarded-writes.js'
 import { recoveringError } from './recovery.js'
 import { standbyOf } from './sole-copy.js'
+import { isOthers, StatusRequests } from './status-requests.js'
 
 /** A status request waits this long for the end of a handoff, so that it rarely shows an intermediate state. */
 const STATUS_MS = 1_000
@@ -282,6 +283,7 @@ export class ServiceOperations implements Operations {
       return Buffer.from(JSON.stringify(service.events.read(readEventsBody(order.body))))
     const type = ORDER_EVENTS.get(order.name)
     if (type !== undefined) holder.noteOrder(type, context.by)
+    if (order.name === STOP) this.#refuseNext()
     await this.#awaitDecision(0, context.signal)
     // Checked here, because only the daemon knows for certain whether a standby can take over again.
     if (order.name === ROLLBACK && standbyOf(holder.state, id => holder.peer(id)) === undefined)
@@ -303,6 +305,13 @@ export class ServiceOperations implements Operations {
     const { signal } = new AbortController()
     // A member that does not get the order leaves by itself, a little later.
     if (owner !== undefined && !hasLeft()) await this.#commands.ask(owner, order, { signal }).catch(() => {})
+  }
+
+  /** Refuses a next version that would serve on after an order to end: the commit may be sent before the serving member can refuse it. */
+  #refuseNext(): void {
+    const { holder } = this.#deps
+    if (isBeforeCommit(holder.state.phase))
+      holder.cancel(new FdbError('ERR_FDB_ABORTED', 'an operator has stopped the service'))
   }
 
   /** Makes the processes that have left close their connections within this time (null: as configured), and end. */
@@ -464,52 +473,6 @@ export class ForwardedCommands {
 
 function readReport(json: string): Record<string, unknown> | null {
   return isTooDeep(json) ? null : (jsonObject(json) ?? null)
-}
-
-/** Without a member's answer within this time the status lacks the member's part. */
-const MEMBER_ANSWER_MS = 1_000
-/** Another user's member has less time; its previous answer stands in for a late one. */
-const FOREIGN_ANSWER_MS = 30
-/** Another user's member with a longer answer has none. */
-const FOREIGN_CHARACTERS = 64 * 1024
-
-function isOthers({ link }: Peer): boolean {
-  return link.channel.foreignUser !== undefined
-}
-
-/** Asks the serving member for its status, with one request at a time that all waiting operators share. */
-export class StatusRequests {
-  readonly #calls = new Calls<Peer, string>()
-  /** The last answers of other users' members. */
-  readonly #previous = new WeakMap<Peer, string>()
-
-  /** Resolves with the member's status as JSON, not checked; with an empty text if the member does not answer. */
-  async ask(peer: Peer): Promise<string> {
-    if (!peer.link.open) return ''
-    const { answer } = this.#calls.callsTo(peer)[0]?.pending ?? this.#ask(peer)
-    if (!isOthers(peer)) return await answer
-    const soon = new Pending<string>()
-    soon.limit(FOREIGN_ANSWER_MS, () => soon.resolve(this.#previous.get(peer) ?? ''))
-    void answer.then(json => soon.resolve(json))
-    return await soon.answer
-  }
-
-  handleAnswer(peer: Peer, json: string): void {
-    const tooLong = isOthers(peer) && json.length > FOREIGN_CHARACTERS
-    if (isOthers(peer)) this.#previous.set(peer, tooLong ? '' : json)
-    this.#calls.answer(peer, 0, () => (tooLong ? '' : json))
-  }
-
-  /** Ends the request to a member that has left. */
-  forget(peer: Peer): void {
-    this.#calls.answer(peer, 0, () => '')
-  }
-
-  #ask(peer: Peer): Pending<string> {
-    const { pending } = this.#calls.open(peer, {})
-    peer.link.post({ statusRequest: {} })
-    return pending.limit(MEMBER_ANSWER_MS, () => pending.resolve(''))
-  }
 }
 
 /** The member enforces the time limit of an upgrade itself; its answer may arrive this much later. */

@@ -68,8 +68,8 @@ interface ServiceCommandsDeps {
   readonly events: Pick<EventLog, 'note' | 'read'>
   reload(gone: AbortSignal): Promise<void>
   rollBack(context: CommandContext): Promise<void>
-  /** Ends the service. */
-  stop(order: StopOrder): Promise<void>
+  /** Refuses a next version, which would serve on after an order to end. The returned function ends the service. */
+  stop(order: StopOrder): () => Promise<void>
 }
 
 /** Handles the commands of every service: `fd-broker reload`, `rollback` and `stop`. */
@@ -99,9 +99,10 @@ export function serveServiceCommands({
     return reply()
   })
   set(STOP, async body => {
-    const order = readStopOrder(body)
+    // Before the reply: a moment later the commit to a next version may be sent.
+    const end = stop(readStopOrder(body))
     // The reply is sent first, in this turn of the event loop.
-    setImmediate(() => void stop(order))
+    setImmediate(() => void end())
     return reply()
   })
 }

@@ -131,6 +131,8 @@ export class Run {
     this.#onCommit = () => {
       if (this.#begun.has('commit')) return
       this.#since('commit', this.#callsSoFar())
+      // Until the probation has ended, and a second longer: before that no process accepts there.
+      if (this.#schedule.leavesOut) callLate(world, SECOND_PORT, PROBATION_MS + 1_000, 2 * PROBATION_MS)
       for (let index = keep; index < lasts.clients; index++)
         this.#clients.push(startClient(this.#code, world, lasts, index, true))
     }
@@ -315,7 +317,7 @@ export class Run {
       crashes,
       loadsMs: name === 'A' ? 0 : (this.#schedule.times?.loadsMs ?? 0),
       unservable: unservable && name === 'B',
-      second: this.#schedule.queues === true,
+      second: this.#schedule.queues === true && (name === 'A' || this.#schedule.leavesOut !== true),
       ...(moves !== undefined && { movesPerSecond: moves.perSecond }),
       onPhase,
       ledger: this.#ledger,

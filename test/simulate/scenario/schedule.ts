@@ -65,6 +65,8 @@ export interface Schedule {
   readonly unservable?: true
   /** The versions have a second listener, and clients connect while a listener closes. */
   readonly queues?: true
+  /** Only A has the second listener: each later version leaves it out, and clients connect there until the probation has ended. */
+  readonly leavesOut?: true
   /** Bytes that a socket holds; the share of timers that are late. */
   readonly buffer?: number
   readonly late?: { readonly share: number; readonly ms: number }
@@ -317,19 +319,34 @@ export function scheduleOf(
     return { ...service, acts, times }
   }
   if (kind === 'queue') {
-    const ending = { what: 'close', who: version(), when: soon() } as const
-    const acts: Act[] = [
-      [{ what: 'stop service', when: soon() }],
-      [below(2) === 0 ? ending : { ...ending, timeout: below(3) * 1_000 }],
-      [
-        {
-          what: (['unlisten', 'relisten'] as const)[below(2)]!,
-          who: 'B',
-          when: { ms: CALM_MS + below(PROBATION_MS + 5_000) },
-        },
-      ],
-    ][below(3)] as Act[]
-    return { ...service, acts, queues: true }
+    const ending = (): Act => {
+      const close = { what: 'close', who: version(), when: soon() } as const
+      return below(2) === 0 ? close : { ...close, timeout: below(3) * 1_000 }
+    }
+    const unlisten = (when: When): Act => ({
+      what: (['unlisten', 'relisten'] as const)[below(2)]!,
+      who: 'B',
+      when,
+    })
+    const late = () => ({ ms: CALM_MS + below(PROBATION_MS + 5_000) })
+    // With a daemon an order to end while a version stands by that alone serves the listener is left out: it resets those who wait there.
+    const leftOut: Act[][] = [
+      [],
+      [],
+      [{ what: 'rollback', when: soon() }],
+      ...(hosting === 'daemon' ? [] : [[ending()], [{ what: 'stop service', when: soon() } as const]]),
+    ]
+    const which = below(hosting === 'daemon' ? 5 : 4)
+    const acts = [
+      [{ what: 'stop service', when: soon() } as const],
+      [ending()],
+      [unlisten(late())],
+      // The next version leaves the listener out.
+      leftOut[below(leftOut.length)]!,
+      // The daemon itself is replaced meanwhile.
+      [{ what: 'upgrade', when: late() } as const, unlisten(meanwhile())],
+    ][which] as Act[]
+    return { ...service, acts, queues: true, ...(which === 3 && { leavesOut: true }) }
   }
   if (kind === 'slow') return { ...service, acts: below(2) === 0 ? [] : any(), ...world }
   if (kind === 'two') return { ...service, acts: [...any(), ...any()], ...(below(3) === 0 && world) }

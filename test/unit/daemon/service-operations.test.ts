@@ -2,20 +2,22 @@ import { afterEach, expect, it, onTestFinished, vi } from 'vitest'
 import {
   ServiceOperations,
   type ServiceOperationsDeps,
-  StatusRequests,
 } from '../../../src/daemon/service/service-operations.js'
 import { UserQuotas } from '../../../src/daemon/user-quotas.js'
 import type { HolderPhase } from '../../../src/handoff/phases.js'
 import type { Peer } from '../../../src/holder/peer.js'
 import { socketPair } from '../../../src/kernel/index.js'
+import { STOP } from '../../../src/operator/service-commands.js'
 import { Channel } from '../../../src/wire/channel.js'
 import { Link, type WireBody } from '../../../src/wire/link.js'
 import { peerWith } from '../../holder-support/processes.js'
+import { StatusRequests } from '../../holder-support/status-requests.js'
 
 afterEach(() => void vi.useRealTimers())
 
 function open(phase: HolderPhase, connected = true) {
   const told: WireBody[] = []
+  const cancelled: HolderPhase[] = []
   const now = { phase, owner: 1, joiner: 2 }
   const peerOf = (id: number) => ({
     id,
@@ -30,13 +32,19 @@ function open(phase: HolderPhase, connected = true) {
       peer: (id: number) => (connected ? (id === 1 ? owner : peerOf(id)) : undefined),
       state: now,
       noteOrder() {},
+      cancel: () => cancelled.push(now.phase),
     },
   } as unknown as ServiceOperationsDeps
   const operations = new ServiceOperations(service)
   const order = { argv: [], timeoutMs: 60_000, service: 'shop', killStuck: false, without: [] }
   const upgrade = () => operations.upgrade(order, () => {}, new AbortController().signal)
   const asked = () => told.filter(body => body.upgradeRequest).length
-  return { now, operations, upgrade, asked }
+  const stop = () => {
+    const stopping = { name: STOP, body: Buffer.from(''), service: 'shop' }
+    const context = { signal: new AbortController().signal }
+    return operations.order(stopping, context)
+  }
+  return { now, operations, upgrade, asked, stop, cancelled }
 }
 
 it.each([
@@ -68,6 +76,19 @@ it.each([
       .catch(error => error)
     await vi.advanceTimersByTimeAsync(5_000)
     expect(await refused).toMatchObject({ code: 'ERR_FDB_BUSY', message: expect.stringMatching(message) })
+  },
+)
+
+it.each([
+  ['preparing', ['preparing']],
+  ['idle', []],
+  ['probation', []],
+] as const)(
+  'an order to end the service in %s refuses a next version that would serve on',
+  async (phase, refused) => {
+    const { cancelled, stop } = open(phase)
+    void stop().catch(() => {})
+    expect(cancelled).toEqual(refused)
   },
 )
 

@@ -6,11 +6,7 @@ import { EtcdSource, HttpSource, type Source } from 'fd-broker/sources'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { waitForProof } from '../../../src/connections/move-slice.js'
-import {
-  ForwardedCommands,
-  ForwardedUpgrades,
-  StatusRequests,
-} from '../../../src/daemon/service/service-operations.js'
+import { ForwardedCommands, ForwardedUpgrades } from '../../../src/daemon/service/service-operations.js'
 import { FdbError } from '../../../src/errors.js'
 import { receiveHello } from '../../../src/holder/admission.js'
 import type { Peer } from '../../../src/holder/peer.js'
@@ -28,6 +24,7 @@ import { Link, VERSIONS } from '../../../src/wire/link.js'
 import { ChangeNotifier } from '../../../src/wire/pending.js'
 import { StateLog } from '../../fixtures/state.js'
 import { peerWith } from '../../holder-support/processes.js'
+import { StatusRequests } from '../../holder-support/status-requests.js'
 import { limitedWaits, PROVED } from '../../walls/deadlines.js'
 
 const ROOT = join(import.meta.dirname, '../../..')

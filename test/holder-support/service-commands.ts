@@ -1,0 +1,1 @@
+export { Commands, serveServiceCommands } from '../../src/member/operator/commands.js'

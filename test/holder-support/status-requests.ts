@@ -1,0 +1,1 @@
+export { StatusRequests } from '../../src/daemon/service/status-requests.js'
