@@ -61,7 +61,7 @@ export function outOfDescriptors(what: string, cause: unknown): FdbError {
     'ERR_FDB_NO_DESCRIPTORS',
     NO_MEMORY.has(code)
       ? `${what} (${code}): the kernel has no memory for it: free memory and try again`
-      : `${what} (${code}): process ${process.pid} has ${open ?? 'an unknown number of'} descriptors open and may have ${soft ?? 'an unknown number'}: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) and try again`,
+      : `${what} (${code}): process ${process.pid} has ${open ?? 'an unknown number of'} descriptors open and may have ${soft ?? 'no more'}: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) and try again`,
     { cause, retryable: true, details: { open, soft } },
   )
 }
