@@ -1,3 +1,4 @@
+import protobufjs from 'protobufjs/minimal.js'
 import { describe, expect, it } from 'vitest'
 import { fdbroker } from '../../src/proto/proxy.js'
 import type { ProxyConfig } from '../../src/proxy/config/schema.js'
@@ -16,7 +17,7 @@ import {
 import { listenersSection, settingsSection, upstreamsSection } from '../../src/proxy/state/sections.js'
 import type { UpstreamConfig } from '../../src/proxy/upstreams/shape.js'
 import { runAtOnce } from '../../src/state/time-slices.js'
-import { config, LEAST } from '../fixtures/proxy-config.js'
+import { config, EXAMPLE, LEAST } from '../fixtures/proxy-config.js'
 import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
@@ -238,6 +239,25 @@ describe('the sections of a configuration', () => {
 
 describe('a stored entry', () => {
   const stamp = { generation: 1, created: 1 }
+
+  it('has the fields that 0.4.0 wrote, for the same listener and upstream', () => {
+    const { listeners, upstreams } = config(EXAMPLE)
+    const fieldsOf = (bytes: Uint8Array) => {
+      const fields: number[] = []
+      for (const reader = protobufjs.Reader.create(bytes); reader.pos < reader.len; ) {
+        const tag = reader.uint32()
+        fields.push(tag >>> 3)
+        reader.skipType(tag & 7)
+      }
+      return fields
+    }
+    const { codec } = listenersSection
+    expect(fieldsOf(codec.encode(listenerMessage(listeners[0]!, stamp)))).toEqual([1, 14, 15])
+    const [upstream] = upstreams
+    expect(fieldsOf(upstreamsSection.codec.encode(upstreamMessage(upstream!, stamp)))).toEqual([
+      1, 1, 2, 3, 4, 5, 6, 7, 8, 14, 15,
+    ])
+  })
 
   it('goes when it is unwanted, unless it is needed', () => {
     const state = sections().upstreams

@@ -214,7 +214,8 @@ export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerM
     forward: forward ?? '',
     tls,
     halfClose,
-    http2,
+    // Unset by default: with it each upgrade from a release without HTTP/2 would write, and report, a change of every listener.
+    http2: http2 || null,
     proxyProtocol: proxyProtocol.map(rangeText),
     clientCa: clientCa?.path ?? '',
     clientCaId: clientCa?.id ?? '',
