@@ -63,7 +63,7 @@ export class NotRestored extends Error {
 
 /** The traffic on a connection since it arrived, as evidence that the receiver can serve it. */
 export interface Witness {
-  /** The client has sent something, or was already waiting for a response. */
+  /** The client has sent something, or was already waiting for a response that this process can give: not for one that only another server can. */
   readonly asked: boolean
   /** This process has sent something to the client. */
   readonly answered: boolean

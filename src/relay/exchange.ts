@@ -116,6 +116,15 @@ export class Exchange implements StreamOwner {
     return this.#relay.wheel.now >= this.requestDeadline
   }
 
+  /** Only the server, or the wait for one, holds the exchange up: all of the request has been sent or waits in a queue, and nothing of the response is here. */
+  get waitsForServer(): boolean {
+    const { upstream, facts } = this
+    if (facts.phase === 'tunnel' || facts.requestBody !== null || upstream === null || !upstream.alive)
+      return false
+    if (upstream instanceof WaitingStream) return true
+    return !upstream.connecting && upstream.unsentBytes === 0
+  }
+
   onDeadline(): void {
     const { phase, requestBody } = this.facts
     if (this.overdue) this.#failOverdue()

@@ -354,8 +354,11 @@ export class Relay {
     if (this.#ending !== null && this.#connections.has(connection)) this.#endAll([connection], this.#ending)
     // The relay does not know whether the client of a tunnel waits for a response.
     const awaitsResponse = record.exchange !== null && record.exchange.facts.phase !== 'tunnel'
+    const { exchange } = connection
     return {
       get asked() {
+        // This process cannot answer such a request, which so shows nothing about it.
+        if (exchange?.waitsForServer && connection.exchange === exchange) return false
         return awaitsResponse || stream.bytesRead > 0
       },
       get answered() {

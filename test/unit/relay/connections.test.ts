@@ -457,6 +457,64 @@ describe('a connection that comes', () => {
   })
 })
 
+describe('a moved connection, as a witness', () => {
+  const destinationByKey = () => SERVER
+  const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
+
+  /** A connection to a client, or a server, and its other end. */
+  function pair() {
+    const [ours, theirs] = socketPair('client')
+    const heard: string[] = []
+    const onData: StreamOwner['onData'] = (_stream, chunk, to) =>
+      void heard.push(chunk.toString('latin1', 0, to))
+    const peer = streamFromFd(theirs, { ...NO_OWNER, onData }, { open: 0 })
+    peer.setReading(true)
+    onTestFinished(() => {
+      peer.destroy()
+      ours.close()
+    })
+    return { ours, peer, heard }
+  }
+
+  it('shows nothing while only its server can answer, but what it does then', async () => {
+    const [client, server] = [pair(), pair()]
+    const from = relayWith({ destinationByKey }, undefined, client.ours.raw)
+    from.client.hear(GET)
+    Object.assign(from.connects(), { descriptor: server.ours.raw })
+    const witness = from.relay.import(from.leaves()!)
+    expect(witness).toMatchObject({ asked: false, answered: false })
+    server.peer.write(OK)
+    await until('it is answered', () => client.heard.join('').endsWith('ok'))
+    expect(witness).toMatchObject({ asked: true, answered: true })
+  })
+
+  it('shows that a client has asked what this process must send', async () => {
+    const client = pair()
+    const from = relayWith({ destinationByKey }, undefined, client.ours.raw)
+    const witness = from.relay.import(from.leaves()!)
+    expect(witness).toMatchObject({ asked: false, answered: false })
+    client.peer.write(GET)
+    await until('it is sent on', () => from.servers.length === 1)
+    expect(witness).toMatchObject({ asked: true, answered: false })
+  })
+
+  it.each([
+    ['nothing while it waits in a queue', 0, false],
+    ['that its client has asked while this process must dial', 1, true],
+  ])('shows %s', async (_, connections, asked) => {
+    const client = pair()
+    const server = { ...SERVER, connections }
+    const queue = { most: 1, ms: 60_000, waiting: 0, servers: () => [server], ended: () => {} }
+    const pick: Forward['pick'] = tried => (tried.length > 0 ? null : server)
+    const forward = { kind: 'upstream', name: 'r', pick, queue } as const
+    const all = { route: () => forward, routeByName: () => forward, destinationByKey: () => server }
+    const from = relayWith(all, undefined, client.ours.raw)
+    from.client.hear(GET)
+    const witness = from.relay.import(await until('it may leave', from.leaves))
+    expect([queue.waiting, witness]).toMatchObject([1 - connections, { asked, answered: false }])
+  })
+})
+
 describe('an unused connection to a server', () => {
   function poolsWith() {
     return new UpstreamPools({ dial: () => new Stream(), tickMs: 10 })
