@@ -14,7 +14,7 @@ const NAMED = [
 
 /** Patterns of the files that those before them in a process would disturb. */
 export function ownProcess(project: string): string[] {
-  const looking = ['test/unit', 'test/e2e'].flatMap(folder =>
+  const looking = ['test/unit', 'test/e2e', 'test/property'].flatMap(folder =>
     readdirSync(join(project, folder), { recursive: true, encoding: 'utf8' })
       .map(name => `${folder}/${name}`)
       .filter(
