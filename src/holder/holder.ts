@@ -323,8 +323,9 @@ export class Holder {
         peer.link.post({ abort: { code, message: why, phase: this.#phase } })
         return
       }
+      case 'retire':
       case 'released':
-        peer.link.post({ released: { givenUp: [...this.givenUp] } })
+        peer.link.post({ [message.kind]: { givenUp: [...this.givenUp] } })
         return
       case 'freeze':
         // The joiner is compared with the position that Frozen reports, never with an earlier one.

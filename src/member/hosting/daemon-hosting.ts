@@ -85,9 +85,12 @@ export class DaemonHosting implements Hosting {
     return this.#deps.entries.handle(envelope) || this.#deps.requests.handle(envelope)
   }
 
-  onReleased(givenUp: readonly string[]): void {
+  onGivenUp(names: readonly string[]): void {
+    this.#givenUp = new Set(names)
+  }
+
+  onReleased(): void {
     this.#standbyReleased = true
-    this.#givenUp = new Set(givenUp)
     this.#deps.released()
   }
 

@@ -16,7 +16,7 @@ interface HolderMessagesDeps {
   }
   readonly shutdown: Pick<Shutdown, 'cannotServe' | 'handleVerdict' | 'recordReason' | 'replaceReason'>
   readonly leadership: Pick<Leadership, 'quiesce'>
-  readonly hosting: () => Pick<Hosting, 'handle' | 'onReleased'>
+  readonly hosting: () => Pick<Hosting, 'handle' | 'onGivenUp' | 'onReleased'>
   readonly offers: Pick<OfferReceiver, 'announce' | 'receive'>
   readonly orders: Pick<DrainOrders, 'handle' | 'openChannel'>
 }
@@ -57,16 +57,17 @@ export class HolderMessages {
     if (!this.#deps.orders.openChannel(items)) this.#deps.offers.receive(items)
   }
 
-  #pass(message: NonNullable<ReturnType<typeof unpackToMember>>, { released }: WireEnvelope): void {
+  #pass(message: NonNullable<ReturnType<typeof unpackToMember>>, { retire, released }: WireEnvelope): void {
     const { leadership, machine, shutdown } = this.#deps
     // An unfit process has already recorded why it cannot serve.
     if (message.kind === 'fenced' && shutdown.cannotServe.cause === null)
       shutdown.replaceReason(fencedError(machine.member.epoch))
     // Another process serves; the state machine may first find out whether that one has died meanwhile.
     if (message.kind === 'fenced' && machine.sealed) void leadership.quiesce()
+    if (retire || released) this.#deps.hosting().onGivenUp?.((retire ?? released)?.givenUp ?? [])
     if (message.kind === 'retire') shutdown.handleVerdict('retire')
     else if (message.kind === 'resume' || message.kind === 'reinstate') shutdown.handleVerdict('resume')
-    else if (message.kind === 'released') this.#deps.hosting().onReleased?.(released?.givenUp ?? [])
+    else if (message.kind === 'released') this.#deps.hosting().onReleased?.()
     const epoch = 'epoch' in message ? message.epoch : machine.member.epoch
     machine.step({ type: 'message', message, sealed: machine.isSealed(epoch) })
   }

@@ -30,7 +30,7 @@ export interface Hosting {
   readonly isHeard: boolean
   /** This process's own holder has released the successor: this process cannot serve again. */
   readonly released: boolean
-  /** After Released, the listeners that the process which serves does not use. */
+  /** The listeners that the process which serves does not use, if this one stands by or has stood by. Embedded: after Released. */
   readonly givenUp: ReadonlySet<string>
   /** The process that serves accepts reports of older generations. */
   readonly acceptsReports: boolean
@@ -46,8 +46,10 @@ export interface Hosting {
 
   /** Handles a message that only this hosting knows. Returns whether the message was known. */
   handle?(envelope: WireEnvelope): boolean
-  /** The holder has sent Released. The state machine gets the event after this call. `givenUp`: see {@link givenUp}. */
-  onReleased?(givenUp: readonly string[]): void
+  /** The holder has sent {@link givenUp}, with Retire or Released, before these. */
+  onGivenUp?(names: readonly string[]): void
+  /** The holder has sent Released. The state machine gets the event after this call. */
+  onReleased?(): void
   /** The holder has missed heartbeats on an open channel. */
   onSilent?(): void
   onHeard?(): void

@@ -329,12 +329,12 @@ export function scheduleOf(
       when,
     })
     const late = () => ({ ms: CALM_MS + below(PROBATION_MS + 5_000) })
-    // With a daemon an order to end while a version stands by that alone serves the listener is left out: it resets those who wait there.
     const leftOut: Act[][] = [
       [],
       [],
       [{ what: 'rollback', when: soon() }],
-      ...(hosting === 'daemon' ? [] : [[ending()], [{ what: 'stop service', when: soon() } as const]]),
+      [ending()],
+      [{ what: 'stop service', when: soon() } as const],
     ]
     const which = below(hosting === 'daemon' ? 5 : 4)
     const acts = [

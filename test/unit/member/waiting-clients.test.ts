@@ -2,7 +2,7 @@ import http from 'node:http'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { join, type Member, serveDaemon } from '../../../src/index.js'
-import { perLane } from '../../lanes/lane.js'
+import { OperatorClient } from '../../../src/operator.js'
 import { freePort, Scene } from '../../processes/scene.js'
 import { until } from '../../processes/until.js'
 
@@ -57,9 +57,9 @@ describe('a client that waits in the queue of a listener gets its answer', () =>
 })
 
 /** Two versions: the first one serves at two addresses, the next one at one of them, whose listener it calls `name`. */
-async function givingUp(hosting: 'embedded' | 'daemon', name: string) {
+async function givingUp(hosting: 'embedded' | 'daemon', name: string, probation = 300) {
   const { control } = Scene.open()
-  const upgrade = { probation: 300, heartbeat: 50 }
+  const upgrade = { probation, heartbeat: 50 }
   if (hosting === 'daemon') {
     const daemon = await serveDaemon({ control, upgrade })
     onTestFinished(() => daemon.close())
@@ -78,30 +78,37 @@ async function givingUp(hosting: 'embedded' | 'daemon', name: string) {
   const first = await version('first', ['web', 'old'])
   await version('next', [name])
   await until('the first version stands by', () => !['serving', 'frozen'].includes(first.phase))
-  return { first, ports }
+  return { control, first, ports }
 }
 
-describe.each(perLane<readonly ('daemon' | 'embedded')[]>(['embedded'], ['embedded', 'daemon']))(
-  'a listener that the next version gives up (%s)',
-  hosting => {
-    it('answers the clients that have come in the probation', async () => {
-      const { first, ports } = await givingUp(hosting, 'web')
-      const answers = [ask(ports[1]), ask(ports[1]), ask(ports[0])]
-      expect(await Promise.all(answers)).toEqual(['first', 'first', 'next'])
-      await first.retired
-      await expect(ask(ports[1])).rejects.toThrow('ECONNREFUSED')
-    })
+describe.each(['embedded', 'daemon'] as const)('a listener that the next version gives up (%s)', hosting => {
+  it('answers the clients that have come in the probation', async () => {
+    const { first, ports } = await givingUp(hosting, 'web')
+    const answers = [ask(ports[1]), ask(ports[1]), ask(ports[0])]
+    expect(await Promise.all(answers)).toEqual(['first', 'first', 'next'])
+    await first.retired
+    await expect(ask(ports[1])).rejects.toThrow('ECONNREFUSED')
+  })
 
-    it('belongs to the next version if that has another name for it', async () => {
-      const { first, ports } = await givingUp(hosting, 'other')
-      const answers: Promise<string>[] = []
-      const timer = setInterval(() => answers.push(ask(ports[0])), 1)
-      await first.retired
-      clearInterval(timer)
-      expect(new Set(await Promise.all(answers))).toEqual(new Set(['next']))
-    })
-  },
-)
+  it('answers them although the service is stopped in the probation', async () => {
+    const { control, first, ports } = await givingUp(hosting, 'web', 60_000)
+    const answers = [ask(ports[1]), ask(ports[1])]
+    using client = await OperatorClient.connect(control)
+    const service = hosting === 'daemon' ? 'shop' : ''
+    await client.command('service.stop', JSON.stringify({ timeoutMs: null, drop: false }), { service })
+    expect(await Promise.all(answers)).toEqual(['first', 'first'])
+    await first.retired
+  })
+
+  it('belongs to the next version if that has another name for it', async () => {
+    const { first, ports } = await givingUp(hosting, 'other')
+    const answers: Promise<string>[] = []
+    const timer = setInterval(() => answers.push(ask(ports[0])), 1)
+    await first.retired
+    clearInterval(timer)
+    expect(new Set(await Promise.all(answers))).toEqual(new Set(['next']))
+  })
+})
 
 it('a listener that was given up accepts for as long as a daemon or the next version may have it', async () => {
   const start = setTimeout
