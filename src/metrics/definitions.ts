@@ -34,6 +34,12 @@ export const METRICS = defined({
     labels: ['listener'],
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
   },
+  limited: {
+    name: 'fdbroker_proxy_limited_requests',
+    type: 'counter',
+    help: 'Requests that got 429 because of the rate limit of a route',
+    labels: ['listener'],
+  },
   sentBytes: {
     name: 'fdbroker_proxy_sent_bytes',
     type: 'counter',

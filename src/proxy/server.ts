@@ -30,6 +30,7 @@ import { checkRelayOptions, mayHaveHttp2, routerOf } from './relay-options.js'
 import { compileTarget } from './routes/action.js'
 import { serveRouteCommands } from './routes/commands.js'
 import { LiveRoutes } from './routes/live-routes.js'
+import { RateBuckets } from './routes/rate-buckets.js'
 import type { FileRoutes } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
 import { serveServerCommands } from './servers/commands.js'
@@ -86,6 +87,7 @@ export class ReverseProxy {
   readonly #pools: UpstreamPools
   readonly #clientLimits: ClientLimits
   readonly #routes: LiveRoutes
+  readonly #buckets: RateBuckets
   readonly #declared: DeclaredState
   readonly #leaving: Leaving
   /** Null if this process uses its own configuration alone. */
@@ -162,12 +164,13 @@ export class ReverseProxy {
     })
     this.#checked.configure()
     this.#tls = new TlsTermination(member, config, logger)
+    this.#buckets = RateBuckets.of(member, logger)
     this.#routes = new LiveRoutes({
       section: member.section(ROUTES, routesSection),
       source: own.source === null && member.follows === null ? null : member.section(SOURCE, sourceSection),
       generation: member.generation,
       serves: () => member.follows !== null || OWN_FILE_PHASES.has(member.phase),
-      compile: target => compileTarget(target, this.#upstreams),
+      compile: target => compileTarget(target, this.#upstreams, this.#buckets),
       logger,
     })
     this.#leaving = new Leaving(member, () => this.#leave())
@@ -555,6 +558,7 @@ export class ReverseProxy {
 
   #release(): void {
     this.#routes.stop()
+    this.#buckets.stop()
     this.#declared.stop()
     if (this.#serversChanged !== null) clearImmediate(this.#serversChanged)
     this.#checked.stop()

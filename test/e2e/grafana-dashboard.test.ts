@@ -34,6 +34,7 @@ const RARE = [
   'serverChecks',
   'queueLength',
   'queued',
+  'limited',
   'sourceRevision',
   'sourceNewest',
   'sourceRefused',

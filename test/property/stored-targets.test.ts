@@ -47,6 +47,8 @@ const plain: fc.Arbitrary<RouteTarget> = fc.oneof(
   }),
 )
 const texts = fc.array(text, { maxLength: 2 })
+const count = fc.integer({ min: 1, max: 1_000_000 })
+const limit = fc.record({ requests: count, per: count, burst: count, by: text, name: text })
 const cors = fc.record({
   origins: texts,
   methods: texts,
@@ -60,6 +62,8 @@ const target: fc.Arbitrary<RouteTarget> = fc.oneof(
   plain,
   fc.tuple(plain, auth).map(([given, auth]) => ({ ...given, auth })),
   fc.tuple(plain, cors).map(([given, cors]) => ({ ...given, cors })),
+  fc.tuple(plain, limit).map(([given, limit]) => ({ ...given, limit })),
+  fc.tuple(plain, auth, cors, limit).map(([given, auth, cors, limit]) => ({ ...given, auth, cors, limit })),
   fc.tuple(plain, auth, cors).map(([given, auth, cors]) => ({ ...given, auth, cors })),
 )
 const stamp = fc.record({

@@ -1,6 +1,7 @@
 import { METRICS, observe } from '../../metrics/definitions.js'
 import type { Totals } from '../../metrics/totals.js'
 import type { ExchangeReport, Http2Bound } from '../../relay/index.js'
+import { RATE_LIMITED } from '../routes/rate-limit.js'
 
 const BOUNDS = METRICS.duration.buckets!
 const NO_ANSWER = 5
@@ -58,6 +59,7 @@ export class ExchangeCounts {
     }
     const code = status >= 100 && status < 600 ? Math.trunc(status / 100) - 1 : NO_ANSWER
     own.requests[code]! += 1
+    if (status === 429 && report.reason === RATE_LIMITED) this.#totals.numbers('limited', listener)[0]! += 1
     if (report.http2) this.#totals.numbers('http2Requests', listener)[0]! += 1
     if (status !== 101 && method !== 'CONNECT') observe(own.duration, BOUNDS, report.milliseconds / 1_000)
     if (destination === undefined) return

@@ -13,6 +13,8 @@ import type { Upstreams } from '../upstreams/upstreams.js'
 import { BasicAuthGuard } from './basic-auth.js'
 import { CorsRule } from './cors.js'
 import { resourceFor } from './path.js'
+import type { RateBuckets } from './rate-buckets.js'
+import { RateLimiter } from './rate-limit.js'
 import type { FieldChanges, RespondTarget, RouteChanges, RouteTarget, UpstreamTarget } from './target.js'
 import { expand, hasVariables, type VariableFacts } from './variables.js'
 
@@ -29,6 +31,7 @@ export type RouteAction =
       readonly expand?: (facts: VariableFacts) => Forward
       readonly guard: BasicAuthGuard | null
       readonly cors: CorsRule | null
+      readonly limiter: RateLimiter | null
     }
   | FixedRoute
 
@@ -36,6 +39,7 @@ interface FixedRoute {
   readonly kind: 'respond'
   readonly guard: BasicAuthGuard | null
   readonly cors: CorsRule | null
+  readonly limiter: RateLimiter | null
   /** `facts` is called if headers have variables. */
   to(facts: () => VariableFacts): Respond
 }
@@ -45,14 +49,19 @@ class FixedAnswer implements FixedRoute {
   readonly kind = 'respond'
   readonly guard: BasicAuthGuard | null
   readonly cors: CorsRule | null
+  readonly limiter: RateLimiter | null
   readonly #target: RespondTarget
   #answer: Respond | null = null
   #varies = false
 
-  constructor(target: RespondTarget, { guard, cors }: Pick<FixedRoute, 'guard' | 'cors'>) {
+  constructor(
+    target: RespondTarget,
+    { guard, cors, limiter }: Pick<FixedRoute, 'guard' | 'cors' | 'limiter'>,
+  ) {
     this.#target = target
     this.guard = guard
     this.cors = cors
+    this.limiter = limiter
   }
 
   to(facts: () => VariableFacts): Respond {
@@ -70,18 +79,32 @@ class FixedAnswer implements FixedRoute {
   }
 }
 
-export function compileTarget(target: RouteTarget, upstreams: Upstreams): RouteAction {
+/** Without `buckets` no rate is limited. */
+export function compileTarget(
+  target: RouteTarget,
+  upstreams: Upstreams,
+  buckets: RateBuckets | null = null,
+): RouteAction {
   const guard = target.auth === undefined ? null : new BasicAuthGuard(target.auth)
   const cors = target.cors === undefined ? null : new CorsRule(target.cors)
+  const limiter = RateLimiter.of(target.limit, buckets)
   if (target.kind === 'upstream') {
     const upstream = upstreams.get(target.upstream)
     const forward = forwardOf(target, upstream)
-    const action = { kind: 'upstream', upstream, connect: target.connect, forward, guard, cors } as const
+    const action = {
+      kind: 'upstream',
+      upstream,
+      connect: target.connect,
+      forward,
+      guard,
+      cors,
+      limiter,
+    } as const
     const { request, response } = target.changes ?? {}
     if (!hasVariables([...(request?.set ?? []), ...(response?.set ?? [])])) return action
     return { ...action, expand: facts => expandForward(forward, target.changes!, facts) }
   }
-  return new FixedAnswer(target, { guard, cors })
+  return new FixedAnswer(target, { guard, cors, limiter })
 }
 
 /** Returns a route whose edits are those of one request. The relay prepares them for it alone. */
@@ -162,6 +185,10 @@ export function decisionOf(
 }
 
 function ownDecision(action: RouteAction, head: RequestHead, origin: ClientOrigin, client: string): Decision {
+  if (action.limiter !== null) {
+    const refusal = action.limiter.check({ client, header: name => head.fields.get(name) })
+    if (refusal !== null) return refusal
+  }
   if (head.method === 'CONNECT' && (action.kind === 'respond' || !action.connect)) return CONNECT_REFUSED
   const user = action.guard === null ? '' : action.guard.check(head.fields.get('authorization'))
   if (typeof user !== 'string') return user

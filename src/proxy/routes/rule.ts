@@ -22,6 +22,7 @@ import { headerName } from './header-name.js'
 import { canonicalHost, scopedHost } from './host.js'
 import { canonicalPath } from './path.js'
 import { routeName } from './path-tree.js'
+import { type RateLimit, rateLimitShape } from './rate-limit.js'
 import { type FieldChanges, type RespondTarget, type RouteTarget, routeChanges } from './target.js'
 import { checkVariables } from './variables.js'
 
@@ -157,6 +158,12 @@ export const routeShape = {
     'pages of other sites that may use the answers ([CORS](#pages-of-other-sites))',
     corsShape,
   ),
+  rateLimit: absent(
+    map(rateLimitShape),
+    undefined,
+    'only [so many requests in a time](#rate-limits); the others get 429',
+    rateLimitShape,
+  ),
   request: absent(requestChanges, undefined, 'changes to requests', requestShape),
   response: absent(responseChanges, undefined, 'changes to answers of the servers', fieldShape),
 }
@@ -182,6 +189,7 @@ export function routeCheck(
       connect,
       basicAuth,
       cors,
+      rateLimit,
       request,
       response,
       listener,
@@ -189,6 +197,11 @@ export function routeCheck(
     const host = scopedHost(listener, given.host)
     const path = when === undefined ? plain : plain + when
     if (!isFirst(firstPositions, { host, path }, place)) return undefined
+    const limit: RateLimit | undefined = rateLimit && {
+      ...rateLimit,
+      burst: rateLimit.burst ?? rateLimit.requests,
+      name: rateLimit.name ?? routeName({ host, path }),
+    }
     if (listener !== undefined && !listeners.has(listener)) {
       const known = place.problems.full ? new Set<string>() : listeners
       return place
@@ -203,7 +216,7 @@ export function routeCheck(
           return place.at(key).wrongKey('this route answers by itself; leave it out')
       }
       if (connect) return place.at('connect').wrong('CONNECT needs an upstream; this route answers by itself')
-      return { host, path, target: guarded(respond, basicAuth, cors) }
+      return { host, path, target: guarded(respond, { auth: basicAuth, cors, limit }) }
     }
     if (upstream === undefined) return place.wrong('the route has no target: give "upstream" or "respond"')
     if (connect && basicAuth !== undefined)
@@ -219,7 +232,11 @@ export function routeCheck(
       return {
         host,
         path,
-        target: guarded(changes === undefined ? target : { ...target, changes }, basicAuth, cors),
+        target: guarded(changes === undefined ? target : { ...target, changes }, {
+          auth: basicAuth,
+          cors,
+          limit,
+        }),
       }
     }
     const at = place.at('upstream')
@@ -227,9 +244,15 @@ export function routeCheck(
   }
 }
 
-function guarded(target: RouteTarget, auth: BasicAuth | undefined, cors: Cors | undefined): RouteTarget {
-  if (auth === undefined && cors === undefined) return target
-  return { ...target, ...(auth && { auth }), ...(cors && { cors }) }
+interface Guards {
+  auth: BasicAuth | undefined
+  cors: Cors | undefined
+  limit: RateLimit | undefined
+}
+
+function guarded(target: RouteTarget, { auth, cors, limit }: Guards): RouteTarget {
+  if (auth === undefined && cors === undefined && limit === undefined) return target
+  return { ...target, ...(auth && { auth }), ...(cors && { cors }), ...(limit && { limit }) }
 }
 
 /** Returns a check for the routes of a file, as {@link routeCheck} for each. */

@@ -3,6 +3,7 @@ import { fdbroker } from '../../proto/proxy.js'
 import { FIRST_ATTRIBUTE, type Stamp, unknownFields } from '../entries/difference.js'
 import { messageSection } from '../entries/message-section.js'
 import type { Cors } from './cors.js'
+import type { RateLimit } from './rate-limit.js'
 import { type FieldChanges, type RouteTarget, routeChanges, sameTarget } from './target.js'
 
 /** A stored route, including fields of newer versions. Do not change it. */
@@ -35,13 +36,18 @@ export function routeMessage(target: RouteTarget, stamp: Stamp, before?: RouteMe
 }
 
 export function targetFields(target: RouteTarget): fdbroker.proxy.Route.$Properties {
-  const cors = target.cors && corsMessage(target.cors)
-  if (target.auth === undefined) return { ...plainFields(target), ...(cors && { cors }) }
+  const { cors, limit } = target
+  const more = {
+    ...(cors && { cors: corsMessage(cors) }),
+    ...(limit && { rateLimit: limitMessage(limit) }),
+  }
+  if (target.auth === undefined) return { ...plainFields(target), ...more }
   const { realm, users } = target.auth
   const basicAuth = { realm, users: users.map(([name, sha256]) => ({ name, sha256 })) }
-  return { guarded: { basicAuth, ...plainFields(target) }, ...(cors && { cors }) }
+  return { guarded: { basicAuth, ...plainFields(target) }, ...more }
 }
 
+type LimitMessage = fdbroker.proxy.Route.RateLimit.$Properties
 type CorsMessage = fdbroker.proxy.Route.Cors.$Properties
 type PlainFields = Pick<fdbroker.proxy.Route.$Properties, 'upstream' | 'respond'>
 
@@ -82,7 +88,21 @@ function changesOf(
 /** Returns null for a target of a newer version, which this version keeps but does not serve. */
 export function targetOf(message: fdbroker.proxy.Route.$Properties): RouteTarget | null {
   const target = guardedTarget(message)
-  return target && message.cors ? { ...target, cors: corsOf(message.cors) } : target
+  if (target === null) return null
+  const { cors, rateLimit } = message
+  const limit = rateLimit ? limitOf(rateLimit) : null
+  if (!cors && limit === null) return target
+  return { ...target, ...(cors && { cors: corsOf(cors) }), ...(limit && { limit }) }
+}
+
+function limitMessage({ requests, per, burst, by, name }: RateLimit): LimitMessage {
+  return { requests, perMs: per, burst, by, name }
+}
+
+/** Returns null for a limit that this version cannot apply. */
+function limitOf(message: LimitMessage): RateLimit | null {
+  const { requests, perMs, burst, by, name } = fdbroker.proxy.Route.RateLimit.create(message)
+  return requests > 0 && perMs > 0 && burst > 0 ? { requests, per: perMs, burst, by, name } : null
 }
 
 function corsMessage({ origins, methods, headers, expose, credentials, maxAge }: Cors): CorsMessage {

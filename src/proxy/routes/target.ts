@@ -1,10 +1,12 @@
 import type { BasicAuth } from './basic-auth.js'
 import type { Cors } from './cors.js'
+import type { RateLimit } from './rate-limit.js'
 
 export type RouteTarget = (UpstreamTarget | RespondTarget) & {
   /** Requests must have the name and password of a user. */
   auth?: BasicAuth
   cors?: Cors
+  limit?: RateLimit
 }
 
 export interface UpstreamTarget {
@@ -58,8 +60,9 @@ export interface RespondTarget {
 
 /** Returns equal strings for equal targets. */
 export function targetKey(target: RouteTarget): string {
-  const { auth, cors } = target
-  const guard = auth === undefined && cors === undefined ? '' : `${JSON.stringify({ auth, cors })} `
+  const { auth, cors, limit } = target
+  const isPlain = auth === undefined && cors === undefined && limit === undefined
+  const guard = isPlain ? '' : `${JSON.stringify({ auth, cors, limit })} `
   if (target.kind === 'upstream') {
     const { upstream, connect, changes } = target
     return `${guard}${connect ? '+' : '-'}${changes === undefined ? '' : JSON.stringify(changes)} ${upstream}`

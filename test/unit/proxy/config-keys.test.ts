@@ -196,6 +196,16 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['routes[0].cors.expose', 'x', /not a list/],
   ['routes[0].cors.credentials', 'on', /neither true nor false/],
   ['routes[0].cors.maxAge', '5', /5 has no unit/],
+  ['routes[0].rateLimit', '10', /not a map; its keys are: requests, per/],
+  ['routes[0].rateLimit.requests', '0', /0 is no whole number from 1 to 1000000/],
+  ['routes[0].rateLimit.per', '5', /5 has no unit/],
+  ['routes[0].rateLimit.burst', '0', /0 is no whole number from 1 to 1000000/],
+  [
+    'routes[0].rateLimit.by',
+    'ip',
+    /"ip" is nothing to count by; write address, all, header:NAME or cookie:NAME/,
+  ],
+  ['routes[0].rateLimit.name', "'a/b'", /"a\/b" is no name/],
   ['routes[0].request', 'x', /not a map; its keys are: host/],
   ['routes[0].request.host', '"a b"', /not a host with or without a port/],
   ['routes[0].request.stripPrefix', '"/"', /"\/" is the begin of every path; leave it out/],
@@ -334,6 +344,9 @@ const BESIDE: Readonly<Record<string, string>> = {
       `routes[0].cors.${key}`,
       'origins: ["*"]',
     ]),
+  ),
+  ...Object.fromEntries(
+    ['per', 'burst', 'by', 'name'].map(key => [`routes[0].rateLimit.${key}`, 'requests: 1']),
   ),
   'routes[0].basicAuth.realm': `users: { a: "${'0'.repeat(64)}" }`,
 }

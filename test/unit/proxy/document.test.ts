@@ -67,6 +67,7 @@ const EVERY: ProxyDocument = {
         credentials: true,
         maxAge: '1h',
       },
+      rateLimit: { requests: 10, per: '1m', burst: 20, by: 'all', name: 'a' },
       request: { host: 'b', stripPrefix: '/a', addPrefix: '/b', set: { a: 'b' }, remove: ['c'] },
       response: { set: { a: 'b' }, remove: ['c'] },
     },

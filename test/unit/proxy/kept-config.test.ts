@@ -102,6 +102,7 @@ describe('a kept configuration', () => {
         response: { remove: ['Server'] },
         basicAuth: { users: { b: 'B0'.repeat(32), 'a\u00e9': 'a0'.repeat(32) } },
         cors: { origins: ['*'] },
+        rateLimit: { requests: 10 },
         when: ['header:x="y"'],
       },
       ...Array.from({ length: 5_000 }, (_, n) => ({ host: `${n}.test`, respond: { body: `${n}` } })),

@@ -40,6 +40,7 @@ async function scene(before: Record<string, string> = {}) {
       kind: 'respond',
       guard: null,
       cors: null,
+      limiter: null,
       to: () => ({ kind: 'respond', status: 200, body: 'body' in target ? target.body : '' }),
     }),
     logger: SILENT,
