@@ -168,24 +168,6 @@ export function takeBytes(descriptor: LentFd, most: number): Uint8Array {
   return into.subarray(0, Math.max(0, native.receive(descriptor, into, 0, most)))
 }
 
-/** A handle of Node that may get a descriptor. `open` returns 0 if the handle owns the descriptor then. */
-export interface UnopenedHandle {
-  open(fd: number): number
-}
-
-/** Accepts a connection that waits at a listening socket of Node, and returns it as the handle that `make` makes; null if none waits. Throws EMFILE. */
-export function acceptForNode<Handle extends UnopenedHandle>(
-  listener: LentFd,
-  make: () => Handle,
-): Handle | null {
-  const raw = native.accept(listener)
-  if (raw === -1) return null
-  const handle = make()
-  if (handle.open(raw) === 0) return handle
-  OwnedFd.own(raw, 'an accepted connection').close()
-  return null
-}
-
 /** Lets the kernel detect a dead peer (SO_KEEPALIVE), with the intervals of the machine. */
 export function keepAlive(fd: LentFd): void {
   try {

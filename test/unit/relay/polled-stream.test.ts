@@ -113,31 +113,6 @@ describe('a connection that is taken before Node makes a socket of it', () => {
     await once(peer.resume(), 'end')
   })
 
-  it.each([true, false])(
-    'comes with the others that wait, not each in a turn of its own: taken %s',
-    async takes => {
-      const turns: number[] = []
-      const streams: ByteStream[] = []
-      const tally = { open: 0 }
-      let turn = 0
-      const { connect, sockets } = await server(accepted => {
-        turns.push(turn)
-        if (takes) streams.push(acceptedStream(accepted, listening(), tally)!)
-        return takes
-      })
-      const peers = Array.from({ length: 40 }, connect)
-      let counting = setImmediate(function count() {
-        turn++
-        counting = setImmediate(count)
-      })
-      onTestFinished(() => clearImmediate(counting))
-      await Promise.all(peers)
-      await until('all have come', () => (takes ? streams : sockets).length === 40)
-      expect(new Set(turns).size).toBeLessThan(8)
-      for (const stream of streams) stream.destroy()
-    },
-  )
-
   it('comes as a socket where it is not taken, also when its server listens once more', async () => {
     let asked = 0
     const { connect, sockets, listener } = await server(() => {
