@@ -26,6 +26,7 @@ import {
   reportExchange,
   responseRules,
 } from './exchange-facts.js'
+import { linesWithout } from './field-rules.js'
 import { maxForwards } from './gateway.js'
 import type { RelayTimeouts } from './options.js'
 import { callSafely, type RelayContext, refusalOf } from './relay-context.js'
@@ -492,7 +493,8 @@ function upstreamRequest(
   own: string,
 ): HeadWriter {
   const known = relay.forwarder.lines(head, side.client.remoteAddress, side.origin, side.trusted)
-  const forwardedLines = own === '' ? known : Buffer.concat([known, Buffer.from(own, 'latin1')])
+  const all = own === '' ? known : Buffer.concat([known, Buffer.from(own, 'latin1')])
+  const forwardedLines = linesWithout(relay.fields.overridden(options?.fields), all)
   const counted = relay.gateway?.mustDecrementMaxForwards(head) === true
   return writeRequest(head, {
     edits: relay.fields.request(options?.fields, side.trusted),

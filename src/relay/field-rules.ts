@@ -16,18 +16,18 @@ export interface FieldRules {
 
 const NONE: FieldRules = {}
 
-/** Prepares the edits of each {@link FieldRules} object once. {@link get} is fastest for the rules of its last call. */
-class EditCache {
-  readonly #prepare: (rules: FieldRules) => FieldEdits
-  readonly #all = new WeakMap<FieldRules, FieldEdits>()
+/** Prepares something of each {@link FieldRules} object once. {@link get} is fastest for the rules of its last call. */
+class EditCache<T> {
+  readonly #prepare: (rules: FieldRules) => T
+  readonly #all = new WeakMap<FieldRules, T>()
   #lastRules: FieldRules | null = null
-  #last!: FieldEdits
+  #last!: T
 
-  constructor(prepare: (rules: FieldRules) => FieldEdits) {
+  constructor(prepare: (rules: FieldRules) => T) {
     this.#prepare = prepare
   }
 
-  get(rules: FieldRules): FieldEdits {
+  get(rules: FieldRules): T {
     if (rules === this.#lastRules) return this.#last
     let edits = this.#all.get(rules)
     if (edits === undefined) {
@@ -42,9 +42,10 @@ class EditCache {
 
 /** The prepared edits of each route, combined with the relay's own edits. */
 export class RouteEdits {
-  readonly #requests: EditCache
-  readonly #trustedRequests: EditCache
-  readonly #responses: EditCache
+  readonly #requests: EditCache<FieldEdits>
+  readonly #trustedRequests: EditCache<FieldEdits>
+  readonly #responses: EditCache<FieldEdits>
+  readonly #overridden: EditCache<ReadonlySet<string>>
 
   /** `response`: edits of every response; a route can override them. `certificates`: see {@link ForwardedOptions.certificates}. `replaced`: fields that the relay writes instead of all clients. */
   constructor(
@@ -57,6 +58,13 @@ export class RouteEdits {
     const always = certificates === 'here' ? guarded : own
     this.#requests = new EditCache(rules => requestEdits(rules.request, false, guarded))
     this.#trustedRequests = new EditCache(rules => requestEdits(rules.request, true, always))
+    const written = new Set(
+      [...FORWARDED, ...CERTIFICATE_FIELDS, ...replaced].map(name => name.toLowerCase()),
+    )
+    this.#overridden = new EditCache(({ request: { set = {} } = {} }) => {
+      const names = Object.keys(set).map(name => name.toLowerCase())
+      return new Set(names.filter(name => written.has(name)))
+    })
     this.#responses = new EditCache(rules => responseEdits(rules.response, response))
   }
 
@@ -65,9 +73,24 @@ export class RouteEdits {
     return (trusted ? this.#trustedRequests : this.#requests).get(rules)
   }
 
+  /** The lines that the relay does not add to a request, because the route sets these headers (lower case) itself. */
+  overridden(rules: FieldRules = NONE): ReadonlySet<string> {
+    return this.#overridden.get(rules)
+  }
+
   response(rules: FieldRules = NONE): FieldEdits {
     return this.#responses.get(rules)
   }
+}
+
+const LINE_BEGIN = /(?<=\r\n)/
+
+/** Returns the lines without those with these names (lower case). */
+export function linesWithout(names: ReadonlySet<string>, lines: Uint8Array): Uint8Array {
+  if (names.size === 0) return lines
+  const all = Buffer.from(lines).toString('latin1').split(LINE_BEGIN)
+  const kept = all.filter(line => !names.has(line.slice(0, line.indexOf(':')).toLowerCase()))
+  return Buffer.from(kept.join(''), 'latin1')
 }
 
 function responseEdits(

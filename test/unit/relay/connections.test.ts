@@ -156,6 +156,33 @@ describe('how long nothing may happen in an exchange', () => {
   })
 })
 
+describe('a header that a route sets', () => {
+  const trail = { headers: [], requestId: 'X-Request-Id', traceparent: true }
+  const forwarded = { forwarded: true }
+
+  it.each([
+    ['x-request-id', 'mine'],
+    ['Traceparent', 'mine'],
+    ['X-Forwarded-For', '$remote_addr'],
+    ['x-forwarded-Host', 'a.test'],
+    ['Forwarded', 'for=_hidden'],
+  ])('replaces the line that the relay would write: %s', (name, value) => {
+    const sent = (route?: ExchangeOptions) => {
+      const { client, connects } = relayWith({ trail, forwarded }, route)
+      client.hear(GET.replace('\r\n\r\n', `\r\n${name}: client\r\n\r\n`))
+      return connects().calls.join('').split('\r\n')
+    }
+    const isOf = (line: string) => line.toLowerCase().startsWith(`${name.toLowerCase()}:`)
+    const before = sent()
+    expect(before.filter(isOf)).toHaveLength(1)
+    const after = sent({ fields: { request: { set: { [name]: value } } } })
+    expect(after.filter(isOf)).toEqual([`${name}: ${value}`])
+    const others = (lines: string[]) =>
+      lines.map(line => line.split(':')[0]!).filter(line => !isOf(`${line}:`))
+    expect(others(after)).toEqual(others(before))
+  })
+})
+
 describe('a request whose head cannot be written for the server', () => {
   it.each([
     ['an impossible field', { fields: { request: { set: { Connection: 'x' } } } }],
