@@ -281,26 +281,28 @@ function bodyOf(message: BodyMessage | null | undefined, side: Side): Framing | 
   return body
 }
 
-function answerMessage({ fields, proxyAuthentication }: ExchangeOptions): AnswerMessage {
+function answerMessage({ fields, proxyAuthentication, ownHeaders = [] }: ExchangeOptions): AnswerMessage {
   const { remove = [], set = {}, add = {} } = fields?.response ?? {}
   return {
     remove: [...remove],
     set: { ...set },
     add: { ...add },
+    own: Object.fromEntries(ownHeaders),
     proxyAuthentication: proxyAuthentication ?? false,
   }
 }
 
 function answerOf(message: AnswerMessage | null | undefined): ExchangeOptions | null {
   if (!message) return null
-  const { remove, set, add, proxyAuthentication } = message as fdbroker.connections.RelayedAnswer
+  const { remove, set, add, own, proxyAuthentication } = message as fdbroker.connections.RelayedAnswer
   const response = { remove, set, add }
   try {
     new FieldEdits(response)
+    new FieldEdits({ add: own })
   } catch (cause) {
     throw recordError('its edits of the response are invalid', cause)
   }
-  return { fields: { response }, proxyAuthentication }
+  return { fields: { response }, proxyAuthentication, ownHeaders: Object.entries(own) }
 }
 
 function trailMessage({ requestId, traceId, queueMs, connectMs, firstByteMs, headers }: Trail): TrailMessage {

@@ -10,6 +10,8 @@ export interface ExchangeOptions {
   resource?(sent: string): string
   /** Forwards Proxy-Authenticate and Proxy-Authorization, for a server that is itself a proxy. */
   proxyAuthentication?: boolean
+  /** Headers of the relay's own response, if it gives one instead of the server. Only with edits of responses in `fields`. */
+  ownHeaders?: Respond['headers']
   /** Milliseconds; default: {@link RelayTimeouts.connect}. */
   connectTimeout?: number
   /** Milliseconds; default: {@link RelayTimeouts.response}. */

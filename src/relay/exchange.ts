@@ -233,9 +233,9 @@ export class Exchange implements StreamOwner {
 
   #forwardRequest(route: Forward, head: RequestHead, chunk: Buffer, at: number, end: number): void {
     const { facts } = this
+    facts.answer = responseRules(route.options)
     const destination = this.#dispatch.chooseServer(route)
     if (destination === null) return
-    facts.answer = responseRules(route.options)
     if (route.wanted !== undefined) facts.wanted = route.wanted
     let written: HeadWriter
     try {
@@ -346,13 +346,13 @@ export class Exchange implements StreamOwner {
   }
 
   /** Responds with an error; if the response has already started, cuts it short. */
-  fail(status: number, reason: string, headers?: Respond['headers']): void {
+  fail(status: number, reason: string, headers: Respond['headers'] = []): void {
     if (this.facts.phase !== 'waiting') {
       this.#cutShort(reason)
       return
     }
     this.reason = reason
-    this.#respond(errorResponse(status, reason, headers))
+    this.#respond(errorResponse(status, reason, [...headers, ...(this.facts.answer?.ownHeaders ?? [])]))
   }
 
   serverFails(status: number, reason: string): void {

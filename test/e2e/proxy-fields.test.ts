@@ -38,6 +38,10 @@ async function server() {
       await until(`${count} requests`, () => heads.length >= count)
       return heads[count - 1]!
     },
+    /** Closes the connections of the requests that wait. */
+    drop(): void {
+      for (const socket of waiting.splice(0)) socket.destroy()
+    },
     answer(text: string): void {
       for (const socket of waiting.splice(0)) socket.write(text)
     },
@@ -244,10 +248,14 @@ describe('a route for pages of other sites', () => {
         cors: { origins: ['*'] },
         basicAuth: { users: { bob: sha256 } },
       },
+      { host: 'gone.test', upstream: 'gone', cors },
     ]
     const edge = await Edge.start({
       upgrade: { probation: '0s' },
-      upstreams: { app: { servers: [app.url] } },
+      upstreams: {
+        app: { servers: [app.url] },
+        gone: { servers: [`http://127.0.0.1:${await freePort()}`], retry: 0 },
+      },
       routes,
     })
     const said = (answer: string) =>
@@ -288,6 +296,22 @@ describe('a route for pages of other sites', () => {
       'Access-Control-Allow-Origin: *',
       'HTTP/1.1 401',
     ])
+
+    // The proxy's own errors too: without a server, and where the server is gone after a move.
+    const fails = async (host: string, meanwhile = async () => {}) => {
+      const client = await edge.raw()
+      client.send(`GET / HTTP/1.1\r\nHost: ${host}\r\nOrigin: https://a.test\r\n\r\n`)
+      await meanwhile()
+      return said(await client.until(text => /\r\n\r\n.*\n$/s.test(text)))
+    }
+    const own = (status: number) => sorted(`HTTP/1.1 ${status}`, 'Vary: Origin', ...ALLOWED, EXPOSED)
+    expect(await fails('gone.test')).toEqual(own(502))
+    const moved = fails('a.test', async () => {
+      await app.asked(1)
+      await edge.next()
+      app.drop()
+    })
+    expect(await moved).toEqual(own(502))
 
     const OF_SERVER =
       'Server: x\r\nVary: Accept\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 2\r\n\r\nok'

@@ -109,7 +109,10 @@ export class CorsRule {
       remove: [...removed].filter(name => !present.has(name)),
       add: Object.fromEntries(this.#vary),
     }
-    return { ...decision, options: { ...options, fields: { ...options?.fields, response } } }
+    return {
+      ...decision,
+      options: { ...options, fields: { ...options?.fields, response }, ownHeaders: headers },
+    }
   }
 
   #allows(origin: string): boolean {
