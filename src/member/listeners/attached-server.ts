@@ -273,6 +273,8 @@ export class AttachedServer {
       const done = () => {
         settled()
         this.#handle = handleOf(server)
+        // Behind the listeners of 'listening', which may replace the callback of the handle.
+        process.nextTick(() => this.#acceptInBursts(fd))
         resolve()
       }
       const failed = (error: Error) => {
@@ -298,7 +300,6 @@ export class AttachedServer {
       enableClose(server)
       this.#run(() => listenOver(server, own, backlog))
       this.#handle = handleOf(server)
-      this.#acceptInBursts(fd)
       // If the application has closed the server by then, it emits neither 'listening' nor 'error'.
       setImmediate(() => {
         if (!server.listening) failed(closedMeanwhile())

@@ -1,16 +1,16 @@
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { join } from '../../../src/index.js'
+import { untyped } from '../../fixtures/untyped.js'
 import { Scene } from '../../processes/scene.js'
 import { until } from '../../processes/until.js'
 
 const CLIENTS = 60
 
 /** A server of a version whose turns of the event loop take 5 ms, and its clients, which have all connected. */
-async function busy() {
+async function busy(server = net.createServer()) {
   const member = await join({ service: 'shop', control: Scene.open().control })
   onTestFinished(() => member.close({ timeout: 0 }))
-  const server = net.createServer()
   const web = await member.listen('tcp://127.0.0.1:0')
   web.serve(server)
   await member.ready()
@@ -35,6 +35,22 @@ describe('a server whose turns of the event loop are long', () => {
   it('accepts several of the clients that wait in each turn', async () => {
     const { server, turns } = await busy()
     let accepted = 0
+    server.on('connection', () => accepted++)
+    await until('all are accepted', () => accepted === CLIENTS)
+    expect(turns()).toBeLessThan(CLIENTS / 2)
+  })
+
+  it('does so also if it takes connections before Node makes sockets for them', async () => {
+    const server = net.createServer()
+    let accepted = 0
+    server.on('listening', () => {
+      const { _handle: handle } = untyped(server)
+      handle.onconnection = (_status: number, client: { close(): void }) => {
+        accepted++
+        client.close()
+      }
+    })
+    const { turns } = await busy(server)
     server.on('connection', () => accepted++)
     await until('all are accepted', () => accepted === CLIENTS)
     expect(turns()).toBeLessThan(CLIENTS / 2)
