@@ -15,7 +15,7 @@ const FILES: readonly Rule[] = [
   ],
   [
     /^dist\/modules\/(?:index|proxy|operator|adapter|errors|stores|sources|ws|streams|socket-io)\.js$/,
-    222_000,
+    234_000,
   ],
   [/^dist\/modules\/chunk-\w+\.js$/, 700_000, '?'],
   [/^dist\/fd-broker\.1$/, 81_000],
@@ -23,9 +23,9 @@ const FILES: readonly Rule[] = [
   [/^dist\/auto\.cjs$/, 31_000],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/(?:cli|load)\.cjs$/, 26_500],
-  [/^dist\/program\.cjs$/, 1_852_000],
+  [/^dist\/program\.cjs$/, 1_900_000],
   [/^dist\/timeline\.cjs$/, 602_000],
-  [/^dist\/library\.cjs$/, 1_381_000],
+  [/^dist\/library\.cjs$/, 1_425_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml|prom-client)\.cjs$/, 200_000],
   [
@@ -33,25 +33,26 @@ const FILES: readonly Rule[] = [
     3_000,
   ],
   [/^dist\/types\/auto\.d\.c?ts$/, 3_000],
-  [/^dist\/types\/declarations\.d\.ts$/, 157_000],
+  [/^dist\/types\/declarations\.d\.ts$/, 160_500],
   [/^prebuilds\/linux-(?:x64|arm64)\/fd-broker\.(?:glibc|musl)\.node$/, 120_000],
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 5_785_000
+export const MOST_UNPACKED = 5_930_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
   filesWithoutAddons: 102,
-  packed: 1_860_000,
-  packedWithoutAddons: 1_800_000,
+  packed: 1_905_000,
+  packedWithoutAddons: 1_845_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more; 3_075_000 before TLS 1.3 connections, streamed answers and
   // sessions of socket.io could move; 3_225_000 before the proxy's TLS connections and those of tls.Server could; 3_250_000 before the
   // library was also one file, for V8's code cache; 4_460_000 before the mends of 2026-11-28; 4_490_000 before a page showed an
   // upgrade; 4_560_000 before metrics; 4_585_000 before events and `top`; 4_640_000 before the
   // proxy kept its configuration; 4_680_000 before it checked and weighed its servers, and sections followed sources;
   // 4_830_000 before the proxy followed a source, and `routes apply`; 4_885_000 before it spoke TLS to servers, queued requests and had
-  // the PROXY protocol, and `drain`; 4_990_000 before clients could use HTTP/2; 5_030_000 before ECharts drew the picture of an upgrade, also without a browser.
-  withoutAddons: 5_625_000,
+  // the PROXY protocol, and `drain`; 4_990_000 before clients could use HTTP/2; 5_030_000 before ECharts drew the picture of an upgrade, also without a browser;
+  // 5_625_000 before routes had conditions, rate limits, passwords and CORS, clients certificates, and the access log formats.
+  withoutAddons: 5_770_000,
 }
 
 /**
