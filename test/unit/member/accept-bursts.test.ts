@@ -44,7 +44,7 @@ describe('a server whose turns of the event loop are long', () => {
     const server = net.createServer()
     let accepted = 0
     server.on('listening', () => {
-      const { _handle: handle } = untyped(server)
+      const { _handle: handle } = untyped<{ _handle: { onconnection: unknown } }>(server)
       handle.onconnection = (_status: number, client: { close(): void }) => {
         accepted++
         client.close()
