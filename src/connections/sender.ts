@@ -177,6 +177,8 @@ export class ConnectionSender {
   #unadopted = 0
   #proof: NodeJS.Timeout | undefined
   #adoption: NodeJS.Timeout | undefined
+  #stopped: Promise<void> | null = null
+  #closed = false
 
   constructor(options: ConnectionSenderOptions) {
     this.#options = options
@@ -217,22 +219,43 @@ export class ConnectionSender {
     await this.#returning
   }
 
-  /** Sends no more connections, and takes back the connections of an undecided slice. Resolves when these are open again. */
+  /**
+   * Sends no more connections, and takes back the connections of an undecided slice, and those of the last one whose hook throws in the receiver. Resolves
+   * when these are open again.
+   */
   stop(): Promise<void> {
-    this.#end()
-    return this.#returning
+    this.#endSending()
+    this.#stopped ??= this.#closeWhenAdopted()
+    return this.#stopped
   }
 
+  async #closeWhenAdopted(): Promise<void> {
+    if (!this.#isSettled) await new Promise<void>(resolve => this.#decided.push(resolve))
+    this.#close()
+    await this.#returning
+  }
+
+  /** The channel has ended. */
   #end(): void {
+    this.#endSending()
+    this.#endAdoption()
+    this.#close()
+  }
+
+  #endSending(): void {
     if (this.#over) return
     this.#over = true
     clearImmediate(this.#turn)
     clearTimeout(this.#timer)
     clearTimeout(this.#proof)
     for (const source of this.#watched) source.moving.onMovable = null
-    this.#endAdoption()
     this.#return(this.#takeFilled(), 'returned')
     this.#step({ type: 'lost' })
+  }
+
+  #close(): void {
+    if (this.#closed) return
+    this.#closed = true
     const { link, log, onEnded } = this.#options
     link.close()
     log.close()
@@ -245,7 +268,7 @@ export class ConnectionSender {
     for (const effect of effects) this.#perform(effect)
     this.#resolveDecided()
     // The receiver has sealed the log. A connection that left its server now would be in no slice.
-    if (this.#machine.over) this.#end()
+    if (this.#machine.over && !this.#over) this.#end()
   }
 
   get #isSettled(): boolean {
