@@ -5,6 +5,7 @@ import { onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import type { VersionSettings } from '../../src/run/settings.js'
 import { Supervisor } from '../../src/run/supervisor.js'
+import { versionSettings } from './version-settings.js'
 
 export const SLEEPS = ['sleep', '60']
 
@@ -13,22 +14,8 @@ export async function supervised(first: Partial<VersionSettings>) {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-supervisor-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   const source: { next: VersionSettings } = {
-    next: {
-      command: SLEEPS,
-      env: {},
-      listen: [],
-      nonBlocking: false,
-      ready: { kind: 'notify' },
-      asking: { interval: null, timeout: 1_000, passes: 1 },
-      readyTimeout: 60_000,
-      healthyFor: 0,
-      probation: 0,
-      stopSignal: 'SIGTERM',
-      stopTimeout: 10_000,
-      // Without a guardian, which would outlive its supervisor for a moment.
-      survive: true,
-      ...first,
-    },
+    // Without a guardian, which would outlive its supervisor for a moment.
+    next: versionSettings({ command: SLEEPS, survive: true, ...first }),
   }
   const supervisor = await Supervisor.start({
     logger: SILENT,

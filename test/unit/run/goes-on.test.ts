@@ -9,10 +9,10 @@ import { bindListener, formatAddress, parseListenerSpec } from '../../../src/lis
 import type { NamedListener } from '../../../src/os/foreign-listeners.js'
 import { restorePassedSockets } from '../../../src/os/service-manager/passed-sockets.js'
 import { RunningVersion, RunningVersions } from '../../../src/run/running-version.js'
-import type { VersionSettings } from '../../../src/run/settings.js'
 import { SharedListeners, StoredListeners } from '../../../src/run/shared-listeners.js'
 import { NO_PROBE, Probe, type ProbeEvents, probeOfInherited } from '../../../src/versions/version-probe.js'
 import { until } from '../../processes/until.js'
+import { versionSettings } from '../../processes/version-settings.js'
 
 const ANY = parseListenerSpec('tcp://127.0.0.1:0')
 
@@ -25,24 +25,6 @@ const NO_CHILDREN = {
   kill() {},
 }
 
-function settingsWith(facts: Partial<VersionSettings>): VersionSettings {
-  return {
-    command: [],
-    env: {},
-    listen: [],
-    nonBlocking: false,
-    ready: { kind: 'notify' },
-    asking: { interval: null, timeout: 1_000, passes: 1 },
-    readyTimeout: 60_000,
-    healthyFor: 0,
-    probation: 0,
-    stopSignal: 'SIGTERM',
-    stopTimeout: 10_000,
-    survive: false,
-    ...facts,
-  }
-}
-
 /** A listener with the address that it has got. */
 function bound() {
   const fd = bindListener(ANY)
@@ -52,7 +34,7 @@ function bound() {
 
 describe('a supervisor that goes on as another program', () => {
   it('hands on where only its version answers, also to the program after it', async () => {
-    const settings = settingsWith({ ready: { kind: 'http', url: '/health' } })
+    const settings = versionSettings({ ready: { kind: 'http', url: '/health' } })
     const place = 'http://127.0.0.1:1/health'
     const children = { ...NO_CHILDREN, start: () => 0 }
     using probe = await probeOfInherited({ settings, hearing: null, place }, true, children)
@@ -65,7 +47,7 @@ describe('a supervisor that goes on as another program', () => {
     const { pid } = spawnSync('true')
     const expected: number[] = []
     const children = { ...NO_CHILDREN, expect: (one: number) => void expected.push(one) }
-    const settings = settingsWith({})
+    const settings = versionSettings({})
     const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
     const was = { id: 1, pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
     const code = await new Promise<number>(exited => {
@@ -94,7 +76,7 @@ describe('a supervisor that goes on as another program', () => {
     onTestFinished(() => void child.kill('SIGKILL'))
     await once(child, 'spawn')
     const pid = child.pid!
-    const settings = settingsWith({})
+    const settings = versionSettings({})
     const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
     const heard: ProbeEvents[] = []
     class Told extends Probe {
@@ -155,7 +137,7 @@ describe('a version whose main process is the child of one of its own', () => {
       isOthers: () => false,
       nextStart: () => Infinity,
     }
-    const settings = settingsWith({})
+    const settings = versionSettings({})
     const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
     const was = { id: 1, pid: former.pid!, settings, startedAt: 0, says: '', replaced: false, hearing: null }
     const deps = { id: 1, settings, probe: new Told(), children, listeners, alone: true }
@@ -176,7 +158,7 @@ describe('a version whose main process is the child of one of its own', () => {
     const numbers: number[] = []
     const by = (one: number) => numbers.push(one) > 0
     const children = { ...NO_CHILDREN, signal: by, kill: by }
-    const settings = settingsWith({})
+    const settings = versionSettings({})
     const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
     const was = { id: 1, pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
     const events = {
@@ -274,7 +256,7 @@ function versions() {
   const living = new Set<() => Promise<void>>()
   const run = (listen: readonly NamedListener[], nonBlocking = false) => {
     const id = over.size + 1
-    const settings = settingsWith({ command: ['sleep', '600'], listen, nonBlocking })
+    const settings = versionSettings({ command: ['sleep', '600'], listen, nonBlocking })
     const exited = new Promise<void>(resolve => over.set(id, resolve))
     const version = all.run(id, settings, NO_PROBE)
     const ended = async () => {
