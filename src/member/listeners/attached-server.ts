@@ -310,15 +310,10 @@ export class AttachedServer {
   /** Borrows `fd`, the listener's socket. */
   #acceptInBursts(fd: OwnedFd): void {
     acceptInBursts(this.server as net.Server, () => {
-      if (fd.closed) return false
-      try {
-        const connection = accept(fd, 'a connection')
-        if (connection !== null) this.take(connection)
-        return connection !== null
-      } catch {
-        // No descriptor is free, for example. Node meets it with the next connection.
-        return false
-      }
+      const connection = acceptedFrom(fd)
+      // Outside of a try: an exception of the application's listeners ends the process, as with a connection that Node accepts.
+      if (connection !== null) this.take(connection)
+      return connection !== null
     })
   }
 
@@ -493,6 +488,15 @@ export class AttachedServer {
   }
 
   readonly #run = <T>(work: () => T): T => this.#context.runInAsyncScope(work)
+}
+
+/** Returns a connection that waits; null if there is none, or if no descriptor is free: Node meets that with the next connection. */
+function acceptedFrom(fd: OwnedFd): OwnedFd | null {
+  try {
+    return fd.closed ? null : accept(fd, 'a connection')
+  } catch {
+    return null
+  }
 }
 
 function closedMeanwhile(): FdbError {

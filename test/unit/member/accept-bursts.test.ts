@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { join } from '../../../src/index.js'
@@ -6,6 +7,23 @@ import { Scene } from '../../processes/scene.js'
 import { until } from '../../processes/until.js'
 
 const CLIENTS = 60
+
+/** A program with a long turn in which several clients come; it throws at the second one. */
+const THROWS = `
+import net from 'node:net'
+import { join } from 'fd-broker'
+const member = await join({ service: 'shop', control: process.env.CONTROL })
+const web = await member.listen('tcp://127.0.0.1:0')
+let accepted = 0
+web.serve(net.createServer(() => {
+  if (++accepted === 2) throw new Error('thrown by the program')
+  if (accepted === 4) process.exit(0)
+}))
+await member.ready()
+for (let n = 0; n < 8; n++) net.connect(web.address.port, '127.0.0.1').on('error', () => {})
+const end = performance.now() + 20
+while (performance.now() < end);
+`
 
 /** A server of a version whose turns of the event loop take 5 ms, and its clients, which have all connected. */
 async function busy(server = net.createServer()) {
@@ -63,6 +81,14 @@ describe('a server whose turns of the event loop are long', () => {
     server.on('connection', () => accepted++).on('drop', () => dropped++)
     await until('all are accepted or dropped', () => accepted + dropped === CLIENTS)
     expect(accepted).toBe(3)
+  })
+
+  it('ends its program if a listener of its connections throws, as Node does', () => {
+    const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '--eval', THROWS], {
+      encoding: 'utf8',
+      env: { ...process.env, CONTROL: Scene.open().control },
+    })
+    expect([status, stderr]).toEqual([1, expect.stringContaining('thrown by the program')])
   })
 
   it('accepts none when the program has closed it', async () => {
