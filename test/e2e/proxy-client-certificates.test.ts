@@ -92,7 +92,7 @@ const handshakes = async (edge: Edge) => {
 }
 
 describe('a listener with the CAs of its clients', () => {
-  it('tells servers who the client is, over HTTP/1 and HTTP/2, whatever the client says, and refuses all others', async () => {
+  it('names the client to servers, over HTTP/1 and HTTP/2, also if the client claims another name, and refuses all others', async () => {
     const { edge, port, ca, other, client } = await edgeWith(({ cert }) => cert)
     const alice = client(ca, 'alice')
     const found = await told(port, alice)

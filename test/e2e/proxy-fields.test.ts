@@ -161,7 +161,7 @@ describe('a proxy whose upstream is itself', () => {
 })
 
 describe('a route with passwords', () => {
-  it('lets its users pass, over HTTP/1 and HTTP/2 and after upgrades, and tells the server who it is', async () => {
+  it('lets its users pass, over HTTP/1 and HTTP/2 and after upgrades, and names the user to the server', async () => {
     const app = await server()
     const sha256 = (password: string) => createHash('sha256').update(password).digest('hex')
     const request = { set: { 'X-User': '$remote_user' }, remove: ['Authorization'] }
@@ -230,7 +230,7 @@ describe('a route with passwords', () => {
 })
 
 describe('a route for pages of other sites', () => {
-  it('answers the questions of browsers, and says who may use answers, also of a request that moves meanwhile', async () => {
+  it('answers the questions of browsers, and names the pages that may use answers, also of a request that moves meanwhile', async () => {
     const app = await server()
     const cors = {
       origins: ['https://a.test'],

@@ -40,7 +40,7 @@ export interface RateBucketsOptions {
 
 /**
  * The token buckets of all rate limits, by key, also of other workers and versions: each process has those of the keys that it has seen last, and writes
- * what it lets pass to the state. A full bucket has no entry.
+ * to the state how much they are used. There is no entry for a full bucket.
  */
 export class RateBuckets {
   readonly #options: RateBucketsOptions
