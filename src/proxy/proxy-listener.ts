@@ -81,6 +81,8 @@ export class ProxyListener implements ConnectionKeeper {
   #forward: string | null
   #handshakes: Handshakes | null = null
   #secure = false
+  /** {@link ClientCa.id}, or '' if clients are not asked for certificates. */
+  #clientCaId = ''
   readonly #headers = new ProxyHeaders()
   /** Reports whether connections from an address begin with a PROXY header; null: none does. */
   #beginsWithHeader: ((address: string) => boolean) | null = null
@@ -142,7 +144,7 @@ export class ProxyListener implements ConnectionKeeper {
     if (before.settings === relaySettings(config, clientProtocol(config, this.#name))) return
     this.#current = this.#makeRelay(config)
     // The clients of the former relay were verified by other CAs, or not at all.
-    if (before.relay.clientCa !== this.#current.relay.clientCa) before.relay.drain()
+    if (before.relay.clientCa !== this.#current.relay.clientCa) before.relay.drainForGood()
     this.#former.push(before.relay)
     this.#pruneFormer()
   }
@@ -257,6 +259,7 @@ export class ProxyListener implements ConnectionKeeper {
     if (own === undefined) return
     this.#forward = own.forward
     this.#secure = own.tls
+    this.#clientCaId = own.clientCa?.id ?? ''
     this.#beginsWithHeader = own.proxyProtocol.length === 0 ? null : isIn(own.proxyProtocol)
     this.#headMs = timeouts.head
     const protocols = own.forward === null ? protocolsOf(own) : []
@@ -267,7 +270,7 @@ export class ProxyListener implements ConnectionKeeper {
       this.#handshakes = this.#tls.handshakes({
         protocols,
         clientCa: own.clientCa,
-        onSecure: (socket, raw) => this.#acceptSecure(socket, raw),
+        onSecure: (socket, raw, asked) => this.#acceptSecure(socket, raw, asked),
         onEnd: () => this.#pruneFormer(),
       })
     }
@@ -324,11 +327,15 @@ export class ProxyListener implements ConnectionKeeper {
     )
   }
 
-  #acceptSecure(socket: TLSSocket, raw: Socket | undefined): void {
+  #acceptSecure(socket: TLSSocket, raw: Socket | undefined, asked: string): void {
     const origin = this.#origins[socket.alpnProtocol === HTTP2 ? 'h2' : 'https']
-    const asks = this.#current.relay.clientCa !== ''
-    const certificate = asks ? certificateLines(certificateOf(socket)) : undefined
-    this.#accept(socket, asks ? { ...origin, certificate } : origin, raw)
+    if (this.#clientCaId === '') {
+      this.#accept(socket, origin, raw)
+      return
+    }
+    // A handshake can begin before a reload that changes the CAs, and end after it.
+    const shown = asked === this.#clientCaId ? certificateOf(socket) : undefined
+    this.#accept(socket, { ...origin, certificate: certificateLines(shown) }, raw)
   }
 
   /** `raw` is the socket below TLS, if known. */

@@ -9,6 +9,7 @@ import type { AddressRange } from './config/values.js'
 import { READY, UNREADY } from './leaving.js'
 import { decisionOf, type RouteAction } from './routes/action.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, type RouteTable } from './routes/table.js'
+import { askedOf } from './tls/client-ca.js'
 
 /** As many as the largest `retry` of an upstream (10) allows: only the upstream's own limit applies. */
 const MAX_ATTEMPTS = 11
@@ -18,7 +19,7 @@ export interface ClientProtocol {
   /** See {@link ListenerConfig.halfClose}. */
   readonly halfClose: boolean
   readonly http2: boolean
-  /** {@link ClientCa.id}, or '' if clients are not asked for certificates. */
+  /** See {@link askedOf}. */
   readonly clientCa: string
   /** Clients of any listener are asked for certificates. */
   readonly asked: boolean
@@ -31,7 +32,7 @@ export function clientProtocol({ listeners }: ProxyConfig, name: string): Client
   const own = listeners.find(listener => listener.name === name)
   if (own === undefined) return HTTP1
   const { halfClose, http2, clientCa } = own
-  return { halfClose, http2, clientCa: clientCa?.id ?? '', asked: listeners.some(each => each.clientCa) }
+  return { halfClose, http2, clientCa: askedOf(clientCa), asked: listeners.some(each => each.clientCa) }
 }
 
 /** Reports whether a client of any listener may use HTTP/2. */

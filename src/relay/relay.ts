@@ -46,6 +46,7 @@ export class Relay {
   /** Connections that are being taken over by {@link #http2}. */
   #turning = 0
   #ending: ClosingOptions | null = null
+  #drainsForGood = false
   /** How many times {@link resume} was called. */
   #resumed = 0
 
@@ -206,15 +207,21 @@ export class Relay {
     this.#http2.leave()
   }
 
+  /** As {@link drain}; {@link resume} does not undo it. */
+  drainForGood(): void {
+    this.#drainsForGood = true
+    this.drain()
+  }
+
   /**
    * Undoes {@link drain} and {@link end}. A response that has already announced the end of its connection still ends it, and a tunnel that has
    * ended stays ended.
    */
   resume(): void {
-    this.#context.draining = false
+    this.#context.draining = this.#drainsForGood
     this.#context.leaving = null
     this.#ending = null
-    this.#http2.resume()
+    if (!this.#drainsForGood) this.#http2.resume()
     this.#resumed++
     for (const connection of this.#connections) {
       // The record of a connection does not say that this relay ends the response or tunnel itself.

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import http2 from 'node:http2'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect, createServer as createTcpServer, type Server } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { type Certificate, issueBy } from '../processes/certificate.js'
@@ -14,6 +14,7 @@ interface Options {
   cert?: Buffer
   key?: Buffer
   session?: Buffer
+  servername?: string
 }
 
 type Told = Record<string, string>
@@ -55,7 +56,10 @@ async function edgeWith(clientCa: (ca: Certificate) => object | string, rest: ob
   ]
   edge.write({
     listeners: listeners(clientCa(ca)),
-    tls: { certificates: [edge.issue('localhost')], move: 'on' },
+    tls: {
+      certificates: [edge.issue('localhost'), edge.issue('two.example', ['two.example'])],
+      move: 'on',
+    },
   })
   await edge.next()
   const client = (by: Certificate, name: string) => read(issueBy(by, edge.sandbox.folder, name))
@@ -73,6 +77,40 @@ async function toldOverHttp2(port: number, options: Options): Promise<Told> {
   const answer = JSON.parse(await text(session.request({ ':path': '/', ...FORGED }))) as Told
   session.close()
   return answer
+}
+
+/** Passes connections on, and holds all that the client sends after its first bytes. */
+class SlowTls {
+  readonly port: number
+  held = false
+  release = () => {}
+
+  private constructor(server: Server, port: number) {
+    this.port = (server.address() as AddressInfo).port
+    server.on('connection', client => {
+      const proxy = connect(port, '127.0.0.1')
+      for (const socket of [client, proxy]) socket.on('error', () => {})
+      proxy.pipe(client)
+      client.once('data', hello => {
+        proxy.write(hello)
+        client.once('data', rest => {
+          client.pause()
+          this.held = true
+          this.release = () => {
+            proxy.write(rest)
+            client.pipe(proxy)
+          }
+        })
+      })
+    })
+  }
+
+  static async to(port: number): Promise<SlowTls> {
+    const server = createTcpServer()
+    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+    onTestFinished(() => void server.close())
+    return new SlowTls(server, port)
+  }
 }
 
 const refusal = (port: number, options: Options) => {
@@ -118,6 +156,15 @@ describe('a listener with the CAs of its clients', () => {
     })
   })
 
+  it('asks by the same CAs for each of its own certificates', async () => {
+    const { port, ca, other, client } = await edgeWith(({ cert }) => cert)
+    const servername = 'two.example'
+    const named = await told(port, { ...client(ca, 'alice'), servername })
+    expect(named).toMatchObject({ 'x-client-cert-subject': 'CN=alice,O=Example' })
+    await refusal(port, { ...client(other, 'mallory'), servername })
+    await refusal(port, { servername })
+  })
+
   it('tells the same after an upgrade, also of a connection that moves, and drains the others', async () => {
     const { edge, port, ca, client } = await edgeWith(({ cert }) => cert)
     const alice = client(ca, 'alice')
@@ -160,6 +207,31 @@ describe('a listener with the CAs of its clients', () => {
     expect(await told(port, client(other, 'bob'))).toMatchObject({
       'x-client-cert-subject': 'CN=bob,O=Example',
     })
+  })
+
+  it('believes no certificate that was verified by the CAs of an earlier configuration', async () => {
+    const { port, ca, other, edge, listeners, client } = await edgeWith(({ cert: file }) => ({
+      file,
+      required: false,
+    }))
+    const slow = await SlowTls.to(port)
+    const late = told(slow.port, client(ca, 'alice'))
+    await until('the handshake has begun', () => slow.held)
+    await edge.reload({ listeners: listeners({ file: other.cert, required: false }) })
+    slow.release()
+    expect(await late).toEqual({ 'x-client-cert-verified': 'false' })
+  })
+
+  it('serves clients without a certificate once more at most, where a reload asks all for one', async () => {
+    const { port, ca, edge, listeners, client } = await edgeWith(({ cert: file }) => ({
+      file,
+      required: false,
+    }))
+    const [alice, nobody] = [new TlsClient(port, client(ca, 'alice')), new TlsClient(port)]
+    await Promise.all([alice.ask('/'), nobody.ask('/')])
+    await edge.reload({ listeners: listeners(ca.cert) })
+    expect((await nobody.answer('/')).head).toMatch(/connection: close/i)
+    await refusal(port, {})
   })
 
   it('passes its own health check', async () => {

@@ -32,3 +32,9 @@ export const clientCa = refine(shortFor('file', clientCaShape), ({ file, require
   const id = nodeCrypto().createHash('sha256').update(file.pem).digest('hex').slice(0, 16)
   return { ...file, required, id }
 })
+
+/** Tells connections apart by what their clients had to show. '': nothing. */
+export function askedOf(clientCa: ClientCa | null): string {
+  if (clientCa === null) return ''
+  return clientCa.required ? clientCa.id : `${clientCa.id} optional`
+}

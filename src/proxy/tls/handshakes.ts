@@ -27,8 +27,11 @@ export interface HandshakeOptions {
   /** Names of ALPN, the preferred first. Clients whose list has none of them are refused. Empty: all clients are served. */
   protocols: readonly string[]
   clientCa: ClientCa | null
-  /** Called after a successful handshake. `raw` is the socket that was given to {@link Handshakes.start}, if known. */
-  onSecure: (socket: TLSSocket, raw: Socket | undefined) => void
+  /**
+   * Called after a successful handshake. `raw` is the socket that was given to {@link Handshakes.start}, if known. `asked`: the {@link ClientCa.id} by which the
+   * client was asked for a certificate, or ''.
+   */
+  onSecure: (socket: TLSSocket, raw: Socket | undefined, asked: string) => void
   /** Called after each handshake, successful or not, and after `onSecure`. */
   onEnd: () => void
 }
@@ -135,6 +138,7 @@ export class Handshakes {
   #makeServer(defaultCertificate: CertificateMaterial | undefined, clientCa: ClientCa | null): Server {
     const { counts, onSecure, onEnd } = this.#options
     const { timeout, minVersion, ticketKeys, carrier } = this.#settings
+    const contextFor = this.#contextsFor(clientCa)
     const server = nodeTls().createServer({
       cert: defaultCertificate?.chain,
       key: defaultCertificate?.key,
@@ -148,7 +152,7 @@ export class Handshakes {
       }),
       handshakeTimeout: timeout,
       ...(this.#protocols.length > 0 && { ALPNProtocols: [...this.#protocols] }),
-      SNICallback: (name, done) => this.#chooseCertificate(name, defaultCertificate, done),
+      SNICallback: (name, done) => this.#chooseCertificate(name, defaultCertificate, contextFor, done),
     })
     useTicketKeys(server, ticketKeys)
     carrier?.follow(server)
@@ -164,7 +168,7 @@ export class Handshakes {
       const raw = underlyingSocket(socket)
       // The relay counts the connection from now on: it must not be counted twice.
       const counted = raw !== undefined && this.#handshaking.delete(raw)
-      onSecure(socket, raw)
+      onSecure(socket, raw, clientCa?.id ?? '')
       if (counted) onEnd()
     })
     server.on('tlsClientError', (error, socket) => {
@@ -184,16 +188,32 @@ export class Handshakes {
     return !wanted.required && socket.getPeerX509Certificate() === undefined
   }
 
+  /** A context replaces the CAs of its server too: without any, OpenSSL would verify clients by Node's own. */
+  #contextsFor(clientCa: ClientCa | null): (material: CertificateMaterial) => SecureContext {
+    const { certificates } = this.#options
+    if (clientCa === null) return material => certificates.contextFor(material)
+    const contexts = new WeakMap<CertificateMaterial, SecureContext>()
+    return material => {
+      const { chain: cert, key } = material
+      const known = contexts.get(material)
+      if (known !== undefined) return known
+      const context = nodeTls().createSecureContext({ cert, key, ca: clientCa.pem })
+      contexts.set(material, context)
+      return context
+    }
+  }
+
   #chooseCertificate(
     name: string,
     defaultCertificate: CertificateMaterial | undefined,
+    contextFor: (material: CertificateMaterial) => SecureContext,
     done: (error: Error | null, context?: SecureContext) => void,
   ): void {
     const { certificates } = this.#options
     try {
       const material = certificates.find(name)
       if (material === undefined || material === defaultCertificate) done(null)
-      else done(null, certificates.contextFor(material))
+      else done(null, contextFor(material))
     } catch (error) {
       done(error as Error)
     }
