@@ -27,12 +27,16 @@ export class Dispatch {
   route: Forward | null = null
   destination: Destination | null = null
   #tried: Destination[] | null = null
+  /** The servers among these that could not be used. The others were at their limit of connections. */
+  #failed: Destination[] | null = null
   /** No descriptor was free: this exchange closed all idle connections to servers and dialled again, which it does only once. */
   #redialled = false
-  /** This exchange has waited for a connection, which it does only once. */
+  /** This exchange has waited for a connection of another process, which it does only once. */
   #waited = false
   /** The queue in which it has waited: a reload may have removed the queue from the route since. */
   #queue: RequestQueue | null = null
+  /** The times of its wait in a queue, also if it waits there again. */
+  #wait: { readonly arrived: number; readonly until: number } | null = null
   /** The exchange comes from another process: if it has waited there, it gets a place in a full queue. */
   #restored = false
   #retryHead: HeadWriter | null = null
@@ -105,7 +109,7 @@ export class Dispatch {
     const { reused, heard } = this.#exchange.facts
     if (heard || resend === '' || this.destination === null) return false
     if (!reused && !this.#leaveDeadServer(failure, error)) return false
-    const stream = this.#connect(true)
+    const stream = this.#connect(true, undefined, reused)
     if (stream === null) return true
     stream.write(resend)
     this.#onSent(stream)
@@ -118,6 +122,7 @@ export class Dispatch {
     const next = this.#nextServer()
     if (next === null || !callSafely(this.#relay, () => this.route?.mayResend?.() ?? true)) return false
     callSafely(this.#relay, () => dead.failed?.(failure, error))
+    this.#hasFailed(dead)
     this.dropRetry()
     this.#setDestination(next)
     return true
@@ -132,13 +137,16 @@ export class Dispatch {
     return this.#exchange.facts.phase === 'tunnel'
   }
 
-  /** Connects to the chosen server, or to the next one if that fails. Fails the exchange and returns null if no server is left. With `fresh`, and for tunnels, reuses no connection. */
-  #connect(fresh: boolean, now?: number): ByteStream | null {
+  /**
+   * Connects to the chosen server, or to the next one if that fails. Fails the exchange and returns null if no server is left. With `fresh`, and for tunnels,
+   * reuses no connection. `again`: see {@link UpstreamPools.acquire}.
+   */
+  #connect(fresh: boolean, now?: number, again = false): ByteStream | null {
     const exchange = this.#exchange
     const { facts } = exchange
     let stream: ByteStream | null
     try {
-      do stream = this.#relay.pools.acquire(this.destination!, exchange, fresh || this.#isTunnel, now)
+      do stream = this.#relay.pools.acquire(this.destination!, exchange, fresh || this.#isTunnel, now, again)
       while (stream !== null && this.#isStale(stream))
     } catch (error) {
       return this.#connectFailed(shortageOf(error), tlsFailureOf(error as Error) ?? 'connect-failed')
@@ -173,6 +181,7 @@ export class Dispatch {
 
   /** Takes the bytes of the client back from a connection that is not established. */
   takeUnsent(stream: ByteStream): Buffer {
+    if (stream instanceof WaitingStream) this.#exchange.facts.trail?.waited()
     const bytes = concat(stream.takeUnsent())
     return this.#headerBytes === 0 ? bytes : bytes.subarray(this.#headerBytes)
   }
@@ -228,7 +237,7 @@ export class Dispatch {
   #connectToNext(status: number, reason: string): ByteStream | null {
     const next = this.#nextServer()
     if (next === null) {
-      if (reason === 'servers-full') return this.#wait()
+      if (reason === 'servers-full') return this.#awaitServer()
       this.#exchange.fail(status, reason)
       return null
     }
@@ -237,12 +246,12 @@ export class Dispatch {
   }
 
   /** Returns a stream that waits for a connection to a server; null if there is no place to wait, and the exchange has failed. */
-  #wait(): ByteStream | null {
+  #awaitServer(): ByteStream | null {
     const queue = this.route?.queue
-    const stream = this.#waited ? null : queue === undefined ? this.#waitForOthers() : this.#enqueue(queue)
+    const stream = queue !== undefined ? this.#enqueue(queue) : this.#waited ? null : this.#waitForOthers()
     this.#waited = true
-    if (stream === null) {
-      this.#exchange.fail(503, queue === undefined ? 'servers-full' : 'queue-full', RETRY_AFTER)
+    if (stream === null || stream === 'queue-full') {
+      this.#exchange.fail(503, stream ?? 'servers-full', RETRY_AFTER)
       return null
     }
     this.#exchange.upstream = stream
@@ -262,20 +271,42 @@ export class Dispatch {
     return stream
   }
 
-  #enqueue(queue: RequestQueue): ByteStream | null {
-    if (queue.waiting >= queue.most && !this.#restored) {
+  /** Returns null if no server is left for which the request could wait. */
+  #enqueue(queue: RequestQueue): ByteStream | 'queue-full' | null {
+    if (queue.waiting >= queue.most && !this.#restored && this.#wait === null) {
       queue.ended('full')
-      return null
+      return 'queue-full'
     }
+    const now = performance.now()
+    this.#wait ??= { arrived: now, until: now + queue.ms }
+    const failed = new Set(this.#failed?.map(({ key }) => key))
+    const servers = queue.servers().filter(({ key }) => !failed.has(key))
+    if (servers.length === 0) return null
     this.#queue = queue
     queue.waiting++
-    const proceed = (server: Destination) => {
-      queue.ended('served')
-      this.#endWaiting(stream, server)
+    const proceed = ({ key }: Destination) => {
+      const now = queue.servers()
+      const server = now.find(each => each.key === key)
+      if (server === undefined && now.length > 0) this.#waitForOthersOf(queue, stream)
+      else {
+        queue.ended('served')
+        this.#endWaiting(stream, server ?? servers.find(each => each.key === key)!)
+      }
       this.#side.settle()
     }
-    const stream = this.#relay.pools.queue(queue.servers(), queue.ms, proceed, () => queue.waiting--)
+    const stream = this.#relay.pools.queue(servers, this.#wait, proceed, () => queue.waiting--)
     return stream
+  }
+
+  /** The server that has become free gets no more requests, for example because it was drained. */
+  #waitForOthersOf(queue: RequestQueue, stream: ByteStream): void {
+    const bytes = concat(stream.takeUnsent())
+    stream.destroy()
+    const next = this.#enqueue(queue)
+    if (typeof next === 'object' && next !== null) {
+      this.#exchange.upstream = next
+      next.write(bytes)
+    } else this.#exchange.fail(503, 'no-server')
   }
 
   /** `server`: null if the time is over. */
@@ -283,16 +314,14 @@ export class Dispatch {
     const bytes = concat(stream.takeUnsent())
     stream.destroy()
     this.#exchange.upstream = null
-    const { trail } = this.#exchange.facts
-    if (trail !== null) {
-      trail.queueMs = Math.max(0, trail.queueMs) + performance.now() - trail.since
-      trail.since = 0
-    }
+    this.#exchange.facts.trail?.waited()
     if (server === null) {
       this.#queue?.ended('late')
       this.#exchange.fail(503, this.#queue === null ? 'servers-full' : 'queue-timeout', RETRY_AFTER)
       return
     }
+    // A server that was at its limit may be free by now.
+    this.#tried = this.#failed?.slice() ?? null
     this.#setDestination(server)
     const next = this.#connect(false)
     if (next === null) return
@@ -300,9 +329,17 @@ export class Dispatch {
     this.#onSent(next)
   }
 
+  #hasFailed(server: Destination): void {
+    this.#failed ??= []
+    this.#failed.push(server)
+  }
+
   /** Dials the server again if this process lacked a descriptor, otherwise tries the next server. `shortage`: null if the server is at fault. */
   #connectFailed(shortage: Shortage | null, failure: DialFailure): ByteStream | null {
-    if (shortage === null) return this.#connectToNext(failure === 'connect-timeout' ? 504 : 502, failure)
+    if (shortage === null) {
+      this.#hasFailed(this.destination!)
+      return this.#connectToNext(failure === 'connect-timeout' ? 504 : 502, failure)
+    }
     callSafely(this.#relay, () => this.#relay.onShortage?.(shortage, this.#exchange.facts.destination))
     if (shortage === 'no-ports') return this.#connectToNext(503, shortage)
     if (this.#redialled) {

@@ -252,8 +252,7 @@ export class Exchange implements StreamOwner {
   }
 
   onOpen(): void {
-    const { trail } = this.facts
-    if (trail !== null && trail.since > 0) trail.connectMs = performance.now() - trail.since
+    this.facts.trail?.connected()
     callSafely(this.#relay, () => this.#dispatch.destination?.opened?.(this.facts.method === ''))
     this.#side.arm()
     this.#side.settle()

@@ -263,10 +263,13 @@ export class Slot {
 export class SlotTally implements Tally {
   readonly #all: Tally
   #slot: Slot | null
+  readonly #onClosed: ((tally: SlotTally) => void) | undefined
 
-  constructor(all: Tally, slot: Slot) {
+  /** Calls `onClosed` when the connection closes, in the turn before its slot is released. */
+  constructor(all: Tally, slot: Slot, onClosed?: (tally: SlotTally) => void) {
     this.#all = all
     this.#slot = slot
+    this.#onClosed = onClosed
   }
 
   get open(): number {
@@ -276,8 +279,10 @@ export class SlotTally implements Tally {
   set open(count: number) {
     const closed = count < this.#all.open
     this.#all.open = count
+    if (!closed) return
+    this.#onClosed?.(this)
     // A stream subtracts itself just before it closes its descriptor.
-    if (closed) queueMicrotask(() => this.giveUp()?.release())
+    queueMicrotask(() => this.giveUp()?.release())
   }
 
   /** Takes the slot out of this tally, for another owner. */

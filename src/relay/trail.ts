@@ -28,7 +28,7 @@ export class Trail {
   traceId = ''
   /** How long the request has waited for a server that is free. */
   queueMs = -1
-  /** From the first attempt to connect to a server until one was reached; -1 also if a kept connection was used. */
+  /** From the first attempt to connect to a server until one was reached; if another server got the request later, of that one; -1 also if a kept connection was used. */
   connectMs = -1
   /** From the start of the exchange to the first byte of the server. */
   firstByteMs = -1
@@ -40,6 +40,19 @@ export class Trail {
 
   constructor(lines = '') {
     this.lines = lines
+  }
+
+  /** A server is free for the request, or the wait for one has ended otherwise. */
+  waited(): void {
+    this.queueMs = Math.max(0, this.queueMs) + performance.now() - this.since
+    this.since = 0
+  }
+
+  /** A connection to a server is established. */
+  connected(): void {
+    if (this.since === 0) return
+    this.connectMs = performance.now() - this.since
+    this.since = 0
   }
 }
 

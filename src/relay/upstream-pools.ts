@@ -59,6 +59,8 @@ class UpstreamPool implements StreamOwner, Timed {
   #proceeds = false
   /** How many requests wait in a queue. */
   #queued = 0
+  /** Connections that have closed in this turn, and still have their slots. */
+  #closed: SlotTally[] = []
 
   constructor(wheel: TimerWheel) {
     this.#wheel = wheel
@@ -146,7 +148,7 @@ class UpstreamPool implements StreamOwner, Timed {
     this.#granted = null
     if (granted !== null) return granted
     for (;;) {
-      const slot = this.tally.open < limit ? slots.take(limit) : null
+      const slot = this.tally.open < limit ? (this.#takeClosed() ?? slots.take(limit)) : null
       if (slot !== null) return slot
       const oldest = this.#idle.shift()
       if (oldest === undefined) return null
@@ -154,6 +156,25 @@ class UpstreamPool implements StreamOwner, Timed {
       oldest.stream.destroy()
       if (freed !== null) return freed
     }
+  }
+
+  /** Counts a connection that has this slot. */
+  tallyOf(slot: Slot): SlotTally {
+    return new SlotTally(this.tally, slot, tally => {
+      if (this.#closed.push(tally) > 1) return
+      queueMicrotask(() => {
+        this.#closed = []
+      })
+    })
+  }
+
+  /** Returns the slot of a connection that has just closed: a request that is repeated must not lose it to another process. */
+  #takeClosed(): Slot | null {
+    for (let tally = this.#closed.pop(); tally !== undefined; tally = this.#closed.pop()) {
+      const slot = tally.giveUp()
+      if (slot !== null) return slot
+    }
+    return null
   }
 
   /** See {@link UpstreamPools.wait}. */
@@ -173,7 +194,10 @@ class UpstreamPool implements StreamOwner, Timed {
   }
 
   #enter(waiting: Waiting): void {
-    this.#waiting.push(waiting)
+    let at = this.#waiting.length
+    // A request that waits again has the place of its arrival.
+    while (at > 0 && this.#waiting[at - 1]!.stream.arrived > waiting.stream.arrived) at--
+    this.#waiting.splice(at, 0, waiting)
     this.slots?.want(true)
     this.#asking ??= setInterval(() => {
       this.serveWaiting()
@@ -300,16 +324,20 @@ export class UpstreamPools {
     this.#openSlotFile = () => slotFile(() => this.#onTouched())
   }
 
-  /** Returns an idle connection (not with `fresh`) or a new one; null if the server's limit of connections is reached. May throw. */
+  /**
+   * Returns an idle connection (not with `fresh`) or a new one; null if the server's limit of connections is reached. `again`: the request had a connection to
+   * this server, which has just closed, and waits for no others. May throw.
+   */
   acquire(
     destination: Destination,
     owner: StreamOwner,
     fresh: boolean,
     now: number = performance.now(),
+    again = false,
   ): ByteStream | null {
     const pool = this.#poolOf(destination.key)
     const { keepAlive = DEFAULT_KEEP_ALIVE, connections: maxOpen = Number.POSITIVE_INFINITY } = destination
-    if (pool.mustQueue) return null
+    if (pool.mustQueue && !again) return null
     const turn = destination.named?.turn() ?? null
     if (!fresh) {
       const stream =
@@ -321,7 +349,7 @@ export class UpstreamPools {
     if (maxOpen !== Number.POSITIVE_INFINITY && this.#shareSlots(pool, destination.key)) {
       const slot = pool.takeSlot(maxOpen)
       if (slot === null) return null
-      const tally = new SlotTally(pool.tally, slot)
+      const tally = pool.tallyOf(slot)
       try {
         const dialled = this.#dial(destination, owner, tally, turn)
         dialled.since = now
@@ -352,19 +380,21 @@ export class UpstreamPools {
 
   /**
    * Returns a stream that stands for a connection to one of `servers`, all of which are at their limit. Calls `proceed` once, unless the stream is destroyed
-   * before: with the server for which {@link acquire} then succeeds. The caller ends the wait after `ms`. `ended`: called when the stream is destroyed.
+   * before: with the server for which {@link acquire} then succeeds. The caller ends the wait at `until`. `arrived`: when the request began to wait.
+   * `ended`: called when the stream is destroyed.
    */
   queue(
     servers: readonly Destination[],
-    ms: number,
+    { arrived, until }: { readonly arrived: number; readonly until: number },
     proceed: (server: Destination) => void,
     ended: () => void,
   ): ByteStream {
     const pools = servers.map(server => ({ server, pool: this.#poolOf(server.key) }))
-    const stream = new WaitingStream(left => {
+    const leave = (left: WaitingStream) => {
       for (const { pool } of pools) pool.leave(left)
       ended()
-    }, performance.now() + ms)
+    }
+    const stream = new WaitingStream(leave, until, arrived)
     for (const { server, pool } of pools) {
       const { connections = Number.POSITIVE_INFINITY, key } = server
       this.#shareSlots(pool, key)
@@ -384,7 +414,7 @@ export class UpstreamPools {
     // A connection from a process that did not share the limit has no slot yet.
     const slot = !shares ? null : lock === null ? pool.slots!.take(limit!) : pool.slots!.adopt(lock)
     if (!shares) lock?.close()
-    const tally = slot === null ? null : new SlotTally(pool.tally, slot)
+    const tally = slot === null ? null : pool.tallyOf(slot)
     try {
       const stream = streamFromFd(connection, NO_OWNER, tally ?? pool.tally)
       if (tally !== null) slotTallies.set(stream, tally)

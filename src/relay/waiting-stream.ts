@@ -18,14 +18,21 @@ export class WaitingStream implements ByteStream {
   readonly stays = null
   /** When the wait is over, in milliseconds of `performance.now()`; Infinity: its creator decides. */
   readonly until: number
+  /** When its request began to wait for the first time, in milliseconds of `performance.now()`. */
+  readonly arrived: number
   readonly #ended: (stream: WaitingStream) => void
   #queue: Buffer[] = []
   #alive = true
 
   /** `ended`: called when the stream is destroyed. */
-  constructor(ended: (stream: WaitingStream) => void, until = Number.POSITIVE_INFINITY) {
+  constructor(
+    ended: (stream: WaitingStream) => void,
+    until = Number.POSITIVE_INFINITY,
+    arrived: number = performance.now(),
+  ) {
     this.#ended = ended
     this.until = until
+    this.arrived = arrived
   }
 
   get alive(): boolean {

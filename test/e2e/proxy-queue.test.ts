@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer, type ServerResponse } from 'node:http'
+import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { ask } from '../processes/client.js'
@@ -14,6 +14,7 @@ class HoldingServer {
   /** The most connections that it had at a time. */
   most = 0
   url = ''
+  #server: Server | undefined
 
   static async start(): Promise<HoldingServer> {
     const holding = new HoldingServer()
@@ -22,6 +23,7 @@ class HoldingServer {
       if (url.startsWith('/held')) holding.held.set(url, response)
       else setTimeout(() => response.end('ok'), 5)
     })
+    holding.#server = server
     server.on('connection', socket => {
       open.add(socket)
       const left = () => open.delete(socket)
@@ -42,6 +44,11 @@ class HoldingServer {
     })
     holding.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
     return holding
+  }
+
+  stop(): void {
+    this.#server!.close()
+    this.#server!.closeAllConnections()
   }
 
   answer(path: string): void {
@@ -184,6 +191,65 @@ describe('a request for which no server is free', () => {
     expect(performance.now() - begun).toBeGreaterThan(2_500)
     server.answer('/held/5')
     expect((await again.answer).status).toBe(200)
+  })
+
+  it('waits for the others if the server that becomes free has died', async () => {
+    const [dies, lives] = [await HoldingServer.start(), await HoldingServer.start()] as const
+    const edge = await queueing([dies, lives], { queue: 20 })
+    const first = ['/held/1', '/held/2'].map(path => ask(edge.url + path).answer)
+    await until('both are busy', () => dies.held.size + lives.held.size === 2)
+    const waiting = Array.from({ length: 6 }, (_, n) => ask(`${edge.url}/?${n}`).answer)
+    await until('the others wait', async () => (await waitingIn(edge)) === 8)
+    dies.stop()
+    let answers: Awaited<(typeof waiting)[number]>[] | undefined
+    void Promise.all([...waiting, ...first]).then(all => (answers = all.slice(0, waiting.length)))
+    // The request of the server that has died comes to the other one too.
+    await until('all are answered', () => {
+      for (const path of [...lives.held.keys()]) lives.answer(path)
+      return answers
+    })
+    expect(answers!.map(({ status, body }) => [status, body])).toEqual(waiting.map(() => [200, 'ok']))
+  })
+
+  it('goes to no server that an operator has drained meanwhile', async () => {
+    const servers = [await HoldingServer.start(), await HoldingServer.start()]
+    const edge = await queueing(servers, { queue: 10 })
+    const both = ['/held/1', '/held/2'].map(path => ask(edge.url + path))
+    await until('both are busy', () => servers.every(({ held }) => held.size === 1))
+    const waiting = ask(`${edge.url}/held/3`)
+    await until('one waits', async () => (await waitingIn(edge)) === 3)
+    const [drained, other] = servers as [HoldingServer, HoldingServer]
+    const control = ['--control', edge.sandbox.control]
+    expect(await edge.sandbox.run('servers', 'drain', ...control, 'app', drained.url)).toMatchObject({
+      code: 0,
+    })
+    for (const path of [...drained.held.keys()]) drained.answer(path)
+    await until('the answer has come', async () => (await waitingIn(edge)) === 2)
+    for (const path of [...other.held.keys()]) other.answer(path)
+    await until('a server has it', () => servers.some(({ held }) => held.has('/held/3')))
+    expect([...drained.held.keys()]).toEqual([])
+    other.answer('/held/3')
+    for (const { answer } of [...both, waiting]) expect((await answer).status).toBe(200)
+  })
+
+  it('is repeated before those that wait if its kept connection closes', async () => {
+    const server = await HoldingServer.start()
+    const edge = await queueing([server], { queue: 10 })
+    const first = await hold(edge, server, '/held/1')
+    const [second, third] = [ask(`${edge.url}/held/2`), ask(`${edge.url}/held/3`)]
+    await until('two wait', async () => (await waitingIn(edge)) === 3)
+    server.answer('/held/1')
+    expect((await first.answer).status).toBe(200)
+    await until('one has the connection', () => server.held.size === 1)
+    const [path = ''] = [...server.held.keys()]
+    server.held.get(path)!.socket!.destroy()
+    server.held.clear()
+    await until('it is repeated', () => server.held.has(path))
+    server.answer(path)
+    const [other] = ['/held/2', '/held/3'].filter(each => each !== path)
+    await until('the other one has the connection', () => server.held.has(other!))
+    server.answer(other!)
+    expect([(await second.answer).status, (await third.answer).status]).toEqual([200, 200])
   })
 
   it('gets 200 like all others through three upgrades under load', async () => {

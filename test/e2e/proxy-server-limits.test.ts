@@ -97,6 +97,32 @@ function clients(edge: Edge, count: number, kept: boolean) {
   return { statuses, failures, stop, answered: () => [...statuses.values()].reduce((sum, n) => sum + n, 0) }
 }
 
+/** A server that answers the request number `n` of all its connections with what `answer` returns; null: it closes the connection instead. */
+async function scriptedServer(answer: (n: number) => string | null): Promise<string> {
+  let n = 0
+  const server = createServer(socket => {
+    socket.setEncoding('latin1').on('data', text => {
+      for (const _ of String(text).matchAll(/\r\n\r\n/g)) {
+        const next = answer(n++)
+        if (next === null) socket.destroy()
+        else socket.write(next)
+        if (next?.includes('Connection: close')) socket.end()
+      }
+    })
+    socket.on('error', () => {})
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => void server.close())
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+const edgeOfOne = (server: string, upstream: object = {}) =>
+  Edge.start({
+    upstreams: { app: { servers: [server], connections: 1, ...upstream } },
+    routes: [{ host: '*', upstream: 'app' }],
+  })
+
 async function twoWorkers(server: CountingServer): Promise<Edge> {
   const edge = await Edge.prepare(limited(server, { workers: 2 }))
   await edge.launch()
@@ -220,4 +246,21 @@ describe('the limit of connections to a server', () => {
       expect((await ask(edge.url).answer).status).toBe(200)
     },
   )
+
+  it('lets a request have the connection that has just ended', async () => {
+    const closing = ANSWER.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n')
+    const edge = await edgeOfOne(await scriptedServer(() => closing))
+    const client = await edge.raw()
+    client.send('GET / HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(3))
+    const answers = await client.until(text => text.split('\r\n\r\nok').length === 4)
+    expect(answers.match(/HTTP\/1.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 200', 'HTTP/1.1 200'])
+  })
+
+  it.each([
+    ['without a queue', {}],
+    ['with a queue', { queue: 10 }],
+  ])('lets a request be repeated whose kept connection the server has closed: %s', async (_, rest) => {
+    const edge = await edgeOfOne(await scriptedServer(n => (n % 2 === 1 ? null : ANSWER)), rest)
+    for (let n = 0; n < 3; n++) expect((await ask(edge.url).answer).status).toBe(200)
+  })
 })
