@@ -53,7 +53,7 @@ export class RouteEdits {
     certificates: ForwardedOptions['certificates'] = undefined,
     replaced: readonly string[] = [],
   ) {
-    const own = replaced.flatMap(spellings)
+    const own = replaced.flatMap(name => spellings(name.replaceAll('_', '-')))
     const guarded = [...own, ...(certificates === undefined ? [] : CERTIFICATE_FIELDS.flatMap(spellings))]
     const always = certificates === 'here' ? guarded : own
     this.#requests = new EditCache(rules => requestEdits(rules.request, false, guarded))
@@ -141,10 +141,8 @@ export function requestEdits(
   const own = new Set(
     [...(options.remove ?? []), ...Object.keys(options.set ?? {})].map(name => name.toLowerCase()),
   )
-  const remove = [
-    ...(options.remove ?? []),
-    ...[...FORWARDED, ...(trusted ? [] : FORGED), ...more].filter(name => !own.has(name.toLowerCase())),
-  ]
+  const others = [...FORWARDED, ...(trusted ? [] : FORGED), ...more].map(name => name.toLowerCase())
+  const remove = [...(options.remove ?? []), ...[...new Set(others)].filter(name => !own.has(name))]
   return new FieldEdits({ ...options, remove })
 }
 

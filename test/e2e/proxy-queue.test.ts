@@ -232,7 +232,7 @@ describe('a request for which no server is free', () => {
     for (const { answer } of [...both, waiting]) expect((await answer).status).toBe(200)
   })
 
-  it('is repeated before those that wait if its kept connection closes', async () => {
+  it('gets a new connection at once if its kept one closes while others wait', async () => {
     const server = await HoldingServer.start()
     const edge = await queueing([server], { queue: 10 })
     const first = await hold(edge, server, '/held/1')

@@ -47,9 +47,24 @@ export const accessLine = refine(map(accessLineShape), (given, place) => {
 })
 export type AccessLineConfig = Checked<typeof accessLine>
 
+/** Fields with a meaning of their own, most of which the relay writes. */
+const OTHER_MEANING =
+  /^(?:(?:x-)?forwarded|x-forwarded-.*|x-client-cert-.*|via|date|max-forwards|(?:proxy-)?authorization|cookie|traceparent|tracestate)$/i
+/** The relay removes the name in every spelling with `-` and `_`: their number doubles with each. */
+const MOST_HYPHENS = 8
+
+/** Checks the name of the header that has the number of a request. */
+export function requestIdName(given: string): string | InvalidValue {
+  if (OTHER_MEANING.test(given.replaceAll('_', '-')))
+    return new InvalidValue(`${shortJson(given)} has another meaning; choose another header`)
+  return given.split(/[-_]/).length > MOST_HYPHENS + 1
+    ? new InvalidValue(`${shortJson(given)} has more than ${MOST_HYPHENS} hyphens; choose another header`)
+    : headerName(given)
+}
+
 export const tracingShape = {
   requestId: optional(
-    orOff(text('a header name', headerName)),
+    orOff(text('a header name', requestIdName)),
     'off',
     'name of the header that tells servers [the number of the request](proxy.md#access-log), such as `X-Request-Id`',
   ),

@@ -2,13 +2,12 @@ import { DocumentPlace, Problems } from '../../checks/place.js'
 import { InvalidValue, integer, milliseconds, oneOf, or, text, type ValueCheck } from '../../checks/values.js'
 import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
-import { accessLineShape } from '../config/access-line.js'
+import { accessLineShape, requestIdName } from '../config/access-line.js'
 import { healthShape } from '../config/health.js'
 import type { ListenerConfig } from '../config/listeners.js'
 import type { ProxyConfig } from '../config/schema.js'
 import { type AddressRange, addressRange, instanceHeaderName, viaName } from '../config/values.js'
 import type { Stamp } from '../entries/difference.js'
-import { headerName } from '../routes/header-name.js'
 import { canonicalPath } from '../routes/path.js'
 import type { ServerCheckConfig } from '../server-checks/shape.js'
 import { clientCa } from '../tls/client-ca.js'
@@ -291,7 +290,7 @@ const SETTING_CHECKS: ReadonlyMap<string, ValueCheck<unknown>> = new Map<string,
   ['forwarded.headers', oneOf('off', 'x-forwarded', 'forwarded', 'both')],
   ['accessLine.format', accessLineShape.format.check],
   ['accessLine.fields', accessLineShape.fields.check],
-  ['tracing.requestId', or(text('a header name', headerName), null)],
+  ['tracing.requestId', or(text('a header name', requestIdName), null)],
 ])
 
 /** Settings that a follower never takes from the state. */

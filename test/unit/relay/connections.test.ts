@@ -183,6 +183,94 @@ describe('a header that a route sets', () => {
   })
 })
 
+describe('the header with the number of a request', () => {
+  it.each(['X-Real-IP', 'x_request_id'])(
+    'replaces the lines of clients, however they are spelled: %s',
+    name => {
+      const trail = { headers: [], requestId: name, traceparent: false }
+      const { client, connects } = relayWith({ trail })
+      const forged = [name, name.replaceAll('_', '-'), name.toUpperCase()].map(each => `\r\n${each}: forged`)
+      client.hear(GET.replace('\r\n\r\n', `${forged.join('')}\r\n\r\n`))
+      const sent = connects().calls.join('')
+      expect([sent.includes('forged'), sent.split(`\r\n${name}: `).length]).toEqual([false, 2])
+    },
+  )
+})
+
+describe('the times of a request for the access log', () => {
+  const trail = { headers: [], requestId: null, traceparent: false }
+
+  /** Returns a function that lets the clock of this process go on. */
+  function clock(): (ms: number) => void {
+    let now = 1_000
+    const spy = vi.spyOn(performance, 'now').mockImplementation(() => now)
+    onTestFinished(() => spy.mockRestore())
+    return ms => {
+      now += ms
+    }
+  }
+
+  it('have the whole wait for a server if the request moves meanwhile', () => {
+    const pass = clock()
+    const full = { ...SERVER, connections: 0 }
+    const queue = { most: 5, ms: 60_000, waiting: 0, servers: () => [full], ended() {} }
+    const [own, peer] = socketPair('client')
+    onTestFinished(() => {
+      own.close()
+      peer.close()
+    })
+    const { client, leaves } = relayWith(
+      {
+        trail,
+        route: () => ({
+          kind: 'upstream',
+          name: 'r',
+          pick: tried => (tried.length > 0 ? null : full),
+          queue,
+        }),
+      },
+      undefined,
+      own.raw,
+    )
+    client.hear(GET)
+    leaves()
+    pass(1_500)
+    const left = leaves()
+    left?.client.close()
+    expect(left?.record.exchange?.facts.trail?.queueMs).toBe(1_500)
+  })
+
+  it('have that of the connection to the server that answers, not of one that died before', () => {
+    const pass = clock()
+    const servers = [SERVER, { ...SERVER, key: 'b' }]
+    const pick: Forward['pick'] = tried => servers.find(each => !tried.includes(each)) ?? null
+    const { client, connects, reports } = relayWith({
+      trail,
+      route: () => ({ kind: 'upstream', name: 'r', pick }),
+    })
+    client.hear(GET)
+    pass(10)
+    const first = connects()
+    pass(500)
+    first.alive = false
+    first.owner!.onClose(first, new Error('read ECONNRESET'))
+    pass(20)
+    connects().hear('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
+    expect(reports[0]?.trail?.connectMs).toBe(20)
+  })
+})
+
+describe('a relay that drains for good', () => {
+  it('ends connections after their next answer also when the others may stay again', () => {
+    const { relay, client, connects } = relayWith()
+    relay.drainForGood()
+    relay.resume()
+    client.hear(GET)
+    connects().hear('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
+    expect(client.calls.join('')).toContain('Connection: close')
+  })
+})
+
 describe('a request whose head cannot be written for the server', () => {
   it.each([
     ['an impossible field', { fields: { request: { set: { Connection: 'x' } } } }],
