@@ -149,15 +149,15 @@ describe('the limit of connections to a server', () => {
     const server = await CountingServer.start(5)
     const edge = await Edge.start(limited(server))
     const load = clients(edge, 12, true)
+    const served = () => load.statuses.get(200) ?? 0
     for (let n = 0; n < 3; n++) {
-      const before = load.answered()
+      const before = served()
       await edge.next()
-      await until('the next version answers', () => load.answered() > before + 20)
+      await until('the next version has requests answered', () => served() > before + 20)
     }
     await load.stop()
     expect(server.most).toBe(4)
     expect(load.failures).toEqual([])
-    expect(load.statuses.get(200)).toBeGreaterThan(60)
   })
 
   it.runIf(NIGHTLY)(

@@ -3,7 +3,7 @@ import { perLane } from '../lanes/lane.js'
 import { startMoving } from './relay-moving.js'
 import { type Peer, send, startWorld, Upstream, until, type World } from './relay-world.js'
 
-const CLIENTS = perLane(200, 1_500)
+const CLIENTS = perLane(100, 1_500)
 const ASK = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'
 const ANSWER = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 

@@ -125,6 +125,9 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
       }
       for (let upgrade = 1; upgrade <= UPGRADES; upgrade++) {
         await more()
+        if (hosting === 'daemon')
+          await serviceWhere(scene, 'the probation is over', ({ phase }) => phase === 'idle')
+        else await scene.statusWhere('the probation is over', ({ phase }) => phase === 'idle')
         const next = await scene.serve()
         await current.says('retiring')
         current = next
