@@ -284,6 +284,7 @@ export class MemberRuntime {
     this.toHolder = new ToHolderSender({ ...hosted, state })
     this.back = new BackSender({ ...hosted, offers: this.offers })
     this.upgrades = new Upgrades({ ...hosted, events })
+    this.upgrades.waitingPid = () => this.clients.waitingPid
     const control = () => controlSocket.items()
     const mirrorTo = (store: FdStore | null) => new FdStoreMirror({ ...made, control, store })
     const texts = new StatusTexts({ ...hosted, upgrades: this.upgrades })

@@ -247,11 +247,24 @@ export class UpgradeAttempt {
     if (served === null) return false
     this.#isSettled = true
     const { exitReason, pid } = this.child
+    const isOther = served.pid !== pid && isOfAnother(served.pid, pid, exitReason.mark)
+    // A command that ended with 0 may have told a service manager to start the next version.
+    if (isOther && !this.#wrapperEnded) {
+      this.#overtaken(served)
+      return true
+    }
     this.child.release()
     this.#report('serving', served.pid)
-    if (served.pid !== pid && isOfAnother(served.pid, pid, exitReason.mark)) this.#report('unserved', pid)
+    if (isOther) this.#report('unserved', pid)
     this.#settled.resolve(served)
     return true
+  }
+
+  /** Another version serves: that of this attempt is ended, as the caller hears that it has failed, and must not replace the other one later. */
+  #overtaken({ pid, generation }: Upgraded): void {
+    const what = `process ${pid} (generation ${generation}), which another command or a service manager has started, serves: ${this.#name} does not, and is ended`
+    this.#settled.reject(new FdbError('ERR_FDB_BUSY', what, { retryable: true }))
+    void this.child.end()
   }
 
   #check(): void {

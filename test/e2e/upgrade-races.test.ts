@@ -67,6 +67,12 @@ describe('several processes at once', () => {
     await first.says('retiring')
     const third = await scene.start()
     await until('it waits', () => socketsAt(scene.control) === 4)
+    // A process that the upgrade started would be refused, and the command might take the third for its own.
+    await expect(second.order('upgrade')).rejects.toMatchObject({
+      code: 'ERR_FDB_BUSY',
+      retryable: true,
+      message: expect.stringContaining(`process ${third.pid}, which was started before, waits to take over`),
+    })
     await third.kill()
     await second.kill()
     await first.says('reinstated')

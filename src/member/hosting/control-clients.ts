@@ -44,6 +44,11 @@ export class ControlClients {
     this.#deps = deps
   }
 
+  /** The joiner that waits and takes over next; null if there is none. */
+  get waitingPid(): number | null {
+    return this.#waiting[0]?.pid ?? null
+  }
+
   /** Offers the service to the joiners that wait: this process decides now. */
   admitWaiting(): void {
     for (const caller of this.#waiting.splice(0)) setImmediate(() => this.#admit(caller))

@@ -67,6 +67,8 @@ export class Upgrades implements AttemptIncumbent {
   unready: () => string = () => 'has not called ready()'
   /** Returns the listeners at which a successor must listen. Null if its own code decides that. */
   required: (() => readonly NamedAddress[]) | null = null
+  /** Returns the joiner that waits for the end of this process's probation; null if there is none. */
+  waitingPid: () => number | null = () => null
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
   /** The upgrade under way, once its successor has been started. */
   #attempt: UpgradeAttempt | null = null
@@ -299,6 +301,13 @@ export class Upgrades implements AttemptIncumbent {
       throw new FdbError(
         'ERR_FDB_BUSY',
         `process ${joining} is taking over (phase ${this.phase}): try again when that is over`,
+        { retryable: true, phase },
+      )
+    const waiting = this.#underWay === null ? this.waitingPid() : null
+    if (waiting !== null)
+      throw new FdbError(
+        'ERR_FDB_BUSY',
+        `process ${waiting}, which was started before, waits to take over when the probation ends: try again when that is over`,
         { retryable: true, phase },
       )
     if (serves && this.#underWay === null) {
