@@ -3,6 +3,7 @@ import { constants } from 'node:os'
 import { basename, resolve } from 'node:path'
 import { serviceName } from '../auto/settings.js'
 import { defaultText } from '../base/default-times.js'
+import { hooksShape } from '../checks/hooks.js'
 import { checkOptions } from '../checks/options.js'
 import { OptionPlace, shortJson } from '../checks/place.js'
 import { absent, type Field, map, optional } from '../checks/shape.js'
@@ -204,6 +205,7 @@ const FILE = map({
     named(given => given, variable, 'a map of variables to strings'),
     [],
   ),
+  hooks: absent(map(hooksShape(duration(1), defaultText('hook'))), null),
   ...IN_FILE,
 })
 type Settings = Checked<typeof FILE>
@@ -260,7 +262,7 @@ export class RunSources {
   async versionSettings(): Promise<VersionSettings> {
     const { env, healthInterval, healthTimeout, healthPasses, ...given } = await this.#read()
     const { command, cwd, listen, nonBlocking, ready, readyTimeout } = given
-    const { healthyFor, probation, stopSignal, stopTimeout, survive } = given
+    const { healthyFor, hooks, probation, stopSignal, stopTimeout, survive } = given
     return {
       command,
       cwd,
@@ -275,6 +277,7 @@ export class RunSources {
       stopSignal,
       stopTimeout,
       survive,
+      hooks,
     }
   }
 

@@ -26,9 +26,10 @@ export const EVENT_TYPES = {
   'rollback.started':
     'the next version (`process`) does not serve on (`code`, `reason`): the previous one gets the right to serve',
   'rollback.serving':
-    'the previous version serves again; after `daemon.restarted`: the serving one writes again',
+    'the previous version serves again (under fd-broker run, `process` is its new process); after `daemon.restarted`: the serving one writes again',
   'version.started': 'fd-broker run has started a version (`process`)',
   'version.serving': 'a version (`process`) serves',
+  'version.kept': 'the probation of a version (`process`) that an upgrade has started is over',
   'version.ended': 'a version (`process`) has ended (`reason`)',
   'version.failed': 'a version is not started, or not kept (`code`, `reason`)',
   'version.delayed': 'no version runs, and the next one starts after a delay (`reason`)',

@@ -1,14 +1,11 @@
-import { atExit } from '../base/at-exit.js'
 import { InOrder } from '../base/in-order.js'
 import type { Logger } from '../base/logger.js'
 import { type HookName, type HookSettings, WEBHOOK } from '../checks/hooks.js'
 import type { EventLog } from '../events/event-log.js'
 import type { ServiceEvent } from '../events/events.js'
-import { trySignal } from '../kernel/index.js'
 import { MAIN_PROCESS } from '../os/command-line.js'
 import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
-import { shellStart } from '../probing/shell.js'
-import { exitText, startDetached } from '../versions/spawn-successor.js'
+import { detachedHook, type StartHook } from './hook-command.js'
 import type { HookGroup } from './hook-group.js'
 
 /** At most this many outcomes wait for the hooks of earlier ones; further ones run none. */
@@ -19,6 +16,8 @@ interface HooksDeps {
   settings(): HookSettings | null
   /** Absent unless the service is a worker. */
   readonly group?: HookGroup | undefined
+  /** Default: {@link detachedHook}. */
+  readonly startCommand?: StartHook
 }
 
 /**
@@ -64,6 +63,7 @@ export class Hooks {
         this.#setUnderWay(true)
         break
       case 'handoff.kept':
+      case 'version.kept':
         this.#add('success', event)
         break
       case 'handoff.failed':
@@ -81,10 +81,14 @@ export class Hooks {
         this.#failed = true
         this.#rollback = event
         break
+      // Under fd-broker run. Whether the previous version can be started again is not known yet.
+      case 'version.failed':
+        if (event.phase === 'serving') this.#rollback = event
+        break
       case 'rollback.serving': {
-        const { code, reason, process: other } = this.#rollback ?? {}
+        const { code, reason, process = event.process } = this.#rollback ?? {}
         if (this.#rollback !== null)
-          this.#add('rollback', { ...event, code, reason, process: other } as ServiceEvent)
+          this.#add('rollback', { ...event, code, reason, process } as ServiceEvent)
         this.#rollback = null
       }
     }
@@ -106,7 +110,7 @@ export class Hooks {
   }
 
   #start(name: HookName, event: ServiceEvent): void {
-    const { logger, settings } = this.#deps
+    const { logger, settings, startCommand = detachedHook } = this.#deps
     const { [name]: hook, timeout = 0 } = settings() ?? {}
     if (hook === undefined) return
     if (this.#waiting >= MOST_WAITING) {
@@ -121,7 +125,7 @@ export class Hooks {
       await new Promise(setImmediate)
       const why = await (WEBHOOK.test(hook)
         ? post(hook, body, timeout)
-        : runCommand(hook, { service, body, timeout }))
+        : runCommand(startCommand, hook, { service, body, timeout }))
       if (why === null) logger.info({ hook: name, event: event.number }, 'a hook has ended')
       else logger.warn({ hook: name, event: event.number, why }, 'a hook has failed')
       this.#events.note(why === null ? 'hook.ended' : 'hook.failed', {
@@ -149,29 +153,23 @@ async function post(url: string, body: string, timeout: number): Promise<string 
 }
 
 async function runCommand(
+  start: StartHook,
   command: string,
   { service, body, timeout }: { readonly service: string; readonly body: string; readonly timeout: number },
 ): Promise<string | null> {
   const own = { [MAIN_PROCESS]: undefined, FD_BROKER_SERVICE: service, FD_BROKER_EVENT: body }
   const env = { ...process.env, ...NO_MANAGER_VARIABLES, ...own }
   try {
-    // A session of its own: the end of the hook is the end of its process group.
-    const child = await startDetached(shellStart(command, env), ['ignore', 'ignore', 'inherit'])
-    const kill = () => trySignal(-child.pid, 'SIGKILL')
-    const letLive = atExit(kill)
+    const child = await start(command, env)
     let isLate = false
     const timer = setTimeout(() => {
       isLate = true
-      kill()
+      child.kill()
     }, timeout)
-    return await new Promise(resolve =>
-      child.onExit(exit => {
-        clearTimeout(timer)
-        letLive()
-        if (isLate) resolve(lateText('the command was killed: it has not ended', timeout))
-        else resolve(exit.code === 0 ? null : `the command ended ${exitText(exit)}`)
-      }),
-    )
+    const how = await child.ended
+    clearTimeout(timer)
+    if (isLate) return lateText('the command was killed: it has not ended', timeout)
+    return how === null ? null : `the command ended ${how}`
   } catch (error) {
     return `the command could not be started: ${error instanceof Error ? error.message : error}`
   }

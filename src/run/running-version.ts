@@ -14,7 +14,7 @@ import type { DeathGuard } from './death-guard.js'
 import type { ExecState, InheritedVersion } from './exec-state.js'
 import { Exits } from './failures.js'
 import type { Predecessor } from './predecessor.js'
-import type { StopSettings, VersionSettings } from './settings.js'
+import type { ReloadableSettings, VersionSettings } from './settings.js'
 import {
   listenerVariables,
   PID_VARIABLE,
@@ -498,9 +498,9 @@ export class RunningVersions {
     })
   }
 
-  applyStopSettings({ stopSignal, stopTimeout }: StopSettings): void {
+  applyReload({ stopSignal, stopTimeout, hooks }: ReloadableSettings): void {
     for (const version of this.#running.values())
-      version.settings = { ...version.settings, stopSignal, stopTimeout }
+      version.settings = { ...version.settings, stopSignal, stopTimeout, hooks: hooks ?? null }
   }
 
   /** Closes listeners that none of these versions uses. */
@@ -540,12 +540,17 @@ export class RunningVersions {
     }
   }
 
-  close(): void {
+  /** Ends all but the reaping of children, which hooks may still need. */
+  endAll(): void {
     this.#closed.abort()
     for (const id of [...this.#running.keys()]) this.forget(id)
     this.#killLeftovers(null)
     this.#deathGuard?.release()
     this.listeners[Symbol.dispose]()
+  }
+
+  close(): void {
+    this.endAll()
     this.children.close()
   }
 }

@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
+import type { HookSettings } from '../checks/hooks.js'
 import { FdbError } from '../errors.js'
 import type { ReloadReply } from '../operator/service-commands.js'
 import type { NamedListener } from '../os/foreign-listeners.js'
@@ -20,6 +21,8 @@ export interface VersionSettings extends ProbedSettings {
   readonly stopTimeout: number
   /** Whether the version keeps running if the supervisor is killed. */
   readonly survive: boolean
+  /** Hooks for the outcomes of upgrades while the version serves. Absent in the state that an older release has left. */
+  readonly hooks?: HookSettings | null
 }
 
 /** Settings that are fixed when the supervisor starts. */
@@ -47,12 +50,13 @@ export interface StopOptions {
 }
 
 /** Settings that a reload applies to running versions. */
-export type StopSettings = Pick<VersionSettings, 'stopSignal' | 'stopTimeout'>
+export type ReloadableSettings = Pick<VersionSettings, 'stopSignal' | 'stopTimeout' | 'hooks'>
 
 const RELOADABLE: ReadonlySet<string> = new Set([
   'stopSignal',
   'stopTimeout',
-] satisfies (keyof StopSettings)[])
+  'hooks',
+] satisfies (keyof ReloadableSettings)[])
 
 export interface SettingsSource {
   readonly settings: SupervisorSettings
@@ -108,7 +112,7 @@ export class NextSettings {
   /** Reads the settings again and compares them with `now`. Rejects with read errors; without --config with ERR_FDB_COMMAND_UNKNOWN. */
   async reread(
     now: VersionSettings,
-  ): Promise<{ readonly ending: StopSettings; readonly changes: SettingsChanges }> {
+  ): Promise<{ readonly own: ReloadableSettings; readonly changes: SettingsChanges }> {
     const { read, readSupervisorSettings, settings } = this.#source
     if (readSupervisorSettings === null) throw nothingToReload()
     const own = await read()
@@ -121,7 +125,7 @@ export class NextSettings {
       next: changed.filter(name => !RELOADABLE.has(name)),
       restart: changedOptions(settings, await readSupervisorSettings()).filter(name => name !== 'storedAs'),
     }
-    return { ending: own, changes }
+    return { own, changes }
   }
 }
 

@@ -4,6 +4,7 @@ import { EventFile, eventPath } from '../events/event-file.js'
 import { EventLog } from '../events/event-log.js'
 import { type EventFacts, type EventType, failureFacts } from '../events/events.js'
 import { orderFacts, type Requester } from '../events/requester.js'
+import { Hooks } from '../holder/hooks.js'
 import { ListenerGuard } from '../listeners/index.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { ProcessReply, ReloadReply } from '../operator/service-commands.js'
@@ -27,6 +28,7 @@ import {
   type VersionEndReason,
 } from '../versions/version-machine.js'
 import { probeFor, probeOfInherited } from '../versions/version-probe.js'
+import { childHook } from './child-hook.js'
 import { Control, openControl } from './control.js'
 import { DeathGuard } from './death-guard.js'
 import { type ExecState, replaceImage } from './exec-state.js'
@@ -34,7 +36,7 @@ import { exitCodeText, type SupervisorEnd, VersionFailures } from './failures.js
 import { KnownVersions, ReleaseLinks } from './known-versions.js'
 import type { ListenerDaemon } from './listener-daemon.js'
 import type { Predecessor } from './predecessor.js'
-import { type MainEnd, RunningVersions } from './running-version.js'
+import { type MainEnd, type RunningVersion, RunningVersions } from './running-version.js'
 import { NextSettings, type SettingsSource, type StopOptions } from './settings.js'
 import { StoredListeners } from './shared-listeners.js'
 import { ManagerReport, statusOf } from './status.js'
@@ -87,6 +89,12 @@ export class Supervisor {
   readonly #report: ManagerReport
   readonly #unused: UnusedListeners
   readonly #pidFile: PidFile | null
+  readonly #hooks: Hooks
+  /** The first of the versions with the settings of the one that serves, or has served last. */
+  #release: number
+  /** The rollback that an operator has ordered, until the previous version serves. */
+  #rollback: { readonly leaves: RunningVersion; readonly returns: number; readonly reason: string } | null =
+    null
   #resolveEnded!: (end: SupervisorEnd) => void
 
   /** Owns `control`. If null, there is no control socket, and operators can only send signals. */
@@ -96,6 +104,8 @@ export class Supervisor {
     this.#deps = deps
     this.#deathGuard = new DeathGuard(deps.logger)
     this.#state = inherited?.state ?? initial(deps.settings.restart)
+    const { id = 0, of = null } = serving(this.#state) ?? {}
+    this.#release = of ?? id
     this.#startedAt = inherited?.startedAt ?? Date.now()
     this.#replacements = inherited?.replaced ?? 0
     this.#settings = new NextSettings(deps, inherited?.argv ?? null)
@@ -121,6 +131,11 @@ export class Supervisor {
       new ListenerGuard(deps.logger),
       this.#deathGuard,
     )
+    this.#hooks = new Hooks(this.eventLog, {
+      logger: deps.logger,
+      settings: () => this.#versions.get(this.generation)?.settings.hooks ?? null,
+      startCommand: childHook(this.#versions.children),
+    })
     this.#report = new ManagerReport(manager)
     this.#unused = new UnusedListeners(this.#versions, deps.logger)
     this.#pidFile = PidFile.at(deps.settings.pidFile, deps.logger)
@@ -193,6 +208,8 @@ export class Supervisor {
    * changed, with ERR_FDB_BUSY during an upgrade, ERR_FDB_ABORTED while stopping, and as {@link replaceImage} does.
    */
   async upgradeSelf(): Promise<never> {
+    // The next image would not know their limits.
+    await new Promise<void>(resolve => this.#hooks.whenDone(resolve))
     return await replaceImage(
       () => this.#snapshot,
       this.#versions.children,
@@ -210,8 +227,8 @@ export class Supervisor {
     if (version === undefined) throw busyError()
     this.#report.reportReload()
     try {
-      const { ending, changes } = await this.#settings.reread(version.settings)
-      this.#versions.applyStopSettings(ending)
+      const { own, changes } = await this.#settings.reread(version.settings)
+      this.#versions.applyReload(own)
       this.#deps.logger.info(changes, 'the settings were read again')
       return { pid: version.pid, generation: version.id, ...changes }
     } finally {
@@ -242,8 +259,12 @@ export class Supervisor {
     const returns = next?.of ?? (leaves?.handsOver ? null : state.before)
     if (returns === null || (now === undefined && next === undefined)) throw noPreviousVersionError()
     if (at !== null && !this.#known.canSwitchBack(at, returns, now?.id)) throw noPreviousVersionError()
-    await this.#requests.ask({}, cancel, dispatch, 'rollback')
-    if (leaves !== undefined && next === undefined) this.#failures.recordRollback(leaves, returns, reason)
+    if (leaves !== undefined && next === undefined) this.#rollback = { leaves, returns, reason }
+    try {
+      await this.#requests.ask({}, cancel, dispatch, 'rollback')
+    } finally {
+      this.#rollback = null
+    }
     return { pid: leaves?.pid ?? 0, generation: now?.id ?? 0 }
   }
 
@@ -491,8 +512,13 @@ export class Supervisor {
     const starts = this.#find(id)?.phase === 'starting'
     if (timer === 'ready' && starts && version !== undefined) this.#failures.recordTimeout(version, ms)
     this.#dispatch({ type: 'elapsed', timer, version: id })
-    if (timer === 'proved' && serving(this.#state)?.proved) version?.markProven()
+    if (timer === 'proved' && this.#find(id)?.proved === true && version !== undefined) this.#keep(version)
     if (timer === 'kill' && this.#find(id) === undefined) this.#forget(id)
+  }
+
+  #keep(version: RunningVersion): void {
+    version.markProven()
+    if (this.#find(version.id)?.wanted === true) this.#note('version.kept', version.id)
   }
 
   #promote(id: number): void {
@@ -504,7 +530,15 @@ export class Supervisor {
     this.#deps.logger.info({ version: id, child: version.pid, command }, 'a version serves')
     this.#note('version.serving', id)
     this.#settings.noteServing(id, version.settings)
-    if ((this.#find(id)?.of ?? null) !== null) this.#settings.restoreCommand(this.#known.argvOf(id))
+    const of = this.#find(id)?.of ?? null
+    if (of !== null) {
+      this.#settings.restoreCommand(this.#known.argvOf(id))
+      if (this.#rollback?.returns === of)
+        this.#failures.recordRollback(this.#rollback.leaves, of, this.#rollback.reason)
+      // A version that has returned before, and is started again, is no rollback.
+      if (of !== this.#release) this.#note('rollback.serving', id)
+    }
+    this.#release = of ?? id
     if (!version.handsOver) this.#unused.watch(id)
     this.#deps.predecessor?.retire(version.settings)
     this.#closeUnusedListeners()
@@ -551,11 +585,12 @@ export class Supervisor {
     this.#pidFile?.remove()
     this.#report.close()
     this.#unused.close()
-    this.#versions.close()
-    this.eventLog.close()
-    this.#resolveEnded({
-      code,
-      failure: this.#settings.hasServed || this.#replacements > 0 ? null : this.#failures.last,
+    this.#versions.endAll()
+    const failure = this.#settings.hasServed || this.#replacements > 0 ? null : this.#failures.last
+    this.#hooks.whenDone(() => {
+      this.#versions.close()
+      this.eventLog.close()
+      this.#resolveEnded({ code, failure })
     })
   }
 }

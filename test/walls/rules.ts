@@ -328,6 +328,7 @@ export const ROOMS: readonly Room[] = [
     only: [
       'errors',
       'base',
+      'checks',
       'kernel',
       'probing',
       'listeners',

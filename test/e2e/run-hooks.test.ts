@@ -1,0 +1,89 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, it } from 'vitest'
+import { hasEnded } from '../processes/launch.js'
+import { Supervised } from '../processes/supervised.js'
+import { until } from '../processes/until.js'
+
+/** `fd-broker run` whose hooks append their event to a file. */
+async function hooked(): Promise<{
+  readonly run: Supervised
+  /** Writes the file of settings, which each version and a reload read. */
+  readonly configure: (settings: { probation: string; failure?: string }) => void
+  readonly ran: (count: number) => Promise<Record<string, unknown>[]>
+  readonly lines: () => string[]
+}> {
+  const run = await Supervised.prepare()
+  const file = join(run.sandbox.folder, 'hooks')
+  const config = join(run.sandbox.folder, 'run.json')
+  const hook = `echo "$FD_BROKER_EVENT" >> ${file}`
+  const lines = () => (existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [])
+  const configure = ({ probation, failure = hook }: { probation: string; failure?: string }) =>
+    writeFileSync(
+      config,
+      JSON.stringify({
+        name: 'shop',
+        listen: { web: `tcp://127.0.0.1:${run.port}` },
+        ready: 'fd',
+        probation,
+        hooks: { success: hook, failure: failure.replaceAll('FILE', file), rollback: hook },
+      }),
+    )
+  configure({ probation: '0s' })
+  await run.launch(['--config', config])
+  await run.serving()
+  const ran = (count: number) =>
+    until(
+      `${count} hooks have run`,
+      () =>
+        lines().length >= count ? lines().map(line => JSON.parse(line) as Record<string, unknown>) : null,
+      20_000,
+      () => `${lines().join('\n')}\n${run.output}`,
+    )
+  return { run, configure, ran, lines }
+}
+
+it('hooks of fd-broker run follow each success, failure and rollback, also those after a next release of run', async () => {
+  const { run, configure, ran } = await hooked()
+  await run.upgraded()
+  expect(await ran(1)).toMatchObject([
+    { hook: 'success', type: 'version.kept', service: 'shop', generation: 2, process: await run.serving(2) },
+  ])
+  expect((await run.upgrade('--', 'sh', '-c', 'exit 3')).code).toBe(1)
+  expect((await ran(2)).at(-1)).toMatchObject({
+    hook: 'failure',
+    type: 'upgrade.failed',
+    code: 'ERR_FDB_SUCCESSOR_EXITED',
+  })
+  configure({ probation: '60s' })
+  await run.upgraded()
+  expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+  await fetch(`${run.url}/crash`).catch(() => {})
+  expect((await ran(3)).at(-1)).toMatchObject({
+    hook: 'rollback',
+    type: 'rollback.serving',
+    generation: 5,
+    process: await run.serving(5),
+    code: 'ERR_FDB_SUCCESSOR_EXITED',
+    reason: expect.stringContaining('in its probation'),
+  })
+  await run.upgraded()
+  expect(await run.sandbox.run('rollback', '--control', run.control)).toMatchObject({ code: 0 })
+  expect((await ran(4)).at(-1)).toMatchObject({
+    hook: 'rollback',
+    generation: 7,
+    code: 'ERR_FDB_SUCCESSOR_LEFT',
+    reason: expect.stringContaining('fd-broker rollback by uid'),
+  })
+})
+
+it('hooks of fd-broker run change by a reload, and run to their end before run itself ends', async () => {
+  const { run, configure, lines } = await hooked()
+  configure({ probation: '0s', failure: 'echo begun >> FILE; sleep 1; echo over >> FILE' })
+  expect((await run.sandbox.run('reload', '--control', run.control)).stdout).toContain('hooks')
+  expect((await run.upgrade('--', 'sh', '-c', 'exit 3')).code).toBe(1)
+  await until('the hook runs', () => lines().includes('begun'))
+  run.signal('SIGTERM')
+  await until('run has ended', () => hasEnded(run.pid))
+  expect(lines(), run.output).toEqual(['begun', 'over'])
+})
