@@ -72,7 +72,7 @@ export class OperatorAccess implements Operations {
   }
 
   async status(): Promise<object> {
-    const shows = this.#accessCheck.listFilter(this.#peer)
+    const shows = this.#accessCheck.statusFilter(this.#peer)
     return await this.#operations.status(shows, this.#quotas.foreignUserOf(this.#peer.uid))
   }
 
@@ -96,8 +96,7 @@ export class OperatorAccess implements Operations {
   #authorize(requested: string): string {
     const check = this.#accessCheck
     const peer = this.#peer
-    const shows = (name: string) => check.allows('list', check.policyOf(name), peer)
-    if (requested === '') check.listFilter(peer)
+    const shows = check.statusFilter(peer)
     const service = requested === '' ? this.#operations.resolveService('', shows) : requested
     if (service === DAEMON_ITSELF) {
       check.demandDaemon(service, peer)

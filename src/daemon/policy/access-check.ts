@@ -65,11 +65,20 @@ export class AccessCheck {
     return this.#isOwner(uid) || (this.#otherUsers?.has(uid) ?? true)
   }
 
-  /** Returns a function that tells whether the client may see a service, or (null) the descriptors without one. Throws ERR_FDB_DENIED if the client may see nothing. */
+  /** Returns a function that tells whether the client may see a service, as one that may operate it does. Throws ERR_FDB_DENIED if the client may see nothing. */
+  statusFilter(peer: ClientIdentity): (service: string | null) => boolean {
+    return this.#filter(peer, ['list', 'operate'])
+  }
+
+  /** Returns a function that tells whether the client may list the descriptors of a service, or (null) those without one. Throws ERR_FDB_DENIED if it may list none. */
   listFilter(peer: ClientIdentity): (service: string | null) => boolean {
+    return this.#filter(peer, ['list'])
+  }
+
+  #filter(peer: ClientIdentity, actions: readonly Action[]): (service: string | null) => boolean {
     const { descriptors, others, services } = this.#policy
     const subject = new Subject(peer, this.#own)
-    const sees = ({ may }: ServicePolicy) => subject.ruleOf(may.list) !== null
+    const sees = ({ may }: ServicePolicy) => actions.some(action => subject.ruleOf(may[action]) !== null)
     if (![others, descriptors, ...services.values()].some(sees))
       throw this.#deny('list', { service: '' }, { key: 'list', who: [] }, subject)
     return service => sees(this.policyOf(service))

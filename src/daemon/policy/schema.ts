@@ -134,7 +134,7 @@ export const serviceShape = {
   list: allowed('permission to see the service in `status`, and its descriptors in `fd list`'),
   remove: allowed(aboutRemove),
   operate: allowed(
-    'permission to upgrade, stop, reload or roll back the service, to send commands to the serving member, and to read the state',
+    'permission to upgrade, stop, reload or roll back the service, to send commands to the serving member, to read the state, and to see the service in `status`',
   ),
   serving: absent(one, null, 'number of members that serve at a time; must be 1'),
   claims: absent(

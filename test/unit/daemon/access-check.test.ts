@@ -148,6 +148,15 @@ describe('the program of a process', () => {
     expect(executableOf(null)).toBeNull()
   })
 
+  it('of one that may operate a service sees its status, which an upgrade reads, and not its descriptors', () => {
+    const { gate } = gateOf(`services: { shop: { operate: [{ uid: ${OTHER} }] } }`)
+    const shows = gate.statusFilter(peer(OTHER, OTHER, null))
+    expect([shows('shop'), shows('mail')]).toEqual([true, false])
+    expect(() => gate.listFilter(peer(OTHER, OTHER, null))).toThrow(
+      expect.objectContaining({ code: 'ERR_FDB_DENIED' }),
+    )
+  })
+
   it('of a rule whose path cannot be followed matches no process, and takes no right from others', () => {
     const folder = mkdtempSync(join(tmpdir(), 'fdb-loop-'))
     onTestFinished(() => rmSync(folder, { recursive: true }))
