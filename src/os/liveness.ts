@@ -87,7 +87,8 @@ export function endsWithin(pidfd: OwnedFd, ms: number): Promise<boolean> {
     })
     const timer = setTimeout(() => {
       death.close()
-      resolve(false)
+      // If this process was stopped or busy, the timer elapses before the watch is heard.
+      resolve(!pidfd.closed && hasEnded(pidfd))
     }, ms)
   })
 }

@@ -150,15 +150,13 @@ const PID_POLL_MS = 5
  * living peer. Pid 0, of a peer in another PID namespace, always counts as alive.
  */
 export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 'alive'> {
+  const isDead =
+    typeof peer === 'number' ? () => peer > 0 && !exists(peer) : () => !peer.closed && hasEnded(peer)
   return new Promise(resolve => {
-    const watch =
-      typeof peer === 'number'
-        ? poll(
-            () => peer > 0 && !exists(peer),
-            () => settle('dead'),
-          )
-        : watchOrPoll(peer, () => settle('dead'))
-    const timer = setTimeout(() => settle('alive'), graceMs)
+    const onDead = () => settle('dead')
+    const watch = typeof peer === 'number' ? poll(isDead, onDead) : watchOrPoll(peer, isDead, onDead)
+    // If this process was stopped or busy, the timer elapses before the watch is heard.
+    const timer = setTimeout(() => settle(isDead() ? 'dead' : 'alive'), graceMs)
     function settle(fate: 'dead' | 'alive'): void {
       clearTimeout(timer)
       watch.close()
@@ -175,11 +173,11 @@ export function isEnding(pidfd: OwnedFd): boolean {
 }
 
 /** Watches the pidfd or, if no descriptor is free for that, polls it. */
-function watchOrPoll(pidfd: OwnedFd, onDead: () => void): { close(): void } {
+function watchOrPoll(pidfd: OwnedFd, isDead: () => boolean, onDead: () => void): { close(): void } {
   try {
     return watchDeath(pidfd, onDead)
   } catch {
-    return poll(() => !pidfd.closed && hasEnded(pidfd), onDead)
+    return poll(isDead, onDead)
   }
 }
 

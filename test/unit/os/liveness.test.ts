@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import { OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
-import { ownPidfd, watchDeath } from '../../../src/os/liveness.js'
+import { endsWithin, ownPidfd, watchDeath } from '../../../src/os/liveness.js'
 import { fateOf, isEnding } from '../../../src/os/process-identity.js'
 import { ZombieReaper } from '../../../src/versions/child-processes.js'
 
@@ -14,6 +14,12 @@ const children: ChildProcess[] = []
 afterEach(() => {
   for (const child of children.splice(0)) child.kill('SIGKILL')
 })
+
+/** Holds the event loop until the process has ended and `ms` have passed, as a SIGSTOP of this process does. */
+function busyUntilDead(pidfd: OwnedFd, ms: number): void {
+  const end = performance.now() + ms
+  while (!native.pidfdDead(pidfd.raw) || performance.now() < end);
+}
 
 async function sleeper(): Promise<{ child: ChildProcess; pidfd: OwnedFd }> {
   const child = spawn('sleep', ['60'])
@@ -54,6 +60,15 @@ describe('the end of a process', () => {
     pidfd.close()
   })
 
+  it('counts at the limit of a wait in which this process was stopped', async () => {
+    const { child, pidfd } = await sleeper()
+    const ends = endsWithin(pidfd, 10)
+    child.kill('SIGKILL')
+    busyUntilDead(pidfd, 20)
+    expect(await ends).toBe(true)
+    pidfd.close()
+  })
+
   it('reaches no watch that was closed', async () => {
     const { child, pidfd } = await sleeper()
     const watch = watchDeath(pidfd, () => expect.unreachable('closed'))
@@ -90,6 +105,17 @@ describe('fateOf', () => {
     expect(await fateOf(pidfd, 10_000)).toBe('dead')
     expect(performance.now() - killed).toBeLessThan(5000)
     pidfd.close()
+  })
+
+  it('gives dead for a process that died while this one was stopped for longer than the grace', async () => {
+    for (const byPid of [false, true]) {
+      const { child, pidfd } = await sleeper()
+      const fate = fateOf(byPid ? child.pid! : pidfd, 10)
+      child.kill('SIGKILL')
+      busyUntilDead(pidfd, 20)
+      expect(await fate).toBe('dead')
+      pidfd.close()
+    }
   })
 
   it('judges by pid where there is no pidfd, and never calls an unknown one dead', async () => {
