@@ -46,7 +46,7 @@ export interface VersionDeps {
 export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'statusText'> {
   /** The main process has ended; `left` are the version's processes that still run, owned by the callee. */
   exited(code: number, left: LeftoverProcesses): void
-  /** Whether the pid belongs to another version. */
+  /** Whether the process is another version's main process, or descends from it, as under a shell. */
   isOthers(pid: number): boolean
   /** Returns when the first running version after `ticks` started, in ticks of the kernel's clock; Infinity if there is none. */
   nextStart(ticks: number): number
@@ -160,7 +160,7 @@ export class RunningVersion {
       statusText: text => {
         this.statusText = text
       },
-      mainProcess: pid => this.#setMainProcess(pid),
+      mainProcess: pid => void this.#setMainProcess(pid),
     })
   }
 
@@ -231,8 +231,7 @@ export class RunningVersion {
   /** Stops watching the version. */
   close(): void {
     this.#closed = true
-    this.#watch?.close()
-    this.#pidfd?.close()
+    this.#unwatch()
     this.#children.forget(this.#pid)
     this.#exitReason?.close()
     this.#probe[Symbol.dispose]()
@@ -286,28 +285,32 @@ export class RunningVersion {
     // The main process may have handed over to a process that it started. This process, a subreaper, is now that one's parent.
     void servesAt(ready.control).then(server => {
       const wasOurs = !this.#closed && pid === this.#pid
-      if (wasOurs && (server === null || server === pid || this.#events.isOthers(server))) {
-        this.#events.exited(code, left)
-        return
-      }
-      left[Symbol.dispose]()
-      if (wasOurs) this.#setMainProcess(server!)
+      const isOther = server === null || server === pid || this.#events.isOthers(server)
+      // The server may have ended since it answered.
+      if (wasOurs && (isOther || !this.#setMainProcess(server))) this.#events.exited(code, left)
+      else left[Symbol.dispose]()
     })
   }
 
-  #setMainProcess(pid: number): void {
-    if (this.#closed || pid === this.#pid || !endsWithUs(pid)) return
-    const pidfd = pidfdOfLiving(pid)
-    if (pidfd === null) return
-    // If the end cannot be noticed, the previous main process remains.
-    if (!this.#watchEnd(pid, pidfd)) return
+  /** Returns false, and changes nothing, if the process has ended, does not end with this one, or its end cannot be noticed. */
+  #setMainProcess(pid: number): boolean {
+    if (this.#closed || pid === this.#pid || !endsWithUs(pid)) return false
+    const pidfd = openPidfd(pid)
+    if (pidfd === 'dead') return false
+    if (pidfd !== null) {
+      if (!this.#watchEnd(pid, pidfd)) return false
+    } else if (!isChild(pid)) return false
+    else this.#unwatch()
     this.#pid = pid
     this.#children.expect(pid, code => this.#exited(pid, code))
+    return true
   }
 
   #resume({ pid, says, replaced }: InheritedVersion): void {
     this.statusText = says
     this.#isReplaced = replaced
+    // While a version starts, no image is replaced.
+    this.#hasServed = true
     this.startProbe()
     const found = openPidfd(pid)
     // The process ended and was reaped before the previous image handled its end.
@@ -330,16 +333,24 @@ export class RunningVersion {
       pidfd.close()
       return false
     }
-    this.#watch?.close()
-    this.#pidfd?.close()
+    this.#unwatch()
     this.#watch = watch
-    this.#pidfd = pidfd
-    if (processStat(pid)?.parent === process.pid) {
-      pidfd.close()
-      this.#pidfd = null
-    }
+    if (isChild(pid)) pidfd.close()
+    else this.#pidfd = pidfd
     return true
   }
+
+  #unwatch(): void {
+    this.#watch?.close()
+    this.#pidfd?.close()
+    this.#watch = null
+    this.#pidfd = null
+  }
+}
+
+/** Whether this process reaps the other one, and so notices its end. */
+function isChild(pid: number): boolean {
+  return processStat(pid)?.parent === process.pid
 }
 
 /** Loads its module when it is first needed: the module imports half of the protocol. */
@@ -442,7 +453,8 @@ export class RunningVersions {
           Math.min(
             ...[...this.#running.values()].map(({ startTicks }) => startTicks).filter(other => other > ticks),
           ),
-        isOthers: pid => [...this.#running.values()].some(other => other.id !== id && other.pid === pid),
+        isOthers: pid =>
+          [...this.#running.values()].some(other => other.id !== id && descendsFrom(pid, other.pid)),
       },
       inherited,
     )

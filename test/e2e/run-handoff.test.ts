@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
 import { ancestorsOf } from '../processes/launch.js'
@@ -8,7 +9,34 @@ import { Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 import { SHOP, urlOf } from './cli-processes.js'
 
+/** An addon that finds no pidfds. */
+const WITHOUT_PIDFDS = fileURLToPath(new URL('../fixtures/addon-without-pidfds.cjs', import.meta.url))
+
 describe('fd-broker run of a program that speaks fd-broker', () => {
+  it.runIf(NIGHTLY)(
+    'starts the program again when the process that took over from the main process dies, also without pidfds',
+    async () => {
+      const run = await Supervised.prepare()
+      const control = join(run.sandbox.folder, 'run', 'shop.sock')
+      const args = ['--control', control, '--listen', 'tcp://127.0.0.1:0', '--routes', '10']
+      await run.launch(
+        ['--ready', `handoff:${control}`, '--restart', 'always', '--restart-delay', '100ms'],
+        [process.execPath, SHOP, ...args],
+        { FD_BROKER_ADDON: WITHOUT_PIDFDS },
+      )
+      const first = await run.serving()
+      const { code, stdout } = await run.sandbox.run('upgrade', '--control', control, '--json')
+      expect(code).toBe(0)
+      const { pid: second } = JSON.parse(stdout)
+      await run.ended(first)
+      await until('the supervisor has adopted it', async () => (await run.status()).pid === second)
+      run.signal('SIGKILL', second)
+      await run.serving(2)
+      run.signal('SIGTERM')
+      await run.ended()
+    },
+  )
+
   it.runIf(NIGHTLY)(
     'stays the parent: upgrades by HUP and by the program itself hand over as ever',
     async () => {

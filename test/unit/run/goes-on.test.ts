@@ -16,6 +16,13 @@ import { versionSettings } from '../../processes/version-settings.js'
 
 const ANY = parseListenerSpec('tcp://127.0.0.1:0')
 
+/** The process that serves at the control sockets of versions that hand over. */
+const answering = vi.hoisted(() => ({ pid: null as number | null }))
+vi.mock(import('../../../src/operator/serving.js'), async original => ({
+  ...(await original()),
+  servingPid: () => Promise.resolve(answering.pid),
+}))
+
 /** For a version that lives already: it is not started here. */
 const NO_CHILDREN = {
   start: () => expect.unreachable('nothing is started'),
@@ -69,6 +76,27 @@ describe('a supervisor that goes on as another program', () => {
     expect(code).toBe(1)
     // No process must be signalled by that number.
     expect(expected).toEqual([])
+  })
+
+  it('gives a version that is replaced later the time that it has configured, as before', () => {
+    const settings = versionSettings({ stopTimeout: 60_000 })
+    const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
+    const was = { id: 1, pid: process.pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
+    const version = new RunningVersion(
+      { id: 1, settings, probe: NO_PROBE, children: NO_CHILDREN, listeners, alone: true },
+      {
+        exited: () => expect.unreachable('it lives'),
+        ready() {},
+        failed() {},
+        recovered() {},
+        isOthers: () => false,
+        nextStart: () => Infinity,
+      },
+      was,
+    )
+    onTestFinished(() => version.close())
+    version.stopProbe(true)
+    expect(version.settings.stopTimeout).toBe(60_000)
   })
 
   it('keeps the main process if no descriptor is free to watch another one', async () => {
@@ -148,6 +176,78 @@ describe('a version whose main process is the child of one of its own', () => {
     expect(codes).toEqual([])
     ended.get(present.pid!)!(3)
     expect(codes).toEqual([3])
+  })
+
+  it('goes on in the process that serves instead of the main process, also without pidfds', async () => {
+    const [former, present] = [spawn('sleep', ['60']), spawn('sleep', ['60'])]
+    onTestFinished(() => [former, present].forEach(child => void child.kill('SIGKILL')))
+    await Promise.all([once(former, 'spawn'), once(present, 'spawn')])
+    answering.pid = present.pid!
+    const ended = new Map<number, (code: number) => void>()
+    const children = {
+      ...NO_CHILDREN,
+      expect: (pid: number, end: (code: number) => void) => void ended.set(pid, end),
+    }
+    const codes: number[] = []
+    const events = {
+      exited(code: number, left: Disposable) {
+        left[Symbol.dispose]()
+        codes.push(code)
+      },
+      ready() {},
+      failed() {},
+      recovered() {},
+      isOthers: () => false,
+      nextStart: () => Infinity,
+    }
+    const settings = versionSettings({ ready: { kind: 'handoff', control: '/no/such/control' } })
+    const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
+    const was = { id: 1, pid: former.pid!, settings, startedAt: 0, says: '', replaced: false, hearing: null }
+    const deps = { id: 1, settings, probe: NO_PROBE, children, listeners, alone: true }
+    const version = new RunningVersion(deps, events, was)
+    onTestFinished(() => version.close())
+    const none = vi.spyOn(native, 'pidfdOpen').mockReturnValue(null)
+    ended.get(former.pid!)!(0)
+    await until('it has a new main process', () => version.pid === present.pid)
+    none.mockRestore()
+    expect(codes).toEqual([])
+    // The process that served has ended since it answered.
+    answering.pid = spawnSync('true').pid
+    ended.get(present.pid!)!(3)
+    await until('it has ended', () => codes.length > 0)
+    expect(codes).toEqual([3])
+  })
+
+  it('does not go on in the process of the next version, which a shell has started', async () => {
+    const ended: number[] = []
+    const events = {
+      ready() {},
+      failed() {},
+      recovered() {},
+      mainEnded: () => ({ served: true, graceMs: 1000 }),
+      exited: (id: number) => void ended.push(id),
+    }
+    const all = new RunningVersions(events, new StoredListeners(null, 'shop'), null, null)
+    onTestFinished(() => all.close())
+    const run = (id: number, script: string) =>
+      all.run(
+        id,
+        versionSettings({
+          command: ['sh', '-c', script],
+          ready: { kind: 'handoff', control: '/no/such/control' },
+        }),
+        NO_PROBE,
+      )
+    const first = run(1, 'exec sleep 600')
+    const second = run(2, 'sleep 600; exit')
+    onTestFinished(() => second.kill())
+    answering.pid = await until('the shell has started it', () => {
+      const children = readFileSync(`/proc/${second.pid}/task/${second.pid}/children`, 'latin1')
+      return Number(children.trim()) || null
+    })
+    first.kill()
+    await until('the first version has ended', () => ended.length > 0 || first.pid === answering.pid)
+    expect([ended, first.pid === answering.pid]).toEqual([[1], false])
   })
 
   it('gets signals by its pidfd, and not by its number when its parent has reaped it', async () => {
