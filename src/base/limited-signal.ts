@@ -1,6 +1,7 @@
 /**
- * Calls `work` with a signal that aborts with `signal`, or after `ms`. For work that is done again and again under one long-lived signal, at which
- * `AbortSignal.any()` of Node 20 leaves something each time.
+ * Calls `work` with a signal that aborts with `signal`, or after `ms`, but first lets the event loop read everything that has arrived: after a SIGSTOP of this
+ * process an answer in time must not count as late. For work that is done again and again under one long-lived signal, at which `AbortSignal.any()` of Node 20
+ * leaves something each time.
  */
 export async function withinLimit<T>(
   signal: AbortSignal,
@@ -12,11 +13,18 @@ export async function withinLimit<T>(
   if (signal.aborted) abort()
   signal.addEventListener('abort', abort)
   const late = new DOMException(`no end within ${ms} ms`, 'TimeoutError')
-  const timer = setTimeout(() => limited.abort(late), ms)
+  let reading: NodeJS.Immediate | undefined
+  const timer = setTimeout(() => {
+    // The end of a stream is told one turn after it was read.
+    reading = setImmediate(() => {
+      reading = setImmediate(() => limited.abort(late))
+    })
+  }, ms)
   try {
     return await work(limited.signal)
   } finally {
     clearTimeout(timer)
+    clearImmediate(reading)
     signal.removeEventListener('abort', abort)
   }
 }

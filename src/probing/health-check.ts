@@ -1,5 +1,6 @@
 import { connect, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
+import { withinLimit } from '../base/limited-signal.js'
 
 export interface HealthCheck {
   /** The check's name in failures, such as `GET /health`. */
@@ -22,22 +23,22 @@ export async function runCheck(
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<string | null> {
-  const late = AbortSignal.timeout(timeoutMs)
-  const limit = AbortSignal.any([signal, late])
-  let answer: string | null
-  try {
-    answer = await Promise.race([check.run(limit), rejectOnAbort(limit)])
-  } catch (error) {
-    if (late.aborted) answer = `no answer within ${timeoutMs} ms`
-    else answer = (error instanceof Error && error.message) || String(error)
-  }
+  const answer = await withinLimit(signal, timeoutMs, async limited => {
+    try {
+      return await Promise.race([check.run(limited), rejectOnAbort(limited)])
+    } catch (error) {
+      if (limited.aborted) return `no answer within ${timeoutMs} ms`
+      return (error instanceof Error && error.message) || String(error)
+    }
+  })
   return answer === null ? null : oneLine(`${check.name}: ${answer}`)
 }
 
 /** Rejects when the signal aborts, for checks that ignore it. */
 function rejectOnAbort(signal: AbortSignal): Promise<never> {
   return new Promise((_resolve, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+    if (signal.aborted) reject(signal.reason)
+    else signal.addEventListener('abort', () => reject(signal.reason), { once: true })
   })
 }
 

@@ -69,8 +69,8 @@ export const proxy = room(
     ],
     [
       'probing/health-check.ts',
-      'AbortSignal.timeout(timeoutMs)',
-      'AbortSignal.timeout(timeoutMs * 100)',
+      'withinLimit(signal, timeoutMs, async',
+      'withinLimit(signal, timeoutMs * 100, async',
       'unit/probing/probing',
       'property/probing',
       'unit/wire/deadlines',

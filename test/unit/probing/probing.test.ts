@@ -2,7 +2,7 @@ import { getEventListeners } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
 import { createServer as createSecureServer } from 'node:https'
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from 'node:net'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { connectionTo } from '../../../src/probing/connection-to.js'
 import { type HealthCheck, repeatCheck, runCheck, tcpCheck } from '../../../src/probing/health-check.js'
 import { httpCheck, privateHttpCheck } from '../../../src/probing/http-check.js'
@@ -57,6 +57,31 @@ describe('a question by http', () => {
     expect(await ask(httpCheck(`${at}/silent`))).toMatch(/\/silent: 500/)
     expect(await ask(httpCheck(`${at}/cut`))).toMatch(/\/cut: socket hang up$/)
     expect(await ask(httpCheck(`${at}/hangs`), 50)).toBe(`GET ${at}/hangs: no answer within 50 ms`)
+  })
+
+  it('has an answer in time if this process, which was stopped, reads it later', async () => {
+    const server = createServer((_request, response) => response.end())
+    const port = await listening(server)
+    let arrived = () => {}
+    const hasArrived = new Promise<void>(resolve => {
+      arrived = resolve
+    })
+    server.on('request', (_request, response) => response.on('finish', arrived))
+    const asked = runCheck(httpCheck(`http://127.0.0.1:${port}/`), 200, NEVER)
+    await hasArrived
+    // Holds the event loop, as a SIGSTOP does, before the answer is read.
+    const end = performance.now() + 300
+    while (performance.now() < end);
+    expect(await asked).toBeNull()
+  })
+
+  it('leaves nothing at the signal under which it is asked again and again', async () => {
+    const any = vi.spyOn(AbortSignal, 'any')
+    const { signal } = new AbortController()
+    const at = `http://127.0.0.1:${await listening(createServer(answer))}/`
+    expect(await runCheck(httpCheck(at), LONG_MS, signal)).toBeNull()
+    expect([any.mock.calls, getEventListeners(signal, 'abort')]).toEqual([[], []])
+    any.mockRestore()
   })
 
   it('to nobody is refused', async () => {
