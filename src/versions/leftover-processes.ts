@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import {
   hasEnded,
+  type NativeError,
   type OwnedFd,
   openFilesOf,
   pidfdOf,
@@ -92,11 +93,15 @@ export interface OrphanSigns {
 export class LeftoverProcesses implements Disposable {
   readonly #belongs: (pid: number) => boolean
   readonly #members = new Map<number, OwnedFd>()
+  /** The last look had no free descriptor. */
+  #isIncomplete = false
 
   /** Must be called in the turn of the event loop that reaps the leader: later, if no member runs, the leader's pid may be reused. */
   private constructor(belongs: (pid: number) => boolean) {
     this.#belongs = belongs
-    this.#find()
+    this.#look()
+    // A member may have forked and ended during the look.
+    if (this.#members.size === 0) this.#look()
   }
 
   static ofSession(leader: number): LeftoverProcesses {
@@ -140,9 +145,14 @@ export class LeftoverProcesses implements Disposable {
   }
 
   #find(): void {
-    const first = this.#members.size === 0
-    if (!first && [...this.#members.values()].every(pidfd => hasEnded(pidfd))) return
-    for (const pid of processes()) if (!this.#members.has(pid) && this.#belongs(pid)) this.#add(pid)
+    if (this.#isIncomplete || [...this.#members.values()].some(pidfd => !hasEnded(pidfd))) this.#look()
+  }
+
+  #look(): void {
+    const all = processes()
+    // Without a free descriptor this process sees none, not even itself.
+    this.#isIncomplete = all.length === 0
+    for (const pid of all) if (!this.#members.has(pid) && this.#belongs(pid)) this.#add(pid)
   }
 
   #add(pid: number): void {
@@ -152,8 +162,9 @@ export class LeftoverProcesses implements Disposable {
       // Checked again: before the pidfd was open, another process may have got the pid.
       if (this.#belongs(pid) && !hasEnded(pidfd)) this.#members.set(pid, pidfd)
       else pidfd.close()
-    } catch {
+    } catch (error) {
       // The process has ended, or this process has reached its limit of open files.
+      this.#isIncomplete ||= (error as NativeError).code !== 'ESRCH'
     }
   }
 }

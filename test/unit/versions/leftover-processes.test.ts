@@ -1,8 +1,10 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { expect, it, onTestFinished } from 'vitest'
 import { LeftoverProcesses } from '../../../src/versions/leftover-processes.js'
+import { until } from '../../processes/until.js'
 
 /** A shell that starts `sleep` with this command, and prints its pid. */
 async function shell(start: string, env: NodeJS.ProcessEnv = {}) {
@@ -49,4 +51,18 @@ it('takes no process for a member that is no descendant, and none for an empty o
     // This process and its parents have PATH too.
     for (const pid of [process.pid, process.ppid, 1]) expect(found).not.toContain(pid)
   }
+})
+
+it('finds no process that has got the leader’s pid later', async () => {
+  const child = spawn('sh', ['-c', 'read go; exec setsid sleep 60'], { stdio: ['pipe', 'ignore', 'inherit'] })
+  onTestFinished(() => void child.kill('SIGKILL'))
+  await once(child, 'spawn')
+  using left = LeftoverProcesses.ofSession(child.pid!)
+  expect(left.hasEnded).toBe(true)
+  child.stdin.write('\n')
+  await until('it leads a session', () => {
+    const stat = readFileSync(`/proc/${child.pid}/stat`, 'latin1')
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[3]) === child.pid
+  })
+  expect(left.pids).toEqual([])
 })
