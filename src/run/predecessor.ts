@@ -4,6 +4,7 @@ import { type AdoptedListener, adoptListeners, type NamedListener } from '../os/
 import { OtherProcess } from '../os/other-process.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { endProcesses } from '../versions/leftover-processes.js'
+import { afterReading, type Limit } from '../wire/pending.js'
 import type { VersionSettings } from './settings.js'
 
 /** The process whose listeners are taken over. */
@@ -20,7 +21,7 @@ export class Predecessor implements Disposable {
   readonly #logger: Logger
   readonly #paths: PathBackup[] = []
   readonly #closed = new AbortController()
-  #timer: NodeJS.Timeout | undefined
+  #retirement: Limit | undefined
   #phase: 'serving' | 'stopping' | 'killed' | 'ended' = 'serving'
 
   /** Offers the process's listeners to {@link passedSockets}. Throws as {@link adoptListeners} does; ERR_FDB_ADOPT if it does not exist. */
@@ -73,17 +74,18 @@ export class Predecessor implements Disposable {
     passedSockets().discard()
     const signal = this.#endSignal ?? stopSignal
     if (this.#phase !== 'serving' || signal === 'none') return
-    clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => void this.#end(signal, stopTimeout), healthyFor)
+    this.#retirement?.clear()
+    // Behind the news that the version has ended, which may have come while this process was stopped.
+    this.#retirement = afterReading(healthyFor, () => void this.#end(signal, stopTimeout))
   }
 
   /** Called when no version serves any more: cancels the pending end. */
   cancelRetirement(): void {
-    if (this.#phase === 'serving') clearTimeout(this.#timer)
+    if (this.#phase === 'serving') this.#retirement?.clear()
   }
 
   [Symbol.dispose](): void {
-    clearTimeout(this.#timer)
+    this.#retirement?.clear()
     this.#closed.abort()
     for (const path of this.#paths.splice(0)) path[Symbol.dispose]()
     this.#process[Symbol.dispose]()

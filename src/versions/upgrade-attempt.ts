@@ -162,7 +162,7 @@ export class UpgradeAttempt {
     const now = performance.now()
     const since = mayBeAlive(exitReason.mark, now - this.#startedAt) ? now : lastLived
     if (now - since < JOIN_MS) {
-      setTimeout(() => this.#expectJoiner(since), JOINER_SEARCH_MS).unref()
+      afterReading(JOINER_SEARCH_MS, () => this.#expectJoiner(since), { unref: true })
       return
     }
     const reason = exitReason.takeLine()

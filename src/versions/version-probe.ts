@@ -36,6 +36,7 @@ import {
 } from '../probing/health-check.js'
 import { type ChildStarter, childShell, commandCheck } from '../probing/shell.js'
 import { temporaryFolder } from '../probing/temporary-folder.js'
+import { afterReading, type Limit } from '../wire/pending.js'
 
 const NEWLINE = 10
 
@@ -112,7 +113,7 @@ export const NO_PROBE = new Probe()
 /** The version is ready when it has run for some milliseconds. */
 export class DelayProbe extends Probe {
   readonly #ms: number
-  #timer: NodeJS.Timeout | undefined
+  #limit: Limit | undefined
 
   constructor(ms: number) {
     super()
@@ -120,11 +121,12 @@ export class DelayProbe extends Probe {
   }
 
   override start(_pid: number, events: ProbeEvents): void {
-    this.#timer = setTimeout(() => events.ready(), this.#ms)
+    // Behind the news that the version has ended, which may have come while this process was stopped.
+    this.#limit = afterReading(this.#ms, () => events.ready())
   }
 
   override stop(): void {
-    clearTimeout(this.#timer)
+    this.#limit?.clear()
   }
 }
 

@@ -20,7 +20,7 @@ import {
 } from '../operator/service-commands.js'
 import { slotOf } from '../os/default-control.js'
 import { signalVerified } from '../os/process-identity.js'
-import { ChangeNotifier } from '../wire/pending.js'
+import { afterReading, ChangeNotifier, type Limit } from '../wire/pending.js'
 import { HungWorkers, killWorker } from './hung.js'
 import { MOST_WORKERS, type WorkersSettings } from './options.js'
 import { Ownership } from './ownership.js'
@@ -84,7 +84,7 @@ export class WorkerPool {
   #firstTimer: NodeJS.Timeout | undefined
   /** When the remaining workers are killed, as `performance.now()`. */
   #killAt = Number.POSITIVE_INFINITY
-  #killTimer: NodeJS.Timeout | undefined
+  #killLimit: Limit | undefined
   readonly #changes = new ChangeNotifier()
 
   constructor(settings: WorkersSettings) {
@@ -404,12 +404,11 @@ export class WorkerPool {
     await Promise.all(abandoned)
     this.#stopBody = stopBody({ timeoutMs: this.#endsWithin, drop: true })
     const { stopTimeout } = this.#settings
-    let stopTimer: NodeJS.Timeout | undefined
+    let stopLimit: Limit | undefined
     if (this.#endsWithin !== null) this.#killWithin(this.#endsWithin)
     else if (stopTimeout !== null)
-      stopTimer = setTimeout(
-        () => this.#kill(({ missing, owner }) => (owner === null ? missing : [owner])),
-        Math.min(stopTimeout, LONGEST_MS),
+      stopLimit = afterReading(stopTimeout, () =>
+        this.#kill(({ missing, owner }) => (owner === null ? missing : [owner])),
       )
     this.update()
     this.#limitFirst()
@@ -417,8 +416,8 @@ export class WorkerPool {
     // that has not reconnected gets the order when it does.
     const ended = () => this.#slots.every(({ living }) => living.length === 0)
     await Promise.race([this.#changes.until(ended, null), takenOver])
-    clearTimeout(stopTimer)
-    clearTimeout(this.#killTimer)
+    stopLimit?.clear()
+    this.#killLimit?.clear()
     clearTimeout(this.#firstTimer)
   }
 
@@ -479,8 +478,8 @@ export class WorkerPool {
     const at = performance.now() + ms
     if (at >= this.#killAt) return false
     this.#killAt = at
-    clearTimeout(this.#killTimer)
-    this.#killTimer = setTimeout(() => this.#kill(({ living }) => living), Math.min(ms, LONGEST_MS))
+    this.#killLimit?.clear()
+    this.#killLimit = afterReading(ms, () => this.#kill(({ living }) => living))
     return true
   }
 

@@ -1,5 +1,4 @@
 import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
-import { LONGEST_MS } from '../base/duration.js'
 import type { MemberProcess, ServiceStanding } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
 import { type EventFacts, type EventType, failureFacts } from '../events/events.js'
@@ -13,6 +12,7 @@ import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
 import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../versions/upgrade-attempt.js'
+import { afterReading } from '../wire/pending.js'
 import type { WorkersSettings } from './options.js'
 import type { Ownership } from './ownership.js'
 
@@ -231,7 +231,7 @@ export class WorkerSlot {
       if (hangs && ownership.isHeld) void child.end()
       else child.release()
     }
-    setTimeout(end, Math.min(stopTimeout, LONGEST_MS)).unref()
+    afterReading(stopTimeout, end, { unref: true })
   }
 
   /** Replaces a hung process. Rejects as {@link start}. */

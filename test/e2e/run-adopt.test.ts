@@ -108,6 +108,25 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
   })
 
   it.runIf(NIGHTLY)(
+    'leaves it to serve if the first version has ended while the supervisor was stopped',
+    async () => {
+      const run = await Supervised.prepare()
+      const { pid, load } = await serving(run, node(run))
+      await run.launch(['--adopt', String(pid), '--ready', 'http:/health', '--healthy-for', '1s'])
+      const child = await run.serving()
+      run.signal('SIGSTOP')
+      run.signal('SIGKILL', child)
+      const since = performance.now()
+      await until('the time is over', () => performance.now() > since + 1_000)
+      run.signal('SIGCONT')
+      await run.ended()
+      expect(readFileSync(run.said, 'utf8')).not.toContain(`${pid} TERM`)
+      load.mark('afterwards')
+      await load.answeredBy(pid, 50)
+    },
+  )
+
+  it.runIf(NIGHTLY)(
     'leaves it to serve while the first version, which has crashed, is started again',
     async () => {
       const run = await Supervised.prepare()

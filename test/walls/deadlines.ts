@@ -68,6 +68,9 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'proxy/source/sourced-config.ts': [
     'e2e/proxy-source: serves on without the store, and does not begin to serve without it',
   ],
+  'run/predecessor.ts': [
+    'e2e/run-adopt: leaves it to serve if the first version has ended while the supervisor was stopped',
+  ],
   'run/shared-listeners.ts': ['unit/run/unit-job: ends after 10 s where systemctl says nothing'],
   'run/upgrade-requests.ts': [
     'e2e/run-rollback: ends when it does not serve within the time of the upgrade: the link and the serving version stay one',
@@ -78,6 +81,15 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'versions/upgrade-attempt.ts': [
     'unit/workers/pool: stays if it accepts before its Commit when its time is over, and may serve then',
     'unit/workers/pool: serves although this process, which was stopped, reads of it behind the time for its Commit',
+    'unit/workers/pool: serves by a process that a service manager has started, if this process, which was stopped, reads of it late',
+  ],
+  'versions/version-probe.ts': ['unit/run/parts: does not become ready by its age before its end is heard'],
+  'workers/pool.ts': [
+    'unit/workers/pool: live if they have stopped to serve in time, of which this process, which was stopped, reads late',
+    'unit/workers/pool: die 5 s behind the time in which they must leave; a later time changes nothing',
+  ],
+  'workers/worker-slot.ts': [
+    'unit/workers/pool: stays after stopTimeout if it has left, of which this process, which was stopped, reads late',
   ],
   'versions/timers.ts': ['unit/run/parts: hear first what has arrived while the supervisor was stopped'],
   'wire/link.ts': ['unit/wire/deadlines: the acknowledgement of descriptors'],

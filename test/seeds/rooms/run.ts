@@ -26,7 +26,7 @@ export const run = room('run', PARTS, [
     'unit/run/parts',
     'e2e/run-programs',
   ],
-  ['versions/version-probe.ts', 'clearTimeout(this.#timer)', '', 'unit/run/parts'],
+  ['versions/version-probe.ts', 'this.#limit?.clear()', '', 'unit/run/parts'],
   [
     'versions/child-processes.ts',
     "if (this.#groups.delete(pid)) trySignal(-pid, 'SIGKILL')",

@@ -1,5 +1,6 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { sendMessage } from '../../../src/kernel/index.js'
+import { closeAll, READABLE, sendMessage, socketPair, watch } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import type { HealthCheck } from '../../../src/probing/health-check.js'
 import { UpgradeRequests } from '../../../src/run/upgrade-requests.js'
@@ -150,6 +151,30 @@ describe('a version', () => {
     probe.stop()
     vi.advanceTimersByTime(1_000)
     expect(heard).toEqual([])
+  })
+})
+
+describe('a version of which this process hears behind a stop of its own', () => {
+  it('does not become ready by its age before its end is heard', async () => {
+    const { heard, events } = told()
+    const [own, theirs] = socketPair('the end of the version')
+    const probe = new DelayProbe(10)
+    const end = watch(own, () => {
+      heard.push('ended')
+      probe.stop()
+      end.close()
+      closeAll([own, theirs])
+    })
+    end.start(READABLE)
+    // A turn runs timers next, then reads.
+    await nextTurn()
+    probe.start(1, events)
+    sendMessage(theirs, Buffer.from('\n'), 0, 1, [])
+    // Holds the event loop, as a SIGSTOP does.
+    const until = performance.now() + 20
+    while (performance.now() < until);
+    for (let turn = 0; turn < 3; turn++) await nextTurn()
+    expect(heard).toEqual(['ended'])
   })
 })
 

@@ -576,6 +576,19 @@ describe('an attempt whose command ends', () => {
     await until('none of its processes is left', () => left().length === 0, 5_000)
     await until('its descriptors are closed', () => native.openCount() === open)
   })
+
+  it('serves by a process that a service manager has started, if this process, which was stopped, reads of it late', async () => {
+    vi.useFakeTimers(FAKE)
+    const { slot, stands } = slotWith({ command: ['true'], timeout: 60_000 })
+    stands(owned())
+    const outcome = slot.start().catch(error => error)
+    // The limit of the start, and the search for a process that joins.
+    while (vi.getTimerCount() < 2) await turns()
+    vi.advanceTimersByTime(5_000)
+    stands({ ...owned(43, 2), phase: 'probation' })
+    vi.useRealTimers()
+    expect(await outcome).toMatchObject({ pid: 43 })
+  })
 })
 
 describe('a worker that fails behind its Commit', () => {
@@ -704,6 +717,18 @@ describe('a worker that fails behind its Commit', () => {
     standsUnheard(owned(pid, 2))
     pool.lose()
     expect(await outcome).toMatchObject({ pid })
+    expect(await signalled()).toEqual(['SIGWINCH'])
+  })
+
+  it('stays after stopTimeout if it has left, of which this process, which was stopped, reads late', async () => {
+    vi.useFakeTimers(FAKE)
+    const { fails, lines, signalled, stands } = committed({ stopTimeout: 1_000 })
+    while (lines().length === 0) await turns()
+    await fails([Number(lines()[0])])
+    vi.advanceTimersByTime(2_000)
+    stands(owned())
+    await turns()
+    vi.useRealTimers()
     expect(await signalled()).toEqual(['SIGWINCH'])
   })
 
@@ -927,8 +952,27 @@ describe('all workers', () => {
     await vi.advanceTimersByTimeAsync(5_900)
     expect(logged).toEqual([])
     await vi.advanceTimersByTimeAsync(200)
+    await turns()
     expect(logged).toMatchObject([{ text: expect.stringMatching(/it is killed/), facts: { pid: gone.pid } }])
     standings.delete(name)
+  })
+
+  it('live if they have stopped to serve in time, of which this process, which was stopped, reads late', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings, logged } = serving(1, { stopTimeout: 2_000 })
+    const name = pool.slots[0]!.name
+    const drains = peerWith({ pid: 2 ** 22 + 1, identity: { pid: 2 ** 22 + 1, startTime: '1' } })
+    standings.set(name, { ...NOBODY, owner: drains })
+    const ended = pool.endAll(null)
+    await turns()
+    vi.advanceTimersByTime(3_000)
+    standings.set(name, { ...NOBODY, others: [drains] })
+    pool.update()
+    await turns()
+    expect(logged).toEqual([])
+    standings.clear()
+    pool.update()
+    await ended
   })
 })
 
