@@ -4,6 +4,7 @@ import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { fateOf } from '../os/process-identity.js'
 import type { fdbroker } from '../proto/wire.js'
 import { type Link, peerLeft } from '../wire/link.js'
+import { afterReading, type Limit } from '../wire/pending.js'
 import type { MoveCounts } from './counts.js'
 import {
   MAX_CONNECTION_FDS,
@@ -61,7 +62,7 @@ export class ConnectionReceiver {
   #machine = initialMoveIn()
   #slice: HeldSlice = { items: [], checked: Promise.resolve(), released: false }
   #adopting: Promise<void> = Promise.resolve()
-  #decision: NodeJS.Timeout | undefined
+  #decision: Limit | undefined
   #over = false
   /** The work of this process for moves until the last acknowledgement. */
   #workedMs: number
@@ -169,7 +170,7 @@ export class ConnectionReceiver {
       if (this.#over) return
       const worked = this.#workedSinceAck()
       this.#options.link.post({ prepareAck: { slice, refused, waves: true, returns: true, worked } })
-      this.#decision = setTimeout(() => this.#resolveDoubt('alive'), DECISION_MS).unref()
+      this.#decision = afterReading(DECISION_MS, () => this.#resolveDoubt('alive'), { unref: true })
     })
   }
 
@@ -207,7 +208,7 @@ export class ConnectionReceiver {
   }
 
   #adopt(slice: number): void {
-    clearTimeout(this.#decision)
+    this.#decision?.clear()
     const { items, checked } = this.#slice
     const { counts, reportError } = this.#options
     const returned: Item[] = []
@@ -249,7 +250,7 @@ export class ConnectionReceiver {
   }
 
   #release(): void {
-    clearTimeout(this.#decision)
+    this.#decision?.clear()
     const held = this.#slice
     held.released = true
     closeItems(held.items)
@@ -282,7 +283,7 @@ export class ConnectionReceiver {
 
   #end(): void {
     this.#over = true
-    clearTimeout(this.#decision)
+    this.#decision?.clear()
     const { link, log, sender, onEnded } = this.#options
     link.close()
     log.close()

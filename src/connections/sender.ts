@@ -8,6 +8,7 @@ import {
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Link } from '../wire/link.js'
+import { afterReading, type Limit } from '../wire/pending.js'
 import { BUSY_TURN_MS, type MoveCounts } from './counts.js'
 import { type Arrival, type Departure, MAX_RECORD_BYTES, type MoveWhich } from './movable.js'
 import type { MoveLog } from './move-log.js'
@@ -152,7 +153,7 @@ export class ConnectionSender {
   #departures: Iterator<Departure, void, undefined> | null = null
   #turn: NodeJS.Immediate | undefined
   #timer: NodeJS.Timeout | undefined
-  #deadline: NodeJS.Timeout | undefined
+  #deadline: Limit | undefined
   #nextPassAt = 0
   #over = false
   /** Functions that resolve the waiting calls of {@link settled}; called when no slice is pending any more. */
@@ -176,7 +177,7 @@ export class ConnectionSender {
   /** The last slice that moved, until the receiver has adopted it. */
   #unadopted = 0
   #proof: NodeJS.Timeout | undefined
-  #adoption: NodeJS.Timeout | undefined
+  #adoption: Limit | undefined
   #stopped: Promise<void> | null = null
   #closed = false
 
@@ -307,7 +308,7 @@ export class ConnectionSender {
   }
 
   #endAdoption(): void {
-    clearTimeout(this.#adoption)
+    this.#adoption?.clear()
     this.#unadopted = 0
     this.#resolveDecided()
   }
@@ -528,16 +529,16 @@ export class ConnectionSender {
     this.#preparedAt = performance.now()
     const items = this.#items
     const connections = items.map(({ source, departure }) => toWire(source, departure))
-    this.#deadline = setTimeout(() => {
+    this.#deadline = afterReading(ACK_MS, () => {
       this.#step({ type: 'deadline' })
       // The receiver may still hold the slice: the end of the channel makes the receiver read the move log.
       this.#end()
-    }, ACK_MS)
+    })
     this.#options.link.send({ prepare: { slice, connections } }, fdsOf(items)).catch(() => this.#end())
   }
 
   #drop(slice: number): void {
-    clearTimeout(this.#deadline)
+    this.#deadline?.clear()
     const { counts, link } = this.#options
     const items = this.#items
     const refused: Item[] = []
@@ -555,8 +556,8 @@ export class ConnectionSender {
     for (const item of moved) counts.movedKinds.add(kindOf(item))
     if (this.#returns && !this.#over) {
       this.#unadopted = slice
-      clearTimeout(this.#adoption)
-      this.#adoption = setTimeout(() => this.#endAdoption(), ACK_MS).unref()
+      this.#adoption?.clear()
+      this.#adoption = afterReading(ACK_MS, () => this.#endAdoption(), { unref: true })
     }
     closeItems(moved)
     for (const { departure } of moved) departure.wipe?.()
@@ -565,7 +566,7 @@ export class ConnectionSender {
   }
 
   #takeBack(): void {
-    clearTimeout(this.#deadline)
+    this.#deadline?.clear()
     const items = this.#items
     this.#items = []
     this.#return(items, 'returned')

@@ -240,7 +240,7 @@ export class Relay {
     const endSilent = () => {
       for (const connection of silent) if (connection.receivedNothing) connection.closeIdle()
     }
-    setTimeout(endSilent, SILENT_MS).unref()
+    whenRead(SILENT_MS, endSilent)
   }
 
   /**
@@ -271,7 +271,7 @@ export class Relay {
         if (this.#resumed === resumed) this.#http2.destroy()
       }, LAST_ERROR_MS).unref()
     }
-    setTimeout(giveUp, lingerMs).unref()
+    whenRead(lingerMs, giveUp)
   }
 
   /** Closes the connections of all clients at once. The relay still accepts new ones. */
@@ -390,6 +390,11 @@ export class Relay {
     this.#clients?.remove(remoteAddress)
     if (this.size + this.#turning === 0) this.#onEmpty?.()
   }
+}
+
+/** Calls `judge` after `ms` milliseconds, when what has arrived until then is read: this process may have been stopped. Does not keep the process alive. */
+function whenRead(ms: number, judge: () => void): void {
+  setTimeout(() => setImmediate(judge), ms).unref()
 }
 
 /** Returns {@link ClientOrigin.certificate} for a connection that has moved here. A certificate that was verified by other CAs counts as none. */

@@ -28,6 +28,13 @@ export function limitedWaits(src: string): string[] {
 
 /** Where it is proved that each wait of a file ends: a title of the table, or of a test of its own. As many as the file has waits with a limit. */
 export const PROVED: Readonly<Record<string, readonly string[]>> = {
+  'connections/receiver.ts': [
+    'unit/connections/moves: stay with the other when the sender has decided and its word was lost',
+  ],
+  'connections/sender.ts': [
+    'unit/connections/moves: come back when the other does not acknowledge them in time',
+    'unit/connections/moves: come back from the other before the end of moves',
+  ],
   'daemon/daemon.ts': ['e2e/proxy-metrics: have the gauges of all workers, without a worker that is silent'],
   'daemon/service/sole-copy.ts': ['e2e/state-file-disk'],
   'daemon/service/service-operations.ts': [

@@ -6,7 +6,7 @@ export const connections = room(
   [
     [
       'connections/receiver.ts',
-      "this.#decision = setTimeout(() => this.#resolveDoubt('alive'), DECISION_MS).unref()",
+      "this.#decision = afterReading(DECISION_MS, () => this.#resolveDoubt('alive'), { unref: true })",
       '',
       'unit/connections/moves',
       'unit/wire/deadlines',

@@ -80,6 +80,19 @@ function busy(ms: number): void {
   }
 }
 
+/** Timers elapse only by `stopped`, as after SIGSTOP: before what has arrived is read. */
+function timersStand(): { stopped: (ms: number) => void; seen: (look: () => boolean) => Promise<void> } {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  onTestFinished(() => void vi.useRealTimers())
+  const seen = async (look: () => boolean) => {
+    for (let turns = 0; turns < 10_000 && !look(); turns++)
+      await new Promise(resolve => setImmediate(resolve))
+    expect(look()).toBe(true)
+  }
+  // A turn runs timers, then reads, then runs immediates: from one to the next this is as in the real order.
+  return { stopped: ms => void setImmediate(() => vi.advanceTimersByTime(ms)), seen }
+}
+
 /** Longer than a slice may take, and much shorter than a sender waits for an acknowledgement. */
 const LATE_MS = 20
 
@@ -182,6 +195,58 @@ describe('connections that move', () => {
     for (const fd of old.here.values()) fd.close()
     for (const fd of others.splice(0)) fd.close()
     expect(open()).toBe(before)
+  })
+
+  it('go on when this process was stopped beyond the time in which the other has acknowledged them', async () => {
+    const { stopped, seen } = timersStand()
+    const { link, sender, old, ended } = loneSender()
+    fill(old, 50)
+    let isFirst = true
+    link.start({
+      message: ({ prepare }, fds) => {
+        closeAll(fds)
+        if (!prepare) return
+        void link.send({ prepareAck: { slice: prepare.slice } }).then(() => {
+          if (isFirst) stopped(2_000)
+          isFirst = false
+        })
+      },
+      broken() {},
+      end() {},
+    })
+    sender.start()
+    await seen(() => old.here.size === 0)
+    await sender.stop()
+    await ended
+    link.close()
+  })
+
+  it('come back from the other before the end of moves, also where this process was stopped meanwhile', async () => {
+    const { stopped } = timersStand()
+    const { link, sender, old, ended } = loneSender()
+    fill(old, 1)
+    let kept: OwnedFd[] = []
+    link.start({
+      message: ({ prepare, moved }, fds) => {
+        if (prepare) {
+          kept = fds
+          link.post({ prepareAck: { slice: prepare.slice, returns: true } })
+        }
+        if (!moved) return
+        const returned = [{ listener: 'web', protocol: 'test/1', record: Buffer.from('c0'), fds: 1 }]
+        void link.send({ adopted: { slice: moved.slice, returned } }, kept).then(() => {
+          closeAll(kept)
+          void sender.stop()
+          stopped(2_000)
+        })
+      },
+      broken() {},
+      end() {},
+    })
+    sender.start()
+    await ended
+    expect(old.came).toEqual([['c0', 'refused']])
+    link.close()
   })
 
   it.each([

@@ -481,6 +481,23 @@ describe('a tunnel without frames', () => {
 describe('a relay that serves again', () => {
   afterEach(() => void vi.useRealTimers())
 
+  it('hears first requests and answers that have come while this process was stopped', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const answer = 'HTTP/1.1 204 No Content\r\n\r\n'
+    const [silent, asked] = [relayWith(), relayWith()]
+    asked.client.hear(GET)
+    const server = asked.connects()
+    silent.relay.closeIdle()
+    asked.relay.end('', 1_000)
+    // A turn of the event loop runs timers, then reads.
+    vi.advanceTimersByTime(1_000)
+    silent.client.hear(GET)
+    server.hear(answer)
+    await new Promise(resolve => setImmediate(resolve))
+    silent.connects().hear(answer)
+    for (const { client } of [silent, asked]) expect(client.calls.join('')).toMatch(/^HTTP\/1\.1 204 /)
+  })
+
   it('lets the requests go on that its drain would have given up', () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
     const { relay, client, connects } = relayWith()
@@ -493,14 +510,16 @@ describe('a relay that serves again', () => {
     expect(client.calls.join('')).toMatch(/^HTTP\/1\.1 204 /)
   })
 
-  it('still gives up the tunnels that it has ended', () => {
+  it('still gives up the tunnels that it has ended', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
     const { relay, client, connects } = relayWith()
     client.hear(UPGRADE)
     connects().hear(SWITCHED)
     relay.end('', 1_000)
     relay.resume()
-    vi.advanceTimersByTime(2_000)
+    vi.advanceTimersByTime(1_000)
+    await new Promise(resolve => setImmediate(resolve))
+    vi.advanceTimersByTime(1_000)
     expect([client.alive, relay.size]).toEqual([false, 0])
   })
 
