@@ -160,6 +160,16 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   onOpen(): void {}
 
   onData(_client: ByteStream, chunk: Buffer, to: number): void {
+    try {
+      this.#receive(chunk, to)
+    } catch (error) {
+      // A bug of the relay, or of its caller, ends this connection alone.
+      this.#relay.onFault?.(error)
+      this.abort('internal')
+    }
+  }
+
+  #receive(chunk: Buffer, to: number): void {
     if (this.#detached) return
     if (this.closing) {
       if (this.#uploadUntil < Number.POSITIVE_INFINITY) this.arm()

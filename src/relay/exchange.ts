@@ -32,7 +32,7 @@ import type { RelayTimeouts } from './options.js'
 import { callSafely, type RelayContext, refusalOf } from './relay-context.js'
 import { ServerResponse } from './server-response.js'
 import { tlsFailureOf } from './tls-failure.js'
-import { beginTrail } from './trail.js'
+import { beginTrail, Trail } from './trail.js'
 import { WaitingStream } from './waiting-stream.js'
 
 /**
@@ -151,7 +151,9 @@ export class Exchange implements StreamOwner {
       facts.target = head.target
       facts.host = head.authority?.host ?? ''
     }
-    if (relay.trail !== null) facts.trail = beginTrail(head, this.#side.trusted, relay.trail)
+    const { trail } = relay
+    if (trail !== null)
+      facts.trail = callSafely(relay, () => beginTrail(head, this.#side.trusted, trail)) ?? new Trail()
     let end: number | null = at
     if (head.chunked || head.contentLength !== undefined) {
       end = this.#followBody(head.framing(), chunk, at, to, head.contentLength)

@@ -21,6 +21,8 @@ export function singleFields(all: OutgoingHttpHeaders): OutgoingHttpHeaders {
   return single
 }
 
+/** Fields that Node takes for those of a connection of HTTP/1, and refuses. */
+const NOT_TRAILERS: ReadonlySet<string> = new Set([...OF_CONNECTIONS, 'http2-settings', 'te'])
 /** The bytes of a chunked body after the last content, from which {@link trailersOf} reads the trailers. */
 const LAST_SIZE = /^(?:\r\n)?0+[^\r\n]*\r\n/
 
@@ -29,7 +31,8 @@ export function trailersOf(tail: string): OutgoingHttpHeaders {
   const trailers: OutgoingHttpHeaders = { __proto__: null } as never
   for (const line of tail.replace(LAST_SIZE, '').split('\r\n')) {
     const colon = line.indexOf(':')
-    if (colon > 0) add(trailers, line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim())
+    const name = line.slice(0, colon).toLowerCase()
+    if (colon > 0 && !NOT_TRAILERS.has(name)) add(trailers, name, line.slice(colon + 1).trim())
   }
   return trailers
 }

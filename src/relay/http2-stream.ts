@@ -251,9 +251,14 @@ export class Http2Stream implements ByteStream {
     if (!this.alive) return
     const trailers: OutgoingHttpHeaders = trailersOf(this.#tail ?? '')
     try {
-      this.#stream.sendTrailers(trailers)
-    } catch {
-      this.#stream.sendTrailers(singleFields(trailers))
+      try {
+        this.#stream.sendTrailers(trailers)
+      } catch {
+        this.#stream.sendTrailers(singleFields(trailers))
+      }
+    } catch (error) {
+      this.session.fault(error)
+      this.#refuse(INTERNAL_ERROR)
     }
   }
 

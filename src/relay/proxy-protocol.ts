@@ -83,8 +83,13 @@ function addressText(bytes: Buffer): string {
   return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1)
 }
 
-/** Writes a header. `addresses`: null if the sender speaks for itself, or the client has no IP address. */
-export function proxyHeader(version: ProxyVersion, addresses: Addresses | null): Buffer {
+/** Writes a header. `given`: null if the sender speaks for itself, or the client has no IP address. */
+export function proxyHeader(version: ProxyVersion, given: Addresses | null): Buffer {
+  const addresses = given && {
+    ...given,
+    client: withoutZone(given.client),
+    server: withoutZone(given.server),
+  }
   const kinds = addresses === null ? [] : [isIP(addresses.client), isIP(addresses.server)]
   const [kind = 0, other = 0] = kinds
   const isKnown = addresses !== null && kind !== 0 && kind === other
@@ -99,6 +104,12 @@ export function proxyHeader(version: ProxyVersion, addresses: Addresses | null):
   fixed[1] = !isKnown ? 0 : kind === 4 ? TCP4 : TCP6
   fixed.writeUInt16BE(content.length, 2)
   return Buffer.concat([SIGNATURE, fixed, content])
+}
+
+/** Only this machine knows the zone of a link-local address (`fe80::1%eth0`). */
+function withoutZone(address: string): string {
+  const at = address.indexOf('%')
+  return at < 0 ? address : address.slice(0, at)
 }
 
 function contentOf({ client, clientPort, server, serverPort }: Addresses): Buffer {

@@ -13,7 +13,9 @@ export interface TrailOptions {
 
 const TRACE_HEADERS = ['traceparent', 'tracestate']
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
-const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-|$)/
+/** A later version may have more parts. */
+const TRACEPARENT =
+  /^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-+\--~]*)?$/
 const TRACE_BYTES = 16
 const PARENT_BYTES = 8
 
@@ -89,7 +91,7 @@ function traced(fields: RequestHead['fields']): [traceId: string, lines: string]
   const given = fields.get('traceparent') ?? ''
   const [, traceId] = TRACEPARENT.exec(given) ?? []
   if (traceId !== undefined) {
-    const state = fields.get('tracestate') ?? ''
+    const state = withoutEmptyEnds(fields.get('tracestate') ?? '')
     return [traceId, fieldLine('traceparent', given) + (state === '' ? '' : fieldLine('tracestate', state))]
   }
   const random = nodeCrypto()
@@ -97,4 +99,14 @@ function traced(fields: RequestHead['fields']): [traceId: string, lines: string]
     .toString('hex')
   const own = random.slice(0, 2 * TRACE_BYTES)
   return [own, fieldLine('traceparent', `00-${own}-${random.slice(2 * TRACE_BYTES)}-01`)]
+}
+
+/** Removes what empty lines leave at the ends, where all lines of a header are joined. */
+function withoutEmptyEnds(value: string): string {
+  const isEmpty = (at: number) => ' \t,'.includes(value.charAt(at))
+  let from = 0
+  let to = value.length
+  while (from < to && isEmpty(from)) from++
+  while (from < to && isEmpty(to - 1)) to--
+  return value.slice(from, to)
 }

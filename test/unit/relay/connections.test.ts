@@ -197,6 +197,42 @@ describe('the header with the number of a request', () => {
   )
 })
 
+describe('a fault of the relay', () => {
+  it('ends the connection of its client alone, and is told', () => {
+    const faults: unknown[] = []
+    const route: Forward = {
+      kind: 'upstream',
+      name: 'r',
+      pick: () => SERVER,
+      get options(): never {
+        throw new Error('a bug')
+      },
+    }
+    const onFault = (error: unknown) => void faults.push(error)
+    const { relay, client } = relayWith({ route: () => route, onFault })
+    client.hear(GET)
+    expect([faults, client.alive, relay.size]).toEqual([[new Error('a bug')], false, 0])
+  })
+})
+
+describe('the headers of a trace that a client sends', () => {
+  const parent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
+
+  it.each([
+    ['an empty second tracestate', [`traceparent: ${parent}`, 'tracestate: a=1', 'tracestate:'], 'a=1'],
+    ['an empty first tracestate', [`traceparent: ${parent}`, 'tracestate:', 'tracestate: a=1'], 'a=1'],
+    ['two empty ones', [`traceparent: ${parent}`, 'tracestate:', 'tracestate:'], undefined],
+    ['two parents', [`traceparent: ${parent}-x`, 'traceparent:'], undefined],
+  ])('reach the server as far as they are right: %s', (_, lines, state) => {
+    const trail = { headers: ['traceparent'], requestId: null, traceparent: true }
+    const { client, connects } = relayWith({ trail })
+    client.hear(GET.replace('\r\n\r\n', `\r\n${lines.join('\r\n')}\r\n\r\n`))
+    const sent = connects().calls.join('')
+    expect(sent.match(/\r\ntraceparent: /g)).toHaveLength(1)
+    expect(/\r\ntracestate: (.*)\r\n/.exec(sent)?.[1]).toBe(state)
+  })
+})
+
 describe('the times of a request for the access log', () => {
   const trail = { headers: [], requestId: null, traceparent: false }
 

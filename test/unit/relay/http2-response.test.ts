@@ -35,5 +35,6 @@ describe('a response for HTTP/2', () => {
       x: 'a: b',
     })
     expect({ ...trailersOf('000;x=y\r\n\r\n') }).toEqual({})
+    expect({ ...trailersOf('0\r\nHTTP2-Settings: x\r\nTE: x\r\nX: y\r\n\r\n') }).toEqual({ x: 'y' })
   })
 })

@@ -27,6 +27,13 @@ describe('a PROXY header', () => {
       }
   })
 
+  it('has link-local addresses without their zone', () => {
+    const local = { ...V6, client: 'fe80::7', server: 'fe80::1' }
+    const zoned = { ...V6, client: 'fe80::7%eth0', server: 'fe80::1%eth0' }
+    for (const version of ['v1', 'v2'] as const)
+      expect(readProxyHeader(proxyHeader(version, zoned))).toMatchObject({ addresses: local })
+  })
+
   it('may have fields behind its addresses', () => {
     const header = proxyHeader('v2', V4)
     header.writeUInt16BE(12 + 5, 14)
