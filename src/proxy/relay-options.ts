@@ -4,6 +4,7 @@ import { crc32 } from 'node:zlib'
 import { isIPv6 } from '../base/lazy.js'
 import { type Decision, Relay, type RelayOptions, type Router, UpstreamPools } from '../relay/index.js'
 import { trailOptions } from './config/access-line.js'
+import { errorBodies } from './config/error-pages.js'
 import type { ProxyConfig } from './config/schema.js'
 import type { AddressRange } from './config/values.js'
 import { READY, UNREADY } from './leaving.js'
@@ -51,6 +52,7 @@ export function relayOptions(
   | 'headLimits'
   | 'forwarded'
   | 'gateway'
+  | 'errorBody'
   | 'responseFields'
   | 'halfClosedClients'
   | 'http2WithoutTls'
@@ -69,6 +71,7 @@ export function relayOptions(
     http2WithoutTls: http2,
     clientCa,
     trail: trailOptions(config),
+    errorBody: errorBodies(config.errorPages),
     halfClosedClients: halfClose ? 'serve' : 'abort',
     headLimits: { headBytes, fields, targetBytes: Math.min(headBytes, 8 * 1024) },
     gateway: { via: config.via === 'auto' ? viaName(config) : config.via, trace: config.trace },
@@ -102,9 +105,19 @@ function viaName({ service, control }: ProxyConfig): string {
 }
 
 export function relaySettings(config: ProxyConfig, protocol: ClientProtocol): string {
-  const { timeouts, limits, instanceHeader, forwarded, via, trace } = config
+  const { timeouts, limits, instanceHeader, forwarded, via, trace, errorPages } = config
   const trail = trailOptions(config)
-  return JSON.stringify([timeouts, limits, instanceHeader, forwarded, via, trace, protocol, trail])
+  return JSON.stringify([
+    timeouts,
+    limits,
+    instanceHeader,
+    forwarded,
+    via,
+    trace,
+    protocol,
+    trail,
+    errorPages,
+  ])
 }
 
 const NOT_FOUND: Decision = { kind: 'refuse', status: 404, reason: 'no-route' }

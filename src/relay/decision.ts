@@ -69,6 +69,13 @@ export interface Refuse {
   headers?: readonly (readonly [name: string, value: string])[]
 }
 
+/** Returns the body of an error of the relay. `requestId`: the number of the request, or ''. */
+export type ErrorBody = (error: {
+  readonly status: number
+  readonly reason: string
+  readonly requestId: string
+}) => { readonly type: string; readonly body: Buffer } | undefined
+
 export type Decision = Forward | Respond | Refuse
 
 /** Decides what the relay does with a request. `client`: the client's IP address, or ''. If the router throws, the client gets 500. */

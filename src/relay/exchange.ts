@@ -1,15 +1,12 @@
 import { performance } from 'node:perf_hooks'
 import {
-  type FieldEdits,
   FieldId,
   type Framing,
-  fieldLine,
   type HeadWriter,
   Http1Refusal,
   isIdempotent,
   keepHead,
   type RequestHead,
-  reasonOf,
   writeRequest,
 } from '../http1/index.js'
 import { CLOSE_FRAME } from './boundaries.js'
@@ -29,6 +26,7 @@ import {
 import { linesWithout } from './field-rules.js'
 import { maxForwards } from './gateway.js'
 import type { RelayTimeouts } from './options.js'
+import { buildResponse, errorResponse } from './own-response.js'
 import { callSafely, type RelayContext, refusalOf } from './relay-context.js'
 import { ServerResponse } from './server-response.js'
 import { tlsFailureOf } from './tls-failure.js'
@@ -353,7 +351,8 @@ export class Exchange implements StreamOwner {
       return
     }
     this.reason = reason
-    this.#respond(errorResponse(status, reason, [...headers, ...(this.facts.answer?.ownHeaders ?? [])]))
+    const own = this.facts.answer?.ownHeaders ?? []
+    this.#respond(errorResponse({ status, reason }, [...headers, ...own], this.facts, this.#relay))
   }
 
   serverFails(status: number, reason: string): void {
@@ -510,71 +509,6 @@ function upstreamRequest(
 
 function decrementMaxForwards(head: RequestHead, forwardedLines: Uint8Array): Uint8Array {
   return Buffer.concat([forwardedLines, Buffer.from(`Max-Forwards: ${maxForwards(head)! - 1}\r\n`)])
-}
-
-interface ResponseOptions {
-  toHead: boolean
-  connection: 'close' | 'keep-alive' | undefined
-  edits: FieldEdits | undefined
-}
-
-/** Fields that the relay sets in its own responses; it ignores those of {@link Respond.headers}. */
-const RELAY_FIELDS = new Set([
-  'content-length',
-  'transfer-encoding',
-  'connection',
-  'date',
-  'upgrade',
-  'trailer',
-])
-
-/** Returns the whole response as latin1 text. Throws if a field is invalid. */
-function responseText(response: Respond, options: ResponseOptions): string {
-  const { status } = response
-  const body = typeof response.body === 'string' ? Buffer.from(response.body) : (response.body ?? NO_BYTES)
-  let text = `HTTP/1.1 ${status} ${reasonOf(status)}\r\nDate: ${new Date().toUTCString()}\r\n`
-  const { headers = [] } = response
-  const { edits } = options
-  for (const [name, value] of headers)
-    if (!RELAY_FIELDS.has(name.toLowerCase())) text += fieldLine(name, value)
-  if (edits !== undefined) {
-    // A field of the response itself overrides the one of every response.
-    const own = headers.flatMap(([name]) => edits.find(Buffer.from(name, 'latin1'), 0, name.length) ?? [])
-    text += edits.unplacedLines(own)
-  }
-  const bodyless = status === 204 || status === 304
-  if (!bodyless) text += `Content-Length: ${body.length}\r\n`
-  if (options.connection !== undefined) text += `Connection: ${options.connection}\r\n`
-  return bodyless || options.toHead ? `${text}\r\n` : `${text}\r\n${body.toString('latin1')}`
-}
-
-/** Returns the text of the relay's own response; if a field is invalid, a 500 with a `reason`. */
-function buildResponse(
-  response: Respond,
-  facts: ExchangeFacts,
-  relay: RelayContext,
-): { status: number; text: string; reason?: string } {
-  const options: ResponseOptions = {
-    toHead: facts.method === 'HEAD',
-    connection: facts.closeClient ? 'close' : facts.http10 ? 'keep-alive' : undefined,
-    edits: relay.fields.response(),
-  }
-  try {
-    return { status: response.status, text: responseText(response, options) }
-  } catch (error) {
-    relay.onFault?.(error)
-    const reason = 'answer-invalid'
-    return { status: 500, text: responseText(errorResponse(500, reason), options), reason }
-  }
-}
-
-function errorResponse(status: number, reason: string, headers: Respond['headers'] = []): Respond {
-  return {
-    kind: 'respond',
-    status,
-    headers: [['Content-Type', 'text/plain'], ...headers],
-    body: `${reason}\n`,
-  }
 }
 
 /** Returns the gateway's response or the router's decision; a 500 if the router throws. */

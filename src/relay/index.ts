@@ -13,7 +13,16 @@ export {
 } from './byte-stream.js'
 export { certificateLines, certificateOf } from './client-certificate.js'
 export { ClientTally } from './client-tally.js'
-export type { Decision, ExchangeOptions, Forward, RequestQueue, Respond, Router, Sticky } from './decision.js'
+export type {
+  Decision,
+  ErrorBody,
+  ExchangeOptions,
+  Forward,
+  RequestQueue,
+  Respond,
+  Router,
+  Sticky,
+} from './decision.js'
 export type {
   ClientOrigin,
   Destination,

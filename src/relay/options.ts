@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import type { FieldEditOptions, HeadLimits } from '../http1/index.js'
 import type { TlsCarrier } from '../tls13/tls-carrier.js'
 import type { ClientTally } from './client-tally.js'
-import type { Forward, Router } from './decision.js'
+import type { ErrorBody, Forward, Router } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-facts.js'
 import type { ForwardedOptions } from './field-rules.js'
@@ -75,6 +75,8 @@ export interface RelayOptions {
   onHttp2Bound?(bound: Http2Bound, client: string): void
   /** The notes about each request. Default: none. */
   trail?: TrailOptions | undefined
+  /** Returns the body of the relay's own error; undefined (default): the reason, as text. */
+  errorBody?: ErrorBody | undefined
   /** Edits of every response, including the relay's own; a route can override them. */
   responseFields?: FieldEditOptions
   /**

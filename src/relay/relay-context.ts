@@ -8,7 +8,7 @@ import {
 } from '../http1/index.js'
 import type { TlsCarrier } from '../tls13/tls-carrier.js'
 import type { ClientWatch } from './client-watch.js'
-import type { Forward, Router } from './decision.js'
+import type { ErrorBody, Forward, Router } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-facts.js'
 import type { Forwarder, RouteEdits } from './field-rules.js'
@@ -38,6 +38,7 @@ export interface RelayContext {
   /** See {@link RelayOptions.trail}; null: none. */
   readonly trail: TrailOptions | null
   readonly fields: RouteEdits
+  readonly errorBody: ErrorBody | undefined
   /** Each response ends its connection, unless a pipelined request waits. */
   readonly draining: boolean
   /** Not null while all movable connections move to another process. */

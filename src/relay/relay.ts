@@ -68,6 +68,7 @@ export class Relay {
       forwarder: new Forwarder(options.forwarded, gateway?.viaLines),
       gateway,
       trail: options.trail ?? null,
+      errorBody: options.errorBody,
       fields: new RouteEdits(
         options.responseFields,
         options.forwarded?.certificates,

@@ -42,6 +42,7 @@ import { takesRequests } from '../upstreams/address.js'
 import { type UpstreamConfig, upstreamShape, upstreams, withTimeouts } from '../upstreams/shape.js'
 import { accessLine, accessLineShape, tracingShape } from './access-line.js'
 import { readCertificateFiles } from './certificate-files.js'
+import { errorPages } from './error-pages.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
 import { listenerAddress, listenerShape, listeners, overlap } from './listeners.js'
 import { source, sourceShape } from './source.js'
@@ -276,6 +277,11 @@ export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: R
       'the proxy’s name in `Via`; `auto`: made from service, control socket and host',
     ),
     trace: optional(boolean, false, 'whether TRACE requests are passed on; otherwise 405'),
+    errorPages: optional(
+      errorPages,
+      {},
+      'files that become the bodies of [the proxy’s own errors](proxy.md#error-pages), by status: `503: /etc/edge/busy.html`, or `5xx`',
+    ),
     accessLog: optional(boolean, false, 'log each request as a JSON line on standard output'),
     accessLine: optional(accessLine, {}, 'lines of the [access log](proxy.md#access-log)', accessLineShape),
     tracing: group(tracingShape, 'headers by which requests are followed through several programs'),

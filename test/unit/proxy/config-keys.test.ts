@@ -302,6 +302,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['limits.connectionsPerClient', '0', /no whole number/],
   ['via', 'two words', /not a name for Via/],
   ['trace', 'on', /neither true nor false/],
+  ['errorPages', '/srv/404.html', /not a map of statuses to files/],
   ['accessLog', 'on', /"on" is neither true nor false/],
   ['accessLine', 'json', /not a map; its keys are: format, fields/],
   ['tracing', 'on', /not a map; its keys are: requestId, traceparent/],

@@ -40,6 +40,7 @@ describe('a configuration', () => {
     ])
     expect(rest).toEqual({
       service: 'edge',
+      errorPages: [],
       metrics: null,
       ready: null,
       source: null,

@@ -121,6 +121,7 @@ const EVERY: ProxyDocument = {
   limits: { headBytes: '16k', fields: 10, body: 512, connections: 'auto', connectionsPerClient: 'off' },
   via: 'off',
   trace: true,
+  errorPages: {},
   accessLog: true,
   accessLine: { format: 'json', fields: ['ms', 'header:User-Agent'] },
   tracing: { requestId: 'X-Request-Id', traceparent: true },

@@ -1,0 +1,58 @@
+/** Every key of `errorPages`: the bodies of the proxy's own errors. */
+import { extname } from 'node:path'
+import { readText } from '../../checks/files.js'
+import { shortJson } from '../../checks/place.js'
+import { absolutePath, InvalidValue, named, refine } from '../../checks/values.js'
+import type { ErrorBody } from '../../relay/index.js'
+
+/** With a page a response has at most this many bytes more. */
+const MOST_BYTES = 64 * 1024
+
+const TYPES: Readonly<Record<string, string>> = {
+  '.html': 'text/html; charset=utf-8',
+  '.htm': 'text/html; charset=utf-8',
+  '.json': 'application/json',
+}
+const OTHER_TYPE = 'text/plain; charset=utf-8'
+
+export interface ErrorPage {
+  readonly path: string
+  readonly type: string
+  /** The file's bytes, each as a character. */
+  readonly text: string
+}
+
+const page = refine(absolutePath, (path, place): ErrorPage | undefined => {
+  const text = readText(path, place)
+  if (text === undefined) return undefined
+  if (text.length > MOST_BYTES)
+    return place.wrong(`${shortJson(path)} has ${text.length} bytes, more than ${MOST_BYTES}`)
+  return { path, type: TYPES[extname(path).toLowerCase()] ?? OTHER_TYPE, text }
+})
+
+function statuses(given: string): string | InvalidValue {
+  return /^[45](?:\d\d|xx)$/.test(given)
+    ? given
+    : new InvalidValue(`${shortJson(given)} is no status of an error: write 400 to 599, 4xx or 5xx`)
+}
+
+/** Pages by status, or by class of statuses: `5xx`. */
+export const errorPages = named(statuses, page, 'a map of statuses to files')
+export type ErrorPages = readonly (readonly [statuses: string, page: ErrorPage])[]
+
+const VARIABLE = /\$(status|reason|request_id)\b/g
+/** Matches characters that may have a meaning in HTML or JSON. */
+const PLAIN = /[^\w.:/+=-]/g
+
+/** Returns the function that gives the body of an error, if there is a page for its status; undefined if there are no pages. */
+export function errorBodies(pages: ErrorPages): ErrorBody | undefined {
+  if (pages.length === 0) return undefined
+  const byStatus = new Map(pages)
+  return ({ status, reason, requestId }) => {
+    const found = byStatus.get(`${status}`) ?? byStatus.get(`${Math.floor(status / 100)}xx`)
+    if (found === undefined) return undefined
+    const values: Record<string, string> = { status: `${status}`, reason, request_id: requestId }
+    const text = found.text.replace(VARIABLE, (_, name: string) => values[name]!.replace(PLAIN, ''))
+    return { type: found.type, body: Buffer.from(text, 'latin1') }
+  }
+}
