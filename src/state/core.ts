@@ -25,6 +25,8 @@ export interface LogOwner {
   prematureError: (() => FdbError | null) | null
   /** Whether a check of ready() runs, which may wait for a change that this process makes only after it: then a change resolves when it is queued. */
   readonly inCheck: (() => boolean) | null
+  /** Whether this process has clients already, although it may not write yet: their `durable` changes wait, as all others do. */
+  readonly accepts: (() => boolean) | null
   /** An iteration skips entries that cannot be decoded. If false, it throws. */
   readonly skipInvalid: boolean
   /** Writes `durable` changes to disk. */

@@ -68,6 +68,9 @@ export class ForwardQueue {
   #conflict: { readonly write: PendingWrite; readonly sequence: number; readonly until: number } | null = null
   readonly #conflicts = new Backoff(CONFLICT)
   readonly #startedAt = performance.now()
+  /** Everything that arrived up to this time (performance.now()) has been read. */
+  #heardAt = Number.NEGATIVE_INFINITY
+  #hearing = false
   #writeSender: WriteSender | null = null
   #refused = false
   #lastNumber = 0
@@ -210,17 +213,41 @@ export class ForwardQueue {
         this.#resetInFlight()
         return false
     }
-    return this.#refuseLate(write)
+    return this.#settleLate(write, inView)
   }
 
-  /** Rejects the change if it has timed out, and returns whether it did. */
-  #refuseLate(write: PendingWrite): boolean {
+  /**
+   * Settles the change if it has timed out, and returns whether it did. If this process was stopped, the answer may have arrived: it is read first. A change
+   * that this process has found in the log was made.
+   */
+  #settleLate(write: PendingWrite, inView: boolean): boolean {
     const { timeoutMs, refusal } = this.#options
-    if (performance.now() - Math.max(write.queuedAt, this.#startedAt) < timeoutMs) return false
+    const dueAt = Math.max(write.queuedAt, this.#startedAt) + timeoutMs
+    if (performance.now() < dueAt) return false
+    if (this.#heardAt < dueAt) {
+      this.#hear()
+      return false
+    }
     this.#settle(write)
     const reason = `the serving process did not answer within ${timeoutMs} ms`
-    write.reject(write.sent ? unknownOutcomeError(reason, write.request) : refusal)
+    if (inView) write.resolve(write.outcome)
+    else write.reject(write.sent ? unknownOutcomeError(reason, write.request) : refusal)
     return true
+  }
+
+  /** Lets the event loop read what has arrived. */
+  #hear(): void {
+    if (this.#hearing) return
+    this.#hearing = true
+    const at = performance.now()
+    // A turn of the event loop runs timers, then reads sockets, then runs immediates. This may be called while it reads, so a whole further turn follows.
+    setImmediate(() =>
+      setImmediate(() => {
+        this.#hearing = false
+        this.#heardAt = at
+        this.wake()
+      }),
+    )
   }
 
   /** Sends the first change that is not in flight. Returns false if there is none or it must wait. */

@@ -58,6 +58,7 @@ export class StateLog implements LogOwner {
   readonly appendListeners = new Set<() => void>()
   prematureError: (() => FdbError | null) | null = null
   inCheck: (() => boolean) | null = null
+  accepts: (() => boolean) | null = null
   disk: Disk | null = null
   skipInvalid = false
 

@@ -167,7 +167,8 @@ export class Writer {
     // Before ready() a durable change is refused. In other modes it waits, is forwarded or refused as any other change, also if another process has sealed the segment unheard.
     checkServing: () => {
       this.#checkRightNow()
-      if (this.#mode === 'reading' || this.#mode === 'writing') this.#core.owner.disk?.checkServing()
+      const { accepts, disk } = this.#core.owner
+      if (this.#mode === 'writing' || (this.#mode === 'reading' && accepts?.() !== true)) disk?.checkServing()
     },
     flush: async () => {
       const { disk } = this.#core.owner

@@ -56,6 +56,26 @@ async function settled(scene: Scene, apps: readonly App[], writes: Writes): Prom
 const PHASES = ['offering', 'freezing', 'preparing', 'committing', 'probation', 'returning']
 
 describe('a daemon that is killed and started again', () => {
+  it('has a durable change made that waited in the next version, whose previous one was killed too', async () => {
+    const { scene } = await open({ upgrade: { ...UPGRADE, quiesce: 30_000 } })
+    const options = { stateFile: scene.file('state') }
+    const daemon = await startDaemon(scene, { upgrade: { ...UPGRADE, quiesce: 30_000 } })
+    const first = await scene.serve({ options, workFile: scene.file('none') })
+    const next = await scene.start({ options })
+    await first.says('ends its work')
+    await daemon.kill()
+    await first.kill()
+    await until('the next version accepts', async () => (await next.order('phase')) === 'orphan')
+    const put = next.order('put', { key: 'a', value: { item: 1 }, durable: true })
+    // The answer to this question comes after the order is read.
+    put.catch(() => {})
+    await next.order('phase')
+    await startDaemon(scene, { upgrade: UPGRADE })
+    await put
+    const { state } = await next.status()
+    expect(state.file?.syncedSequence).toBe(state.sequence)
+  })
+
   it.runIf(NIGHTLY)('finds its members serving as before, again and again', async () => {
     const { scene, target } = await open()
     let daemon = await startDaemon(scene, { upgrade: UPGRADE })

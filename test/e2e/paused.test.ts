@@ -2,6 +2,8 @@ import { appendFileSync, existsSync, readFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
+import { stateOf } from '../orders/stage.js'
+import type { App } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { servedBy, startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -74,3 +76,27 @@ describe.each(['embedded', 'daemon'] as const)(
     )
   },
 )
+
+it.runIf(NIGHTLY)('a change that was made while its process was stopped succeeds', async () => {
+  const scene = Scene.open({ routes: 0, upgrade: { ...UPGRADE, silence: 20_000 }, timeout: 1_000 })
+  const old = await scene.serve()
+  const next = await scene.serve()
+  const stop = async (app: App) => {
+    app.signal('SIGSTOP')
+    await until('it is stopped', () => stateOf(app.pid) === 'T')
+  }
+  await old.says('retiring')
+  await old.order('put', { key: 'a', value: { item: 1 } })
+  await stop(next)
+  const put = old.order('put', { key: 'b', value: { item: 2 } })
+  put.catch(() => {})
+  // The order of this question comes after that of the change.
+  await old.order('phase')
+  await stop(old)
+  const stoppedAt = performance.now()
+  next.signal('SIGCONT')
+  await until('it is made', async () => (await next.order('get', { key: 'b' })) !== null)
+  await until('its time is over', () => performance.now() - stoppedAt > 1_100)
+  old.signal('SIGCONT')
+  await put
+})

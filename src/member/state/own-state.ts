@@ -44,6 +44,8 @@ export class OwnState {
     this.log.onUnreadable = error => this.onUnreadable(error)
     this.log.prematureError = () => (machine.phase === 'joining' ? notReady() : null)
     this.log.inCheck = () => readiness.checks
+    // Between the Commit and the first write, and while no holder lives.
+    this.log.accepts = () => machine.member.accepting
     this.file = stateFile === null ? null : new StateFile(stateFile, this.log, logger, () => !machine.sealed)
     this.log.disk = this.file
     if (this.file !== null) this.file.onChange = status => events.fileChanged(status)

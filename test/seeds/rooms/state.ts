@@ -59,8 +59,8 @@ export const state = room(
     ],
     [
       'state/forward-queue.ts',
-      'performance.now() - Math.max(write.queuedAt, this.#startedAt) < timeoutMs',
-      'performance.now() - write.queuedAt < timeoutMs',
+      'Math.max(write.queuedAt, this.#startedAt) + timeoutMs',
+      'write.queuedAt + timeoutMs',
       ...FORWARDING,
       'unit/wire/deadlines',
     ],

@@ -106,6 +106,18 @@ describe('a change of a durable section', () => {
     expect(file.status().syncedSequence).toBe(2)
   })
 
+  it('waits in a process that accepts clients and does not write yet, and is refused in one that does neither', async () => {
+    const { log, file, notes } = opened()
+    await file.prepare()
+    await expect(notes.put('a', value, { durable: true })).rejects.toMatchObject({ code: 'ERR_FDB_FENCED' })
+    log.accepts = () => true
+    const made = notes.put('a', value, { durable: true })
+    log.startWriting(Segment.create(1))
+    file.serve()
+    await made
+    expect(file.status().syncedSequence).toBe(1)
+  })
+
   it('reaches the disk of the process that writes where that is another', async () => {
     const elder = writing()
     const { log, orders, notes } = opened()

@@ -3,8 +3,10 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
 import type { Answer, ForwardedWrite } from '../../../src/state/forwarded-write.js'
 import { encodeBody, encodeEnvelope, encodeSchema, PUT } from '../../../src/state/records.js'
+import { Link } from '../../../src/wire/link.js'
 import { defineSection, json, REMOVE, Segment, StateLog, type StateLogOptions } from '../../fixtures/state.js'
 import { untyped } from '../../fixtures/untyped.js'
+import { channelPair } from '../../processes/channel-pair.js'
 import { until } from '../../processes/until.js'
 
 const counterSchema = defineSection<number>({ version: 1, codec: json() })
@@ -456,6 +458,39 @@ describe('changes of a process that was replaced', () => {
     await expect(author.section('newer', schema(3, 2)).put('k', 1)).rejects.toThrow(code('ERR_FDB_SCHEMA'))
     await fresh.put('k', 2)
     expect(old.get('k')).toBe(2)
+  })
+
+  it('count as made when no answer comes in time and they are in view', async () => {
+    const { forwarding, writer, counts } = await replaced({ timeoutMs: 100 })
+    const way = new Way(forwarding, writer)
+    way.prompt = false
+    await counts.here.put('n', 7)
+    expect(way.answers).toHaveLength(1)
+  })
+
+  it('get an answer that has arrived in time, also when it is read late', async () => {
+    const { forwarding, counts } = await replaced({ timeoutMs: 100, blind: true })
+    const [here, there] = channelPair().map(channel => new Link(channel)) as [Link, Link]
+    onTestFinished(() => {
+      here.close()
+      there.close()
+    })
+    const ignored = { broken: () => {}, end: () => {} }
+    const error = new FdbError('ERR_FDB_SCHEMA', 'another schema')
+    here.start({ ...ignored, message: () => forwarding.onAnswer(1, { outcome: 'refused', error }) })
+    there.start({ ...ignored, message: () => {} })
+    const stop = () => {
+      for (const end = performance.now() + 200; performance.now() < end; );
+    }
+    forwarding.connect({
+      send: () => {
+        void there.send({ appended: {} })
+        // As after a stop of this process: its timers come before what has arrived.
+        process.nextTick(stop)
+      },
+    })
+    const made = counts.here.put('n', 7)
+    await expect(made).rejects.toThrow(code('ERR_FDB_SCHEMA'))
   })
 
   it('fail when no process takes them in time, and when the one that serves takes none', async () => {
