@@ -3,19 +3,25 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { serveDaemon } from '../../src/index.js'
 import { join } from '../../src/member/joining/join.js'
 import type { Member } from '../../src/member/member.js'
+import { NIGHTLY } from '../lanes/lane.js'
+import { ask } from '../processes/client.js'
+import { servedBy, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
 const UPGRADE = { probation: 0, heartbeat: 50 }
+/** Longer than a test may take. */
+const LONG = 600_000
 
 /** A daemon with one version that serves at an address, and a second one that has been offered it. */
-async function joining() {
+async function joining(timeout = 10_000) {
   const { control } = Scene.open()
-  const where = `tcp://127.0.0.1:${await freePort()}`
+  const port = await freePort()
+  const where = `tcp://127.0.0.1:${port}`
   const daemon = await serveDaemon({ control, upgrade: UPGRADE })
   onTestFinished(() => daemon.close())
   const version = async (): Promise<Member> => {
-    const member = await join({ service: 'shop', control, hosting: 'daemon', upgrade: UPGRADE })
+    const member = await join({ service: 'shop', control, hosting: 'daemon', upgrade: UPGRADE, timeout })
     onTestFinished(() => member.close({ timeout: 0 }))
     return member
   }
@@ -28,7 +34,13 @@ async function joining() {
   await listens(first)
   await first.ready()
   const second = await version()
-  return { first, second, version, listens }
+  return { first, second, version, listens, url: `http://127.0.0.1:${port}/` }
+}
+
+/** The answer of a server, or the code of the error of the kernel. */
+async function answerOf(url: string): Promise<string> {
+  const answer = await fetch(url).catch((error: Error) => error)
+  return answer instanceof Error ? (answer.cause as { code: string }).code : answer.text()
 }
 
 /** The daemon has read all messages that it was sent before it answers this. */
@@ -65,20 +77,39 @@ describe('a listener that the version which serves closes while its successor st
     })
     expect(names).toEqual([])
   })
+
+  it('refuses clients when the successor has failed', async () => {
+    const { first, second, url } = await joining()
+    first.unlisten('web')
+    await heard(first)
+    expect(await answerOf(url)).toBe('ok')
+    await second.close()
+    await until('it is refused', async () => (await answerOf(url)) === 'ECONNREFUSED')
+  })
+
+  it('answers until then, also if that takes longer than `timeout`', async () => {
+    const { first, second, url } = await joining(1_000)
+    first.unlisten('web')
+    const at = performance.now()
+    await until('that time is over', () => performance.now() - at > 1_100)
+    expect(await answerOf(url)).toBe('ok')
+    await second.close()
+    await until('it is refused', async () => (await answerOf(url)) === 'ECONNREFUSED')
+  })
 })
 
 describe('a listener that a version closes in its probation, while the one before has it too', () => {
   for (const hosting of ['embedded', 'daemon'] as const) {
-    it(`answers until that one has closed it, and then refuses (${hosting})`, async () => {
+    const versions = async (probation: number, timeout: number) => {
       const { control } = Scene.open()
-      const upgrade = { probation: 1_000, heartbeat: 50 }
+      const upgrade = { probation, heartbeat: 50 }
       if (hosting === 'daemon') {
         const daemon = await serveDaemon({ control, upgrade })
         onTestFinished(() => daemon.close())
       }
       const [web, other] = [await freePort(), await freePort()]
       const version = async (answer: string) => {
-        const member = await join({ service: 'shop', control, hosting, upgrade, drain: { timeout: 0 } })
+        const member = await join({ service: 'shop', control, hosting, upgrade, drain: { timeout } })
         onTestFinished(() => member.close({ timeout: 0 }))
         for (const [name, port] of [
           ['web', web],
@@ -94,18 +125,54 @@ describe('a listener that a version closes in its probation, while the one befor
       const second = await version('two')
       await until('the first one stands by', () => first.phase === 'standby')
       second.unlisten('other')
+      return { first, second, web: `http://127.0.0.1:${web}/`, other: `http://127.0.0.1:${other}/` }
+    }
+
+    it(`answers until that one has closed it, and then refuses (${hosting})`, async () => {
+      const { first, second, web, other } = await versions(1_000, 0)
       const answers: string[] = []
       await until('it is refused', async () => {
-        const answer = await fetch(`http://127.0.0.1:${other}/`).catch((error: Error) => error)
-        if (answer instanceof Error) return (answer.cause as { code?: string }).code === 'ECONNREFUSED'
-        answers.push(await answer.text())
+        const answer = await answerOf(other)
+        if (answer === 'ECONNREFUSED') return true
+        answers.push(answer)
         return false
       })
       expect(new Set(answers)).toEqual(new Set(['two']))
       expect([first.phase, second.phase]).toEqual(['gone', 'serving'])
-      expect(await (await fetch(`http://127.0.0.1:${web}/`)).text()).toBe('two')
+      expect(await answerOf(web)).toBe('two')
+    })
+
+    it(`does not keep it from ending when that one serves again (${hosting})`, async () => {
+      const { first, second, other } = await versions(LONG, LONG)
+      expect(await answerOf(other)).toBe('two')
+      await second.close({ timeout: LONG })
+      await until('the first one serves', () => first.phase === 'serving')
+      expect(await answerOf(other)).toBe('one')
     })
   }
+})
+
+describe('a listener that a version does not use, under a daemon that is started again in its probation', () => {
+  it.runIf(NIGHTLY)('has its waiting clients answered at the end', async () => {
+    const [web, other] = [await freePort(), await freePort()]
+    const upgrade = { probation: 1_500, heartbeat: 50, silence: 1_000 }
+    const listeners = [
+      { name: 'web', spec: `tcp://127.0.0.1:${web}` },
+      { name: 'other', spec: `tcp://127.0.0.1:${other}` },
+    ]
+    const scene = Scene.open({ hosting: 'daemon', routes: 0, upgrade })
+    const daemon = await startDaemon(scene, { upgrade })
+    const first = await scene.serve({ listeners })
+    const next = await scene.serve({ listeners: listeners.slice(0, 1), unserved: true })
+    await first.says('retiring')
+    await servedBy(scene, next)
+    await daemon.kill()
+    await startDaemon(scene, { upgrade })
+    await serviceWhere(scene, 'probation', ({ phase, pid }) => phase === 'probation' && pid === next.pid)
+    await until('the first one stands by', async () => (await first.order('phase')) === 'standby')
+    expect((await ask(`http://127.0.0.1:${other}/`).answer).status).toBe(404)
+    await serviceWhere(scene, 'idle', ({ phase }) => phase === 'idle')
+  })
 })
 
 describe('a descriptor for a version that stands by', () => {

@@ -1,10 +1,11 @@
-import type { FdbError } from '../../errors.js'
+import { FdbError } from '../../errors.js'
 import { isCurrent } from '../../handoff/phases.js'
 import type { Entry } from '../../holder/entry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import type { Segment } from '../../state/segment.js'
 import type { CancelResult } from '../../versions/upgrade-attempt.js'
 import type { Link, WireEnvelope } from '../../wire/link.js'
+import { settledOf } from '../lifecycle/end-order.js'
 import { GIVEN_UP_MS, type Hosting } from '../lifecycle/hosting.js'
 import type { Machine } from '../lifecycle/process-machine.js'
 import type { DaemonEntries } from './daemon-entries.js'
@@ -85,8 +86,13 @@ export class DaemonHosting implements Hosting {
     return this.#deps.entries.handle(envelope) || this.#deps.requests.handle(envelope)
   }
 
+  /** A daemon that was started in the probation does not know what was given up before. */
   onGivenUp(names: readonly string[]): void {
-    this.#givenUp = new Set(names)
+    this.#givenUp = new Set([...this.#givenUp, ...names])
+  }
+
+  onServing(): void {
+    this.#givenUp = new Set()
   }
 
   onReleased(): void {
@@ -115,11 +121,30 @@ export class DaemonHosting implements Hosting {
     return told || this.standsBy ? this.#dropped() : undefined
   }
 
+  /** A process that does not accept any more leaves the listeners to the one that does. */
   async #dropped(): Promise<void> {
+    const { machine } = this.#deps
+    const { changes } = machine
+    const isReplaced = () => !machine.member.accepting
+    await changes.until(() => isReplaced() || !this.standsBy, null)
+    const isAnswered = settledOf(changes, this.#untilAlone())
+    await changes.until(() => isReplaced() || isAnswered(), null)
+  }
+
+  /**
+   * The daemon answers in the order of the messages, and when no other member has the listeners: a next version may take longer than `timeout` until it
+   * is ready.
+   */
+  async #untilAlone(): Promise<void> {
     const { entries, machine } = this.#deps
-    await machine.changes.until(() => !this.standsBy, null)
-    // The daemon answers in the order of the messages, and when no other member has the listeners.
-    await entries.give([])
+    for (;;)
+      try {
+        return await entries.give([])
+      } catch (error) {
+        const { accepting, link } = machine.member
+        const isLate = FdbError.is(error) && error.code === 'ERR_FDB_DEADLINE'
+        if (!isLate || !accepting || link !== 'up') throw error
+      }
   }
 
   async dropListeners(): Promise<void> {

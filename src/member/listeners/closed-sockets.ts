@@ -4,6 +4,9 @@ import type { Hosting } from '../lifecycle/hosting.js'
 import type { Machine } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 
+/** In daemon hosting no event tells that a handoff has failed. */
+const LOOK_MS = 200
+
 export interface ClosedSocketsDeps {
   readonly hosting: Pick<Hosting, 'givenUp' | 'givenUpClosed' | 'isHandingOver' | 'standsBy' | 'unfitStandby'>
   readonly machine: Pick<Machine, 'changes' | 'phase'>
@@ -17,6 +20,7 @@ export interface ClosedSocketsDeps {
 export class ClosedSockets {
   readonly #deps: ClosedSocketsDeps
   readonly #sockets = new Map<string, OwnedFd>()
+  #looks: NodeJS.Timeout | undefined
 
   constructor(deps: ClosedSocketsDeps) {
     this.#deps = deps
@@ -32,7 +36,14 @@ export class ClosedSockets {
     const address = addressOf(spec)
     this.#sockets.get(address)?.close()
     this.#sockets.set(address, fd.share())
-    void this.#deps.machine.changes.until(() => !this.#isShared(), null).then(() => this.#close())
+    const { changes } = this.#deps.machine
+    this.#looks ??= setInterval(() => changes.notify(), LOOK_MS).unref()
+    void changes.until(() => !this.#isShared(), null).then(() => this.#close())
+  }
+
+  /** Closes the sockets unless another process has them. */
+  closeUnshared(): void {
+    if (!this.#isShared()) this.#close()
   }
 
   /** Returns a dup of the socket at this address, or null if none is kept. */
@@ -56,6 +67,8 @@ export class ClosedSockets {
   }
 
   #close(): void {
+    clearInterval(this.#looks)
+    this.#looks = undefined
     for (const fd of this.#sockets.values()) fd.close()
     this.#sockets.clear()
   }

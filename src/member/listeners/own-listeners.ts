@@ -317,6 +317,8 @@ export class OwnListeners {
     this.#leaving.add(listener)
     const { accepting } = machine.member
     const leave = () => {
+      // A socket that is kept would let further clients wait.
+      this.#closed.closeUnshared()
       listener.leave(accepting ? (fd ?? null) : null)
       fd?.close()
       void listener.emptied().then(() => {
