@@ -1,3 +1,4 @@
+import { channel } from 'node:diagnostics_channel'
 import net from 'node:net'
 import { type OwnedFd, socketOver } from '../kernel/index.js'
 import { internal } from './internal.js'
@@ -45,13 +46,28 @@ export function countAsAccepted(server: net.Server, socket: net.Socket): void {
   Object.assign(socket, { server, _server: server })
 }
 
+/** Node publishes each socket that a server accepts there. */
+const accepted = channel('net.server.socket')
+
 /** Gives `server` a connection that it has not accepted itself, as if it had. Takes ownership of the descriptor. */
 export function giveAccepted(server: net.Server, fd: OwnedFd): void {
   const { pauseOnConnect } = acceptOptionsOf(server)
   const options = { ...socketOptionsOf(server), pauseOnCreate: pauseOnConnect }
   const socket = socketOver(fd, options)
+  if (isBlocked(server, socket)) {
+    socket.destroy()
+    return
+  }
   countAsAccepted(server, socket)
   server.emit('connection', socket)
+  if (accepted.hasSubscribers) accepted.publish({ socket })
+}
+
+/** Whether the server refuses this client: since Node 22.13 a `net.Server` has the option `blockList`. */
+function isBlocked(server: net.Server, { remoteAddress = '' }: net.Socket): boolean {
+  const { blockList } = server as { readonly blockList?: net.BlockList | null }
+  const family = net.isIP(remoteAddress)
+  return blockList != null && family !== 0 && blockList.check(remoteAddress, family === 6 ? 'ipv6' : 'ipv4')
 }
 
 export const SERVER_CLOSE = internal(

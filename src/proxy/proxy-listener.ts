@@ -119,8 +119,9 @@ export class ProxyListener implements ConnectionKeeper {
     this.#clientLimits = clientLimits
     this.#lastEvent = config.drain.lastEvent
     this.#current = this.#makeRelay(config)
-    this.server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, socket =>
-      this.#acceptConnection(socket),
+    this.server = createServer(
+      { pauseOnConnect: true, allowHalfOpen: true, noDelay: true, keepAlive: true },
+      socket => this.#acceptConnection(socket),
     )
     acceptWithoutSocket(this.server, connection => this.#acceptWithoutSocket(connection))
     const moving = { listener: name, relays: () => this.#allRelays(), relay: () => this.#current.relay }

@@ -34,6 +34,28 @@ async function silent(port: number) {
 }
 
 describe.runIf(process.platform === 'linux')('the kernel looks after a connection of the proxy', () => {
+  it('to each of several clients that it accepts at once', async () => {
+    const port = await freePort()
+    const came = await silent(port)
+    const edge = await Edge.prepare({
+      upstreams: { app: { servers: [`http://127.0.0.1:${port}`] } },
+      routes: [{ host: 'app', upstream: 'app' }],
+    })
+    const pid = await edge.next()
+    await edge.signal('SIGSTOP', pid)
+    const clients = await Promise.all(Array.from({ length: 6 }, () => edge.raw()))
+    for (const client of clients) client.send('GET / HTTP/1.1\r\nHost: app\r\n\r\n')
+    await edge.signal('SIGCONT', pid)
+    await until('all requests are under way', () => came.length === clients.length)
+    const timers = () => clients.map(({ socket }) => timerOf(edge.port, socket.localPort!))
+    await until(
+      'all have the timer',
+      () => timers().every(timer => timer === KEEPALIVE_TIMER),
+      10_000,
+      () => timers(),
+    )
+  })
+
   it('to a server, by address and by name, and to a client, in the clear and in TLS', async () => {
     const port = await freePort()
     const secure = await freePort()

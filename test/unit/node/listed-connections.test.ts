@@ -1,12 +1,14 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
 import http from 'node:http'
 import net from 'node:net'
 import { expect, it, onTestFinished } from 'vitest'
+import { accept, inspectOne } from '../../../src/kernel/index.js'
 import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
 import { AttachedServer } from '../../../src/member/listeners/attached-server.js'
 import { connectionListener } from '../../../src/node/http-connections.js'
 import { replay } from '../../../src/node/observed-events.js'
-import { stopListening } from '../../../src/node/server-connections.js'
+import { giveAccepted, stopListening } from '../../../src/node/server-connections.js'
 import { until } from '../../processes/until.js'
 
 const GET = (path: string) => `GET ${path} HTTP/1.1\r\nHost: shop\r\n\r\n`
@@ -199,4 +201,32 @@ it('a connection that was upgraded before the server was attached is found if it
   again.cut()
   await again.emptied()
   again.release()
+})
+
+it('a connection that waited is closed if the server blocks its address, and shown on the channel of Node if not', async () => {
+  const blockList = new net.BlockList()
+  blockList.addAddress('127.0.0.2')
+  const came: (string | undefined)[] = []
+  const shown: unknown[] = []
+  const show = (message: unknown) => shown.push(message)
+  subscribe('net.server.socket', show)
+  onTestFinished(() => void unsubscribe('net.server.socket', show))
+  const server = net.createServer(socket => {
+    came.push(socket.remoteAddress)
+    socket.destroy()
+  })
+  // As Node since 22.13 has it.
+  Object.assign(server, { blockList })
+  using fd = bindListener(parseListenerSpec('tcp://127.0.0.1:0'))
+  const { port } = inspectOne(fd)
+  for (const localAddress of ['127.0.0.2', '127.0.0.1']) {
+    const client = net.connect({ host: '127.0.0.1', port: port!, localAddress })
+    client.on('error', () => {})
+    await once(client, 'connect')
+    const closed = once(client, 'close')
+    giveAccepted(server, accept(fd, 'a client')!)
+    await closed
+  }
+  expect(came).toEqual(['127.0.0.1'])
+  expect(shown).toHaveLength(1)
 })
