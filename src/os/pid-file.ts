@@ -45,7 +45,7 @@ export class PidFile {
   #restore(): void {
     const failed = this.#failed
     if (!failed) {
-      if (inodeOf(this.#path) !== undefined) return
+      if (mayExist(this.#path)) return
       this.#logger.warn({ pidFile: this.#path }, 'the pid file was removed: this process writes it again')
     }
     this.write()
@@ -84,6 +84,15 @@ export class PidFile {
 /** Returns undefined if no file exists. */
 function inodeOf(path: string): bigint | undefined {
   return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino
+}
+
+/** True also if this process cannot see it, as one that has dropped its user may not. */
+function mayExist(path: string): boolean {
+  try {
+    return inodeOf(path) !== undefined
+  } catch {
+    return true
+  }
 }
 
 /** Returns the pid in a pid file; null if the file is missing or contains none. */

@@ -45,6 +45,21 @@ describe('a pid file', () => {
     expect([readPidFile(path), vi.getTimerCount()]).toEqual([null, 0])
   })
 
+  it('stays as it is if this process may not see it any more', () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const home = folder()
+    mkdirSync(join(home, 'run'))
+    const file = PidFile.at(join(home, 'run', 'shop.pid'), SILENT)!
+    file.write()
+    // A path through a file cannot be looked up, also by root.
+    rmSync(join(home, 'run'), { recursive: true })
+    writeFileSync(join(home, 'run'), '')
+    vi.advanceTimersByTime(5_000)
+    expect(readFileSync(join(home, 'run'), 'utf8')).toBe('')
+    file.leave()
+  })
+
   it('causes one log line if it cannot be written again', () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
     onTestFinished(() => void vi.useRealTimers())
