@@ -93,11 +93,18 @@ export class ExitReason {
     }
   }
 
-  /** Removes the files. */
+  /** Removes the files. Never throws. */
   close(): void {
-    rmSync(this.#file, { force: true })
-    rmSync(this.#lines, { force: true })
-    rmSync(this.#step, { force: true })
+    for (const file of [this.#file, this.#lines, this.#step]) remove(file)
+  }
+}
+
+/** Removes a file of an {@link ExitReason}. Never throws: the outcome of an upgrade does not depend on it. */
+function remove(path: string): void {
+  try {
+    rmSync(path, { force: true })
+  } catch {
+    // The folder is read-only by now. A later upgrade removes the file.
   }
 }
 
@@ -129,7 +136,7 @@ function removeIfOld(path: string): void {
 /** Reads a file and removes it; null if it does not exist. */
 function readOnce(path: string): string | null {
   const text = readIfThere(path)
-  if (text !== null) rmSync(path, { force: true })
+  if (text !== null) remove(path)
   return text
 }
 

@@ -353,7 +353,11 @@ export class NotifyProbe extends Probe {
     this.#receiver?.close()
     this.#receiver = null
     this.notifyEndpoint.socket.close()
-    rmSync(this.notifyEndpoint.folder, { recursive: true, force: true })
+    try {
+      rmSync(this.notifyEndpoint.folder, { recursive: true, force: true })
+    } catch {
+      // The file system is read-only by now.
+    }
   }
 }
 

@@ -71,7 +71,7 @@ export const os = room(
     ['os/pid-file.ts', 'rmSync(aside, { force: true })', '', 'unit/os/pid-file'],
     [
       'versions/exit-reason.ts',
-      'if (text !== null) rmSync(path, { force: true })',
+      'if (text !== null) remove(path)',
       '',
       'unit/os/command-line',
       'unit/versions/last-words',

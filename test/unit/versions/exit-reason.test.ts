@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
@@ -31,4 +31,14 @@ it('removes the files of upgrades whose process was killed, not those of one tha
     'c.sock.members',
     'c.sock2.0123456789abcdef',
   ])
+})
+
+it('throws nothing if its files cannot be removed: the outcome of an upgrade does not depend on them', () => {
+  const reason = new ExitReason(place().control)
+  const { value } = reason.mark
+  // Only a folder cannot be removed by root.
+  rmSync(`${value}.stderr`)
+  mkdirSync(`${value}.stderr`)
+  reason.close()
+  expect(reason.takeLine()).toBeNull()
 })
