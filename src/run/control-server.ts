@@ -27,6 +27,8 @@ export interface OperableSupervisor {
   /** The id of the serving version; 0 if none serves. */
   readonly generation: number
   readonly eventLog: Pick<EventLog, 'note' | 'read'>
+  /** Set before the answer to an order to end, which {@link stop} carries out after it. */
+  isStopAnnounced: boolean
   status(): object
   upgrade(options: SupervisorUpgradeOptions, cancel: AbortSignal, by?: Requester): Promise<Upgraded>
   upgradeSelf(): Promise<never>
@@ -50,6 +52,7 @@ function operationsOf(supervisor: OperableSupervisor, { service, control }: Serv
         case STOP: {
           const { timeoutMs } = readStopOrder(body)
           const { generation } = supervisor
+          supervisor.isStopAnnounced = true
           // The reply is sent before the supervisor closes the control socket.
           setImmediate(() => supervisor.stop(timeoutMs === null ? {} : { timeoutMs }))
           return processReply({ pid: process.pid, generation })

@@ -67,6 +67,8 @@ export interface SupervisorDeps extends SettingsSource {
 export class Supervisor {
   readonly ended: Promise<SupervisorEnd>
   readonly eventLog: EventLog
+  /** An operator was told that {@link stop} follows: no next image takes over, which would not know of the order. */
+  isStopAnnounced = false
   readonly #deps: SupervisorDeps
   readonly #startedAt: number
   readonly #replacements: number
@@ -317,7 +319,7 @@ export class Supervisor {
   /** The state for the next image. Throws ERR_FDB_BUSY, ERR_FDB_ABORTED. */
   get #snapshot(): ExecState {
     const state = this.#state
-    if (state.mode !== 'running') throw abortedError('ending')
+    if (state.mode !== 'running' || this.isStopAnnounced) throw abortedError('ending')
     const ending = this.#deps.predecessor?.isDone === false || this.#versions.leftovers.length > 0
     if (candidate(state) !== undefined || ending) throw busyError()
     return {

@@ -87,6 +87,13 @@ describe('a supervisor', () => {
     expect((await supervisor.ended).failure).toBe(null)
   })
 
+  it('executes no next image between the answer to an order to end and the end', async () => {
+    const { supervisor, serves } = await supervised({})
+    await serves(1)
+    supervisor.isStopAnnounced = true
+    await expect(supervisor.upgradeSelf()).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
+  })
+
   it('calls no version proven while a health check of it waits for its answer', async () => {
     const { supervisor, started } = await supervised({ probation: 200 })
     const probe = await started(1)
