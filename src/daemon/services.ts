@@ -446,8 +446,10 @@ interface UnservedDeps {
   end(service: string): void
 }
 
-/** Delay before a rule whose time has passed during a handoff of the daemon is applied. */
+/** Delay before a rule is applied whose time has passed during a handoff of the daemon, or while the daemon was stopped: then members may wait unread. */
 const PAUSED_MS = 1_000
+/** A timer that is later than this by itself shows that the daemon was stopped, or busy. */
+const LATE_MS = 100
 
 /** A service without members. */
 interface UnservedService {
@@ -489,15 +491,17 @@ export class UnservedServices {
   }
 
   #schedule(ms: number, service: string, waiting: UnservedService): void {
-    waiting.timer = setTimeout(() => this.#act(service, waiting), ms).unref()
+    const dueAt = performance.now() + ms
+    const act = () => {
+      if (this.#deps.isPaused() || performance.now() - dueAt > LATE_MS)
+        this.#schedule(PAUSED_MS, service, waiting)
+      else this.#act(service, waiting)
+    }
+    waiting.timer = setTimeout(act, ms).unref()
   }
 
   #act(service: string, waiting: UnservedService): void {
-    const { end, isPaused, logger } = this.#deps
-    if (isPaused()) {
-      this.#schedule(PAUSED_MS, service, waiting)
-      return
-    }
+    const { end, logger } = this.#deps
     const { act, afterMs } = waiting.rule
     if (act === 'close') {
       this.#waiting.delete(service)

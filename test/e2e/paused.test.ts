@@ -5,7 +5,7 @@ import { NIGHTLY } from '../lanes/lane.js'
 import { stateOf } from '../orders/stage.js'
 import type { App } from '../processes/app.js'
 import { ask } from '../processes/client.js'
-import { servedBy, startDaemon } from '../processes/daemon.js'
+import { servedBy, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
@@ -99,4 +99,26 @@ it.runIf(NIGHTLY)('a change that was made while its process was stopped succeeds
   await until('its time is over', () => performance.now() - stoppedAt > 1_100)
   old.signal('SIGCONT')
   await put
+})
+
+it.runIf(NIGHTLY)('a daemon that was stopped does not end a service that has a member waiting', async () => {
+  const port = await freePort()
+  const listeners = [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }]
+  const upgrade = { ...UPGRADE, probation: 0, silence: 10_000 }
+  const scene = Scene.open({ hosting: 'daemon', routes: 0, upgrade, listeners })
+  const rules = { services: { shop: { unserved: { after: '2s', close: true } } } }
+  const config = scene.write('rules.json', JSON.stringify(rules))
+  const daemon = await startDaemon(scene, { upgrade, options: { config } })
+  const first = await scene.serve()
+  await first.order('put', { key: 'a', value: { item: 1 } })
+  await first.kill()
+  await serviceWhere(scene, 'unserved', ({ pid }) => pid === null)
+  daemon.signal('SIGSTOP')
+  const stoppedAt = performance.now()
+  const next = await scene.start()
+  const { answer } = ask(`http://127.0.0.1:${port}/`)
+  await until('the time of the rule is over', () => performance.now() - stoppedAt > 2_500)
+  daemon.signal('SIGCONT')
+  expect((await answer).status).toBe(404)
+  expect(await next.order('get', { key: 'a' })).toEqual({ item: 1 })
 })

@@ -65,6 +65,9 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
     'unit/member/end-order: set the time of the earliest end',
     'unit/member/end-order: keep half of the time, at most 5 s, for the last connections',
   ],
+  'member/listeners/attached-server.ts': [
+    'unit/member/deadlines: answers a request that arrives in time on a new connection',
+  ],
   'member/joining/process-member.ts': ['e2e/run-once: stops what runs when the process joins late'],
   'member/joining/start.ts': ['unit/member/deadlines: gives up at its timeout'],
   'operator/client.ts': ['unit/wire/deadlines: the answer to an operator'],

@@ -91,9 +91,9 @@ export class Readiness {
     first: Check | null,
   ): Promise<void> {
     const over = new AbortController()
-    let timer: NodeJS.Timeout | undefined
+    let limit: Limit | undefined
     const late = new Promise<never>((_resolve, reject) => {
-      if (timeout !== undefined) timer = setTimeout(() => reject(lateCheck(this.#check, timeout)), timeout)
+      if (timeout !== undefined) limit = afterReading(timeout, () => reject(lateCheck(this.#check, timeout)))
     })
     const all = async () => {
       if (first !== null) {
@@ -112,7 +112,7 @@ export class Readiness {
     try {
       await Promise.race([all(), serving, late])
     } finally {
-      clearTimeout(timer)
+      limit?.clear()
       over.abort()
       this.#check = null
     }

@@ -40,6 +40,7 @@ import {
 } from '../../node/server-connections.js'
 import { nextBytes, SOCKET_HANDLE } from '../../node/socket-handle.js'
 import { outOfDescriptors } from '../../os/limits.js'
+import { afterReading } from '../../wire/pending.js'
 import { closesOfServer, type DrainCounts, sumCounts } from './forced-closes.js'
 import {
   type ConnectionKeeper,
@@ -425,7 +426,8 @@ export class AttachedServer {
       for (const socket of idleSockets()) if (silent.has(socket)) socket.destroy()
       for (const socket of [...this.#open]) if (socket.bytesRead === 0) socket.destroy()
     }
-    setTimeout(endSilent, SILENT_MS).unref()
+    // A request that has arrived in time is read first, also if this process was stopped or busy.
+    afterReading(SILENT_MS, endSilent, { unref: true })
   }
 
   /** Whether the first request of a connection may be in flight. */

@@ -88,6 +88,21 @@ describe('a service that nobody serves', () => {
     expect([ended, vi.getTimerCount()]).toEqual([[], 0])
   })
 
+  it('does not end before a daemon that was stopped longer has read what waits', async () => {
+    const heard: string[] = []
+    const { ended, services } = underRule(
+      () => ({ afterMs: 100, act: 'close' }),
+      () => heard.length === 0,
+    )
+    services.update('shop')
+    for (const stop = performance.now() + 300; performance.now() < stop; );
+    // A connection, the first message on it and the answers of the kernel take a few turns.
+    await new Promise(resolve => setTimeout(resolve, 20))
+    heard.push('a member')
+    services.update('shop')
+    expect(ended).toEqual([])
+  })
+
   it('keeps its time when the same rule was read again', async () => {
     const { ended, services } = underRule(() => ({ afterMs: 200, act: 'close' }))
     const looks = setInterval(() => services.update('shop'), 20)

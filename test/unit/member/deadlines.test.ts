@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { createServer, type ServerResponse } from 'node:http'
-import { connect, type Socket } from 'node:net'
+import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -17,6 +17,24 @@ import { OwnTimers } from '../../processes/own-timers.js'
 import { until } from '../../processes/until.js'
 
 const never = () => new Promise<never>(() => {})
+
+/** Lets this process read nothing for this time, as a stop (SIGSTOP) does. */
+function busy(ms: number): void {
+  for (const end = performance.now() + ms; performance.now() < end; );
+}
+
+async function connected(): Promise<[Socket, Socket]> {
+  const server = createTcpServer().listen(0, '127.0.0.1')
+  onTestFinished(() => void server.close())
+  await once(server, 'listening')
+  const socket = connect((server.address() as AddressInfo).port, '127.0.0.1')
+  const [peer] = (await once(server, 'connection')) as [Socket]
+  onTestFinished(() => {
+    socket.destroy()
+    peer.destroy()
+  })
+  return [socket, peer]
+}
 
 /** Joins one service, again and again. */
 function service(common: Partial<JoinOptions> = {}): (options?: Partial<JoinOptions>) => Promise<Member> {
@@ -85,6 +103,22 @@ describe('ready()', () => {
     await until('the first knows', () => first.status().lastFailure?.code === 'ERR_FDB_DEADLINE')
     expect(first.phase).toBe('serving')
     await (await begin()).ready({ timeout: 5_000, checks: [() => true] })
+  })
+
+  it('has an answer to a check count that arrived in time, also if this process was busy longer', async () => {
+    const [socket, peer] = await connected()
+    const member = await join({ service: 'shop', control: false })
+    onTestFinished(() => member.close({ timeout: 0 }))
+    const check = async () => {
+      const answered = once(socket, 'data')
+      setImmediate(() => {
+        peer.write('yes')
+        busy(300)
+      })
+      await answered
+      return true
+    }
+    await member.ready({ timeout: 200, checks: [check] })
   })
 
   it('of a first process too', async () => {
@@ -193,6 +227,27 @@ describe('close() of the last process', () => {
     expect(busy.socket.closed).toBe(false)
     pending[0]!.end('slow but sure')
     expect(await busy.all).toMatch(/connection: close[\s\S]*slow but sure$/i)
+    await closed
+  })
+
+  it('answers a request that arrives in time on a new connection, also if this process is busy longer', async () => {
+    const member = await join({ service: 'shop', control: false })
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    web.serve(createServer((_request, response) => response.end('ok')))
+    await member.ready()
+    const socket = connect(web.address.port!, '127.0.0.1')
+    onTestFinished(() => void socket.destroy())
+    await until('it is accepted', () => web.connections === 1)
+    using timers = new OwnTimers()
+    const limited = () => timers.places.some(place => place.startsWith('member/listeners/attached-server.ts'))
+    const closed = member.close({ timeout: 20_000 })
+    const all = text(socket)
+    await until('it waits for the first requests', limited)
+    setImmediate(() => {
+      socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+      busy(700)
+    })
+    expect(await all).toMatch(/ok$/)
     await closed
   })
 
