@@ -61,7 +61,10 @@ export interface RelayOptions {
   destinationByKey?(key: string): Destination | undefined
   /** Returns the carrier of the TLS connections that can move; null (default): none can. */
   tls?(): TlsCarrier | null
-  /** The CAs of the clients' certificates, if the relay tells servers about these: a connection moves only to a relay with equal ones. Default: ''. */
+  /**
+   * Names the CAs of the clients' certificates, if the relay tells servers about these; after a blank what else clients had to fulfil. A connection moves only
+   * to a relay where all of this is equal. Default: ''.
+   */
   clientCa?: string
   timeouts?: Partial<RelayTimeouts>
   limits?: Partial<RelayLimits>

@@ -401,8 +401,13 @@ function whenRead(ms: number, judge: () => void): void {
 /** Returns {@link ClientOrigin.certificate} for a connection that has moved here. A certificate that was verified by other CAs counts as none. */
 function linesOf(record: ConnectionRecord, clientCa: string): Uint8Array | undefined {
   if (clientCa === '') return undefined
-  const isSame = record.clientCa === clientCa && record.tls !== null
+  const isSame = casOf(record.clientCa) === casOf(clientCa) && record.tls !== null
   return certificateLines(isSame ? movedCertificate(record.tls!) : undefined)
+}
+
+/** See {@link RelayOptions.clientCa}. */
+function casOf(clientCa: string): string {
+  return clientCa.split(' ', 1)[0]!
 }
 
 function peerOf({ client, clientPort, server }: ConnectionRecord): PassedOn {

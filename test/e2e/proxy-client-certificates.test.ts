@@ -227,11 +227,20 @@ describe('a listener with the CAs of its clients', () => {
       file,
       required: false,
     }))
-    const [alice, nobody] = [new TlsClient(port, client(ca, 'alice')), new TlsClient(port)]
-    await Promise.all([alice.ask('/'), nobody.ask('/')])
+    const alice = client(ca, 'alice')
+    const { session } = await askTls(port, alice)
+    const [movable, nobody] = [new TlsClient(port, { ...alice, session }), new TlsClient(port)]
+    await Promise.all([movable.ask('/'), nobody.ask('/')])
     await edge.reload({ listeners: listeners(ca.cert) })
     expect((await nobody.answer('/')).head).toMatch(/connection: close/i)
     await refusal(port, {})
+    // The next version refuses the connection, because its client was not asked alike.
+    await edge.next()
+    const kinds = () => edge.status().then(({ draining }) => JSON.stringify(draining))
+    await until('it has come back', async () => (await kinds()).includes('"ERR_FDB_RELAYED_REFUSED":1'))
+    const last = await movable.answer('/')
+    expect(last.head).toMatch(/connection: close/i)
+    expect(JSON.parse(last.body)).toMatchObject({ 'x-client-cert-verified': 'true' })
   })
 
   it('passes its own health check', async () => {
