@@ -290,6 +290,21 @@ export class Section<T> {
     })
   }
 
+  /** @internal As {@link bulk}. Rejects with ERR_FDB_FENCED, and changes nothing, if another process writes before all of it is made. */
+  ownBulk_(changes: Iterable<BulkChange<T> | EntryChange<T>>): Promise<void> {
+    return rejecting(() => {
+      const bulk = new Bulk(this.#section, this.#core.limits, '')
+      const encoded = this.#encodeBulk(bulk, changes)
+      const own = () => bulk.write && { ...bulk.write, own: true }
+      return this.#writer.change(
+        bulk.isFinished ? own() : encoded.then(own),
+        {},
+        this.#schema?.durable,
+        nothing,
+      )
+    })
+  }
+
   async #encodeBulk(bulk: Bulk, changes: Iterable<BulkChange<T> | EntryChange<T>>): Promise<void> {
     const slice = new Slice(this.#core.sliceMs)
     for (const change of changes) {

@@ -21,6 +21,8 @@ export interface NewWrite {
   readonly readResult?: (() => unknown) | undefined
   /** Another process forwarded the write and still has it, so that this process does not forward it again. */
   readonly foreign?: boolean
+  /** Only this process may make the change: it is refused if another one writes. */
+  readonly own?: boolean
   readonly durability?: Durability | null
   /** Runs an update when it is first in the queue; `sections` and `parts` are empty. An exception rejects the write. */
   readonly makeUpdate?: () => UpdateResult

@@ -22,7 +22,9 @@ import type { NewWrite, PendingWrite, UpdateResult } from './write-queue.js'
 const SEAL_MS = 1
 
 /** A change of this process: encoded, or an update that runs when all earlier changes are made. */
-export type OwnWrite = Pick<NewWrite, 'sections' | 'parts' | 'request' | 'prints' | 'readResult'> | OwnUpdate
+export type OwnWrite =
+  | Pick<NewWrite, 'sections' | 'parts' | 'request' | 'prints' | 'readResult' | 'own'>
+  | OwnUpdate
 
 export interface OwnUpdate {
   readonly update: (state: StateDraft) => unknown
@@ -41,6 +43,8 @@ export class Writer {
   #mode: Mode = 'reading'
   #ended: unknown = null
   #forwarding: ForwardQueue | null = null
+  /** The error for {@link NewWrite.own} changes, once another process writes. */
+  #refusal: FdbError | null = null
   #nextLook = 0
 
   constructor(core: LogCore, replay: Replay) {
@@ -99,10 +103,11 @@ export class Writer {
     if (this.#forwarding) return this.#forwarding
     this.#mode = 'forwarding'
     const { queue, sliceMs } = this.#core
+    this.#refusal = options.refusal
     // The processes that forwarded these changes still have them.
     void queue.reject(
-      ({ foreign = false }) => foreign,
-      () => NOT_WRITER,
+      ({ foreign = false, own = false }) => foreign || own,
+      ({ own = false }) => (own ? options.refusal : NOT_WRITER),
       sliceMs,
     )
     this.#forwarding = new ForwardQueue(this.#core, this.#replay, options)
@@ -112,6 +117,7 @@ export class Writer {
   #stopForwarding(): void {
     this.#forwarding?.stop()
     this.#forwarding = null
+    this.#refusal = null
   }
 
   /**
@@ -214,7 +220,7 @@ export class Writer {
       if (waiting && (!waiting.foreign || write.foreign)) return waiting.promise
       if (known) return Promise.resolve()
     }
-    const refused = this.#forwarding?.refusal
+    const refused = write.own ? this.#refusal : this.#forwarding?.refusal
     if (refused) throw refused
     if (this.#keepsOnly) return this.#keep(write)
     const promise = queue.add(write)

@@ -60,7 +60,7 @@ export function* difference<M extends StoredEntry>(
   return result
 }
 
-/** Changes the section to the wanted entries. Returns null if nothing differs. */
+/** Changes the section to the wanted entries. Returns null if nothing differs. Rejects with ERR_FDB_FENCED if another process serves by then, which has a configuration of its own. */
 export async function applyDifference<M extends StoredEntry>(
   section: Section<M>,
   wanted: ReadonlyMap<string, M>,
@@ -68,7 +68,7 @@ export async function applyDifference<M extends StoredEntry>(
 ): Promise<SectionChanges<M> | null> {
   const found = await runInSlices(difference(section, wanted, options))
   if (found.puts.length + found.deletes.length === 0) return null
-  await section.bulk(changesOf(found))
+  await section.ownBulk_(changesOf(found))
   return found
 }
 

@@ -76,7 +76,7 @@ export class LiveRoutes extends Overlay<RouteMessage> {
         this.#takePrepared(file) ?? (await runInSlices(reconcile(this.section, file, this.stamp)))
       const isSame = [file.routes.length, this.section.size].every(count => count === changes.unchanged)
       if (isSame && this.#changesSeen === seen) changes.digest = this.section.digest
-      for (const batch of batches(changesOf(changes))) await this.section.bulk(batch)
+      for (const batch of batches(changesOf(changes))) await this.section.ownBulk_(batch)
       this.#view.plan(null)
       await this.#follower.caughtUp()
       this.#report(changes, file)

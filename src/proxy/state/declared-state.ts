@@ -105,7 +105,8 @@ export class DeclaredState {
     const name = nameOfRoutes(routes)
     if (name === null || routes.length < MANY_ROUTES || this.digestOf(routes) === digest) return
     const stamp = { created: Date.now(), generation: this.#member.generation }
-    await this.#declared.settings.put(ROUTES_DIGEST, settingMessage([name, digest], stamp))
+    const value = settingMessage([name, digest], stamp)
+    await this.#declared.settings.ownBulk_([{ key: ROUTES_DIGEST, value }])
   }
 
   stop(): void {

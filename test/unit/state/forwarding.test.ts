@@ -104,6 +104,25 @@ describe('changes of a process that was replaced', () => {
     expect(writer.sequence).toBe(1 + 1 + 2000 + 2)
   })
 
+  it('reach no other process if only this process may make them: they waited for the handoff, or come after it', async () => {
+    const refused: Promise<unknown>[] = []
+    const ownBulk = (log: StateLog, count: number) => {
+      const changes = Array.from({ length: count }, (_, i) => ({ key: `${count}-${i}`, value: i }))
+      const made = log.section('counts', counterSchema).ownBulk_(changes)
+      refused.push(expect(made).rejects.toThrow(code('ERR_FDB_FENCED')))
+    }
+    const { author, forwarding, counts } = await replaced({
+      waiting: log => {
+        ownBulk(log, 1)
+        ownBulk(log, 20_000)
+      },
+    })
+    const way = new Way(forwarding, author)
+    ownBulk(author, 2)
+    await Promise.all(refused)
+    expect([way.sent.length, counts.there.size]).toEqual([0, 1])
+  })
+
   it('come first if they waited for the handoff', async () => {
     const waiting: Promise<unknown>[] = []
     const { forwarding, counts, writer } = await replaced({
