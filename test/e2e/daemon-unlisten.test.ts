@@ -1,5 +1,6 @@
 import { createServer } from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
 import { serveDaemon } from '../../src/index.js'
 import { join } from '../../src/member/joining/join.js'
 import type { Member } from '../../src/member/member.js'
@@ -173,6 +174,30 @@ describe('a listener that a version does not use, under a daemon that is started
     expect((await ask(`http://127.0.0.1:${other}/`).answer).status).toBe(404)
     await serviceWhere(scene, 'idle', ({ phase }) => phase === 'idle')
   })
+})
+
+it('answers the clients that wait at its listeners when it ends, if its daemon is dead', async () => {
+  const scene = Scene.open({ upgrade: UPGRADE })
+  const daemon = await startDaemon(scene, { upgrade: UPGRADE })
+  const { control } = scene
+  const lines: string[] = []
+  const logger = { ...SILENT, debug: (_facts: object, line: string) => void lines.push(line) }
+  const member = await join({ service: 'shop', control, hosting: 'daemon', upgrade: UPGRADE, logger })
+  const port = await freePort()
+  const web = await member.listen('web', `tcp://127.0.0.1:${port}`)
+  web.serve(createServer((_request, response) => response.end('ok')))
+  let answer: Promise<string> | undefined
+  // The connection waits in the kernel's queue behind the next tick.
+  member.whileServing(() => () => {
+    answer = ask(`http://127.0.0.1:${port}/`).answer.then(({ body }) => body)
+    answer.catch(() => {})
+    return new Promise<void>(process.nextTick)
+  })
+  await member.ready()
+  await daemon.kill()
+  await until('it knows', () => lines.filter(line => line.includes('cannot be reached')).length > 1)
+  await member.close()
+  expect(await answer).toBe('ok')
 })
 
 describe('a descriptor for a version that stands by', () => {

@@ -8,7 +8,10 @@ import type { Shutdown } from '../lifecycle/shutdown.js'
 const LOOK_MS = 200
 
 export interface ClosedSocketsDeps {
-  readonly hosting: Pick<Hosting, 'givenUp' | 'givenUpClosed' | 'isHandingOver' | 'standsBy' | 'unfitStandby'>
+  readonly hosting: Pick<
+    Hosting,
+    'givenUp' | 'givenUpClosed' | 'isHandingOver' | 'isHeard' | 'standsBy' | 'unfitStandby'
+  >
   readonly machine: Pick<Machine, 'changes' | 'phase'>
   readonly shutdown: Pick<Shutdown, 'isRetired' | 'over' | 'yields'>
 }

@@ -59,6 +59,7 @@ export class OwnListeners {
   /** The listeners that the incumbent opened after the Offer. `elsewhere`: this version uses the name for another address. */
   readonly #late = new Map<string, { readonly address: string; readonly elsewhere: boolean }>()
   #unserved: UnservedOption = false
+  #accepted = false
   readonly #closed: ClosedSockets
   readonly #worker: WorkerPlace | null
 
@@ -83,6 +84,7 @@ export class OwnListeners {
 
   /** Starts all listeners, even if one fails; then rejects with the first error. */
   async start(): Promise<void> {
+    this.#accepted = true
     const results = await Promise.allSettled(this.all.map(listener => listener.start()))
     for (const result of results) if (result.status === 'rejected') throw result.reason
   }
@@ -168,15 +170,15 @@ export class OwnListeners {
   }
 
   /**
-   * The listeners are about to be closed. If the service ends, or a worker that is not replaced, first accepts the connections that wait. A listener
-   * that the next version has given up accepts until no other process has it.
+   * The listeners are about to be closed. If the service ends, a worker that is not replaced, or the only version of a daemon that is dead, first
+   * accepts the connections that wait. A listener that the next version has given up accepts until no other process has it.
    */
   close(): void {
     this.forgetPrevious()
     const { hosting, machine, registry, shutdown } = this.#deps
     const others = shutdown.isRetired || shutdown.yields || hosting.standsBy || hosting.isHandingOver
-    // A daemon keeps the listeners of other services for the next process.
-    const last = machine.member.link === 'local' || this.#worker !== null
+    // A daemon that lives keeps the listeners for the next process.
+    const last = machine.member.link === 'local' || this.#worker !== null || this.#isLastOfDaemon
     const accepts = !others && last && machine.phase === 'leaving'
     for (const [name, listener] of this.#listeners) {
       const entry = registry.get(name)
@@ -185,6 +187,13 @@ export class OwnListeners {
       if (!accepts && entry !== undefined && hosting.givenUp.has(name))
         this.#leaveGivenUp(listener, entry.fd.share())
     }
+  }
+
+  /** The daemon is dead. A next version may have the listeners too, but only this process has accepted. */
+  get #isLastOfDaemon(): boolean {
+    const { hosting, machine } = this.#deps
+    const { link, scope } = machine.member
+    return this.#accepted && scope === 'member' && link !== 'up' && hosting.isHeard
   }
 
   /** In the probation clients have come to the queue of a listener that the next version does not use. Owns the descriptor. */
