@@ -68,6 +68,16 @@ export function withRestored(control: FirstControl, made: RestoredControl): Firs
   }
 }
 
+/** Whether this process can see what is in the folder: one that has dropped its user may not enter it, and cannot tell whether a path is missing. */
+function seesInside(folder: string): boolean {
+  try {
+    statSync(`${folder}/.`)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'EACCES'
+  }
+}
+
 function lockFile(path: string): string {
   return `${path}.lock`
 }
@@ -159,6 +169,7 @@ export class ControlWatch {
     if (control === null || !this.#current) this.#disarm()
     if (control === null || this.#timer === undefined) return
     this.#current = false
+    if (!seesInside(dirname(control.path))) return
     try {
       // The watch starts before the check, so that it reports a removal during the check.
       if (this.#notice === null) this.#watch(control)

@@ -96,6 +96,20 @@ describe('the removed control path of a holder', () => {
     expect(holder.errors).toEqual([])
   })
 
+  it.runIf(process.getuid?.() === 0)(
+    'and whose user may not enter the folder: nothing is missed',
+    async () => {
+      const holder = new Holder(await asFirst())
+      process.seteuid!(65534)
+      try {
+        for (let check = 0; check < 3; check++) holder.watch.check()
+      } finally {
+        process.seteuid!(0)
+      }
+      expect(holder.errors).toEqual([])
+    },
+  )
+
   it('in a folder that other users reach: the folder has its mode again, and its group if this process may set it', async () => {
     const run = join(folder, 'run')
     const mine = process.getuid?.() === 0 ? 4_711 : process.getgid!()
