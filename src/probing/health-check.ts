@@ -91,9 +91,10 @@ export class HealthJudge {
     return this.#isReady
   }
 
-  /** The version counts as ready without a check. */
-  markReady(): void {
+  /** The version counts as ready without a check. `isUnwell`: earlier checks have failed, which another judge has heard. */
+  markReady(isUnwell = false): void {
     this.#isReady = true
+    this.#isUnwell = isUnwell
   }
 
   /** Takes a result of {@link repeatCheck}. Returns what it changes; null if nothing. A ready version is unwell after `failures` failed checks in a row. */

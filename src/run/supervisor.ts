@@ -164,9 +164,10 @@ export class Supervisor {
       start: (start, ended) => supervisor.#versions.children.start(start, ended),
       kill: pid => supervisor.#versions.children.kill(pid),
     }
-    const now = serving(left.state)?.id
+    const now = serving(left.state)
+    const health = now?.sick ? 'sick' : 'well'
     const probes = await Promise.all(
-      left.versions.map(each => probeOfInherited(each, each.id === now, children)),
+      left.versions.map(each => probeOfInherited(each, each.id === now?.id ? health : null, children)),
     )
     restorePassedSockets(left.unclaimed)
     const supervisor: Supervisor = new Supervisor(deps, left.control, left)

@@ -93,7 +93,8 @@ export class Probe implements Disposable {
 
   start(_pid: number, _events: ProbeEvents): void {}
 
-  markServing(): void {
+  /** Called when the version serves. `isSick`: it fails its health checks, as the previous image of the supervisor has heard. */
+  markServing(_isSick = false): void {
     this.stop()
   }
 
@@ -245,12 +246,12 @@ export class PollingProbe extends Probe {
     })
   }
 
-  override markServing(): void {
+  override markServing(isSick = false): void {
     if (!this.asksServing) {
       this.stop()
       return
     }
-    this.#judge.markReady()
+    this.#judge.markReady(isSick)
     this.#serves = true
   }
 
@@ -496,18 +497,19 @@ export interface InheritedProbe {
   readonly place?: string | undefined
 }
 
+/** `serves`: whether the version passes its health checks while it serves; null for one that does not serve. */
 export async function probeOfInherited(
   { hearing, settings, place }: InheritedProbe,
-  serves: boolean,
+  serves: 'well' | 'sick' | null,
   children: ChildStarter,
 ): Promise<Probe> {
   if (hearing !== null) return new NotifyProbe(hearing)
   const { asking, ready } = settings
   const canBeAsked =
     ready.kind === 'tcp' || ready.kind === 'command' || (ready.kind === 'http' && !ready.url.startsWith('/'))
-  if (!serves || (!canBeAsked && place === undefined)) return NO_PROBE
+  if (serves === null || (!canBeAsked && place === undefined)) return NO_PROBE
   const probe = place === undefined ? await probeFor(settings, children) : await probeAt(place, asking)
-  probe.markServing()
+  probe.markServing(serves === 'sick')
   return probe
 }
 

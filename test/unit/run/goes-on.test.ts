@@ -1,6 +1,8 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { constants, existsSync, readFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { createInterface } from 'node:readline'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { inspectOne, numbersOf, OwnedFd, setBlocking } from '../../../src/kernel/index.js'
@@ -44,10 +46,29 @@ describe('a supervisor that goes on as another program', () => {
     const settings = versionSettings({ ready: { kind: 'http', url: '/health' } })
     const place = 'http://127.0.0.1:1/health'
     const children = { ...NO_CHILDREN, start: () => 0 }
-    using probe = await probeOfInherited({ settings, hearing: null, place }, true, children)
+    using probe = await probeOfInherited({ settings, hearing: null, place }, 'well', children)
     expect([probe.url, probe.asksServing]).toEqual([place, true])
-    using other = await probeOfInherited({ settings, hearing: null }, true, children)
+    using other = await probeOfInherited({ settings, hearing: null }, 'well', children)
     expect([other.url, other.asksServing]).toEqual([undefined, false])
+  })
+
+  it('hears that a version is well again that was not when it was replaced', async () => {
+    const server = createServer((_request, response) => response.end())
+    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+    onTestFinished(() => void server.close())
+    const place = `http://127.0.0.1:${(server.address() as AddressInfo).port}/health`
+    const settings = versionSettings({ ready: { kind: 'http', url: '/health' } })
+    const children = { ...NO_CHILDREN, start: () => 0 }
+    using probe = await probeOfInherited({ settings, hearing: null, place }, 'sick', children)
+    await new Promise<void>(recovered =>
+      probe.start(1, {
+        ready: () => expect.unreachable('it serves'),
+        failed: why => expect.unreachable(why),
+        recovered,
+        mainProcess() {},
+        statusText() {},
+      }),
+    )
   })
 
   it('hears of a version that was reaped by the one before', async () => {
