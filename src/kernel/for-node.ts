@@ -147,10 +147,14 @@ export function peekBytes(descriptor: LentFd, most: number): Uint8Array {
   return into.subarray(0, Math.max(0, native.peek(descriptor, into, 0, most)))
 }
 
-/** Returns the address and port of this end of a TCP connection; null for others. */
+/** Returns the address and port of this end of a TCP connection; null for others, and if the connection is closed. */
 export function localEnd(descriptor: LentFd): { address: string; port: number } | null {
-  const { address, port } = native.inspect([descriptor])[0]!
-  return address === undefined || port === undefined ? null : { address, port }
+  try {
+    const { address, port } = native.inspect([descriptor])[0]!
+    return address === undefined || port === undefined ? null : { address, port }
+  } catch {
+    return null
+  }
 }
 
 /** Reports whether neither bytes nor FIN nor an error wait to be read. */

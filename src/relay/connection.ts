@@ -160,10 +160,13 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   onOpen(): void {}
 
   onData(_client: ByteStream, chunk: Buffer, to: number): void {
+    this.contain(() => this.#receive(chunk, to))
+  }
+
+  contain(act: () => void): void {
     try {
-      this.#receive(chunk, to)
+      act()
     } catch (error) {
-      // A bug of the relay, or of its caller, ends this connection alone.
       this.#relay.onFault?.(error)
       this.abort('internal')
     }
@@ -205,6 +208,10 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   onDeadline(): void {
+    this.contain(() => this.#passDeadline())
+  }
+
+  #passDeadline(): void {
     if (this.#peersProgress()) {
       this.arm()
       return

@@ -264,10 +264,12 @@ export class Dispatch {
   /** Waits until another process of the service closes a connection to the last server. Returns null if this process has all of them. */
   #waitForOthers(): ByteStream | null {
     const server = this.destination!
-    const stream = this.#relay.pools.wait(server, free => {
-      this.#endWaiting(stream!, free ? server : null)
-      this.#side.settle()
-    })
+    const stream = this.#relay.pools.wait(server, free =>
+      this.#side.contain(() => {
+        this.#endWaiting(stream!, free ? server : null)
+        this.#side.settle()
+      }),
+    )
     return stream
   }
 
@@ -284,16 +286,17 @@ export class Dispatch {
     if (servers.length === 0) return null
     this.#queue = queue
     queue.waiting++
-    const proceed = ({ key }: Destination) => {
-      const now = queue.servers()
-      const server = now.find(each => each.key === key)
-      if (server === undefined && now.length > 0) this.#waitForOthersOf(queue, stream)
-      else {
-        queue.ended('served')
-        this.#endWaiting(stream, server ?? servers.find(each => each.key === key)!)
-      }
-      this.#side.settle()
-    }
+    const proceed = ({ key }: Destination) =>
+      this.#side.contain(() => {
+        const now = queue.servers()
+        const server = now.find(each => each.key === key)
+        if (server === undefined && now.length > 0) this.#waitForOthersOf(queue, stream)
+        else {
+          queue.ended('served')
+          this.#endWaiting(stream, server ?? servers.find(each => each.key === key)!)
+        }
+        this.#side.settle()
+      })
     const stream = this.#relay.pools.queue(servers, this.#wait, proceed, () => queue.waiting--)
     return stream
   }

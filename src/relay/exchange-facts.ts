@@ -114,6 +114,8 @@ export interface ExchangeSide {
   settle(): void
   /** Called when the exchange is complete. `close`: no further exchange may follow. `wasHeld`: the connection to the server could not move. */
   onFinished(close: boolean, isUploading: boolean, wasHeld: boolean): void
+  /** Calls `act`. An exception, which is a bug of the relay or of its caller, ends this connection alone. */
+  contain(act: () => void): void
   /** Closes the connections to client and server at once, with RST to the client. */
   abort(reason: string): void
 }

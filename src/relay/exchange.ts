@@ -252,6 +252,10 @@ export class Exchange implements StreamOwner {
   }
 
   onOpen(): void {
+    this.#side.contain(() => this.#opened())
+  }
+
+  #opened(): void {
     this.facts.trail?.connected()
     callSafely(this.#relay, () => this.#dispatch.destination?.opened?.(this.facts.method === ''))
     this.#side.arm()
@@ -264,6 +268,10 @@ export class Exchange implements StreamOwner {
   }
 
   onData(_stream: ByteStream, chunk: Buffer, to: number): void {
+    this.#side.contain(() => this.#received(chunk, to))
+  }
+
+  #received(chunk: Buffer, to: number): void {
     const { phase } = this.facts
     let progressed = true
     if (phase === 'waiting') {
@@ -280,6 +288,10 @@ export class Exchange implements StreamOwner {
   }
 
   onEnd(): void {
+    this.#side.contain(() => this.#serverEnded())
+  }
+
+  #serverEnded(): void {
     const { phase } = this.facts
     if (phase === 'tunnel') this.#side.client.end()
     else if (phase === 'waiting') this.#upstreamLost(null)
@@ -288,6 +300,10 @@ export class Exchange implements StreamOwner {
   }
 
   onClose(_stream: ByteStream, error: Error | null): void {
+    this.#side.contain(() => this.#closed(error))
+  }
+
+  #closed(error: Error | null): void {
     const { phase } = this.facts
     if (this.upstream!.connecting)
       this.#dispatch.retryElsewhere(tlsFailureOf(error) ?? 'connect-failed', error)

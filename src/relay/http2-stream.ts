@@ -200,7 +200,7 @@ export class Http2Stream implements ByteStream {
       throw new Error('the head of a response came in pieces')
     }
     const end = at + reader.shared.consumed
-    if (head.interim) this.#stream.additionalHeaders(responseFields(head))
+    if (head.interim) this.#withFields(responseFields(head), fields => this.#stream.additionalHeaders(fields))
     else this.#respond(head)
     return end
   }
@@ -212,15 +212,18 @@ export class Http2Stream implements ByteStream {
       body.kind === 'chunked' && (this.#request.takesTrailers || head.fields.get('trailer') !== undefined)
     if (hasTrailers) this.#tail = ''
     const options = { endStream: body.done, waitForTrailers: hasTrailers }
-    const fields = responseFields(head)
-    try {
-      this.#stream.respond(fields, options)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ERR_HTTP2_HEADER_SINGLE_VALUE') throw error
-      this.#stream.respond(singleFields(fields), options)
-    }
+    this.#withFields(responseFields(head), fields => this.#stream.respond(fields, options))
     if (hasTrailers) this.#stream.on('wantTrailers', () => this.#sendTrailers())
     this.#complete = body.done
+  }
+
+  #withFields(fields: OutgoingHttpHeaders, send: (fields: OutgoingHttpHeaders) => void): void {
+    try {
+      send(fields)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ERR_HTTP2_HEADER_SINGLE_VALUE') throw error
+      send(singleFields(fields))
+    }
   }
 
   #sendBody(body: Framing, chunk: Buffer, at: number, to: number): number {

@@ -213,6 +213,41 @@ describe('a fault of the relay', () => {
     client.hear(GET)
     expect([faults, client.alive, relay.size]).toEqual([[new Error('a bug')], false, 0])
   })
+
+  it('in what a server brings about ends the connection of its client alone too', () => {
+    const faults: unknown[] = []
+    const second: Destination = {
+      ...SERVER,
+      key: 'b',
+      get proxyProtocol(): never {
+        throw new Error('a bug')
+      },
+    }
+    const pick: Forward['pick'] = tried => (tried.length === 0 ? SERVER : second)
+    const onFault = (error: unknown) => void faults.push(error)
+    const { relay, client, servers } = relayWith({
+      route: () => ({ kind: 'upstream', name: 'r', pick }),
+      onFault,
+    })
+    client.hear(GET)
+    const [server] = servers
+    server!.owner!.onClose(server!, null)
+    expect([faults, client.alive, relay.size]).toEqual([[new Error('a bug')], false, 0])
+  })
+
+  it('does not come of a PROXY header for a client that has closed its connection', () => {
+    const faults: unknown[] = []
+    const pick = () => ({ ...SERVER, proxyProtocol: 'v1' as const })
+    const onFault = (error: unknown) => void faults.push(error)
+    // Nothing is open under this number.
+    const { client, connects } = relayWith(
+      { route: () => ({ kind: 'upstream', name: 'r', pick }), onFault },
+      {},
+      -1,
+    )
+    client.hear(GET)
+    expect([faults, connects().calls[0]]).toEqual([[], 'PROXY UNKNOWN\r\n'])
+  })
 })
 
 describe('the headers of a trace that a client sends', () => {
