@@ -85,6 +85,7 @@ export class RecordLayer {
   #message = NOTHING
   #empty = 0
   #isClosed = false
+  #isWiped = false
   /** The client has asked for a KeyUpdate, which precedes the next application data. */
   #owesUpdate = false
 
@@ -111,13 +112,13 @@ export class RecordLayer {
   }
 
   /**
-   * Opens all records that are complete with `bytes`, and calls `data` for the content of each. Throws a RecordError or AlertReceived; the content of the records before
-   * the wrong one was passed on then.
+   * Opens all records that are complete with `bytes`, and calls `data` for the content of each, which may {@link wipe} this layer. Throws a RecordError or AlertReceived; the content of the records before
+   * the wrong one was passed on then. Throws the exception of `data`; the next call opens the records behind.
    */
   receive(bytes: Buffer, data: (content: Buffer) => void): void {
     let rest = bytes
     // Copies no more than the end of the record that has begun.
-    while (this.#received.length > 0 && !this.#isClosed) {
+    while (this.#received.length > 0 && this.#isOpen) {
       const missing = Math.max(0, (recordLength(this.#received) ?? HEADER_BYTES) - this.#received.length)
       const begun = Buffer.concat([this.#received, rest.subarray(0, missing)])
       if (rest.length < missing) {
@@ -125,7 +126,12 @@ export class RecordLayer {
         return
       }
       rest = rest.subarray(missing)
-      this.#openAll(begun, data)
+      try {
+        this.#openAll(begun, data)
+      } catch (error) {
+        this.#received = Buffer.concat([this.#received, rest])
+        throw error
+      }
     }
     this.#openAll(rest, data)
   }
@@ -134,14 +140,21 @@ export class RecordLayer {
   #openAll(bytes: Buffer, data: (content: Buffer) => void): void {
     let rest = bytes
     this.#received = NOTHING
-    while (!this.#isClosed) {
-      const length = recordLength(rest)
-      if (length === null || rest.length < length) break
-      const record = rest.subarray(0, length)
-      rest = rest.subarray(length)
-      this.#open(record, data)
+    try {
+      while (this.#isOpen) {
+        const length = recordLength(rest)
+        if (length === null || rest.length < length) break
+        const record = rest.subarray(0, length)
+        rest = rest.subarray(length)
+        this.#open(record, data)
+      }
+    } finally {
+      if (this.#isOpen && rest.length > 0) this.#received = Buffer.from(rest)
     }
-    if (!this.#isClosed && rest.length > 0) this.#received = Buffer.from(rest)
+  }
+
+  get #isOpen(): boolean {
+    return !this.#isClosed && !this.#isWiped
   }
 
   #open(record: Buffer, data: (content: Buffer) => void): void {
@@ -265,8 +278,9 @@ export class RecordLayer {
     return state
   }
 
-  /** Ends this layer. */
+  /** Ends this layer: it opens and seals nothing more. */
   wipe(): void {
+    this.#isWiped = true
     this.#read.wipe()
     this.#write.wipe()
   }

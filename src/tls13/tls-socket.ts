@@ -110,12 +110,16 @@ export class MovedTlsSocket extends Duplex {
       this.#fail(error as Error)
       return
     }
+    // A listener may have destroyed this socket.
+    if (this.destroyed) return
     if (isFull) this.#raw.pause()
     if (this.#layer.isClosed && !wasClosed) this.push(null)
   }
 
   /** As Node does, takes the client's FIN for its end, unless it comes amid a record. */
   #ended(): void {
+    // The records that came with the move may not be opened yet.
+    this.#receive(NOTHING)
     if (this.#layer.isClosed || this.destroyed) return
     if (this.#layer.isInRecord) this.destroy(new ConnectionCut())
     else this.push(null)
@@ -123,7 +127,11 @@ export class MovedTlsSocket extends Duplex {
 
   #fail(error: Error): void {
     if (error instanceof RecordError) this.#raw.write(this.#layer.sealAlert(error.alert))
-    else if (!(error instanceof AlertReceived)) throw error
+    else if (!(error instanceof AlertReceived)) {
+      // The exception of a listener. A program may survive it; the next records are opened as without it.
+      setImmediate(() => this.#receive(NOTHING))
+      throw error
+    }
     this.destroy(error)
   }
 

@@ -3,6 +3,7 @@ import https from 'node:https'
 import type net from 'node:net'
 import tls from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import type { Departure } from '../../../src/connections/movable.js'
 import type { SocketProtocol } from '../../../src/index.js'
 import { giveBack, type Place, place, taken } from '../../connections-support/http-pair.js'
 import { CERTIFICATE, KEY } from '../../e2e/relay-certificate.js'
@@ -77,14 +78,16 @@ async function connected({ server }: Place, options: tls.ConnectionOptions = {})
   }
 }
 
-async function move(from: Place, to: Place): Promise<void> {
+async function left(from: Place): Promise<Departure[]> {
+  let departures: Departure[] = []
   from.moving.onMovable = () => {}
-  await until('it has left', () => {
-    const departures = taken(from)
-    giveBack(to, departures, 'moved')
-    return departures.length > 0
-  })
+  await until('it has left', () => (departures = taken(from)).length > 0)
   from.moving.onMovable = null
+  return departures
+}
+
+async function move(from: Place, to: Place): Promise<void> {
+  giveBack(to, await left(from), 'moved')
 }
 
 describe('a connection of a tls.Server with hooks', () => {
@@ -122,6 +125,45 @@ describe('a connection of a tls.Server with hooks', () => {
     await hears('held')
     await move(a, b)
     socket.write('two\n')
+    await hears('b 2 two')
+  })
+
+  it('may be destroyed by its program amid what its client has sent', async () => {
+    const [[, a], [counting, b]] = [await tlsPlace('a'), await tlsPlace('b')]
+    const { socket, hears } = await connected(a)
+    socket.write('one\n')
+    await hears('a 1 one')
+    const departures = await left(a)
+    // Both wait in the kernel, and are read as one chunk.
+    socket.write('quit\n')
+    await new Promise(sent => socket.write('more\n', sent))
+    giveBack(b, departures, 'moved')
+    const [moved] = [...counting.lines.keys()]
+    moved!.on('data', chunk => {
+      if (String(chunk) === 'quit\n') moved!.destroy()
+    })
+    // An exception in the process would fail the run.
+    await once(socket, 'close')
+    expect(counting.lines.get(moved!)!.count).toBe(2)
+  })
+
+  it('gets the lines that came with the move before its end', async () => {
+    const [[counting, a], [, b]] = [await tlsPlace('a'), await tlsPlace('b')]
+    const { socket, hears } = await connected(a)
+    socket.write('one\n')
+    await hears('a 1 one')
+    giveBack(a, await left(a), 'returned')
+    const moved = [...counting.lines.keys()].at(-1)!
+    moved.allowHalfOpen = true
+    const below: net.Socket = Reflect.get(moved, 'below')
+    await until('it is read', () => below.readableFlowing)
+    below.pause()
+    socket.end('two\n')
+    await until('its end has arrived', () => Reflect.get(below, '_readableState').ended === true)
+    const departures = await left(a)
+    // Then what waits in the kernel, the end, is read before the next immediate.
+    await new Promise<void>(resolve => setImmediate(resolve))
+    giveBack(b, departures, 'moved')
     await hears('b 2 two')
   })
 
