@@ -14,6 +14,7 @@ import {
 import { observe } from '../../node/observed-events.js'
 import { fdbroker } from '../../proto/connections.js'
 import { wipes } from '../../tls13/position-record.js'
+import { everyAfterReading, type Limit } from '../../wire/pending.js'
 import {
   type Arrival,
   type ConnectionValue,
@@ -37,11 +38,12 @@ const EXPIRY_MS = 100
 class KeepAliveExpiry {
   /** When each connection is closed (performance.now()) if no byte has arrived. */
   readonly #expiring = new Map<net.Socket, number>()
-  #timer: NodeJS.Timeout | undefined
+  #timer: Limit | undefined
 
   add(socket: net.Socket, ms: number): void {
     this.#expiring.set(socket, performance.now() + ms)
-    this.#timer ??= setInterval(() => this.#closeExpired(), EXPIRY_MS).unref()
+    // A request in time may wait behind a long turn.
+    this.#timer ??= everyAfterReading(EXPIRY_MS, () => this.#closeExpired(), { unref: true })
   }
 
   /** Returns the remaining milliseconds, or undefined if Node's own timeouts apply. */
@@ -59,7 +61,7 @@ class KeepAliveExpiry {
       if (!ended) socket.emit('timeout')
     }
     if (this.#expiring.size > 0) return
-    clearInterval(this.#timer)
+    this.#timer?.clear()
     this.#timer = undefined
   }
 }

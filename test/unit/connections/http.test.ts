@@ -222,18 +222,32 @@ describe('the properties of a connection that move with it', () => {
 
   it('include a timeout that ends when the connection has ended, or has had a request', async () => {
     const [from, to] = await pair({ keepAliveTimeout: 600_000 })
-    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
-    onTestFinished(() => void vi.useRealTimers())
+    const intervals = vi.spyOn(globalThis, 'setInterval')
+    onTestFinished(() => intervals.mockRestore())
     const clients = [await RawClient.to(portOf(from)), await RawClient.to(portOf(from))] as const
     for (const client of clients) await client.ask('/')
     let carried = 0
     await until('both are idle', () => (carried += carry(from, to)) === 2)
-    expect(vi.getTimerCount()).toBe(1)
+    const [own, ...others] = intervals.mock.results.filter((_, i) => intervals.mock.calls[i]![1] === 100)
+    expect(others).toEqual([])
     clients[0].socket.destroy()
     await until('one has ended', () => to.served.connections === 1)
     expect(await clients[1].ask('/again')).toBe('new /again')
-    vi.advanceTimersByTime(100)
-    expect(vi.getTimerCount()).toBe(0)
+    await until('its timer has ended', () => Reflect.get(own!.value, '_destroyed') === true)
+  })
+
+  it('include a timeout that counts only when what has arrived is read', async () => {
+    const [from, to] = await pair()
+    const client = await RawClient.to(portOf(from))
+    await client.ask('/')
+    from.sockets[0]!.setTimeout(50)
+    await until('it is idle', () => carry(from, to) === 1)
+    // The request comes in a turn that lasts longer than the timeout and the interval at which it is looked at.
+    await new Promise(resolve => setImmediate(resolve))
+    client.send(get('/in-time'))
+    const end = performance.now() + 200
+    while (performance.now() < end);
+    expect((await client.answer()).body).toBe('new /in-time')
   })
 
   it('include no timeout for a request that has begun', async () => {
