@@ -18,6 +18,17 @@ export function isHeld(stream: Writable): boolean {
   return CORKED.has(stream)
 }
 
+/** Lets the writes of a stream wait in it, so that what is written is known. Returns a function that lets them go on. */
+export function holdWrites(stream: Writable): () => void {
+  if (CORKED.has(stream)) return () => {}
+  stream.cork()
+  CORKED.add(stream)
+  return () => {
+    CORKED.delete(stream)
+    stream.uncork()
+  }
+}
+
 interface Hold {
   until: number
   isSent: boolean

@@ -4,7 +4,9 @@ import { hookBytes } from '../connections/adapters/application-socket.js'
 import { EventStreamEnds } from '../connections/adapters/event-stream-ends.js'
 import type { Leaving, TakenOver } from '../connections/adapters/taken-over.js'
 import { decoded, MAX_RECORD_BYTES } from '../connections/movable.js'
+import { holdWrites } from '../node/held-writes.js'
 import { responseOf } from '../node/http-connections.js'
+import { isPlain } from '../node/socket-handle.js'
 import {
   answerFacts,
   attachAnswer,
@@ -71,7 +73,23 @@ export class MovedAnswers implements TakenOver {
     const { req } = response
     if (!isOnlyRequest(socket, response)) return this.#stays(response, 'pipelined')
     if (unsentOf(socket) === null) return this.#stays(response, 'sending')
-    const returned = this.#options.serialize(req, response)
+    // OpenSSL would encrypt what the hook writes, and the position would be known only when that is sent.
+    const letGo = isPlain(socket) ? () => {} : holdWrites(socket)
+    let record: Uint8Array | null = null
+    try {
+      record = this.#recordOf(socket, response)
+    } finally {
+      if (record === null) letGo()
+    }
+    if (record === null) return null
+    succeedUnfinishedWrites(socket)
+    // 'close' of both follows, without an error. Later, because it may destroy the socket, whose position the caller takes now.
+    process.nextTick(() => req.destroy())
+    return record
+  }
+
+  #recordOf(socket: net.Socket, response: http.ServerResponse): Uint8Array | null {
+    const returned = this.#options.serialize(response.req, response)
     const data = returned === null || returned === undefined ? null : hookBytes(returned)
     if (data === null) return this.#stays(response, 'answering')
     // The writes of the hook leave too.
@@ -80,7 +98,7 @@ export class MovedAnswers implements TakenOver {
     // The hook may have ended the answer.
     if (unsent === null || !isUnfinished(response)) return this.#stays(response, 'sending')
     const facts = answerFacts(response)
-    const record = UnfinishedAnswer.encode({
+    return UnfinishedAnswer.encode({
       ...facts,
       head: Buffer.from(facts.head, 'latin1'),
       length: facts.length ?? undefined,
@@ -88,10 +106,6 @@ export class MovedAnswers implements TakenOver {
       data,
       unsent,
     }).finish()
-    succeedUnfinishedWrites(socket)
-    // 'close' of both follows, without an error. Later, because it may destroy the socket, whose position the caller takes now.
-    process.nextTick(() => req.destroy())
-    return record
   }
 
   #stays(response: http.ServerResponse, reason: string): null {

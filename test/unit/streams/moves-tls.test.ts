@@ -11,6 +11,8 @@ import { until } from '../../processes/until.js'
 class Streaming {
   readonly #server: https.Server
   open: http.ServerResponse | null = null
+  /** Written when the answer leaves. */
+  last = ''
 
   constructor(name: string) {
     this.#server = https.createServer({ cert: CERTIFICATE, key: KEY }, (request, response) => {
@@ -21,7 +23,10 @@ class Streaming {
       }
     })
     moveStreams(this.#server, {
-      serialize: () => new Uint8Array(),
+      serialize: (_request, response) => {
+        if (this.last !== '') response.write(this.last)
+        return new Uint8Array()
+      },
       restore: (_request, response) => {
         this.open = response
       },
@@ -74,6 +79,25 @@ it('an answer that is being streamed over TLS goes on, with all that a slow clie
   for await (const chunk of next) expect(chunk).toBe('a')
   expect(next.socket).toBe(answer.socket)
   expect(places.map(({ faults }) => faults)).toEqual([[], []])
+})
+
+it('an answer over TLS leaves with what its hook has written, at the first move and at a later one', async () => {
+  const sides = [new Streaming('a'), new Streaming('b')]
+  const places = [await sides[0]!.place(), await sides[1]!.place()]
+  const agent = new https.Agent({ rejectUnauthorized: false })
+  const { port } = places[0]!.server.address() as net.AddressInfo
+  const answer = await new Promise<http.IncomingMessage>((resolve, reject) => {
+    https.get({ port, host: '127.0.0.1', agent }, resolve).on('error', reject)
+  })
+  let text = ''
+  answer.setEncoding('latin1').on('data', chunk => (text += chunk))
+  for (const [i, side] of sides.entries()) {
+    side.last = `last of ${i} `
+    await carried(places[i]!, places[1 - i]!)
+  }
+  sides[0]!.open!.end('end')
+  await until('the answer has ended', () => answer.complete)
+  expect(text).toBe('begin last of 0 last of 1 end')
 })
 
 /** An https.Server whose answer is written on as soon as the kernel has taken what was written: numbered parts. */
