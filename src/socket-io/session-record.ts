@@ -3,6 +3,12 @@ import type { ConnectionRecord, SocketRecord } from './internals.js'
 /** By process, the number of its last message. */
 export type Seen = Record<string, number>
 
+export function newest(one: Seen, other: Seen): Seen {
+  const seen = { ...one }
+  for (const [origin, number] of Object.entries(other)) seen[origin] = Math.max(number, seen[origin] ?? 0)
+  return seen
+}
+
 /** A session with everything that its next process needs. A release skips fields that it does not know. */
 export interface SessionRecord extends ConnectionRecord {
   readonly sockets: readonly SocketRecord[]

@@ -1,7 +1,8 @@
 import { FdbError } from '../errors.js'
 import { msgpack } from '../state/codec.js'
 import { moveWebSockets } from '../ws/index.js'
-import { Exchange, type Message, type Numbered, type SelectedRecord } from './exchange.js'
+import { OPEN, type WebSocketInside } from '../ws/internals.js'
+import { Exchange, type Message, type Numbered } from './exchange.js'
 import {
   type Adapter,
   announce,
@@ -38,7 +39,8 @@ import {
   type SocketRecord,
   TESTED_SOCKET_IO,
 } from './internals.js'
-import type { Seen, SessionRecord } from './session-record.js'
+import { change, fromRecord, isOwn, isSelected, toRecord } from './selection.js'
+import { newest, type Seen, type SessionRecord } from './session-record.js'
 import { redirect, WaitingRequests } from './waiting-requests.js'
 
 /** A session of this process. */
@@ -54,6 +56,15 @@ interface Session {
   /** The session cannot leave: the application's data cannot be encoded. */
   fixed: boolean
 }
+
+/** A WebSocket that continues, and its upgraded request. */
+interface WebSocketOf {
+  readonly socket: WebSocketInside
+  readonly request: EngineRequest
+}
+
+/** The namespaces of a session's sockets; undefined: there is none any more. */
+type Found = Map<SocketRecord, Namespace | undefined>
 
 /** The reason with which sockets leave this process: one of those after which socket.io itself recovers a socket. */
 const REASON = 'server shutting down'
@@ -130,7 +141,7 @@ export class Sessions {
     moveWebSockets(ws as never, {
       name: `socket.io ${name}`,
       serialize: (socket: object) => this.#serialize(socket),
-      restore: (socket: object, data: Uint8Array, request: EngineRequest) =>
+      restore: (socket: WebSocketInside, data: Uint8Array, request: EngineRequest) =>
         this.#open(this.#codec.decode(data), { socket, request }),
     })
   }
@@ -371,8 +382,24 @@ export class Sessions {
   }
 
   #take(record: SessionRecord): void {
-    if (this.#own(record.id) === undefined) this.#open(record, null)
-    this.#exchange.taken(record.id)
+    const { id } = record
+    const taken = () => this.#exchange.taken(id)
+    if (this.#own(id) !== undefined) {
+      taken()
+      return
+    }
+    try {
+      this.#open(record, null, taken)
+    } catch (error) {
+      this.#warnLost(error)
+      this.#waiting.giveUp(id)
+      taken()
+    }
+  }
+
+  /** The client connects again. */
+  #warnLost(error: unknown): void {
+    this.#exchange.warn(error, 'a session of socket.io could not be continued')
   }
 
   #own(id: string): Session | undefined {
@@ -380,17 +407,68 @@ export class Sessions {
     return conn && this.#sessions.get(conn)
   }
 
-  #open(record: SessionRecord, ws: { socket: object; request: EngineRequest } | null): void {
+  /**
+   * Opens a session when its namespaces are known: the application may look them up. Until then a WebSocket is not read, and the requests of a client that polls wait. Throws the exception of
+   * the application's function that is asked for a namespace. `opened`: called unless this throws.
+   */
+  #open(record: SessionRecord, ws: WebSocketOf | null, opened = () => {}): void {
     const classes = this.#classes
     if (classes === null) throw lacksError('the expected classes')
+    const state: { at: 'first' | 'late' | 'open' } = { at: 'first' }
+    this.#findNamespaces(record, found => {
+      const isLate = state.at === 'late'
+      state.at = 'open'
+      if (isLate) this.#openLate(record, ws, classes, found)
+      else this.#openIn(found, record, ws, classes)
+      opened()
+    })
+    if (state.at === 'open') return
+    state.at = 'late'
+    ws?.socket.pause()
+  }
+
+  #openLate(record: SessionRecord, ws: WebSocketOf | null, classes: Classes, found: Found): void {
+    if (this.#own(record.id) !== undefined || (ws !== null && ws.socket.readyState !== OPEN)) return
+    try {
+      this.#openIn(found, record, ws, classes)
+      ws?.socket.resume()
+    } catch (error) {
+      this.#warnLost(error)
+      this.#waiting.giveUp(record.id)
+      ws?.socket.terminate()
+    }
+  }
+
+  /** Calls `done` once, with the namespaces of the session's sockets: at once if all are known. */
+  #findNamespaces({ sockets = [] }: SessionRecord, done: (found: Found) => void): void {
+    const found: Found = new Map()
+    const find = (at: number): void => {
+      const record = sockets[at]
+      if (record === undefined) {
+        done(found)
+        return
+      }
+      const auth = (record.handshake?.['auth'] as object) ?? {}
+      findNamespace(this.#io, record.namespace, auth, nsp => {
+        // The application may answer twice.
+        if (found.has(record)) return
+        found.set(record, nsp)
+        find(at + 1)
+      })
+    }
+    find(0)
+  }
+
+  #openIn(found: Found, record: SessionRecord, ws: WebSocketOf | null, classes: Classes): void {
     const conn = openConnection(this.#engine, classes, record, ws)
     const session = this.#add(conn, record.seen ?? {})
     if (record.pingInMs === null) session.answered = false
     else session.pingedAt -= Math.max(0, this.#engine.opts.pingInterval - (record.pingInMs ?? 0))
     const client = openClient(this.#io, classes, conn)
     this.#followDecoder(session, client)
-    for (const one of record.sockets ?? [])
-      this.#openSocket(client, classes, one, record.ids?.[one.namespace] ?? 0)
+    for (const [one, nsp] of found)
+      if (nsp === undefined) conn.write(`${DISCONNECT}${one.namespace},`, {})
+      else this.#openSocket(nsp, client, classes, one, record.ids?.[one.namespace] ?? 0)
     for (const part of record.unread ?? [])
       conn.emit('data', typeof part === 'string' ? part : Buffer.from(part))
     for (const numbered of this.#exchange.unseen(record.seen ?? {})) this.#deliver(numbered, session)
@@ -401,21 +479,15 @@ export class Sessions {
     })
   }
 
-  #openSocket(client: Client, classes: Classes, record: SocketRecord, ids: number): void {
-    findNamespace(this.#io, record.namespace, (record.handshake?.['auth'] as object) ?? {}, nsp => {
-      if (nsp === undefined) {
-        client.conn.write(`${DISCONNECT}${record.namespace},`, {})
-        return
-      }
-      raiseIds(nsp, ids + ID_STEP)
-      const socket = openSocket(nsp, client, classes, record)
-      override(socket, 'onack', onack => packet => {
-        if (socket.acks.has(packet.id!)) onack(packet)
-        else this.#onForeignAck(socket, packet)
-      })
-      process.nextTick(() => {
-        if (socket.connected) announce(socket)
-      })
+  #openSocket(nsp: Namespace, client: Client, classes: Classes, record: SocketRecord, ids: number): void {
+    raiseIds(nsp, ids + ID_STEP)
+    const socket = openSocket(nsp, client, classes, record)
+    override(socket, 'onack', onack => packet => {
+      if (socket.acks.has(packet.id!)) onack(packet)
+      else this.#onForeignAck(socket, packet)
+    })
+    process.nextTick(() => {
+      if (socket.connected) announce(socket)
     })
   }
 
@@ -499,48 +571,8 @@ export class Sessions {
   }
 }
 
-function newest(one: Seen, other: Seen): Seen {
-  const seen = { ...one }
-  for (const [origin, number] of Object.entries(other)) seen[origin] = Math.max(number, seen[origin] ?? 0)
-  return seen
-}
-
 function isNew({ origin, number }: Numbered, { seen }: Session): boolean {
   return number > (seen[origin] ?? 0)
-}
-
-function toRecord({ rooms, except, flags }: Selected): SelectedRecord {
-  return {
-    rooms: [...rooms],
-    except: [...(except ?? [])],
-    volatile: flags?.volatile ?? false,
-    compress: flags?.compress !== false,
-  }
-}
-
-function fromRecord({ rooms, except, volatile, compress }: SelectedRecord): Selected {
-  return {
-    rooms: new Set(rooms),
-    except: new Set(except),
-    flags: { ...(volatile && { volatile }), compress },
-  }
-}
-
-function isSelected(socket: Socket, { rooms, except }: Selected): boolean {
-  const has = (room: string) => socket.rooms.has(room)
-  return (rooms.size === 0 || [...rooms].some(has)) && ![...(except ?? [])].some(has)
-}
-
-/** Whether the message is for one socket of this process. */
-function isOwn({ sockets }: Namespace, { rooms }: Selected): boolean {
-  const [only] = rooms
-  return rooms.size === 1 && sockets.has(only!)
-}
-
-function change(socket: Socket, message: Extract<Message, { kind: 'change' }>): void {
-  if (message.change === 'join') socket.join([...message.rooms])
-  else if (message.change === 'disconnect') socket.disconnect(message.close)
-  else for (const room of message.rooms) socket.leave(room)
 }
 
 /** With connectionStateRecovery the adapter keeps messages for clients that reconnect. */

@@ -55,6 +55,16 @@ export class WaitingRequests {
 
   arrived(sid: string): void {
     this.#since.delete(sid)
+    this.#pass(sid)
+  }
+
+  /** The session does not arrive: its client connects again. */
+  giveUp(sid: string): void {
+    this.#since.set(sid, Number.NEGATIVE_INFINITY)
+    this.#pass(sid)
+  }
+
+  #pass(sid: string): void {
     const all = this.#waiting.get(sid)
     this.#waiting.delete(sid)
     for (const { pass, timer } of all ?? []) {

@@ -123,6 +123,8 @@ export interface WebSocketInside {
   binaryType: string
   close(code: number): void
   pause(): void
+  resume(): void
+  terminate(): void
   ping(data: Uint8Array): void
   pong(data: Uint8Array): void
   send(data: Uint8Array, options: { binary: boolean; compress: boolean; fin: boolean }): void

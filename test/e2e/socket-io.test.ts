@@ -152,6 +152,8 @@ describe('clients of socket.io', () => {
       ...(await talks(port, ['polling', 'websocket'], 2)),
       ...(await talks(port, ['websocket'], 2, '/other')),
       ...(await talks(port, ['polling'], 2, '/other')),
+      ...(await talks(port, ['websocket'], 1, '/looked-up')),
+      ...(await talks(port, ['polling'], 1, '/looked-up')),
     ]
     const talking = clients.map(client => client.talk())
     const second = await scene.serve()
@@ -172,7 +174,7 @@ describe('clients of socket.io', () => {
       ])
     }
     const ticks = clients.filter(({ ticks }) => ticks > 0)
-    expect(ticks.length).toBe(clients.length - 4)
+    expect(ticks.length).toBe(clients.length - 6)
   })
 
   it('get the acknowledgements of events that the previous version handles, and give it theirs', {
@@ -201,6 +203,24 @@ describe('clients of socket.io', () => {
       [7, first.pid],
     ])
     expect(clients.flatMap(({ wrong }) => wrong)).toEqual([])
+  })
+
+  it('connect again at once if the next version has an exception for their namespace, and others go on', {
+    timeout: 240_000,
+  }, async () => {
+    const [scene, port] = await sceneWith()
+    await scene.serve()
+    const [lost] = await talks(port, ['polling'], 1, '/expiring')
+    const others = await talks(port, ['polling'], 2)
+    const second = await scene.serve()
+    await until(
+      'the others have moved',
+      () => others.every(({ hellos }) => hellos.at(-1)?.pid === second.pid),
+      BUSY_MS,
+    )
+    await until('the client is told', () => lost!.wrong.length > 0)
+    expect(lost!.wrong[0]).toBe('disconnect: transport error')
+    expect(others.flatMap(({ wrong }) => wrong)).toEqual([])
   })
 
   it.runIf(NIGHTLY)(
