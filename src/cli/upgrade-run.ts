@@ -95,9 +95,7 @@ export class UpgradeRun implements Disposable {
     for (const signal of CANCEL_SIGNALS) process.on(signal, cancel)
     let outcome = null
     try {
-      const upgraded = await this.#execute(client, hung, interrupted.signal)
-      outcome = { ok: true, text: doneText(upgraded, this.#ms) }
-      await this.#report(client, upgraded)
+      outcome = { ok: true, text: doneText(await this.#execute(client, hung, interrupted.signal)) }
     } catch (error) {
       if (FdbError.is(error)) await this.#explain(error)
       if (this.#isOwnWithout(error)) throw new FdbError(error.code, error.message, { cause: error })
@@ -154,26 +152,32 @@ export class UpgradeRun implements Disposable {
     return false
   }
 
-  /** Upgrades, to the release of --binary if that was given. */
-  async #execute(client: OperatorClient, hung: boolean, signal: AbortSignal): Promise<Upgraded> {
-    const { argv, at, binary, control, killStuck, service, timeout, without } = this.#order
-    const progress = (step: UpgradeProgress) => this.#progress(step)
-    const limits = { argv, without: [...without, ...this.#lasting], timeout, progress, signal }
+  /** Upgrades, to the release of --binary if that was given, and reports it. That may tell a failure, after which the former release is restored. */
+  async #execute(client: OperatorClient, hung: boolean, signal: AbortSignal): Promise<Done> {
+    const { at, binary, control, service } = this.#order
     const upgrade = async (release?: Release) => {
-      using _notes = new WaitingNotes(this.#waiting, () => this.#waitedFor())
-      return hung
-        ? await this.#replaceHung(limits)
-        : await client.upgrade({
-            ...limits,
-            argv: argv.length > 0 ? argv : undefined,
-            service,
-            killStuck,
-            release,
-          })
+      const upgraded = await this.#upgrade(client, hung, { signal, release })
+      const done = { ...upgraded, ms: this.#ms }
+      await this.#report(client, upgraded)
+      return done
     }
     return binary === undefined || at === undefined
       ? await upgrade()
       : await upgradeTo({ control, service }, resolve(binary), releaseChange(binary, at), upgrade)
+  }
+
+  async #upgrade(
+    client: OperatorClient,
+    hung: boolean,
+    { signal, release }: { readonly signal: AbortSignal; readonly release: Release | undefined },
+  ): Promise<Upgraded> {
+    const { argv, killStuck, service, timeout, without } = this.#order
+    const progress = (step: UpgradeProgress) => this.#progress(step)
+    const limits = { argv, without: [...without, ...this.#lasting], timeout, progress, signal }
+    using _notes = new WaitingNotes(this.#waiting, () => this.#waitedFor())
+    if (hung) return await this.#replaceHung(limits)
+    const command = argv.length > 0 ? argv : undefined
+    return await client.upgrade({ ...limits, argv: command, service, killStuck, release })
   }
 
   async #replaceHung(limits: UpgradeLimits): Promise<Upgraded> {
@@ -263,6 +267,11 @@ export class UpgradeRun implements Disposable {
   }
 }
 
+/** An upgrade, with the milliseconds from the request until the next version served. */
+interface Done extends Upgraded {
+  readonly ms: number
+}
+
 /** The options of both ways to upgrade. */
 interface UpgradeLimits {
   readonly argv: readonly string[]
@@ -343,7 +352,7 @@ async function printFailedLog(log: string, begun: number, printLine: (line: stri
   printLine(plain(text))
 }
 
-function doneText({ generation, pid }: Upgraded, ms: number): string {
+function doneText({ generation, pid, ms }: Done): string {
   return `Version ${generation} (pid ${pid}) serves, ${ms} ms after the request.`
 }
 

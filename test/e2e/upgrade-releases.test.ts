@@ -5,11 +5,14 @@ import { describe, expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
 import { Edge } from '../processes/edge.js'
 import { install } from '../processes/installed.js'
+import { signalPid } from '../processes/launch.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
+import { AutoProgram } from './auto-program.js'
 import { Sandbox, SHOP, urlOf } from './cli-processes.js'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const FAILS = 'process.exit(3)\n'
 
 /** An operator's changes of the link from which the server is started. */
@@ -126,4 +129,39 @@ describe('an upgrade that is requested in the probation of the serving version',
       expect(await scene.status()).toMatchObject({ pid: first.pid, generation: 1 })
     },
   )
+})
+
+const SERVER = `import http from 'node:http'
+http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
+`
+
+describe('a release whose version serves, and fails at once', () => {
+  it.runIf(NIGHTLY)('has the link no longer when the command reports its failure', async () => {
+    const program = await AutoProgram.of('')
+    program.write('1.mjs', SERVER)
+    const [link, kept] = [program.path('server.mjs'), program.path('1.mjs')]
+    symlinkSync(kept, link)
+    // The failing version stops the command until it has failed.
+    program.write(
+      '2.mjs',
+      `import { readFileSync } from 'node:fs'
+process.kill(Number(readFileSync('command', 'utf8')), 'SIGSTOP')
+${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
+`,
+    )
+    const first = await program.serve()
+    const at = ['--at', link, '--binary', program.path('2.mjs')]
+    const pidFile = program.path('command')
+    const shell = ['sh', '-c', `echo $$ > '${pidFile}' && exec "$@"`, 'sh', process.execPath, CLI]
+    const running = program.sandbox.runCommand([...shell, 'upgrade', '--control', program.control, ...at])
+    await program.statusWhere(
+      'the first version serves again',
+      ({ lastFailure, pid, role }) => lastFailure !== null && pid === first && role === 'serving',
+    )
+    signalPid(Number(program.read('command')), 'SIGCONT')
+    const { code, stderr } = await running
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining('has served and failed') })
+    expect(readlinkSync(link)).toBe(kept)
+    await program.command('stop')
+  })
 })
