@@ -59,6 +59,8 @@ export class ReleasePath {
       throw missing(wanted, `is not a file: only a file can replace the file ${this.path}`)
     this.#keep(this.#older)
     try {
+      // A command of this pid may have been killed before it had renamed its own.
+      rmSync(this.#aside, { force: true })
       if (isLink) symlinkSync(wanted, this.#aside)
       else {
         copyFileSync(wanted, this.#aside)

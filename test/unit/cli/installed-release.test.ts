@@ -4,6 +4,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -57,4 +58,17 @@ it('names the release that is kept by an absolute path, also if the links are re
   installed.install(join(folder, '2'))
   installed.commit()
   expect(installed.keptRelease).toBe(join(folder, '1'))
+})
+
+it('installs a release where a command of the same pid was killed before: pids of containers are the same ones again', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-installed-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  for (const release of ['1', '2']) mkdirSync(join(folder, release))
+  symlinkSync('1', join(folder, 'current'))
+  symlinkSync('1', join(folder, `current.${process.pid}~`))
+  const installed = new ReleasePath(join(folder, 'current'))
+  installed.install(join(folder, '2'))
+  installed.commit()
+  expect(readlinkSync(join(folder, 'current'))).toBe(join(folder, '2'))
+  expect(readdirSync(folder).sort()).toEqual(['1', '2', 'current', 'current.previous'])
 })
