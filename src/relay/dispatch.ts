@@ -255,6 +255,7 @@ export class Dispatch {
       return null
     }
     this.#exchange.upstream = stream
+    this.#headerBytes = 0
     this.#exchange.facts.reused = false
     const { trail } = this.#exchange.facts
     if (trail !== null) trail.since = performance.now()

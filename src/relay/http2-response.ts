@@ -13,12 +13,23 @@ export function responseFields({ status, fields }: ResponseHead): OutgoingHttpHe
   return all
 }
 
-/** Returns the fields with one value each, except Set-Cookie: Node refuses some names twice, such as Content-Type. */
-export function singleFields(all: OutgoingHttpHeaders): OutgoingHttpHeaders {
-  const single: OutgoingHttpHeaders = { __proto__: null } as never
-  for (const [name, value] of Object.entries(all))
-    single[name] = Array.isArray(value) && name !== 'set-cookie' ? value[0] : value
-  return single
+/** The field of which Node takes only one line (`ETag`), as Node names it in the error. */
+const SINGLE = /"([^"]+)"/
+
+/** Calls `send` with the fields, again without further lines of a field of which Node takes only one. */
+export function sendFields(all: OutgoingHttpHeaders, send: (fields: OutgoingHttpHeaders) => void): void {
+  for (;;) {
+    try {
+      send(all)
+      return
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException
+      const [, name = ''] = SINGLE.exec(message) ?? []
+      const lines = all[name]
+      if (code !== 'ERR_HTTP2_HEADER_SINGLE_VALUE' || !Array.isArray(lines)) throw error
+      all[name] = lines[0]
+    }
+  }
 }
 
 /** Fields that Node takes for those of a connection of HTTP/1, and refuses. */

@@ -1,11 +1,11 @@
-import type { OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2'
+import type { ServerHttp2Stream } from 'node:http2'
 import type { LentFd } from '../adapter.js'
 import { encodeChunk, type Framing, type ResponseHead, ResponseReader, takeContent } from '../http1/index.js'
 import { resetHttp2Stream } from '../node/http2-endings.js'
 import type { ByteStream, BytesOrText, DetachedStream, StreamOwner } from './byte-stream.js'
 import { NO_BYTES, toBuffer } from './bytes.js'
 import { lastChunk, type RequestText } from './http2-request.js'
-import { responseFields, singleFields, trailersOf } from './http2-response.js'
+import { responseFields, sendFields, trailersOf } from './http2-response.js'
 
 /** The arguments of the event `trailers`; the types of Node lack the last one. */
 type TrailersEvent = [trailers: object, flags: number, raw: string[]]
@@ -200,7 +200,7 @@ export class Http2Stream implements ByteStream {
       throw new Error('the head of a response came in pieces')
     }
     const end = at + reader.shared.consumed
-    if (head.interim) this.#withFields(responseFields(head), fields => this.#stream.additionalHeaders(fields))
+    if (head.interim) sendFields(responseFields(head), fields => this.#stream.additionalHeaders(fields))
     else this.#respond(head)
     return end
   }
@@ -212,18 +212,9 @@ export class Http2Stream implements ByteStream {
       body.kind === 'chunked' && (this.#request.takesTrailers || head.fields.get('trailer') !== undefined)
     if (hasTrailers) this.#tail = ''
     const options = { endStream: body.done, waitForTrailers: hasTrailers }
-    this.#withFields(responseFields(head), fields => this.#stream.respond(fields, options))
+    sendFields(responseFields(head), fields => this.#stream.respond(fields, options))
     if (hasTrailers) this.#stream.on('wantTrailers', () => this.#sendTrailers())
     this.#complete = body.done
-  }
-
-  #withFields(fields: OutgoingHttpHeaders, send: (fields: OutgoingHttpHeaders) => void): void {
-    try {
-      send(fields)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ERR_HTTP2_HEADER_SINGLE_VALUE') throw error
-      send(singleFields(fields))
-    }
   }
 
   #sendBody(body: Framing, chunk: Buffer, at: number, to: number): number {
@@ -252,13 +243,8 @@ export class Http2Stream implements ByteStream {
 
   #sendTrailers(): void {
     if (!this.alive) return
-    const trailers: OutgoingHttpHeaders = trailersOf(this.#tail ?? '')
     try {
-      try {
-        this.#stream.sendTrailers(trailers)
-      } catch {
-        this.#stream.sendTrailers(singleFields(trailers))
-      }
+      sendFields(trailersOf(this.#tail ?? ''), trailers => this.#stream.sendTrailers(trailers))
     } catch (error) {
       this.session.fault(error)
       this.#refuse(INTERNAL_ERROR)

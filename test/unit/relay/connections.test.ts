@@ -311,6 +311,33 @@ describe('the times of a request for the access log', () => {
     expect(left?.record.exchange?.facts.trail?.queueMs).toBe(1_500)
   })
 
+  it('stays whole if it waits behind a server that got a PROXY header and did not accept', () => {
+    const pass = clock()
+    const refusing = { ...SERVER, proxyProtocol: 'v1' as const, keepAlive: { connections: 0, idleMs: 1 } }
+    const full = { ...refusing, key: 'b', connections: 0 }
+    const queue = { most: 5, ms: 60_000, waiting: 0, servers: () => [full], ended() {} }
+    const pick: Forward['pick'] = tried => [refusing, full].find(each => !tried.includes(each)) ?? null
+    const [own, peer] = socketPair('client')
+    onTestFinished(() => {
+      own.close()
+      peer.close()
+    })
+    const { client, servers, leaves } = relayWith(
+      { route: () => ({ kind: 'upstream', name: 'r', pick, queue }) },
+      undefined,
+      own.raw,
+    )
+    client.hear(GET)
+    const [server] = servers as [Stream]
+    server.takeUnsent = () => server.calls.map(text => Buffer.from(text, 'latin1'))
+    server.owner!.onClose(server, new Error('connect ECONNREFUSED'))
+    leaves()
+    pass(1_500)
+    const left = leaves()
+    left?.client.close()
+    expect(left?.record.exchange?.toUpstream.toString('latin1')).toMatch(/^GET \/ HTTP\/1\.1\r\n/)
+  })
+
   it('have that of the connection to the server that answers, not of one that died before', () => {
     const pass = clock()
     const servers = [SERVER, { ...SERVER, key: 'b' }]
