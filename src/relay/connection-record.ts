@@ -326,7 +326,7 @@ function trailOf(message: TrailMessage): Trail {
     queueMs: queue - 1,
     connectMs: connect - 1,
     firstByteMs: firstByte - 1,
-    headers: { ...headers },
+    headers: Object.assign(trail.headers, headers),
   })
 }
 

@@ -34,7 +34,8 @@ export class Trail {
   connectMs = -1
   /** From the start of the exchange to the first byte of the server. */
   firstByteMs = -1
-  headers: Record<string, string> = {}
+  /** Has no prototype, whose members (`constructor`) could be names of headers. */
+  headers: Record<string, string> = { __proto__: null } as never
   /** When the current wait or the first attempt to connect began, in milliseconds of `performance.now()`. */
   since = 0
   /** Further lines of the request for the server. */

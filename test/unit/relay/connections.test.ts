@@ -268,6 +268,18 @@ describe('the headers of a trace that a client sends', () => {
   })
 })
 
+describe('the headers of a request for the access log', () => {
+  it.each(['constructor', '__proto__'])('have nothing that the client has not sent: %s', name => {
+    const trail = { headers: [name], requestId: null, traceparent: false }
+    const noted = (lines: string) => {
+      const { client, reports } = relayWith({ trail, route: () => ({ kind: 'respond', status: 200 }) })
+      client.hear(GET.replace('\r\n\r\n', `\r\n${lines}\r\n`))
+      return reports[0]?.trail?.headers[name]
+    }
+    expect([noted(''), noted(`${name}: x\r\n`)]).toEqual([undefined, 'x'])
+  })
+})
+
 describe('the times of a request for the access log', () => {
   const trail = { headers: [], requestId: null, traceparent: false }
 
