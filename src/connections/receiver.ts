@@ -1,10 +1,10 @@
+import { afterReading, type Limit } from '../base/after-reading.js'
 import { FdbError } from '../errors.js'
 import { initialMoveIn, type MoveInEffect, type MoveInEvent, stepMoveIn } from '../handoff/move-machine.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { fateOf } from '../os/process-identity.js'
 import type { fdbroker } from '../proto/wire.js'
 import { type Link, peerLeft } from '../wire/link.js'
-import { afterReading, type Limit } from '../wire/pending.js'
 import type { MoveCounts } from './counts.js'
 import {
   MAX_CONNECTION_FDS,

@@ -1,3 +1,4 @@
+import { afterReading, type Limit } from '../base/after-reading.js'
 import { FdbError } from '../errors.js'
 import {
   initialMoveOut,
@@ -8,7 +9,6 @@ import {
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Link } from '../wire/link.js'
-import { afterReading, type Limit } from '../wire/pending.js'
 import { BUSY_TURN_MS, type MoveCounts } from './counts.js'
 import { type Arrival, type Departure, MAX_RECORD_BYTES, type MoveWhich } from './movable.js'
 import type { MoveLog } from './move-log.js'

@@ -1,3 +1,4 @@
+import { afterReading } from '../base/after-reading.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import {
@@ -18,7 +19,6 @@ import { Channel } from '../wire/channel.js'
 import type { ForeignUser } from '../wire/foreign-user.js'
 import { type Hello, type Intent, intentOf } from '../wire/greeting.js'
 import { Link, negotiate, type VersionRange } from '../wire/link.js'
-import { afterReading } from '../wire/pending.js'
 
 /** Time limit for a caller's first message, the Hello. */
 export const HELLO_MS = 5_000

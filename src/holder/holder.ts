@@ -1,3 +1,4 @@
+import { afterReading, type Limit } from '../base/after-reading.js'
 import { Backoff } from '../base/backoff.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
@@ -12,7 +13,6 @@ import type { Failure, HandoffRecord } from '../operator/status-report.js'
 import { outOfDescriptors } from '../os/limits.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
-import { afterReading, type Limit } from '../wire/pending.js'
 import { type HandoffFacts, joinRefusal, observedReason } from './failure-reasons.js'
 import {
   type HandlerContext,

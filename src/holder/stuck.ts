@@ -1,3 +1,4 @@
+import { everyAfterReading, type Limit } from '../base/after-reading.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { type HolderPhase, waitsForSuccessor } from '../handoff/phases.js'
@@ -5,7 +6,6 @@ import { SuspendDetector } from '../os/liveness.js'
 import { processStat } from '../os/main-process.js'
 import { killVerified, type ProcessIdentity } from '../os/process-identity.js'
 import { waitUntil } from '../versions/leftover-processes.js'
-import { everyAfterReading, type Limit } from '../wire/pending.js'
 import type { Peer } from './peer.js'
 
 /** The time in which a killed process must end. */

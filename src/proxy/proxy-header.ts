@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { afterReading } from '../base/after-reading.js'
 import { setPassedOn } from '../node/socket-handle.js'
 import { readProxyHeader } from '../relay/index.js'
 
@@ -33,7 +34,7 @@ export class ProxyHeaders {
     let received = Buffer.alloc(0)
     const leave = () => {
       this.#waiting.delete(socket)
-      clearTimeout(timer)
+      timer.clear()
       socket.off('readable', onReadable).off('end', onEnd).off('close', onEnd).off('error', ignore)
     }
     const fail = (why: string) => {
@@ -61,7 +62,7 @@ export class ProxyHeaders {
       // A check of the port, as load balancers make it.
       failed(received.length > 0 ? 'the connection ended within the header' : null)
     }
-    const timer = setTimeout(() => fail('no header came in time'), timeoutMs)
+    const timer = afterReading(timeoutMs, () => fail('no header came in time'))
     this.#waiting.set(socket, leave)
     socket.on('readable', onReadable).on('end', onEnd).on('close', onEnd).on('error', ignore)
   }

@@ -1,3 +1,5 @@
+import { everyAfterReading, type Limit } from '../base/after-reading.js'
+
 /** An object with one deadline. Only the wheel may change the fields. */
 export interface Timed {
   /** When the entry expires, in milliseconds of {@link TimerWheel.now}; undefined while not armed. */
@@ -9,7 +11,7 @@ export interface Timed {
 
 const SLOTS = 256
 
-/** Watches any number of deadlines with one timer. An entry expires up to two ticks late, never early. Postponing a deadline costs two assignments. */
+/** Watches any number of deadlines with one timer. An entry expires up to two ticks late, never early, and not before what has arrived is read. Postponing a deadline costs two assignments. */
 export class TimerWheel {
   readonly tickMs: number
   readonly #slots: Set<Timed>[] = Array.from({ length: SLOTS }, () => new Set())
@@ -17,7 +19,7 @@ export class TimerWheel {
   #tick = 0
   /** `performance.now()` at the last tick. Ticks only while a deadline is armed. */
   now: number = performance.now()
-  #timer: NodeJS.Timeout | undefined
+  #timer: Limit | undefined
 
   constructor(tickMs = 250) {
     this.tickMs = tickMs
@@ -63,7 +65,7 @@ export class TimerWheel {
 
   #start(): void {
     this.now = performance.now()
-    this.#timer = setInterval(() => this.#turn(), this.tickMs).unref()
+    this.#timer = everyAfterReading(this.tickMs, () => this.#turn(), { unref: true })
   }
 
   #turn(): void {
@@ -77,7 +79,7 @@ export class TimerWheel {
       else entry.onDeadline()
     }
     if (this.#count > 0) return
-    clearInterval(this.#timer)
+    this.#timer?.clear()
     this.#timer = undefined
   }
 }

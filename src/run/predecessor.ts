@@ -1,10 +1,10 @@
 import { existsSync, linkSync, rmSync, unlinkSync } from 'node:fs'
+import { afterReading, type Limit } from '../base/after-reading.js'
 import type { Logger } from '../base/logger.js'
 import { type AdoptedListener, adoptListeners, type NamedListener } from '../os/foreign-listeners.js'
 import { OtherProcess } from '../os/other-process.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { endProcesses } from '../versions/leftover-processes.js'
-import { afterReading, type Limit } from '../wire/pending.js'
 import type { VersionSettings } from './settings.js'
 
 /** The process whose listeners are taken over. */

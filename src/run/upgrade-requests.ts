@@ -1,8 +1,9 @@
+import { afterReading } from '../base/after-reading.js'
 import { FdbError } from '../errors.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Release } from '../os/release-link.js'
 import type { SupervisorEvent } from '../versions/version-machine.js'
-import { afterReading, Pending } from '../wire/pending.js'
+import { Pending } from '../wire/pending.js'
 
 export interface SupervisorUpgradeOptions {
   /** Command line of the next version and of later ones, with argv[0]. Absent or empty: unchanged. */

@@ -1,5 +1,5 @@
+import { afterReading, type Limit } from '../base/after-reading.js'
 import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
-import { afterReading, type Limit } from '../wire/pending.js'
 import type { TimerName } from './version-machine.js'
 
 /** Name of the back-off timer, in the exec state, which releases since 0.4.0 read. */

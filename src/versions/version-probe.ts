@@ -1,5 +1,6 @@
 import { chmodSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { afterReading, type Limit } from '../base/after-reading.js'
 import { durationMs } from '../base/duration.js'
 import { FOLDER_MODES, SOCKET_MODES } from '../base/socket-modes.js'
 import {
@@ -36,7 +37,6 @@ import {
 } from '../probing/health-check.js'
 import { type ChildStarter, childShell, commandCheck } from '../probing/shell.js'
 import { temporaryFolder } from '../probing/temporary-folder.js'
-import { afterReading, type Limit } from '../wire/pending.js'
 
 const NEWLINE = 10
 

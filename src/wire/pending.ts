@@ -1,53 +1,5 @@
-import { LONGEST_MS } from '../base/duration.js'
+import { afterReading, type Limit } from '../base/after-reading.js'
 import { FdbError } from '../errors.js'
-
-export interface Limit {
-  /** Idempotent. */
-  clear(): void
-  /** Whether the timer keeps the process alive; by default it does. */
-  keepAlive(on: boolean): void
-}
-
-/**
- * Calls `onTimeout` after `ms` milliseconds, but first lets the event loop read everything that has arrived: after a SIGSTOP or a long
- * computation of this process, an answer in time must not count as late.
- */
-export function afterReading(ms: number, onTimeout: () => void, { unref = false } = {}): Limit {
-  return startTimer(setTimeout, ms, onTimeout, unref)
-}
-
-/** Calls `judge` every `ms` milliseconds, each time after reading as {@link afterReading}. */
-export function everyAfterReading(ms: number, judge: () => void, { unref = false } = {}): Limit {
-  return startTimer(setInterval, ms, judge, unref)
-}
-
-function startTimer(
-  start: (onTimer: () => void, ms: number) => NodeJS.Timeout,
-  ms: number,
-  act: () => void,
-  unref: boolean,
-): Limit {
-  let reading: NodeJS.Immediate | undefined
-  const timer = start(
-    () => {
-      clearImmediate(reading)
-      // A turn of the event loop runs timers, then reads sockets, then runs immediates.
-      reading = setImmediate(act)
-    },
-    Math.min(ms, LONGEST_MS),
-  )
-  if (unref) timer.unref()
-  return {
-    clear: () => {
-      clearTimeout(timer)
-      clearImmediate(reading)
-    },
-    keepAlive: on => {
-      if (on) timer.ref()
-      else timer.unref()
-    },
-  }
-}
 
 export interface PendingOptions {
   /** An abort rejects the answer with the signal's reason. */

@@ -1,5 +1,6 @@
 import { constants } from 'node:os'
 import { isDeepStrictEqual } from 'node:util'
+import { afterReading, type Limit } from '../base/after-reading.js'
 import { LONGEST_MS } from '../base/duration.js'
 import type {
   MemberProcess,
@@ -20,7 +21,7 @@ import {
 } from '../operator/service-commands.js'
 import { slotOf } from '../os/default-control.js'
 import { signalVerified } from '../os/process-identity.js'
-import { afterReading, ChangeNotifier, type Limit } from '../wire/pending.js'
+import { ChangeNotifier } from '../wire/pending.js'
 import { HungWorkers, killWorker } from './hung.js'
 import { MOST_WORKERS, type WorkersSettings } from './options.js'
 import { Ownership } from './ownership.js'

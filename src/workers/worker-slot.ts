@@ -1,3 +1,4 @@
+import { afterReading } from '../base/after-reading.js'
 import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
 import type { MemberProcess, ServiceStanding } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
@@ -12,7 +13,6 @@ import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
 import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../versions/upgrade-attempt.js'
-import { afterReading } from '../wire/pending.js'
 import type { WorkersSettings } from './options.js'
 import type { Ownership } from './ownership.js'
 

@@ -75,9 +75,11 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
     'unit/wire/deadlines: counts as a no of a version that is asked whether it is well',
   ],
   'proxy/health/health.ts': ['e2e/proxy-health'],
+  'proxy/proxy-header.ts': ['unit/proxy/proxy-header: a header that has come in time is read'],
   'proxy/source/sourced-config.ts': [
     'e2e/proxy-source: serves on without the store, and does not begin to serve without it',
   ],
+  'proxy/tls/handshakes.ts': ['e2e/proxy-tls: ends in time, counts by kind, and disturbs no other client'],
   'run/predecessor.ts': [
     'e2e/run-adopt: leaves it to serve if the first version has ended while the supervisor was stopped',
   ],

@@ -1,5 +1,6 @@
 import type http from 'node:http'
 import type net from 'node:net'
+import { everyAfterReading, type Limit } from '../../base/after-reading.js'
 import { LONGEST_MS } from '../../base/duration.js'
 import { FdbError } from '../../errors.js'
 import { closeOnThrow, type OwnedFd } from '../../kernel/index.js'
@@ -14,7 +15,6 @@ import {
 import { observe } from '../../node/observed-events.js'
 import { fdbroker } from '../../proto/connections.js'
 import { wipes } from '../../tls13/position-record.js'
-import { everyAfterReading, type Limit } from '../../wire/pending.js'
 import {
   type Arrival,
   type ConnectionValue,

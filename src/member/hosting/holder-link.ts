@@ -1,3 +1,4 @@
+import { afterReading } from '../../base/after-reading.js'
 import { OWN_INSTANCE } from '../../base/own-instance.js'
 import { FdbError } from '../../errors.js'
 import { closeAll, closeOnThrow, type OwnedFd, peerPidfd } from '../../kernel/index.js'
@@ -16,7 +17,7 @@ import {
   TAKES_CONNECTIONS,
   type WireEnvelope,
 } from '../../wire/link.js'
-import { afterReading, deadlineError, Pending } from '../../wire/pending.js'
+import { deadlineError, Pending } from '../../wire/pending.js'
 import { isDescriptorShortage } from '../lifecycle/cannot-serve.js'
 import type { Settings } from '../options/options.js'
 

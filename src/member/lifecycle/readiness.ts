@@ -1,7 +1,8 @@
+import { afterReading, type Limit } from '../../base/after-reading.js'
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import { writeStep } from '../../versions/exit-reason.js'
-import { afterReading, type Limit, Pending } from '../../wire/pending.js'
+import { Pending } from '../../wire/pending.js'
 import type { Check, ReadyOptions } from '../options/member-options.js'
 
 /** The library's own checks, before and after those of the application. */

@@ -2,6 +2,7 @@ import { AsyncResource } from 'node:async_hooks'
 import type http from 'node:http'
 import type net from 'node:net'
 import type tls from 'node:tls'
+import { afterReading } from '../../base/after-reading.js'
 import { EventStreamEnds } from '../../connections/adapters/event-stream-ends.js'
 import { PLAIN } from '../../connections/adapters/http-carrier.js'
 import { HttpResponses } from '../../connections/adapters/http-responses.js'
@@ -40,7 +41,6 @@ import {
 } from '../../node/server-connections.js'
 import { nextBytes, SOCKET_HANDLE } from '../../node/socket-handle.js'
 import { outOfDescriptors } from '../../os/limits.js'
-import { afterReading } from '../../wire/pending.js'
 import { closesOfServer, type DrainCounts, sumCounts } from './forced-closes.js'
 import {
   type ConnectionKeeper,

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import type { SecureContext, Server, TLSSocket } from 'node:tls'
+import { afterReading } from '../../base/after-reading.js'
 import { CountByKey } from '../../base/count-by-key.js'
 import { nodeTls } from '../../base/lazy.js'
 import { type Logger, type TicketKeyPair, useTicketKeys } from '../../index.js'
@@ -245,12 +246,12 @@ function peekServerName(
     done(null, timedOut ? 'timeout' : 'broken-off')
   }
   const ignore = () => {}
-  const timer = setTimeout(() => {
+  const timer = afterReading(timeoutMs, () => {
     timedOut = true
     raw.destroy()
-  }, timeoutMs)
+  })
   const cleanUp = () => {
-    clearTimeout(timer)
+    timer.clear()
     raw.off('readable', readHello).off('close', onClose).off('error', ignore)
   }
   raw.on('readable', readHello).on('close', onClose).on('error', ignore)

@@ -140,7 +140,16 @@ describe('how long nothing may happen in an exchange', () => {
       [undefined, usual],
       [options, onRoute],
     ] as const) {
-      vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] })
+      vi.useFakeTimers({
+        toFake: [
+          'setInterval',
+          'clearInterval',
+          'clearTimeout',
+          'setImmediate',
+          'clearImmediate',
+          'performance',
+        ],
+      })
       const { client, reports, connects } = relayWith({ timeouts, tickMs: TICK_MS }, route)
       client.hear(request)
       if (answer !== null) {
@@ -510,7 +519,16 @@ describe('a peer that takes its bytes slowly', () => {
   afterEach(() => void vi.useRealTimers())
 
   it('stays while it takes more, also after the other side had taken more than it ever did', () => {
-    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] })
+    vi.useFakeTimers({
+      toFake: [
+        'setInterval',
+        'clearInterval',
+        'clearTimeout',
+        'setImmediate',
+        'clearImmediate',
+        'performance',
+      ],
+    })
     const [clientPair, serverPair] = [socketPair('client'), socketPair('server')]
     onTestFinished(() => {
       for (const fd of [...clientPair, ...serverPair]) fd.close()
@@ -540,7 +558,9 @@ describe('clients that have gone while nothing is read from them', () => {
   afterEach(() => void vi.useRealTimers())
 
   it('show, unless another that has gone took them out meanwhile', () => {
-    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    vi.useFakeTimers({
+      toFake: ['setInterval', 'clearInterval', 'clearTimeout', 'setImmediate', 'clearImmediate'],
+    })
     const pairs = [socketPair('one'), socketPair('two')]
     const reasons: unknown[] = []
     const { relay, connects } = relayWith({

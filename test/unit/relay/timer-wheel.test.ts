@@ -1,4 +1,6 @@
-import { describe, expect, it } from 'vitest'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { type Timed, TimerWheel } from '../../../src/relay/timer-wheel.js'
 import { until } from '../../processes/until.js'
 
@@ -28,6 +30,28 @@ describe('the timer wheel', () => {
     wheel.arm(sooner, 1)
     wheel.arm(later, 60)
     await until('both have expired', () => sooner.at.length + later.at.length === 2)
+  })
+
+  it('lets an entry hear what has arrived first, however long the process was held up', async () => {
+    const server = createServer().listen(0, '127.0.0.1')
+    onTestFinished(() => void server.close())
+    await once(server, 'listening')
+    const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    onTestFinished(() => void client.destroy())
+    const [socket] = (await once(server, 'connection')) as [Socket]
+    const wheel = new TimerWheel(5)
+    const entry = new Entry()
+    const heard = new Promise<void>(resolve =>
+      socket.once('data', () => {
+        wheel.disarm(entry)
+        resolve()
+      }),
+    )
+    wheel.arm(entry, 1)
+    client.write('x')
+    for (const end = performance.now() + 50; performance.now() < end; );
+    await heard
+    expect(entry.at).toEqual([])
   })
 
   it('answers how long an entry has still, to its deadline and not to the tick behind', () => {
