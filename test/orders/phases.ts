@@ -203,7 +203,9 @@ export const PHASES = {
     reach: async world => {
       const only = await world.serve()
       await world.occupy()
-      only.order('close', { timeout: FOR_EVER_MS }).catch(() => {})
+      // The process answers requests before it leaves a daemon, except in the last 5 s of its time.
+      const timeout = world.hosting === 'daemon' ? 10_000 : FOR_EVER_MS
+      only.order('close', { timeout }).catch(() => {})
       return { app: await inPhase(only, 'leaving'), release: () => world.vacate() }
     },
   },
