@@ -1,4 +1,5 @@
 import type { Logger } from '../../base/logger.js'
+import { withinRunningTime } from '../../base/running-time.js'
 import { FdbError } from '../../errors.js'
 import type { HolderState } from '../../handoff/holder-machine.js'
 import type { Peer } from '../../holder/peer.js'
@@ -9,7 +10,7 @@ import { formatAddress } from '../../listeners/index.js'
 import { isStateFile, openStateFile, stateFileSettings } from '../../state/file/files.js'
 import { StateFile } from '../../state/file/state-file.js'
 import { StateLog } from '../../state/state-log.js'
-import { withDeadline } from '../../wire/pending.js'
+import { deadlineError } from '../../wire/pending.js'
 
 /** Maximum difference between the clocks of the file system and of this process. */
 const CLOCKS_MS = 1_000
@@ -48,7 +49,9 @@ export async function keepState({
     const file = new StateFile(stateFileSettings({ path, sync: 'always' }, service), log, logger, () => true)
     file.serve()
     try {
-      await withDeadline(file.flush(), timeoutMs, 'writing the state file')
+      await withinRunningTime(file.flush(), timeoutMs, () =>
+        deadlineError('writing the state file', timeoutMs),
+      )
       logger.info({ service, path, sequence: file.status().sequence }, 'the daemon wrote the state file')
     } finally {
       file.stop()

@@ -1,6 +1,7 @@
 import { atExit } from '../../base/at-exit.js'
 import { InOrder } from '../../base/in-order.js'
 import type { Logger } from '../../base/logger.js'
+import { withinRunningTime } from '../../base/running-time.js'
 import { FdbError } from '../../errors.js'
 import type { StateLog } from '../state-log.js'
 import { FileClaim, inUseError } from './claim.js'
@@ -223,16 +224,12 @@ export class StateFile {
       this.stop()
       return
     }
-    let timer: NodeJS.Timeout | undefined
-    const timeout = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`writing took more than ${timeoutMs} ms`)), timeoutMs)
-    })
+    const late = () => new Error(`writing took more than ${timeoutMs} ms`)
     try {
-      await Promise.race([this.flush(), timeout])
+      await withinRunningTime(this.flush(), timeoutMs, late)
     } catch (error) {
       this.#logger.warn({ err: error, path: this.#settings.path }, 'the state file lacks the last changes')
     } finally {
-      clearTimeout(timer)
       this.stop()
     }
   }
@@ -277,7 +274,6 @@ export class StateFile {
     return this.#order.run(async () => {
       const stops = this.#stops
       try {
-        if (this.#mode === 'idle') return
         await work()
         if (stops === this.#stops && this.#mode === 'serving' && this.#mayWrite()) this.#writeSucceeded()
       } catch (error) {
@@ -289,7 +285,7 @@ export class StateFile {
   }
 
   async #writeOnce(): Promise<void> {
-    if (this.#mode === 'serving' && !this.#mayWrite()) return
+    if (this.#mode === 'idle' || (this.#mode === 'serving' && !this.#mayWrite())) return
     const stops = this.#stops
     if (this.#mayBeReplaced) await this.#leaveReplaced()
     if (stops !== this.#stops) return
@@ -399,7 +395,7 @@ export class StateFile {
     if (sync === 'never') return
     // Beside the next passes: while the disk is slow, changes still reach the page cache, where they survive the end of this process.
     const settled = () => {
-      if (file.markUnsynced) this.#scheduleCheck(every)
+      if (file.markUnsynced && this.#file === file) this.#scheduleCheck(every)
     }
     file.settle().then(settled, error => void this.#fileFailed(file, error))
   }

@@ -230,6 +230,26 @@ it('a daemon writes the state that it alone has to its members’ file, unless a
   expect(await digestOf(path)).toBe(log.position.digest)
 })
 
+it('a daemon that is stopped, while it writes the state that it alone has, for longer than that may take, writes it all the same', async () => {
+  const path = statePath()
+  const log = writing()
+  await log.section('notes').put('a', Buffer.from('in memory alone'))
+  const segmentSet = new SegmentSet()
+  onTestFinished(() => segmentSet.close())
+  segmentSet.put(log.segments[0]!.readOnly(), false)
+  const { flush } = StateFile.prototype
+  const begun = vi.spyOn(StateFile.prototype, 'flush').mockImplementationOnce(function (this: StateFile) {
+    // As SIGSTOP does.
+    setImmediate(() => {
+      for (const from = performance.now(); performance.now() - from < 450; );
+    })
+    return flush.call(this)
+  })
+  onTestFinished(() => begun.mockRestore())
+  await keepState({ service: '', path, diedAt: Date.now(), segmentSet, logger: quiet, timeoutMs: 400 })
+  expect(await digestOf(path)).toBe(log.position.digest)
+})
+
 it('a file that cannot be removed any more, as the disk is read-only by now, is closed all the same', async () => {
   const copy = await FileCopy.create(statePath(), { secret: false, service: '' })
   const removed = vi.spyOn(fs, 'rmSync').mockImplementation(() => {

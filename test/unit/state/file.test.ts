@@ -303,6 +303,35 @@ describe('the state file', () => {
     }
   })
 
+  it('follows the log of a process that takes over again, although a pass waited for its turn when that process lost the right to write', async () => {
+    const path = join(folder(), 'state')
+    const { file, log, routes } = Writer.serve(path)
+    await routes.put('a', { to: 'a' })
+    await file.flush()
+    // A slow disk: the next pass waits for the end of this one.
+    let written = () => {}
+    const slow = vi.spyOn(FileCopy.prototype, 'copyAll').mockImplementationOnce(
+      () =>
+        new Promise(resolve => {
+          written = () => resolve(true)
+        }),
+    )
+    onTestFinished(() => slow.mockRestore())
+    await routes.put('b', { to: 'b' })
+    await until('a pass writes', () => slow.mock.calls.length === 1)
+    using timers = new OwnTimers()
+    const due = () => timers.places.some(place => place.includes('schedulePass'))
+    await routes.put('c', { to: 'c' })
+    expect(due()).toBe(true)
+    await until('the next pass waits', () => !due())
+    file.stop()
+    written()
+    await nextTurn()
+    file.serve()
+    await routes.put('d', { to: 'd' })
+    await until('the file has all changes', () => file.status().sequence === log.sequence)
+  })
+
   it('stays untouched by a process that may not write, and that one’s own file beside is removed when it stops', async () => {
     const path = join(folder(), 'state')
     const writer = new Writer(path)
@@ -483,6 +512,17 @@ describe('a change that is to be on the disk', () => {
     expect(error.message).toMatch(/the change was made/)
     expect(writer.routes.has('b')).toBe(true)
   })
+})
+
+it('a state file has the last changes if its process is stopped, while it finishes the file, for longer than that may take', async () => {
+  const path = join(folder(), 'state')
+  const { file, log, routes } = Writer.serve(path)
+  await routes.put('a', { to: 'a' })
+  const finished = file.finish(400)
+  // As SIGSTOP does.
+  for (const from = performance.now(); performance.now() - from < 450; );
+  await finished
+  expect((await load(path)).position.digest).toBe(log.position.digest)
 })
 
 describe('a state file that is written no more leaves no timer', () => {

@@ -284,6 +284,16 @@ describe('changes of a process that was replaced', () => {
     expect([await author.update(() => 'nothing'), way.sent.length]).toEqual(['nothing', asked])
   })
 
+  it('tell of an entry that they deleted although the answer was lost, and they were sent again', async () => {
+    const { forwarding, counts, writer } = await replaced({ blind: true })
+    const lost = new Way(forwarding, writer)
+    lost.prompt = false
+    const deleted = counts.here.delete('n')
+    await until('it is made', () => lost.answers.length === 1)
+    new Way(forwarding, writer)
+    expect(await deleted).toBe(true)
+  })
+
   it('count once when the answer is lost and they are sent again', async () => {
     const { forwarding, counts, writer } = await replaced()
     const first = new Way(forwarding, writer)
