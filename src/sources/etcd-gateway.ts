@@ -124,9 +124,18 @@ export class EtcdGateway {
     if (error === undefined && status === 200) return (result ?? message) as Record<string, unknown>
     const refusal = (error ?? message) as { message?: unknown } | string
     const why = typeof refusal === 'string' ? refusal : refusal.message
-    // A token ends after some minutes.
+    throw this.#refused(path, `status ${status}: ${String(why)}`)
+  }
+
+  /** The error for a watch that the store has cancelled, which it tells in a message with status 200. */
+  cancelled(path: string, why: unknown): FdbError {
+    return this.#refused(path, `the watch was cancelled: ${String(why ?? '')}`)
+  }
+
+  /** The next request authenticates again: a token ends after some minutes, or with a restart of etcd. */
+  #refused(path: string, why: string): FdbError {
     this.#token = null
-    throw this.#next(path, `status ${status}: ${String(why)}`)
+    return this.#next(path, why)
   }
 
   /** Lets the next request go to another host. */

@@ -228,14 +228,7 @@ export class EtcdSource implements Source {
           yield null
           return
         }
-        if (message.canceled === true)
-          throw new FdbError(
-            'ERR_FDB_SOURCE',
-            `etcd ended the watch: ${String(message.cancel_reason ?? '')}`,
-            {
-              retryable: true,
-            },
-          )
+        if (message.canceled === true) throw this.#gateway.cancelled(WATCH, message.cancel_reason)
         // A store that is a new one, or was restored from a backup, counts from an earlier revision, and would be silent until it comes to this one.
         if (newest.cluster !== from.cluster || newest.number < from.number) {
           yield null

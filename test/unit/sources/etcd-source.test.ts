@@ -33,3 +33,31 @@ it('after a compaction all pages are of one revision, although the store goes on
   }
   expect(asked).toEqual([undefined, '11', '11'])
 })
+
+it('after a watch that the store cancels, for example because its tokens ended with its restart, authenticates again', async () => {
+  let tokens = 0
+  const server = createServer((request, response) => {
+    const header = { revision: '6', cluster_id: 'c' }
+    if (request.url === '/v3/auth/authenticate') {
+      response.end(JSON.stringify({ header, token: `token ${++tokens}` }))
+      return
+    }
+    const isValid = request.headers.authorization === 'token 2'
+    const refusal = { canceled: true, cancel_reason: 'etcdserver: invalid auth token' }
+    const line = (result: object) => response.write(`${JSON.stringify({ result: { header, ...result } })}\n`)
+    line({ created: true, ...(!isValid && refusal) })
+    if (isValid) line({ events: [{ kv: { key: base64('p/a'), value: base64('1'), mod_revision: '6' } }] })
+    else response.end()
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => void server.close())
+  const hosts = [`http://127.0.0.1:${(server.address() as AddressInfo).port}`]
+  const source = new EtcdSource({ hosts, prefix: 'p/', user: { name: 'root', password: 'secret' } })
+  const next = async () => {
+    for await (const batch of source.read('5@c', new AbortController().signal)) return batch
+    return null
+  }
+  await expect(next()).rejects.toThrow('invalid auth token')
+  expect(await next()).toEqual({ changes: [{ key: 'a', value: Buffer.from('1') }], revision: '6@c' })
+})
