@@ -1,5 +1,5 @@
+import { afterReading } from '../base/after-reading.js'
 import { CountByKey } from '../base/count-by-key.js'
-import { LONGEST_MS } from '../base/duration.js'
 import { jsonObject, jsonValue } from '../base/json.js'
 import { checkOptions } from '../checks/options.js'
 import { wrongOption } from '../checks/place.js'
@@ -92,14 +92,14 @@ export class HeldDescriptors {
     const request = ++this.#requests
     const ended = new AbortController()
     const late = () => ended.abort(deadlineError(what, timeoutMs))
-    const timer = setTimeout(late, Math.min(timeoutMs, LONGEST_MS))
+    const limit = afterReading(timeoutMs, late)
     let latest: HeldDescriptor[] | null = null
     let failure: { readonly error: unknown } | null = null
     let wake = () => {}
     const onMessage = (envelope: WireEnvelope) => {
       const reply = replyTo(request, envelope)
       if (reply === null) return null
-      clearTimeout(timer)
+      limit.clear()
       latest = listOf(reply.json)
       wake()
       return 'part' as const
@@ -125,7 +125,7 @@ export class HeldDescriptors {
         yield list
       }
     } finally {
-      clearTimeout(timer)
+      limit.clear()
       ended.abort()
       const unwatch = { descriptorRequest: { request, op: Op.UNWATCH } }
       const unwatchLimits = { what, timeoutMs, signal: undefined }

@@ -1,3 +1,4 @@
+import { afterReading, type Limit } from '../base/after-reading.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { fdbroker } from '../proto/wire.js'
@@ -154,18 +155,18 @@ export function serveOperator(link: Link, operations: Operations, idleMs: number
   const requests = new RequestHandler(operations, body => link.post(body), { by: link.channel.peer })
   const descriptors = new DescriptorRequests(link, operations.descriptors)
   let pending = 0
-  let idleTimer: NodeJS.Timeout | undefined
-  const restartIdleTimer = () => {
-    clearTimeout(idleTimer)
-    if (idleMs !== null && link.open) idleTimer = setTimeout(onIdle, idleMs).unref()
+  let idle: Limit | undefined
+  const restartIdle = () => {
+    idle?.clear()
+    if (idleMs !== null && link.open) idle = afterReading(idleMs, onIdle, { unref: true })
   }
   const onIdle = () => {
-    if (pending > 0 || descriptors.lasting) return restartIdleTimer()
+    if (pending > 0 || descriptors.lasting) return restartIdle()
     link.close()
     onEnd()
   }
   const onEnd = () => {
-    clearTimeout(idleTimer)
+    idle?.clear()
     requests.close('the operator has disconnected')
     descriptors.close()
   }
@@ -178,13 +179,13 @@ export function serveOperator(link: Link, operations: Operations, idleMs: number
       .catch(() => {})
       .finally(() => {
         if (pending-- === MOST_AT_ONCE && link.open) link.channel.resume()
-        restartIdleTimer()
+        restartIdle()
       })
   }
-  restartIdleTimer()
+  restartIdle()
   link.start({
     message: (envelope, fds) => {
-      restartIdleTimer()
+      restartIdle()
       const { cancelUpgrade, descriptorRequest } = envelope
       if (descriptorRequest) send(Promise.resolve(descriptors.answer(descriptorRequest, fds)))
       closeAll(fds)

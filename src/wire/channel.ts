@@ -1,3 +1,4 @@
+import { afterReading, type Limit } from '../base/after-reading.js'
 import { FdbError } from '../errors.js'
 import {
   closeAll,
@@ -88,8 +89,8 @@ export class Channel {
   #lastReceivedAt = performance.now()
   /** Bytes that the user was charged for this channel. */
   #heldBytes = 0
-  #frameTimer: NodeJS.Timeout | undefined
-  /** Whether a frame was delivered since {@link #frameTimer} was set. */
+  #frameLimit: Limit | undefined
+  /** Whether a frame was delivered since {@link #frameLimit} was set. */
   #delivered = false
   /** Set while the user has used more than its share of time. */
   #waitTimer: NodeJS.Timeout | undefined
@@ -288,13 +289,13 @@ export class Channel {
   /** Ends the channel if a frame stays incomplete. */
   #limitFrame(): void {
     const waits = this.#decoder.midFrame && !this.#paused
-    if (waits && !this.#delivered && this.#frameTimer !== undefined) return
+    if (waits && !this.#delivered && this.#frameLimit !== undefined) return
     this.#delivered = false
-    clearTimeout(this.#frameTimer)
-    this.#frameTimer = undefined
+    this.#frameLimit?.clear()
+    this.#frameLimit = undefined
     if (!waits) return
     const late = () => this.#finish(deadlineError('the end of a message', FRAME_MS))
-    this.#frameTimer = setTimeout(late, FRAME_MS).unref()
+    this.#frameLimit = afterReading(FRAME_MS, late, { unref: true })
   }
 
   /** Delivers decoded frames and reads more, within the limits of a turn. Returns whether a limit has ended that. */
@@ -409,7 +410,7 @@ export class Channel {
     if (this.#isClosed) return
     this.#isClosed = true
     clearImmediate(this.#pumpTimer)
-    clearTimeout(this.#frameTimer)
+    this.#frameLimit?.clear()
     clearTimeout(this.#waitTimer)
     // Closes the poll first: epoll keeps reporting a socket as long as another process holds a descriptor of it.
     this.#poll.close()

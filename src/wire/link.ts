@@ -1,3 +1,4 @@
+import { afterReading, type Limit } from '../base/after-reading.js'
 import { FdbError, type FdbErrorCode } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { fdbroker } from '../proto/wire.js'
@@ -40,7 +41,7 @@ export class Link {
   readonly #incoming = new Map<number, BundleItem[]>()
   #incomingFds = 0
   /** Runs while another user's bundle is incomplete. */
-  #bundleTimer: NodeJS.Timeout | undefined
+  #bundleLimit: Limit | undefined
   readonly #acks = new Map<string, () => void>()
   #nextBundle = 0
   #ended: FdbError | null | undefined
@@ -208,19 +209,22 @@ export class Link {
   }
 
   #limitBundles(): void {
-    if (this.#incoming.size === 0) {
-      clearTimeout(this.#bundleTimer)
-      this.#bundleTimer = undefined
-    } else
-      this.#bundleTimer ??= setTimeout(() => {
-        this.#dropIncoming()
-        this.#handler?.broken(deadlineError('the end of a bundle of descriptors', BUNDLE_MS))
-      }, BUNDLE_MS).unref()
+    if (this.#incoming.size === 0) this.#endBundleLimit()
+    else this.#bundleLimit ??= afterReading(BUNDLE_MS, () => this.#bundleIsLate(), { unref: true })
+  }
+
+  #endBundleLimit(): void {
+    this.#bundleLimit?.clear()
+    this.#bundleLimit = undefined
+  }
+
+  #bundleIsLate(): void {
+    this.#dropIncoming()
+    this.#handler?.broken(deadlineError('the end of a bundle of descriptors', BUNDLE_MS))
   }
 
   #dropIncoming(): void {
-    clearTimeout(this.#bundleTimer)
-    this.#bundleTimer = undefined
+    this.#endBundleLimit()
     for (const items of this.#incoming.values()) closeAll(items.map(item => item.fd))
     this.#incoming.clear()
     this.#incomingFds = 0

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 /** Every way by which a wait gets a limit. The making of limits is not a wait. */
-const LIMITED = /\.limit\(|\bafterReading\(|AbortSignal\.timeout\(|\bwithDeadline\(|\bwithinLimit\(/
+const LIMITED = /\.limit\(|\bafterReading\(|AbortSignal\.timeout\(|\bwithDeadline\(|\bwithinLimit\(|\bwithinRunningTime\(/
 const MACHINERY = new Set([
   'wire/pending.ts',
   'wire/pending.ts',
@@ -36,7 +36,9 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
     'unit/connections/moves: come back from the other before the end of moves',
   ],
   'daemon/daemon.ts': ['e2e/proxy-metrics: have the gauges of all workers, without a worker that is silent'],
-  'daemon/service/sole-copy.ts': ['e2e/state-file-disk'],
+  'daemon/service/sole-copy.ts': [
+    'unit/state/file-mended: a daemon that is stopped, while it writes the state that it alone has, for longer than that may take, writes it all the same',
+  ],
   'daemon/service/service-operations.ts': [
     'unit/wire/deadlines: the answer of a member to an upgrade',
     'unit/wire/deadlines: the reply of a member to a command',
@@ -71,6 +73,10 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'member/joining/process-member.ts': ['e2e/run-once: stops what runs when the process joins late'],
   'member/joining/start.ts': ['unit/member/deadlines: gives up at its timeout'],
   'operator/client.ts': ['unit/wire/deadlines: the answer to an operator'],
+  'operator/descriptors.ts': ['unit/wire/deadlines: has a limit'],
+  'operator/server.ts': [
+    'unit/daemon/idle-operators: has to leave when its time has passed since its last request, not since an earlier one',
+  ],
   'probing/health-check.ts': [
     'unit/wire/deadlines: counts as a no of a version that is asked whether it is well',
   ],
@@ -89,6 +95,7 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   ],
   'sources/etcd-gateway.ts': ['unit/wire/deadlines: the answer of etcd'],
   'sources/http-source.ts': ['unit/wire/deadlines: the answer of an HTTP server with a section'],
+  'state/file/state-file.ts': ['unit/state/file: when it cannot be finished'],
   'tls13/self-test.ts': ['property/tls-record-layer: gives up at its limit'],
   'versions/upgrade-attempt.ts': [
     'unit/workers/pool: stays if it accepts before its Commit when its time is over, and may serve then',
@@ -104,5 +111,11 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
     'unit/workers/pool: stays after stopTimeout if it has left, of which this process, which was stopped, reads late',
   ],
   'versions/timers.ts': ['unit/run/parts: hear first what has arrived while the supervisor was stopped'],
-  'wire/link.ts': ['unit/wire/deadlines: the acknowledgement of descriptors'],
+  'wire/channel.ts': [
+    'unit/wire/channel-foreign-users: ends when a frame stays incomplete, however little of it has come',
+  ],
+  'wire/link.ts': [
+    'unit/wire/deadlines: the acknowledgement of descriptors',
+    'unit/wire/channel-foreign-users: ends when a bundle stays incomplete',
+  ],
 }

@@ -73,6 +73,17 @@ describe('an operator that asks nothing', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
+  it('does not have to leave if it has asked in time, which this process, as it was stopped, reads late', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const { heard, link, seen } = operator(1_000)
+    for (let turn = 0; turn < 10; turn++) await new Promise(resolve => setImmediate(resolve))
+    void link.send({ statusRequest: {} })
+    vi.advanceTimersByTime(1_000)
+    for (let turn = 0; turn < 100 && heard.length === 0; turn++)
+      await new Promise(resolve => setImmediate(resolve))
+    expect([heard.length, seen.ended]).toEqual([1, false])
+  })
+
   it('has to leave after its time, unless it watches, waits for an answer, or has no such limit', async () => {
     let answer = (_status: object) => {}
     const slow = new Promise<object>(resolve => {

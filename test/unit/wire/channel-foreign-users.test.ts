@@ -1,8 +1,11 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { UserQuotas } from '../../../src/daemon/user-quotas.js'
+import type { FdbError } from '../../../src/errors.js'
 import { closeAll, memoryFile, type OwnedFd, sendMessage, socketPair } from '../../../src/kernel/index.js'
+import { fdbroker } from '../../../src/proto/wire.js'
 import { Channel } from '../../../src/wire/channel.js'
-import { SMALL_FRAMES } from '../../../src/wire/frame.js'
+import { encodeFrame, SMALL_FRAMES } from '../../../src/wire/frame.js'
+import { Link } from '../../../src/wire/link.js'
 import { until } from '../../processes/until.js'
 
 const OTHER = 12_001
@@ -128,6 +131,52 @@ describe('the channel of another user', () => {
     expect(code).toBe(undefined)
     await vi.advanceTimersByTimeAsync(1_001)
     expect(code).toBe('ERR_FDB_DEADLINE')
+  })
+
+  /** A link of another user, and the user's end, which sends parts of bundles. */
+  function bundles() {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    stopClock()
+    const [a, b] = socketPair('late')
+    const link = new Link(new Channel(a, { foreignUser: new UserQuotas(1_024).foreignUserOf(OTHER) }))
+    onTestFinished(() => {
+      link.close()
+      b.close()
+    })
+    const seen = { code: '', bundles: 0 }
+    const failed = (error: FdbError | null) => void (seen.code = error?.code ?? '')
+    link.start({ message: () => {}, bundle: () => seen.bundles++, broken: failed, end: failed })
+    return {
+      seen,
+      send: (frame: Uint8Array) => sendMessage(b, frame, 0, frame.length, []),
+      part: (index: number, last: boolean) =>
+        encodeFrame(fdbroker.wire.Envelope.encode({ fds: { bundle: 1, index, last } }).finish(), 0),
+      turns: async () => {
+        for (let turn = 0; turn < 20; turn++) await new Promise(resolve => setImmediate(resolve))
+      },
+    }
+  }
+
+  it('does not end when the rest of a frame, or of a bundle, has come in time, which this process, as it was stopped, reads late', async () => {
+    const { part, seen, send, turns } = bundles()
+    send(part(0, false))
+    const rest = part(1, true)
+    send(rest.subarray(0, 9))
+    await turns()
+    send(rest.subarray(9))
+    vi.advanceTimersByTime(30_001)
+    await turns()
+    expect(seen).toEqual({ code: '', bundles: 1 })
+  })
+
+  it('ends when a bundle stays incomplete', async () => {
+    const { part, seen, send, turns } = bundles()
+    send(part(0, false))
+    await turns()
+    vi.advanceTimersByTime(30_001)
+    await turns()
+    expect(seen).toEqual({ code: 'ERR_FDB_DEADLINE', bundles: 0 })
   })
 
   it('ends when its answers, which the user does not read, take more than its share', async () => {

@@ -18,8 +18,9 @@ import { HolderLink } from '../../../src/member/hosting/holder-link.js'
 import { OperatorRequests } from '../../../src/member/hosting/operator-requests.js'
 import { OperatorClient } from '../../../src/operator.js'
 import { runCheck } from '../../../src/probing/health-check.js'
-
+import { fdbroker } from '../../../src/proto/wire.js'
 import { Channel } from '../../../src/wire/channel.js'
+import { encodeFrame } from '../../../src/wire/frame.js'
 import { Link, VERSIONS } from '../../../src/wire/link.js'
 import { ChangeNotifier } from '../../../src/wire/pending.js'
 import { StateLog } from '../../fixtures/state.js'
@@ -220,6 +221,46 @@ describe('a wait for a peer that lives and says nothing', () => {
     vi.useRealTimers()
     const question = { name: 'it', run: () => new Promise<never>(() => {}) }
     expect(await runCheck(question, 20, never)).toBe('it: no answer within 20 ms')
+  })
+})
+
+describe('the first list of a watch of descriptors', () => {
+  /** A watch that has a second for its first list, and the daemon's end of the connection. */
+  async function watching() {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-watch-'))
+    const path = join(folder, 's')
+    let daemon!: net.Socket
+    const server = net.createServer(peer => {
+      daemon = peer
+    })
+    await new Promise<void>(resolve => server.listen(path, resolve))
+    const client = await OperatorClient.connect(path)
+    onTestFinished(() => {
+      client.close()
+      daemon.destroy()
+      server.close()
+      rmSync(folder, { recursive: true, force: true })
+    })
+    const first = client.descriptors.watch({ timeout: 1_000 }).next()
+    first.catch(() => {})
+    await turns()
+    return { daemon, first }
+  }
+
+  it('counts as in time if this process, which was stopped, reads it late', async () => {
+    const { daemon, first } = await watching()
+    const reply = { descriptorReply: { request: 1, ok: true, json: '[]' } }
+    daemon.write(encodeFrame(fdbroker.wire.Envelope.encode(reply).finish(), 0))
+    vi.advanceTimersByTime(1_001)
+    await turns()
+    expect(await first).toEqual({ done: false, value: [] })
+  })
+
+  it('has a limit', async () => {
+    const { first } = await watching()
+    vi.advanceTimersByTime(1_001)
+    await turns()
+    await expect(first).rejects.toMatchObject({ code: 'ERR_FDB_DEADLINE' })
   })
 })
 
