@@ -510,7 +510,7 @@ export class StateFile {
     return over() ? null : this.#next
   }
 
-  /** Returns false if the copy cannot be continued, or if another process may write now. No pass runs meanwhile. */
+  /** Returns false if the copy cannot be continued, was removed, or if another process may write now. No pass runs meanwhile. */
   async #install(next: FileCopy): Promise<boolean> {
     const { path } = this.#settings
     // The new file must have every change that the present one has.
@@ -526,8 +526,9 @@ export class StateFile {
       const [beside] = await Promise.all([replaces ? temporaryFiles(path) : [], check])
       if (this.#mayWrite()) await removeOthers(beside, next.path)
     }
-    await Promise.all([next.sync(), others()])
-    if (!this.#mayWrite()) return false
+    // The process before may have removed the file, while it installed its own.
+    const [isBeside] = await Promise.all([next.isAt(next.path), next.sync(), others()])
+    if (!this.#mayWrite() || !isBeside) return false
     const stops = this.#stops
     this.#installing = true
     try {

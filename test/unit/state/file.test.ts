@@ -332,6 +332,22 @@ describe('the state file', () => {
     await until('the file has all changes', () => file.status().sequence === log.sequence)
   })
 
+  it('is written without a failure if another process has removed the file that was prepared', async () => {
+    const path = join(folder(), 'state')
+    const { file, log, routes, warnings } = new Writer(path)
+    log.startWriting(Segment.create(1))
+    await routes.put('a', { to: 'a' })
+    const beside = () => readdirSync(dirname(path)).map(name => join(dirname(path), name))
+    file.prepare()
+    await until('it is there', () => beside().some(each => statSync(each).size > 0))
+    // A process whose own file takes long removes those of others, see removeOthers().
+    for (const each of beside()) rmSync(each)
+    file.serve()
+    await file.flush()
+    expect(warnings).toEqual([])
+    expect((await load(path)).position.digest).toBe(log.position.digest)
+  })
+
   it('stays untouched by a process that may not write, and that one’s own file beside is removed when it stops', async () => {
     const path = join(folder(), 'state')
     const writer = new Writer(path)
