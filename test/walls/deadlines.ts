@@ -2,7 +2,8 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 /** Every way by which a wait gets a limit. The making of limits is not a wait. */
-const LIMITED = /\.limit\(|\bafterReading\(|AbortSignal\.timeout\(|\bwithDeadline\(|\bwithinLimit\(|\bwithinRunningTime\(/
+const LIMITED =
+  /\.limit\(|\bafterReading\(|AbortSignal\.timeout\(|\bwithDeadline\(|\bwithinLimit\(|\bwithinRunningTime\(/
 const MACHINERY = new Set([
   'wire/pending.ts',
   'wire/pending.ts',

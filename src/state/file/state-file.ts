@@ -278,7 +278,8 @@ export class StateFile {
         if (stops === this.#stops && this.#mode === 'serving' && this.#mayWrite()) this.#writeSucceeded()
       } catch (error) {
         await this.#closeLost()
-        if (stops === this.#stops && this.#mode === 'serving')
+        // Another process may have replaced the file by now, if this one has lost the right to write.
+        if (stops === this.#stops && this.#mode === 'serving' && this.#mayWrite())
           this.#writeFailed(error as NodeJS.ErrnoException)
       }
     })
@@ -452,7 +453,7 @@ export class StateFile {
         if (this.#mode === 'serving') await this.#continueBegun(over)
       })
       .catch(error => {
-        if (over() || this.#mode !== 'serving') return
+        if (over() || this.#mode !== 'serving' || !this.#mayWrite()) return
         if (!this.#follows) return this.#writeFailed(error)
         this.#rewriteAfter = performance.now() + LONGEST_BACKOFF_MS
         this.#logger.warn(

@@ -332,7 +332,7 @@ describe('the state file', () => {
     await until('the file has all changes', () => file.status().sequence === log.sequence)
   })
 
-  it('is written without a failure if another process has removed the file that was prepared', async () => {
+  it('does not fail if another process has removed the file that was prepared', async () => {
     const path = join(folder(), 'state')
     const { file, log, routes, warnings } = new Writer(path)
     log.startWriting(Segment.create(1))
