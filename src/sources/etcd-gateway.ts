@@ -42,7 +42,7 @@ export class EtcdGateway {
   async call(path: string, body: object, signal: AbortSignal): Promise<Record<string, unknown>> {
     return await withinLimit(signal, ANSWER_MS, async limited => {
       for await (const message of this.stream(path, body, limited)) return message
-      throw this.#next(path, 'the answer is empty')
+      throw this.#next(this.#host, path, 'the answer is empty')
     })
   }
 
@@ -53,11 +53,12 @@ export class EtcdGateway {
     signal: AbortSignal,
   ): AsyncGenerator<Record<string, unknown>, void> {
     if (this.#user !== null && path !== AUTHENTICATE) await this.#authenticate(this.#user, signal)
+    const host = this.#host
     let response: http.IncomingMessage
     try {
       response = await this.#request(path, JSON.stringify(body), signal)
     } catch (error) {
-      throw this.#next(path, whyOf(error, signal), error)
+      throw this.#next(host, path, whyOf(error, signal), error)
     }
     try {
       /** The beginning of a message, which is a line. */
@@ -70,16 +71,16 @@ export class EtcdGateway {
           const whole = parts.join('') + line
           parts = []
           length = 0
-          if (whole !== '') yield this.#message(path, whole, response.statusCode)
+          if (whole !== '') yield this.#message(host, path, whole, response.statusCode)
         }
         parts.push(last)
         length += last.length
         if (length > MOST_MESSAGE_LENGTH) throw new Error(`a message is longer than ${MOST_MESSAGE_LENGTH}`)
       }
       const rest = parts.join('')
-      if (rest !== '') yield this.#message(path, rest, response.statusCode)
+      if (rest !== '') yield this.#message(host, path, rest, response.statusCode)
     } catch (error) {
-      throw FdbError.is(error) ? error : this.#next(path, whyOf(error, signal), error)
+      throw FdbError.is(error) ? error : this.#next(host, path, whyOf(error, signal), error)
     } finally {
       response.destroy()
     }
@@ -88,7 +89,7 @@ export class EtcdGateway {
   async #authenticate({ name, password }: EtcdUser, signal: AbortSignal): Promise<void> {
     if (this.#token !== null) return
     const { token } = await this.call(AUTHENTICATE, { name, password }, signal)
-    if (typeof token !== 'string') throw this.#next(AUTHENTICATE, 'the answer has no token')
+    if (typeof token !== 'string') throw this.#next(this.#host, AUTHENTICATE, 'the answer has no token')
     this.#token = token
   }
 
@@ -113,35 +114,35 @@ export class EtcdGateway {
   }
 
   /** Unwraps the `result` of a stream, and throws the refusals of the store. */
-  #message(path: string, line: string, status = 0): Record<string, unknown> {
+  #message(host: number, path: string, line: string, status = 0): Record<string, unknown> {
     let message: { result?: unknown; error?: unknown; message?: unknown }
     try {
       message = JSON.parse(line)
     } catch {
-      throw this.#next(path, `the answer (status ${status}) is no JSON`)
+      throw this.#next(host, path, `the answer (status ${status}) is no JSON`)
     }
     const { result, error } = message
     if (error === undefined && status === 200) return (result ?? message) as Record<string, unknown>
     const refusal = (error ?? message) as { message?: unknown } | string
     const why = typeof refusal === 'string' ? refusal : refusal.message
-    throw this.#refused(path, `status ${status}: ${String(why)}`)
+    throw this.#refused(host, path, `status ${status}: ${String(why)}`)
   }
 
   /** The error for a watch that the store has cancelled, which it tells in a message with status 200. */
   cancelled(path: string, why: unknown): FdbError {
-    return this.#refused(path, `the watch was cancelled: ${String(why ?? '')}`)
+    return this.#refused(this.#host, path, `the watch was cancelled: ${String(why ?? '')}`)
   }
 
   /** The next request authenticates again: a token ends after some minutes, or with a restart of etcd. */
-  #refused(path: string, why: string): FdbError {
+  #refused(host: number, path: string, why: string): FdbError {
     this.#token = null
-    return this.#next(path, why)
+    return this.#next(host, path, why)
   }
 
-  /** Lets the next request go to another host. */
-  #next(path: string, why: string, cause?: unknown): FdbError {
-    const { host } = this.#hosts[this.#host] as URL
-    this.#host = (this.#host + 1) % this.#hosts.length
+  /** After a failure of this host the next request goes to another one. A failure may end further requests to the same host, which then fail too. */
+  #next(failed: number, path: string, why: string, cause?: unknown): FdbError {
+    const { host } = this.#hosts[failed] as URL
+    if (this.#host === failed) this.#host = (failed + 1) % this.#hosts.length
     return new FdbError('ERR_FDB_SOURCE', `etcd at ${host}, ${path}: ${why}`, { retryable: true, cause })
   }
 }

@@ -3,7 +3,8 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { json } from 'node:stream/consumers'
 import { EtcdSource } from 'fd-broker/sources'
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
+import { until } from '../../processes/until.js'
 
 const base64 = (text: string) => Buffer.from(text).toString('base64')
 
@@ -60,4 +61,47 @@ it('after a watch that the store cancels, for example because its tokens ended w
   }
   await expect(next()).rejects.toThrow('invalid auth token')
   expect(await next()).toEqual({ changes: [{ key: 'a', value: Buffer.from('1') }], revision: '6@c' })
+})
+
+it('goes to the other of two hosts if one has lost its cluster, whose watch stays silent', async () => {
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+  onTestFinished(() => void vi.useRealTimers())
+  vi.spyOn(Math, 'random').mockReturnValue(0)
+  onTestFinished(() => void vi.restoreAllMocks())
+  const header = { revision: '6', cluster_id: 'c' }
+  const watched: number[] = []
+  const hosts: string[] = []
+  for (const host of [0, 1]) {
+    const server = createServer((request, response) => {
+      if (request.url !== '/v3/watch') {
+        response.writeHead(503)
+        response.end(JSON.stringify({ message: 'etcdserver: request timed out' }))
+        return
+      }
+      watched.push(host)
+      response.write(`${JSON.stringify({ result: { header, created: true } })}\n`)
+      const event = { kv: { key: base64('p/a'), value: base64('1'), mod_revision: '6' } }
+      if (host === 1) response.write(`${JSON.stringify({ result: { header, events: [event] } })}\n`)
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    onTestFinished(() => void server.close())
+    hosts.push(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+  }
+  const source = new EtcdSource({ hosts, prefix: 'p/' })
+  const ended = new AbortController()
+  onTestFinished(() => ended.abort())
+  const next = async () => {
+    for await (const batch of source.read('5@c', ended.signal)) return batch
+    return null
+  }
+  const first = expect(next()).rejects.toThrow('request timed out')
+  await until('the first host watches', () => watched.length === 1)
+  vi.advanceTimersByTime(15_000)
+  await first
+  const second = next()
+  second.catch(() => {})
+  await until('a host watches again', () => watched.length === 2)
+  expect(watched).toEqual([0, 1])
+  expect(await second).toMatchObject({ revision: '6@c' })
 })
