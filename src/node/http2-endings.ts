@@ -52,13 +52,18 @@ export function endHttp2Session({ session, socket }: EndingSession): void {
     return
   }
   let retry: NodeJS.Timeout | undefined
+  let reading: NodeJS.Immediate | undefined
   const end = () => {
     clearTimeout(timer)
+    clearImmediate(reading)
     clearTimeout(retry)
     stop()
     if (isOpen()) session.close()
   }
-  const timer = setTimeout(end, ANSWER_MS).unref()
+  // The final GOAWAY would refuse requests that have arrived while this process was stopped.
+  const timer = setTimeout(() => {
+    reading = setImmediate(end)
+  }, ANSWER_MS).unref()
   const again = (step: () => void) => {
     retry = setTimeout(() => isOpen() && step(), RETRY_MS).unref()
   }

@@ -4,7 +4,7 @@ import http2 from 'node:http2'
 import https from 'node:https'
 import net from 'node:net'
 import { text } from 'node:stream/consumers'
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { bindSocket, type OwnedFd } from '../../../src/kernel/index.js'
 import { AttachedServer } from '../../../src/member/listeners/attached-server.js'
 import { CERTIFICATE, KEY } from '../../e2e/relay-certificate.js'
@@ -143,6 +143,30 @@ it('a client that answers no ping is told the end all the same', async () => {
   one.announce()
   client.resume()
   await once(client, 'end')
+})
+
+it('a client that answers no ping is told the end when what it has sent in time is read', async () => {
+  const { port, served: one } = await served('old')
+  const client = net.connect(port, '127.0.0.1')
+  onTestFinished(() => void client.destroy())
+  let got = ''
+  client.setEncoding('latin1').on('data', text => (got += text))
+  client.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
+  // Empty SETTINGS, and the acknowledgement of the server's.
+  client.write(Buffer.from('000000040000000000000000040100000000', 'hex'))
+  await until('it is there', () => one.connections === 1)
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  onTestFinished(() => void vi.useRealTimers())
+  const goaway = new Promise(resolve => client.once('data', resolve))
+  one.announce()
+  await goaway
+  // GET / of x, in the turn in which the time for the answer is over.
+  await new Promise(resolve => setImmediate(resolve))
+  client.write(Buffer.from('000006010500000001828684410178', 'hex'))
+  vi.advanceTimersByTime(5_000)
+  vi.useRealTimers()
+  await once(client, 'end')
+  expect(got).toContain('old')
 })
 
 const SECURE = { key: KEY, cert: CERTIFICATE, allowHTTP1: true }
