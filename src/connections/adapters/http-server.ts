@@ -530,13 +530,19 @@ export class HttpServerConnections implements MovableConnections<Value> {
     }
   }
 
-  #connect({ fds, state }: Value): net.Socket {
+  /** Opens the connection, and calls `begin` when Node parses it. Throws what `begin`, or a listener of the application, throws; the connection is not in this process then. */
+  #connect({ fds, state }: Value, how: Arrival, begin: (socket: net.Socket) => void): net.Socket {
     const { carrier, server } = this.#deps
     const socket = carrier.open(fds[0]!, server, state.tls)
-    if (this.#isDirect) server.emit(carrier.event, socket)
-    else {
-      this.#deps.open.add(socket)
-      connectionListener().call(server, socket)
+    try {
+      if (this.#isDirect) server.emit(carrier.event, socket)
+      else {
+        this.#deps.open.add(socket)
+        connectionListener().call(server, socket)
+      }
+      begin(socket)
+    } catch (error) {
+      throw notRestored(socket, how, error, this.#deps, carrier)
     }
     return socket
   }
@@ -544,37 +550,30 @@ export class HttpServerConnections implements MovableConnections<Value> {
   /** Continues an answer that has begun in another process. */
   #adoptAnswer(value: Value, { protocol, record, requests, data }: AnswerRecord, how: Arrival): Witness {
     const { carrier } = this.#deps
-    const socket = this.#connect(value)
-    if (how === 'refused') {
-      this.#refused.add(socket)
-      this.#deps.answers.announceOn(socket)
-    }
-    try {
+    const socket = this.#connect(value, how, socket => {
+      if (how === 'refused') this.#refuse(socket)
       if (data != null) this.#deps.hooks.restore?.(socket, data)
       takenOverFor(this.#deps.server, protocol ?? '')!.restore(socket, record ?? NOTHING)
-    } catch (error) {
-      throw notRestored(socket, how, error, this.#deps, carrier)
-    }
+    })
     this.#deps.answers.adopt(socket, requests ?? 1)
     carrier.publish(socket)
     value.wipe?.()
     return witnessOf(socket)
   }
 
+  #refuse(socket: net.Socket): void {
+    this.#refused.add(socket)
+    this.#deps.answers.announceOn(socket)
+  }
+
   #adopt(value: Value, how: Arrival): Witness {
     const { carrier } = this.#deps
     const { fresh, requests, keepAliveMs, data } = value.state.idle!
-    const socket = this.#connect(value)
-    if (requests) this.#deps.answers.adopt(socket, requests)
-    if (how === 'refused') {
-      this.#refused.add(socket)
-      this.#deps.answers.announceOn(socket)
-    }
-    try {
+    const socket = this.#connect(value, how, socket => {
+      if (requests) this.#deps.answers.adopt(socket, requests)
+      if (how === 'refused') this.#refuse(socket)
       if (data != null) this.#deps.hooks.restore?.(socket, data)
-    } catch (error) {
-      throw notRestored(socket, how, error, this.#deps, carrier)
-    }
+    })
     carrier.publish(socket)
     value.wipe?.()
     const parser = parserOf(socket)

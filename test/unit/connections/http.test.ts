@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import http from 'node:http'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import type { Departure, NotRestored } from '../../../src/connections/movable.js'
 import { OwnedFd } from '../../../src/kernel/index.js'
 import { AttachedServer } from '../../../src/member/listeners/attached-server.js'
 import { descriptorOf } from '../../../src/node/socket-handle.js'
@@ -204,6 +205,28 @@ describe('a connection that was just answered, while connections move', () => {
     from.moving.onMovable = null
     expect((await other.answer()).body).toBe('old /2')
   })
+})
+
+it('a connection goes back to its server when a listener of the next one throws', async () => {
+  const [from, to] = await pair()
+  const fault = new Error('of the listener')
+  to.server.on('connection', () => {
+    throw fault
+  })
+  const client = await RawClient.to(portOf(from))
+  await client.ask('/')
+  let departures: Departure[] = []
+  await until('it is idle', () => (departures = taken(from)).length === 1)
+  let thrown: unknown
+  try {
+    giveBack(to, departures, 'moved')
+  } catch (error) {
+    thrown = error
+  }
+  const { fd, cause } = thrown as NotRestored
+  expect([cause, to.faults, to.served.connections]).toEqual([fault, [fault], 0])
+  giveBack(from, [{ record: departures[0]!.record, fds: [fd] }], 'moved')
+  expect(await client.ask('/again')).toBe('old /again')
 })
 
 describe('the properties of a connection that move with it', () => {
