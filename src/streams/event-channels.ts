@@ -105,6 +105,8 @@ export class EventChannels {
     checkChannel(channel)
     if (!request?.headers) throw wrongOption('request', request, 'the request of an http.Server')
     if (!response?.writeHead) throw wrongOption('response', response, 'the response of an http.Server')
+    // The client has gone: no 'close' would follow.
+    if (response.destroyed) return
     response.writeHead(200, {
       'Content-Type': 'text/event-stream',
       // A middleware that compresses would keep events back, and its answers do not move.

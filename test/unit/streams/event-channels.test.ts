@@ -183,6 +183,24 @@ describe('a channel of events', () => {
     expect([head.status, await head.text()]).toEqual([200, ''])
   })
 
+  it('keeps nothing of a client that has gone before its stream begins', async () => {
+    const events = channels()
+    let begun: http.ServerResponse | null = null
+    const { server } = await place(
+      http.createServer((request, response) => {
+        response.on('close', () => {
+          events.stream('news', request, response)
+          begun = response
+        })
+      }),
+    )
+    const { port } = server.address() as net.AddressInfo
+    const asked = http.get({ port, host: '127.0.0.1', agent: false }).on('error', () => {})
+    server.once('request', () => asked.destroy())
+    const response = await until('it would begin', () => begun)
+    expect(response.listenerCount('drain')).toBe(0)
+  })
+
   it('moves its streams without a hook of the application', async () => {
     const events = channels()
     const [from, to] = [await placeOf(events), await placeOf(events)]
