@@ -103,6 +103,7 @@ export class Exchange {
   /** Changes of the section that wait for the end of the read that has found them. */
   readonly #changes: (() => void)[] = []
   #timer: NodeJS.Timeout | undefined
+  #looks: NodeJS.Immediate | undefined
   #shownAt = 0
   #shown = false
   #closed = false
@@ -125,7 +126,7 @@ export class Exchange {
   /** The server of socket.io has closed: another one of this name may follow. */
   close(): void {
     this.#closed = true
-    clearInterval(this.#timer)
+    this.#stopTimers()
     for (const leave of this.#leave.splice(0)) leave()
     if (this.#shown) this.#section?.delete(PROCESS + OWN_INSTANCE).catch(() => {})
     this.#section = null
@@ -151,7 +152,12 @@ export class Exchange {
     const drain = () => this.#drain(section)
     member.on('retiring', drain)
     this.#leave.push(() => void member.off('retiring', drain))
-    void member.retired.then(() => clearInterval(this.#timer))
+    void member.retired.then(() => this.#stopTimers())
+  }
+
+  #stopTimers(): void {
+    clearInterval(this.#timer)
+    clearImmediate(this.#looks)
   }
 
   /** A listener of a section may not use it. */
@@ -204,8 +210,12 @@ export class Exchange {
 
   #serve(section: Section<Entry>): void {
     if (this.#closed) return
-    clearInterval(this.#timer)
+    this.#stopTimers()
     this.role = 'serving'
+    this.#timer = setInterval(() => {
+      // Messages of the others that came while this process was stopped are read first.
+      this.#looks = setImmediate(() => this.#forgetSilent(section))
+    }, SHOW_MS).unref()
     this.#events.onServing()
     for (const [key, value] of [...section.entries({ invalid: () => {} })])
       if (key !== MESSAGE) this.#changed(key, value)
@@ -214,7 +224,7 @@ export class Exchange {
 
   #drain(section: Section<Entry>): void {
     this.role = 'draining'
-    clearInterval(this.#timer)
+    this.#stopTimers()
     this.#timer = setInterval(() => this.#turn(section), READ_MS).unref()
     this.#turn(section)
   }
@@ -239,14 +249,16 @@ export class Exchange {
 
   /** Whether another process may have sessions. */
   get shared(): boolean {
-    if (this.role !== 'serving') return this.role === 'draining' || this.#others.size > 0
+    return this.role === 'draining' || this.#others.size > 0
+  }
+
+  #forgetSilent(section: Section<Entry>): void {
     const now = performance.now()
     for (const [process, heard] of this.#others)
       if (now - heard > SILENT_MS) {
         this.#others.delete(process)
-        this.#section?.delete(PROCESS + process).catch(() => {})
+        section.delete(PROCESS + process).catch(() => {})
       }
-    return this.#others.size > 0
   }
 
   /** Resolves when the message is in the log. */

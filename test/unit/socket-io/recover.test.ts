@@ -2,7 +2,8 @@ import http from 'node:http'
 import { join } from 'fd-broker'
 import { recoverSockets } from 'fd-broker/socket.io'
 import { Server } from 'socket.io'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { until } from '../../processes/until.js'
 
 function attached(): Server {
   const server = new Server(http.createServer())
@@ -67,5 +68,29 @@ describe('recoverSockets()', () => {
     server.emit('tick', 2)
     await turn()
     expect(section.has('m')).toBe(true)
+  })
+
+  it('forgets a silent process only when what has arrived is read', async () => {
+    const server = attached()
+    recoverSockets(server, { name: 'six' })
+    const member = await join({ service: 'silent', control: false })
+    onTestFinished(() => member.close())
+    await member.ready()
+    const turn = () => new Promise(resolve => setImmediate(resolve))
+    const section = member.section('socket.io six')
+    await section.put('p/another', new Uint8Array())
+    await turn()
+    const now = performance.now.bind(performance)
+    const clock = vi.spyOn(performance, 'now').mockImplementation(() => now() + 11_000)
+    onTestFinished(() => clock.mockRestore())
+    // As in the first turn after a SIGSTOP.
+    server.emit('tick', 1)
+    await turn()
+    expect(section.has('m')).toBe(true)
+    await until('it is forgotten', () => !section.has('p/another'))
+    await section.delete('m')
+    server.emit('tick', 2)
+    await turn()
+    expect(section.has('m')).toBe(false)
   })
 })
