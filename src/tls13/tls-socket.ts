@@ -2,7 +2,7 @@ import type net from 'node:net'
 import { Duplex } from 'node:stream'
 import type tls from 'node:tls'
 import { nodeCrypto } from '../base/lazy.js'
-import { stopReading, timeoutLeft, unwrittenBytes } from '../node/socket-handle.js'
+import { nextBytes, stopReading, timeoutLeft, unwrittenBytes } from '../node/socket-handle.js'
 import { UNSENT_BYTES, unsentBytes, waitingBytes } from '../node/unsent-bytes.js'
 import { AlertReceived, MOST_CONTENT, RecordError, RecordLayer, type TrafficState } from './record-layer.js'
 
@@ -206,6 +206,11 @@ export class MovedTlsSocket extends Duplex {
     const raw = this.#raw
     const isOpen = !this.destroyed && this.writable && raw.writable && !raw.readableEnded
     return isOpen && this.#layer.canLeave && (raw.writableLength === 0 || this.#sealed() !== null)
+  }
+
+  /** Whether bytes have arrived that were not opened. */
+  get hasArrived(): boolean {
+    return this.#layer.isInRecord || this.#raw.readableLength > 0 || nextBytes(this.#raw, 1).length > 0
   }
 
   /** Returns the bytes that were written and not sealed. */

@@ -25,10 +25,13 @@ import { acceptInBursts } from '../../node/accept-bursts.js'
 import { handleOf } from '../../node/held-handle.js'
 import {
   HTTP_CONNECTIONS,
+  hasNodeListener,
   idleParsers,
   isHttpServer,
   isHttpsServer,
   isResponding,
+  parserOf,
+  tracksConnections,
 } from '../../node/http-connections.js'
 import { type Observers, observe } from '../../node/observed-events.js'
 import { expectedTls, expectTls } from '../../node/openssl.js'
@@ -41,6 +44,7 @@ import {
 } from '../../node/server-connections.js'
 import { nextBytes, SOCKET_HANDLE } from '../../node/socket-handle.js'
 import { outOfDescriptors } from '../../os/limits.js'
+import { isMovedTls, type MovedTlsSocket } from '../../tls13/tls-socket.js'
 import { closesOfServer, type DrainCounts, sumCounts } from './forced-closes.js'
 import {
   type ConnectionKeeper,
@@ -65,7 +69,7 @@ export interface LeavingTimes {
 
 /** Whether bytes wait in the kernel: a request arrived in the present turn of the event loop, which may be long under load. */
 function hasArrived(socket: net.Socket): boolean {
-  return nextBytes(socket, 1).length > 0
+  return isMovedTls(socket) ? socket.hasArrived : nextBytes(socket, 1).length > 0
 }
 
 /** For a server that the application gives up while the service goes on. */
@@ -410,7 +414,7 @@ export class AttachedServer {
     this.#leaveTakenOver({ plainMs: 0, tlsMs: 0, why: 'ended' }, () => true)
     if (this.#keeper !== null || !('closeIdleConnections' in this.server)) return
     const server = this.server as http.Server
-    if (!isHttpServer(server) || !HTTP_CONNECTIONS.works) {
+    if (!tracksConnections(server) || !HTTP_CONNECTIONS.works) {
       server.closeIdleConnections()
       return
     }
@@ -424,10 +428,25 @@ export class AttachedServer {
     for (const socket of idle) if (!silent.has(socket)) socket.destroy()
     const endSilent = () => {
       for (const socket of idleSockets()) if (silent.has(socket)) socket.destroy()
-      for (const socket of [...this.#open]) if (socket.bytesRead === 0) socket.destroy()
+      for (const socket of this.#unused()) socket.destroy()
     }
     // A request that has arrived in time is read first, also if this process was stopped or busy.
     afterReading(SILENT_MS, endSilent, { unref: true })
+  }
+
+  /** Returns the connections on which no client has sent anything, in any process. */
+  #unused(): net.Socket[] {
+    const moved: MovedTlsSocket[] = ([...this.#secure.keys()] as object[]).filter(isMovedTls)
+    const below = new Set(moved.map(socket => socket.below))
+    const isUnused = (socket: net.Socket) =>
+      socket.bytesRead === 0 && !isResponding(socket) && !below.has(socket) && !this.#isTaken(socket)
+    return [...this.#open, ...(moved as unknown as net.Socket[])].filter(isUnused)
+  }
+
+  /** Whether the application, or a library, has taken a connection over: its client may have sent that request to another process. */
+  #isTaken(socket: net.Socket): boolean {
+    const isParsed = isMovedTls(socket) || hasNodeListener(this.server as http.Server)
+    return isParsed && parserOf(socket) === null
   }
 
   /** Whether the first request of a connection may be in flight. */

@@ -5,7 +5,7 @@ import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import https from 'node:https'
 import net from 'node:net'
 import tls from 'node:tls'
-import { expect, onTestFinished, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import type { HttpHooks } from '../../../src/connections/adapters/http-server.js'
 import { type Departure, NotRestored } from '../../../src/connections/movable.js'
 import { AttachedServer } from '../../../src/member/listeners/attached-server.js'
@@ -87,6 +87,26 @@ test.each(['TLS_AES_128_GCM_SHA256', 'TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POL
     await move(c, a)
     expect(await client.ask('/3')).toBe('a /3 true false')
     expect(client.socket.destroyed).toBe(false)
+  },
+)
+
+test.each(['before', 'after'])(
+  'a request that has arrived when the service ends is answered, %s a move',
+  async when => {
+    const [a, b] = [await httpsPlace('a'), await httpsPlace('b')]
+    const client = new Client(a)
+    await client.ask('/1')
+    if (when === 'after') await move(a, b)
+    const [server, name] = when === 'after' ? [b.served, 'b'] : [a.served, 'a']
+    // Longer ago than the time that a new connection has for its first request.
+    const now = performance.now.bind(performance)
+    const clock = vi.spyOn(performance, 'now').mockImplementation(() => now() + 1_000)
+    onTestFinished(() => clock.mockRestore())
+    await new Promise(resolve => setImmediate(resolve))
+    const answer = client.ask('/2')
+    server.endIdle()
+    clock.mockRestore()
+    expect(await answer).toBe(`${name} /2 true false`)
   },
 )
 

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import http from 'node:http'
 import type net from 'node:net'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { NotRestored } from '../../../src/connections/movable.js'
 import type { OwnedFd } from '../../../src/kernel/index.js'
 import { get, RawClient } from '../../connections-support/http-client.js'
@@ -312,6 +312,24 @@ describe('an answer that is being streamed', () => {
     giveBack(to, departures, 'moved')
     await once(young.open!, 'close')
     expect([young.open!.destroyed, to.faults]).toEqual([true, []])
+  })
+
+  it('goes on to its end when the service ends', async () => {
+    const { old, young, from, to } = await pair(inChunks)
+    const answer = (await request(from, { agent: agent() })).setEncoding('latin1')
+    await begun(old)
+    carry(from, to)
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    to.served.endIdle()
+    vi.advanceTimersByTime(1_000)
+    vi.useRealTimers()
+    // The limit counts when what has arrived is read.
+    for (let turn = 0; turn < 3; turn++) await new Promise(resolve => setImmediate(resolve))
+    young.open!.end('end')
+    let text = ''
+    for await (const chunk of answer) text += chunk
+    expect(text).toBe('begin end')
   })
 
   it('ends in the next process when the hook ends it', async () => {
