@@ -1,5 +1,6 @@
 import type net from 'node:net'
 import type tls from 'node:tls'
+import { afterReading } from '../base/after-reading.js'
 import { observe } from './observed-events.js'
 import { canSendOverTls, sendOverTls } from './openssl.js'
 import { isPlain, sendBypassingQueue } from './socket-handle.js'
@@ -52,18 +53,14 @@ export function endHttp2Session({ session, socket }: EndingSession): void {
     return
   }
   let retry: NodeJS.Timeout | undefined
-  let reading: NodeJS.Immediate | undefined
   const end = () => {
-    clearTimeout(timer)
-    clearImmediate(reading)
+    limit.clear()
     clearTimeout(retry)
     stop()
     if (isOpen()) session.close()
   }
   // The final GOAWAY would refuse requests that have arrived while this process was stopped.
-  const timer = setTimeout(() => {
-    reading = setImmediate(end)
-  }, ANSWER_MS).unref()
+  const limit = afterReading(ANSWER_MS, end, { unref: true })
   const again = (step: () => void) => {
     retry = setTimeout(() => isOpen() && step(), RETRY_MS).unref()
   }

@@ -1,3 +1,4 @@
+import { everyAfterReading, type Limit } from '../base/after-reading.js'
 import { OWN_INSTANCE } from '../base/own-instance.js'
 import { FdbError } from '../errors.js'
 import { processMember } from '../member/joining/process-member.js'
@@ -103,7 +104,7 @@ export class Exchange {
   /** Changes of the section that wait for the end of the read that has found them. */
   readonly #changes: (() => void)[] = []
   #timer: NodeJS.Timeout | undefined
-  #looks: NodeJS.Immediate | undefined
+  #looks: Limit | undefined
   #shownAt = 0
   #shown = false
   #closed = false
@@ -157,7 +158,7 @@ export class Exchange {
 
   #stopTimers(): void {
     clearInterval(this.#timer)
-    clearImmediate(this.#looks)
+    this.#looks?.clear()
   }
 
   /** A listener of a section may not use it. */
@@ -212,10 +213,7 @@ export class Exchange {
     if (this.#closed) return
     this.#stopTimers()
     this.role = 'serving'
-    this.#timer = setInterval(() => {
-      // Messages of the others that came while this process was stopped are read first.
-      this.#looks = setImmediate(() => this.#forgetSilent(section))
-    }, SHOW_MS).unref()
+    this.#looks = everyAfterReading(SHOW_MS, () => this.#forgetSilent(section), { unref: true })
     this.#events.onServing()
     for (const [key, value] of [...section.entries({ invalid: () => {} })])
       if (key !== MESSAGE) this.#changed(key, value)

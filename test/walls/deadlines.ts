@@ -73,6 +73,9 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   ],
   'member/joining/process-member.ts': ['e2e/run-once: stops what runs when the process joins late'],
   'member/joining/start.ts': ['unit/member/deadlines: gives up at its timeout'],
+  'node/http2-endings.ts': [
+    'unit/member/http2-sessions: a client that answers no ping is told the end all the same',
+  ],
   'operator/client.ts': ['unit/wire/deadlines: the answer to an operator'],
   'operator/descriptors.ts': ['unit/wire/deadlines: has a limit'],
   'operator/server.ts': [
