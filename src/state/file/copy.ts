@@ -273,15 +273,19 @@ export class FileCopy extends FileEncoder {
     }
   }
 
-  /** Installs the file synchronously. A thread may have renamed it already. */
-  installNow(path: string): void {
+  /** Installs the file synchronously. A thread may have renamed it already. Returns false if another process has removed it. */
+  installNow(path: string): boolean {
     try {
       renameSync(this.path, path)
     } catch (error) {
-      if (!this.isAtNow(path)) throw error
+      if (!this.isAtNow(path)) {
+        if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
+        throw error
+      }
     }
     this.installed = true
     syncFolderNow(path)
+    return true
   }
 
   async isAt(path: string): Promise<boolean> {
@@ -334,9 +338,9 @@ export function finishAtOnce(
   },
 ): void {
   const isOwn = file?.isAtNow(path) ?? false
-  if (installing?.finishNow(log)) installing.installNow(path)
-  else if (isOwn && file?.finishNow(log)) return
-  else if (log.pieces().length > 0) writeStateFileNow(path, log, kind, isOwn ? null : inUse)
+  if (installing?.finishNow(log) && installing.installNow(path)) return
+  if (isOwn && file?.finishNow(log)) return
+  if (log.pieces().length > 0) writeStateFileNow(path, log, kind, isOwn ? null : inUse)
 }
 
 function writeStateFileNow(

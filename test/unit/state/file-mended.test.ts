@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { keepState } from '../../../src/daemon/service/sole-copy.js'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
-import { FileCopy } from '../../../src/state/file/copy.js'
+import { FileCopy, finishAtOnce } from '../../../src/state/file/copy.js'
 import { stateFileSettings } from '../../../src/state/file/files.js'
 import { loadStateFile } from '../../../src/state/file/load.js'
 import { StateFile } from '../../../src/state/file/state-file.js'
@@ -117,6 +117,19 @@ it('a process that ends brings what it has acknowledged to its state file, once'
   await put
   file.stop()
   expect(process.listeners('exit')).toEqual(before)
+})
+
+it('a process that ends while it installs a file that another process has removed writes another', async () => {
+  const path = statePath()
+  const log = writing()
+  const kind = { secret: false, service: '' }
+  const installing = await FileCopy.create(path, kind)
+  onTestFinished(() => installing.close())
+  await log.section('notes').put('a', Buffer.from('acknowledged'))
+  // See removeOthers().
+  rmSync(installing.path)
+  finishAtOnce(path, log, kind, { file: null, installing })
+  expect(await digestOf(path)).toBe(log.position.digest)
 })
 
 it('a state file that somebody has removed is closed, and another written', async () => {
