@@ -492,8 +492,8 @@ export class MemberDriver implements RuntimeDriver {
         // An order to end has come meanwhile.
         if (!shutdown.rollsBack) await this.#finishWork()
       }
-      // A next version that has joined meanwhile may still get ready.
-      if (lastRequests.expected && (await lastRequests.answer())) await this.#finishWork()
+      // A next version that has joined meanwhile may still get ready, or fail.
+      while (lastRequests.expected && (await lastRequests.answer())) await this.#finishWork()
       if (shutdown.rollsBack) shutdown.order.give(this.runtime.settings.drainTimeout)
       else if (!shutdown.over) this.#leave(why)
     }

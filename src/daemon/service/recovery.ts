@@ -122,6 +122,8 @@ export interface ServiceRecord {
   readonly members: readonly RightsHolder[]
   /** Previous members that drain: they have no rights, but clients. */
   readonly draining?: readonly ProcessIdentity[]
+  /** The member that was told to stop, and serves until no previous member drains. */
+  readonly stopped?: ProcessIdentity | undefined
   /** The members' state file; '' or absent if there is none. */
   readonly stateFile?: string
   /** When a member last died, in milliseconds since 1970. */
@@ -217,8 +219,8 @@ export class RightsHolders {
 }
 
 function isService(value: unknown): value is ServiceRecord {
-  const { service, generation, startedAt, startedBy, members, draining, stateFile, diedAt } = (value ??
-    {}) as Partial<ServiceRecord>
+  const { service, generation, startedAt, startedBy, members, draining, stopped, stateFile, diedAt } =
+    (value ?? {}) as Partial<ServiceRecord>
   return (
     (startedBy === undefined || Number.isSafeInteger(startedBy)) &&
     (stateFile === undefined || typeof stateFile === 'string') &&
@@ -227,6 +229,7 @@ function isService(value: unknown): value is ServiceRecord {
     Number.isSafeInteger(generation) &&
     Number.isFinite(startedAt) &&
     areIdentities(members) &&
+    (stopped === undefined || areIdentities([stopped])) &&
     (draining === undefined || areIdentities(draining))
   )
 }

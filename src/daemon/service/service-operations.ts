@@ -37,7 +37,7 @@ import {
   stopBody,
 } from '../../operator/service-commands.js'
 import type { Failure, UnfitReport } from '../../operator/status-report.js'
-import type { ProcessIdentity } from '../../os/process-identity.js'
+import { isSame, type ProcessIdentity } from '../../os/process-identity.js'
 import type { fdbroker } from '../../proto/wire.js'
 import type { WireEnvelope } from '../../wire/link.js'
 import { Calls, ChangeNotifier } from '../../wire/pending.js'
@@ -52,6 +52,13 @@ const STATUS_MS = 1_000
 
 /** A successor's process takes about this long to start: a handoff that ends within this time does not block it. */
 const START_MS = 1_000
+
+/** The member keeps the time limit of the first order. */
+const LAST_STOP: CommandOrder = {
+  name: STOP,
+  service: '',
+  body: Buffer.from(stopBody({ timeoutMs: null, drop: false })),
+}
 
 /** The reason of a standby that has reconnected, and does not say it again. */
 const UNKNOWN: UnfitReport = { code: 'ERR_FDB_UNFIT', message: 'the process cannot serve' }
@@ -70,6 +77,8 @@ export interface ServiceOperationsDeps {
   }
   readonly service: {
     readonly name: string
+    /** See {@link ServiceOperations.stopped}: from the previous daemon. */
+    readonly stopped?: ProcessIdentity | undefined
     readonly events: Pick<EventLog, 'note' | 'read'>
     /** Returns the member that takes connections while no member serves this service. */
     receiver(): Peer | undefined
@@ -124,11 +133,19 @@ export class ServiceOperations implements Operations {
   readonly #commands = new ForwardedCommands()
   readonly #upgrades: ForwardedUpgrades
   readonly #changes = new ChangeNotifier()
+  #stopped: ProcessIdentity | undefined
   #closed = false
 
   constructor(deps: ServiceOperationsDeps) {
     this.#deps = deps
     this.#upgrades = new ForwardedUpgrades(deps.times)
+    const { stopped } = deps.service
+    if (stopped !== undefined) void this.#leaveBehindOlder(stopped, LAST_STOP)
+  }
+
+  /** The member that was told to stop, and changes the state for older generations until this daemon, or the next one, orders it again. */
+  get stopped(): ProcessIdentity | undefined {
+    return this.#stopped
   }
 
   /** Resolves when it is decided which member serves, after `ms` at the latest. Returns null if no decision is pending. */
@@ -271,7 +288,8 @@ export class ServiceOperations implements Operations {
     if (order.name !== STOP || this.#deps.older.draining.length === 0) return await this.order(order, context)
     const body = stopBody({ ...readStopOrder(Buffer.from(order.body)), isFollowed: true })
     const reply = await this.order({ ...order, body: Buffer.from(body) }, context)
-    void this.#leaveBehindOlder(order)
+    const stopped = this.#serving?.identity
+    if (stopped !== undefined) void this.#leaveBehindOlder(stopped, order)
     return reply
   }
 
@@ -298,13 +316,25 @@ export class ServiceOperations implements Operations {
   }
 
   /** Gives the order to stop when no older generation is left, unless the member has left by then. */
-  async #leaveBehindOlder(order: CommandOrder): Promise<void> {
-    const owner = this.#serving
-    const hasLeft = () => this.#closed || owner !== this.#serving
-    await this.#changes.until(() => hasLeft() || this.#deps.older.draining.length === 0, null)
+  async #leaveBehindOlder(member: ProcessIdentity, order: CommandOrder): Promise<void> {
+    const { holder, older, service } = this.#deps
+    this.#stopped = member
+    service.changed()
+    const owner = () => {
+      const serving = this.#serving
+      return serving !== undefined && isSame(serving.identity, member) ? serving : undefined
+    }
+    const hasLeft = () => this.#closed || (!this.isRecovering && owner() === undefined)
+    // A member whose right is not decided refuses commands.
+    const isHeard = () => owner()?.link.open === true && !isUndecided(holder.state.phase)
+    await this.#changes.until(() => hasLeft() || (isHeard() && older.draining.length === 0), null)
+    if (this.#closed) return
     const { signal } = new AbortController()
+    const peer = owner()
     // A member that does not get the order leaves by itself, a little later.
-    if (owner !== undefined && !hasLeft()) await this.#commands.ask(owner, order, { signal }).catch(() => {})
+    if (peer !== undefined) await this.#commands.ask(peer, order, { signal }).catch(() => {})
+    this.#stopped = undefined
+    service.changed()
   }
 
   /** Refuses a next version that would serve on after an order to end: the commit may be sent before the serving member can refuse it. */

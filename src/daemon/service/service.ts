@@ -192,6 +192,7 @@ export class Service {
       missing: { all: () => this.#missing, kill: () => killMissing(() => this.#missing, logger) },
       service: {
         name: service,
+        stopped: record.stopped,
         events,
         receiver: () => deps.receiver(service),
         describe: answer => this.#describe(answer),
@@ -211,6 +212,7 @@ export class Service {
       ...(this.startedBy !== undefined && { startedBy: this.startedBy }),
       members: this.#recovery.mergeMembers(present),
       draining: this.#writes.draining.map(({ identity }) => identity),
+      stopped: this.operations.stopped,
       stateFile: this.#stateFile,
       diedAt: this.#diedAt,
       foreign: this.#descriptorTable.foreign,
@@ -229,8 +231,7 @@ export class Service {
 
   /** Whether no handoff is running. The next daemon continues a probation. */
   get idle(): boolean {
-    const { phase } = this.#machine
-    return phase === 'idle' || phase === 'rebuilding' || phase === 'probation'
+    return ['idle', 'rebuilding', 'probation'].includes(this.#machine.phase)
   }
 
   /** Names the service and its joining process, for an error while a handoff is running. */

@@ -1,4 +1,5 @@
 import type { MemberState } from '../../handoff/member-machine.js'
+import type { MemberPhase } from '../../handoff/phases.js'
 import { settledOf } from '../lifecycle/end-order.js'
 import type { Hosting } from '../lifecycle/hosting.js'
 import type { Machine } from '../lifecycle/process-machine.js'
@@ -8,7 +9,7 @@ import type { ConnectionDrain } from './connection-drain.js'
 
 interface LastRequestsDeps {
   readonly machine: Pick<Machine, 'changes' | 'phase'> & {
-    readonly member: Pick<MemberState, 'link' | 'scope'>
+    readonly member: Pick<MemberState, 'scope'>
   }
   readonly shutdown: Pick<
     Shutdown,
@@ -21,6 +22,9 @@ interface LastRequestsDeps {
   readonly settled: () => Promise<void>
 }
 
+/** The phases of a process with the right to write. A daemon that was started again, or that renews the segment, gives it again (`beginning`). */
+const SERVES: ReadonlySet<MemberPhase> = new Set(['beginning', 'serving', 'frozen'])
+
 /**
  * The last requests of a process that leaves its daemon without a successor. When it has left, it writes no more: a request that changes the state would
  * wait for a next version until its connection is closed. So these requests are answered before.
@@ -32,13 +36,12 @@ export class LastRequests {
     this.#deps = deps
   }
 
-  /** Whether the process leaves a daemon without a successor. */
+  /** Whether the process leaves a daemon without a successor. The daemon may be dead: this process keeps the right to write. */
   get expected(): boolean {
     const { machine, shutdown } = this.#deps
     const hosting = this.#deps.hosting()
-    const { link, scope } = machine.member
     const takes = shutdown.yields || hosting.isHandingOver || (shutdown.order.handBack && hosting.standsBy)
-    return scope === 'member' && link === 'up' && machine.phase === 'serving' && !takes && !shutdown.rollsBack
+    return machine.member.scope === 'member' && SERVES.has(machine.phase) && !takes && !shutdown.rollsBack
   }
 
   /**
@@ -51,7 +54,7 @@ export class LastRequests {
     this.#stopAccepting()
     const answered = settledOf(machine.changes, connections.run(false).then(settled))
     const isDone = () => answered() && !shutdown.isFollowed
-    const over = () => isDone() || shutdown.over || hosting.isHandingOver || machine.phase !== 'serving'
+    const over = () => isDone() || shutdown.over || hosting.isHandingOver || !SERVES.has(machine.phase)
     await shutdown.order.untilLeaving(machine.changes, over, Number.POSITIVE_INFINITY)
     return hosting.isHandingOver
   }

@@ -51,8 +51,8 @@ export class Moves {
   readonly #deps: MovesDeps
   readonly #receivers = new Set<ConnectionReceiver>()
   #sender: ConnectionSender | null = null
-  /** The receivers so far, in order; their pidfds are owned. `before`: how many connections had moved when the receiver's channel opened. */
-  #destinations: { receiver: OwnedFd; before: number }[] = []
+  /** The receivers so far, in order; their pidfds are owned. `before`: how many connections had moved when the receiver's first channel opened. */
+  #destinations: { readonly receiver: OwnedFd; readonly key: string | null; readonly before: number }[] = []
   #leaving = false
   /** Another process serves. */
   #began = false
@@ -206,7 +206,7 @@ export class Moves {
     const secrets = isOwnUser(receiver)
     const { other, ...way } = endOfChannel(channel, log, receiver)
     const { moved } = this.counts
-    if (other !== null) this.#destinations.push({ receiver: other, before: moved })
+    if (other !== null) this.#noteDestination(other, key)
     const sender = new ConnectionSender({
       ...way,
       sources: () => this.#sources(secrets),
@@ -230,6 +230,13 @@ export class Moves {
     this.counts.wave = firstWave === 0 || (key !== null && key === this.#proved) ? 'rest' : 'first'
     clearTimeout(this.#timer)
     sender.start()
+  }
+
+  /** Owns the pidfd. A receiver that closes its channels gets one each second, and counts once. */
+  #noteDestination(receiver: OwnedFd, key: string | null): void {
+    const last = this.#destinations.at(-1)
+    if (last !== undefined && key !== null && last.key === key) receiver.close()
+    else this.#destinations.push({ receiver, key, before: this.counts.moved })
   }
 
   /** Owns channel and log, also if it throws; borrows `sender`, a pidfd, or a pid if the kernel has no pidfds. */

@@ -1,7 +1,10 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { movePair } from '../../../src/connections/move-channel.js'
+import type { OwnedFd } from '../../../src/kernel/index.js'
 import { Moves } from '../../../src/member/drain/moves.js'
+import { openPidfd } from '../../../src/os/liveness.js'
+import { until } from '../../processes/until.js'
 
 describe('the moves of connections', () => {
   function moves(connections: number, movable: number) {
@@ -121,5 +124,20 @@ describe('the moves of connections', () => {
     const [channel, log] = [pair.give.dup(), pair.log.fd.dup()]
     made.send(channel, log, null)
     expect([channel.closed, log.closed]).toEqual([true, true])
+  })
+
+  it('keep one descriptor of a receiver that closes each channel', async () => {
+    const { made } = moves(1, 1)
+    using receiver = openPidfd(process.pid) as OwnedFd
+    made.leave(true)
+    const dups = vi.spyOn(receiver, 'dup')
+    for (let channels = 1; channels <= 5; channels++)
+      await until('a channel is used', () => {
+        using pair = movePair()
+        made.send(pair.give.dup(), pair.log.fd.dup(), receiver)
+        return dups.mock.results.length === channels
+      })
+    const open = dups.mock.results.filter(({ value }) => !(value as OwnedFd).closed)
+    expect(open.length).toBe(1)
   })
 })
