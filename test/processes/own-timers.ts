@@ -3,8 +3,8 @@ import { createHook } from 'node:async_hooks'
 /** The frames that Node has between the call of `setTimeout()` and the hook. */
 const OF_NODE = /\(?node:(?:internal\/)?(?:async_hooks|timers)/
 const SOURCE = /[/\\]src[/\\](\S+?\.ts)/
-/** The source that starts limits for others. */
-const LIMITS = /[/\\]src[/\\]wire[/\\]pending\.ts/
+/** The sources that start limits for others. */
+const LIMITS = /[/\\]src[/\\](?:wire[/\\]pending|base[/\\]after-reading)\.ts/
 
 /** The active timers that the sources of this project have started since: those of Node, of packages and of tests do not count. */
 export class OwnTimers implements Disposable {

@@ -8,7 +8,7 @@ import type { HolderPhase } from '../../../src/handoff/phases.js'
 
 function open(phase: HolderPhase, commit = 60_000) {
   const now = { phase }
-  const service = { times: { commit }, holder: { peer: () => undefined, state: now } }
+  const service = { times: { commit }, service: {}, holder: { peer: () => undefined, state: now } }
   return { now, operations: new ServiceOperations(service as unknown as ServiceOperationsDeps) }
 }
 
