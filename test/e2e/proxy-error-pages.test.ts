@@ -6,7 +6,9 @@ import { text } from 'node:stream/consumers'
 import { expect, it, onTestFinished } from 'vitest'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
+import { signalPid } from '../processes/launch.js'
 import { freePort } from '../processes/scene.js'
+import { until } from '../processes/until.js'
 
 /** Writes a page in the folder of the proxy. Returns its path. */
 function page(edge: Edge, name: string, contents: string): string {
@@ -93,4 +95,26 @@ it('error pages of a proxy change by a reload and in the next version, and a pag
   edge.write({ errorPages: { '4xx': file } })
   await edge.next()
   expect(await body()).toBe('second')
+})
+
+it('workers of a proxy answer errors with the pages of its file, also after a reload', async () => {
+  const edge = await Edge.prepare({ routes: [], workers: 2, upgrade: { probation: '0s' } })
+  const file = page(edge, '404.html', 'first')
+  edge.write({ errorPages: { '404': file } })
+  const main = await edge.launch()
+  await edge.logged('the workers serve')
+  /** The pages that both workers have. */
+  const bodies = () =>
+    until('both workers have answered', async () => {
+      const byWorker = new Map<string, string>()
+      for (let n = 0; n < 20; n++) {
+        const { headers, body } = await ask(edge.url).answer
+        byWorker.set(String(headers['x-pid']), body)
+      }
+      return byWorker.size === 2 && [...byWorker.values()].sort().join()
+    })
+  expect(await bodies()).toBe('first,first')
+  page(edge, '404.html', 'second')
+  signalPid(main, 'SIGHUP')
+  await until('both have the new page', async () => (await bodies()) === 'second,second')
 })

@@ -1,7 +1,8 @@
 /** Every key of `errorPages`: the bodies of the proxy's own errors. */
 import { extname } from 'node:path'
+import { nodeCrypto } from '../../base/lazy.js'
 import { readText } from '../../checks/files.js'
-import { shortJson } from '../../checks/place.js'
+import { DocumentPlace, Problems, shortJson } from '../../checks/place.js'
 import { absolutePath, InvalidValue, named, refine } from '../../checks/values.js'
 import type { ErrorBody } from '../../relay/index.js'
 
@@ -39,6 +40,21 @@ function statuses(given: string): string | InvalidValue {
 /** Pages by status, or by class of statuses: `5xx`. */
 export const errorPages = named(statuses, page, 'a map of statuses to files')
 export type ErrorPages = readonly (readonly [statuses: string, page: ErrorPage])[]
+
+/** Returns the pages as a setting of the state, which is another one if the contents of a file are others. */
+export function pageItems(pages: ErrorPages): string[] {
+  const digest = (text: string) => nodeCrypto().createHash('sha256').update(text, 'latin1').digest('hex')
+  return pages.map(([statuses, { path, text }]) => `${statuses} ${digest(text).slice(0, 16)} ${path}`)
+}
+
+/** Reverses {@link pageItems}, and reads the files. Omits pages that this process cannot use: their errors have the reason as their body. */
+export function pagesOf(items: readonly string[]): ErrorPages {
+  const given = items.flatMap(item => {
+    const [, statuses, path] = /^(\S+) \S+ (.+)$/.exec(item) ?? []
+    return statuses === undefined ? [] : [{ [statuses]: path }]
+  })
+  return given.flatMap(each => errorPages(each, new DocumentPlace(new Problems(0))) ?? [])
+}
 
 const VARIABLE = /\$(status|reason|request_id)\b/g
 /** Matches characters that may have a meaning in HTML or JSON. */

@@ -3,6 +3,7 @@ import { InvalidValue, integer, milliseconds, oneOf, or, text, type ValueCheck }
 import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import { accessLineShape, requestIdName } from '../config/access-line.js'
+import { pageItems, pagesOf } from '../config/error-pages.js'
 import { healthShape } from '../config/health.js'
 import type { ListenerConfig } from '../config/listeners.js'
 import type { ProxyConfig } from '../config/schema.js'
@@ -234,6 +235,7 @@ const NO_SETTINGS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
   'upgrade',
   'metrics',
   'source',
+  'errorPages',
 ])
 
 const HEALTH = 'upgrade.health.'
@@ -260,6 +262,7 @@ export function settingMessages(config: ProxyConfig, stamp: Stamp): Map<string, 
   const { headers, trust } = config.forwarded
   add('forwarded.headers', headers)
   add('forwarded.trust', trust.map(rangeText))
+  add('errorPages', pageItems(config.errorPages))
   return settings
 }
 
@@ -318,6 +321,7 @@ export function applySetting(config: ProxyConfig, path: string, setting: Setting
   if (!Object.hasOwn(at, last)) return
   const { number, flag, text, list } = setting
   if (path === 'forwarded.trust') at[last] = rangesOf(list?.items ?? [])
+  else if (path === 'errorPages') at[last] = pagesOf(list?.items ?? [])
   else {
     const value = number ?? flag ?? text ?? list?.items ?? null
     const check = SETTING_CHECKS.get(path)

@@ -1,12 +1,16 @@
-import { describe, expect, it } from 'vitest'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { fdbroker } from '../../../src/proto/proxy.js'
+import { errorBodies } from '../../../src/proxy/config/error-pages.js'
 import { RouteFollower } from '../../../src/proxy/routes/follow.js'
 import { reconcile } from '../../../src/proxy/routes/reconcile.js'
 import { addRoutes } from '../../../src/proxy/routes/runtime.js'
 import { ROUTES, type RouteChange, routeMessage, routesSection } from '../../../src/proxy/routes/section.js'
 import { NO_ROUTE, RouteTable } from '../../../src/proxy/routes/table.js'
 import type { RouteTarget } from '../../../src/proxy/routes/target.js'
-import { applySetting } from '../../../src/proxy/state/entries.js'
+import { applySetting, settingMessages } from '../../../src/proxy/state/entries.js'
 import { runInSlices } from '../../../src/state/time-slices.js'
 import { config, EXAMPLE } from '../../fixtures/proxy-config.js'
 import type { StateLog } from '../../fixtures/state.js'
@@ -206,5 +210,29 @@ describe('a setting of the followed state', () => {
       { address: 'fd00::', prefix: 8, family: 'ipv6' },
       { address: '192.0.2.1', prefix: 32, family: 'ipv4' },
     ])
+  })
+
+  it('with error pages is taken with the files that can be read, and changes with their contents', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-pages-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const [busy, gone] = [join(folder, 'so busy.html'), join(folder, 'gone')]
+    const written = (contents: string) => {
+      writeFileSync(busy, contents)
+      writeFileSync(gone, '')
+      const text = `${EXAMPLE}errorPages: { 503: ${JSON.stringify(busy)}, 4xx: ${JSON.stringify(gone)} }\n`
+      return settingMessages(config(text), STAMP).get('errorPages')!
+    }
+    const setting = written('busy: $reason')
+    expect(written('other').list).not.toEqual(setting.list)
+    written('busy: $reason')
+    rmSync(gone)
+    const ours = config(EXAMPLE)
+    applySetting(ours, 'errorPages', setting)
+    const bodies = errorBodies(ours.errorPages)!
+    const body = (status: number) => bodies({ status, reason: 'no-server', requestId: '' })?.body.toString()
+    expect([body(503), body(404)]).toEqual(['busy: no-server', undefined])
+    const items = ['503', '503,[object Object]', `99 0 ${busy}`, `500 0 ${folder}`]
+    applySetting(ours, 'errorPages', fdbroker.proxy.Setting.create({ list: { items } }))
+    expect(ours.errorPages).toEqual([])
   })
 })
