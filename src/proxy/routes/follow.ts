@@ -3,7 +3,7 @@ import { GrowingList } from '../../base/large-collections.js'
 import { runInSlices } from '../../index.js'
 import { originOf } from '../entries/overlay.js'
 import { parseRouteKey, type RouteId, routeKey } from './path-tree.js'
-import { type RouteMessage, targetOf } from './section.js'
+import { type RouteMessage, servedTarget } from './section.js'
 import type { RouteTable } from './table.js'
 import { type RouteTarget, targetKey } from './target.js'
 
@@ -151,7 +151,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     if (id === null) return
     try {
       const stored = this.#section.get(key)
-      const target = stored && targetOf(stored)
+      const target = stored && servedTarget(stored)
       if (target) {
         this.#table.put(id, this.#compile(target))
         return

@@ -11,7 +11,7 @@ import { splitScope } from './host.js'
 import { parseRouteKey, type RouteId, routeKey } from './path-tree.js'
 import { type FileRoutes, type Reconciled, reconcile, unchanged } from './reconcile.js'
 import { type AddOptions, addRoutes, type RouteAddition, type RouteRemoval, removeRoutes } from './runtime.js'
-import { type RouteChange, type RouteMessage, type RouteState, targetOf } from './section.js'
+import { type RouteChange, type RouteMessage, type RouteState, servedTarget, targetOf } from './section.js'
 import { RouteTable } from './table.js'
 import type { RouteTarget } from './target.js'
 
@@ -192,7 +192,7 @@ export interface ListedRoute {
   origin: Origin
   /** A route of another origin overrides this one. */
   shadowed: boolean
-  /** Null if this version does not serve the route: a newer version wrote the target, or the entry cannot be read. */
+  /** Null if this version does not know the target, which a newer version wrote, or cannot read the entry. */
   target: RouteTarget | null
   /** Milliseconds since 1970. */
   created: number
@@ -294,7 +294,7 @@ export class RouteView implements RouteSource {
         if (++steps % STEP === 0) yield
         if (!key.startsWith(ROUTE_PREFIX) || !route || changed.has(key)) continue
         const id = parseRouteKey(overlayKey('source', key.slice(ROUTE_PREFIX.length)))
-        const target = targetOf(route)
+        const target = servedTarget(route)
         if (id && target) put(id, target)
       }
     } finally {

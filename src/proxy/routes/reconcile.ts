@@ -10,8 +10,8 @@ import {
   type RouteMessage,
   type RouteState,
   routeMessage,
+  servedTarget,
   targetFields,
-  targetOf,
 } from './section.js'
 import { type RouteTarget, targetKey } from './target.js'
 
@@ -112,7 +112,7 @@ function* reconcileOthers(
   for (const key of runtimeKeys) {
     if (++steps % STEP === 0) yield
     const stored = getIfReadable(state, key)
-    const target = stored && targetOf(stored)
+    const target = stored && servedTarget(stored)
     const id = parseRouteKey(key)
     if (id && target) served(id, target)
     if (!id || target?.kind !== 'upstream' || file.upstreams.has(target.upstream)) continue

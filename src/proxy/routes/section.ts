@@ -95,6 +95,14 @@ export function targetOf(message: fdbroker.proxy.Route.$Properties): RouteTarget
   return { ...target, ...(cors && { cors: corsOf(cors) }), ...(limit && { limit }) }
 }
 
+/** The answer of a route whose guard this version does not know: its requests must not pass, nor get a wider route, which may have no guard. */
+const CLOSED: RouteTarget = { kind: 'respond', status: 503, body: 'route-unknown\n', headers: [] }
+
+/** Returns what this version serves for a route; null: nothing, so that its requests get the next wider route. */
+export function servedTarget(message: fdbroker.proxy.Route.$Properties): RouteTarget | null {
+  return targetOf(message) ?? (message.guarded ? CLOSED : null)
+}
+
 function limitMessage({ requests, per, burst, by, name }: RateLimit): LimitMessage {
   return { requests, perMs: per, burst, by, name }
 }

@@ -123,6 +123,25 @@ describe('a table that follows the state', () => {
     log.close()
   })
 
+  it('closes a route whose guard only newer versions know: its requests do not get a wider route', async () => {
+    const { log, section, follower, table } = follow()
+    const guarded = fdbroker.proxy.Route.create({ guarded: { upstream: { name: 'app' } } })
+    await section.put('file:*/', routeMessage(to('open'), STAMP))
+    await section.put('runtime:*/admin', guarded)
+    const found = (path: string) => {
+      const result = table.lookup('a', path)
+      return typeof result === 'symbol' ? result : result.name
+    }
+    await follower.caughtUp()
+    expect([found('/'), found('/admin/x')]).toEqual(['open', '503'])
+    const file = { routes: [], upstreams: new Set<string>(), former: new Set<string>() }
+    const served = new Map<string, RouteTarget>()
+    await runInSlices(reconcile(section, file, STAMP, (id, target) => void served.set(id.path, target)))
+    expect(served.get('/admin')).toMatchObject({ kind: 'respond', status: 503 })
+    follower.stop()
+    log.close()
+  })
+
   it(`takes ${MANY} routes at run time without stalling, and so does the successor`, async () => {
     const upstreams = new Set(['app'])
     const given = Array.from({ length: MANY }, (_, i) => ({ host: `h${i}.example.com`, upstream: 'app' }))
