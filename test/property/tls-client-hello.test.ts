@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
 import { type ConnectionOptions, connect } from 'node:tls'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { MAX_HELLO_BYTES, serverNameOf } from '../../src/proxy/tls/client-hello.js'
+import { HelloReader, MAX_HELLO_BYTES, serverNameOf } from '../../src/proxy/tls/client-hello.js'
 import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
@@ -74,6 +74,42 @@ describe('the server name of a ClientHello', () => {
     )
   })
 
+  it('comes from any number of pieces, which come back whole', () => {
+    const sizes = fc.array(fc.integer({ min: 1, max: 400 }), { minLength: 1, maxLength: 5 })
+    fc.assert(
+      fc.property(fc.nat({ max: 2 }), sizes, sizes, (n, records, pieces) => {
+        const bytes = refragmented(named[n]!, records)
+        const reader = new HelloReader()
+        let found: string | null | undefined
+        let at = 0
+        for (let i = 0; found === undefined; i++) {
+          const piece = bytes.subarray(at, at + pieces[i % pieces.length]!)
+          found = reader.add(piece)
+          at += piece.length
+        }
+        expect([found, reader.bytes.equals(bytes.subarray(0, at))]).toEqual([NAME, true])
+      }),
+      { seed: 9, numRuns: perLane(125, 500) },
+    )
+  })
+
+  it('takes a time in proportion to its size, however small its pieces and records are', () => {
+    const reader = new HelloReader()
+    // Records of one byte each, of a message that never ends.
+    const bytes = refragmented(
+      Buffer.concat([Buffer.alloc(5), Buffer.of(1, 0, 0xff, 0xfb), Buffer.alloc(12_000)]),
+      [1],
+    )
+    const began = process.cpuUsage()
+    let found: string | null | undefined
+    for (let at = 0; at < MAX_HELLO_BYTES - 1; at++) found ??= reader.add(bytes.subarray(at, at + 1))
+    expect(found).toBeUndefined()
+    expect(reader.add(bytes.subarray(0, 1))).toBeNull()
+    const { user, system } = process.cpuUsage(began)
+    // Parsing again at each byte takes many times as long.
+    expect((user + system) / 1_000).toBeLessThan(3_000)
+  })
+
   it('gives a text, none, or not there yet, whatever was damaged', () => {
     const damage = fc.array(fc.tuple(fc.nat(), fc.nat({ max: 255 })), { minLength: 1, maxLength: 6 })
     fc.assert(
@@ -92,6 +128,7 @@ describe('the server name of a ClientHello', () => {
     for (const text of ['GET / HTTP/1.1\r\n', '\x15\x03\x01\x00\x02\x01\x00', 'SSH-2.0-x\r\n', '\0'])
       expect(serverNameOf(Buffer.from(text, 'latin1'))).toBeNull()
     expect(serverNameOf(Buffer.of(22, 3, 1, 0, 0))).toBeNull()
+    expect(serverNameOf(Buffer.of(22, 3, 1, 0, 4, 1, 0, 0, 0))).toBeNull()
     expect(serverNameOf(Buffer.of(22, 3, 1, 0, 4, 2, 0, 0, 0))).toBeNull()
     const length = MAX_HELLO_BYTES
     const huge = Buffer.of(22, 3, 1, 0x40, 0, 1, length >> 16, (length >> 8) & 0xff, length & 0xff)

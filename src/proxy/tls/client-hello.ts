@@ -10,8 +10,83 @@ const MESSAGE_HEAD = 4
 
 /** Returns the server name in a ClientHello (RFC 6066, 3); undefined if more bytes are needed; null if there is no name, or if the ClientHello is malformed (OpenSSL reports that). */
 export function serverNameOf(bytes: Buffer): string | null | undefined {
-  const message = helloOf(bytes)
-  if (!message) return message
+  return new HelloReader().add(bytes)
+}
+
+/** Reads a ClientHello that comes in pieces. Looks at each byte once, however many pieces and records a client makes of it. */
+export class HelloReader {
+  readonly #all = new JoinedBytes()
+  /** The bytes of the head of the current record, as far as they have come. */
+  readonly #head: number[] = []
+  /** How many bytes of the current record have not come yet. */
+  #left = 0
+  /** The message, of one or several records. */
+  readonly #message = new JoinedBytes()
+  #wanted = MESSAGE_HEAD
+
+  /** All bytes that were added. */
+  get bytes(): Buffer {
+    return this.#all.bytes
+  }
+
+  /** Returns as {@link serverNameOf}; null also for a message that is too large. Call it until it returns no undefined. */
+  add(piece: Buffer): string | null | undefined {
+    this.#all.add(piece)
+    for (let at = 0; at < piece.length; ) {
+      if (this.#left === 0) {
+        const byte = piece[at++]!
+        if (this.#head.length === 0 && byte !== HANDSHAKE) return null
+        if (this.#head.push(byte) < RECORD_HEAD) continue
+        const [, , , high = 0, low = 0] = this.#head.splice(0)
+        this.#left = high * 256 + low
+        if (this.#left === 0) return null
+        continue
+      }
+      const part = piece.subarray(at, at + this.#left)
+      at += part.length
+      this.#left -= part.length
+      const found = this.#addPart(part)
+      if (found !== undefined) return found
+    }
+    return this.#all.length < MAX_HELLO_BYTES ? undefined : null
+  }
+
+  #addPart(part: Buffer): string | null | undefined {
+    const message = this.#message
+    message.add(part)
+    if (this.#wanted === MESSAGE_HEAD && message.length >= MESSAGE_HEAD) {
+      const { bytes } = message
+      this.#wanted += bytes.readUIntBE(1, 3)
+      const isHello = bytes[0] === CLIENT_HELLO && this.#wanted > MESSAGE_HEAD
+      if (!isHello || this.#wanted > MAX_HELLO_BYTES) return null
+    }
+    if (this.#wanted === MESSAGE_HEAD || message.length < this.#wanted) return undefined
+    return nameIn(message.bytes.subarray(MESSAGE_HEAD, this.#wanted))
+  }
+}
+
+/** Joins pieces. Copies each byte a few times at most, and keeps no piece. */
+class JoinedBytes {
+  #room = Buffer.alloc(0)
+  length = 0
+
+  add(piece: Buffer): void {
+    const length = this.length + piece.length
+    if (length > this.#room.length) {
+      const room = Buffer.alloc(Math.max(length, 2 * this.#room.length))
+      this.#room.copy(room, 0, 0, this.length)
+      this.#room = room
+    }
+    piece.copy(this.#room, this.length)
+    this.length = length
+  }
+
+  get bytes(): Buffer {
+    return this.#room.subarray(0, this.length)
+  }
+}
+
+function nameIn(message: Buffer): string | null {
   const reader = new ByteReader(message)
   // Skips the version and the random bytes.
   reader.skip(2 + 32)
@@ -35,30 +110,6 @@ function hostNameIn(extension: ByteReader): string | null {
     if (type === HOST_NAME && !name.broken && name.left > 0) return name.text()
   }
   return null
-}
-
-/** Joins the ClientHello's body from its TLS records. Returns undefined and null as {@link serverNameOf}. */
-function helloOf(bytes: Buffer): Buffer | null | undefined {
-  const parts: Buffer[] = []
-  let got = 0
-  let wanted = MESSAGE_HEAD
-  for (let at = 0; ; ) {
-    if (at < bytes.length && bytes[at] !== HANDSHAKE) return null
-    if (at + RECORD_HEAD > bytes.length) return undefined
-    const length = bytes.readUInt16BE(at + 3)
-    if (length === 0) return null
-    const part = bytes.subarray(at + RECORD_HEAD, at + RECORD_HEAD + length)
-    parts.push(part)
-    got += part.length
-    if (wanted === MESSAGE_HEAD && got >= MESSAGE_HEAD) {
-      const head = Buffer.concat(parts)
-      wanted += head.readUIntBE(1, 3)
-      if (head[0] !== CLIENT_HELLO || wanted > MAX_HELLO_BYTES) return null
-    }
-    if (wanted > MESSAGE_HEAD && got >= wanted) return Buffer.concat(parts).subarray(MESSAGE_HEAD, wanted)
-    if (part.length < length) return undefined
-    at += RECORD_HEAD + length
-  }
 }
 
 /** Reads a part of the message. A read beyond the end returns 0 and sets `broken`. */

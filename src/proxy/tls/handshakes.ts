@@ -10,7 +10,7 @@ import { certificateOf } from '../../relay/index.js'
 import type { TlsCarrier } from '../../tls13/tls-carrier.js'
 import type { CertificateTable } from './certificate-table.js'
 import type { ClientCa } from './client-ca.js'
-import { MAX_HELLO_BYTES, serverNameOf } from './client-hello.js'
+import { HelloReader } from './client-hello.js'
 import type { CertificateMaterial } from './material.js'
 
 export interface HandshakeSettings {
@@ -229,17 +229,19 @@ function peekServerName(
   timeoutMs: number,
   done: (name: string | null, failed: PeekEnd | null) => void,
 ): void {
-  let received = Buffer.alloc(0)
+  const hello = new HelloReader()
   let timedOut = false
   const readHello = () => {
-    for (let chunk = raw.read(); chunk !== null; chunk = raw.read()) {
-      received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
+    let name: string | null | undefined
+    while (name === undefined) {
+      const chunk: Buffer | null = raw.read()
+      if (chunk === null) break
+      name = hello.add(chunk)
     }
-    const name = serverNameOf(received)
-    if (name === undefined && received.length < MAX_HELLO_BYTES) return
+    if (name === undefined) return
     cleanUp()
-    raw.unshift(received)
-    done(name ?? null, null)
+    raw.unshift(hello.bytes)
+    done(name, null)
   }
   const onClose = () => {
     cleanUp()
