@@ -23,6 +23,8 @@ interface Bucket {
   readonly key: string
   /** When it has all its tokens, in milliseconds since 1970. Each request that passes makes this later. */
   fullAt: number
+  /** How long it takes to fill when it is empty, in milliseconds. */
+  fillMs: number
   /** By how much requests of this process have done so since they were told to others, and when the first one came. */
   added: number
   since: number
@@ -72,7 +74,10 @@ export class RateBuckets {
     this.#most = options.most ?? MOST_KEYS
     this.#unsubscribe = options.section.onChange(({ op, key }) => {
       const bucket = op === 'put' ? this.#buckets.get(key) : undefined
-      if (bucket !== undefined) bucket.fullAt = Math.max(bucket.fullAt, this.#stored(key) + bucket.added)
+      if (bucket !== undefined) {
+        const together = Math.max(bucket.fullAt, this.#stored(key) + bucket.added)
+        bucket.fullAt = Math.min(together, Date.now() + bucket.fillMs)
+      }
       this.#schedule(REST_MS)
     })
     if (options.section.size > 0) this.#schedule(REST_MS)
@@ -87,7 +92,8 @@ export class RateBuckets {
     const now = Date.now()
     const bucket = this.#bucketOf(key)
     // The clock may have been set back, and the limit may have been another one.
-    bucket.fullAt = Math.min(Math.max(bucket.fullAt, now), now + cost * burst)
+    bucket.fillMs = cost * burst
+    bucket.fullAt = Math.min(Math.max(bucket.fullAt, now), now + bucket.fillMs)
     const wait = bucket.fullAt - now - cost * (burst - 1)
     // Sums of fractions may miss a whole number.
     if (wait > 0.001) return wait
@@ -106,7 +112,7 @@ export class RateBuckets {
       this.#buckets.set(key, found)
       return found
     }
-    const bucket = { key, fullAt: this.#stored(key), added: 0, since: 0 }
+    const bucket = { key, fullAt: this.#stored(key), fillMs: 0, added: 0, since: 0 }
     this.#buckets.set(key, bucket)
     if (this.#buckets.size > this.#most) {
       const [oldest] = this.#buckets.values()
@@ -144,24 +150,26 @@ export class RateBuckets {
 
   async #write(now: number): Promise<void> {
     const { section, update } = this.#options
-    const taken: { key: string; added: number; since: number; least: number }[] = []
+    const taken: { key: string; added: number; since: number; least: number; most: number }[] = []
     for (const bucket of this.#changed) {
       if (taken.length === MOST_WRITTEN) break
-      const { key, added, since, fullAt: least } = bucket
+      const { key, added, since, fullAt: least, fillMs } = bucket
       this.#changed.delete(bucket)
       bucket.added = 0
       // A bucket that is about to be full limits nothing.
-      if (least - now >= SHARE_MS) taken.push({ key, added, since, least })
+      if (least - now >= SHARE_MS) taken.push({ key, added, since, least, most: now + fillMs })
     }
     const full = this.#options.tidies() ? this.#fullEntries(now) : []
     if (taken.length + full.length === 0) return
     await update(state => {
       for (const key of full) if ((state.get(section, key)?.fullAt ?? 0) <= now) state.delete(section, key)
-      for (const { key, added, since, least } of taken) {
+      for (const { key, added, since, least, most } of taken) {
         if (section.size >= this.#most && !state.has(section, key)) continue
         // Others may have let pass more meanwhile.
         const together = Math.max(state.get(section, key)?.fullAt ?? 0, since) + added
-        state.put(section, key, RateBucket.create({ fullAt: Math.ceil(Math.max(together, least)) }))
+        // No more than that of an empty bucket: the clock may have been set back since others wrote.
+        const fullAt = Math.ceil(Math.min(Math.max(together, least), most))
+        state.put(section, key, RateBucket.create({ fullAt }))
       }
     })
   }

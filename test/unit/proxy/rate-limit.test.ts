@@ -94,6 +94,22 @@ describe('a rate limit', () => {
 })
 
 describe('the buckets of two processes', () => {
+  it('fill again after the clock was set back, also if both have written before', async () => {
+    const { log, buckets: one } = scene()
+    const two = bucketsOn(log)
+    const limit = { ...LIMIT, requests: 1, burst: 3 }
+    const [asksOne, asksTwo] = [asker(one, limit), asker(two, limit)]
+    expect([asksOne(), asksTwo()]).toEqual(['passes', 'passes'])
+    await Promise.all([one.share(), two.share()])
+    vi.setSystemTime(Date.now() - 3_600_000)
+    asksOne()
+    vi.advanceTimersByTime(1_000)
+    expect(asksOne()).toBe('passes')
+    await one.share()
+    vi.advanceTimersByTime(3_000)
+    expect([asksTwo(), asksTwo(), asksTwo(), asksTwo()].join(' ')).toMatch(/^passes passes passes Retry/)
+  })
+
   const slow = { ...LIMIT, requests: 1, per: 3_600_000, burst: 5 }
 
   it('have together what one would have', async () => {
