@@ -188,15 +188,19 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   onDrain(): void {
-    this.arm()
-    this.settle()
+    this.contain(() => {
+      this.arm()
+      this.settle()
+    })
   }
 
   onEnd(): void {
     if (this.clientEnded) return
     this.clientEnded = true
-    this.exchange?.onClientEnd()
-    this.settle()
+    this.contain(() => {
+      this.exchange?.onClientEnd()
+      this.settle()
+    })
   }
 
   onClose(_client: ByteStream, error: Error | null): void {
@@ -330,7 +334,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     if (leaving === null || this.pinned || leaving.onMovable() === false) return
     this.#rest = setTimeout(() => {
       this.#endRest()
-      this.settle()
+      this.contain(() => this.settle())
     }, REST_MS).unref()
   }
 

@@ -70,6 +70,11 @@ class UpstreamPool implements StreamOwner, Timed {
     return this.#idle.length
   }
 
+  /** Nothing depends on this pool. A further pool for the same server would take slots that this one has: locks do not divide one process. */
+  get unused(): boolean {
+    return this.tally.open === 0 && this.#waiting.length === 0 && (this.slots?.held ?? 0) === 0
+  }
+
   /** Returns the connection that became idle last, or undefined if all have been idle too long. Closes connections to addresses that the name no longer has, and those with other settings of TLS. */
   acquire(
     owner: StreamOwner,
@@ -450,7 +455,7 @@ export class UpstreamPools {
   release(destination: Destination, stream: ByteStream, now: number = performance.now()): void {
     const pool = this.#poolOf(destination.key)
     pool.release(stream, destination.keepAlive ?? DEFAULT_KEEP_ALIVE, now)
-    if (pool.retired && pool.tally.open === 0) this.#pools.delete(destination.key)
+    if (pool.retired && pool.unused) this.#pools.delete(destination.key)
   }
 
   get idle(): number {
@@ -480,7 +485,7 @@ export class UpstreamPools {
     for (const [key, pool] of this.#pools) {
       if (!isGone(key)) continue
       pool.retire()
-      if (pool.tally.open === 0) this.#pools.delete(key)
+      if (pool.unused) this.#pools.delete(key)
     }
   }
 

@@ -41,7 +41,7 @@ function statuses(given: string): string | InvalidValue {
 export const errorPages = named(statuses, page, 'a map of statuses to files')
 export type ErrorPages = readonly (readonly [statuses: string, page: ErrorPage])[]
 
-/** Returns the pages as a setting of the state, which is another one if the contents of a file are others. */
+/** Returns the pages as a setting of the state, which changes with the contents of the files. */
 export function pageItems(pages: ErrorPages): string[] {
   const digest = (text: string) => nodeCrypto().createHash('sha256').update(text, 'latin1').digest('hex')
   return pages.map(([statuses, { path, text }]) => `${statuses} ${digest(text).slice(0, 16)} ${path}`)

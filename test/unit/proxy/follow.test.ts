@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { fdbroker } from '../../../src/proto/proxy.js'
-import { errorBodies } from '../../../src/proxy/config/error-pages.js'
 import { RouteFollower } from '../../../src/proxy/routes/follow.js'
 import { reconcile } from '../../../src/proxy/routes/reconcile.js'
 import { addRoutes } from '../../../src/proxy/routes/runtime.js'
@@ -247,9 +246,8 @@ describe('a setting of the followed state', () => {
     rmSync(gone)
     const ours = config(EXAMPLE)
     applySetting(ours, 'errorPages', setting)
-    const bodies = errorBodies(ours.errorPages)!
-    const body = (status: number) => bodies({ status, reason: 'no-server', requestId: '' })?.body.toString()
-    expect([body(503), body(404)]).toEqual(['busy: no-server', undefined])
+    const page = { path: busy, type: 'text/html; charset=utf-8', text: 'busy: $reason' }
+    expect(ours.errorPages).toEqual([['503', page]])
     const items = ['503', '503,[object Object]', `99 0 ${busy}`, `500 0 ${folder}`]
     applySetting(ours, 'errorPages', fdbroker.proxy.Setting.create({ list: { items } }))
     expect(ours.errorPages).toEqual([])

@@ -244,6 +244,35 @@ describe('a fault of the relay', () => {
     expect([faults, client.alive, relay.size]).toEqual([[new Error('a bug')], false, 0])
   })
 
+  it.each(['onDrain', 'onEnd'] as const)(
+    'in a request that was held until %s ends its connection alone',
+    event => {
+      const faults: unknown[] = []
+      const pick = () => SERVER
+      const broken: Forward = {
+        kind: 'upstream',
+        name: 'r',
+        pick,
+        get options(): never {
+          throw new Error('a bug')
+        },
+      }
+      const onFault = (error: unknown) => void faults.push(error)
+      const { relay, client, connects } = relayWith({
+        route: ({ resource }) => (resource === '/' ? { kind: 'upstream', name: 'r', pick } : broken),
+        onFault,
+      })
+      client.hear(GET + GET.replace('/', '/second'))
+      client.congested = true
+      const server = connects()
+      server.hear('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
+      expect(faults).toEqual([])
+      client.congested = false
+      client.owner![event](client)
+      expect([faults, client.alive, relay.size]).toEqual([[new Error('a bug')], false, 0])
+    },
+  )
+
   it('does not come of a PROXY header for a client that has closed its connection', () => {
     const faults: unknown[] = []
     const pick = () => ({ ...SERVER, proxyProtocol: 'v1' as const })

@@ -4,7 +4,13 @@ import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { type Destination, NO_OWNER, SlotFile, UpstreamPools } from '../../../src/relay/index.js'
+import {
+  type ByteStream,
+  type Destination,
+  NO_OWNER,
+  SlotFile,
+  UpstreamPools,
+} from '../../../src/relay/index.js'
 import { until } from '../../processes/until.js'
 
 function place(): string {
@@ -199,5 +205,45 @@ describe('a request for a connection that another process has', () => {
     lock.close()
     expect(get(b)).not.toBeNull()
     expect(destination.connections).toBe(1)
+  })
+
+  it('gets no slot in use of a server that was removed and has come back', async () => {
+    const { a, b, destination, get } = await twoPools(1)
+    const stream = get(a)!
+    await until('it is connected', () => !stream.connecting)
+    a.retire(() => true)
+    a.release(destination, stream)
+    expect(get(a)).not.toBeNull()
+    await until('the microtasks have run', () => true)
+    expect(get(b)).toBeNull()
+  })
+
+  it('waits on for a server that was removed and comes back, in one line with those that come later', async () => {
+    const { a, b, destination, get } = await twoPools(1)
+    const busy = get(b)!
+    await until('it is connected', () => !busy.connecting)
+    const times = { arrived: performance.now(), until: performance.now() + 10_000 }
+    const served: string[] = []
+    const queue = (name: string) => {
+      const stream: ByteStream = a.queue(
+        [destination],
+        times,
+        () => {
+          served.push(name)
+          stream.destroy()
+          get(a)!.destroy()
+        },
+        () => {},
+      )
+    }
+    queue('first')
+    a.retire(() => true)
+    queue('second')
+    expect(a.size).toBe(1)
+    // The one that came first is served first, and the later ones have not the slot meanwhile.
+    expect(get(a)).toBeNull()
+    busy.destroy()
+    await until('both are served', () => served.length === 2)
+    expect(served).toEqual(['first', 'second'])
   })
 })
