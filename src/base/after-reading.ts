@@ -15,9 +15,13 @@ export function afterReading(ms: number, onTimeout: () => void, { unref = false 
   return startTimer(setTimeout, ms, onTimeout, unref)
 }
 
-/** Calls `judge` every `ms` milliseconds, each time after reading as {@link afterReading}. */
-export function everyAfterReading(ms: number, judge: () => void, { unref = false } = {}): Limit {
-  return startTimer(setInterval, ms, judge, unref)
+/** Calls `judge` every `ms` milliseconds, each time after reading as {@link afterReading}; before it reads, `look`, which may take the time. */
+export function everyAfterReading(
+  ms: number,
+  judge: () => void,
+  { unref = false, look }: { unref?: boolean; look?: () => void } = {},
+): Limit {
+  return startTimer(setInterval, ms, judge, unref, look)
 }
 
 function startTimer(
@@ -25,10 +29,12 @@ function startTimer(
   ms: number,
   act: () => void,
   unref: boolean,
+  look?: () => void,
 ): Limit {
   let reading: NodeJS.Immediate | undefined
   const timer = start(
     () => {
+      look?.()
       clearImmediate(reading)
       // A turn of the event loop runs timers, then reads sockets, then runs immediates.
       reading = setImmediate(act)

@@ -64,12 +64,19 @@ export class TimerWheel {
   }
 
   #start(): void {
+    this.#look()
+    // Entries that are armed by what arrived during a stop of the process count from the end of the stop.
+    this.#timer = everyAfterReading(this.tickMs, () => this.#turn(), {
+      unref: true,
+      look: () => this.#look(),
+    })
+  }
+
+  #look(): void {
     this.now = performance.now()
-    this.#timer = everyAfterReading(this.tickMs, () => this.#turn(), { unref: true })
   }
 
   #turn(): void {
-    this.now = performance.now()
     this.#tick++
     const due = this.#slots[this.#tick % SLOTS]!
     for (const entry of [...due]) {

@@ -54,6 +54,27 @@ describe('the timer wheel', () => {
     expect(entry.at).toEqual([])
   })
 
+  it('gives an entry its whole time from what it hears first after the process was held up', async () => {
+    const server = createServer().listen(0, '127.0.0.1')
+    onTestFinished(() => void server.close())
+    await once(server, 'listening')
+    const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    onTestFinished(() => void client.destroy())
+    const [socket] = (await once(server, 'connection')) as [Socket]
+    const wheel = new TimerWheel(5)
+    const entry = new Entry()
+    let heardAt = Number.NaN
+    socket.once('data', () => {
+      heardAt = performance.now()
+      wheel.arm(entry, 60)
+    })
+    wheel.arm(entry, 1)
+    client.write('x')
+    for (const end = performance.now() + 200; performance.now() < end; );
+    await entry.done
+    expect(entry.at[0]! - heardAt).toBeGreaterThanOrEqual(60)
+  })
+
   it('answers how long an entry has still, to its deadline and not to the tick behind', () => {
     const wheel = new TimerWheel(50)
     const entry = new Entry()
