@@ -1,14 +1,19 @@
+import { readFileSync, writeFileSync } from 'node:fs'
 import http2 from 'node:http2'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { connect as connectTls } from 'node:tls'
 import { expect, it, onTestFinished } from 'vitest'
 import { perLane } from '../lanes/lane.js'
+import { type Certificate, issueBy } from '../processes/certificate.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { randomFrom } from '../processes/random.js'
 import { freePort } from '../processes/scene.js'
 
 const SEED = Number(process.env.FD_BROKER_SEED ?? 1)
-const REQUESTS = perLane(600, 12_000)
+const WORKERS = SEED % 4 === 0
+const REQUESTS = perLane(480, 12_000)
 const AT_A_TIME = 24
 /** The longest time of one request: most end before. */
 const PATIENCE_MS = 150
@@ -119,13 +124,46 @@ function responseText(below: Below): string {
   return `HTTP/1.1 ${oneOf(below, STATUSES)} ${oneOf(below, ['OK', '', '\xe9'])}\r\n${fieldLines(below, 5)}${body(below)}`
 }
 
+/** Frames of a WebSocket, some of them damaged. */
+function frames(below: Below): Buffer {
+  const frame = () => {
+    const bytes = Buffer.alloc(below(300), 'x')
+    const first = oneOf(below, [0x81, 0x82, 0x01, 0x80, 0x88, 0x89, 0xf1, 0x83])
+    const length = oneOf(below, [bytes.length & 0x7f, 126, 127, 0x80 | (bytes.length & 0x7f), 0xfe])
+    return Buffer.concat([Buffer.of(first, length), bytes])
+  }
+  return Buffer.concat(Array.from({ length: 1 + below(4) }, frame))
+}
+
+function upgradeText(below: Below): string {
+  const fields = fieldLines(below, 2)
+  return `GET ${oneOf(below, PATHS)} HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n${fields}\r\n`
+}
+
+const SWITCHED = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n'
+
+/** A header of the PROXY protocol, version 2, often with wrong parts. */
+function proxyV2(below: Below): Buffer {
+  const content = Buffer.from(
+    Array.from({ length: oneOf(below, [0, 12, 36, 37, 216, 20]) }, () => below(256)),
+  )
+  const head = Buffer.from('\r\n\r\n\0\r\nQUIT\n\0\0\0\0', 'latin1')
+  head[12] = oneOf(below, [0x21, 0x21, 0x21, 0x20, 0x11, 0x22])
+  head[13] = oneOf(below, [0x11, 0x21, 0x31, 0x12, 0x00, 0xff])
+  head.writeUInt16BE(below(8) === 0 ? below(65_536) : content.length, 14)
+  return Buffer.concat([head, content])
+}
+
 /** A server that answers everything, also a PROXY header, with anything. */
 async function hostileServer(below: Below): Promise<string> {
   const server = createServer(socket => {
     socket
       .on('error', () => {})
-      .on('data', () => {
-        if (below(20) === 0) socket.resetAndDestroy()
+      .on('data', data => {
+        if (below(3) > 0 && /\r\nupgrade: *websocket\r\n/i.test(data.toString('latin1'))) {
+          socket.write(SWITCHED)
+          socket.write(frames(below))
+        } else if (below(20) === 0) socket.resetAndDestroy()
         else socket.write(responseText(below), 'latin1')
         if (below(4) === 0) socket.end()
       })
@@ -137,7 +175,10 @@ async function hostileServer(below: Below): Promise<string> {
 }
 
 /** A proxy that uses all of its features that look at, or add, headers. */
-async function wholeEdge(below: Below, metricsPort: number, proxyPort: number): Promise<Edge> {
+async function wholeEdge(
+  below: Below,
+  { metrics: metricsPort, behind: proxyPort, secure }: Record<'metrics' | 'behind' | 'secure', number>,
+): Promise<{ edge: Edge; shown: Certificate }> {
   const server = await hostileServer(below)
   const health = { failures: 'off' }
   const variables = '$host $request_uri $remote_addr $remote_user $scheme $request_method'
@@ -203,19 +244,46 @@ async function wholeEdge(below: Below, metricsPort: number, proxyPort: number): 
     upgrade: { probation: '0s' },
     drain: { timeout: '2s' },
   })
+  const ca = edge.issue('ca')
+  const page = join(edge.sandbox.folder, 'page.html')
+  writeFileSync(page, '<p>$status $reason $request_id</p>')
   edge.write({
+    errorPages: { '4xx': page, '503': page },
+    ...(WORKERS && { workers: 2 }),
+    tls: {
+      certificates: [edge.issue('localhost'), edge.issue('b.test', ['b.test'], 'rsa:2048')],
+      move: 'on',
+    },
     listeners: [
+      {
+        name: 'secure',
+        address: `tcp://127.0.0.1:${secure}`,
+        tls: true,
+        http2: true,
+        clientCa: { file: ca.cert, required: false },
+      },
       { name: 'http', address: `tcp://127.0.0.1:${edge.port}`, http2: true, halfClose: true },
       { name: 'behind', address: `tcp://127.0.0.1:${proxyPort}`, proxyProtocol: ['127.0.0.1'] },
     ],
   })
-  return edge
+  return { edge, shown: issueBy(ca, edge.sandbox.folder, 'client') }
 }
 
 /** Sends bytes. Resolves when the connection has ended, or after {@link PATIENCE_MS}. */
-function send(port: number, text: string): Promise<void> {
+function send(
+  port: number,
+  first: string | Buffer,
+  { later, tls }: { later?: string | Buffer; tls?: object | undefined } = {},
+): Promise<void> {
   return new Promise(resolve => {
-    const socket: Socket = connect(port, '127.0.0.1', () => socket.write(text, 'latin1'))
+    const begin = () => {
+      socket.write(first, 'latin1')
+      if (later !== undefined) setTimeout(() => socket.write(later, 'latin1'), PATIENCE_MS / 4)
+    }
+    const socket: Socket =
+      tls === undefined
+        ? connect(port, '127.0.0.1', begin)
+        : connectTls({ port, host: '127.0.0.1', rejectUnauthorized: false, ...tls }, begin)
     const over = () => {
       clearTimeout(timer)
       socket.destroy()
@@ -230,9 +298,12 @@ function send(port: number, text: string): Promise<void> {
 }
 
 /** Sends requests over HTTP/2, whose client refuses some of the fields itself. */
-function sendHttp2(port: number, below: Below): Promise<void> {
+function sendHttp2(port: number, below: Below, tls?: object): Promise<void> {
   return new Promise(resolve => {
-    const session = http2.connect(`http://127.0.0.1:${port}`)
+    const session = http2.connect(`http${tls === undefined ? '' : 's'}://127.0.0.1:${port}`, {
+      rejectUnauthorized: false,
+      ...tls,
+    })
     const over = () => {
       clearTimeout(timer)
       session.destroy()
@@ -262,12 +333,31 @@ function sendHttp2(port: number, below: Below): Promise<void> {
 
 it(`no fields of clients and servers end a proxy that uses all of its features (FD_BROKER_SEED=${SEED})`, async () => {
   const below = randomFrom(SEED)
-  const [metricsPort, proxyPort] = [await freePort(), await freePort()]
-  const edge = await wholeEdge(below, metricsPort, proxyPort)
-  let pid = await edge.next()
+  const ports = { metrics: await freePort(), behind: await freePort(), secure: await freePort() }
+  const { edge, shown } = await wholeEdge(below, ports)
+  const credentials = { cert: readFileSync(shown.cert), key: readFileSync(shown.key) }
+  const next = async () => {
+    const pid = await edge.launch()
+    if (WORKERS) await edge.logged('the workers serve', line => line.pid === pid)
+    else await edge.serving(pid)
+    return edge.pid
+  }
+  let pid = await next()
+  const options = () => ({
+    servername: oneOf(below, ['localhost', 'b.test', 'c.test']),
+    ...(below(2) === 0 && credentials),
+  })
   const one = async (n: number) => {
-    if (n % 5 === 0) await sendHttp2(edge.port, below)
-    else if (n % 5 === 1) {
+    const text = () => requestText(below) + (below(4) === 0 ? requestText(below) : '')
+    if (n % 8 === 0) await sendHttp2(edge.port, below)
+    else if (n % 8 === 1) await sendHttp2(ports.secure, below, options())
+    else if (n % 8 === 2) await send(ports.secure, text(), { tls: options() })
+    else if (n % 8 === 3) await send(edge.port, upgradeText(below), { later: frames(below) })
+    else if (n % 8 === 4)
+      await send(ports.secure, upgradeText(below), { later: frames(below), tls: options() })
+    else if (n % 8 === 5)
+      await send(ports.behind, Buffer.concat([proxyV2(below), Buffer.from(text(), 'latin1')]))
+    else if (n % 8 === 6) {
       const from = oneOf(below, [
         'TCP4 10.0.0.1 10.0.0.2 1 80',
         'TCP6 fe80::1%eth0 ::1 1 80',
@@ -275,18 +365,22 @@ it(`no fields of clients and servers end a proxy that uses all of its features (
         'UNKNOWN',
         'TCP4 a b c d',
       ])
-      await send(proxyPort, `PROXY ${from}\r\n${requestText(below)}`)
-    } else await send(edge.port, requestText(below) + (below(4) === 0 ? requestText(below) : ''))
+      await send(ports.behind, `PROXY ${from}\r\n${requestText(below)}`)
+    } else {
+      // In two pieces: a connection may move between them.
+      const bytes = text()
+      const cut = below(bytes.length)
+      await send(edge.port, bytes.slice(0, cut), { later: bytes.slice(cut) })
+    }
   }
-  for (let n = 0; n < REQUESTS; n += AT_A_TIME) {
-    if (n === Math.floor(REQUESTS / AT_A_TIME / 2) * AT_A_TIME) {
-      const load = Promise.all(Array.from({ length: AT_A_TIME }, (_, i) => one(n + i)))
-      pid = await edge.next()
-      await load
-    } else await Promise.all(Array.from({ length: AT_A_TIME }, (_, i) => one(n + i)))
+  const turns = Math.floor(REQUESTS / AT_A_TIME)
+  for (let turn = 0; turn < turns; turn++) {
+    const load = Promise.all(Array.from({ length: AT_A_TIME }, (_, i) => one(turn * AT_A_TIME + i)))
+    if (turn % 12 === 6) pid = await next()
+    await load
     expect(await edge.pid.catch(String), edge.sandbox.output.slice(-3_000)).toBe(pid)
   }
   const faults = edge.lines.filter(({ level }) => level >= 50)
   expect(faults).toEqual([])
-  expect((await ask(`http://127.0.0.1:${metricsPort}/metrics`).answer).status).toBe(200)
+  expect((await ask(`http://127.0.0.1:${ports.metrics}/metrics`).answer).status).toBe(200)
 }, 600_000)
