@@ -10,7 +10,7 @@ import {
   procText,
   trySignalTo,
 } from '../kernel/index.js'
-import { ancestryOf, endsWithUs, processStat } from '../os/main-process.js'
+import { ancestryOf, descendsFrom, endsWithUs, processStat } from '../os/main-process.js'
 
 /** USER_HZ on Linux: the unit of start times. */
 const TICKS_A_SECOND = 100
@@ -181,10 +181,14 @@ export function mayBeAlive({ name, value }: EnvironmentMark, withinMs: number): 
   })
 }
 
-/** Whether a process surely is not of the version that has this leader and mark: it is in another session and started without the mark. */
+/**
+ * Whether a process surely is not of the version that has this leader and mark: it is in another session, started without the mark, and does not descend from
+ * the leader. A wrapper such as sudo starts the program in a session, and with an environment, of its own.
+ */
 export function isOfAnother(pid: number, leader: number, { name, value }: EnvironmentMark): boolean {
   const session = processStat(pid)?.session
-  return session !== undefined && session !== leader && environmentHas(pid, `${name}=${value}`) === false
+  if (session === undefined || session === leader || descendsFrom(pid, leader)) return false
+  return environmentHas(pid, `${name}=${value}`) === false
 }
 
 /** Whether the process started with this variable. Null if the environment is unreadable, because the process is another user's. */

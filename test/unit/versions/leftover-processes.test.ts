@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { expect, it, onTestFinished } from 'vitest'
-import { LeftoverProcesses } from '../../../src/versions/leftover-processes.js'
+import { isOfAnother, LeftoverProcesses } from '../../../src/versions/leftover-processes.js'
 import { until } from '../../processes/until.js'
 
 /** A shell that starts `sleep` with this command, and prints its pid. */
@@ -65,4 +65,12 @@ it('finds no process that has got the leader’s pid later', async () => {
     return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[3]) === child.pid
   })
   expect(left.pids).toEqual([])
+})
+
+it('takes a descendant in a session and with an environment of its own, as under sudo, for one of the version', async () => {
+  const mark = { name: 'FD_BROKER_TEST_MARK', value: `${process.pid}.2` }
+  const { leader, pid } = await shell('exec setsid sleep 60')
+  const another = await shell('sleep 60')
+  expect(isOfAnother(pid, leader, mark)).toBe(false)
+  expect(isOfAnother(another.pid, leader, mark)).toBe(true)
 })
