@@ -28,6 +28,8 @@ export class ReleasePath {
   readonly #aside: string
   /** Keeps the former `PATH.previous` from {@link install} until {@link commit} or {@link revert}. */
   readonly #older: string
+  /** What {@link install} has put at the path; null before. */
+  #installed: string | null = null
 
   /** Throws ERR_FDB_NO_BINARY. */
   constructor(path: string) {
@@ -67,6 +69,7 @@ export class ReleasePath {
         chmodSync(this.#aside, there.mode & 0o7777)
       }
       renameSync(this.#aside, this.path)
+      this.#installed = identityOf(this.path)
     } catch (error) {
       rmSync(this.#aside, { force: true })
       this.revert()
@@ -86,8 +89,16 @@ export class ReleasePath {
     rmSync(this.#older, { force: true })
   }
 
-  /** Undoes the last {@link install}: restores the release at the path, and the one that was kept before. */
+  /**
+   * Undoes the last {@link install}: restores the release at the path, and the one that was kept before. Throws ERR_FDB_RELEASE_LINK, without an effect, if
+   * another program has changed the path since.
+   */
   revert(): void {
+    if (this.#installed !== null && identityOf(this.path) !== this.#installed) {
+      rmSync(this.#older, { force: true })
+      const why = `another program has changed ${this.path}, which is left as it is`
+      throw new FdbError('ERR_FDB_RELEASE_LINK', why, { details: { path: this.path } })
+    }
     renameSync(this.#previous, this.path)
     if (pathKind(this.#older) !== 'none') renameSync(this.#older, this.#previous)
   }
@@ -114,6 +125,13 @@ function pathKind(path: string): 'none' | 'link' | 'file' {
   const stat = lstatSync(path, { throwIfNoEntry: false })
   if (stat?.isSymbolicLink()) return 'link'
   return stat?.isFile() ? 'file' : 'none'
+}
+
+/** Two commands that install in turn leave links that another command has made again: a link is its target. */
+function identityOf(path: string): string | null {
+  const stat = lstatSync(path, { throwIfNoEntry: false })
+  if (stat === undefined) return null
+  return stat.isSymbolicLink() ? readlinkSync(path) : `${stat.dev} ${stat.ino}`
 }
 
 function missing(path: string, why: string): FdbError {
@@ -171,12 +189,21 @@ async function withRelease<T>(
     // After a failed probation an older version may serve again.
     const older = Date.parse(now?.processStartedAt ?? '') < begun
     if (before !== null && (servingKey(now) === before || older)) {
-      change.revert()
+      revert(change)
       throw error
     }
     change.commit?.()
     process.stderr.write(`it is unknown which version serves: ${change.path} keeps the new release\n`)
     throw error
+  }
+}
+
+/** Never throws: the failure of the upgrade is what the command reports. */
+function revert(change: ReleaseChange): void {
+  try {
+    change.revert()
+  } catch (error) {
+    process.stderr.write(`the release at ${change.path} was not restored: ${FdbError.from(error).message}\n`)
   }
 }
 

@@ -72,3 +72,32 @@ it('installs a release where a command of the same pid was killed before: pids o
   expect(readlinkSync(join(folder, 'current'))).toBe(join(folder, '2'))
   expect(readdirSync(folder).sort()).toEqual(['1', '2', 'current', 'current.previous'])
 })
+
+it.each(['link', 'file'])('restores no release over that of another command: %s', kind => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-installed-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  const path = join(folder, 'current')
+  for (const release of ['1', '2', '3']) writeFileSync(join(folder, release), release)
+  if (kind === 'link') symlinkSync('1', path)
+  else writeFileSync(path, '1')
+  const [first, second] = [new ReleasePath(path), new ReleasePath(path)]
+  first.install(join(folder, '2'))
+  second.install(join(folder, '3'))
+  second.commit()
+  expect(() => first.revert()).toThrow(expect.objectContaining({ code: 'ERR_FDB_RELEASE_LINK' }))
+  expect(readFileSync(path, 'utf8')).toBe('3')
+})
+
+it('restores its release also after another command has installed one, and has restored it', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-installed-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  const path = join(folder, 'current')
+  for (const release of ['1', '2', '3']) mkdirSync(join(folder, release))
+  symlinkSync('1', path)
+  const [first, second] = [new ReleasePath(path), new ReleasePath(path)]
+  first.install(join(folder, '2'))
+  second.install(join(folder, '3'))
+  second.revert()
+  first.revert()
+  expect(readlinkSync(path)).toBe('1')
+})
