@@ -1,4 +1,5 @@
 import { InOrder } from '../base/in-order.js'
+import { withinLimit } from '../base/limited-signal.js'
 import type { Logger } from '../base/logger.js'
 import { type HookName, type HookSettings, WEBHOOK } from '../checks/hooks.js'
 import type { EventLog } from '../events/event-log.js'
@@ -11,6 +12,8 @@ import type { HookGroup } from './hook-group.js'
 /** At most this many outcomes wait for the hooks of earlier ones; further ones run none. */
 const MOST_WAITING = 8
 
+const NEVER = new AbortController().signal
+
 interface HooksDeps {
   readonly logger: Logger
   settings(): HookSettings | null
@@ -18,6 +21,8 @@ interface HooksDeps {
   readonly group?: HookGroup | undefined
   /** Default: {@link detachedHook}. */
   readonly startCommand?: StartHook
+  /** An abort ends the hook that runs, if it is a webhook, and leaves out those that wait. */
+  readonly givenUp?: AbortSignal
 }
 
 /**
@@ -50,10 +55,15 @@ export class Hooks {
     this.whenDone(() => this.#events.close())
   }
 
-  /** Calls `act` when all hooks have ended: at once if none runs. */
+  /** Whether a hook runs, or waits for another one. */
+  get isRunning(): boolean {
+    return this.#waiting > 0
+  }
+
+  /** Calls `act` when all hooks have ended, also those that begin meanwhile: at once if none runs. */
   whenDone(act: () => void): void {
-    if (this.#waiting === 0) act()
-    else void this.#last.then(act)
+    if (!this.isRunning) act()
+    else void this.#last.then(() => this.whenDone(act))
   }
 
   #handle(event: ServiceEvent): void {
@@ -110,7 +120,7 @@ export class Hooks {
   }
 
   #start(name: HookName, event: ServiceEvent): void {
-    const { logger, settings, startCommand = detachedHook } = this.#deps
+    const { givenUp = NEVER, logger, settings, startCommand = detachedHook } = this.#deps
     const { [name]: hook, timeout = 0 } = settings() ?? {}
     if (hook === undefined) return
     if (this.#waiting >= MOST_WAITING) {
@@ -123,9 +133,11 @@ export class Hooks {
     this.#last = this.#inOrder.run(async () => {
       // The phase that the event has begun comes first.
       await new Promise(setImmediate)
-      const why = await (WEBHOOK.test(hook)
-        ? post(hook, body, timeout)
-        : runCommand(startCommand, hook, { service, body, timeout }))
+      let why: string | null = 'this process is told to end at once'
+      if (!givenUp.aborted)
+        why = await (WEBHOOK.test(hook)
+          ? post(hook, body, timeout, givenUp)
+          : runCommand(startCommand, hook, { service, body, timeout }))
       if (why === null) logger.info({ hook: name, event: event.number }, 'a hook has ended')
       else logger.warn({ hook: name, event: event.number, why }, 'a hook has failed')
       this.#events.note(why === null ? 'hook.ended' : 'hook.failed', {
@@ -138,13 +150,19 @@ export class Hooks {
 }
 
 /** Resolves with null, or with why it failed. */
-async function post(url: string, body: string, timeout: number): Promise<string | null> {
+async function post(
+  url: string,
+  body: string,
+  timeout: number,
+  givenUp: AbortSignal,
+): Promise<string | null> {
   try {
-    const signal = AbortSignal.timeout(timeout)
-    const headers = { 'content-type': 'application/json' }
-    const answer = await fetch(url, { method: 'POST', body, headers, signal, redirect: 'error' })
-    await answer.body?.cancel()
-    return answer.ok ? null : `the webhook answered ${answer.status}`
+    return await withinLimit(givenUp, timeout, async signal => {
+      const headers = { 'content-type': 'application/json' }
+      const answer = await fetch(url, { method: 'POST', body, headers, signal, redirect: 'error' })
+      await answer.body?.cancel()
+      return answer.ok ? null : `the webhook answered ${answer.status}`
+    })
   } catch (error) {
     const { cause, message, name } = error as Error
     if (name === 'TimeoutError') return lateText('the webhook has not answered', timeout)
@@ -166,8 +184,7 @@ async function runCommand(
       isLate = true
       child.kill()
     }, timeout)
-    const how = await child.ended
-    clearTimeout(timer)
+    const how = await child.ended.finally(() => clearTimeout(timer))
     if (isLate) return lateText('the command was killed: it has not ended', timeout)
     return how === null ? null : `the command ended ${how}`
   } catch (error) {

@@ -73,6 +73,8 @@ export interface ExecState {
   readonly timers: Readonly<Record<string, number>>
   readonly control: FirstControl | null
   readonly listeners: readonly SharedListener[]
+  /** Inodes of listeners that an operator has removed from the daemon (`--from`); absent if an earlier release wrote this state. */
+  readonly removed?: readonly string[]
   /** Sockets from the service manager that no version has used. */
   readonly unclaimed: readonly UnclaimedSocket[]
   readonly versions: readonly InheritedVersion[]
@@ -148,12 +150,13 @@ function handledSignals(): number {
 const DRY_RUN_MS = 30_000
 
 /**
- * Executes the installed release in this process, after a dry run in a child. Never resolves. `snapshot` returns the state for the next
- * image. Rejects, with nothing changed, with ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE,
- * and with the errors of `snapshot`.
+ * Executes the installed release in this process, after a dry run in a child, and after `hooksEnd`, which is called behind that run. Never resolves.
+ * `snapshot` returns the state for the next image. Rejects, with nothing changed, with ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, ERR_FDB_SPAWN,
+ * ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, and with the errors of `snapshot`.
  */
 export async function replaceImage(
   snapshot: () => ExecState,
+  hooksEnd: () => Promise<void>,
   children: ChildProcesses,
   deathGuard: DeathGuard,
   logger: Logger,
@@ -165,6 +168,7 @@ export async function replaceImage(
         {},
         'a signal that arrives while the supervisor is replaced may end it: the installed release cannot block signals',
       )
+    await hooksEnd()
     using _held = holding && (await blockHandledSignals())
     const all = snapshot()
     logger.info({ replaced: all.replaced }, 'the supervisor is replaced by the installed release')

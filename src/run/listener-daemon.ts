@@ -60,8 +60,17 @@ export class ListenerDaemon implements Disposable {
       this.#logger.info({ ...listener, daemon: this.#control }, 'a daemon holds a listener')
   }
 
-  /** From now on gives the listeners back to each daemon that does not hold them. `held` returns them, borrowed. */
-  keep(held: () => readonly Held[]): void {
+  /** Inodes for the supervisor's next image, which keeps the sockets. */
+  get removed(): string[] {
+    return [...this.#removed]
+  }
+
+  /**
+   * From now on gives the listeners back to each daemon that does not hold them. `held` returns them, borrowed. `removed`: see {@link removed} of the previous
+   * image.
+   */
+  keep(held: () => readonly Held[], removed: readonly string[]): void {
+    for (const inode of removed) this.#removed.add(inode)
     void this.#keep(held)
   }
 

@@ -67,6 +67,8 @@ export class RunningVersion {
   #watch: DeathWatch | null = null
   /** Pidfd of a main process that is not a child of this process: its parent reaps it, so its pid may be reused. */
   #pidfd: OwnedFd | null = null
+  /** The main process whose end was handled: a pidfd may report the end after SIGCHLD. */
+  #endedPid = 0
   #isReplaced = false
   #hasServed = false
   /** Numbers of the signals that asked the version to end. */
@@ -271,7 +273,8 @@ export class RunningVersion {
   }
 
   #exited(pid: number, code: number): void {
-    if (this.#closed || pid !== this.#pid) return
+    if (this.#closed || pid !== this.#pid || pid === this.#endedPid) return
+    this.#endedPid = pid
     const { ready } = this.settings
     // The older processes of a version that hands over end by themselves: only the main process's group is left behind.
     const environmentMark = this.handsOver ? null : { name: VERSION_VARIABLE, value: this.#mark }

@@ -92,6 +92,10 @@ export class Supervisor {
   readonly #unused: UnusedListeners
   readonly #pidFile: PidFile | null
   readonly #hooks: Hooks
+  /** Aborted by an order to end at once, which waits for no hook. */
+  readonly #hooksGivenUp = new AbortController()
+  /** The version that serves, or has served last. */
+  #server: RunningVersion | undefined
   /** The first of the versions with the settings of the one that serves, or has served last. */
   #release: number
   /** The rollback that an operator has ordered, until the previous version serves. */
@@ -135,8 +139,9 @@ export class Supervisor {
     )
     this.#hooks = new Hooks(this.eventLog, {
       logger: deps.logger,
-      settings: () => this.#versions.get(this.generation)?.settings.hooks ?? null,
-      startCommand: childHook(this.#versions.children),
+      settings: () => this.#server?.settings.hooks ?? null,
+      startCommand: childHook(this.#versions.children, this.#hooksGivenUp.signal),
+      givenUp: this.#hooksGivenUp.signal,
     })
     this.#report = new ManagerReport(manager)
     this.#unused = new UnusedListeners(this.#versions, deps.logger)
@@ -145,7 +150,7 @@ export class Supervisor {
       this.#resolveEnded = resolve
     })
     if (control !== null) this.#control = new Control(control, this, deps.settings, deps.logger)
-    deps.daemon?.keep(() => this.#versions.listeners.held)
+    deps.daemon?.keep(() => this.#versions.listeners.held, inherited?.removed ?? [])
   }
 
   /** Opens the control socket and starts the first version. Rejects as {@link openControl} does. */
@@ -172,6 +177,7 @@ export class Supervisor {
     restorePassedSockets(left.unclaimed)
     const supervisor: Supervisor = new Supervisor(deps, left.control, left)
     supervisor.#versions.resume(left.versions, probes)
+    supervisor.#server = supervisor.#versions.get(supervisor.generation)
     for (const { id, proved } of supervisor.#state.versions)
       if (proved) supervisor.#versions.get(id)?.markProven()
     supervisor.#pidFile?.write()
@@ -212,9 +218,11 @@ export class Supervisor {
    */
   async upgradeSelf(): Promise<never> {
     // The next image would not know their limits.
-    await new Promise<void>(resolve => this.#hooks.whenDone(resolve))
+    const hooksEnd = () => new Promise<void>(resolve => this.#hooks.whenDone(resolve))
+    await hooksEnd()
     return await replaceImage(
       () => this.#snapshot,
+      hooksEnd,
       this.#versions.children,
       this.#deathGuard,
       this.#deps.logger,
@@ -274,6 +282,7 @@ export class Supervisor {
   /** Ends all versions; {@link ended} resolves when they have ended. A later call can shorten the time. */
   stop(options: StopOptions = {}): void {
     if (this.#state.mode === 'running') this.#stopOptions = options
+    if (options.now) this.#hooksGivenUp.abort()
     void this.#versions.endListeners()
     this.#dispatch({ type: 'stop', now: options.now ?? false })
     // Replaced versions that still drain are killed after the stop timeout too.
@@ -322,7 +331,7 @@ export class Supervisor {
     const state = this.#state
     if (state.mode !== 'running' || this.isStopAnnounced) throw abortedError('ending')
     const ending = this.#deps.predecessor?.isDone === false || this.#versions.leftovers.length > 0
-    if (candidate(state) !== undefined || ending) throw busyError()
+    if (candidate(state) !== undefined || ending || this.#hooks.isRunning) throw busyError()
     return {
       replaced: this.#replacements + 1,
       settings: this.#deps.settings,
@@ -335,6 +344,7 @@ export class Supervisor {
       timers: this.#timers.remaining,
       control: this.#control?.firstControl ?? null,
       unclaimed: passedSockets().unclaimed,
+      removed: this.#deps.daemon?.removed ?? [],
       ...this.#versions.snapshot,
     }
   }
@@ -409,8 +419,11 @@ export class Supervisor {
       const before = of === null ? null : known.settingsOf(of)
       const settings = before ?? (await this.#settings.read(id, given))
       await this.#deps.daemon?.take(settings, versions.listeners.held)
-      if (this.#find(id)?.doomed) throw abortedError('cancelled')
       const probe = await probeFor(settings, versions.children)
+      if (this.#find(id)?.doomed) {
+        probe[Symbol.dispose]()
+        throw abortedError('cancelled')
+      }
       const { pid } = versions.run(id, settings, probe)
       known.record(id, settings, given ?? this.#settings.argv, of)
       const facts = { version: id, child: pid, command: settings.command, ...(of !== null && { of }) }
@@ -527,6 +540,7 @@ export class Supervisor {
   #promote(id: number): void {
     const version = this.#versions.get(id)!
     const { command } = version.settings
+    this.#server = version
     version.markServing()
     const { before, good, versions } = this.#state
     this.#known.keepOnly([...good, ...(before === null ? [] : [before]), ...versions.map(each => each.id)])
@@ -590,10 +604,13 @@ export class Supervisor {
     this.#unused.close()
     this.#versions.endAll()
     const failure = this.#settings.hasServed || this.#replacements > 0 ? null : this.#failures.last
-    this.#hooks.whenDone(() => {
-      this.#versions.close()
-      this.eventLog.close()
-      this.#resolveEnded({ code, failure })
-    })
+    // The failure of an upgrade with which this supervisor ends is recorded in this turn still, when its request is answered.
+    setImmediate(() =>
+      this.#hooks.whenDone(() => {
+        this.#versions.close()
+        this.eventLog.close()
+        this.#resolveEnded({ code, failure })
+      }),
+    )
   }
 }

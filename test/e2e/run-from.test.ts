@@ -90,6 +90,7 @@ describe('fd-broker run with listeners that a daemon holds', () => {
     // An operator takes a listener from the daemon: the next one does not get it.
     expect(await run.sandbox.run('fd', 'remove', '--control', control, 'more')).toMatchObject({ code: 0 })
     await run.logged('the daemon holds a listener no longer')
+    expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
     await restarted(third)
     await holds(`web ${web}`)
     expect(await run.whoami()).toMatchObject({ generation: 2 })
@@ -98,6 +99,8 @@ describe('fd-broker run with listeners that a daemon holds', () => {
     const waiting = run.whoami()
     await launched()
     expect(await waiting).toMatchObject({ generation: 1 })
+    const got = run.lines.filter(({ msg }) => msg === 'the daemon has got a listener that it did not hold')
+    expect(got.filter(({ listener }) => listener === 'more')).toHaveLength(1)
   })
 
   it.runIf(NIGHTLY)(

@@ -1,15 +1,20 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, it } from 'vitest'
+import { expect, it, onTestFinished } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded } from '../processes/launch.js'
-import { Supervised } from '../processes/supervised.js'
-import { until } from '../processes/until.js'
+import { SERVER, Supervised } from '../processes/supervised.js'
+import { pause, until } from '../processes/until.js'
 
 /** `fd-broker run` whose hooks append their event to a file. */
-async function hooked(): Promise<{
+async function hooked(
+  first = '0s',
+  env: NodeJS.ProcessEnv = {},
+): Promise<{
   readonly run: Supervised
   /** Writes the file of settings, which each version and a reload read. */
-  readonly configure: (settings: { probation: string; failure?: string }) => void
+  readonly configure: (settings: { probation: string; success?: string; failure?: string }) => void
   readonly ran: (count: number) => Promise<Record<string, unknown>[]>
   readonly lines: () => string[]
 }> {
@@ -18,19 +23,20 @@ async function hooked(): Promise<{
   const config = join(run.sandbox.folder, 'run.json')
   const hook = `echo "$FD_BROKER_EVENT" >> ${file}`
   const lines = () => (existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [])
-  const configure = ({ probation, failure = hook }: { probation: string; failure?: string }) =>
+  const configure = ({ probation, success = hook, failure = hook }: Record<string, string>) =>
     writeFileSync(
       config,
       JSON.stringify({
         name: 'shop',
         listen: { web: `tcp://127.0.0.1:${run.port}` },
         ready: 'fd',
+        restart: 'never',
         probation,
-        hooks: { success: hook, failure: failure.replaceAll('FILE', file), rollback: hook },
+        hooks: { success, failure: failure.replaceAll('FILE', file), rollback: hook },
       }),
     )
-  configure({ probation: '0s' })
-  await run.launch(['--config', config])
+  configure({ probation: first })
+  await run.launch(['--config', config], [SERVER], env)
   await run.serving()
   const ran = (count: number) =>
     until(
@@ -87,3 +93,50 @@ it('hooks of fd-broker run change by a reload, and run to their end before run i
   await until('run has ended', () => hasEnded(run.pid))
   expect(lines(), run.output).toEqual(['begun', 'over'])
 })
+
+it.runIf(NIGHTLY).each([
+  ['no version serves meanwhile', '0s', false],
+  ['fd-broker run ends with it', '60s', true],
+])('the hook of a failure runs also if %s', async (_when, first, ends) => {
+  const { run, ran } = await hooked(first)
+  const upgrading = run.upgrade('--', 'sh', '-c', 'sleep 1; exit 3')
+  await run.logged('a version was started', line => line.version === 2)
+  run.signal('SIGKILL', await run.serving(1))
+  expect((await upgrading).code).not.toBe(0)
+  expect(await ran(1)).toMatchObject([{ hook: 'failure', type: 'upgrade.failed' }])
+  if (ends) await until('run has ended', () => hasEnded(run.pid))
+})
+
+it.runIf(NIGHTLY)('a second signal ends fd-broker run although a hook has not ended', async () => {
+  const { run, configure, lines } = await hooked()
+  configure({ probation: '0s', failure: 'echo begun >> FILE; sleep 20 & wait; echo over >> FILE' })
+  expect((await run.sandbox.run('reload', '--control', run.control)).stdout).toContain('hooks')
+  expect((await run.upgrade('--', 'sh', '-c', 'exit 3')).code).toBe(1)
+  await until('the hook runs', () => lines().includes('begun'))
+  run.signal('SIGTERM')
+  await run.logged('a version has ended', line => line.version === 1)
+  // A signal within 2 s of the first one is the same order.
+  await pause(2_100)
+  run.signal('SIGTERM')
+  await until('run has ended', () => hasEnded(run.pid), 4_000)
+  expect(lines(), run.output).toEqual(['begun'])
+})
+
+it.runIf(NIGHTLY)(
+  'fd-broker run knows to the end a hook that begins while its next release is tried',
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-slow-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const slow = join(folder, 'slow.cjs')
+    writeFileSync(
+      slow,
+      `if (/^try:/.test(process.env.FD_BROKER_SUPERVISOR)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_500)`,
+    )
+    const { run, configure } = await hooked('0s', { NODE_OPTIONS: `--require ${slow}` })
+    configure({ probation: '1s', success: 'sleep 3' })
+    await run.upgraded()
+    expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+    await run.logged('the supervisor runs the installed release')
+    expect(run.output).toContain('a hook has ended')
+  },
+)

@@ -1,9 +1,10 @@
 import { once } from 'node:events'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { afterEach, describe, expect, it, vi } from 'vitest'
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { parseListenerSpec } from '../../../src/listeners/index.js'
 import { Probe, type ProbeEvents } from '../../../src/versions/version-probe.js'
 import { supervised as ownSupervisor, SLEEPS } from '../../processes/own-supervisor.js'
@@ -74,6 +75,31 @@ async function connected(port: number): Promise<string> {
 }
 
 describe('a supervisor', () => {
+  it('hears once that a main process has ended, though both SIGCHLD and a pidfd report it', async () => {
+    const { supervisor, source, serves, started } = await supervised({})
+    await serves(1)
+    // The main process is the first `sleep`, which this process adopts; the second one ignores the order to end.
+    const script = `trap '' TERM; sleep 60 & echo $! > main; sleep 60 & wait`
+    const cwd = mkdtempSync(join(tmpdir(), 'fdb-main-'))
+    onTestFinished(() => rmSync(cwd, { recursive: true }))
+    source.next = { ...source.next, command: ['/bin/sh', '-c', script], cwd }
+    const upgrading = supervisor.upgrade().catch(() => {})
+    const probe = await started(2)
+    const main = Number(
+      await until('the program has started', () => {
+        const file = join(cwd, 'main')
+        return existsSync(file) && readFileSync(file, 'utf8').trim()
+      }),
+    )
+    const shell = (supervisor.status() as { upgrade: { pid: number } }).upgrade.pid
+    probe.events!.mainProcess(main)
+    process.kill(shell, 'SIGKILL')
+    process.kill(main, 'SIGKILL')
+    await upgrading
+    const ends = supervisor.eventLog.read(1).events.filter(({ type }) => type === 'version.ended')
+    expect(ends).toMatchObject([{ generation: 2, reason: 'by signal 9' }])
+  })
+
   it('kills a replaced version that drains and ignores the order to end, after the time for that', async () => {
     const { supervisor, serves } = await supervised({
       command: ['sh', '-c', "trap '' TERM; exec sleep 60"],
