@@ -28,7 +28,7 @@ export class ReleasePath {
   readonly #aside: string
   /** Keeps the former `PATH.previous` from {@link install} until {@link commit} or {@link revert}. */
   readonly #older: string
-  /** What {@link install} has put at the path; null before. */
+  /** Identifies the release that {@link install} has put at the path; null before. */
   #installed: string | null = null
 
   /** Throws ERR_FDB_NO_BINARY. */

@@ -4,7 +4,6 @@ import { EventFile, eventPath } from '../events/event-file.js'
 import { EventLog } from '../events/event-log.js'
 import { type EventFacts, type EventType, failureFacts } from '../events/events.js'
 import { orderFacts, type Requester } from '../events/requester.js'
-import { Hooks } from '../holder/hooks.js'
 import { ListenerGuard } from '../listeners/index.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { ProcessReply, ReloadReply } from '../operator/service-commands.js'
@@ -28,7 +27,7 @@ import {
   type VersionEndReason,
 } from '../versions/version-machine.js'
 import { probeFor, probeOfInherited } from '../versions/version-probe.js'
-import { childHook } from './child-hook.js'
+import { RunHooks } from './child-hook.js'
 import { Control, openControl } from './control.js'
 import { DeathGuard } from './death-guard.js'
 import { type ExecState, replaceImage } from './exec-state.js'
@@ -91,11 +90,7 @@ export class Supervisor {
   readonly #report: ManagerReport
   readonly #unused: UnusedListeners
   readonly #pidFile: PidFile | null
-  readonly #hooks: Hooks
-  /** Aborted by an order to end at once, which waits for no hook. */
-  readonly #hooksGivenUp = new AbortController()
-  /** The version that serves, or has served last. */
-  #server: RunningVersion | undefined
+  readonly #hooks: RunHooks
   /** The first of the versions with the settings of the one that serves, or has served last. */
   #release: number
   /** The rollback that an operator has ordered, until the previous version serves. */
@@ -137,12 +132,7 @@ export class Supervisor {
       new ListenerGuard(deps.logger),
       this.#deathGuard,
     )
-    this.#hooks = new Hooks(this.eventLog, {
-      logger: deps.logger,
-      settings: () => this.#server?.settings.hooks ?? null,
-      startCommand: childHook(this.#versions.children, this.#hooksGivenUp.signal),
-      givenUp: this.#hooksGivenUp.signal,
-    })
+    this.#hooks = new RunHooks(this.eventLog, deps.logger, this.#versions.children)
     this.#report = new ManagerReport(manager)
     this.#unused = new UnusedListeners(this.#versions, deps.logger)
     this.#pidFile = PidFile.at(deps.settings.pidFile, deps.logger)
@@ -177,7 +167,7 @@ export class Supervisor {
     restorePassedSockets(left.unclaimed)
     const supervisor: Supervisor = new Supervisor(deps, left.control, left)
     supervisor.#versions.resume(left.versions, probes)
-    supervisor.#server = supervisor.#versions.get(supervisor.generation)
+    supervisor.#hooks.server = supervisor.#versions.get(supervisor.generation)
     for (const { id, proved } of supervisor.#state.versions)
       if (proved) supervisor.#versions.get(id)?.markProven()
     supervisor.#pidFile?.write()
@@ -218,11 +208,10 @@ export class Supervisor {
    */
   async upgradeSelf(): Promise<never> {
     // The next image would not know their limits.
-    const hooksEnd = () => new Promise<void>(resolve => this.#hooks.whenDone(resolve))
-    await hooksEnd()
+    await this.#hooks.ended()
     return await replaceImage(
       () => this.#snapshot,
-      hooksEnd,
+      () => this.#hooks.ended(),
       this.#versions.children,
       this.#deathGuard,
       this.#deps.logger,
@@ -282,7 +271,7 @@ export class Supervisor {
   /** Ends all versions; {@link ended} resolves when they have ended. A later call can shorten the time. */
   stop(options: StopOptions = {}): void {
     if (this.#state.mode === 'running') this.#stopOptions = options
-    if (options.now) this.#hooksGivenUp.abort()
+    if (options.now) this.#hooks.giveUp()
     void this.#versions.endListeners()
     this.#dispatch({ type: 'stop', now: options.now ?? false })
     // Replaced versions that still drain are killed after the stop timeout too.
@@ -419,11 +408,8 @@ export class Supervisor {
       const before = of === null ? null : known.settingsOf(of)
       const settings = before ?? (await this.#settings.read(id, given))
       await this.#deps.daemon?.take(settings, versions.listeners.held)
+      if (this.#find(id)?.doomed) throw abortedError('cancelled')
       const probe = await probeFor(settings, versions.children)
-      if (this.#find(id)?.doomed) {
-        probe[Symbol.dispose]()
-        throw abortedError('cancelled')
-      }
       const { pid } = versions.run(id, settings, probe)
       known.record(id, settings, given ?? this.#settings.argv, of)
       const facts = { version: id, child: pid, command: settings.command, ...(of !== null && { of }) }
@@ -540,7 +526,7 @@ export class Supervisor {
   #promote(id: number): void {
     const version = this.#versions.get(id)!
     const { command } = version.settings
-    this.#server = version
+    this.#hooks.server = version
     version.markServing()
     const { before, good, versions } = this.#state
     this.#known.keepOnly([...good, ...(before === null ? [] : [before]), ...versions.map(each => each.id)])
@@ -604,13 +590,10 @@ export class Supervisor {
     this.#unused.close()
     this.#versions.endAll()
     const failure = this.#settings.hasServed || this.#replacements > 0 ? null : this.#failures.last
-    // The failure of an upgrade with which this supervisor ends is recorded in this turn still, when its request is answered.
-    setImmediate(() =>
-      this.#hooks.whenDone(() => {
-        this.#versions.close()
-        this.eventLog.close()
-        this.#resolveEnded({ code, failure })
-      }),
-    )
+    void this.#hooks.ended().then(() => {
+      this.#versions.close()
+      this.eventLog.close()
+      this.#resolveEnded({ code, failure })
+    })
   }
 }
