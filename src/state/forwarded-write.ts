@@ -76,10 +76,15 @@ export class IncomingWrite {
     this.#parts.push(bytes)
   }
 
+  /** Whether the change deletes one entry, and nothing else. */
+  get deletesOne(): boolean {
+    return this.#changes === 1 && this.#deletion !== null
+  }
+
   /** Returns the write to append. If the change deletes one entry, the write resolves with whether the entry existed. Rejects with {@link CONFLICT} if an entry of `reads` has changed. */
   toWrite({ request, reads, durable = false }: Omit<ForwardedWrite, 'parts'>): NewWrite {
     const sections: SectionStore[] = []
-    const deletes = this.#changes === 1 ? this.#deletion : null
+    const deletes = this.deletesOne ? this.#deletion : null
     const readResult = () => (deletes === null ? false : deletes.section.slots.has(deletes.key))
     const parts = this.#parts
     const changes = this.#changes > 0

@@ -307,8 +307,9 @@ export class Writer {
       if (this.#anotherWrites) throw NOT_WRITER
       const make = () => this.write(arriving.toWrite(write))
       const existed = await makeDurably(make, write, owner.disk)
-      // A retry has no result: the change was made before, and then the entry counts as existing.
-      return { outcome: 'applied', existed: existed !== false, sequence: history.sequence }
+      // A retry has no result: the change was made before, and then a deleted entry counts as existing.
+      const counts = existed ?? arriving.deletesOne
+      return { outcome: 'applied', existed: counts === true, sequence: history.sequence }
     } catch (error) {
       // If the right to write ended before the change was on disk, the sender sends it to the next writer.
       const ended = closing.aborted || (owner.disk !== null && !isServing(owner.disk))
