@@ -93,14 +93,22 @@ export function readNext(socket: tls.TLSSocket, bytes: number): number {
   const handle = handleOf(socket) as TlsHandle | null
   const descriptor = descriptorOf(socket)
   if (handle === null || descriptor === null) return 0
+  let taken: Uint8Array
   try {
-    const taken = takeBytes(descriptor, bytes)
-    handle.receive(taken)
-    return taken.length
+    taken = takeBytes(descriptor, bytes)
   } catch {
     // The socket will emit the error.
     return 0
   }
+  try {
+    handle.receive(taken)
+  } catch (error) {
+    // A listener of the program has thrown: uncaught, as when Node reads.
+    process.nextTick(() => {
+      throw error
+    })
+  }
+  return taken.length
 }
 
 /**

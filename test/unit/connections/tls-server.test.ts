@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import https from 'node:https'
-import type net from 'node:net'
+import net from 'node:net'
 import tls from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Departure } from '../../../src/connections/movable.js'
@@ -165,6 +165,56 @@ describe('a connection of a tls.Server with hooks', () => {
     await new Promise<void>(resolve => setImmediate(resolve))
     giveBack(b, departures, 'moved')
     await hears('b 2 two')
+  })
+
+  it('ends the program by the exception of a listener, also for a record that is read while it is to leave', async () => {
+    const [counting, a] = await tlsPlace('a')
+    let asked = 0
+    Object.assign(counting.hooks, { serialize: () => void asked++ })
+    // A path that passes on so many bytes.
+    let most = Number.POSITIVE_INFINITY
+    let rest = Buffer.alloc(0)
+    const server = net.connect((a.server.address() as net.AddressInfo).port, '127.0.0.1')
+    const path = net.createServer(client => {
+      server.pipe(client)
+      client
+        .on('error', () => {})
+        .on('data', chunk => {
+          const part = chunk.subarray(0, most)
+          most -= part.length
+          rest = Buffer.concat([rest, chunk.subarray(part.length)])
+          server.write(part)
+        })
+    })
+    await once(path.listen(0, '127.0.0.1'), 'listening')
+    onTestFinished(() => void path.close())
+    const { socket, hears } = await connected(a, { port: (path.address() as net.AddressInfo).port })
+    socket.write('one\n')
+    await hears('a 1 one')
+    a.moving.onMovable = () => {}
+    await until('it may leave', () => taken(a).length === 0 && asked > 0)
+    const [own] = [...counting.lines.keys()]
+    own!.prependListener('data', () => {
+      throw new Error('of the program')
+    })
+    most = 40
+    socket.write('x'.repeat(300))
+    await until('the begin of a record has arrived', () => rest.length > 0 && a.served.kinds()['half-record'])
+    const usual = process.listeners('uncaughtException')
+    process.removeAllListeners('uncaughtException')
+    const caught: string[] = []
+    process.on('uncaughtException', error => caught.push(error.message))
+    try {
+      taken(a)
+      server.write(rest)
+      await until('it ends the program', () => taken(a).length === 0 && caught.length > 0, 2_000).catch(
+        () => {},
+      )
+    } finally {
+      process.removeAllListeners('uncaughtException')
+      for (const listener of usual) process.on('uncaughtException', listener)
+    }
+    expect([caught, a.faults]).toEqual([['of the program'], []])
   })
 
   it('comes back to its own server when no other takes it', async () => {
