@@ -10,7 +10,7 @@ import type { Failure } from '../operator/status-report.js'
 import { Pending } from '../wire/pending.js'
 import { indented } from './exit-reason.js'
 import { isOfAnother, mayBeAlive } from './leftover-processes.js'
-import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from './spawn-successor.js'
+import { AFTERMATH_MS, type Exit, exitText, type Successor, spawnSuccessor } from './spawn-successor.js'
 
 /** Time for a failed successor to report why, and to end by itself, before it is ended. */
 export const OWN_END_MS = 5_000
@@ -103,6 +103,8 @@ export class UpgradeAttempt {
   #isCancelling = false
   /** The command ended with code 0: it was a wrapper, and another process that it started is the successor. */
   #wrapperEnded = false
+  /** The exit of the command, if it has failed. */
+  #failedExit: Exit | null = null
   #isSettled = false
   #isFailing = false
   #hasMoreDetail = false
@@ -139,6 +141,7 @@ export class UpgradeAttempt {
         this.#expectJoiner(performance.now())
         return
       }
+      this.#failedExit = exit
       setTimeout(() => {
         if (this.#isSettled || this.#isCancelling || this.#isFailing) return
         const { why, lines } = child.exitReason.takeReason()
@@ -249,9 +252,9 @@ export class UpgradeAttempt {
     this.#isSettled = true
     const { exitReason, pid } = this.child
     const isOther = served.pid !== pid && isOfAnother(served.pid, pid, exitReason.mark)
-    // A command that ended with 0 may have told a service manager to start the next version.
-    if (isOther && !this.#wrapperEnded) {
-      this.#overtaken(served)
+    // A command that lives, or has ended with 0, may have had that process started: by a service manager, or in a container.
+    if (isOther && this.#failedExit !== null) {
+      this.#overtaken(served, this.#failedExit)
       return true
     }
     this.child.release()
@@ -261,11 +264,9 @@ export class UpgradeAttempt {
     return true
   }
 
-  /** Another version serves: that of this attempt is ended, as the caller hears that it has failed, and must not replace the other one later. */
-  #overtaken({ pid, generation }: Upgraded): void {
-    const what = `process ${pid} (generation ${generation}), which another command or a service manager has started, serves: ${this.#name} does not, and is ended`
+  #overtaken({ pid, generation }: Upgraded, exit: Exit): void {
+    const what = `process ${pid} (generation ${generation}), which another command or a service manager has started, serves: ${this.#name} ended ${exitText(exit)} before it served`
     this.#settled.reject(new FdbError('ERR_FDB_BUSY', what, { retryable: true }))
-    void this.child.end()
   }
 
   #check(): void {

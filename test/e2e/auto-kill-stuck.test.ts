@@ -165,34 +165,50 @@ it('says at its limit that the next version listens, and the last answer to its 
   await program.command('stop')
 })
 
-it.runIf(NIGHTLY)('an upgrade fails, and ends its process, if another command was faster', async () => {
-  const program = await AutoProgram.of(
-    `import { existsSync } from 'node:fs'
+it.runIf(NIGHTLY).each([true, false])(
+  'an upgrade whose process does not serve, as another command was faster, says so; it fails if that process has ended (%s)',
+  async ends => {
+    const program = await AutoProgram.of(
+      `import { existsSync } from 'node:fs'
        const until = async file => {
          while (!existsSync(file)) await new Promise(resolve => setTimeout(resolve, 20))
        }
        if (process.env.OTHER) await until('other may go on')
-       else if (existsSync('first serves')) await until('own may go on')
+       else if (existsSync('first serves')) {
+         await until('own may go on')
+         if (${ends}) process.exit(3)
+       }
        ${SERVER}`,
-  )
-  await program.serve()
-  program.write('first serves', '')
-  const other = program.sandbox.runCommand(program.words('import', { OTHER: '1' }, []))
-  const upgrading = upgrade(program)
-  await program.statusWhere('the upgrade has started its process', status => status.upgrade !== null)
-  program.write('other may go on', '')
-  const { code, stderr, stdout } = await upgrading
-  const pid = await program.serves(2)
-  expect(code, program.output).toBe(4)
-  const [, own] = /ms {2}started +pid (\d+)/.exec(stdout) ?? []
-  expect(own).not.toBe(`${pid}`)
-  expect(stderr).toContain(
-    `process ${pid} (generation 2), which another command or a service manager has started, serves: the successor ${own} does not, and is ended`,
-  )
-  await until('it has ended', () => hasEnded(Number(own)))
-  await program.command('stop')
-  await other
-})
+    )
+    await program.serve()
+    program.write('first serves', '')
+    const other = program.sandbox.runCommand(program.words('import', { OTHER: '1' }, []))
+    const upgrading = upgrade(program)
+    const begun = await program.statusWhere('the upgrade has started its process', ({ upgrade }) => !!upgrade)
+    const own = begun.upgrade!.pid
+    if (ends) {
+      // Within the time for the reason of its end.
+      program.write('own may go on', '')
+      await until('it has ended', () => hasEnded(own))
+    }
+    program.write('other may go on', '')
+    const { code, stderr, stdout } = await upgrading
+    const pid = await program.serves(2)
+    if (!ends) {
+      expect(code, program.output).toBe(0)
+      expect(stdout).toContain(
+        `\nprocess ${own}, which this upgrade started, does not serve: another command, or a service manager, started process ${pid}\n`,
+      )
+      program.write('own may go on', '')
+    } else
+      expect([code, stderr], program.output).toEqual([
+        expect.toBeOneOf([1, 4]),
+        expect.stringContaining('ended with code 3'),
+      ])
+    await program.command('stop')
+    await other
+  },
+)
 
 it.runIf(NIGHTLY)('an upgrade by a command that starts the server does not say so', async () => {
   const program = await AutoProgram.of(SERVER)
