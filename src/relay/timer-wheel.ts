@@ -64,7 +64,7 @@ export class TimerWheel {
   }
 
   #start(): void {
-    this.#look()
+    this.now = performance.now()
     // Entries that are armed by what arrived during a stop of the process count from the end of the stop.
     this.#timer = everyAfterReading(this.tickMs, () => this.#turn(), {
       unref: true,
@@ -73,10 +73,12 @@ export class TimerWheel {
   }
 
   #look(): void {
-    this.now = performance.now()
+    const now = performance.now()
+    if (now - this.now > 2 * this.tickMs) this.now = now
   }
 
   #turn(): void {
+    this.now = performance.now()
     this.#tick++
     const due = this.#slots[this.#tick % SLOTS]!
     for (const entry of [...due]) {
