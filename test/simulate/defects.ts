@@ -124,7 +124,11 @@ export const SHOWN_AT_NIGHT: readonly [string, Edit, string][] = [
   ],
   [
     'a state file that replaces the present one before it is synced',
-    ['state/file/state-file.ts', 'await Promise.all([next.sync(), others()])', 'await others()'],
+    [
+      'state/file/state-file.ts',
+      'Promise.all([next.isAt(next.path), next.sync(), others()])',
+      'Promise.all([next.isAt(next.path), others()])',
+    ],
     'cut',
   ],
   [

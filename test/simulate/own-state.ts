@@ -53,6 +53,7 @@ export const HARMLESS: Readonly<Record<string, Readonly<Record<string, string>>>
   'wire/frame-decoder': { NOTHING: 'stays empty' },
   'tls/ticket-keys': { NONE: 'stays empty' },
   'versions/version-probe': { NO_PROBE: 'does nothing' },
+  'holder/hooks': { NEVER: 'is never aborted' },
   'workers/pool': { NEVER_ABORTED: 'is never aborted', NEVER: 'stays pending' },
   'connections/adapters/http-server': { NOTHING: 'stays empty' },
   'member/state/write-receiver': { NO_BYTES: 'stays empty' },
