@@ -1,5 +1,6 @@
 import type net from 'node:net'
 import { duplicateLent, type MoveWhich, type OwnedFd, socketOver, type Witness } from '../adapter.js'
+import { afterReading } from '../base/after-reading.js'
 import type { Accepted } from '../node/accepted.js'
 import { type PassedOn, passedOn, setPassedOn } from '../node/socket-handle.js'
 import { type ByteStream, NO_OWNER, type Tally } from './byte-stream.js'
@@ -241,7 +242,7 @@ export class Relay {
     const endSilent = () => {
       for (const connection of silent) if (connection.receivedNothing) connection.closeIdle()
     }
-    whenRead(SILENT_MS, endSilent)
+    afterReading(SILENT_MS, endSilent, { unref: true })
   }
 
   /**
@@ -272,7 +273,7 @@ export class Relay {
         if (this.#resumed === resumed) this.#http2.destroy()
       }, LAST_ERROR_MS).unref()
     }
-    whenRead(lingerMs, giveUp)
+    afterReading(lingerMs, giveUp, { unref: true })
   }
 
   /** Closes the connections of all clients at once. The relay still accepts new ones. */
@@ -391,11 +392,6 @@ export class Relay {
     this.#clients?.remove(remoteAddress)
     if (this.size + this.#turning === 0) this.#onEmpty?.()
   }
-}
-
-/** Calls `judge` after `ms` milliseconds, when what has arrived until then is read: this process may have been stopped. Does not keep the process alive. */
-function whenRead(ms: number, judge: () => void): void {
-  setTimeout(() => setImmediate(judge), ms).unref()
 }
 
 /** Returns {@link ClientOrigin.certificate} for a connection that has moved here. A certificate that was verified by other CAs counts as none. */

@@ -229,10 +229,10 @@ describe('a listener with the CAs of its clients', () => {
     }))
     const alice = client(ca, 'alice')
     const { session } = await askTls(port, alice)
-    const [movable, nobody] = [new TlsClient(port, { ...alice, session }), new TlsClient(port)]
-    await Promise.all([movable.ask('/'), nobody.ask('/')])
+    const [movable, without] = [new TlsClient(port, { ...alice, session }), new TlsClient(port)]
+    await Promise.all([movable.ask('/'), without.ask('/')])
     await edge.reload({ listeners: listeners(ca.cert) })
-    expect((await nobody.answer('/')).head).toMatch(/connection: close/i)
+    expect((await without.answer('/')).head).toMatch(/connection: close/i)
     await refusal(port, {})
     // The next version refuses the connection, because its client was not asked alike.
     await edge.next()

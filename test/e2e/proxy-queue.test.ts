@@ -75,6 +75,17 @@ async function hold(edge: Edge, server: HoldingServer, path: string) {
   return asking
 }
 
+/** Two servers with a request each, and one that waits. */
+async function twoBusy() {
+  const servers = [await HoldingServer.start(), await HoldingServer.start()]
+  const edge = await queueing(servers, { queue: 10 })
+  const both = ['/held/1', '/held/2'].map(path => ask(edge.url + path))
+  await until('both are busy', () => servers.every(({ held }) => held.size === 1))
+  const waiting = ask(`${edge.url}/held/3`)
+  await until('one waits', async () => (await waitingIn(edge)) === 3)
+  return { edge, servers, both, waiting }
+}
+
 describe('a request for which no server is free', () => {
   it('waits for its turn, and gets 503 if too many wait', async () => {
     const server = await HoldingServer.start()
@@ -143,12 +154,7 @@ describe('a request for which no server is free', () => {
   })
 
   it('gets the first server that is free', async () => {
-    const servers = [await HoldingServer.start(), await HoldingServer.start()]
-    const edge = await queueing(servers, { queue: 10 })
-    const both = ['/held/1', '/held/2'].map(path => ask(edge.url + path))
-    await until('both are busy', () => servers.every(({ held }) => held.size === 1))
-    const waiting = ask(`${edge.url}/held/3`)
-    await until('one waits', async () => (await waitingIn(edge)) === 3)
+    const { servers, both, waiting } = await twoBusy()
     const [path = ''] = [...servers[1]!.held.keys()]
     servers[1]!.answer(path)
     await until('the other server has it', () => servers[1]!.held.has('/held/3'))
@@ -212,12 +218,7 @@ describe('a request for which no server is free', () => {
   })
 
   it('goes to no server that an operator has drained meanwhile', async () => {
-    const servers = [await HoldingServer.start(), await HoldingServer.start()]
-    const edge = await queueing(servers, { queue: 10 })
-    const both = ['/held/1', '/held/2'].map(path => ask(edge.url + path))
-    await until('both are busy', () => servers.every(({ held }) => held.size === 1))
-    const waiting = ask(`${edge.url}/held/3`)
-    await until('one waits', async () => (await waitingIn(edge)) === 3)
+    const { edge, servers, both, waiting } = await twoBusy()
     const [drained, other] = servers as [HoldingServer, HoldingServer]
     const control = ['--control', edge.sandbox.control]
     expect(await edge.sandbox.run('servers', 'drain', ...control, 'app', drained.url)).toMatchObject({

@@ -4,12 +4,7 @@ import { join } from 'node:path'
 /** Every way by which a wait gets a limit. The making of limits is not a wait. */
 const LIMITED =
   /\.limit\(|\bafterReading\(|AbortSignal\.timeout\(|\bwithDeadline\(|\bwithinLimit\(|\bwithinRunningTime\(/
-const MACHINERY = new Set([
-  'wire/pending.ts',
-  'wire/pending.ts',
-  'wire/pending.ts',
-  'member/lifecycle/readiness.ts',
-])
+const MACHINERY = new Set(['base/limited-signal.ts', 'wire/pending.ts', 'member/lifecycle/readiness.ts'])
 
 /** The lines of all sources that give a wait its limit, as `FILE: LINE`, without indentation. */
 export function limitedWaits(src: string): string[] {
@@ -90,6 +85,10 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
     'e2e/proxy-source: serves on without the store, and does not begin to serve without it',
   ],
   'proxy/tls/handshakes.ts': ['e2e/proxy-tls: ends in time, counts by kind, and disturbs no other client'],
+  'relay/relay.ts': [
+    'unit/relay/connections: hears first requests and answers that have come while this process was stopped',
+    'unit/relay/connections: lets the requests go on that its drain would have given up',
+  ],
   'run/predecessor.ts': [
     'e2e/run-adopt: leaves it to serve if the first version has ended while the supervisor was stopped',
   ],
