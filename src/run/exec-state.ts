@@ -73,6 +73,8 @@ export interface ExecState {
   readonly timers: Readonly<Record<string, number>>
   readonly control: FirstControl | null
   readonly listeners: readonly SharedListener[]
+  /** The first of the versions with the settings of the one that serves, or has served last; absent if an earlier release wrote this state. */
+  readonly release?: number
   /** Inodes of listeners that an operator has removed from the daemon (`--from`); absent if an earlier release wrote this state. */
   readonly removed?: readonly string[]
   /** Sockets from the service manager that no version has used. */

@@ -105,8 +105,7 @@ export class Supervisor {
     this.#deps = deps
     this.#deathGuard = new DeathGuard(deps.logger)
     this.#state = inherited?.state ?? initial(deps.settings.restart)
-    const { id = 0, of = null } = serving(this.#state) ?? {}
-    this.#release = of ?? id
+    this.#release = inherited?.release ?? serving(this.#state)?.id ?? 0
     this.#startedAt = inherited?.startedAt ?? Date.now()
     this.#replacements = inherited?.replaced ?? 0
     this.#settings = new NextSettings(deps, inherited?.argv ?? null)
@@ -263,7 +262,8 @@ export class Supervisor {
     try {
       await this.#requests.ask({}, cancel, dispatch, 'rollback')
     } finally {
-      this.#rollback = null
+      // Another order may wait for the same version.
+      if ((candidate(this.#state)?.of ?? null) === null) this.#rollback = null
     }
     return { pid: leaves?.pid ?? 0, generation: now?.id ?? 0 }
   }
@@ -333,6 +333,7 @@ export class Supervisor {
       timers: this.#timers.remaining,
       control: this.#control?.firstControl ?? null,
       unclaimed: passedSockets().unclaimed,
+      release: this.#release,
       removed: this.#deps.daemon?.removed ?? [],
       ...this.#versions.snapshot,
     }

@@ -2,7 +2,10 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
+import { OperatorClient } from '../../src/operator/client.js'
+import { ROLLBACK } from '../../src/operator/service-commands.js'
 import { NIGHTLY } from '../lanes/lane.js'
+import { Follower } from '../processes/event-follower.js'
 import { hasEnded } from '../processes/launch.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
 import { pause, until } from '../processes/until.js'
@@ -11,10 +14,16 @@ import { pause, until } from '../processes/until.js'
 async function hooked(
   first = '0s',
   env: NodeJS.ProcessEnv = {},
+  command: readonly string[] = [SERVER],
 ): Promise<{
   readonly run: Supervised
   /** Writes the file of settings, which each version and a reload read. */
-  readonly configure: (settings: { probation: string; success?: string; failure?: string }) => void
+  readonly configure: (settings: {
+    probation: string
+    success?: string
+    failure?: string
+    timeout?: string
+  }) => void
   readonly ran: (count: number) => Promise<Record<string, unknown>[]>
   readonly lines: () => string[]
 }> {
@@ -23,7 +32,12 @@ async function hooked(
   const config = join(run.sandbox.folder, 'run.json')
   const hook = `echo "$FD_BROKER_EVENT" >> ${file}`
   const lines = () => (existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [])
-  const configure = ({ probation, success = hook, failure = hook }: Record<string, string>) =>
+  const configure = ({
+    probation,
+    success = hook,
+    failure = hook,
+    timeout = '10s',
+  }: Record<string, string>) =>
     writeFileSync(
       config,
       JSON.stringify({
@@ -32,11 +46,11 @@ async function hooked(
         ready: 'fd',
         restart: 'never',
         probation,
-        hooks: { success, failure: failure.replaceAll('FILE', file), rollback: hook },
+        hooks: { success, failure: failure.replaceAll('FILE', file), rollback: hook, timeout },
       }),
     )
   configure({ probation: first })
-  await run.launch(['--config', config], [SERVER], env)
+  await run.launch(['--config', config], command, env)
   await run.serving()
   const ran = (count: number) =>
     until(
@@ -138,5 +152,65 @@ it.runIf(NIGHTLY)(
     expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
     await run.logged('the supervisor runs the installed release')
     expect(run.output).toContain('a hook has ended')
+  },
+)
+
+it.runIf(NIGHTLY)(
+  'a rollback for which two orders wait has its hook, also if the first is given up',
+  async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-gate-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const gate = join(folder, 'gate')
+    const waits = `while [ -e ${gate} ]; do sleep 0.05; done; exec ${SERVER}`
+    const { run, ran } = await hooked('60s', {}, ['sh', '-c', waits])
+    expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
+    writeFileSync(gate, '')
+    const first = await OperatorClient.connect(run.control)
+    const givenUp = first.command(ROLLBACK, '').catch(() => 'given up')
+    await run.logged('the previous version was started again')
+    using second = await OperatorClient.connect(run.control)
+    const returned = second.command(ROLLBACK, '')
+    await second.status()
+    first.close()
+    expect(await givenUp).toBe('given up')
+    for (let looks = 0; looks < 3; looks++) await second.status()
+    rmSync(gate)
+    await returned
+    expect(await ran(1)).toMatchObject([{ hook: 'rollback', code: 'ERR_FDB_SUCCESSOR_LEFT', generation: 3 }])
+  },
+)
+
+it.runIf(NIGHTLY)(
+  'a version that has returned, and is started again by the next release of run, is no rollback',
+  async () => {
+    const run = await Supervised.start([
+      '--ready',
+      'fd',
+      '--restart',
+      'always',
+      '--restart-delay',
+      '4s',
+      '--probation',
+      '60s',
+    ])
+    const follower = new Follower(run.control)
+    await run.upgraded()
+    for (const version of [3, 4]) {
+      await fetch(`${run.url}/crash`).catch(() => {})
+      if (version === 4) {
+        await run.logged('no version runs any more; the next one starts after a delay')
+        expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+      }
+      await run.serving(version)
+    }
+    const serving = () => follower.events.filter(({ type }) => /serving$/.test(type))
+    await follower.has('the last one serves', () => serving().some(({ generation }) => generation === 4))
+    expect(serving().map(({ type, generation }) => [type, generation])).toEqual([
+      ['version.serving', 1],
+      ['version.serving', 2],
+      ['version.serving', 3],
+      ['rollback.serving', 3],
+      ['version.serving', 4],
+    ])
   },
 )
