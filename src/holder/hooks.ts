@@ -1,3 +1,4 @@
+import { afterReading } from '../base/after-reading.js'
 import { InOrder } from '../base/in-order.js'
 import { withinLimit } from '../base/limited-signal.js'
 import type { Logger } from '../base/logger.js'
@@ -180,11 +181,11 @@ async function runCommand(
   try {
     const child = await start(command, env)
     let isLate = false
-    const timer = setTimeout(() => {
+    const limit = afterReading(timeout, () => {
       isLate = true
       child.kill()
-    }, timeout)
-    const how = await child.ended.finally(() => clearTimeout(timer))
+    })
+    const how = await child.ended.finally(() => limit.clear())
     if (isLate) return lateText('the command was killed: it has not ended', timeout)
     return how === null ? null : `the command ended ${how}`
   } catch (error) {

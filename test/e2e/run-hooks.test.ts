@@ -156,6 +156,27 @@ it.runIf(NIGHTLY)(
 )
 
 it.runIf(NIGHTLY)(
+  'a hook that has ended in time counts so, also if fd-broker run was stopped meanwhile',
+  async () => {
+    const { run, configure, lines } = await hooked()
+    configure({
+      probation: '0s',
+      failure: 'echo begun >> FILE; sleep 0.5; echo over >> FILE',
+      timeout: '1s',
+    })
+    expect((await run.sandbox.run('reload', '--control', run.control)).stdout).toContain('hooks')
+    expect((await run.upgrade('--', 'sh', '-c', 'exit 3')).code).toBe(1)
+    await until('the hook runs', () => lines().includes('begun'))
+    run.signal('SIGSTOP')
+    await until('it is over', () => lines().includes('over'))
+    await pause(1_000)
+    run.signal('SIGCONT')
+    await until('its end is in the log', () => /a hook has (?:ended|failed)/.test(run.output))
+    expect(run.output).toContain('a hook has ended')
+  },
+)
+
+it.runIf(NIGHTLY)(
   'a rollback for which two orders wait has its hook, also if the first is given up',
   async () => {
     const folder = mkdtempSync(join(tmpdir(), 'fdb-gate-'))

@@ -44,7 +44,10 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
     'unit/daemon/service-operations: a status does not wait long for a member of another user',
   ],
   'holder/admission.ts': ['unit/wire/deadlines: a Hello that does not come'],
-  'holder/hooks.ts': ['e2e/hooks: record that one answers with an error, or not in time'],
+  'holder/hooks.ts': [
+    'e2e/hooks: record that one answers with an error, or not in time',
+    'e2e/run-hooks: a hook that has ended in time counts so',
+  ],
   'holder/holder.ts': ['unit/wire/deadlines: a phase of a handoff'],
   'holder/peers.ts': ['unit/holder/peers'],
   'member/hosting/operator-requests.ts': [

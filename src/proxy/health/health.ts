@@ -1,6 +1,7 @@
 import { chmodSync, rmSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
+import { withinLimit } from '../../base/limited-signal.js'
 import { FOLDER_MODES } from '../../base/socket-modes.js'
 import { FdbError, type Logger } from '../../index.js'
 import {
@@ -41,22 +42,19 @@ export class HealthChecker implements Disposable {
   /** Resolves after `passes` successful checks in a row, or after a check if `needed` returns false. Rejects with ERR_FDB_UNHEALTHY after `within` ms, or when `signal` aborts. */
   async waitUntilHealthy(signal: AbortSignal, needed: () => boolean): Promise<void> {
     const { passes, within } = this.#config
-    const timeLimit = AbortSignal.timeout(within)
     const passed = new AbortController()
-    const ends = AbortSignal.any([signal, this.#disposed.signal, timeLimit, passed.signal])
     const judge = new HealthJudge(passes)
     let checks = 0
     let lastFailure = ''
-    await repeatCheck(
-      this.#check,
-      () => this.#config,
-      ends,
-      why => {
-        checks++
-        if (why !== null) lastFailure = why
-        if (judge.hear(why) === 'ready' || !needed()) passed.abort()
-      },
-    )
+    const hear = (why: string | null) => {
+      checks++
+      if (why !== null) lastFailure = why
+      if (judge.hear(why) === 'ready' || !needed()) passed.abort()
+    }
+    await withinLimit(signal, within, async limited => {
+      const ends = AbortSignal.any([limited, this.#disposed.signal, passed.signal])
+      await repeatCheck(this.#check, () => this.#config, ends, hear)
+    })
     if (passed.signal.aborted || !needed()) return
     signal.throwIfAborted()
     const failure = lastFailure === '' ? `${this.#check.name}: no answer` : lastFailure

@@ -1,4 +1,6 @@
-import { describe, expect, it } from 'vitest'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { HealthChecker } from '../../../src/proxy/health/health.js'
 import { until } from '../../processes/until.js'
@@ -26,6 +28,28 @@ describe('a process that has to prove that it is well', () => {
     await expect(health.waitUntilHealthy(never, () => true)).rejects.toMatchObject({
       code: 'ERR_FDB_UNHEALTHY',
     })
+  })
+
+  it('has proved it by an answer in its time, however long the process was held up then', async () => {
+    const server = createServer().listen(0, '127.0.0.1')
+    onTestFinished(() => void server.close())
+    await once(server, 'listening')
+    const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    onTestFinished(() => void client.destroy())
+    const [socket] = (await once(server, 'connection')) as [Socket]
+    const answered = async () => {
+      await once(socket, 'data')
+      return null
+    }
+    const config = { passes: 1, within: 100, interval: 1, timeout: 5_000 }
+    const check = { name: 'it', run: answered }
+    const proved = new HealthChecker(config, { check, socket: null }, SILENT).waitUntilHealthy(
+      never,
+      () => true,
+    )
+    client.write('x')
+    for (const end = performance.now() + 200; performance.now() < end; );
+    await proved
   })
 
   it('counts as well again once no caller asks any more', async () => {
