@@ -33,7 +33,7 @@ const FILES: readonly Rule[] = [
     3_000,
   ],
   [/^dist\/types\/auto\.d\.c?ts$/, 3_000],
-  [/^dist\/types\/declarations\.d\.ts$/, 160_500],
+  [/^dist\/types\/declarations\.d\.ts$/, 175_000],
   [/^prebuilds\/linux-(?:x64|arm64)\/fd-broker\.(?:glibc|musl)\.node$/, 120_000],
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
@@ -41,7 +41,8 @@ const FILES: readonly Rule[] = [
 export const MOST_UNPACKED = 5_970_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
-  filesWithoutAddons: 104,
+  // Some forty besides the pieces that the bundler shares between entries: one more or less comes with any import.
+  filesWithoutAddons: 125,
   packed: 1_905_000,
   packedWithoutAddons: 1_860_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more; 3_075_000 before TLS 1.3 connections, streamed answers and
