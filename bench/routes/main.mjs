@@ -37,6 +37,11 @@ const SHAPES = [
     target: i => ({ host: 'example.com:8080', path: `/api/tenant${i}/users/7` }),
   },
   {
+    name: 'paths with * of one host',
+    place: i => ({ host: 'example.com', path: `/api/tenant${i}/*/orders` }),
+    target: i => ({ host: 'example.com:8080', path: `/api/tenant${i}/7/orders/8` }),
+  },
+  {
     name: 'a wildcard each',
     place: i => ({ host: `*.shop${i}.example.com`, path: '/' }),
     target: i => ({ host: `www.shop${i}.example.com`, path: '/cart' }),

@@ -95,13 +95,23 @@ describe('a variable in a header', () => {
       {
         host: '*',
         upstream: 'app',
-        request: { set: { 'X-From': '$remote_addr $scheme', 'X-Price': '5$$' } },
+        request: {
+          set: {
+            'X-From': '$remote_addr $scheme',
+            'X-Price': '5$$',
+            'X-Parts': '$segment_1|$segment_2$segment_3',
+          },
+        },
         response: { set: { 'X-Asked': '$request_method $request_uri' } },
       },
     ])
-    for (const path of ['/one?x', '/two']) {
+    for (const [path, parts] of [
+      ['/one?x/y', 'one|'],
+      ['//two;a/%2b/c', 'two|%2bc'],
+    ] as const) {
       const { body, headers } = await ask(`${plain}${path}`).answer
-      expect(JSON.parse(body)).toMatchObject({ 'x-from': '127.0.0.1 http', 'x-price': '5$' })
+      const sent = { 'x-from': '127.0.0.1 http', 'x-price': '5$', 'x-parts': parts }
+      expect(JSON.parse(body)).toMatchObject(sent)
       expect(headers['x-asked']).toBe(`GET ${path}`)
     }
   })

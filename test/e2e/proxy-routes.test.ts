@@ -169,6 +169,7 @@ describe('the conditions of a route', () => {
       { host: '*', ...answers('any') },
       { host: '*', when: ['method=PUT|POST', 'header:X-Version=2.*'], ...answers('beta') },
       { host: '*', when: ['cookie:canary=1'], ...answers('canary') },
+      { host: '*', path: '/u/*/o', when: ['!method=GET', '!header:x-old'], ...answers('written') },
     ]
     const edge = await Edge.prepare({ upgrade: { probation: '0s' }, routes })
     edge.write({ listeners: [{ name: 'http', address: `tcp://127.0.0.1:${edge.port}`, http2: true }] })
@@ -188,6 +189,9 @@ describe('the conditions of a route', () => {
       expect(await both('POST', '/', { 'x-version': '2.1' })).toEqual([second, second])
       expect(await both('GET', '/', { 'x-version': '2.1' })).toEqual(['any', 'any'])
       expect(await both('GET', '/', { cookie: 'a=b; canary=1' })).toEqual(['canary', 'canary'])
+      expect(await both('PUT', '/u//%37/o/x?a=b', {})).toEqual(['written', 'written'])
+      expect(await both('PUT', '/u/7/o', { 'x-old': '1' })).toEqual(['any', 'any'])
+      expect(await both('GET', '/u/7/o', {})).toEqual(['any', 'any'])
     }
     await found('beta')
     await edge.next()
@@ -196,7 +200,9 @@ describe('the conditions of a route', () => {
       /\n\* +\/ header:x-a query:a=b +runtime +respond 200 +1\n/,
     )
     expect((await edge.routes('remove', ...given)).stdout).toBe('1 removed\n')
-    await edge.reload({ routes: [...routes.slice(0, 1), { ...routes[1], ...answers('gamma') }, routes[2]] })
+    await edge.reload({
+      routes: [...routes.slice(0, 1), { ...routes[1], ...answers('gamma') }, ...routes.slice(2)],
+    })
     await found('gamma')
   })
 })

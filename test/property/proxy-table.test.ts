@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Origin } from '../../src/proxy/entries/overlay.js'
 import { canonicalHost, requestHost } from '../../src/proxy/routes/host.js'
-import { canonicalPath, plainEnd, readings } from '../../src/proxy/routes/path.js'
+import { canonicalPath, plainEnd, readings, segmentOf } from '../../src/proxy/routes/path.js'
 import { parseRouteKey, type RouteId, routeKey } from '../../src/proxy/routes/path-tree.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, RouteTable } from '../../src/proxy/routes/table.js'
 import fc from '../lanes/generated.js'
@@ -16,7 +16,9 @@ const hostPattern = fc.oneof(
 )
 const segment = fc.constantFrom('x', 'y', 'xy', '.w', '%20')
 const pathPattern = fc
-  .array(segment, { maxLength: 4 })
+  .array(fc.oneof({ weight: 3, arbitrary: segment }, { weight: 1, arbitrary: fc.constant('*') }), {
+    maxLength: 4,
+  })
   .map(segments => (segments.length === 0 ? '/' : segments.map(each => `/${each}`).join('')))
 const id = fc.record({
   origin: fc.constantFrom<Origin>('file', 'runtime'),
@@ -41,7 +43,7 @@ function naive(routes: Map<string, number>, host: string, target: string): unkno
 /** All that matches, sorted by what wins. */
 function naiveOf(routes: Map<string, number>, host: string, path: string): unknown {
   const asked = requestHost(host)
-  const matching: { rank: [number, number, number]; value: number }[] = []
+  const matching: { rank: [specificity: number, path: string, origin: number]; value: number }[] = []
   for (const [key, value] of routes) {
     const { origin, host: pattern, path: prefix } = parseRouteKey(key)!
     let specificity: number
@@ -50,18 +52,32 @@ function naiveOf(routes: Map<string, number>, host: string, path: string): unkno
     else if (pattern.startsWith('*.') && asked.endsWith(pattern.slice(1)) && asked.length >= pattern.length) {
       specificity = pattern.length
     } else continue
-    if (prefix !== '/' && path !== prefix && !path.startsWith(`${prefix}/`)) continue
-    matching.push({ rank: [specificity, prefix.length, origin === 'runtime' ? 1 : 0], value })
+    const wanted = segmentsOf(prefix)
+    const given = segmentsOf(path)
+    if (wanted.length > given.length || wanted.some((each, i) => each !== '*' && each !== given[i])) continue
+    // A longer text wins, then one with a name in place of the first star that differs.
+    const rank = wanted.map(each => (each === '*' ? '1' : '2')).join('')
+    matching.push({ rank: [specificity, rank, origin === 'runtime' ? 1 : 0], value })
   }
-  matching.sort((a, b) => b.rank[0] - a.rank[0] || b.rank[1] - a.rank[1] || b.rank[2] - a.rank[2])
+  matching.sort(
+    (a, b) =>
+      b.rank[0] - a.rank[0] ||
+      b.rank[1].length - a.rank[1].length ||
+      Number(b.rank[1]) - Number(a.rank[1]) ||
+      b.rank[2] - a.rank[2],
+  )
   return matching[0]?.value ?? NO_ROUTE
+}
+
+function segmentsOf(path: string): string[] {
+  return path.split('/').filter(each => each !== '')
 }
 
 const target = fc
   .array(
     fc.oneof(
       segment,
-      fc.constantFrom('', '.', '..', '%78', 'x;p', ';', '%2e', 'z', 'x%2Fy', '%2578', 'x%3by'),
+      fc.constantFrom('', '.', '..', '%78', 'x;p', ';', '%2e', 'z', 'x%2Fy', '%2578', 'x%3by', '*'),
     ),
     { maxLength: 5 },
   )
@@ -136,6 +152,18 @@ describe('spellings', () => {
         if (!/%(?![0-9A-Fa-f]{2})/.test(tail)) expect(readings(path)?.[0]).toBe(path)
       }),
       { seed: 33, numRuns: perLane(1_000, 20_000) },
+    )
+  })
+
+  it('of a path: a segment is as sent, where a comparison without escapes has it', () => {
+    fc.assert(
+      fc.property(fc.array(fc.constantFrom('a', '', ';p', 'b;p=1', 'cc'), { maxLength: 6 }), segments => {
+        const sent = `/${segments.join('/')}?x/y`
+        const path = readings(sent)![0]!
+        const all = Array.from({ length: 9 }, (_, i) => segmentOf(sent, i + 1))
+        expect(`/${all.filter(each => each !== '').join('/')}`).toBe(path)
+      }),
+      { seed: 38, numRuns: perLane(250, 5_000) },
     )
   })
 

@@ -6,7 +6,8 @@
  *     header:X-Version=2     exactly this value
  *     header:X-Version=2.*   a value that begins so
  *
- * and alike `query:NAME` for a parameter of the query, `cookie:NAME` for a cookie. A check takes time in proportion to the head, whatever a client sends.
+ * and alike `query:NAME` for a parameter of the query, `cookie:NAME` for a cookie. A `!` before a condition negates it; `!listener=NAME` exists only so,
+ * because a route has a key for one listener. A check takes time in proportion to the head, whatever a client sends.
  *
  * In the name and the key of a route its conditions follow the path: `/api?method=POST&header:x-version=2.*`. No path of a request has a `?`, so a
  * version that does not know conditions never uses such a route.
@@ -23,13 +24,16 @@ export interface ConditionFacts {
   readonly fields: { get(name: string): string | undefined }
 }
 
-const KINDS = ['method', 'header', 'query', 'cookie'] as const
+const KINDS = ['method', 'header', 'query', 'cookie', 'listener'] as const
+const NOT = '!'
 /** `any`: the request has the name, with any value. `begin`: with a value that begins so. */
 type Match = 'any' | 'exact' | 'begin'
 
 interface Condition {
   readonly kind: (typeof KINDS)[number]
-  /** Lower case for a header; '' for a method. */
+  /** The request must not fulfil the rest. */
+  readonly not: boolean
+  /** Lower case for a header; '' for a method and a listener. */
   readonly name: string
   readonly match: Match
   readonly value: string
@@ -38,23 +42,30 @@ interface Condition {
 const MOST = 16
 const PREFIX = '?'
 const METHODS = /^[A-Z0-9_-]{1,32}(?:\|[A-Z0-9_-]{1,32})*$/
+const LISTENERS = /^[^|\p{Control}\p{Surrogate}]{1,256}(?:\|[^|\p{Control}\p{Surrogate}]{1,256})*$/u
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$/
 const PARAMETER = /^[\x21-\x3c\x3e-\x7e]{1,64}$/
 const VALUE = /^(?! )[\x20-\x29\x2b-\x7e]{1,256}(?<! )$/
 
-function parse(given: string): Condition | string {
+function parse(written: string): Condition | string {
+  const not = written.startsWith(NOT)
+  const given = not ? written.slice(1) : written
   const equals = given.indexOf('=')
   const [named, value] = equals < 0 ? [given, null] : [given.slice(0, equals), given.slice(equals + 1)]
   if (named === 'method') {
     if (value === null || !METHODS.test(value)) return 'write methods, such as method=GET|HEAD'
-    const methods = [...new Set(value.split('|'))].sort().join('|')
-    return { kind: 'method', name: '', match: 'exact', value: methods }
+    return { kind: 'method', not, name: '', match: 'exact', value: sortedList(value) }
+  }
+  if (named === 'listener') {
+    if (!not) return 'for one listener give "listener"; a condition excludes listeners: !listener=NAME'
+    if (value === null || !LISTENERS.test(value)) return 'write names, such as !listener=admin|metrics'
+    return { kind: 'listener', not, name: '', match: 'exact', value: sortedList(value) }
   }
   const [, kind, name = ''] = /^(header|query|cookie):(.*)$/.exec(named) ?? []
   if (kind === undefined)
-    return 'write method=GET|HEAD, header:NAME, header:NAME=VALUE, header:NAME=BEGIN*, or alike query: and cookie:'
+    return 'write method=GET|HEAD, header:NAME, header:NAME=VALUE, header:NAME=BEGIN*, or alike query: and cookie:, or one of these with ! before it'
   if (!(kind === 'query' ? PARAMETER : TOKEN).test(name)) return `${shortJson(name)} is no name of a ${kind}`
-  const common = { kind: kind as Condition['kind'], name: kind === 'header' ? name.toLowerCase() : name }
+  const common = { kind: kind as Condition['kind'], not, name: kind === 'header' ? name.toLowerCase() : name }
   if (value === null) return { ...common, match: 'any', value: '' }
   if (value === '' || value === '*') return `for any value write ${kind}:${name}`
   const begin = value.endsWith('*')
@@ -64,20 +75,31 @@ function parse(given: string): Condition | string {
   return { ...common, match: begin ? 'begin' : 'exact', value: plain }
 }
 
+function sortedList(value: string): string {
+  return [...new Set(value.split('|'))].sort().join('|')
+}
+
 function nameOf({ kind, name }: Condition): string {
   return name === '' ? kind : `${kind}:${name}`
 }
 
 function textOf(condition: Condition, encode = (part: string) => part): string {
-  const { kind, name, match, value } = condition
-  const named = name === '' ? kind : `${kind}:${encode(name)}`
+  const { kind, not, name, match, value } = condition
+  const named = `${not ? NOT : ''}${name === '' ? kind : `${kind}:${encode(name)}`}`
   return match === 'any' ? named : `${named}=${encode(value)}${match === 'begin' ? '*' : ''}`
 }
 
 /** The order does not depend on that of the configuration. */
 function compare(a: Condition, b: Condition): number {
   const names = [nameOf(a), nameOf(b)] as const
-  return KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind) || (names[0] < names[1] ? -1 : 1)
+  if (names[0] !== names[1])
+    return KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind) || (names[0] < names[1] ? -1 : 1)
+  return Number(a.not) - Number(b.not) || (a.value < b.value ? -1 : 1)
+}
+
+/** A request can fulfil one condition about a name, and any number of negated ones. */
+function conflict(a: Condition, b: Condition): boolean {
+  return nameOf(a) === nameOf(b) && a.not === b.not && (!a.not || textOf(a) === textOf(b))
 }
 
 const condition = text('a condition', given => {
@@ -90,7 +112,7 @@ const condition = text('a condition', given => {
 /** Checks a list of conditions. Returns the end of the name of a route that has them, see {@link conditionsIn}. */
 export const when = refine(list(condition, { least: 1, most: MOST }), (given, place): string | undefined => {
   const sorted = given.toSorted(compare)
-  const twice = sorted.find((each, i) => i > 0 && nameOf(each) === nameOf(sorted[i - 1]!))
+  const twice = sorted.find((each, i) => i > 0 && conflict(each, sorted[i - 1]!))
   if (twice !== undefined)
     return place.wrong(`two conditions are about ${shortJson(nameOf(twice))}; give one`)
   return PREFIX + sorted.map(each => textOf(each, encode)).join('&')
@@ -112,6 +134,13 @@ export function writtenConditions(conditions: string): string[] | null {
   return conditionsIn(conditions)?.map(each => textOf(each)) ?? null
 }
 
+/** Returns the names of the listeners that these conditions exclude. */
+export function excludedListeners(conditions: string): string[] {
+  return (conditionsIn(conditions) ?? []).flatMap(({ kind, value }) =>
+    kind === 'listener' ? value.split('|') : [],
+  )
+}
+
 function conditionsIn(conditions: string): Condition[] | null {
   try {
     const all = conditions
@@ -127,7 +156,7 @@ function conditionsIn(conditions: string): Condition[] | null {
 /** The conditions of one route, prepared for requests. */
 export class Conditions {
   readonly #all: readonly Condition[]
-  /** The numbers of conditions, of exact values and of characters: of several routes that fit, the one with the higher first difference wins. */
+  /** The numbers of conditions, of those that are not negated, and of their exact values and characters: of several routes that fit, the one with the higher first difference wins. */
   readonly #rank: readonly number[]
   readonly #text: string
 
@@ -137,8 +166,9 @@ export class Conditions {
     if (all === null) throw new Error(`this version does not know the conditions ${shortJson(text)}`)
     this.#all = all
     this.#text = text
-    const exact = all.filter(({ match }) => match === 'exact').length
-    this.#rank = [all.length, exact, all.reduce((sum, { value }) => sum + value.length, 0)]
+    const asked = all.filter(({ not }) => !not)
+    const exact = asked.filter(({ match }) => match === 'exact').length
+    this.#rank = [all.length, asked.length, exact, asked.reduce((sum, { value }) => sum + value.length, 0)]
   }
 
   /** Negative if this one comes before the other. */
@@ -147,8 +177,8 @@ export class Conditions {
     return this.#text < other.#text ? -1 : 1
   }
 
-  fit(facts: ConditionFacts): boolean {
-    for (const each of this.#all) if (!fits(each, facts)) return false
+  fit(facts: ConditionFacts, listener: string): boolean {
+    for (const each of this.#all) if (fits(each, facts, listener) === each.not) return false
     return true
   }
 }
@@ -156,7 +186,9 @@ export class Conditions {
 function fits(
   { kind, name, match, value }: Condition,
   { method, resource, fields }: ConditionFacts,
+  listener: string,
 ): boolean {
+  if (kind === 'listener') return value.split('|').includes(listener)
   if (kind === 'method') return value.split('|').includes(method)
   const found =
     kind === 'header'

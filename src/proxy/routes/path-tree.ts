@@ -1,6 +1,7 @@
 import { ShardedMap } from '../../base/large-collections.js'
 import { type Origin, overlayKey, parseOverlayKey } from '../entries/overlay.js'
 import { splitConditions, writtenConditions } from './conditions.js'
+import { ANY_SEGMENT } from './path.js'
 
 export interface RouteId {
   origin: Origin
@@ -103,6 +104,42 @@ export function longestPrefix<T>(
     node = next
     const value = choose === undefined ? node.value : choose(node)
     if (value !== undefined) best = value
+    from = to + 1
+  }
+  return best
+}
+
+/**
+ * As {@link longestPrefix}, in a tree that has segments {@link ANY_SEGMENT}. Among the routes that match, the one with the most segments wins, then the one
+ * that has a name where the others first have `*`. Follows all matches at once, one segment after the other: a node is visited at most once.
+ */
+export function longestPattern<T>(
+  root: PathNode<T>,
+  path: string,
+  end: number,
+  choose: (node: PathNode<T>) => T | undefined = node => node.value,
+): T | undefined {
+  let best = choose(root)
+  /** In the order in which they win. */
+  let nodes = [root]
+  for (let from = 1; from < end && nodes.length > 0; ) {
+    let to = path.indexOf('/', from)
+    if (to < 0 || to > end) to = end
+    const segment = path.slice(from, to)
+    const next: PathNode<T>[] = []
+    for (const node of nodes) {
+      const named = node.child(segment)
+      if (named !== undefined) next.push(named)
+      const any = node.child(ANY_SEGMENT)
+      if (any !== undefined) next.push(any)
+    }
+    for (const node of next) {
+      const value = choose(node)
+      if (value === undefined) continue
+      best = value
+      break
+    }
+    nodes = next
     from = to + 1
   }
   return best

@@ -22,11 +22,15 @@ import { InvalidValue } from '../../checks/values.js'
 
 const MAX_PATH_CHARACTERS = 4096
 
+/** The segment of a route's path that stands for any one segment. No normalised path of a request has it: a client's `*` becomes `%2A`. */
+export const ANY_SEGMENT = '*'
+const MOST_STARS = 8
+
 /** Matches paths that need no normalisation. */
 const PLAIN = /^(?:\/|(?:\/[A-Za-z0-9_-][A-Za-z0-9._~-]*)+)$/
 
-/** Returns the canonical spelling of a route's path prefix: without a slash at the end (except `/`), and with normalised escapes. */
-export function canonicalPath(prefix: string): string | InvalidValue {
+/** Returns the canonical spelling of a route's path prefix: without a slash at the end (except `/`), and with normalised escapes. `stars`: it may have {@link ANY_SEGMENT}. */
+export function canonicalPath(prefix: string, stars = false): string | InvalidValue {
   if (prefix.length <= MAX_PATH_CHARACTERS && PLAIN.test(prefix)) return prefix
   const refuse = (why: string) => new InvalidValue(`${shortJson(prefix)} is not a path: ${why}`)
   if (!prefix.startsWith('/')) return refuse('it must begin with /')
@@ -34,10 +38,16 @@ export function canonicalPath(prefix: string): string | InvalidValue {
     return refuse(`it has ${prefix.length} characters, at most ${MAX_PATH_CHARACTERS} are allowed`)
   if (/[?#]/.test(prefix))
     return refuse('leave out the query (?) and the fragment (#), only the path is compared')
-  if (prefix.includes('*')) return refuse('a path is a prefix by itself, write it without *')
+  const segments = prefix.split('/')
+  const star = segments.find(each => each.includes('*') && (each !== ANY_SEGMENT || !stars))
+  if (star === '**' || (star !== undefined && !stars))
+    return refuse(`a path is a prefix by itself, write it without ${star === '**' ? star : '*'}`)
+  if (star !== undefined) return refuse('a * stands for a whole segment; write %2A for the character')
+  if (segments.filter(each => each === ANY_SEGMENT).length > MOST_STARS)
+    return refuse(`it has more than ${MOST_STARS} segments *`)
   if (prefix.includes(';')) return refuse('parameters (;) are not compared, leave them out')
   if (prefix.includes('//')) return refuse('write one slash where there are several')
-  const odd = /[^A-Za-z0-9\-._~!$&'()+,=:@%/]/u.exec(prefix)?.[0]
+  const odd = /[^A-Za-z0-9\-._~!$&'()+,=:@%/*]/u.exec(prefix)?.[0]
   if (odd !== undefined) {
     const escapeByte = /\p{Surrogate}/u.test(odd) ? '' : `; write ${encodeURIComponent(odd)}`
     return refuse(`${shortJson(odd)} must be percent-encoded${escapeByte}`)
@@ -46,8 +56,13 @@ export function canonicalPath(prefix: string): string | InvalidValue {
     return refuse('two hexadecimal digits must follow a %; write %25 for the sign itself')
   const all = readings(prefix)
   if (all === null) return refuse('a route must not contain NUL, or . and .. as segments')
+  const withStars = (path: string) =>
+    path
+      .split('/')
+      .map((each, at) => (segments[at] === ANY_SEGMENT ? ANY_SEGMENT : each))
+      .join('/')
   return all.length === 1
-    ? all[0]!
+    ? withStars(all[0]!)
     : refuse(
         'servers do not agree about escaped slashes (%2F, %5C, %252F) and semicolons (%3B): a route must not contain them',
       )
@@ -160,6 +175,14 @@ export function resourceFor(strip = '', add = ''): (sent: string) => string {
     const path = rest.startsWith('/') ? rest.replace(/^\/+/, '/') : rest
     return add === '' && !path.startsWith('/') ? `/${path}` : `${add}${path}`
   }
+}
+
+/** Returns the segment with this number, from 1, as the client has sent it, without parameters; '' if the path has fewer. */
+export function segmentOf(sent: string, number: number): string {
+  const from = endOf(sent, number - 1)
+  const [, segment = ''] =
+    /^(?:\/(?:;[^/?#]*)?)*\/([^/;?#]+)/.exec(sent.slice(from, endOf(sent, number))) ?? []
+  return segment
 }
 
 /** Returns where the first `count` segments end, as {@link joinSegments} counts them: empty ones, also with parameters (`/;a`), do not count. */

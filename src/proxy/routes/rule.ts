@@ -16,7 +16,7 @@ import {
   type Written,
 } from '../../checks/values.js'
 import { type BasicAuth, basicAuthShape } from './basic-auth.js'
-import { when } from './conditions.js'
+import { excludedListeners, when } from './conditions.js'
 import { type Cors, cors, corsShape } from './cors.js'
 import { headerName } from './header-name.js'
 import { canonicalHost, scopedHost } from './host.js'
@@ -85,7 +85,11 @@ const respond = refine(map(respondShape), (given, place): RespondTarget | undefi
 
 const placeShape = {
   host: required(text('a host', canonicalHost), '`example.com`, `*.example.com` (all below it), `*`'),
-  path: optional(text('a path', canonicalPath), '/', 'path prefix; `/api` does not match `/apis`'),
+  path: optional(
+    text('a path', given => canonicalPath(given, true)),
+    '/',
+    'path prefix; `/api` does not match `/apis`, [`/users/*/orders`](#which-route-wins) has any name in place of `*`',
+  ),
   listener: absent(
     text('the name of a listener', name),
     undefined,
@@ -94,7 +98,7 @@ const placeShape = {
   when: absent(
     when,
     undefined,
-    'only requests that fulfil [these conditions](#conditions): `method=GET|HEAD`, `header:NAME`, `header:NAME=VALUE`, `query:NAME=BEGIN*`, `cookie:NAME`',
+    'only requests that fulfil [these conditions](#conditions): `method=GET|HEAD`, `header:NAME`, `header:NAME=VALUE`, `query:NAME=BEGIN*`, `cookie:NAME`; `!` negates',
   ),
 }
 
@@ -108,17 +112,20 @@ const fieldShape = {
   set: optional(headerLines, {}, 'headers to set or replace, with [variables](#fields)'),
   remove: optional(list(text('a header name', headerName), { most: 100 }), [], 'headers to remove'),
 }
-const prefix = text('a path', given =>
-  given === '/' ? new InvalidValue('"/" is the begin of every path; leave it out') : canonicalPath(given),
-)
+const prefix = (stars: boolean) =>
+  text('a path', given =>
+    given === '/'
+      ? new InvalidValue('"/" is the begin of every path; leave it out')
+      : canonicalPath(given, stars),
+  )
 const requestShape = {
   host: absent(text('a host', sentHost), undefined, 'replaces the client’s `Host`'),
   stripPrefix: absent(
-    prefix,
+    prefix(true),
     undefined,
     'removed from the begin of the path, where the route’s `path` has it: [`/api`](#paths-for-servers)',
   ),
-  addPrefix: absent(prefix, undefined, 'put before the path, after `stripPrefix`'),
+  addPrefix: absent(prefix(false), undefined, 'put before the path, after `stripPrefix`'),
   ...fieldShape,
 }
 const requestChanges = refine(map(requestShape), onceEach)
@@ -202,11 +209,14 @@ export function routeCheck(
       burst: rateLimit.burst ?? rateLimit.requests,
       name: rateLimit.name ?? routeName({ host, path }),
     }
-    if (listener !== undefined && !listeners.has(listener)) {
+    const unknown = [listener, ...(when?.includes('!listener') ? excludedListeners(when) : [])].find(
+      each => each !== undefined && !listeners.has(each),
+    )
+    if (unknown !== undefined) {
       const known = place.problems.full ? new Set<string>() : listeners
       return place
-        .at('listener')
-        .wrong(`there is no listener ${JSON.stringify(listener)} for requests${didYouMean(listener, known)}`)
+        .at(unknown === listener ? 'listener' : 'when')
+        .wrong(`there is no listener ${JSON.stringify(unknown)} for requests${didYouMean(unknown, known)}`)
     }
     if (respond) {
       if (upstream !== undefined)

@@ -2,9 +2,10 @@ import { ShardedMap } from '../../base/large-collections.js'
 import { ORIGINS, type Origin } from '../entries/overlay.js'
 import { type ConditionFacts, Conditions, splitConditions } from './conditions.js'
 import { requestHost, splitScope } from './host.js'
-import { plainEnd, readings } from './path.js'
+import { ANY_SEGMENT, plainEnd, readings } from './path.js'
 import {
   ensureNode,
+  longestPattern,
   longestPrefix,
   nodesAlong,
   PathNode,
@@ -20,7 +21,7 @@ export const AMBIGUOUS_PATH = Symbol('ambiguous path')
 export type RouteMatch<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
 
 /**
- * Finds the route of a request. A route of the request's listener wins over routes of all listeners. The most specific host wins (exact, then the longest `*.suffix`, then `*`), then the longest path, then a route
+ * Finds the route of a request. A route of the request's listener wins over routes of all listeners. The most specific host wins (exact, then the longest `*.suffix`, then `*`), then the longest path (see {@link longestPattern}), then a route
  * whose conditions the request fulfils, then a route made at run time, then one of the source. The cost of a lookup depends on the number of path segments, not on the number of
  * routes, except of those with conditions and the same path.
  */
@@ -34,6 +35,8 @@ export class RouteTable<T extends NonNullable<unknown>> {
   #size = 0
   /** The routes with conditions below the node of their path, in the order in which they are tried. The own node of each is a child of it. */
   readonly #conditional = new Map<PathNode<T>, ConditionalRoute<T>[]>()
+  /** How many routes below a root have {@link ANY_SEGMENT}, by root. */
+  readonly #patterns = new Map<PathNode<T>, number>()
   /** The routes that apply to one listener only, by its name. */
   readonly #scopes = new Map<string, RouteTable<T>>()
 
@@ -53,12 +56,13 @@ export class RouteTable<T extends NonNullable<unknown>> {
   /** `host` is the value of Host. `target` is the request's target in origin form (`/path?query`) or `*`; use `/` for CONNECT. Without `facts` no route with conditions is found. */
   lookup(host: string, target: string, listener = '', facts?: ConditionFacts): RouteMatch<T> {
     if (this.#scopes.size > 0) {
-      const found = this.#scopes.get(listener)?.lookup(host, target, '', facts) ?? NO_ROUTE
+      const found = this.#scopes.get(listener)?.lookup(host, target, listener, facts) ?? NO_ROUTE
       if (found !== NO_ROUTE) return found
     }
     const name = requestHost(host)
     const end = plainEnd(target)
-    const choose = this.#conditional.size === 0 || facts === undefined ? undefined : this.#choiceFor(facts)
+    const choose =
+      this.#conditional.size === 0 || facts === undefined ? undefined : this.#choiceFor(facts, listener)
     if (end >= 0) return this.#match(name, target, end, choose)
     const paths = readings(target)
     if (paths === null) return AMBIGUOUS_PATH
@@ -70,10 +74,10 @@ export class RouteTable<T extends NonNullable<unknown>> {
   }
 
   /** Returns a function that chooses among the routes of a path by their conditions. */
-  #choiceFor(facts: ConditionFacts): (node: PathNode<T>) => T | undefined {
+  #choiceFor(facts: ConditionFacts, listener: string): (node: PathNode<T>) => T | undefined {
     return node => {
       for (const { conditions, own } of this.#conditional.get(node) ?? [])
-        if (conditions.fit(facts)) return own.value
+        if (conditions.fit(facts, listener)) return own.value
       return node.value
     }
   }
@@ -87,18 +91,35 @@ export class RouteTable<T extends NonNullable<unknown>> {
   ): T | typeof NO_ROUTE {
     const exact = this.#hosts.get(name)
     if (exact !== undefined) {
-      const found = longestPrefix(exact, path, end, choose)
+      const found = this.#find(exact, path, end, choose)
       if (found !== undefined) return found
     }
     if (this.#wildcards.size > 0 && name.length <= MAX_NAME_LENGTH) {
       for (let dot = name.indexOf('.', 1); dot > 0; dot = name.indexOf('.', dot + 1)) {
         const below = this.#wildcards.get(name.slice(dot + 1))
         if (below === undefined) continue
-        const found = longestPrefix(below, path, end, choose)
+        const found = this.#find(below, path, end, choose)
         if (found !== undefined) return found
       }
     }
-    return longestPrefix(this.#any, path, end, choose) ?? NO_ROUTE
+    return this.#find(this.#any, path, end, choose) ?? NO_ROUTE
+  }
+
+  #find(
+    root: PathNode<T>,
+    path: string,
+    end: number,
+    choose: ((node: PathNode<T>) => T | undefined) | undefined,
+  ): T | undefined {
+    if (this.#patterns.size > 0 && this.#patterns.has(root)) return longestPattern(root, path, end, choose)
+    return longestPrefix(root, path, end, choose)
+  }
+
+  #countPattern(root: PathNode<T>, path: string, by: 1 | -1): void {
+    if (!path.split('/').includes(ANY_SEGMENT)) return
+    const count = (this.#patterns.get(root) ?? 0) + by
+    if (count > 0) this.#patterns.set(root, count)
+    else this.#patterns.delete(root)
   }
 
   /** Host and path must be canonical (`canonicalHost`, `canonicalPath`). */
@@ -110,10 +131,12 @@ export class RouteTable<T extends NonNullable<unknown>> {
       return
     }
     const { path: plain, conditions } = splitConditions(path)
-    const parent = ensureNode(this.#makeRoot(host), plain)
+    const root = this.#makeRoot(host)
+    const parent = ensureNode(root, plain)
     const node = conditions === '' ? parent : (parent.child(conditions) ?? parent.addChild(conditions))
     if (node.origin === null) {
       this.#size++
+      this.#countPattern(root, plain, 1)
       if (conditions !== '')
         this.#addConditional(parent, { conditions: new Conditions(conditions), own: node })
     } else if (node.origin !== origin) {
@@ -150,6 +173,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
     node.value = undefined
     node.origin = null
     this.#size--
+    this.#countPattern(root, plain, -1)
     if (conditions !== '') this.#removeConditional(nodes.at(-2)!, node)
     prune(nodes)
     if (root.empty) this.#drop(host)
@@ -163,6 +187,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
     this.#shadowed = new ShardedMap()
     this.#size = 0
     this.#conditional.clear()
+    this.#patterns.clear()
     this.#scopes.clear()
   }
 

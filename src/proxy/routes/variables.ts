@@ -1,6 +1,7 @@
 import { shortJson } from '../../checks/place.js'
 import { didYouMean } from '../../checks/spelling.js'
 import { InvalidValue } from '../../checks/values.js'
+import { segmentOf } from './path.js'
 
 /** The facts of a request that header values can contain. */
 export interface VariableFacts {
@@ -25,6 +26,9 @@ const NAMES: readonly (keyof VariableFacts)[] = [
   'request_method',
 ]
 
+/** A segment of the path, as the client has sent it. */
+const SEGMENT = /^segment_([1-9])$/
+
 const VARIABLE = /\$(?:\$|(\w+)|\{(\w+)\})?/g
 
 function isName(name: string | undefined): name is keyof VariableFacts {
@@ -35,8 +39,8 @@ function isName(name: string | undefined): name is keyof VariableFacts {
 export function checkVariables(value: string): string | InvalidValue {
   for (const [text, bare, braced] of value.matchAll(VARIABLE)) {
     const name = bare ?? braced
-    if (text === '$$' || isName(name)) continue
-    const known = NAMES.map(each => `$${each}`)
+    if (text === '$$' || isName(name) || (name !== undefined && SEGMENT.test(name))) continue
+    const known = [...NAMES, 'segment_1'].map(each => `$${each}`)
     const why = name === undefined ? 'no variable follows a $' : `${shortJson(text)} is no variable`
     const hint = name === undefined ? '' : didYouMean(`$${name}`, known)
     return new InvalidValue(
@@ -62,6 +66,8 @@ function expandOne(value: string, facts: VariableFacts): string {
   const expanded = value.replace(VARIABLE, (text, bare?: string, braced?: string) => {
     const name = bare ?? braced
     if (text === '$$') return '$'
+    const [, segment] = SEGMENT.exec(name ?? '') ?? []
+    if (segment !== undefined) return encodeNonAscii(segmentOf(facts.request_uri, Number(segment)))
     return isName(name) ? encodeNonAscii(facts[name]) : text
   })
   // A header value neither begins nor ends with a blank; an empty variable may leave one there.

@@ -9,7 +9,8 @@ import { NO_ROUTE, RouteTable } from '../../../src/proxy/routes/table.js'
 function added(conditions: readonly string[]) {
   const stamp = { created: 1, generation: 1 }
   const route = { host: '*', when: conditions, respond: {} }
-  const steps = addRoutes(new Map(), [route], { upstreams: new Set(), listeners: new Set(), ...stamp })
+  const listeners = new Set(['here', 'l', 'm'])
+  const steps = addRoutes(new Map(), [route], { upstreams: new Set(), listeners, ...stamp })
   for (;;) {
     const step = steps.next()
     if (step.done) return step.value.changes[0]!
@@ -37,15 +38,32 @@ describe('conditions', () => {
     const name = named('cookie:b', 'header:X-Version=2.*', 'query:q=a/b c', 'method=PUT|GET', 'header:A')
     expect(name).toBe('?method=GET|PUT&header:a&header:x-version=2.*&query:q=a%2Fb%20c&cookie:b')
     expect(named(...listed(name).reverse())).toBe(name)
+    const negated = named('!cookie:a=2', '!listener=m|l', 'cookie:a', '!cookie:a=1*', '!method=GET')
+    expect(negated).toBe('?!method=GET&cookie:a&!cookie:a=1*&!cookie:a=2&!listener=l|m')
+    expect(named(...listed(negated).reverse())).toBe(negated)
   })
 
   it('survive as a name with any characters', () => {
-    const all = ["header:a*!#$%&'+^`|~", 'header:b=?/&=%41*', 'query:a&?/%41:', 'cookie:c==&']
+    const all = [
+      '!header:a*!=!*',
+      "header:a*!#$%&'+^`|~",
+      'header:b=?/&=%41*',
+      'query:a&?/%41:',
+      'cookie:c==&',
+    ]
     expect(listed(named(...all))).toEqual(all)
   })
 
   it('of a newer version make a key unknown', () => {
-    for (const text of ['?claim:sub=a', '?header:a&claim:b', '?', '?header:%ff'])
+    for (const text of [
+      '?claim:sub=a',
+      '?!claim:a',
+      '?!!header:a',
+      '?listener=l',
+      '?header:a&claim:b',
+      '?',
+      '?header:%ff',
+    ])
       expect(parseRouteKey(`runtime:*/api${text}`)).toBe(null)
   })
 
@@ -71,10 +89,20 @@ describe('conditions', () => {
     ['cookie:a=2', 'GET /', ['Cookie: b=1', 'Cookie: a=2'], true],
     ['cookie:a=2', 'GET /', ['Cookie: a=1; a=2'], false],
     ['cookie:A', 'GET /', ['Cookie: a=1'], false],
+    ['!method=GET|HEAD', 'GET /', [], false],
+    ['!method=GET|HEAD', 'POST /', [], true],
+    ['!header:x-a', 'GET /', [], true],
+    ['!header:x-a', 'GET /', ['x-a: 1'], false],
+    ['!header:x-a=1', 'GET /', ['x-a: 2'], true],
+    ['!header:x-a=1', 'GET /', [], true],
+    ['!query:a=1*', 'GET /?a=12', [], false],
+    ['!cookie:a', 'GET /', ['Cookie: b=1'], true],
+    ['!listener=l', 'GET /', [], true],
+    ['!listener=here|l', 'GET /', [], false],
   ])('%s: %s with %j fits: %s', (condition, line, fields, expected) => {
     const routes = new RouteTable<object>()
     routes.put({ origin: 'file', host: '*', path: `/${named(condition)}` }, {})
-    const found = routes.lookup('a', '/', '', request(line, ...fields)) !== NO_ROUTE
+    const found = routes.lookup('a', '/', 'here', request(line, ...fields)) !== NO_ROUTE
     expect(found).toBe(expected)
   })
 })
@@ -106,6 +134,16 @@ describe('a table with conditions', () => {
       routes.delete({ origin: 'file', host: '*', path: '/x' })
       expect(found('')).toBe('/')
     }
+  })
+
+  it('takes the others before negated ones, whatever their values', () => {
+    const not = named('!header:a=12345')
+    const routes = table('/', `/${not}`, `/${any}`, `/${named('!header:a', '!header:b')}`)
+    const found = (...fields: string[]) => routes.lookup('a', '/', '', request('GET /', ...fields))
+    expect(found()).toBe('/?!header:a&!header:b')
+    expect(found('B: 1')).toBe(`/${not}`)
+    expect(found('B: 1', 'Cookie: c=1')).toBe(`/${any}`)
+    expect(found('A: 12345')).toBe('/')
   })
 
   it('finds none for a path that names one, nor without a request', () => {

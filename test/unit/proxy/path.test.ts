@@ -50,6 +50,28 @@ describe('a path prefix', () => {
   })
 })
 
+describe('a path prefix with *', () => {
+  it.each([
+    ['/*', '/*'],
+    ['/users/*/orders/', '/users/*/orders'],
+    ['/%75sers/*/%2a/*', '/users/*/%2A/*'],
+  ])('%s is %s', (given, expected) => {
+    expect(canonicalPath(given, true)).toBe(expected)
+  })
+
+  it.each([
+    ['/a/**', /write it without \*\*/],
+    ['/a*', /a whole segment/],
+    ['/*a/*', /a whole segment/],
+    ['/*//a', /one slash/],
+    ['/*/../a', /must not contain NUL/],
+    [`/*${'/*'.repeat(8)}`, /more than 8 segments/],
+  ])('%s is refused', (given, why) => {
+    const result = canonicalPath(given, true)
+    expect(typeof result === 'string' ? result : result.why).toMatch(why)
+  })
+})
+
 describe('a request’s path', () => {
   it.each([
     ['/a/b?c=/../d', '/a/b'],

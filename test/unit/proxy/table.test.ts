@@ -107,6 +107,76 @@ describe('a lookup', () => {
   })
 })
 
+describe('a path with *', () => {
+  const routes = table(
+    ['*', '/'],
+    ['*', '/users'],
+    ['*', '/users/me'],
+    ['*', '/users/*/orders'],
+    ['*', '/users/*/orders/*'],
+    ['*', '/users/me/*'],
+    ['*', '/*/me/orders'],
+    ['a', '/*'],
+  )
+
+  it.each([
+    ['/users/7', '/users'],
+    ['/users/', '/users'],
+    ['/users/7/orders', '/users/*/orders'],
+    ['/users//7/orders/', '/users/*/orders'],
+    ['/users/*/orders', '/users/*/orders'],
+    ['/users/7/orders/8/items', '/users/*/orders/*'],
+    ['/users/me', '/users/me'],
+    // The first different segment decides.
+    ['/users/me/orders', '/users/me/*'],
+    ['/users/me/orders/8', '/users/*/orders/*'],
+    ['/guests/me/orders', '/*/me/orders'],
+    ['/%2A/me', '/'],
+  ])('takes one segment of %s: finds %s', (target, expected) => {
+    expect(routes.lookup('b', target)).toBe(`*${expected}`)
+  })
+
+  it('belongs to its host', () => {
+    expect([routes.lookup('a', '/'), routes.lookup('a', '/users/7/orders')]).toEqual(['*/', 'a/*'])
+  })
+
+  it.each(['/users/7%2f8/orders', '/users/%2f/orders', '/users/7/orders%2f8'])(
+    'refuses %s, which servers read as paths of different routes',
+    target => expect(routes.lookup('b', target)).toBe(AMBIGUOUS_PATH),
+  )
+
+  it('no longer counts when all such routes are gone', () => {
+    const changed = table(['*', '/'], ['*', '/*/x'])
+    changed.delete({ origin: 'file', host: '*', path: '/*/x' })
+    expect(changed.lookup('a', '/b/x')).toBe('*/')
+    changed.put({ origin: 'file', host: '*', path: '/*/x' }, 'again')
+    expect(changed.lookup('a', '/b/x')).toBe('again')
+    changed.clear()
+    expect(changed.lookup('a', '/b/x')).toBe(NO_ROUTE)
+  })
+
+  it('costs a look-up for each of its segments, also among 10,000 of them and hostile paths', () => {
+    const many = table(['*', '/'])
+    for (let i = 0; i < 10_000; i++) {
+      const [even, star] = [i % 2 === 0, i % 3 === 0]
+      const path = `/${even ? '*' : `a${i % 50}`}/b${i % 100}/${star ? '*' : 'c'}/d${i}`
+      many.put({ origin: 'file', host: '*', path }, path)
+    }
+    const worst = table(...Array.from({ length: 256 }, (_, bits): [string, string] => ['*', pathOf(bits)]))
+    const before = process.cpuUsage()
+    for (let i = 0; i < 20_000; i++) many.lookup('a', `/a${i % 50}/b${i % 100}/c/d${i % 10_000}/e`)
+    for (let i = 0; i < 100; i++) worst.lookup('a', '/a'.repeat(4_000))
+    const { user, system } = process.cpuUsage(before)
+    // 0.1 s. A look at all routes for each request takes more than a minute.
+    expect((user + system) / 1e6).toBeLessThan(5)
+  })
+
+  /** One of all paths of eight segments that are `a` or `*`. */
+  function pathOf(bits: number): string {
+    return Array.from({ length: 8 }, (_, at) => ((bits >> at) % 2 === 0 ? '/a' : '/*')).join('')
+  }
+})
+
 describe('a change', () => {
   it('shows in the next lookup', () => {
     const routes = table(['a', '/x/y'])
