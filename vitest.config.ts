@@ -1,17 +1,28 @@
 import { fileURLToPath } from 'node:url'
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config'
+import { compileSources } from './test/lanes/compiled-sources.js'
 import { NIGHTLY } from './test/lanes/lane.js'
 import { Order } from './test/lanes/order.js'
-import { ownProcess } from './test/lanes/own-process.js'
+import { ownProcess, replacingModules } from './test/lanes/own-process.js'
 
+const REPLACING_MODULES = replacingModules(import.meta.dirname)
 const OWN_PROCESS = ownProcess(import.meta.dirname)
+
+/** Tests of a run that ends find the sources compiled; a run that watches has to see them change. */
+const COMPILED = process.argv.includes('run')
+  ? { find: /^(?:\.\.\/)+src\/(.*\.js)$/, replacement: `${compileSources(import.meta.dirname)}/$1` }
+  : null
 
 /** For files that have a process of their own; at night each file has one. */
 const LEAVES_NOTHING = ['./test/lanes/remainder.ts']
 
-function project(name: string, test: TestProjectInlineConfiguration['test']): TestProjectInlineConfiguration {
+function project(
+  name: string,
+  test: TestProjectInlineConfiguration['test'],
+  alias = COMPILED === null ? [] : [COMPILED],
+): TestProjectInlineConfiguration {
   const exclude = [...(test?.exclude ?? []), ...(NIGHTLY ? [] : ['**/*.long.test.ts'])]
-  return { extends: true, test: { ...test, name, exclude } }
+  return { extends: true, resolve: { alias }, test: { ...test, name, exclude } }
 }
 
 /**
@@ -34,16 +45,23 @@ export default defineConfig({
   },
   test: {
     projects: [
-      project('own process', { include: OWN_PROCESS, setupFiles: LEAVES_NOTHING }),
+      project('replaces modules', { include: REPLACING_MODULES, setupFiles: LEAVES_NOTHING }, []),
+      project('own process', {
+        include: OWN_PROCESS,
+        exclude: REPLACING_MODULES,
+        setupFiles: LEAVES_NOTHING,
+      }),
       // In the gate, files one after the other in a process. To load the same modules for each took two fifths of the unit tests' processor time.
       project('shared', {
         include: ['test/{unit,property,e2e,exploration}/**/*.test.ts'],
-        exclude: OWN_PROCESS,
+        exclude: [...REPLACING_MODULES, ...OWN_PROCESS],
         isolate: NIGHTLY,
         setupFiles: NIGHTLY ? LEAVES_NOTHING : [],
       }),
     ],
     pool: 'forks',
+    // Node loads these itself.
+    server: { deps: { external: [/\/build\/src\//] } },
     globalSetup: './test/lanes/whole-run.ts',
     sequence: { sequencer: Order },
     // Files at a time. Most end-to-end tests wait for processes: four use two processors for four fifths of the time.

@@ -2,9 +2,9 @@ import { createHook } from 'node:async_hooks'
 
 /** The frames that Node has between the call of `setTimeout()` and the hook. */
 const OF_NODE = /\(?node:(?:internal\/)?(?:async_hooks|timers)/
-const SOURCE = /[/\\]src[/\\](\S+?\.ts)/
+const SOURCE = /[/\\]src[/\\](\S+?)\.[jt]s/
 /** The sources that start limits for others. */
-const LIMITS = /[/\\]src[/\\](?:wire[/\\]pending|base[/\\]after-reading)\.ts/
+const LIMITS = /[/\\]src[/\\](?:wire[/\\]pending|base[/\\]after-reading)\.[jt]s/
 
 /** The active timers that the sources of this project have started since: those of Node, of packages and of tests do not count. */
 export class OwnTimers implements Disposable {
@@ -36,5 +36,5 @@ function starterOf(stack: string): string | null {
   const file = SOURCE.exec(caller)?.[1]
   if (file === undefined) return null
   const within = /at (?:async )?(?:new )?([\w.#<>$]+) \(/.exec(caller)?.[1]
-  return `${file}${within === undefined ? '' : ` ${within}`}`
+  return `${file}.ts${within === undefined ? '' : ` ${within}`}`
 }
