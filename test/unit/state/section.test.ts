@@ -323,7 +323,8 @@ describe('iteration', () => {
     for await (const [, value] of section) sum += value
     const taken = reads() - before
     expect(sum).toBe((count * (count - 1)) / 2)
-    expect(taken).toBeLessThan(count / 20)
+    // A slice ends after some milliseconds, so a busy machine reads more often; one by one it would be `count`.
+    expect(taken).toBeLessThan(count / 4)
     log.close()
   })
 
