@@ -51,12 +51,25 @@ export interface OwnPart {
   readonly part: string
 }
 
-/** Returns the default log of a service: in `/var/log/fd-broker` for root, else in the user's state folder. */
+/**
+ * Returns the default log of a service: in `/var/log/fd-broker` for root, else in the user's state folder. Throws ERR_FDB_OPTION for a user without a home
+ * folder.
+ */
 export function defaultLog(service: string, env: Env): string {
   const { XDG_STATE_HOME: state = '' } = env
-  const own = isAbsolute(state) ? state : join(homedir(), '.local/state')
-  const folder = process.geteuid?.() === 0 ? '/var/log' : own
+  const isRoot = process.geteuid?.() === 0
+  const folder = isRoot ? '/var/log' : isAbsolute(state) ? state : join(homeFolder(), '.local/state')
   return join(folder, 'fd-broker', `${service}.log`)
+}
+
+function homeFolder(): string {
+  try {
+    return homedir()
+  } catch (cause) {
+    // Without HOME, for a user that the system does not know, as in a container.
+    const why = `user ${process.geteuid?.()} has no home folder, and so no default log file: give --log-file, or set HOME or XDG_STATE_HOME`
+    throw new FdbError('ERR_FDB_OPTION', why, { cause, details: { option: 'log-file' } })
+  }
 }
 
 /**

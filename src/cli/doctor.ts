@@ -315,12 +315,15 @@ async function checkControlPath(path: string): Promise<CheckResult> {
       requirePrivateFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
     else ensureFolder(folder)
     checkIsSocket(path)
-    // The check uses a temporary name, because a running service may listen at the path itself.
-    const temporary = join(folder, `.doctor-${process.pid}`)
+    // The check uses a temporary name, because a running service may listen at the path itself. In the folder even a longer name is short.
+    const temporary = `.doctor-${process.pid}`
+    const back = process.cwd()
     try {
+      process.chdir(folder)
       bindControl(temporary, SOCKET_MODES.control).listener.close()
       unlinkSync(temporary)
     } finally {
+      process.chdir(back)
       if (there === undefined) rmdirSync(folder)
     }
     return { status: 'ok', found: `${path} can be created${existsSync(path) ? ', and exists' : ''}` }
@@ -332,7 +335,12 @@ async function checkControlPath(path: string): Promise<CheckResult> {
 /** Checks the log of `fd-broker start`. Creates nothing. */
 async function checkLogFile({ service, env }: DoctorSubject): Promise<CheckResult> {
   const { defaultLog, LOG_FILE } = await import('../auto/log-files.js')
-  const log = env[LOG_FILE] || defaultLog(service, env)
+  let log: string
+  try {
+    log = env[LOG_FILE] || defaultLog(service, env)
+  } catch (error) {
+    return { status: 'warning', found: messageOf(error) }
+  }
   let folder = dirname(log)
   while (!existsSync(folder)) folder = dirname(folder)
   try {

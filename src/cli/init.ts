@@ -1,10 +1,23 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  type Dirent,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { serviceName } from '../auto/settings.js'
 import { jsonValue } from '../base/json.js'
 import { thisFile } from '../base/lazy.js'
 import { wrongOption } from '../checks/place.js'
+import { FdbError } from '../errors.js'
 import type { Command } from './command.js'
 import { plain, style, writeStderr } from './output.js'
 
@@ -43,8 +56,24 @@ async function init(folder: string, { entry, yes }: InitFlags): Promise<void> {
     process.stdout.write('nothing was written\n')
     return
   }
-  writeFileSync(file, text)
+  replaceFile(file, text)
   process.stdout.write(`${file} was written. Next:\n${plan.next.map(line => `  $ ${line}\n`).join('')}`)
+}
+
+/** Writes a file aside first: on a full disk the present one stays. Throws ERR_FDB_OPTION. */
+function replaceFile(path: string, text: string): void {
+  const real = realpathSync(path)
+  const aside = `${real}.${process.pid}~`
+  try {
+    const { gid, mode, uid } = statSync(real)
+    writeFileSync(aside, text, { flag: 'wx' })
+    if (process.geteuid?.() === 0) chownSync(aside, uid, gid)
+    chmodSync(aside, mode & 0o777)
+    renameSync(aside, real)
+  } catch (cause) {
+    rmSync(aside, { force: true })
+    throw new FdbError('ERR_FDB_OPTION', `${path} cannot be written (${(cause as Error).message})`, { cause })
+  }
 }
 
 function planText({ found, notes, change, reason }: InitPlan): string {
@@ -99,7 +128,7 @@ interface Note {
 }
 
 interface Manifest {
-  readonly main?: string
+  readonly main?: unknown
   readonly scripts?: Readonly<Record<string, string>>
   readonly dependencies?: Readonly<Record<string, string>>
 }
@@ -152,17 +181,12 @@ const RISKY_CODE: readonly (readonly [pattern: RegExp, note: string])[] = [
 function planOf(folder: string, entry: string | undefined): InitPlan {
   const file = join(folder, 'package.json')
   const text = read(file, folder)
-  let manifest: Manifest
-  try {
-    manifest = JSON.parse(text) as Manifest
-  } catch (error) {
-    throw wrongOption('folder', folder, `a folder whose package.json is JSON (${(error as Error).message})`)
-  }
+  const manifest = manifestIn(text, folder)
   const start = manifest.scripts?.start
   const script = entry ?? entryOf(folder, manifest)
-  if (script !== null && !existsSync(join(folder, script)))
+  if (script !== null && !isFile(join(folder, script)))
     throw wrongOption('entry', script, `a file in ${folder}`)
-  const own = script === null ? null : readFileSync(join(folder, script), 'utf8')
+  const own = script === null ? null : readIfAllowed(join(folder, script))
   const service = serviceName(join(folder, script ?? 'server.js'))
   const found = [
     ['framework', frameworkOf(manifest) ?? 'no known one: any server of Node works'],
@@ -202,6 +226,31 @@ function packageFor(folder: string): string {
   return path.startsWith('..') ? path : `./${path}`
 }
 
+function manifestIn(text: string, folder: string): Manifest {
+  const wanted = 'a folder whose package.json is JSON'
+  let manifest: unknown
+  try {
+    manifest = JSON.parse(text)
+  } catch (error) {
+    throw wrongOption('folder', folder, `${wanted} (${(error as Error).message})`)
+  }
+  if (typeof manifest === 'object' && manifest !== null && !Array.isArray(manifest)) return manifest
+  throw wrongOption('folder', folder, `${wanted}, of one object`)
+}
+
+function isFile(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() === true
+}
+
+/** Returns '' for a file that this user may not read, as data of the application may be. */
+function readIfAllowed(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
 function read(file: string, folder: string): string {
   try {
     return readFileSync(file, 'utf8')
@@ -222,8 +271,9 @@ function frameworkOf({ dependencies = {} }: Manifest): string | null {
 function entryOf(folder: string, { main, scripts }: Manifest): string | null {
   const words = scripts?.start?.split(/\s+/) ?? []
   const files = ENTRIES.flatMap(name => EXTENSIONS.map(extension => `${name}.${extension}`))
-  const named = [...words.filter(word => SOURCE.test(word)), ...(main === undefined ? [] : [main]), ...files]
-  return named.find(name => existsSync(join(folder, name))) ?? null
+  const mains = typeof main === 'string' ? [main, `${main}.js`, join(main, 'index.js')] : []
+  const named = [...words.filter(word => SOURCE.test(word)), ...mains, ...files]
+  return named.find(name => isFile(join(folder, name))) ?? null
 }
 
 /** A command of a shell's line, or what separates it from the next one. Quotes and parentheses stay whole. */
@@ -289,7 +339,7 @@ function lineDifference(before: string, after: string): string[] {
 function notesIn(folder: string): Note[] {
   const notes: Note[] = []
   for (const file of sourcesIn(folder)) {
-    const text = withoutOnceWork(readFileSync(file, 'utf8'))
+    const text = withoutOnceWork(readIfAllowed(file))
     for (const [pattern, note] of RISKY_CODE) {
       const at = pattern.exec(text)
       if (at === null) continue
@@ -324,11 +374,20 @@ function endOfCall(text: string, from: number): number {
   return from
 }
 
+/** Returns none for a folder that this user may not read. */
+function entriesOf(folder: string): Dirent[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true })
+  } catch {
+    return []
+  }
+}
+
 function sourcesIn(folder: string): string[] {
   const found: string[] = []
   const folders = [folder]
   for (let at = folders.shift(); at !== undefined && found.length < MOST_FILES; at = folders.shift()) {
-    for (const entry of readdirSync(at, { withFileTypes: true })) {
+    for (const entry of entriesOf(at)) {
       if (LEFT_OUT.test(entry.name)) continue
       const path = join(at, entry.name)
       if (entry.isDirectory()) folders.push(path)

@@ -99,6 +99,18 @@ describe('fd-broker doctor', () => {
     }
   })
 
+  it('tries the longest path under a name that is no longer', async () => {
+    const sandbox = Sandbox.open()
+    const folder = join(
+      sandbox.folder,
+      'l'.repeat(106 - sandbox.folder.length - '/'.length - '/a.sock'.length),
+    )
+    mkdirSync(folder, { mode: 0o700 })
+    const { of } = await doctor(sandbox, {}, '--control', join(folder, 'a.sock'))
+    expect(of('control socket')).toMatchObject({ status: 'ok' })
+    expect(readdirSync(folder)).toEqual([])
+  })
+
   it('warns of a user without a folder for control sockets: only a service of fd-broker start has a path, from the name of the package', async () => {
     const sandbox = Sandbox.open()
     const temporary = join(sandbox.folder, 'temporary')
@@ -151,6 +163,23 @@ describe('fd-broker doctor', () => {
     expect(await logCheck(own)).toMatchObject({ status: 'ok' })
     expect(readdirSync(own)).toEqual([])
   })
+
+  it.runIf(process.geteuid?.() === 0)(
+    'warns of a user without a home folder, as of a container',
+    async () => {
+      const sandbox = Sandbox.open()
+      const user = ['setpriv', '--reuid', '12345', '--regid', '12345', '--clear-groups']
+      const env = ['env', '-u', 'HOME', '-u', 'XDG_STATE_HOME', process.execPath, CLI]
+      const { stdout } = await sandbox.runCommand([...user, ...env, 'doctor', '--service', 'shop', '--json'])
+      const { findings } = JSON.parse(stdout) as { findings: Finding[] }
+      expect(findings.find(({ name }) => name === 'log file')).toEqual({
+        name: 'log file',
+        status: 'warning',
+        found:
+          'ERR_FDB_OPTION: user 12345 has no home folder, and so no default log file: give --log-file, or set HOME or XDG_STATE_HOME',
+      })
+    },
+  )
 
   it('warns where memory cannot be sealed, where there are no pidfds, and of few descriptors', async () => {
     const sandbox = Sandbox.open()

@@ -1,6 +1,15 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -168,6 +177,46 @@ member.whileServing(() => chokidar.watch('.'))
     expect(read('package.json')).toBe(manifest)
   })
 
+  it('passes over what this user cannot read, and starts a folder that is "main"', async () => {
+    const { sandbox } = application({
+      'package.json': '{"main":"lib"}',
+      'lib/index.js': 'setInterval(poll, 60_000)\n',
+      'data/own.js': '',
+      'secret.js': 'setInterval(poll, 60_000)\n',
+    })
+    chmodSync(sandbox.folder, 0o755)
+    for (const name of ['data', 'secret.js']) chmodSync(join(sandbox.folder, name), 0)
+    onTestFinished(() => chmodSync(join(sandbox.folder, 'data'), 0o700))
+    const user =
+      process.geteuid?.() === 0 ? ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'] : []
+    const words = [...user, process.execPath, CLI, 'init', sandbox.folder]
+    const { code, stdout } = await sandbox.runCommand(words)
+    expect({ code, stdout }).toEqual({ code: 2, stdout: expect.stringMatching(/^entry: lib\/index\.js$/m) })
+    expect(stdout).toMatch(/note {2}lib\/index\.js:1: .*runOnce/)
+    expect(stdout).toContain('node --import fd-broker/auto lib/index.js')
+  })
+
+  it('leaves package.json as it was if the disk is full', async () => {
+    const { sandbox, read } = application({ 'package.json': SHOP, 'server.js': SERVER })
+    const full = ['sh', '-c', 'ulimit -f 0; exec "$@"', 'sh', process.execPath, CLI]
+    expect(await sandbox.runCommand([...full, 'init', sandbox.folder, '--yes'])).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^ERR_FDB_OPTION: .*package\.json cannot be written \(EFBIG/),
+    })
+    expect(read('package.json')).toBe(SHOP)
+    expect(readdirSync(sandbox.folder).filter(name => name.startsWith('package'))).toEqual(['package.json'])
+  })
+
+  it('writes the file that package.json leads to, with its mode', async () => {
+    const { init, read, sandbox } = application({ 'real.json': SHOP, 'server.js': SERVER })
+    chmodSync(join(sandbox.folder, 'real.json'), 0o640)
+    symlinkSync('real.json', join(sandbox.folder, 'package.json'))
+    expect(await init('--yes')).toMatchObject({ code: 0 })
+    expect(read('real.json')).toContain('fd-broker/auto')
+    expect(statSync(join(sandbox.folder, 'real.json')).mode & 0o777).toBe(0o640)
+    expect(lstatSync(join(sandbox.folder, 'package.json')).isSymbolicLink()).toBe(true)
+  })
+
   it('fails if there is nothing to start', async () => {
     const { code, stdout, stderr } = await application({ 'package.json': '{}' }).init('--yes')
     expect({ code, stderr }).toEqual({ code: 1, stderr: '' })
@@ -179,7 +228,11 @@ member.whileServing(() => chokidar.watch('.'))
       code: 2,
       stderr: expect.stringMatching(/package\.json: run this in/),
     })
-    expect(await application({ 'package.json': '{' }).init()).toMatchObject({ code: 2 })
+    for (const text of ['{', 'null', '[]'])
+      expect(await application({ 'package.json': text }).init()).toMatchObject({
+        code: 2,
+        stderr: expect.stringMatching(/whose package\.json is JSON/),
+      })
     const missing = application({ 'package.json': '{}' }).init('--entry', 'none.js')
     expect(await missing).toMatchObject({ code: 2, stderr: expect.stringMatching(/"none\.js"/) })
   })
