@@ -1,4 +1,4 @@
-import { existsSync, realpathSync } from 'node:fs'
+import { existsSync, realpathSync, type Stats } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -13,7 +13,7 @@ import { realPathOf } from '../os/release-link.js'
 import type { Command } from './command.js'
 import { addServiceOptions, controlByName, findControl, type ServiceFlags } from './find-service.js'
 import { namesText, writeStderr } from './output.js'
-import { rotatedPath } from './rotated-log.js'
+import { KEPT_FILES, rotatedPath } from './rotated-log.js'
 import { failedUpgradeText } from './status.js'
 
 /** Interval at which followed files are read. */
@@ -192,6 +192,11 @@ async function logOfRunning(control: string): Promise<RunningLog | null> {
   }
 }
 
+interface OpenLog {
+  readonly handle: FileHandle
+  readonly stat: Stats
+}
+
 /** The output of one version, and the position read so far. */
 class FollowedFile {
   readonly path: string
@@ -226,20 +231,49 @@ class FollowedFile {
 
   /**
    * Prints appended output. Calls `before` before each block of it. After a rotation the path names another file; the remainder of the
-   * previous file is printed first.
+   * previous file is printed first, then the files that were rotated since, of which the oldest may be gone.
    */
   async printNew(before: () => void): Promise<void> {
     if (this.#handle === null) await this.#open()
     await this.#printRemainder(before)
-    const inode = (await this.#handle!.stat()).ino
     const now = await open(this.path).catch(() => null)
     if (now === null) return
-    const same = (await now.stat()).ino === inode
+    const isSame = (await now.stat()).ino === (await this.#handle!.stat()).ino
     await now.close()
-    if (same) return
+    if (isSame) return
     await this.#printRemainder(before)
-    await this.#open()
-    await this.#printRemainder(before)
+    const files = await this.#files()
+    try {
+      const own = await this.#handle!.stat()
+      const at = files.findIndex(({ stat }) => stat.ino === own.ino)
+      if (at < 0 && files.length > KEPT_FILES)
+        writeStderr(`output is missing here: ${this.path} was rotated more often than its files are kept`)
+      // If the file was removed, not rotated, those that were rotated before it are older.
+      const since =
+        at < 0 ? files.filter(({ stat }, i) => i === 0 || stat.mtimeMs >= own.mtimeMs) : files.slice(0, at)
+      for (const { handle } of since.reverse()) {
+        await this.close()
+        this.#handle = handle
+        this.#at = 0
+        await this.#printRemainder(before)
+      }
+    } finally {
+      for (const { handle } of files) if (handle !== this.#handle) await handle.close()
+    }
+  }
+
+  /** Opens the current file and the rotated ones, the newest first: one that is rotated meanwhile is found twice, none is left out. */
+  async #files(): Promise<OpenLog[]> {
+    const files: OpenLog[] = []
+    for (let count = 0; count <= KEPT_FILES; count++) {
+      const handle = await open(count === 0 ? this.path : rotatedPath(this.path, count)).catch(() => null)
+      // A path has no file for a moment while it is rotated.
+      if (handle === null) continue
+      const stat = await handle.stat()
+      if (files.some(file => file.stat.ino === stat.ino)) await handle.close()
+      else files.push({ handle, stat })
+    }
+    return files
   }
 
   async close(): Promise<void> {

@@ -3,7 +3,7 @@ import { basename, dirname } from 'node:path'
 import { createStream, type RotatingFileStream } from 'rotating-file-stream'
 
 /** Rotated files that are kept besides the current one. */
-const KEPT = 5
+export const KEPT_FILES = 5
 /** Delay before a file that could not be written is opened again. */
 const REOPEN_RETRY_MS = 1_000
 const NEWLINE = 10
@@ -84,7 +84,12 @@ export class RotatedLog {
   #open(): RotatingFileStream {
     const path = dirname(this.#path)
     mkdirSync(path, { recursive: true, mode: 0o700 })
-    const stream = createStream(basename(this.#path), { path, size: this.#size, rotate: KEPT, mode: 0o600 })
+    const stream = createStream(basename(this.#path), {
+      path,
+      size: this.#size,
+      rotate: KEPT_FILES,
+      mode: 0o600,
+    })
     // Each write reports its own error.
     return stream.on('error', () => {})
   }

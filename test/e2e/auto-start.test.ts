@@ -1,6 +1,7 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
+  appendFileSync,
   chmodSync,
   existsSync,
   linkSync,
@@ -13,6 +14,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  writeFileSync,
 } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
@@ -23,7 +25,7 @@ import { hasEnded, signalPid } from '../processes/launch.js'
 import { procText } from '../processes/marked.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
-import type { Ran } from './cli-processes.js'
+import { type Ran, Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const SERVER = `import http from 'node:http'
@@ -993,4 +995,43 @@ describe('fd-broker logs --follow', () => {
       await program.command('stop')
     },
   )
+
+  it('shows the output that is in rotated files by its next look, and says what is gone', async () => {
+    const sandbox = Sandbox.open()
+    const log = sandbox.file('big.log')
+    writeFileSync(log, 'one\n')
+    const words = [CLI, 'logs', '--log-file', log, '--follow']
+    const follower = spawn(process.execPath, words, { env: sandbox.env })
+    onTestFinished(() => void follower.kill('SIGKILL'))
+    let [shown, notes] = ['', '']
+    follower.stdout.setEncoding('utf8').on('data', text => (shown += text))
+    follower.stderr.setEncoding('utf8').on('data', text => (notes += text))
+    const rotate = (text: string) => {
+      for (let count = 4; count > 0; count--)
+        if (existsSync(`${log}.${count}`)) renameSync(`${log}.${count}`, `${log}.${count + 1}`)
+      renameSync(log, `${log}.1`)
+      writeFileSync(log, `${text}\n`)
+    }
+    /** Until then the follower does not look. */
+    const rotated = async (...texts: string[]) => {
+      follower.kill('SIGSTOP')
+      for (const text of texts) rotate(text)
+      follower.kill('SIGCONT')
+      await until(
+        'the last is shown',
+        () => shown.endsWith(`${texts.at(-1)}\n`) || null,
+        10_000,
+        () => shown,
+      )
+    }
+    await until('the first line is shown', () => shown === 'one\n' || null)
+    appendFileSync(log, 'two\n')
+    await rotated('three', 'four', 'five')
+    expect([shown, notes]).toEqual(['one\ntwo\nthree\nfour\nfive\n', ''])
+    await rotated('6', '7', '8', '9', '10', '11', '12')
+    expect([shown, notes]).toEqual([
+      'one\ntwo\nthree\nfour\nfive\n7\n8\n9\n10\n11\n12\n',
+      `output is missing here: ${log} was rotated more often than its files are kept\n`,
+    ])
+  })
 })
