@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
-import { isDaemon, STATUS_ANSWER_MS } from '../operator/status-report.js'
+import { isDaemon, STATUS_ANSWER_MS, type StatusAnswer } from '../operator/status-report.js'
 import { DRAIN_COMMAND, type DrainReply, type Step } from '../proxy/leaving.js'
 import {
   type AnswerFlags,
@@ -14,6 +14,7 @@ import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { print, WaitingLine, writeStderr } from './output.js'
+import { narrowAnswer } from './status-answer.js'
 
 /** How long tunnels and answers may take to end after `--drain`. */
 const END_MS = 5_000
@@ -95,12 +96,20 @@ async function emptied(flags: AnswerFlags, ms: number): Promise<number> {
   return left
 }
 
-/** Counts those of all workers and of older versions. */
 async function connections(flags: AnswerFlags): Promise<number> {
   const answer = await askService(flags, IDEMPOTENT_RETRY_CODES, client =>
     client.status({ timeout: STATUS_ANSWER_MS }),
   )
-  const all = isDaemon(answer) ? answer.services : [answer]
+  return connectionsIn(answer, flags)
+}
+
+/** Counts those of all workers and of older versions, not those of other services of a daemon. */
+export function connectionsIn(
+  answer: StatusAnswer,
+  { control, service = '' }: Pick<AnswerFlags, 'control' | 'service'>,
+): number {
+  const own = narrowAnswer(answer, { control, service })
+  const all = isDaemon(own) ? own.services : [own]
   return all
     .flatMap(each => [each, ...(each.draining ?? [])])
     .reduce((sum, { connections = 0 }) => sum + connections, 0)

@@ -1,7 +1,12 @@
 import { FdbError } from '../errors.js'
-import { OperatorClient } from '../operator/client.js'
+import { OperatorClient, statusAt } from '../operator/client.js'
 import { type ProcessReply, ROLLBACK, readProcessReply, rollbackBody } from '../operator/service-commands.js'
-import type { ServiceStatus } from '../operator/status-report.js'
+import {
+  isDaemon,
+  type ServiceStatus,
+  STATUS_ANSWER_MS,
+  type StatusAnswer,
+} from '../operator/status-report.js'
 import { type AnswerFlags, type AskFlags, commandService, pollUntil, RETRY_CODES } from './ask-service.js'
 import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
@@ -71,10 +76,12 @@ interface RollbackResult extends RolledBack {
 async function handBack(flags: AskFlags, at: string | null): Promise<RollbackResult> {
   const { timeout } = flags
   const until = performance.now() + timeout
+  const before = await statusAt(flags.control, Math.min(timeout, STATUS_ANSWER_MS)).catch(() => null)
   const leaving = readProcessReply(await commandService(flags, RETRY_CODES, ROLLBACK, rollbackBody(at)))
+  const service = serviceServedBy(before, leaving) ?? flags.service
   let last: ServiceStatus | undefined
   const found = await pollUntil(until, async leftMs => {
-    last = await askStatus(flags, leftMs)
+    last = await askStatus({ control: flags.control, ...(service !== undefined && { service }) }, leftMs)
     const { pid, generation = 0, role, hosting } = last ?? {}
     // In different PID namespaces both processes may have the same pid.
     const isAnother = pid !== leaving.pid || generation !== leaving.generation
@@ -86,6 +93,15 @@ async function handBack(flags: AskFlags, at: string | null): Promise<RollbackRes
     'ERR_FDB_DEADLINE',
     `generation ${leaving.generation} (pid ${leaving.pid}) was told to hand back, and no other process serves within ${timeout} ms: ${plain(stepText(last))}`,
   )
+}
+
+/** Returns the service that the process serves, which may be one worker of several; undefined if the answer does not tell. */
+export function serviceServedBy(
+  answer: StatusAnswer | null,
+  { pid, generation }: ProcessReply,
+): string | undefined {
+  if (answer === null || !isDaemon(answer)) return undefined
+  return answer.services.find(each => each.pid === pid && each.generation === generation)?.service
 }
 
 /** Returns the step at which a rollback waits, by the last status. */

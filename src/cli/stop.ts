@@ -278,10 +278,11 @@ function reportsOf(answer: StatusAnswer, pid: number) {
   return { own, older: services.flatMap(({ draining = [] }) => draining) }
 }
 
-function reasonOf(answer: StatusAnswer, pid: number, drain: number | undefined): string {
+export function reasonOf(answer: StatusAnswer, pid: number, drain: number | undefined): string {
   const { own, older } = reportsOf(answer, pid)
-  const { keptBy } = own ?? older.find(report => report.pid === pid) ?? {}
-  if (keptBy) {
+  const report = own ?? older.find(report => report.pid === pid)
+  if (report?.keptBy) {
+    const { keptBy } = report
     const what = plain(keptByText(keptBy, 'keep'))
     return `its last connection has ended, and ${what} it: close that when member.retired resolves, or give join() exitWhenRetired; kill ${pid} ends it now`
   }
@@ -292,5 +293,7 @@ function reasonOf(answer: StatusAnswer, pid: number, drain: number | undefined):
     report => `version ${plain(report.generation)} (pid ${plain(report.pid)}, ${plain(report.phase)})`,
   )
   if (versions.length > 0) return `it waits for ${versions.join(', ')}`
+  if (report !== undefined && report.connections === undefined)
+    return 'it does not say how many connections it has: it ends with the last one, or at the end of its drain'
   return 'it has no connection left: it is about to end, or its application has not closed everything yet (see its log)'
 }

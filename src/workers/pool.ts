@@ -355,7 +355,14 @@ export class WorkerPool {
   /** Rolls back each worker whose previous process stands by. Resolves with the reply of the first of them; rejects if there is none. */
   async rollback(): Promise<Buffer> {
     this.#ownership.demand()
-    const replies = await Promise.allSettled(this.wantedSlots.map(slot => this.#order(slot, ROLLBACK, '')))
+    const slots = this.wantedSlots
+    const replies = await Promise.allSettled(slots.map(slot => this.#order(slot, ROLLBACK, '')))
+    for (const [at, reply] of replies.entries())
+      if (reply.status === 'rejected')
+        this.#settings.logger.warn(
+          { worker: slots[at]!.index, err: reply.reason },
+          'a worker was not rolled back',
+        )
     const left = replies.find(one => one.status === 'fulfilled') ?? replies[0]!
     if (left.status === 'rejected') throw left.reason
     return left.value

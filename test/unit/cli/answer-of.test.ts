@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { narrowAnswer } from '../../../src/cli/status-answer.js'
+import { serviceServedBy } from '../../fixtures/cli.js'
 
 const control = '/run/fd-broker/broker.sock'
 const daemon = { hosting: 'daemon', services: [{ service: 'shop' }, { service: 'mail' }] } as const
@@ -27,5 +28,19 @@ describe('the status of one service', () => {
     )
     expect(() => narrowAnswer(main, unknown)).toThrow('web, web.1')
     expect(() => narrowAnswer({ service: 'shop' }, unknown)).toThrow('"shop", not to "nosuch"')
+  })
+})
+
+describe('the service of a process that hands back', () => {
+  it('may be that of another worker than the first one', () => {
+    const services = [
+      { service: 'web', pid: 10, generation: 2 },
+      { service: 'web.1', pid: 11, generation: 4 },
+    ]
+    expect(serviceServedBy({ services }, { pid: 11, generation: 4 })).toBe('web.1')
+    // In another PID namespace another process may have the same pid.
+    expect(serviceServedBy({ services }, { pid: 10, generation: 4 })).toBeUndefined()
+    expect(serviceServedBy({ service: 'web', pid: 11 }, { pid: 11, generation: 4 })).toBeUndefined()
+    expect(serviceServedBy(null, { pid: 11, generation: 4 })).toBeUndefined()
   })
 })
