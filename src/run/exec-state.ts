@@ -38,6 +38,8 @@ const FORMAT = 1
 /** Keys of objects that stand for values without a JSON form. `=` keeps them apart from names of environment variables. */
 const FD_KEY = 'fd='
 const BIGINT_KEY = 'bigint='
+/** In the variables of a version: names, one a line, of those that are removed for it. An earlier release does not read them. */
+const UNSET_KEY = 'unset='
 
 /** A running version, for the supervisor's next image. */
 export interface InheritedVersion extends InheritedProbe {
@@ -83,15 +85,31 @@ export interface ExecState {
   readonly known: readonly KnownVersion[]
 }
 
-/** Writes the state to a memfd, `memory`, which the caller owns. `fds` are the descriptors in the state, borrowed. */
-function writeState(state: ExecState): { readonly memory: OwnedFd; readonly fds: OwnedFd[] } {
-  const fds: OwnedFd[] = []
-  const text = JSON.stringify({ format: FORMAT, ...state }, (_name, value: unknown) => {
+/** Returns the state as text, and adds its descriptors to `fds`. */
+export function textOf(state: ExecState, fds: OwnedFd[]): string {
+  return JSON.stringify({ format: FORMAT, ...state }, (name, value: unknown) => {
     if (typeof value === 'bigint') return { [BIGINT_KEY]: `${value}` }
+    if (name === 'env') return withUnset(value as NodeJS.ProcessEnv)
     if (!(value instanceof OwnedFd)) return value
     fds.push(value)
     return { [FD_KEY]: numbersOf([value])[0], label: value.label }
   })
+}
+
+/** JSON leaves out what is undefined. */
+function withUnset(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const unset = Object.keys(env).filter(name => env[name] === undefined)
+  return unset.length === 0 ? env : { ...env, [UNSET_KEY]: unset.join('\n') }
+}
+
+function withoutUnset({ [UNSET_KEY]: unset, ...env }: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return { ...env, ...Object.fromEntries((unset?.split('\n') ?? []).map(name => [name, undefined])) }
+}
+
+/** Writes the state to a memfd, `memory`, which the caller owns. `fds` are the descriptors in the state, borrowed. */
+function writeState(state: ExecState): { readonly memory: OwnedFd; readonly fds: OwnedFd[] } {
+  const fds: OwnedFd[] = []
+  const text = textOf(state, fds)
   const memory = memoryFile('fd-broker run', 'the state of a supervisor')
   return closeOnThrow([memory], () => {
     writeAllAt(memory, Buffer.from(text), 0)
@@ -122,10 +140,15 @@ export function findInheritedState(): InheritedState | null {
  */
 function readState(memory: OwnedFd, take: boolean): ExecState | null {
   const bytes = Buffer.alloc(sizeOf(memory))
-  const text = bytes.toString('utf8', 0, readAt(memory, bytes, 0, bytes.length, 0))
+  return stateIn(bytes.toString('utf8', 0, readAt(memory, bytes, 0, bytes.length, 0)), take)
+}
+
+/** As {@link readState}, from the text of {@link textOf}. */
+export function stateIn(text: string, take: boolean): ExecState | null {
   if (JSON.parse(text).format !== FORMAT) return null
-  return JSON.parse(text, (_name, value: unknown) => {
+  return JSON.parse(text, (name, value: unknown) => {
     if (typeof value !== 'object' || value === null) return value
+    if (name === 'env') return withoutUnset(value as NodeJS.ProcessEnv)
     if (BIGINT_KEY in value) return BigInt(String(value[BIGINT_KEY]))
     if (!(FD_KEY in value)) return value
     return take ? ownNumber(Number(value[FD_KEY]), String((value as { label?: unknown }).label)) : null

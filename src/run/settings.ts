@@ -129,9 +129,11 @@ export class NextSettings {
   }
 }
 
-function byOptionName({ asking, ...settings }: VersionSettings): object {
+function byOptionName({ asking, env: variables, ...settings }: VersionSettings): object {
   const { interval, timeout, passes } = asking
-  return { ...settings, healthInterval: interval, healthTimeout: timeout, healthPasses: passes }
+  // A variable that is removed is not one that is not named.
+  const env = Object.fromEntries(Object.entries(variables).map(([name, value]) => [name, value ?? null]))
+  return { ...settings, env, healthInterval: interval, healthTimeout: timeout, healthPasses: passes }
 }
 
 function changedOptions<T extends object>(before: T, after: T): string[] {

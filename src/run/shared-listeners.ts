@@ -75,7 +75,7 @@ export class SharedListeners implements Disposable {
 
   /**
    * Returns the wanted listeners, borrowed. Binds those that neither this object holds, nor a service manager or the predecessor has
-   * passed, and those that clients cannot reach any more. If one fails, closes the newly bound ones; passed ones stay open for the next attempt. Changes O_NONBLOCK only if no version
+   * passed, and those that clients cannot reach any more. If one fails, closes the newly bound ones; passed and stored ones stay open for the next attempt. Changes O_NONBLOCK only if no version
    * runs (`alone`): a running version that accepts until EAGAIN would block without it.
    */
   provide(wanted: readonly NamedListener[], nonBlocking: boolean, alone: boolean): GivenListener[] {
@@ -89,10 +89,11 @@ export class SharedListeners implements Disposable {
         if (held === undefined) {
           const passed = passedSockets().claim(name, spec)
           const adopted = passed?.adopted ?? false
-          const fd = passed?.fd ?? this.#kept.claim(key, spec) ?? bindListener(spec)
+          const given = passed?.fd ?? this.#kept.claim(key, spec)
+          const fd = given ?? bindListener(spec)
           held = { key, name, fd, passed: passed !== null && !adopted, adopted }
           this.#hold(held)
-          if (passed === null) bound.push(key)
+          if (given === null) bound.push(key)
           // The manager keeps the listeners that it bound itself anyway.
           if (!held.passed) this.#kept.keep(key, fd)
           free = !passed?.inUse

@@ -443,7 +443,7 @@ export class Supervisor {
   #onReady(id: number): void {
     const version = this.#versions.get(id)
     if (version === undefined) return
-    this.#requests.report(candidate(this.#state)?.askers ?? [], 'ready', version.pid)
+    this.#requests.report(this.#find(id)?.askers ?? [], 'ready', version.pid)
     this.#dispatch({ type: 'ready', version: id })
   }
 

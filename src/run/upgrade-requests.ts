@@ -67,9 +67,10 @@ export class UpgradeRequests {
     return ids.map(id => this.#waiting.get(id)?.release).findLast(release => release !== undefined) ?? null
   }
 
-  /** Returns the longest timeout of the requests in milliseconds; 0 if none has one. */
+  /** Returns the longest timeout of the requests in milliseconds; 0 if one of them has none. */
   timeoutOf(ids: readonly number[]): number {
-    return Math.max(0, ...ids.map(id => this.#waiting.get(id)?.timeoutMs ?? 0))
+    const timeouts = ids.map(id => this.#waiting.get(id)?.timeoutMs ?? 0)
+    return timeouts.includes(0) ? 0 : Math.max(0, ...timeouts)
   }
 
   report(ids: readonly number[], phase: string, pid: number): void {

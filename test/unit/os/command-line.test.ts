@@ -135,7 +135,12 @@ describe('spawnSuccessor', () => {
       const { code } = await successor.exited
       for (const fd of fill) closeSync(fd)
       const ended = await successor.end(0)
-      const lives = existsSync('/proc/' + pid) && !/\\) Z /.test(readFileSync('/proc/' + pid + '/stat', 'latin1'))
+      let stat = ') Z '
+      try {
+        // The process may just be reaped.
+        stat = readFileSync('/proc/' + pid + '/stat', 'latin1')
+      } catch {}
+      const lives = !/\\) Z /.test(stat)
       console.log(JSON.stringify({ code, ended, lives }))
     `
     const node = [process.execPath, '--import', 'tsx', '--input-type=module', '-e', script]

@@ -7,7 +7,12 @@ import { createInterface } from 'node:readline'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { inspectOne, numbersOf, OwnedFd, setBlocking } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
-import { bindListener, formatAddress, parseListenerSpec } from '../../../src/listeners/index.js'
+import {
+  bindListener,
+  formatAddress,
+  formatListenerSpec,
+  parseListenerSpec,
+} from '../../../src/listeners/index.js'
 import type { NamedListener } from '../../../src/os/foreign-listeners.js'
 import { restorePassedSockets } from '../../../src/os/service-manager/passed-sockets.js'
 import { RunningVersion, RunningVersions } from '../../../src/run/running-version.js'
@@ -320,6 +325,26 @@ describe('a listener that a service manager has bound', () => {
     listeners.keepOnly([])
     expect(listeners.held).toEqual([])
     expect(inodes()).toEqual([web.inode])
+  })
+})
+
+describe('a listener that a service manager keeps', () => {
+  it('stays kept, with its clients, if another one cannot be bound', () => {
+    const web = bound()
+    const taken = bound()
+    onTestFinished(() => taken.fd.close())
+    const dropped: string[] = []
+    const store = { keep() {}, drop: (name: string) => dropped.push(name) }
+    const key = Buffer.from(formatListenerSpec(web.spec)).toString('base64url')
+    restorePassedSockets([{ name: `fdb.shop.listener-${key}`, fd: web.fd }])
+    onTestFinished(() => restorePassedSockets([]))
+    using listeners = new SharedListeners(new StoredListeners(store, 'shop'))
+    const wanted = { name: 'web', spec: web.spec }
+    expect(() => listeners.provide([wanted, { name: 'admin', spec: taken.spec }], false, true)).toThrow(
+      /is held by process/,
+    )
+    expect(dropped).not.toContain(`listener-${key}`)
+    expect(listeners.provide([wanted], false, true).map(({ fd }) => inspectOne(fd).ino)).toEqual([web.inode])
   })
 })
 

@@ -198,6 +198,16 @@ describe('those who ask for an upgrade', () => {
     vi.advanceTimersByTime(60_000)
     expect(heard).toEqual(['upgrade'])
   })
+
+  it('give their version no limit if one of them has none, as a signal', () => {
+    const askers = new UpgradeRequests()
+    const ids: number[] = []
+    for (const timeoutMs of [2_000, 5_000, 0])
+      void askers.ask({ timeoutMs }, undefined, event => 'asker' in event && ids.push(event.asker))
+    expect([askers.timeoutOf(ids.slice(0, 2)), askers.timeoutOf(ids), askers.timeoutOf([])]).toEqual([
+      5_000, 0, 0,
+    ])
+  })
 })
 
 describe('the machine of a supervisor', () => {

@@ -5,6 +5,8 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import { RunSources } from '../../../src/cli/run-sources.js'
 import { listenerVariables } from '../../../src/run/shared-listeners.js'
 import { parseReadiness } from '../../../src/versions/version-probe.js'
+import { NextSettings, passedOn } from '../../fixtures/run.js'
+import { versionSettings } from '../../processes/version-settings.js'
 
 describe('--ready', () => {
   it.each([
@@ -231,6 +233,40 @@ describe('settings', () => {
       code: 'ERR_FDB_OPTION',
       message: expect.stringMatching(why),
     })
+  })
+})
+
+describe('a reload', () => {
+  it('names the variables of the program if the file removes another one from now on', async () => {
+    const settings = { name: 'shop', control: null, pidFile: null, restart: 'never' } as const
+    const own = versionSettings({ command: ['a'], env: { A: '1', B: undefined } })
+    const next = new NextSettings(
+      {
+        settings: { ...settings, restartDelay: 1, upgradeSignal: 'SIGHUP' },
+        read: () => Promise.resolve(own),
+        readSupervisorSettings: () =>
+          Promise.resolve({ ...settings, restartDelay: 1, upgradeSignal: 'SIGHUP' }),
+      },
+      null,
+    )
+    const now = versionSettings({ command: ['a'], env: { A: '1' } })
+    expect((await next.reread(now)).changes).toEqual({ now: [], next: ['env'], restart: [] })
+    expect((await next.reread(own)).changes.next).toEqual([])
+  })
+})
+
+describe('the state that a supervisor leaves to its next image', () => {
+  it('says which variables a version does not get', () => {
+    const env = { A: '1', B: undefined }
+    const versions = [{ settings: versionSettings({ env }) }]
+    const { read, text } = passedOn({ versions, known: [{ settings: { env: {} } }] })
+    expect(Object.entries(read.versions[0]!.settings.env)).toEqual([
+      ['A', '1'],
+      ['B', undefined],
+    ])
+    expect(read.known[0]!.settings.env).toEqual({})
+    // An earlier release takes it for a variable, whose name no program asks for.
+    expect(JSON.parse(text).versions[0].settings.env).toEqual({ A: '1', 'unset=': 'B' })
   })
 })
 

@@ -140,6 +140,19 @@ describe('a supervisor', () => {
     expect(probe.isProven).toBe(true)
   })
 
+  it('takes a serving version that says again that it is ready for no step of the next one', async () => {
+    const { supervisor, serves, started } = await supervised({})
+    const first = await serves(1)
+    const steps: string[] = []
+    const upgraded = supervisor.upgrade({ progress: ({ phase }) => steps.push(phase) })
+    const second = await started(2)
+    first.events!.ready()
+    expect(steps).toEqual(['started'])
+    second.events!.ready()
+    await upgraded
+    expect(steps).toEqual(['started', 'ready', 'serving'])
+  })
+
   it('closes the new listener of a version that could not be started: no client waits there', async () => {
     const { supervisor, source, serves } = await supervised({})
     await serves(1)
