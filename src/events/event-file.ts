@@ -152,8 +152,7 @@ export class EventFile {
     const written = append(fd, record)
     if (written < RECORD_BYTES) throw new Error(`no memory for the ${RECORD_BYTES} bytes of an event`)
     const number = this.#find(fd, record, before)
-    if (number % FREED_EVERY === 0 && number > KEPT_EVENTS)
-      freeStart(fd, (number - KEPT_EVENTS) * RECORD_BYTES)
+    if (number % FREED_EVERY === 0) freeBefore(fd, number - KEPT_EVENTS)
     return number
   }
 
@@ -182,6 +181,16 @@ export class EventFile {
       events.push({ number, ...event } as ServiceEvent)
     }
     return events
+  }
+}
+
+/** Frees the memory of the first `count` records. Never throws: the event is recorded, and would be recorded again. */
+function freeBefore(fd: OwnedFd, count: number): void {
+  if (count <= 0) return
+  try {
+    freeStart(fd, count * RECORD_BYTES)
+  } catch {
+    // A file to which programs may only append (chattr +a) stays as long as it is.
   }
 }
 

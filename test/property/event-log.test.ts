@@ -13,6 +13,19 @@ import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
 
+const freeing = vi.hoisted(() => ({ isRefused: false }))
+vi.mock(import('../../src/kernel/index.js'), async original => {
+  const kernel = await original()
+  return {
+    ...kernel,
+    freeStart: (...range) => {
+      // As for a file to which its administrator lets programs only append (chattr +a).
+      if (freeing.isRefused) throw Object.assign(new Error('fallocate'), { code: 'EPERM' })
+      kernel.freeStart(...range)
+    },
+  }
+})
+
 const logs: EventLog[] = []
 
 function open(generation = 1): EventLog {
@@ -38,6 +51,20 @@ afterEach(() => {
 })
 
 describe('an event log', () => {
+  it('records an event once if the memory of old ones cannot be freed', () => {
+    freeing.isRefused = true
+    onTestFinished(() => {
+      freeing.isRefused = false
+    })
+    const log = open()
+    const count = KEPT_EVENTS + 200
+    for (let epoch = 1; epoch <= count; epoch++) log.note('upgrade.ordered', { epoch })
+    expect(log.read(count - 99).events.map(({ epoch }) => epoch)).toEqual(
+      Array.from({ length: 100 }, (_, i) => count - 99 + i),
+    )
+    expect(log.next).toBe(count + 1)
+  })
+
   it('numbers the events of all versions in one sequence, whichever of them writes', () => {
     const writers = fc.array(fc.record({ second: fc.boolean(), epoch: fc.nat() }), { maxLength: 600 })
     fc.assert(
