@@ -113,13 +113,16 @@ function giveUpAndReinstate(state: HolderState, rules: Rules): HolderStep {
   return { state: second.state, effects: [...first.effects, ...second.effects] }
 }
 
+/** Orders members that have returned to a restarted daemon: first the one that served last. */
+export function byRight(a: Returned, b: Returned): number {
+  const serves = ({ role }: Returned): number => (isServing(role) ? 1 : 0)
+  return serves(b) - serves(a) || b.epoch - a.epoch
+}
+
 export function onRebuilt(state: HolderState, rules: Rules): HolderStep {
   if (state.phase !== 'rebuilding') return same(state)
-  const serves = (role: Role): number => (isServing(role) ? 1 : 0)
   const unfit = (id: Id): number => (state.unfit.includes(id) ? 1 : 0)
-  const best = [...state.returned].sort(
-    (a, b) => unfit(a.id) - unfit(b.id) || serves(b.role) - serves(a.role) || b.epoch - a.epoch,
-  )[0]
+  const best = [...state.returned].sort((a, b) => unfit(a.id) - unfit(b.id) || byRight(a, b))[0]
   if (best === undefined) return { state: { ...state, phase: 'idle', returned: [] }, effects: NOTHING }
   const others = state.returned.filter(b => b.id !== best.id)
   const elder = standbyOf(best, others)

@@ -3,7 +3,14 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
-import { daemonStatus, servedBy, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
+import {
+  daemonStatus,
+  type ServiceStatus,
+  servedBy,
+  serviceStatus,
+  serviceWhere,
+  startDaemon,
+} from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 import { Writes } from '../processes/writes.js'
@@ -107,6 +114,33 @@ describe('a daemon that is killed and started again', () => {
   })
 
   it.runIf(NIGHTLY)(
+  it.runIf(NIGHTLY)(
+    'keeps what a member brought that ends before another one is back, which then ends too',
+    async () => {
+      const { scene, target } = await open({ upgrade: { ...UPGRADE, probation: 60_000 } })
+      const daemon = await startDaemon(scene, { upgrade: UPGRADE })
+      const standby = await scene.serve()
+      const app = await scene.serve()
+      await servedBy(scene, app)
+      await until('the first one stands by', async () => (await standby.order('phase')) === 'standby')
+      await app.order('put', { key: 'last', value: { item: 'change' } })
+      standby.signal('SIGSTOP')
+      await daemon.kill()
+      await startDaemon(scene, { upgrade: UPGRADE })
+      const isBack = ({ phase, blockedBy }: ServiceStatus) =>
+        phase === 'rebuilding' && blockedBy.length === 1 && blockedBy[0] === standby.pid
+      await serviceWhere(scene, 'the other one is back', isBack)
+      await app.kill()
+      await standby.kill()
+      await serviceWhere(scene, 'it is unserved', ({ phase }) => phase === 'idle')
+      const waiting = fetch(target)
+      const next = await scene.serve()
+      expect(next.find('joined')).toMatchObject({ generation: 3, first: false })
+      expect(await next.order('get', { key: 'last' })).toEqual({ item: 'change' })
+      expect((await waiting).status).toBe(404)
+    },
+  )
+
     'keeps the incumbent when a joiner was not ready yet, and refuses others until both are back',
     async () => {
       const { scene, target } = await open()

@@ -1,5 +1,7 @@
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
+import { byRight } from '../../handoff/holder-reconnect.js'
+import type { Returned } from '../../handoff/holder-state.js'
 import type { Entry } from '../../holder/entry.js'
 import type { Peer } from '../../holder/peer.js'
 import { MAX_ENTRIES, Registry, tooMany } from '../../holder/registry.js'
@@ -49,6 +51,8 @@ export class DescriptorTable {
   readonly #rows = new Map<Peer, MemberDescriptors>()
   readonly #former = new FormerListeners()
   readonly #logger: Logger
+  /** Entries of a member that has left before it was decided which member serves; see {@link keepBrought}. */
+  #left: { readonly back: Returned; readonly entries: readonly Entry[] } | null = null
 
   constructor(logger: Logger) {
     this.#logger = logger
@@ -158,12 +162,38 @@ export class DescriptorTable {
     peer.adopted = new Set(row.brought.map(({ name }) => name))
   }
 
+  /**
+   * The member, which has returned to a restarted daemon, has left before all others were back: keeps what it brought, unless another one that has left
+   * had more right to serve.
+   */
+  keepBrought(peer: Peer, back: Returned): void {
+    const row = this.#rows.get(peer)
+    if (row === undefined || row.brought === null) return
+    if (this.#left !== null && byRight(this.#left.back, back) <= 0) return
+    closeItems(this.#left?.entries ?? [])
+    this.#left = { back, entries: row.brought }
+    row.brought = null
+  }
+
+  /** All members have left: makes the entries that {@link keepBrought} has kept the only ones of the service. Returns false if it has kept none. */
+  adoptLeft(): boolean {
+    const left = this.#left
+    this.#left = null
+    if (left !== null) this.#adopt(left.entries)
+    return left !== null
+  }
+
   /** Makes the entries that this member brought the only entries of the service. */
   adopt(peer: Peer | undefined): void {
     if (peer === undefined) return
     const row = this.#rows.get(peer)
     const brought = row?.brought ?? []
     if (row !== undefined) row.brought = null
+    this.#adopt(brought)
+  }
+
+  #adopt(brought: readonly Entry[]): void {
+    this.#closeLeft()
     const names = new Set(brought.map(({ name }) => name))
     this.held.together(() => {
       // Drops first: together with the new entries there may be more than the limit.
@@ -275,7 +305,13 @@ export class DescriptorTable {
       closeItems(this.#takeProvisional(peer))
       this.forget(peer)
     }
+    this.#closeLeft()
     this.held.close()
+  }
+
+  #closeLeft(): void {
+    closeItems(this.#left?.entries ?? [])
+    this.#left = null
   }
 
   #row(peer: Peer): MemberDescriptors {

@@ -2,7 +2,7 @@ import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { EventLog } from '../../events/event-log.js'
 import type { HolderState } from '../../handoff/holder-machine.js'
-import type { Epoch } from '../../handoff/messages.js'
+import type { Epoch, Id } from '../../handoff/messages.js'
 import { type Entry, type EntryTexts, isEntryItem, parseEntry } from '../../holder/entry.js'
 import { repeatUntilDone } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
@@ -91,6 +91,20 @@ export function reattach(peer: Peer, forGood: boolean, to: ReattachTarget): Epoc
   else if (forGood) descriptorTable.complete(peer, brought, to.limits)
   else closeAll(brought.map(({ fd }) => fd))
   return top
+}
+
+/** Keeps what members brought that leave before all others are back: if these end too, only the daemon has it. */
+export function keepOfLeft(
+  before: HolderState,
+  now: HolderState,
+  peer: (id: Id) => Peer | undefined,
+  table: DescriptorTable,
+): void {
+  if (now.phase !== 'rebuilding') return
+  for (const back of before.returned) {
+    const left = now.returned.every(({ id }) => id !== back.id) ? peer(back.id) : undefined
+    if (left !== undefined) table.keepBrought(left, back)
+  }
 }
 
 /**

@@ -37,7 +37,7 @@ import { ForwardedWrites } from './forwarded-writes.js'
 import { giveOwed, handBack } from './hand-back.js'
 import { Merging } from './merging.js'
 import { Pause } from './pause.js'
-import { LastSeals, type ReattachTarget, reattach } from './reattach.js'
+import { keepOfLeft, LastSeals, type ReattachTarget, reattach } from './reattach.js'
 import { Recovery, recoveringError, type ServiceRecord } from './recovery.js'
 import { Registrations } from './registrations.js'
 import { merged, newer } from './reported-parts.js'
@@ -106,7 +106,7 @@ export class Service {
     this.name = record.service
     this.startedBy = record.startedBy
     this.#deps = deps
-    const { logger, times } = deps.settings
+    const { events: file, hooks: group, logger, times } = deps.settings
     this.#generation = record.generation
     this.#startedAt = record.startedAt
     this.#stateFile = record.stateFile ?? ''
@@ -140,7 +140,6 @@ export class Service {
     })
     const { service } = record
     const [descriptorTable, segmentSet] = [this.#descriptorTable, this.#segmentSet]
-    const { hooks: group, events: file } = deps.settings
     const events = (this.#events = new EventLog(logger, record, file))
     this.#hooks = new Hooks(events, { logger, settings: () => deps.policy().hooks, group })
     takeItems(items, { service, descriptorTable, segmentSet, events, logger })
@@ -406,6 +405,7 @@ export class Service {
     this.#deps.changed()
     // Before the effects, one of which tells the previous member to serve again.
     handBack(before, state, id => this.#holder.peer(id), this.#receiving)
+    keepOfLeft(before, state, id => this.#holder.peer(id), this.#descriptorTable)
     this.#queue.push(effects)
     this.#holder.stepped()
     if (before.phase === 'committing' && state.phase === 'idle' && state.owner === NOBODY)
@@ -572,9 +572,9 @@ export class Service {
     else this.#machine = awaitsMembers(this.#segmentSet)
   }
 
-  /** Continues without members, as all rights-holders are dead. Sockets and state are lost with them, unless the previous daemon handed them over. */
+  /** Continues without members, as all rights-holders are dead. Sockets and state are lost with them, unless the previous daemon handed them over, or one brought them before. */
   #startAlone(): void {
-    if (this.#handedOver) {
+    if (this.#descriptorTable.adoptLeft() || this.#handedOver) {
       this.#machine = heldFor(this.#segmentSet)
       return
     }

@@ -112,6 +112,25 @@ describe('the entries of a member of a daemon', () => {
     expect([serving!.sealed, unknown.sealed]).toEqual([false, true])
   })
 
+  it('stay after all members of a restarted daemon have left: those of the one that served last', () => {
+    const held = new Held()
+    held.machine = restartedHolder()
+    const peers = [1, 2, 3].map(member)
+    const roles = ['standby', 'serving', 'frozen'] as const
+    for (const [i, peer] of peers.entries()) {
+      held.descriptorTable.arrive(peer, [entryItem(named(`of ${i + 1}`))])
+      reattach(peer, false, held)
+    }
+    expect(held.descriptorTable.adoptLeft()).toBe(false)
+    for (const [i, peer] of peers.entries()) {
+      held.descriptorTable.keepBrought(peer, { id: peer.id, role: roles[i]!, epoch: 7 - i, top: 9 })
+      held.descriptorTable.forget(peer)
+    }
+    expect([held.names, held.count]).toEqual([[], 1])
+    expect(held.descriptorTable.adoptLeft()).toBe(true)
+    expect([held.names, held.count]).toEqual([['of 2'], 1])
+  })
+
   it('close if a name or specification is too long for a takeover by the next daemon', () => {
     const held = new Held()
     const peer = member(1)
