@@ -5,6 +5,7 @@ import { serveDaemon } from '../../src/index.js'
 import { join } from '../../src/member/joining/join.js'
 import type { Member } from '../../src/member/member.js'
 import { NIGHTLY } from '../lanes/lane.js'
+import type { App } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { servedBy, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -153,8 +154,8 @@ describe('a listener that a version closes in its probation, while the one befor
   }
 })
 
-describe('a listener that a version does not use, under a daemon that is started again in its probation', () => {
-  it.runIf(NIGHTLY)('has its waiting clients answered at the end', async () => {
+describe('a listener that a version does not use has its waiting clients answered at the end, if the daemon is killed', () => {
+  const versions = async () => {
     const [web, other] = [await freePort(), await freePort()]
     const upgrade = { probation: 1_500, heartbeat: 50, silence: 1_000 }
     const listeners = [
@@ -164,15 +165,41 @@ describe('a listener that a version does not use, under a daemon that is started
     const scene = Scene.open({ hosting: 'daemon', routes: 0, upgrade })
     const daemon = await startDaemon(scene, { upgrade })
     const first = await scene.serve({ listeners })
-    const next = await scene.serve({ listeners: listeners.slice(0, 1), unserved: true })
+    return {
+      scene,
+      upgrade,
+      daemon,
+      first,
+      next: async () => await scene.start({ listeners: listeners.slice(0, 1), unserved: true }),
+      /** Starts a daemon again, in whose probation clients wait. */
+      answers: async ({ pid }: App) => {
+        await startDaemon(scene, { upgrade })
+        await serviceWhere(scene, 'probation', status => status.phase === 'probation' && status.pid === pid)
+        await until('the first one stands by', async () => (await first.order('phase')) === 'standby')
+        expect((await ask(`http://127.0.0.1:${other}/`).answer).status).toBe(404)
+        await serviceWhere(scene, 'idle', ({ phase }) => phase === 'idle')
+      },
+    }
+  }
+
+  it.runIf(NIGHTLY)('in its probation', async () => {
+    const { answers, daemon, first, next, scene } = await versions()
+    const app = await (await next()).serving()
     await first.says('retiring')
-    await servedBy(scene, next)
+    await servedBy(scene, app)
     await daemon.kill()
-    await startDaemon(scene, { upgrade })
-    await serviceWhere(scene, 'probation', ({ phase, pid }) => phase === 'probation' && pid === next.pid)
-    await until('the first one stands by', async () => (await first.order('phase')) === 'standby')
-    expect((await ask(`http://127.0.0.1:${other}/`).answer).status).toBe(404)
-    await serviceWhere(scene, 'idle', ({ phase }) => phase === 'idle')
+    await answers(app)
+  })
+
+  it.runIf(NIGHTLY)('in its commit, so that no process was told', async () => {
+    const { answers, daemon, first, next, scene, upgrade } = await versions()
+    await daemon.kill()
+    const traps = { 'holder committing': 'SIGKILL' } as const
+    const second = await startDaemon(scene, { upgrade, traps })
+    await servedBy(scene, first)
+    const app = await next()
+    await second.end()
+    await answers(app)
   })
 })
 

@@ -6,7 +6,7 @@ import type { Entry } from '../../holder/entry.js'
 import type { Peer } from '../../holder/peer.js'
 import { MAX_ENTRIES, Registry, tooMany } from '../../holder/registry.js'
 import { discardListeners, FormerListeners, removePaths } from '../../holder/unix-paths.js'
-import { closeAll, closeOnThrow } from '../../kernel/index.js'
+import { closeAll, closeOnThrow, inspect } from '../../kernel/index.js'
 import { ListenerGuard } from '../../listeners/index.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { type ServiceLimits, serviceLimitError } from '../policy/policy.js'
@@ -181,6 +181,15 @@ export class DescriptorTable {
     this.#left = null
     if (left !== null) this.#adopt(left.entries)
     return left !== null
+  }
+
+  /** Returns the names of the listeners that the member `from` has brought, and `to` has not, under any name. */
+  notBrought(from: Peer, to: Peer): string[] {
+    const listenersOf = (peer: Peer) =>
+      (this.#rows.get(peer)?.brought ?? []).filter(({ role }) => role === 'listener')
+    const inodes = (entries: readonly Entry[]) => inspect(entries.map(({ fd }) => fd)).map(({ ino }) => ino)
+    const [before, now] = [listenersOf(from), new Set(inodes(listenersOf(to)))]
+    return inodes(before).flatMap((ino, i) => (now.has(ino) ? [] : [before[i]!.name]))
   }
 
   /** Makes the entries that this member brought the only entries of the service. */

@@ -108,6 +108,21 @@ export function keepOfLeft(
 }
 
 /**
+ * All members are back: makes the entries of the one that serves those of the service. Notes which listeners it does not use and its standby has: the
+ * daemon before this one may have been killed before it told the standby.
+ */
+export function adoptBrought(
+  { joiner, owner, standsByAgain }: HolderState,
+  peer: (id: Id) => Peer | undefined,
+  table: DescriptorTable,
+): void {
+  const [serving, standby] = [peer(owner), standsByAgain ? peer(joiner) : undefined]
+  if (serving !== undefined && standby !== undefined)
+    serving.refused = new Set(table.notBrought(standby, serving))
+  table.adopt(serving)
+}
+
+/**
  * Seals all segments of a service after a restart of the daemon, when every rights-holder is back or dead. While a process uses pages of them, tries
  * again, without holding up the event loop or the daemon's other services.
  */

@@ -37,7 +37,7 @@ import { ForwardedWrites } from './forwarded-writes.js'
 import { giveOwed, handBack } from './hand-back.js'
 import { Merging } from './merging.js'
 import { Pause } from './pause.js'
-import { keepOfLeft, LastSeals, type ReattachTarget, reattach } from './reattach.js'
+import { adoptBrought, keepOfLeft, LastSeals, type ReattachTarget, reattach } from './reattach.js'
 import { Recovery, recoveringError, type ServiceRecord } from './recovery.js'
 import { Registrations } from './registrations.js'
 import { merged, newer } from './reported-parts.js'
@@ -563,7 +563,7 @@ export class Service {
       return
     }
     this.#dispatch({ type: 'rebuilt' })
-    this.#descriptorTable.adopt(this.#owner)
+    adoptBrought(this.#machine, id => this.#holder.peer(id), this.#descriptorTable)
   }
 
   /** Starts without members: at once, unless the segments must be sealed and cannot be at once. */

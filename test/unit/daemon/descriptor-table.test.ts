@@ -131,6 +131,17 @@ describe('the entries of a member of a daemon', () => {
     expect([held.names, held.count]).toEqual([['of 2'], 1])
   })
 
+  it('show which listeners the next version does not use, under no name', () => {
+    const held = new Held()
+    held.machine = restartedHolder()
+    const [standby, serving] = [member(1), member(2)]
+    const [web, other] = [listening('web'), listening('other')]
+    held.descriptorTable.arrive(serving, [entryItem({ ...web, name: 'renamed', fd: web.fd.dup() })])
+    held.descriptorTable.arrive(standby, [entryItem(web), entryItem(other), entryItem(named('file'))])
+    for (const peer of [standby, serving]) reattach(peer, false, held)
+    expect(held.descriptorTable.notBrought(standby, serving)).toEqual(['other'])
+  })
+
   it('close if a name or specification is too long for a takeover by the next daemon', () => {
     const held = new Held()
     const peer = member(1)
