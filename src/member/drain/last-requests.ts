@@ -9,7 +9,7 @@ import type { ConnectionDrain } from './connection-drain.js'
 
 interface LastRequestsDeps {
   readonly machine: Pick<Machine, 'changes' | 'phase'> & {
-    readonly member: Pick<MemberState, 'scope'>
+    readonly member: Pick<MemberState, 'link' | 'scope'>
   }
   readonly shutdown: Pick<
     Shutdown,
@@ -39,14 +39,22 @@ export class LastRequests {
   /** Whether the process leaves a daemon without a successor. The daemon may be dead: this process keeps the right to write. */
   get expected(): boolean {
     const { machine, shutdown } = this.#deps
+    return (
+      machine.member.scope === 'member' && SERVES.has(machine.phase) && !this.#isTaken && !shutdown.rollsBack
+    )
+  }
+
+  /** Whether another process takes the requests. A standby does so only if a daemon lives that gives the right to it. */
+  get #isTaken(): boolean {
+    const { machine, shutdown } = this.#deps
     const hosting = this.#deps.hosting()
-    const takes = shutdown.yields || hosting.isHandingOver || (shutdown.order.handBack && hosting.standsBy)
-    return machine.member.scope === 'member' && SERVES.has(machine.phase) && !takes && !shutdown.rollsBack
+    const isStoodBy = shutdown.order.handBack && hosting.standsBy && machine.member.link === 'up'
+    return shutdown.yields || hosting.isHandingOver || isStoodBy
   }
 
   /**
-   * Resolves when no connection is left and no other worker changes the state through this one, when a next version joins, or when this process must
-   * leave to end in time: with whether a next version has joined.
+   * Resolves when no connection is left and no other worker changes the state through this one, when a next version joins or the standby can take over, or
+   * when this process must leave to end in time: with whether a next version has joined.
    */
   async answer(): Promise<boolean> {
     const { connections, machine, settled, shutdown } = this.#deps
@@ -54,7 +62,7 @@ export class LastRequests {
     this.#stopAccepting()
     const answered = settledOf(machine.changes, connections.run(false).then(settled))
     const isDone = () => answered() && !shutdown.isFollowed
-    const over = () => isDone() || shutdown.over || hosting.isHandingOver || !SERVES.has(machine.phase)
+    const over = () => isDone() || shutdown.over || this.#isTaken || !SERVES.has(machine.phase)
     await shutdown.order.untilLeaving(machine.changes, over, Number.POSITIVE_INFINITY)
     return hosting.isHandingOver
   }

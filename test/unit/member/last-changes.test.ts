@@ -17,10 +17,10 @@ async function ask(port: number): Promise<string> {
 }
 
 /** A version amid a request that changes the state after `goOn()`. */
-async function changing(hosting: 'daemon' | 'embedded', timeout: number) {
+async function changing(hosting: 'daemon' | 'embedded', timeout: number, probation = 100) {
   const scene = Scene.open()
   const { control } = scene
-  const upgrade = { probation: 100, heartbeat: 50 }
+  const upgrade = { probation, heartbeat: 50 }
   const startDaemon = async () => {
     const daemon = await serveDaemon({ control, upgrade })
     onTestFinished(() => daemon.close())
@@ -114,6 +114,19 @@ describe('a request that changes the state, of a version that leaves its daemon 
     const closed = first.close()
     setTimeout(change, 300)
     expect(await answer).toBe('200 first')
+    await closed
+  })
+
+  it('gets its answer although the daemon dies in its probation', async () => {
+    const { begin, endDaemon, first, goOn, version } = await changing('daemon', LONG, LONG)
+    goOn()
+    const next = await version('next')
+    await until('the first version stands by', () => first.phase === 'standby')
+    await endDaemon()
+    const { answer, goOn: change } = await begin()
+    const closed = next.close()
+    setTimeout(change, 300)
+    expect(await answer).toBe('200 next')
     await closed
   })
 
