@@ -313,6 +313,8 @@ export class Holder {
 
   #sendTo(to: Id, message: ToMember): void {
     const peer = this.#peers.get(to)
+    // The joiner is compared with the position that Frozen reports, never with an earlier one, also if the owner cannot be told.
+    if (peer !== undefined && message.kind === 'freeze') peer.position = null
     if (peer === undefined || !peer.link.open || peer.returning) return
     switch (message.kind) {
       case 'offer':
@@ -327,10 +329,6 @@ export class Holder {
       case 'released':
         peer.link.post({ [message.kind]: { givenUp: [...this.givenUp] } })
         return
-      case 'freeze':
-        // The joiner is compared with the position that Frozen reports, never with an earlier one.
-        peer.position = null
-        break
       case 'sealed': {
         const owner = this.#peers.get(this.#host.state().owner)
         peer.link.post(packToMember(message, this.#host.position() ?? owner?.position ?? undefined))

@@ -13,6 +13,7 @@ import { openPidfd } from '../../../src/os/liveness.js'
 import { identify } from '../../../src/os/process-identity.js'
 import { Channel } from '../../../src/wire/channel.js'
 import { Link } from '../../../src/wire/link.js'
+import { linked } from '../../holder-support/processes.js'
 import { hasEnded } from '../../processes/launch.js'
 import { until } from '../../processes/until.js'
 
@@ -165,4 +166,22 @@ it('a process that repeats that it cannot serve fills no log', async () => {
   say('another reason')
   await until('all are heard', () => story.filter(kind => kind === 'unfit').length === 51)
   expect(lines).toHaveLength(2)
+})
+
+it('a joiner is not compared with an earlier position of an owner that could not be told to freeze', async () => {
+  const { holder } = watching(1, { owner: 1, joiner: 2 })
+  const admitted = (link: Link) => {
+    const { pid } = process
+    holder.admit({ link, pid, generation: 1, identity: { pid }, proven: false, pidfd: null })
+    return holder.peers.at(-1)!
+  }
+  const [owner, joiner] = [linked(), linked()]
+  const { id, link } = admitted(owner.link)
+  holder.peer(id)!.position = { epoch: 1, sequence: 1, digest: 'a' }
+  admitted(joiner.link)
+  link.close()
+  holder.perform({ type: 'tell', to: id, message: { kind: 'freeze' } })
+  holder.perform({ type: 'tell', to: 2, message: { kind: 'sealed' } })
+  await until('the joiner has heard', () => joiner.heard.some(({ sealed }) => sealed))
+  expect(joiner.heard.find(({ sealed }) => sealed)?.sealed?.position ?? null).toBe(null)
 })
