@@ -337,10 +337,13 @@ export class ServiceOperations implements Operations {
     service.changed()
   }
 
-  /** Refuses a next version that would serve on after an order to end: the commit may be sent before the serving member can refuse it. */
+  /**
+   * Refuses a next version that would serve on after an order to end: the commit may be sent before the serving member can refuse it. Does nothing if that
+   * member cannot get the order.
+   */
   #refuseNext(): void {
     const { holder } = this.#deps
-    if (isBeforeCommit(holder.state.phase))
+    if (isBeforeCommit(holder.state.phase) && this.#serving?.link.open)
       holder.cancel(new FdbError('ERR_FDB_ABORTED', 'an operator has stopped the service'))
   }
 

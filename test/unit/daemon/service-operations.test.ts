@@ -44,7 +44,10 @@ function open(phase: HolderPhase, connected = true) {
     const context = { signal: new AbortController().signal }
     return operations.order(stopping, context)
   }
-  return { now, operations, upgrade, asked, stop, cancelled }
+  const lose = () => {
+    owner.link.open = false
+  }
+  return { now, operations, upgrade, asked, stop, cancelled, lose }
 }
 
 it.each([
@@ -91,6 +94,13 @@ it.each([
     expect(cancelled).toEqual(refused)
   },
 )
+
+it('an order to end the service that its member does not get refuses no next version', async () => {
+  const { cancelled, lose, stop } = open('offering')
+  lose()
+  await expect(stop()).rejects.toMatchObject({ code: 'ERR_FDB_BUSY' })
+  expect(cancelled).toEqual([])
+})
 
 it('an upgrade in a probation that ends soon is asked for then', async () => {
   const { asked, now, operations, upgrade } = open('probation')
