@@ -15,6 +15,9 @@ const TURN_BYTES = 1024 * 1024
 
 const RETRY_BOUNDS = { firstMs: 1, longestMs: 50 }
 
+/** A timer that is later shows that this process was stopped, or busy. */
+const LATE_MS = 10
+
 /** One buffer for all channels: send() fills it and passes it to the kernel before any other code runs. */
 const scratch = Buffer.allocUnsafeSlow(HEADER_BYTES + COPY_BYTES)
 const DONE = Promise.resolve()
@@ -273,9 +276,13 @@ export class Outbound {
 
   #onDeadline(): void {
     this.#deadlineTimer = undefined
+    const wasStopped = performance.now() - this.#queue[this.#first]!.deadline > LATE_MS
+    const before = this.#queuedBytes
     // If this process was stopped (SIGSTOP), the deadline has passed although the kernel may accept the frame now: try once more.
     this.#resume()
     if (this.#idle || this.#deadlineTimer !== undefined) return
+    // The peer has read meanwhile: the other bytes get the whole time.
+    if (wasStopped && this.#queuedBytes < before) this.#extendDeadlines()
     const entry = this.#queue[this.#first]!
     if (entry.deadline > performance.now()) {
       this.#armDeadline()
@@ -287,6 +294,11 @@ export class Outbound {
     )
     this.fail(error)
     this.#events.broken(error)
+  }
+
+  #extendDeadlines(): void {
+    const deadline = performance.now() + this.#options.sendTimeoutMs
+    for (const entry of this.#queue.slice(this.#first)) entry.deadline = deadline
   }
 
   /** ETOOMANYREFS means that this user has too many descriptors in flight; the kernel accepts more after any process receives or closes some. */

@@ -127,6 +127,26 @@ describe('a send that has to wait', () => {
     theirs.close()
   })
 
+  it('goes on where its own process stood still, also with more than the kernel takes at once', async () => {
+    const [ours, theirs] = socketPair('stopped')
+    const a = new Channel(ours, { sendTimeoutMs: 50 })
+    a.start({ message: () => {}, end: () => {} })
+    const sends = [a.send(Buffer.alloc(2 << 20)), a.send(Buffer.from('behind'))]
+    const into = Buffer.alloc(64 * 1024)
+    for (const give = performance.now() + 100; performance.now() < give; ) receiveMessage(theirs, into)
+    let reads = true
+    const read = () => {
+      if (!reads) return
+      for (let bytes = 1; bytes > 0; ) bytes = receiveMessage(theirs, into).bytes
+      setImmediate(read)
+    }
+    read()
+    expect((await Promise.allSettled(sends)).map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled'])
+    reads = false
+    await a.close()
+    theirs.close()
+  })
+
   it('fails when the peer goes away, and so do all later ones', async () => {
     const [a, b] = channelPair()
     const waiting = a.send(Buffer.alloc(900_000))
