@@ -144,6 +144,13 @@ describe('a listener that a version closes in its probation, while the one befor
       expect(await answerOf(web)).toBe('two')
     })
 
+    it(`answers again after a pause (${hosting})`, async () => {
+      const { second, web, other } = await versions(LONG, 0)
+      second.pause()
+      await second.resume()
+      expect([await answerOf(web), await answerOf(other)]).toEqual(['two', 'two'])
+    })
+
     it(`does not keep it from ending when that one serves again (${hosting})`, async () => {
       const { first, second, other } = await versions(LONG, LONG)
       expect(await answerOf(other)).toBe('two')

@@ -46,6 +46,8 @@ interface ListenerDeps {
 export class Listener {
   readonly name: string
   #spec: ListenerSpec
+  /** Borrowed. */
+  #fd: OwnedFd
   /** Known even before a server is attached, unlike Node's `server.address()`. */
   readonly address: ListenerAddress
   /** Whether the listener was adopted from the previous version. */
@@ -72,6 +74,7 @@ export class Listener {
   private constructor(deps: ListenerDeps) {
     this.name = deps.name
     this.#spec = deps.spec
+    this.#fd = deps.fd
     this.address = addressOf(deps.fd, deps.spec)
     this.adopted = deps.adopted
     this.#deps = deps
@@ -146,7 +149,7 @@ export class Listener {
    */
   borrow(): number {
     this.#borrowed = true
-    return releaseNumber(this.#deps.fd.dup())
+    return releaseNumber(this.#fd.dup())
   }
 
   get connections(): number {
@@ -386,9 +389,10 @@ export class Listener {
 
   /**
    * @internal Calls `leave` once: when `closed` settles, or before the connections are cut. Until then the listener is not empty, since clients may
-   * come that no other process would answer.
+   * come that no other process would answer. Borrows `fd`, the socket, until then: the registry has closed its own.
    */
-  leaveAfter(closed: Promise<unknown>, leave: () => void): void {
+  leaveAfter(closed: Promise<unknown>, fd: OwnedFd | undefined, leave: () => void): void {
+    this.#fd = fd ?? this.#fd
     this.#left = new Promise(resolve => {
       this.#leave = () => {
         this.#leave = null
@@ -447,7 +451,7 @@ export class Listener {
 
   async #attach(served: AttachedServer): Promise<void> {
     try {
-      await served.attach(this.#deps.fd, this.spec.backlog)
+      await served.attach(this.#fd, this.spec.backlog)
     } catch (error) {
       const named = this.#named(error)
       this.#deps.events.failed(named)

@@ -199,7 +199,7 @@ export class OwnListeners {
   /** In the probation clients have come to the queue of a listener that the next version does not use. Owns the descriptor. */
   #leaveGivenUp(listener: Listener, fd: OwnedFd): void {
     listener.acceptUntilLeft(fd)
-    listener.leaveAfter(this.#deps.hosting.givenUpClosed(), () => {
+    listener.leaveAfter(this.#deps.hosting.givenUpClosed(), fd, () => {
       listener.leave(fd)
       fd.close()
     })
@@ -337,7 +337,7 @@ export class OwnListeners {
     }
     const closed = accepting ? holdings.dropped(dropped.length > 0) : undefined
     if (closed === undefined || listener.hasClosedServers) leave()
-    else listener.leaveAfter(closed, leave)
+    else listener.leaveAfter(closed, fd, leave)
   }
 
   /** Throws ERR_FDB_LISTENER_TWICE if another call for this name still waits, for example for the daemon, or if this version has a descriptor of this name. */
