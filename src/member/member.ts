@@ -233,7 +233,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * library retries), and with ERR_FDB_FENCED if another process serves. Does nothing without the option `stateFile`.
    */
   async flushState(): Promise<void> {
-    await this.#runtime.state.file?.flush()
+    await this.#runtime.state.flush()
   }
 
   /**

@@ -63,7 +63,7 @@ async function settled(scene: Scene, apps: readonly App[], writes: Writes): Prom
 const PHASES = ['offering', 'freezing', 'preparing', 'committing', 'probation', 'returning']
 
 describe('a daemon that is killed and started again', () => {
-  it('has a durable change made that waited in the next version, whose previous one was killed too', async () => {
+  it('has a durable change made, and the state flushed, that waited in the next version, whose previous one was killed too', async () => {
     const { scene } = await open({ upgrade: { ...UPGRADE, quiesce: 30_000 } })
     const options = { stateFile: scene.file('state') }
     const daemon = await startDaemon(scene, { upgrade: { ...UPGRADE, quiesce: 30_000 } })
@@ -74,11 +74,12 @@ describe('a daemon that is killed and started again', () => {
     await first.kill()
     await until('the next version accepts', async () => (await next.order('phase')) === 'orphan')
     const put = next.order('put', { key: 'a', value: { item: 1 }, durable: true })
-    // The answer to this question comes after the order is read.
-    put.catch(() => {})
+    const flush = next.order('flush')
+    // The answer to this question comes after the orders are read.
+    for (const order of [put, flush]) order.catch(() => {})
     await next.order('phase')
     await startDaemon(scene, { upgrade: UPGRADE })
-    await put
+    await Promise.all([put, flush])
     const { state } = await next.status()
     expect(state.file?.syncedSequence).toBe(state.sequence)
   })
@@ -114,7 +115,6 @@ describe('a daemon that is killed and started again', () => {
   })
 
   it.runIf(NIGHTLY)(
-  it.runIf(NIGHTLY)(
     'keeps what a member brought that ends before another one is back, which then ends too',
     async () => {
       const { scene, target } = await open({ upgrade: { ...UPGRADE, probation: 60_000 } })
@@ -141,6 +141,7 @@ describe('a daemon that is killed and started again', () => {
     },
   )
 
+  it.runIf(NIGHTLY)(
     'keeps the incumbent when a joiner was not ready yet, and refuses others until both are back',
     async () => {
       const { scene, target } = await open()

@@ -67,6 +67,14 @@ export class OwnState {
     machine.step({ type: 'failed', effect: 'follow' })
   }
 
+  /** See `Member.flushState`. A process that accepts, and does not serve yet, waits for that, as a durable change does. */
+  async flush(): Promise<void> {
+    const { phase } = this.#deps.machine
+    if (this.file !== null && (phase === 'beginning' || phase === 'orphan'))
+      await this.log.update(() => {}, { durable: true })
+    else await this.file?.flush()
+  }
+
   /** Puts the entries that this version migrates, so that it does so once, and not at each read. */
   writeMigrated(): void {
     const { machine, settings, shutdown } = this.#deps
