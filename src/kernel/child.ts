@@ -191,8 +191,10 @@ export class EndGuard implements Disposable {
 
   add(mark: string): void {
     this.#marks = [...this.#marks, mark].slice(-MAX_MARKS)
-    truncate(this.#file, 0)
-    writeAllAt(this.#file, Buffer.from(this.#marks.map(each => `${each}\0`).join('')), 0)
+    const marks = Buffer.from(this.#marks.map(each => `${each}\0`).join(''))
+    // Truncates behind them: this process may be killed at any moment.
+    writeAllAt(this.#file, marks, 0)
+    truncate(this.#file, marks.length)
   }
 
   /** Ends the guardian, which kills no process then. */
