@@ -9,7 +9,7 @@
 export type { FramingKind, FramingRecord } from './chunked.js'
 export { CERTIFICATE_FIELDS, FORGEABLE_FIELDS, MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES } from './chunked.js'
 export { type FieldEditOptions, FieldEdits, fieldLine } from './field-edits.js'
-export { FieldId } from './field-names.js'
+export { FieldId, HOP_BY_HOP } from './field-names.js'
 export type { Fields } from './fields.js'
 export { encodeChunk, Framing, LAST_CHUNK, takeContent } from './framing.js'
 export { DEFAULT_HEAD_LIMITS, type HeadLimits } from './head-reader.js'

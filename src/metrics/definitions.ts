@@ -40,6 +40,20 @@ export const METRICS = defined({
     help: 'Requests that got 429 because of the rate limit of a route',
     labels: ['listener'],
   },
+  authorizations: {
+    name: 'fdbroker_proxy_authorizations',
+    type: 'counter',
+    help: 'Questions to services whether a request may pass, by their end; cancelled: the client has gone',
+    labels: ['listener'],
+    columns: { label: 'result', values: ['passed', 'refused', 'failed', 'late', 'cancelled'] },
+  },
+  authorizationTime: {
+    name: 'fdbroker_proxy_authorization_duration_seconds',
+    type: 'histogram',
+    help: 'Time of these questions',
+    labels: ['listener'],
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+  },
   sentBytes: {
     name: 'fdbroker_proxy_sent_bytes',
     type: 'counter',

@@ -11,6 +11,7 @@ export interface AccessSink extends Pick<Logger, 'info'> {
 /** Logs one line for a request or a TCP connection. Omits unknown fields. */
 export function logAccess(log: AccessSink, report: ExchangeReport, config: AccessLineConfig): void {
   const { format, fields } = config
+  if (report.subject === 'authorization') return
   const message = report.subject === 'tcp' ? 'connection' : 'request'
   if (format !== 'json') {
     const text = commonLine(report, format === 'combined', Date.now())
@@ -50,6 +51,8 @@ function chosenFields(report: ExchangeReport, fields: readonly string[]): Record
     queueMs: time(trail?.queueMs),
     connectMs: time(trail?.connectMs),
     firstByteMs: time(trail?.firstByteMs),
+    auth: trail?.auth || undefined,
+    authMs: time(trail?.authMs),
     requestId: trail?.requestId || undefined,
     traceId: trail?.traceId || undefined,
   }

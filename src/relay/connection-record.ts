@@ -305,7 +305,8 @@ function answerOf(message: AnswerMessage | null | undefined): ExchangeOptions | 
   return { fields: { response }, proxyAuthentication, ownHeaders: Object.entries(own) }
 }
 
-function trailMessage({ requestId, traceId, queueMs, connectMs, firstByteMs, headers }: Trail): TrailMessage {
+function trailMessage(trail: Trail): TrailMessage {
+  const { requestId, traceId, queueMs, connectMs, firstByteMs, auth, authMs, headers } = trail
   // One more than the time, so that 0 stands for none.
   return {
     requestId,
@@ -313,12 +314,15 @@ function trailMessage({ requestId, traceId, queueMs, connectMs, firstByteMs, hea
     queue: queueMs + 1,
     connect: connectMs + 1,
     firstByte: firstByteMs + 1,
+    auth,
+    authTime: authMs + 1,
     headers,
   }
 }
 
 function trailOf(message: TrailMessage): Trail {
-  const { requestId, traceId, queue, connect, firstByte, headers } = RelayedTrail.create(message)
+  const { requestId, traceId, queue, connect, firstByte, auth, authTime, headers } =
+    RelayedTrail.create(message)
   const trail = new Trail()
   return Object.assign(trail, {
     requestId,
@@ -326,6 +330,8 @@ function trailOf(message: TrailMessage): Trail {
     queueMs: queue - 1,
     connectMs: connect - 1,
     firstByteMs: firstByte - 1,
+    auth,
+    authMs: authTime - 1,
     headers: Object.assign(trail.headers, headers),
   })
 }

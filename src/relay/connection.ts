@@ -109,9 +109,9 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return this.client.stays ?? (isHeld ? 'server-tls' : null)
   }
 
-  /** The connection to the server cannot move, so this one moves after the exchange. */
+  /** The connection to the server cannot move, so this one moves after the exchange; or the request has not passed its authorization, and moves then. */
   get #isHeldByServer(): boolean {
-    return this.exchange?.upstream?.movable === false
+    return this.exchange?.upstream?.movable === false || this.exchange?.isAsking === true
   }
 
   get receivedNothing(): boolean {

@@ -18,8 +18,23 @@ export interface ExchangeOptions {
   responseTimeout?: number
 }
 
+/** A service that decides whether a request may pass. */
+export interface Authorization {
+  readonly service: Forward
+  /** Path and query of the request to the service. */
+  readonly target: string
+  /** The limit for its answer, in milliseconds. */
+  readonly timeout: number
+  /** Lower-case names of the headers that the service gets; null: all. */
+  readonly requestHeaders: readonly string[] | null
+  /** Headers of an answer of class 2xx that the request gets instead of its own. */
+  readonly responseHeaders: readonly string[]
+}
+
 export interface Forward {
   kind: 'upstream'
+  /** Asked before the relay chooses a server. Default: each request passes. */
+  authorization?: Authorization | undefined
   /** Names the route in the record of a connection that moves: the next process finds its own route by this name. */
   name: string
   /** Returns the next server to try, or null if no server is left. `tried`: servers to which connecting failed, or that died with the request. */
@@ -56,6 +71,10 @@ export interface Sticky {
 /** The relay sends this response, and adds Content-Length, Date and Connection. */
 export interface Respond {
   kind: 'respond'
+  /** As {@link Forward.authorization}. */
+  authorization?: Authorization | undefined
+  /** As {@link ExchangeOptions.ownHeaders}, for a request that does not pass. */
+  ownHeaders?: Respond['headers']
   status: number
   headers?: readonly (readonly [name: string, value: string])[]
   body?: string | Buffer

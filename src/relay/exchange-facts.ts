@@ -10,8 +10,8 @@ import type { Trail } from './trail.js'
 /** `waiting`: the head of the response is incomplete. `answering`: the body of the response is being sent. `tunnel`: bytes go both ways, unparsed, until the end. */
 export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
 
-/** `unread`: the relay has refused the head of the request, so only a response exists. */
-export type ExchangeSubject = 'request' | 'unread' | 'tcp'
+/** `unread`: the relay has refused the head of the request, so only a response exists. `authorization`: the question whether a request may pass. */
+export type ExchangeSubject = 'request' | 'unread' | 'tcp' | 'authorization'
 
 /** The complete state of an exchange at any byte. Moves to another process with the connection. */
 export class ExchangeFacts {
@@ -112,7 +112,7 @@ export interface ExchangeSide {
   arm(): void
   /** Starts or stops reading from the client and the server, and starts the next request if none is in progress. Call it after every change of {@link Exchange.facts}. */
   settle(): void
-  /** Called when the exchange is complete. `close`: no further exchange may follow. `wasHeld`: the connection to the server could not move. */
+  /** Called when the exchange is complete. `close`: no further exchange may follow. `wasHeld`: the connection to the server could not move, or a service decided whether the request may pass. */
   onFinished(close: boolean, isUploading: boolean, wasHeld: boolean): void
   /** Calls `act`. An exception, which is a bug of the relay or of its caller, ends this connection alone. */
   contain(act: () => void): void
@@ -120,7 +120,7 @@ export interface ExchangeSide {
   abort(reason: string): void
 }
 
-/** An entry for an access log about one request, or one whole TCP connection. */
+/** An entry for an access log about one request, or one whole TCP connection; or about a question to a service of authorization, which has no log. */
 export interface ExchangeReport {
   /** `unread` and `tcp` have no method, target or host; `tcp` has no status either. */
   subject: ExchangeSubject
@@ -169,11 +169,12 @@ export function reportExchange(
   { origin, client }: ExchangeSide,
   { onExchange, onFault }: ReportCallbacks,
   now: number,
+  subject: ExchangeSubject = subjectOf(facts),
 ): void {
   if (onExchange === undefined) return
   try {
     onExchange({
-      subject: subjectOf(facts),
+      subject,
       listener: origin.listener,
       client: client.remoteAddress,
       http2: origin.http2 === true,

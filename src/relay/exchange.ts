@@ -9,9 +9,10 @@ import {
   type RequestHead,
   writeRequest,
 } from '../http1/index.js'
+import { Authorizer, copyHead, passed, withHeaders } from './authorization.js'
 import { CLOSE_FRAME } from './boundaries.js'
 import type { ByteStream, BytesOrText, StreamOwner } from './byte-stream.js'
-import { NO_BYTES } from './bytes.js'
+import { concat, copyRange, NO_BYTES } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
 import type { Decision, ExchangeOptions, Forward, Respond } from './decision.js'
 import type { Destination, ServerFailure } from './destination.js'
@@ -27,7 +28,7 @@ import { linesWithout } from './field-rules.js'
 import { maxForwards } from './gateway.js'
 import type { RelayTimeouts } from './options.js'
 import { buildResponse, errorResponse } from './own-response.js'
-import { callSafely, type RelayContext, refusalOf } from './relay-context.js'
+import { callSafely, decide, type RelayContext, refusalOf } from './relay-context.js'
 import { ServerResponse } from './server-response.js'
 import { tlsFailureOf } from './tls-failure.js'
 import { beginTrail, Trail } from './trail.js'
@@ -49,6 +50,10 @@ export class Exchange implements StreamOwner {
   readonly #dispatch: Dispatch
   readonly #response: ServerResponse
   #tunnel: Tunnel | null
+  /** Not null while a service decides whether the request may pass. */
+  #authorizer: Authorizer | null = null
+  /** A service was asked, so the connection could not move for a while. */
+  #asked = false
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
 
@@ -72,6 +77,11 @@ export class Exchange implements StreamOwner {
     return sticky === undefined || destination === wanted ? '' : sticky.lineFor(destination)
   }
 
+  /** A service decides whether the request may pass. */
+  get isAsking(): boolean {
+    return this.#authorizer !== null
+  }
+
   get tunnelEnded(): boolean {
     return this.#tunnel?.ended ?? false
   }
@@ -93,6 +103,8 @@ export class Exchange implements StreamOwner {
 
   get timeoutMs(): number {
     const { timeouts, wheel } = this.#relay
+    if (this.#authorizer !== null)
+      return Math.min(this.#authorizer.timeoutMs, this.requestDeadline - wheel.now)
     const connecting = this.upstream?.connecting ?? false
     if (connecting && this.upstream instanceof WaitingStream && Number.isFinite(this.upstream.until))
       return Math.max(0, Math.min(this.upstream.until - performance.now(), this.requestDeadline - wheel.now))
@@ -127,6 +139,7 @@ export class Exchange implements StreamOwner {
   onDeadline(): void {
     const { phase, requestBody } = this.facts
     if (this.overdue) this.#failOverdue()
+    else if (this.#authorizer !== null) this.#authorizer.onDeadline()
     else if (this.upstream?.connecting) this.#dispatch.retryElsewhere('connect-timeout')
     else if (phase === 'waiting') {
       if (requestBody === null) this.serverFails(504, 'response-timeout')
@@ -157,11 +170,47 @@ export class Exchange implements StreamOwner {
       end = this.#followBody(head.framing(), chunk, at, to, head.contentLength)
       if (end === null) return to
     }
-    const decision = decide(head, relay, this.#side)
-    if (decision.kind === 'upstream') this.#forwardRequest(decision, head, chunk, at, end)
+    const decision = decide(relay, head, this.#side.origin, this.#side.client.remoteAddress)
+    if (decision.kind !== 'refuse' && decision.authorization !== undefined)
+      this.#authorize(decision, head, chunk, at, end)
+    else this.#proceed(decision, head, chunk, at, end, this.startedAt)
+    return end
+  }
+
+  #proceed(
+    decision: Decision,
+    head: RequestHead,
+    chunk: Buffer,
+    at: number,
+    end: number,
+    now?: number,
+  ): void {
+    if (decision.kind === 'upstream') this.#forwardRequest(decision, head, chunk, at, end, now)
     else if (decision.kind === 'respond') this.#respond(decision)
     else this.fail(decision.status, decision.reason, decision.headers)
-    return end
+  }
+
+  #authorize(decision: Forward | Respond, head: RequestHead, chunk: Buffer, at: number, end: number): void {
+    const { facts } = this
+    facts.answer =
+      decision.kind === 'upstream' ? responseRules(decision.options) : { ownHeaders: decision.ownHeaders }
+    const copy = copyHead(head, this.#relay.readers.limits)
+    const authorizer = new Authorizer(this.#relay, this.#side, decision.authorization!, verdict => {
+      this.#authorizer = null
+      facts.trail?.authorized(verdict)
+      if (verdict.kind === 'failed') this.fail(verdict.status, verdict.reason)
+      else if (verdict.kind === 'refused') {
+        this.reason = 'auth-refused'
+        this.#respond(withHeaders(verdict.answer, facts.answer?.ownHeaders))
+      } else {
+        const body = concat(authorizer.body)
+        this.#proceed(passed(decision, verdict.fields), copy, body, 0, body.length)
+      }
+    })
+    this.#authorizer = authorizer
+    this.#asked = true
+    authorizer.body.push(copyRange(chunk, at, end))
+    authorizer.ask(copy, facts.trail?.lines ?? '')
   }
 
   /** Returns the facts for another process. This exchange is unusable afterwards. */
@@ -202,7 +251,8 @@ export class Exchange implements StreamOwner {
     if (body === null) return 0
     const end = this.#followBody(body, chunk, 0, to)
     if (end === null) return to
-    this.upstream?.write(chunk, 0, end)
+    if (this.#authorizer !== null) this.#authorizer.body.push(copyRange(chunk, 0, end))
+    else this.upstream?.write(chunk, 0, end)
     return end
   }
 
@@ -231,7 +281,14 @@ export class Exchange implements StreamOwner {
     else if (this.facts.requestBody !== null || this.#relay.abortHalfClosed) this.#side.abort('client-gone')
   }
 
-  #forwardRequest(route: Forward, head: RequestHead, chunk: Buffer, at: number, end: number): void {
+  #forwardRequest(
+    route: Forward,
+    head: RequestHead,
+    chunk: Buffer,
+    at: number,
+    end: number,
+    now?: number,
+  ): void {
     const { facts } = this
     facts.answer = responseRules(route.options)
     const destination = this.#dispatch.chooseServer(route)
@@ -248,7 +305,7 @@ export class Exchange implements StreamOwner {
     }
     if (at === end && facts.requestBody === null && isIdempotent(head.method))
       this.#dispatch.keepForRetry(keepHead())
-    this.#dispatch.send(written.bytes, 0, written.length, chunk, at, end, this.startedAt)
+    this.#dispatch.send(written.bytes, 0, written.length, chunk, at, end, now)
   }
 
   onOpen(): void {
@@ -426,6 +483,8 @@ export class Exchange implements StreamOwner {
   }
 
   #drop(): void {
+    this.#authorizer?.cancel()
+    this.#authorizer = null
     this.upstream?.destroy()
     this.upstream = null
   }
@@ -443,7 +502,8 @@ export class Exchange implements StreamOwner {
     }
     reportExchange(this, this.#side, this.#relay, now)
     const isUploading = facts.requestBody !== null
-    this.#side.onFinished(facts.closeClient || isUploading, isUploading, upstream?.movable === false)
+    const wasHeld = this.#asked || upstream?.movable === false
+    this.#side.onFinished(facts.closeClient || isUploading, isUploading, wasHeld)
   }
 }
 
@@ -525,16 +585,6 @@ function upstreamRequest(
 
 function decrementMaxForwards(head: RequestHead, forwardedLines: Uint8Array): Uint8Array {
   return Buffer.concat([forwardedLines, Buffer.from(`Max-Forwards: ${maxForwards(head)! - 1}\r\n`)])
-}
-
-/** Returns the gateway's response or the router's decision; a 500 if the router throws. */
-function decide(head: RequestHead, relay: RelayContext, { origin, client }: ExchangeSide): Decision {
-  try {
-    return relay.gateway?.respondLocally(head) ?? relay.route(head, origin, client.remoteAddress)
-  } catch (error) {
-    relay.onFault?.(error)
-    return { kind: 'refuse', status: 500, reason: 'route-failed' }
-  }
 }
 
 function silenceLimitMs(

@@ -125,7 +125,8 @@ const FORWARDED = ['X-Forwarded-For', 'X-Forwarded-Proto', 'X-Forwarded-Host', '
 /** All spellings of the further fields that a client must not forge. */
 const FORGED = FORGEABLE_FIELDS.flatMap(spellings)
 
-function spellings(name: string): string[] {
+/** Returns the name with each choice of `-` and `_`: 2 to the power of the number of hyphens. */
+export function spellings(name: string): string[] {
   const at = name.indexOf('-')
   if (at < 0) return [name]
   const front = name.slice(0, at)

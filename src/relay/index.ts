@@ -14,6 +14,7 @@ export {
 export { certificateLines, certificateOf } from './client-certificate.js'
 export { ClientTally } from './client-tally.js'
 export type {
+  Authorization,
   Decision,
   ErrorBody,
   ExchangeOptions,

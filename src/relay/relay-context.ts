@@ -3,13 +3,14 @@ import {
   DEFAULT_HEAD_LIMITS,
   type HeadLimits,
   Http1Refusal,
+  type RequestHead,
   RequestReader,
   ResponseReader,
 } from '../http1/index.js'
 import type { TlsCarrier } from '../tls13/tls-carrier.js'
 import type { ClientWatch } from './client-watch.js'
-import type { ErrorBody, Forward, Router } from './decision.js'
-import type { Destination } from './destination.js'
+import type { Decision, ErrorBody, Forward, Router } from './decision.js'
+import type { ClientOrigin, Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-facts.js'
 import type { Forwarder, RouteEdits } from './field-rules.js'
 import type { Gateway } from './gateway.js'
@@ -34,6 +35,8 @@ export interface RelayContext {
   readonly pools: UpstreamPools
   readonly watch: ClientWatch
   readonly forwarder: Forwarder
+  /** Tells services of authorization about a client. */
+  readonly teller: Forwarder
   readonly gateway: Gateway | null
   /** See {@link RelayOptions.trail}; null: none. */
   readonly trail: TrailOptions | null
@@ -67,6 +70,21 @@ export function callSafely<T>({ onFault }: RelayContext, call: () => T): T | und
   } catch (error) {
     onFault?.(error)
     return undefined
+  }
+}
+
+/** Returns the gateway's response or the router's decision; a 500 if the router throws. */
+export function decide(
+  relay: RelayContext,
+  head: RequestHead,
+  origin: ClientOrigin,
+  client: string,
+): Decision {
+  try {
+    return relay.gateway?.respondLocally(head) ?? relay.route(head, origin, client)
+  } catch (error) {
+    relay.onFault?.(error)
+    return { kind: 'refuse', status: 500, reason: 'route-failed' }
   }
 }
 

@@ -67,6 +67,7 @@ export class Relay {
       pools: options.pools,
       watch: new ClientWatch(),
       forwarder: new Forwarder(options.forwarded, gateway?.viaLines),
+      teller: new Forwarder({ ...options.forwarded, xForwarded: true }, gateway?.viaLines),
       gateway,
       trail: options.trail ?? null,
       errorBody: options.errorBody,

@@ -34,6 +34,9 @@ export class Trail {
   connectMs = -1
   /** From the start of the exchange to the first byte of the server. */
   firstByteMs = -1
+  /** The decision of a service of authorization, or why there is none; '' if none was asked. */
+  auth = ''
+  authMs = -1
   /** Has no prototype, whose members (`constructor`) could be names of headers. */
   headers: Record<string, string> = { __proto__: null } as never
   /** When the current wait or the first attempt to connect began, in milliseconds of `performance.now()`. */
@@ -49,6 +52,19 @@ export class Trail {
   waited(): void {
     this.queueMs = Math.max(0, this.queueMs) + performance.now() - this.since
     this.since = 0
+  }
+
+  authorized({
+    kind,
+    ms,
+    why = kind,
+  }: {
+    readonly kind: string
+    readonly ms: number
+    readonly why?: string
+  }): void {
+    this.auth = why
+    this.authMs = ms
   }
 
   /** A connection to a server is established. */

@@ -35,6 +35,8 @@ const RARE = [
   'queueLength',
   'queued',
   'limited',
+  'authorizations',
+  'authorizationTime',
   'sourceRevision',
   'sourceNewest',
   'sourceRefused',

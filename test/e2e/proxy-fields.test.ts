@@ -5,8 +5,10 @@ import http2 from 'node:http2'
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { freePort } from '../processes/scene.js'
+import { samplesOf, sumOf } from '../processes/scraping.js'
 import { until } from '../processes/until.js'
 
 /** A server that keeps the heads that it gets, and answers when it is told to. */
@@ -226,6 +228,104 @@ describe('a route with passwords', () => {
     })
     await refusesOthers()
     await passes('eve:d', 'eve')
+  })
+})
+
+describe('a route with a service of authorization', () => {
+  it('asks it over HTTP/1 and HTTP/2, in the middle of an upgrade, of a reload and of a stop too', async () => {
+    const [app, auth] = [await server(), await server()]
+    const metricsPort = await freePort()
+    const rule = { upstream: 'auth', path: '/verify', responseHeaders: ['X-User'] }
+    const cors = { origins: ['https://a.test'] }
+    const routes = (timeout: string) => [
+      { host: '*', upstream: 'app', forwardAuth: { ...rule, timeout }, cors },
+      { host: '*', path: '/late', upstream: 'app', forwardAuth: { ...rule, timeout: '50ms' } },
+    ]
+    const edge = await Edge.prepare({
+      upgrade: { probation: '0s' },
+      upstreams: { app: { servers: [app.url] }, auth: { servers: [auth.url] } },
+      routes: routes('8s'),
+      metrics: `tcp://127.0.0.1:${metricsPort}`,
+      accessLog: true,
+      accessLine: { fields: ['target', 'status', 'reason', 'auth', 'authMs', 'upstream'] },
+    })
+    edge.write({ listeners: [{ name: 'http', address: `tcp://127.0.0.1:${edge.port}`, http2: true }] })
+    await edge.next()
+    const line = (target: string) => edge.access(each => each.target === target)
+    const ask1 = async (path: string) => {
+      const client = await edge.raw()
+      client.send(`POST ${path} HTTP/1.1\r\nHost: a.test\r\nX-User: root\r\nContent-Length: 4\r\n\r\nbody`)
+      const question = await auth.asked(auth.heads.length + 1)
+      expect(question).toMatch(/^GET \/verify HTTP\/1\.1\r\nHost: 127\.0\.0\.1:\d+\r\nX-User: root\r\n/)
+      expect(question).toContain(`\r\nX-Forwarded-Method: POST\r\nX-Forwarded-Uri: ${path}\r\n\r\n`)
+      return client
+    }
+    const ask2 = async (path: string) => {
+      const session = http2.connect(edge.url)
+      onTestFinished(() => session.destroy())
+      const stream = session.request({
+        ':method': 'POST',
+        ':path': path,
+        'x-user': 'root',
+        'content-length': 4,
+        origin: 'https://a.test',
+      })
+      stream.end('body')
+      await auth.asked(auth.heads.length + 1)
+      return stream
+    }
+    const isAsked = async (count: number) => {
+      await app.asked(count)
+      for (const head of app.heads.slice(-2)) expect(head.match(/^x-user: .*$/gim)).toEqual(['X-User: alice'])
+    }
+    const ALLOW = 'HTTP/1.1 200 OK\r\nX-User: alice\r\nContent-Length: 2\r\n\r\nok'
+    const statusOf = async (stream: http2.ClientHttp2Stream) => {
+      const [answer] = (await once(stream.resume(), 'response')) as [http2.IncomingHttpHeaders]
+      return answer
+    }
+    const both = async (path: string, meanwhile: () => Promise<unknown>) => {
+      const client = await ask1(`${path}1`)
+      const stream = await ask2(`${path}2`)
+      const answered = statusOf(stream)
+      const before = app.heads.length
+      await meanwhile()
+      auth.answer(ALLOW)
+      await isAsked(before + 2)
+      app.answer(ANSWER)
+      await client.until(done)
+      expect(await answered).toMatchObject({
+        ':status': 200,
+        'access-control-allow-origin': 'https://a.test',
+      })
+    }
+    await both('/plain', async () => {})
+    expect(await line('/plain1')).toMatchObject({ status: 200, auth: 'passed', authMs: expect.any(Number) })
+    await both('/upgrade', () => edge.next())
+    await both('/reload', () => edge.reload({ routes: routes('9s') }))
+
+    expect(await (await ask1('/late')).until(text => text.endsWith('auth-timeout\n'))).toMatch(/ 503 /)
+    const late = { status: 503, reason: 'auth-timeout', auth: 'response-timeout' }
+    expect(await line('/late')).toMatchObject(late)
+    auth.drop()
+    const refused = await ask2('/refused')
+    auth.answer(
+      'HTTP/1.1 302 Found\r\nLocation: /login\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 0\r\n\r\n',
+    )
+    expect(await statusOf(refused)).toMatchObject({
+      ':status': 302,
+      location: '/login',
+      'access-control-allow-origin': 'https://a.test',
+    })
+    expect(await line('/refused')).toMatchObject({ reason: 'auth-refused', auth: 'refused' })
+    const samples = async () => samplesOf((await ask(`http://127.0.0.1:${metricsPort}/metrics`).answer).body)
+    const counted = async (result: string) =>
+      sumOf(await samples(), 'fdbroker_proxy_authorizations_total', `result="${result}"`)
+    await until(
+      'all are counted',
+      async () => (await counted('passed')) === 6 && (await counted('late')) === 1,
+    )
+    expect(await counted('refused')).toBe(1)
+    await both('/stop', () => edge.signal('SIGTERM'))
   })
 })
 

@@ -58,9 +58,18 @@ const cors = fc.record({
   maxAge: fc.constantFrom(0, 600_000),
 })
 const auth = fc.record({ realm: text, users: fc.array(fc.tuple(text, text), { minLength: 1, maxLength: 2 }) })
+const forwardAuth = fc.record({
+  upstream: text,
+  path: text,
+  timeout: count,
+  requestHeaders: fc.option(texts),
+  responseHeaders: texts,
+})
 const target: fc.Arbitrary<RouteTarget> = fc.oneof(
   plain,
   fc.tuple(plain, auth).map(([given, auth]) => ({ ...given, auth })),
+  fc.tuple(plain, forwardAuth).map(([given, forwardAuth]) => ({ ...given, forwardAuth })),
+  fc.tuple(plain, forwardAuth, cors).map(([given, forwardAuth, cors]) => ({ ...given, forwardAuth, cors })),
   fc.tuple(plain, cors).map(([given, cors]) => ({ ...given, cors })),
   fc.tuple(plain, limit).map(([given, limit]) => ({ ...given, limit })),
   fc.tuple(plain, auth, cors, limit).map(([given, auth, cors, limit]) => ({ ...given, auth, cors, limit })),

@@ -9,7 +9,7 @@ import { headerName } from '../routes/header-name.js'
 const USUAL =
   'listener client protocol method host target status reason upstream attempts bytes received ms version'
 /** Fields that need {@link TrailOptions}. */
-const NOTED = ['queueMs', 'connectMs', 'firstByteMs', 'requestId', 'traceId']
+const NOTED = ['queueMs', 'connectMs', 'firstByteMs', 'auth', 'authMs', 'requestId', 'traceId']
 const FIELDS = [...USUAL.split(' '), ...NOTED]
 const HEADER = 'header:'
 /** The headers that a line of the Combined Log Format has. */

@@ -5,6 +5,9 @@ import { RATE_LIMITED } from '../routes/rate-limit.js'
 
 const BOUNDS = METRICS.duration.buckets!
 const NO_ANSWER = 5
+const AUTHORIZATION_BOUNDS = METRICS.authorizationTime.buckets!
+/** The reason of an authorization that has no end, because its request has none. */
+const CANCELLED = 'cancelled'
 
 interface ListenerCounts {
   readonly requests: Float64Array
@@ -51,21 +54,45 @@ export class ExchangeCounts {
 
   add(report: ExchangeReport): void {
     const { subject, listener, status, method, destination, serverFailed, bytesSent } = report
+    if (subject === 'authorization') {
+      this.#addAuthorization(report)
+      return
+    }
     const own = this.#listeners.get(listener) ?? this.#addListener(listener)
     own.sentBytes[0]! += bytesSent
     if (subject === 'tcp') {
       this.#totals.numbers('forwarded', listener)[0]! += 1
       return
     }
-    const code = status >= 100 && status < 600 ? Math.trunc(status / 100) - 1 : NO_ANSWER
+    const code = columnOf(status)
     own.requests[code]! += 1
     if (status === 429 && report.reason === RATE_LIMITED) this.#totals.numbers('limited', listener)[0]! += 1
     if (report.http2) this.#totals.numbers('http2Requests', listener)[0]! += 1
     if (status !== 101 && method !== 'CONNECT') observe(own.duration, BOUNDS, report.milliseconds / 1_000)
+    this.#addToServer(destination, code, serverFailed)
+  }
+
+  #addAuthorization({
+    listener,
+    status,
+    reason,
+    milliseconds,
+    destination,
+    serverFailed,
+  }: ExchangeReport): void {
+    const { values } = METRICS.authorizations.columns!
+    const failure = reason?.endsWith('-timeout') ? 'late' : reason === CANCELLED ? CANCELLED : 'failed'
+    const result = reason !== undefined ? failure : status < 300 ? 'passed' : 'refused'
+    this.#totals.numbers('authorizations', listener)[values.indexOf(result)]! += 1
+    observe(this.#totals.numbers('authorizationTime', listener), AUTHORIZATION_BOUNDS, milliseconds / 1_000)
+    this.#addToServer(destination, columnOf(status), serverFailed)
+  }
+
+  #addToServer(destination: string | undefined, code: number, failed: boolean): void {
     if (destination === undefined) return
     const server = this.#servers.get(destination) ?? this.#addServer(destination)
     server.requests[code]! += 1
-    if (serverFailed) server.failures[0]! += 1
+    if (failed) server.failures[0]! += 1
   }
 
   addCheck(server: string, passed: boolean): void {
@@ -114,6 +141,10 @@ export class ExchangeCounts {
     this.#servers.set(server, counts)
     return counts
   }
+}
+
+function columnOf(status: number): number {
+  return status >= 100 && status < 600 ? Math.trunc(status / 100) - 1 : NO_ANSWER
 }
 
 const sum = (numbers: Float64Array) => numbers.reduce((all, number) => all + number, 0)

@@ -1,5 +1,6 @@
 import {
   ALLOW,
+  type Authorization,
   type ClientOrigin,
   type Decision,
   type ExchangeOptions,
@@ -12,6 +13,7 @@ import type { Upstream } from '../upstreams/upstream.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
 import { BasicAuthGuard } from './basic-auth.js'
 import { CorsRule } from './cors.js'
+import { authorizationOf } from './forward-auth.js'
 import { resourceFor } from './path.js'
 import type { RateBuckets } from './rate-buckets.js'
 import { RateLimiter } from './rate-limit.js'
@@ -30,6 +32,7 @@ export type RouteAction =
       /** Undefined if the route's headers have no variables. */
       readonly expand?: (facts: VariableFacts) => Forward
       readonly guard: BasicAuthGuard | null
+      readonly authorization: Authorization | undefined
       readonly cors: CorsRule | null
       readonly limiter: RateLimiter | null
     }
@@ -38,6 +41,7 @@ export type RouteAction =
 interface FixedRoute {
   readonly kind: 'respond'
   readonly guard: BasicAuthGuard | null
+  readonly authorization: Authorization | undefined
   readonly cors: CorsRule | null
   readonly limiter: RateLimiter | null
   /** `facts` is called if headers have variables. */
@@ -48,6 +52,7 @@ interface FixedRoute {
 class FixedAnswer implements FixedRoute {
   readonly kind = 'respond'
   readonly guard: BasicAuthGuard | null
+  readonly authorization: Authorization | undefined
   readonly cors: CorsRule | null
   readonly limiter: RateLimiter | null
   readonly #target: RespondTarget
@@ -56,10 +61,11 @@ class FixedAnswer implements FixedRoute {
 
   constructor(
     target: RespondTarget,
-    { guard, cors, limiter }: Pick<FixedRoute, 'guard' | 'cors' | 'limiter'>,
+    { guard, authorization, cors, limiter }: Omit<FixedRoute, 'kind' | 'to'>,
   ) {
     this.#target = target
     this.guard = guard
+    this.authorization = authorization
     this.cors = cors
     this.limiter = limiter
   }
@@ -86,6 +92,7 @@ export function compileTarget(
   buckets: RateBuckets | null = null,
 ): RouteAction {
   const guard = target.auth === undefined ? null : new BasicAuthGuard(target.auth)
+  const authorization = target.forwardAuth && authorizationOf(target.forwardAuth, upstreams)
   const cors = target.cors === undefined ? null : new CorsRule(target.cors)
   const limiter = RateLimiter.of(target.limit, buckets)
   if (target.kind === 'upstream') {
@@ -97,6 +104,7 @@ export function compileTarget(
       connect: target.connect,
       forward,
       guard,
+      authorization,
       cors,
       limiter,
     } as const
@@ -104,7 +112,7 @@ export function compileTarget(
     if (!hasVariables([...(request?.set ?? []), ...(response?.set ?? [])])) return action
     return { ...action, expand: facts => expandForward(forward, target.changes!, facts) }
   }
-  return new FixedAnswer(target, { guard, cors, limiter })
+  return new FixedAnswer(target, { guard, authorization, cors, limiter })
 }
 
 /** Returns a route whose edits are those of one request. The relay prepares them for it alone. */
@@ -185,6 +193,17 @@ export function decisionOf(
 }
 
 function ownDecision(action: RouteAction, head: RequestHead, origin: ClientOrigin, client: string): Decision {
+  const { authorization } = action
+  const decision = targetDecision(action, head, origin, client)
+  return authorization === undefined || decision.kind === 'refuse' ? decision : { ...decision, authorization }
+}
+
+function targetDecision(
+  action: RouteAction,
+  head: RequestHead,
+  origin: ClientOrigin,
+  client: string,
+): Decision {
   if (action.limiter !== null) {
     const refusal = action.limiter.check({ client, header: name => head.fields.get(name) })
     if (refusal !== null) return refusal

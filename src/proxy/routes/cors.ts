@@ -95,8 +95,10 @@ export class CorsRule {
   /** Returns the decision about a request, with headers for the page that has sent it. */
   answered(decision: Decision, { fields }: CorsFacts): Decision {
     const headers = this.#headers(fields.get('origin'))
-    if (decision.kind !== 'upstream')
-      return { ...decision, headers: [...(decision.headers ?? []), ...headers] }
+    if (decision.kind !== 'upstream') {
+      const own = decision.kind === 'respond' && { ownHeaders: headers }
+      return { ...decision, ...own, headers: [...(decision.headers ?? []), ...headers] }
+    }
     const { options } = decision
     const { set = {}, remove = [] } = options?.fields?.response ?? {}
     const kept = headers.filter(([name]) => name !== 'Vary')

@@ -13,7 +13,7 @@ import {
   servedTarget,
   targetFields,
 } from './section.js'
-import { type RouteTarget, targetKey } from './target.js'
+import { type RouteTarget, targetKey, upstreamsOf } from './target.js'
 
 export type Reconciled = ReturnType<typeof noChanges>
 
@@ -115,9 +115,10 @@ function* reconcileOthers(
     const target = stored && servedTarget(stored)
     const id = parseRouteKey(key)
     if (id && target) served(id, target)
-    if (!id || target?.kind !== 'upstream' || file.upstreams.has(target.upstream)) continue
-    result.needed.add(target.upstream)
-    if (file.former.has(target.upstream)) result.former.push(routeName(id))
+    const missing = target ? upstreamsOf(target).filter(name => !file.upstreams.has(name)) : []
+    if (!id || missing.length === 0) continue
+    for (const name of missing) result.needed.add(name)
+    if (missing.every(name => file.former.has(name))) result.former.push(routeName(id))
     else result.dangling.push(routeName(id))
   }
 }

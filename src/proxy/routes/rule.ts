@@ -18,6 +18,7 @@ import {
 import { type BasicAuth, basicAuthShape } from './basic-auth.js'
 import { excludedListeners, when } from './conditions.js'
 import { type Cors, cors, corsShape } from './cors.js'
+import { type ForwardAuth, forwardAuth, forwardAuthShape } from './forward-auth.js'
 import { headerName } from './header-name.js'
 import { canonicalHost, scopedHost } from './host.js'
 import { canonicalPath } from './path.js'
@@ -159,6 +160,12 @@ export const routeShape = {
     'only requests with [a name and a password](#passwords), by HTTP Basic; the others get 401',
     basicAuthShape,
   ),
+  forwardAuth: absent(
+    forwardAuth,
+    undefined,
+    'only requests that [a service](#a-service-that-decides) lets pass; the others get its answer',
+    forwardAuthShape,
+  ),
   cors: absent(
     cors,
     undefined,
@@ -195,6 +202,7 @@ export function routeCheck(
       respond,
       connect,
       basicAuth,
+      forwardAuth,
       cors,
       rateLimit,
       request,
@@ -218,6 +226,20 @@ export function routeCheck(
         .at(unknown === listener ? 'listener' : 'when')
         .wrong(`there is no listener ${JSON.stringify(unknown)} for requests${didYouMean(unknown, known)}`)
     }
+    if (forwardAuth !== undefined) {
+      const at = place.at('forwardAuth')
+      if (basicAuth !== undefined) return at.wrongKey('give "basicAuth" or "forwardAuth", not both')
+      if (connect) return at.wrongKey('CONNECT has no path to ask about; leave it out')
+      if (!upstreams.has(forwardAuth.upstream))
+        return at
+          .at('upstream')
+          .wrong(noUpstream(forwardAuth.upstream, place.problems.full ? new Set() : upstreams))
+      const edited = [...(request?.set ?? []).map(([name]) => name), ...(request?.remove ?? [])]
+      const both = commonName(edited, forwardAuth.responseHeaders)
+      if (both !== undefined)
+        return at.at('responseHeaders').wrong(`"request" changes the header ${shortJson(both)} too`)
+    }
+    const guards = { auth: basicAuth, forwardAuth, cors, limit }
     if (respond) {
       if (upstream !== undefined)
         return place.at('respond').wrongKey('give "upstream" or "respond", not both')
@@ -226,7 +248,7 @@ export function routeCheck(
           return place.at(key).wrongKey('this route answers by itself; leave it out')
       }
       if (connect) return place.at('connect').wrong('CONNECT needs an upstream; this route answers by itself')
-      return { host, path, target: guarded(respond, { auth: basicAuth, cors, limit }) }
+      return { host, path, target: guarded(respond, guards) }
     }
     if (upstream === undefined) return place.wrong('the route has no target: give "upstream" or "respond"')
     if (connect && basicAuth !== undefined)
@@ -242,11 +264,7 @@ export function routeCheck(
       return {
         host,
         path,
-        target: guarded(changes === undefined ? target : { ...target, changes }, {
-          auth: basicAuth,
-          cors,
-          limit,
-        }),
+        target: guarded(changes === undefined ? target : { ...target, changes }, guards),
       }
     }
     const at = place.at('upstream')
@@ -256,13 +274,26 @@ export function routeCheck(
 
 interface Guards {
   auth: BasicAuth | undefined
+  forwardAuth: ForwardAuth | undefined
   cors: Cors | undefined
   limit: RateLimit | undefined
 }
 
-function guarded(target: RouteTarget, { auth, cors, limit }: Guards): RouteTarget {
-  if (auth === undefined && cors === undefined && limit === undefined) return target
-  return { ...target, ...(auth && { auth }), ...(cors && { cors }), ...(limit && { limit }) }
+function commonName(some: readonly string[], others: readonly string[]): string | undefined {
+  const names = new Set(others.map(name => name.toLowerCase()))
+  return some.find(name => names.has(name.toLowerCase()))
+}
+
+function guarded(target: RouteTarget, { auth, forwardAuth, cors, limit }: Guards): RouteTarget {
+  if (auth === undefined && forwardAuth === undefined && cors === undefined && limit === undefined)
+    return target
+  return {
+    ...target,
+    ...(auth && { auth }),
+    ...(forwardAuth && { forwardAuth }),
+    ...(cors && { cors }),
+    ...(limit && { limit }),
+  }
 }
 
 /** Returns a check for the routes of a file, as {@link routeCheck} for each. */

@@ -3,6 +3,7 @@ import { fdbroker } from '../../proto/proxy.js'
 import { FIRST_ATTRIBUTE, type Stamp, unknownFields } from '../entries/difference.js'
 import { messageSection } from '../entries/message-section.js'
 import type { Cors } from './cors.js'
+import type { ForwardAuth } from './forward-auth.js'
 import type { RateLimit } from './rate-limit.js'
 import { type FieldChanges, type RouteTarget, routeChanges, sameTarget } from './target.js'
 
@@ -41,6 +42,10 @@ export function targetFields(target: RouteTarget): fdbroker.proxy.Route.$Propert
     ...(cors && { cors: corsMessage(cors) }),
     ...(limit && { rateLimit: limitMessage(limit) }),
   }
+  if (target.forwardAuth !== undefined) {
+    const forwardAuth = forwardAuthMessage(target.forwardAuth)
+    return { guarded: { forwardAuth, ...plainFields(target) }, ...more }
+  }
   if (target.auth === undefined) return { ...plainFields(target), ...more }
   const { realm, users } = target.auth
   const basicAuth = { realm, users: users.map(([name, sha256]) => ({ name, sha256 })) }
@@ -48,6 +53,7 @@ export function targetFields(target: RouteTarget): fdbroker.proxy.Route.$Propert
 }
 
 type LimitMessage = fdbroker.proxy.Route.RateLimit.$Properties
+type ForwardAuthMessage = fdbroker.proxy.Route.ForwardAuth.$Properties
 type CorsMessage = fdbroker.proxy.Route.Cors.$Properties
 type PlainFields = Pick<fdbroker.proxy.Route.$Properties, 'upstream' | 'respond'>
 
@@ -124,10 +130,37 @@ function corsOf(message: CorsMessage): Cors {
   return { origins, methods, headers, expose, credentials, maxAge: maxAgeMs }
 }
 
+function forwardAuthMessage(rule: ForwardAuth): ForwardAuthMessage {
+  const { upstream, path, timeout, requestHeaders, responseHeaders } = rule
+  return {
+    upstream,
+    path,
+    timeoutMs: timeout,
+    someHeaders: requestHeaders !== null,
+    requestHeaders: [...(requestHeaders ?? [])],
+    responseHeaders: [...responseHeaders],
+  }
+}
+
+function forwardAuthOf(message: ForwardAuthMessage): ForwardAuth {
+  const { upstream, path, timeoutMs, someHeaders, requestHeaders, responseHeaders } =
+    fdbroker.proxy.Route.ForwardAuth.create(message)
+  return {
+    upstream,
+    path,
+    timeout: timeoutMs,
+    requestHeaders: someHeaders ? requestHeaders : null,
+    responseHeaders,
+  }
+}
+
 function guardedTarget(message: fdbroker.proxy.Route.$Properties): RouteTarget | null {
   const { guarded } = message
   if (!guarded) return plainTarget(message)
   const target = plainTarget(guarded)
+  const { basicAuth, forwardAuth } = guarded
+  if (target !== null && forwardAuth)
+    return basicAuth ? null : { ...target, forwardAuth: forwardAuthOf(forwardAuth) }
   // Without users the guard is one of a newer version.
   if (target === null || !guarded.basicAuth?.users?.length) return null
   const { realm, users } = guarded.basicAuth

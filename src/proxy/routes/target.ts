@@ -1,10 +1,13 @@
 import type { BasicAuth } from './basic-auth.js'
 import type { Cors } from './cors.js'
+import type { ForwardAuth } from './forward-auth.js'
 import type { RateLimit } from './rate-limit.js'
 
 export type RouteTarget = (UpstreamTarget | RespondTarget) & {
   /** Requests must have the name and password of a user. */
   auth?: BasicAuth
+  /** A service must let requests pass. No route has {@link auth} too. */
+  forwardAuth?: ForwardAuth
   cors?: Cors
   limit?: RateLimit
 }
@@ -58,11 +61,17 @@ export interface RespondTarget {
   headers: [name: string, value: string][]
 }
 
+/** Returns the names of the upstreams that requests of the route need. */
+export function upstreamsOf(target: RouteTarget): string[] {
+  const service = target.forwardAuth === undefined ? [] : [target.forwardAuth.upstream]
+  return target.kind === 'upstream' ? [target.upstream, ...service] : service
+}
+
 /** Returns equal strings for equal targets. */
 export function targetKey(target: RouteTarget): string {
-  const { auth, cors, limit } = target
-  const isPlain = auth === undefined && cors === undefined && limit === undefined
-  const guard = isPlain ? '' : `${JSON.stringify({ auth, cors, limit })} `
+  const { auth, forwardAuth, cors, limit } = target
+  const isPlain = auth === undefined && forwardAuth === undefined && cors === undefined && limit === undefined
+  const guard = isPlain ? '' : `${JSON.stringify({ auth, cors, limit, forwardAuth })} `
   if (target.kind === 'upstream') {
     const { upstream, connect, changes } = target
     return `${guard}${connect ? '+' : '-'}${changes === undefined ? '' : JSON.stringify(changes)} ${upstream}`

@@ -201,6 +201,12 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['routes[0].basicAuth.realm', "'a\"b'", /no realm: write visible ASCII without quotes/],
   ['routes[0].basicAuth.users', '{}', /there is no user; give at least one/],
   ['routes[0].basicAuth.users.bob', 'secret', /this is no SHA-256 of a password/],
+  ['routes[0].forwardAuth', 'on', /not a map; its keys are: upstream, path/],
+  ['routes[0].forwardAuth.upstream', 'nowhere', /there is no upstream "nowhere"/],
+  ['routes[0].forwardAuth.path', 'verify', /not the path of a request/],
+  ['routes[0].forwardAuth.timeout', '0s', /from 1ms/],
+  ['routes[0].forwardAuth.requestHeaders', '[a, A]', /the header "A" is given twice/],
+  ['routes[0].forwardAuth.responseHeaders', '[a-b, A_B]', /the header "A_B" is given twice/],
   ['routes[0].cors', 'on', /not a map; its keys are: origins, methods/],
   ['routes[0].cors.origins', '[]', /the list is empty; give at least 1/],
   ['routes[0].cors.origins[0]', '"https://a.test/"', /no origin: write https:\/\/app\.example\.com, or "\*"/],
@@ -366,6 +372,12 @@ const BESIDE: Readonly<Record<string, string>> = {
   ),
   ...Object.fromEntries(
     ['per', 'burst', 'by', 'name'].map(key => [`routes[0].rateLimit.${key}`, 'requests: 1']),
+  ),
+  ...Object.fromEntries(
+    ['path', 'timeout', 'requestHeaders', 'responseHeaders'].map(key => [
+      `routes[0].forwardAuth.${key}`,
+      'upstream: a',
+    ]),
   ),
   'routes[0].basicAuth.realm': `users: { a: "${'0'.repeat(64)}" }`,
 }

@@ -364,6 +364,23 @@ routes:
     ])
   })
 
+  it('causes an error for a service of authorization that could not decide alone', () => {
+    const text = `${EXAMPLE.slice(0, EXAMPLE.indexOf('drain'))}  - { host: a, upstream: app, forwardAuth: { upstream: ap } }
+  - { host: b, upstream: app, forwardAuth: { upstream: app }, basicAuth: { users: { a: "${'0'.repeat(64)}" } } }
+  - { host: c, upstream: app, forwardAuth: { upstream: app }, connect: true }
+  - { host: d, upstream: app, forwardAuth: { upstream: app, responseHeaders: [X-A] }, request: { remove: [x-a] } }
+  - { host: e, upstream: app, forwardAuth: { upstream: app, requestHeaders: [Host], responseHeaders: [a-b-c-d-e-f-g-h-i-j] } }
+`
+    expect(refusal(text)).toEqual([
+      'edge.yaml:11:56: routes[2].forwardAuth.upstream: there is no upstream "ap" (did you mean "app"?)',
+      'edge.yaml:12:31: routes[3].forwardAuth: give "basicAuth" or "forwardAuth", not both',
+      'edge.yaml:13:31: routes[4].forwardAuth: CONNECT has no path to ask about; leave it out',
+      'edge.yaml:14:78: routes[5].forwardAuth.responseHeaders: "request" changes the header "x-a" too',
+      'edge.yaml:15:78: routes[6].forwardAuth.requestHeaders[0]: "Host" is set by the proxy itself; choose another header',
+      'edge.yaml:15:103: routes[6].forwardAuth.responseHeaders[0]: "a-b-c-d-e-f-g-h-i-j" has more than 8 hyphens; choose another header',
+    ])
+  })
+
   it('causes an error for a route with no target, with two, and with a body that no answer may have', () => {
     const text = `${EXAMPLE.slice(0, EXAMPLE.indexOf('drain'))}  - { host: a }
   - { host: b, upstream: app, respond: {} }

@@ -75,6 +75,13 @@ const EVERY: ProxyDocument = {
       host: '*',
       listener: 'http',
       when: ['method=GET'],
+      forwardAuth: {
+        upstream: 'app',
+        path: '/verify',
+        timeout: '2s',
+        requestHeaders: ['Cookie'],
+        responseHeaders: ['X-User'],
+      },
       respond: { status: 200, body: 'ok', headers: { a: 'b' } },
     },
   ],

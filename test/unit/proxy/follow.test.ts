@@ -124,15 +124,19 @@ describe('a table that follows the state', () => {
 
   it('closes a route whose guard only newer versions know: its requests do not get a wider route', async () => {
     const { log, section, follower, table } = follow()
-    const guarded = fdbroker.proxy.Route.create({ guarded: { upstream: { name: 'app' } } })
+    const upstream = { name: 'app' }
+    const guarded = fdbroker.proxy.Route.create({ guarded: { upstream } })
+    const basicAuth = { users: [{ name: 'a', sha256: '0'.repeat(64) }] }
+    const two = { guarded: { upstream, basicAuth, forwardAuth: { upstream: 'auth' } } }
     await section.put('file:*/', routeMessage(to('open'), STAMP))
     await section.put('runtime:*/admin', guarded)
+    await section.put('runtime:*/both', fdbroker.proxy.Route.create(two))
     const found = (path: string) => {
       const result = table.lookup('a', path)
       return typeof result === 'symbol' ? result : result.name
     }
     await follower.caughtUp()
-    expect([found('/'), found('/admin/x')]).toEqual(['open', '503'])
+    expect([found('/'), found('/admin/x'), found('/both')]).toEqual(['open', '503', '503'])
     const file = { routes: [], upstreams: new Set<string>(), former: new Set<string>() }
     const served = new Map<string, RouteTarget>()
     await runInSlices(reconcile(section, file, STAMP, (id, target) => void served.set(id.path, target)))

@@ -105,12 +105,18 @@ describe('a kept configuration', () => {
         rateLimit: { requests: 10 },
         when: ['header:x="y"'],
       },
+      {
+        host: 'auth.test',
+        path: '/*/a',
+        upstream: 'app',
+        forwardAuth: { upstream: 'app', responseHeaders: ['A'] },
+      },
       ...Array.from({ length: 5_000 }, (_, n) => ({ host: `${n}.test`, respond: { body: `${n}` } })),
       ...Array.from({ length: 5_000 }, (_, n) => ({ host: `${n}.again.test`, respond: { body: `${n}` } })),
     ]
     await keep({ ...DOCUMENT, upstreams: { app: { servers: ['http://127.0.0.1:1'] } }, routes })
     const config = read()
-    const [first, again] = [5, 5_005].map(from => config.routes.slice(from, from + 5_000))
+    const [first, again] = [6, 5_006].map(from => config.routes.slice(from, from + 5_000))
     const isShared = first!.map(({ target }, n) => target === again![n]!.target)
     expect([isShared[0], isShared.at(-1)]).toEqual([true, false])
     expect(JSON.stringify(config)).toBe(JSON.stringify(parsed()))

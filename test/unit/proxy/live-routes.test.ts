@@ -39,6 +39,7 @@ async function scene(before: Record<string, string> = {}) {
     compile: target => ({
       kind: 'respond',
       guard: null,
+      authorization: undefined,
       cors: null,
       limiter: null,
       to: () => ({ kind: 'respond', status: 200, body: 'body' in target ? target.body : '' }),
