@@ -29,7 +29,10 @@ export interface ControlClientsDeps {
   >
   readonly origin: Pick<Origin, 'generation' | 'serviceStartedAt'>
   readonly shutdown: Pick<Shutdown, 'closing' | 'over'>
-  readonly hosting: () => Pick<Hosting, 'holder' | 'probationLeftMs' | 'stuckIncumbent' | 'whenDecided'>
+  readonly hosting: () => Pick<
+    Hosting,
+    'holder' | 'probationLeftMs' | 'released' | 'stuckIncumbent' | 'whenDecided'
+  >
   readonly operations: Operations
   readonly older: Pick<OlderGenerations, 'add' | 'close'>
 }
@@ -96,7 +99,10 @@ export class ControlClients {
     }
   }
 
-  /** During a commit or a rollback the joiner waits until it is decided which process serves. */
+  /**
+   * During a commit or a rollback the joiner waits until it is decided which process serves. If this process has released its successor by then, the
+   * joiner connects again, to the successor.
+   */
   async #receiveJoiner(caller: Caller): Promise<void> {
     const { settings, shutdown } = this.#deps
     const decided = this.#deps.hosting().whenDecided?.(Math.min(DECIDED_MS, settings.times.commit)) ?? null
@@ -104,7 +110,8 @@ export class ControlClients {
       this.#attend(caller)
       await decided
     }
-    if (caller.link.open && !shutdown.over) this.#decide(caller)
+    const hasLeft = shutdown.over || this.#deps.hosting().released
+    if (caller.link.open && !hasLeft) this.#decide(caller)
     else this.#drop(caller)
   }
 

@@ -58,6 +58,10 @@ export class Listener {
   readonly #standIns = new Map<string, StandInListener>()
   /** Such listeners that only this service has left: further sockets at the same address, by the names of their entries. */
   readonly #further = new Map<string, StandInListener>()
+  /** See {@link acceptUntilLeft}. */
+  #lastQueue: StandInListener | null = null
+  /** See {@link closeOthers}. */
+  #closedOthers = false
   #accepting = false
   /** See {@link leaveAfter}. */
   #left: Promise<void> | null = null
@@ -240,7 +244,8 @@ export class Listener {
   }
 
   get #others(): StandInListener[] {
-    return [...this.#standIns.values(), ...this.#further.values()]
+    const last = this.#lastQueue === null ? [] : [this.#lastQueue]
+    return [...this.#standIns.values(), ...this.#further.values(), ...last]
   }
 
   /** @internal */
@@ -255,7 +260,7 @@ export class Listener {
 
   /** @internal Makes the first server also accept on `fd`, a further socket at the same address. Owns the descriptor. */
   addFurther(entry: string, fd: OwnedFd): void {
-    const socket = new StandInListener(fd, error => this.#deps.events.failed(this.#named(error)))
+    const socket = this.#socket(fd)
     this.#further.set(entry, socket)
     if (this.#accepting) this.#startStandIn(socket)
   }
@@ -268,9 +273,13 @@ export class Listener {
     this.#further.set(entry, standIn)
   }
 
-  /** @internal Makes the first server also accept on `fd`, the listener of an ended worker. Owns the descriptor. */
+  /** @internal Makes the first server also accept on `fd`, the listener of an ended worker, unless this process has left meanwhile. Owns the descriptor. */
   standIn(key: string, fd: OwnedFd): void {
-    const standIn = new StandInListener(fd, error => this.#deps.events.failed(this.#named(error)))
+    if (this.#closedOthers) {
+      fd.close()
+      return
+    }
+    const standIn = this.#socket(fd)
     this.#standIns.get(key)?.close()
     this.#standIns.set(key, standIn)
     if (this.#accepting) this.#startStandIn(standIn)
@@ -285,11 +294,17 @@ export class Listener {
     }
   }
 
-  /** @internal Closes the sockets that are not the listener's own: clients would wait there for nothing. */
+  #socket(fd: OwnedFd): StandInListener {
+    return new StandInListener(fd, error => this.#deps.events.failed(this.#named(error)))
+  }
+
+  /** @internal This process leaves: closes the sockets that are not the listener's own, and those that come later, because clients would wait there for nothing. */
   closeOthers(): void {
+    this.#closedOthers = true
     for (const standIn of this.#others) standIn.close()
     this.#standIns.clear()
     this.#further.clear()
+    this.#lastQueue = null
   }
 
   #startStandIn(standIn: StandInListener): void {
@@ -340,8 +355,8 @@ export class Listener {
     const first = this.#servers.find(served => served.acceptedUntilDetached)
     if (first === undefined) return
     try {
-      this.standIn(this.name, fd.dup())
-      this.#standIns.get(this.name)!.start(first.server, this.spec.backlog)
+      this.#lastQueue = this.#socket(fd.dup())
+      this.#lastQueue.start(first.server, this.spec.backlog)
     } catch (error) {
       this.#deps.events.failed(error)
     }

@@ -374,6 +374,17 @@ describe('a member', () => {
     await member.listen('web', 'tcp://127.0.0.1:0')
   })
 
+  it('keeps no listener of another worker that it gets when it has left', async () => {
+    const member = await alone()
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    web.serve(answering())
+    await member.ready()
+    await member.close()
+    const late = OwnedFd.own(openSync('/dev/null', 'r'), 'listener of a dead worker')
+    web.standIn('of-2-1', late)
+    expect(late.closed).toBe(true)
+  })
+
   it('waits at its end for the last answer of a listener that it had let go of', async () => {
     const member = await alone()
     const web = await member.listen('web', 'tcp://127.0.0.1:0')

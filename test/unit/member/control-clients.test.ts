@@ -1,0 +1,35 @@
+import { expect, it } from 'vitest'
+import type { Caller } from '../../../src/holder/admission.js'
+import { ControlClients, type ControlClientsDeps } from '../../../src/member/hosting/control-clients.js'
+import { untyped } from '../../fixtures/untyped.js'
+
+it('a joiner that waits for the decision joins the successor that was released meanwhile', async () => {
+  let decide!: () => void
+  const decided = new Promise<void>(resolve => {
+    decide = resolve
+  })
+  const hosting = { released: false, holder: null, probationLeftMs: null, whenDecided: () => decided }
+  const deps = {
+    hosting: () => hosting,
+    settings: { times: { commit: 1_000 } },
+    shutdown: { closing: false, over: false },
+  }
+  const sent: unknown[] = []
+  const link = {
+    open: true,
+    start() {},
+    send: async (message: unknown) => void sent.push(message),
+    close: () => {
+      link.open = false
+    },
+  }
+  const clients = new ControlClients(untyped<ControlClientsDeps>(deps))
+  clients.receive(untyped<Caller>({ intent: 'join', link, pidfd: null }))
+  hosting.released = true
+  decide()
+  await decided
+  await decided
+  // Without an answer, so that it connects again.
+  expect(link.open).toBe(false)
+  expect(sent).toEqual([])
+})
