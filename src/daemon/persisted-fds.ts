@@ -4,8 +4,8 @@ import { namedEntry } from '../holder/entry.js'
 import { MAX_ENTRIES, type Registry, tooMany } from '../holder/registry.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { readHeader } from '../state/segment.js'
-import type { BundleItem } from '../wire/bundle.js'
 import { formatEntryKey, parseEntryKey } from './service/entry-key.js'
+import type { ServiceItem } from './service/restored-service.js'
 
 /** The registry's entry for one descriptor of a service. */
 interface PersistedFd {
@@ -15,6 +15,8 @@ interface PersistedFd {
 }
 
 const WRITABLE = 'writable'
+/** The role in the entry's name of an item that {@link ServiceItem.isProvisional}. A release that does not know it closes the descriptor. */
+const PROVISIONAL = 'provisional'
 
 /** The descriptors of a daemon's services, as entries of the daemon's own registry, so that its upgrade passes them on and a service manager stores them. */
 export class PersistedFds {
@@ -26,8 +28,8 @@ export class PersistedFds {
   }
 
   /** Returns the items of the previous daemon, by service. The caller owns the descriptors. */
-  claimAll(): Map<string, BundleItem[]> {
-    const services = new Map<string, BundleItem[]>()
+  claimAll(): Map<string, ServiceItem[]> {
+    const services = new Map<string, ServiceItem[]>()
     this.#services.clear()
     for (const { entry, note, fd, service, ...rest } of this.#items()) {
       const own = fd.share()
@@ -69,16 +71,17 @@ export class PersistedFds {
   }
 
   /** Sets the descriptors of the service, which are borrowed. If it throws (EMFILE), the next call stores the missing ones. */
-  update(service: string, items: readonly BundleItem[]): void {
+  update(service: string, items: readonly ServiceItem[]): void {
     this.#registry.together(() => this.#update(service, items))
   }
 
-  #update(service: string, items: readonly BundleItem[]): void {
+  #update(service: string, items: readonly ServiceItem[]): void {
     const persisted = this.#persistedOf(service)
     const obsolete = new Set(persisted.keys())
     for (const item of items) {
       const { fd } = item
-      const name = formatEntryKey({ of: 'service', service, role: item.role, name: item.name ?? '' })
+      const role = item.isProvisional ? PROVISIONAL : item.role
+      const name = formatEntryKey({ of: 'service', service, role, name: item.name ?? '' })
       const note = noteOf(item)
       const known = persisted.get(name)
       obsolete.delete(name)
@@ -102,7 +105,7 @@ export class PersistedFds {
   }
 
   /** Yields the items in the registry of all services, each with the name and the note of its entry. */
-  *#items(): Generator<BundleItem & { service: string; entry: string; note: string }> {
+  *#items(): Generator<ServiceItem & { service: string; entry: string; note: string }> {
     for (const { name: entry, note, fd } of this.#registry.named) {
       const item = itemOf(entry, note, fd)
       if (item !== null) yield { ...item, entry, note }
@@ -117,17 +120,18 @@ export class PersistedFds {
 }
 
 /** The specification of a listener, or a note about another descriptor. */
-function noteOf({ role, spec = '', writable }: BundleItem): string {
+function noteOf({ role, spec = '', writable }: ServiceItem): string {
   if (role !== 'segment') return spec
   return writable ? WRITABLE : ''
 }
 
 /** Returns null for an entry of another kind, or of a release that encodes it differently. */
-function itemOf(entry: string, note: string, fd: OwnedFd): (BundleItem & { service: string }) | null {
+function itemOf(entry: string, note: string, fd: OwnedFd): (ServiceItem & { service: string }) | null {
   const key = parseEntryKey(entry)
   if (key?.of !== 'service') return null
   const { service, role, name } = key
   if (role === 'segment') return { service, role, name, writable: note === WRITABLE, fd }
   if (role === 'events') return { service, role, name, fd }
+  if (role === PROVISIONAL) return { service, role: 'named', name, spec: note, isProvisional: true, fd }
   return role === 'listener' || role === 'named' ? { service, role, name, spec: note, fd } : null
 }

@@ -92,7 +92,8 @@ export function onBack(before: HolderState, id: Id, back: Back, rules: Rules): H
   return { state: bind(state, id), effects: [{ type: 'tell', to: id, message: { kind: 'fenced' } }] }
 }
 
-function isServing(role: Role): boolean {
+/** Whether a member with this role had the right to write. */
+export function isServing(role: Role): boolean {
   return role === 'serving' || role === 'frozen'
 }
 

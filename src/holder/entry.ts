@@ -58,6 +58,6 @@ export function entryItem(entry: Entry): BundleItem & Required<EntryTexts> {
 }
 
 /** Whether an item of a bundle is an entry of a service; otherwise it is a segment, or something else without a name. */
-export function isEntryItem(item: BundleItem): item is BundleItem & EntryTexts {
+export function isEntryItem<T extends BundleItem>(item: T): item is T & EntryTexts {
   return item.role === 'listener' || item.role === 'named'
 }

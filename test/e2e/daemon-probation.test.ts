@@ -153,7 +153,7 @@ describe.each([
   ['is upgraded', true],
 ] as const)('a daemon that %s in a probation', (_how, upgraded) => {
   it.runIf(NIGHTLY || !upgraded)(
-    'goes on with it: the elder stands by, and serves again with all changes when the successor dies',
+    'goes on with it: the elder stands by, and serves again with all changes and named descriptors when the successor dies',
     async () => {
       const { scene, target, daemon } = await open()
       const elder = await scene.serve()
@@ -162,6 +162,8 @@ describe.each([
       const second = await scene.serve()
       await elder.says('retiring')
       await more(writes)
+      const ledger = scene.write('ledger', 'ledger')
+      await second.order('holdFile', { name: 'ledger', file: ledger })
       if (!upgraded) await daemon.kill()
       await startDaemon(scene, { upgrade: LONG, takeOver: upgraded })
       await serviceWhere(
@@ -175,6 +177,8 @@ describe.each([
       await serviceWhere(scene, 'the elder serves', ({ phase, pid }) => phase === 'idle' && pid === elder.pid)
       await more(writes)
       await expectAll(writes, elder)
+      expect(await elder.order('heldFile', { name: 'ledger' })).toEqual(ledger)
+      expect((await serviceStatus(scene)).held).toEqual(['ledger'])
     },
   )
 

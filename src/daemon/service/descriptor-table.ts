@@ -1,12 +1,12 @@
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
-import { byRight } from '../../handoff/holder-reconnect.js'
+import { byRight, isServing } from '../../handoff/holder-reconnect.js'
 import type { Returned } from '../../handoff/holder-state.js'
 import type { Entry } from '../../holder/entry.js'
 import type { Peer } from '../../holder/peer.js'
 import { MAX_ENTRIES, Registry, tooMany } from '../../holder/registry.js'
 import { discardListeners, FormerListeners, removePaths } from '../../holder/unix-paths.js'
-import { closeAll, closeOnThrow, inspect } from '../../kernel/index.js'
+import { closeAll, closeOnThrow, inspect, inspectOne } from '../../kernel/index.js'
 import { ListenerGuard } from '../../listeners/index.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { type ServiceLimits, serviceLimitError } from '../policy/policy.js'
@@ -49,6 +49,8 @@ export class DescriptorTable {
   readonly held: Registry
   readonly #guard: ListenerGuard
   readonly #rows = new Map<Peer, MemberDescriptors>()
+  /** After a restart of the daemon: descriptors that a member had named in its probation. It may have left since then. */
+  readonly #late = new Map<string, Entry>()
   readonly #former = new FormerListeners()
   readonly #logger: Logger
   /** Entries of a member that has left before it was decided which member serves; see {@link keepBrought}. */
@@ -130,12 +132,32 @@ export class DescriptorTable {
     provisional.set(entry.name, entry)
   }
 
+  /** The descriptors that `owner`, which is in its probation, has named, and those of {@link keepLate}: the next daemon must know them too. Borrowed. */
+  undecided(owner: Peer | undefined): Entry[] {
+    return [...this.#late.values(), ...this.#provisionalOf(owner).filter(({ role }) => role === 'named')]
+  }
+
+  /** Keeps descriptors that a member had named, until it is decided after a restart of the daemon which member serves. Owns them. */
+  keepLate(entries: readonly Entry[]): void {
+    for (const entry of entries) {
+      this.#late.get(entry.name)?.fd.close()
+      this.#late.set(entry.name, entry)
+    }
+  }
+
+  /** All members are dead: the descriptors of {@link keepLate} become the service's. */
+  #takeLate(): void {
+    const late = [...this.#late.values()]
+    this.#late.clear()
+    this.#holdAll({ pid: 0 }, late)
+  }
+
   /** The member has dropped the descriptor. `forGood`: no other member that needs it can start to serve. */
   release(peer: Peer, name: string, forGood: boolean): void {
     peer.adopted.delete(name)
     const provisional = this.#rows.get(peer)?.provisional
     this.#discard([provisional?.get(name)])
-    provisional?.delete(name)
+    if (provisional?.delete(name)) this.held.changed()
     this.#forgetRegistered(peer, name)
     if (forGood) this.#drop(name)
     else this.#releaseLater(this.#row(peer).releasedLate, name)
@@ -178,9 +200,13 @@ export class DescriptorTable {
   /** All members have left: makes the entries that {@link keepBrought} has kept the only ones of the service. Returns false if it has kept none. */
   adoptLeft(): boolean {
     const left = this.#left
+    if (left === null) {
+      this.#takeLate()
+      return false
+    }
     this.#left = null
-    if (left !== null) this.#adopt(left.entries)
-    return left !== null
+    this.#adopt(isServing(left.back.role) ? left.entries : replaced(left.entries, this.#takeNamed()))
+    return true
   }
 
   /** Returns the names of the listeners that the member `from` has brought, and `to` has not, under any name. */
@@ -192,12 +218,16 @@ export class DescriptorTable {
     return inodes(before).flatMap((ino, i) => (now.has(ino) ? [] : [before[i]!.name]))
   }
 
-  /** Makes the entries that this member brought the only entries of the service. */
-  adopt(peer: Peer | undefined): void {
+  /**
+   * Makes the entries that this member brought the only entries of the service. If it has not served itself, it takes over from a member that has left,
+   * and gets that one's named descriptors by {@link takeOwed}.
+   */
+  adopt(peer: Peer | undefined, hasServed = true): void {
     if (peer === undefined) return
-    const row = this.#rows.get(peer)
-    const brought = row?.brought ?? []
-    if (row !== undefined) row.brought = null
+    const row = this.#row(peer)
+    if (!hasServed) this.#owe(peer, row, this.#takeNamed())
+    const brought = row.brought ?? []
+    row.brought = null
     this.#adopt(brought)
   }
 
@@ -247,14 +277,35 @@ export class DescriptorTable {
    * service's, as its changes of the state do. `to` gets them by {@link takeOwed}.
    */
   handBack(from: Peer, to: Peer): void {
-    const row = this.#rows.get(from)
+    const provisional = this.#rows.get(from)?.provisional
     const named = this.#provisionalOf(from).filter(({ role }) => role === 'named')
-    for (const { name } of named) {
-      row?.provisional.delete(name)
-      to.adopted.add(name)
-      this.#row(to).owed.add(name)
-    }
+    for (const { name } of named) provisional?.delete(name)
     this.#holdAll(from, named)
+    const row = this.#row(to)
+    const names = new Set(named.map(({ name }) => name))
+    const isOwed = (entry: Entry) => names.has(entry.name) || isLacking(entry, row.brought ?? [])
+    // After a restart of the daemon `to` has brought its own descriptors, and the service has those of `from`.
+    if (row.brought !== null)
+      this.#owe(
+        to,
+        row,
+        this.held.named.filter(isOwed).map(entry => ({ ...entry, fd: entry.fd.share() })),
+      )
+    for (const name of names) {
+      to.adopted.add(name)
+      row.owed.add(name)
+    }
+  }
+
+  /** Adds these descriptors to those that the member has brought, which become the service's. Owns them. */
+  #owe(peer: Peer, row: MemberDescriptors, entries: readonly Entry[]): void {
+    const all = replaced(row.brought ?? [], entries)
+    row.brought = all.slice(0, MAX_ENTRIES)
+    closeItems(all.slice(MAX_ENTRIES))
+    for (const { name } of entries) {
+      peer.adopted.add(name)
+      row.owed.add(name)
+    }
   }
 
   /** Returns the descriptors that {@link handBack} owes the member, which it has then got. Borrowed. */
@@ -319,8 +370,20 @@ export class DescriptorTable {
   }
 
   #closeLeft(): void {
-    closeItems(this.#left?.entries ?? [])
+    closeItems([...(this.#left?.entries ?? []), ...this.#late.values()])
     this.#left = null
+    this.#late.clear()
+  }
+
+  /** Removes and returns the named descriptors of a member that had served and has left; the caller owns them. */
+  #takeNamed(): Entry[] {
+    const isNamed = ({ role }: Entry) => role === 'named'
+    const late = [...this.#late.values()]
+    this.#late.clear()
+    const left = this.#left
+    if (left === null || !isServing(left.back.role)) return late
+    this.#left = { ...left, entries: left.entries.filter(entry => !isNamed(entry)) }
+    return replaced(late, left.entries.filter(isNamed))
   }
 
   #row(peer: Peer): MemberDescriptors {
@@ -369,7 +432,7 @@ export class DescriptorTable {
   }
 
   /** Adds entries to the service. The member can no longer be notified of a failure, so that refused entries are closed and logged. */
-  #holdAll({ pid }: Peer, entries: Iterable<Entry>, before: () => void = () => {}): void {
+  #holdAll({ pid }: Pick<Peer, 'pid'>, entries: Iterable<Entry>, before: () => void = () => {}): void {
     const failures: unknown[] = []
     this.held.together(() => {
       before()
@@ -404,6 +467,19 @@ export class DescriptorTable {
     this.#giveUp(name)
     this.#former.removeUnused(this.held)
   }
+}
+
+/** Returns `newer`, and those of the entries that have other names; closes the rest. */
+function replaced(entries: readonly Entry[], newer: readonly Entry[]): Entry[] {
+  const names = new Set(newer.map(({ name }) => name))
+  closeItems(entries.filter(({ name }) => names.has(name)))
+  return [...newer, ...entries.filter(({ name }) => !names.has(name))]
+}
+
+/** Whether none of the entries is the same object by the same name. */
+function isLacking({ fd, name }: Entry, entries: readonly Entry[]): boolean {
+  const other = entries.find(each => each.name === name)
+  return other === undefined || inspectOne(other.fd).ino !== inspectOne(fd).ino
 }
 
 function closeItems(items: readonly { readonly fd: BundleItem['fd'] }[]): void {

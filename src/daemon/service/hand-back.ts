@@ -1,22 +1,32 @@
 import type { HolderState } from '../../handoff/holder-machine.js'
+import { isServing } from '../../handoff/holder-reconnect.js'
 import type { Id } from '../../handoff/messages.js'
 import { isCommitted } from '../../handoff/phases.js'
 import { entryItem } from '../../holder/entry.js'
 import type { Peer } from '../../holder/peer.js'
 import { closeAll } from '../../kernel/index.js'
-import type { ReattachTarget } from './reattach.js'
+import { adoptBrought, type ReattachTarget } from './reattach.js'
 
 const GIVE_MS = 10_000
 
 type Parts = Pick<ReattachTarget, 'descriptorTable' | 'logger'>
 
-/** At a rollback, gives the member that serves again the descriptors that its successor has registered. Call it before the member is told to serve. */
+/**
+ * At a rollback, gives the member that serves again the descriptors that its successor has registered; after a restart of the daemon, also if the
+ * successor has left meanwhile. Call it before the member is told to serve.
+ */
 export function handBack(
   before: HolderState,
   now: HolderState,
   peer: (id: Id) => Peer | undefined,
   parts: Parts,
 ): void {
+  // What the new owner has named as a joiner is an item of the service now.
+  if (before.owner !== now.owner) parts.descriptorTable.held.changed()
+  if (before.phase === 'rebuilding') {
+    handBackAfterRestart(before, now, peer, parts)
+    return
+  }
   if (!isCommitted(before.phase) || now.phase !== 'returning') return
   const from = peer(before.phase === 'committing' ? before.joiner : before.owner)
   const to = peer(now.owner)
@@ -24,6 +34,19 @@ export function handBack(
   parts.descriptorTable.handBack(from, to)
   // Otherwise the member gets them when it has returned.
   if (to.link.open && !to.returning) giveOwed(to, parts)
+}
+
+function handBackAfterRestart(
+  { returned }: HolderState,
+  now: HolderState,
+  peer: (id: Id) => Peer | undefined,
+  parts: Parts,
+): void {
+  if (now.phase === 'rebuilding') return
+  const hasServed = returned.some(({ id, role }) => id === now.owner && isServing(role))
+  adoptBrought(now, peer, parts.descriptorTable, hasServed)
+  const owner = peer(now.owner)
+  if (owner?.link.open) giveOwed(owner, parts)
 }
 
 export function giveOwed(peer: Peer, { descriptorTable, logger }: Parts): void {

@@ -37,6 +37,8 @@ export function takeRegistered(peer: Peer, forGood: boolean, to: ReattachTarget)
       failure = FdbError.from(error)
     }
   }
+  // The next daemon gets what this member has named.
+  if (!forGood && peer.id === to.machine.owner) to.descriptorTable.held.changed()
   return failure
 }
 
@@ -115,11 +117,12 @@ export function adoptBrought(
   { joiner, owner, standsByAgain }: HolderState,
   peer: (id: Id) => Peer | undefined,
   table: DescriptorTable,
+  hasServed: boolean,
 ): void {
   const [serving, standby] = [peer(owner), standsByAgain ? peer(joiner) : undefined]
   if (serving !== undefined && standby !== undefined)
     serving.refused = new Set(table.notBrought(standby, serving))
-  table.adopt(serving)
+  table.adopt(serving, hasServed)
 }
 
 /**

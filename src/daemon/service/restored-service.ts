@@ -9,23 +9,32 @@ import {
 } from '../../handoff/holder-machine.js'
 import { type Epoch, NOBODY } from '../../handoff/messages.js'
 import { isGranted } from '../../handoff/phases.js'
-import { isEntryItem, parseEntry } from '../../holder/entry.js'
+import { entryItem, isEntryItem, parseEntry } from '../../holder/entry.js'
+import type { Peer } from '../../holder/peer.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import type { DescriptorTable } from './descriptor-table.js'
 
+/** A descriptor of a service, as daemons hand it over. */
+export interface ServiceItem extends BundleItem {
+  /** A member has named it in its probation: if the member before it serves again, the service keeps it, and gives up its own of that name. */
+  readonly isProvisional?: boolean
+}
+
 /** Returns a service's items for the next daemon. The caller borrows the descriptors. */
 export function itemsOf(
   descriptorTable: DescriptorTable,
+  owner: Peer | undefined,
   segmentSet: SegmentSet,
   events: EventLog,
-): BundleItem[] {
+): ServiceItem[] {
   const segments = segmentSet.all.map(({ epoch, fd, kind }) => {
     const writable = segmentSet.isWritable(epoch)
     return { role: 'segment' as const, name: `${kind}-${epoch}`, epoch, writable, fd }
   })
-  return [...descriptorTable.held.items(), ...segments, ...events.items()]
+  const named = descriptorTable.undecided(owner).map(entry => ({ ...entryItem(entry), isProvisional: true }))
+  return [...descriptorTable.held.items(), ...named, ...segments, ...events.items()]
 }
 
 export interface RestoreTarget {
@@ -41,7 +50,7 @@ export interface RestoreTarget {
  * the lost items. If a segment is unreadable, restores only the state before it.
  */
 export function takeItems(
-  items: readonly BundleItem[],
+  items: readonly ServiceItem[],
   { service, descriptorTable, segmentSet, events, logger }: RestoreTarget,
 ): void {
   const lost = (what: string, error: unknown) =>
@@ -54,8 +63,10 @@ export function takeItems(
   for (const item of items) {
     const { role, name = '', writable = false, fd } = item
     try {
-      if (isEntryItem(item)) descriptorTable.held.put(parseEntry(item, fd))
-      else if (role === 'segment') segments.push({ segment: Segment.open(fd), writable })
+      if (isEntryItem(item)) {
+        if (item.isProvisional) descriptorTable.keepLate([parseEntry(item, fd)])
+        else descriptorTable.held.put(parseEntry(item, fd))
+      } else if (role === 'segment') segments.push({ segment: Segment.open(fd), writable })
       else if (role === 'events') events.adopt(fd)
       else fd.close()
     } catch (error) {

@@ -37,7 +37,7 @@ import { ForwardedWrites } from './forwarded-writes.js'
 import { giveOwed, handBack } from './hand-back.js'
 import { Merging } from './merging.js'
 import { Pause } from './pause.js'
-import { adoptBrought, keepOfLeft, LastSeals, type ReattachTarget, reattach } from './reattach.js'
+import { keepOfLeft, LastSeals, type ReattachTarget, reattach } from './reattach.js'
 import { Recovery, recoveringError, type ServiceRecord } from './recovery.js'
 import { Registrations } from './registrations.js'
 import { merged, newer } from './reported-parts.js'
@@ -47,6 +47,7 @@ import {
   isEmpty,
   isUnserved,
   itemsOf,
+  type ServiceItem,
   settles,
   takeItems,
   UNSERVED_HOLDER,
@@ -102,7 +103,7 @@ export class Service {
   readonly #recovery: Recovery
   readonly #lastSeals: LastSeals
 
-  constructor(deps: ServiceDeps, record: ServiceRecord, items: readonly BundleItem[]) {
+  constructor(deps: ServiceDeps, record: ServiceRecord, items: readonly ServiceItem[]) {
     this.name = record.service
     this.startedBy = record.startedBy
     this.#deps = deps
@@ -224,8 +225,8 @@ export class Service {
   }
 
   /** All descriptors and segments of the service. Borrowed. */
-  get items(): BundleItem[] {
-    return itemsOf(this.#descriptorTable, this.#segmentSet, this.#events)
+  get items(): ServiceItem[] {
+    return itemsOf(this.#descriptorTable, this.#owner, this.#segmentSet, this.#events)
   }
 
   /** Whether no handoff is running. The next daemon continues a probation. */
@@ -563,7 +564,6 @@ export class Service {
       return
     }
     this.#dispatch({ type: 'rebuilt' })
-    adoptBrought(this.#machine, id => this.#holder.peer(id), this.#descriptorTable)
   }
 
   /** Starts without members: at once, unless the segments must be sealed and cannot be at once. */
@@ -595,6 +595,5 @@ function candidate(caller: Caller, generation: number): Candidate {
 /** The daemon gives a member that does not merge segments a new one at this size, and merges the old one. */
 const RENEW_BYTES = 128 * 1024
 const SEND_CHANNEL_MS = 5_000
-
 /** A previous member: a peer of this daemon, or a caller that was a peer of the daemon before this one. */
 type PreviousMember = Pick<Caller, 'link' | 'pid' | 'pidfd' | 'identity'>

@@ -218,7 +218,7 @@ export class Run {
   #lostDescriptors(): string[] {
     const all = [...this.#versions.values()].map(({ p }) => p).concat(this.#daemons?.all ?? [])
     const isAnyKilled = all.some(({ dead, exit }) => dead && exit.code !== 0)
-    return isAnyKilled || this.#hasUpgrade ? [] : (this.#held?.wrong ?? [])
+    return isAnyKilled ? [] : (this.#held?.wrong ?? [])
   }
 
   #remains(): string[] {

@@ -20,7 +20,7 @@ import {
 } from '../../../src/holder/entry.js'
 import type { Peer } from '../../../src/holder/peer.js'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
-import { memoryFile, OwnedFd } from '../../../src/kernel/index.js'
+import { inspectOne, memoryFile, OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
 import { Segment } from '../../fixtures/state.js'
@@ -181,6 +181,48 @@ describe('the entries of a member of a daemon', () => {
     descriptorTable.settle(next)
     expect([old, both, fresh].map(({ fd }) => fd.closed)).toEqual([true, true, false])
     expect(descriptorTable.held.entries).toEqual([fresh])
+  })
+
+  it('come back to the previous version after a restart of the daemon: what the successor has named, not what both have', () => {
+    const { descriptorTable } = new Held()
+    const [first, next] = [member(1), member(2)]
+    const [old, both, fresh, own, more] = [
+      named('ledger'),
+      named('both'),
+      named('ledger'),
+      named('own'),
+      named('more'),
+    ]
+    descriptorTable.setBrought(first, [old, both, own])
+    descriptorTable.setBrought(next, [fresh, { ...both, fd: both.fd.dup() }, listening('web')])
+    descriptorTable.adopt(next)
+    descriptorTable.holdProvisionally(next, more)
+    descriptorTable.handBack(next, first)
+    expect(descriptorTable.takeOwed(first).map(({ name }) => name)).toEqual(['ledger', 'more'])
+    descriptorTable.settle(first)
+    const held = (name: string) => inspectOne(descriptorTable.held.get(name)!.fd).ino
+    expect(descriptorTable.held.names.toSorted()).toEqual(['both', 'ledger', 'more', 'own'])
+    expect(old.fd.closed).toBe(true)
+    expect(held('ledger')).not.toBe(held('both'))
+    expect([...first.adopted].toSorted()).toEqual(['both', 'ledger', 'more', 'own'])
+  })
+
+  it('come back also if the successor has left before its return, and only then', () => {
+    for (const hasServed of [false, true]) {
+      const { descriptorTable } = new Held()
+      const [first, next] = [member(1), member(2)]
+      const [old, fresh, left] = [named('ledger'), named('ledger'), named('left')]
+      descriptorTable.keepLate([fresh])
+      descriptorTable.setBrought(first, [old])
+      descriptorTable.setBrought(next, [left, listening('web')])
+      descriptorTable.keepBrought(next, { id: 2, role: 'serving', epoch: 3, top: null })
+      descriptorTable.forget(next)
+      descriptorTable.adopt(first, hasServed)
+      const owed = descriptorTable.takeOwed(first)
+      expect(owed).toEqual(hasServed ? [] : [left, fresh])
+      expect(descriptorTable.held.entries).toEqual(hasServed ? [old] : owed)
+      expect([old, fresh, left].map(({ fd }) => fd.closed)).toEqual([!hasServed, hasServed, hasServed])
+    }
   })
 
   it('makes room for itself: more names than a service may have, of two versions together, are not too many', () => {

@@ -86,3 +86,24 @@ it('refuses what this release cannot read, and says of which service it is', () 
     }),
   )
 })
+
+it('tells the next daemon which descriptors a member has named in its probation, beside those of the same name', () => {
+  const registry = new Registry()
+  const [fd, other] = [memoryFile('ledger', 'a memory file'), memoryFile('ledger', 'a memory file')]
+  onTestFinished(() => {
+    registry.close()
+    fd.close()
+    other.close()
+  })
+  const item = { role: 'named' as const, name: 'ledger', spec: 'a note' }
+  new PersistedFds(registry).update('shop', [
+    { ...item, fd },
+    { ...item, fd: other, isProvisional: true },
+  ])
+  const next = new PersistedFds(registry)
+  const items = next.claimAll().get('shop')!
+  expect(items).toMatchObject([item, { ...item, isProvisional: true }])
+  next.update('shop', items.slice(1))
+  expect(registry.names).toEqual(['shop/provisional/ledger'])
+  for (const { fd } of items) fd.close()
+})
