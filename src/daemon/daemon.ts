@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { withinLimit } from '../base/limited-signal.js'
 import { type Logger, SILENT, wrappedLogger } from '../base/logger.js'
 import type { HookSettings } from '../checks/hooks.js'
 import { abortSignal, checkOptions, type Given, logger, path } from '../checks/options.js'
@@ -331,12 +332,13 @@ export class Daemon implements AsyncDisposable {
 
   /** Returns the gauges of each worker that answers in time. */
   async #gauges(order: CommandOrder, context: CommandContext): Promise<Buffer> {
-    const signal = AbortSignal.any([context.signal, AbortSignal.timeout(GAUGES_MS)])
-    const asked = this.#deps.services.all.map(async ({ name, operations }) => {
-      const reply = await operations.command({ ...order, service: name }, { ...context, signal })
-      return JSON.parse(Buffer.from(reply).toString()) as object[]
+    const replies = await withinLimit(context.signal, GAUGES_MS, signal => {
+      const asked = this.#deps.services.all.map(async ({ name, operations }) => {
+        const reply = await operations.command({ ...order, service: name }, { ...context, signal })
+        return JSON.parse(Buffer.from(reply).toString()) as object[]
+      })
+      return Promise.all(asked.map(reply => reply.catch(() => [])))
     })
-    const replies = await Promise.all(asked.map(reply => reply.catch(() => [])))
     return Buffer.from(JSON.stringify(replies))
   }
 

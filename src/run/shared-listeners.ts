@@ -1,3 +1,4 @@
+import { afterReading } from '../base/after-reading.js'
 import { closeAll, inspectOne, namesSocket, type OwnedFd, setBlocking } from '../kernel/index.js'
 import {
   bindListener,
@@ -306,19 +307,24 @@ export function isStopped(text: string): boolean {
 function outputOf(children: ChildStarter, command: string, givenUp: AbortSignal): Promise<string> {
   return new Promise(resolve => {
     let text = ''
-    const late = AbortSignal.any([givenUp, AbortSignal.timeout(SYSTEMCTL_MS)])
     try {
       const shell = childShell(children, '/', startedAs.env)
       const running = shell(command, {
         output: bytes => {
           if (text.length < MOST_TEXT) text += bytes
         },
-        ended: code => resolve(code === 0 ? text : ''),
+        ended: code => {
+          limit.clear()
+          givenUp.removeEventListener('abort', giveUp)
+          resolve(code === 0 ? text : '')
+        },
       })
-      late.addEventListener('abort', () => {
+      const giveUp = () => {
         running.kill()
         resolve('')
-      })
+      }
+      const limit = afterReading(SYSTEMCTL_MS, giveUp, { unref: true })
+      givenUp.addEventListener('abort', giveUp)
     } catch {
       resolve('')
     }

@@ -1,3 +1,4 @@
+import { afterReading } from '../base/after-reading.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { EventFile, eventPath } from '../events/event-file.js'
@@ -94,8 +95,7 @@ export class Supervisor {
   /** The first of the versions with the settings of the one that serves, or has served last. */
   #release: number
   /** The rollback that an operator has ordered, until the previous version serves. */
-  #rollback: { readonly leaves: RunningVersion; readonly returns: number; readonly reason: string } | null =
-    null
+  #rollback: Readonly<{ leaves: RunningVersion; returns: number; reason: string }> | null = null
   #resolveEnded!: (end: SupervisorEnd) => void
 
   /** Owns `control`. If null, there is no control socket, and operators can only send signals. */
@@ -421,7 +421,8 @@ export class Supervisor {
       this.#note('version.started', id)
       requests.report(ids, 'started', pid)
       this.#dispatch({ type: 'spawned', version: id })
-      if (settings.ready.kind !== 'delay') setTimeout(() => this.#noteUnready(id), UNREADY_MS).unref()
+      if (settings.ready.kind !== 'delay')
+        afterReading(UNREADY_MS, () => this.#noteUnready(id), { unref: true })
     } catch (error) {
       this.#failures.record(id, FdbError.from(error))
       this.#dispatch({ type: 'spawn-failed', version: id })
@@ -578,9 +579,7 @@ export class Supervisor {
   }
 
   #forget(id: number): void {
-    this.#versions.forget(id)
-    this.#timers.forget(id)
-    this.#unused.forget(id)
+    for (const part of [this.#versions, this.#timers, this.#unused]) part.forget(id)
   }
 
   #close(code: number): void {

@@ -1,3 +1,4 @@
+import { afterReading, type Limit } from '../base/after-reading.js'
 import { jsonObject } from '../base/json.js'
 import { FdbError } from '../errors.js'
 import { readAt, sizeOf } from '../kernel/index.js'
@@ -147,7 +148,8 @@ export function secretSection(name: string): FdbError {
 interface PendingImport {
   staged: StagedImport
   parts: number
-  timer: NodeJS.Timeout
+  /** A piece that has come in time while this process was stopped is read first. */
+  limit: Limit
 }
 
 /** Holds unfinished imports in memory. An import that its client abandons is dropped and changes nothing. */
@@ -172,7 +174,9 @@ class Imports {
       throw error
     }
     arriving.parts = part! + 1
-    arriving.timer.refresh()
+    if (this.#pending.get(id) !== arriving) return
+    arriving.limit.clear()
+    arriving.limit = this.#limit(id)
   }
 
   /** Returns the import and removes it from this table. Throws ERR_FDB_STATE_MOVED unless it has exactly `part` pieces. */
@@ -191,8 +195,11 @@ class Imports {
         { retryable: true },
       )
     }
-    const timer = setTimeout(() => this.#drop(id), IMPORT_IDLE_MS).unref()
-    this.#pending.set(id, { staged: this.#log.stageImport({ replace }), parts: 0, timer })
+    this.#pending.set(id, { staged: this.#log.stageImport({ replace }), parts: 0, limit: this.#limit(id) })
+  }
+
+  #limit(id: string): Limit {
+    return afterReading(IMPORT_IDLE_MS, () => this.#drop(id), { unref: true })
   }
 
   #importAt(id: string, part: number | undefined): PendingImport {
@@ -206,7 +213,7 @@ class Imports {
   }
 
   #drop(id: string): void {
-    clearTimeout(this.#pending.get(id)?.timer)
+    this.#pending.get(id)?.limit.clear()
     this.#pending.delete(id)
   }
 }

@@ -1,3 +1,4 @@
+import { afterReading, type Limit } from '../../base/after-reading.js'
 import { CountByKey } from '../../base/count-by-key.js'
 import { LONGEST_MS } from '../../base/duration.js'
 import { jsonObject } from '../../base/json.js'
@@ -24,7 +25,8 @@ import { ProcessClaims } from './process-claims.js'
 import type { SoleCopy } from './sole-copy.js'
 
 interface StoredDescriptor extends DescriptorRecord {
-  readonly timer: NodeJS.Timeout | undefined
+  /** The end of the lease. A claim that has come in time while this process was stopped is read first. */
+  readonly limit: Limit | undefined
   /** Watches the process with which the lease ends. */
   readonly watch: DeathWatch | null
   readonly whilePid: number | null
@@ -210,8 +212,8 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
 
   /** Ends all leases and claims in this process; the registry keeps its entries. */
   [Symbol.dispose](): void {
-    for (const { timer, watch } of this.#held.values()) {
-      clearTimeout(timer)
+    for (const { limit, watch } of this.#held.values()) {
+      limit?.clear()
       watch?.close()
     }
     this.#held.clear()
@@ -256,7 +258,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     this.#sizes.add(serviceOfName(name))
     this.#held.set(name, {
       ...record,
-      timer: until === null ? undefined : setTimeout(onTimeout, remainingMs(until)).unref(),
+      limit: until === null ? undefined : afterReading(remainingMs(until), onTimeout, { unref: true }),
       watch: lifetime === undefined ? null : watchDeathDirectly(lifetime, onDeath),
       whilePid: lifetime === undefined ? null : pidOf(lifetime),
       claimedBy: null,
@@ -265,7 +267,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
 
   #forget(name: string): void {
     const held = this.#held.get(name)
-    clearTimeout(held?.timer)
+    held?.limit?.clear()
     held?.watch?.close()
     if (this.#held.delete(name)) this.#sizes.add(serviceOfName(name), -1)
     this.#claims.forget(name)

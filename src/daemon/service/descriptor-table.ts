@@ -49,7 +49,7 @@ export class DescriptorTable {
   readonly held: Registry
   readonly #guard: ListenerGuard
   readonly #rows = new Map<Peer, MemberDescriptors>()
-  /** After a restart of the daemon: descriptors that a member had named in its probation. It may have left since then. */
+  /** After a restart of the daemon: descriptors that a member, which may have left since then, had named in its probation. */
   readonly #late = new Map<string, Entry>()
   readonly #former = new FormerListeners()
   readonly #logger: Logger

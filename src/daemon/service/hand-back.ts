@@ -21,7 +21,7 @@ export function handBack(
   peer: (id: Id) => Peer | undefined,
   parts: Parts,
 ): void {
-  // What the new owner has named as a joiner is an item of the service now.
+  // The new owner may have named descriptors as a joiner: now they are items of the service.
   if (before.owner !== now.owner) parts.descriptorTable.held.changed()
   if (before.phase === 'rebuilding') {
     handBackAfterRestart(before, now, peer, parts)

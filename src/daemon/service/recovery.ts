@@ -1,5 +1,6 @@
 import { constants, existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
+import { afterReading, type Limit } from '../../base/after-reading.js'
 import { nodeCrypto } from '../../base/lazy.js'
 import { FdbError } from '../../errors.js'
 import { isRegularFile, type OwnedFd, openFile, readAt, statOf, writeAllAt } from '../../kernel/index.js'
@@ -24,13 +25,14 @@ export class Recovery {
   readonly #unseen = new Set<RightsHolder>()
   readonly #watches: DeathWatch[] = []
   readonly #onChange: () => void
-  readonly #timer: NodeJS.Timeout
+  readonly #limit: Limit
 
   /** `onChange` is called after each death and after the wait for invisible processes, but never from the constructor. */
   constructor(members: readonly RightsHolder[], onChange: () => void) {
     this.#onChange = onChange
     for (const member of members) if (isAlive(member)) this.#add(member)
-    this.#timer = setTimeout(() => this.#giveUpUnseen(), UNSEEN_MS)
+    // A member may have reconnected while this process was stopped.
+    this.#limit = afterReading(UNSEEN_MS, () => this.#giveUpUnseen())
   }
 
   get members(): RightsHolder[] {
@@ -60,7 +62,7 @@ export class Recovery {
 
   /** Idempotent. */
   close(): void {
-    clearTimeout(this.#timer)
+    this.#limit.clear()
     for (const watch of this.#watches.splice(0)) watch.close()
     this.#members = []
   }

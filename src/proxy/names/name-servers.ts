@@ -1,5 +1,6 @@
 import type { promises as dns } from 'node:dns'
 import { setTimeout as delay } from 'node:timers/promises'
+import { afterReading, type Limit } from '../../base/after-reading.js'
 import { ParsedFile } from './hosts-file.js'
 
 /** How long the answer for one address family waits for the other family. */
@@ -46,14 +47,17 @@ export class NameServers {
   async resolve(name: string, now: number): Promise<DnsAnswer> {
     const finished = new AbortController()
     const { timeout } = this.#options
+    let limit: Limit | undefined
+    // An answer may have arrived while this process was stopped.
+    const late = new Promise<DnsAnswer>(resolve => {
+      limit = afterReading(timeout, () => resolve(TIMED_OUT), { unref: true })
+    })
     try {
-      return await Promise.race([
-        this.#search(name, this.#currentResolver(now), finished.signal),
-        delay(timeout, TIMED_OUT, { ref: false, signal: finished.signal }),
-      ])
+      return await Promise.race([this.#search(name, this.#currentResolver(now), finished.signal), late])
     } catch (error) {
       return failureOf(error)
     } finally {
+      limit?.clear()
       finished.abort()
     }
   }

@@ -99,8 +99,8 @@ export const daemon = room(
     ],
     [
       'daemon/service/recovery.ts',
-      'this.#timer = setTimeout(() => this.#giveUpUnseen(), UNSEEN_MS)',
-      'this.#timer = setTimeout(() => {}, UNSEEN_MS)',
+      'this.#limit = afterReading(UNSEEN_MS, () => this.#giveUpUnseen())',
+      'this.#limit = afterReading(UNSEEN_MS, () => {})',
       'unit/daemon/recovery',
     ],
     [

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { DescriptorStore } from '../../../src/daemon/service/descriptor-store.js'
 import { namedEntry } from '../../../src/holder/entry.js'
 import { Registry } from '../../../src/holder/registry.js'
@@ -40,6 +40,17 @@ describe('the descriptors that are held', () => {
     using claimant = me()
     expect(() => store.release('spool', ME, claimant)).toThrow(busy)
     expect(store.list().map(({ claimedBy }) => claimedBy)).toEqual([null, process.pid])
+  })
+
+  it('can be claimed by a process that has asked in time, though the daemon was stopped then', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const { store } = open()
+    put(store, 'spool', { ms: 1_000 })
+    vi.advanceTimersByTime(1_000)
+    store.claim({ name: 'spool', by: ME, shared: true, claimant: null }).fd.close()
+    await new Promise(resolve => setImmediate(resolve))
+    expect(store.list()).toEqual([])
   })
 
   it('become entries of the registry: its next owner has them and their leases', async () => {

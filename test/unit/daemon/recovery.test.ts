@@ -45,6 +45,18 @@ it('a restarted daemon that waits no more watches nobody', async () => {
   expect(changes).toBe(0)
 })
 
+it('a restarted daemon that was stopped for these 5 s first reads that the member is back', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout'] })
+  onTestFinished(() => void vi.useRealTimers())
+  const unseen = identify(0, { pid: 7, instance: 'elsewhere' })
+  const call = new Recovery([unseen], () => {})
+  onTestFinished(() => call.close())
+  vi.advanceTimersByTime(5_000)
+  expect(call.members).toEqual([unseen])
+  await new Promise(resolve => setImmediate(resolve))
+  expect(call.members).toEqual([])
+})
+
 it('a restarted daemon waits 5 s for a member whose death cannot be seen, and on for one that can be seen', () => {
   vi.useFakeTimers()
   onTestFinished(() => void vi.useRealTimers())
@@ -56,5 +68,6 @@ it('a restarted daemon waits 5 s for a member whose death cannot be seen, and on
   vi.advanceTimersByTime(4_999)
   expect([changes, pidsOf(call.missing([]))]).toEqual([0, [seen.pid, 7]])
   vi.advanceTimersByTime(1)
+  vi.advanceTimersToNextTimer()
   expect([changes, pidsOf(call.missing([]))]).toEqual([1, [seen.pid]])
 })

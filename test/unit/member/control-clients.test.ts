@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import type { Caller } from '../../../src/holder/admission.js'
-import { ControlClients, type ControlClientsDeps } from '../../../src/member/hosting/control-clients.js'
+import { ControlClients } from '../../../src/member/hosting/control-clients.js'
 import { untyped } from '../../fixtures/untyped.js'
 
 it('a joiner that waits for the decision joins the successor that was released meanwhile', async () => {
@@ -23,7 +23,7 @@ it('a joiner that waits for the decision joins the successor that was released m
       link.open = false
     },
   }
-  const clients = new ControlClients(untyped<ControlClientsDeps>(deps))
+  const clients = new ControlClients(untyped<ConstructorParameters<typeof ControlClients>[0]>(deps))
   clients.receive(untyped<Caller>({ intent: 'join', link, pidfd: null }))
   hosting.released = true
   decide()

@@ -5,10 +5,10 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { linkTargets, switchLink } from '../../../src/os/release-link.js'
 import { KnownVersions, ReleaseLinks } from '../../../src/run/known-versions.js'
-import type { VersionSettings } from '../../../src/run/settings.js'
 import { initial, type SupervisorState } from '../../../src/versions/version-machine.js'
+import { untyped } from '../../fixtures/untyped.js'
 
-const SETTINGS = { command: ['server'] } as unknown as VersionSettings
+const SETTINGS = untyped<Parameters<KnownVersions['record']>[1]>({ command: ['server'] })
 
 type Phase = SupervisorState['versions'][number]['phase']
 
