@@ -37,8 +37,11 @@ export interface Forward {
   authorization?: Authorization | undefined
   /** Names the route in the record of a connection that moves: the next process finds its own route by this name. */
   name: string
-  /** Returns the next server to try, or null if no server is left. `tried`: servers to which connecting failed, or that died with the request. */
-  pick(tried: readonly Destination[]): Destination | null
+  /**
+   * Returns the next server to try, or null if no server is left. `tried`: servers to which connecting failed, that died with the request, or that were at their
+   * limit of connections; `full`: how many of them were only that.
+   */
+  pick(tried: readonly Destination[], full?: number): Destination | null
   /** Called before another server gets a request whose server has died: returns whether it may. Default: it may. */
   mayResend?(): boolean
   options?: ExchangeOptions
@@ -59,6 +62,8 @@ export interface RequestQueue {
   waiting: number
   /** The servers that may get a waiting request. */
   servers(): readonly Destination[]
+  /** Calls `look` when {@link servers} may have changed. Returns a function that ends this. */
+  watch(look: () => void): () => void
   /** Called for each request: `served` when it gets a server, `late` after its time, `full` if it found no place. */
   ended(how: 'served' | 'late' | 'full'): void
 }

@@ -18,6 +18,9 @@ interface DispatchExchange extends StreamOwner {
   fail(status: number, reason: string, headers?: Respond['headers']): void
 }
 
+/** A request passes over this many servers at their limit of connections: each look at one costs time in proportion to all. */
+const MOST_FULL = 100
+
 /** For a client that comes again. */
 const RETRY_AFTER: Respond['headers'] = [['Retry-After', '1']]
 
@@ -27,7 +30,9 @@ export class Dispatch {
   route: Forward | null = null
   destination: Destination | null = null
   #tried: Destination[] | null = null
-  /** The servers among these that could not be used. The others were at their limit of connections. */
+  /** How many of these were at their limit of connections. */
+  #full = 0
+  /** The servers that could not be used. */
   #failed: Destination[] | null = null
   /** No descriptor was free: this exchange closed all idle connections to servers and dialled again, which it does only once. */
   #redialled = false
@@ -218,7 +223,7 @@ export class Dispatch {
 
   #pickServer(): Destination | null {
     try {
-      return this.route?.pick(this.#tried ?? []) ?? null
+      return this.route?.pick(this.#tried ?? [], this.#full) ?? null
     } catch (error) {
       this.#relay.onFault?.(error)
       return null
@@ -229,12 +234,14 @@ export class Dispatch {
   #nextServer(): Destination | null {
     const tried = (this.#tried ??= [])
     tried.push(this.destination!)
-    const next = tried.length < this.#relay.limits.attempts ? this.#pickServer() : null
+    const mayTry = tried.length - this.#full < this.#relay.limits.attempts && this.#full < MOST_FULL
+    const next = mayTry ? this.#pickServer() : null
     return next === null || tried.includes(next) ? null : next
   }
 
   /** Connects to the next server; no byte of the request may have been sent. If no server is left, fails the exchange with `status` and `reason`. */
   #connectToNext(status: number, reason: string): ByteStream | null {
+    if (reason === 'servers-full') this.#full++
     const next = this.#nextServer()
     if (next === null) {
       if (reason === 'servers-full') return this.#awaitServer()
@@ -282,8 +289,7 @@ export class Dispatch {
     }
     const now = performance.now()
     this.#wait ??= { arrived: now, until: now + queue.ms }
-    const failed = new Set(this.#failed?.map(({ key }) => key))
-    const servers = queue.servers().filter(({ key }) => !failed.has(key))
+    const servers = this.#serversOf(queue)
     if (servers.length === 0) return null
     this.#queue = queue
     queue.waiting++
@@ -298,11 +304,32 @@ export class Dispatch {
         }
         this.#side.settle()
       })
-    const stream = this.#relay.pools.queue(servers, this.#wait, proceed, () => queue.waiting--)
+    const stream = this.#relay.pools.queue(servers, this.#wait, proceed, () => {
+      queue.waiting--
+      leave()
+    })
+    const leave = queue.watch(() => this.#side.contain(() => this.#lookAgain(queue, stream, servers)))
     return stream
   }
 
-  /** The server that has become free gets no more requests, for example because it was drained. */
+  /** Returns the servers for which the request may wait. */
+  #serversOf(queue: RequestQueue): Destination[] {
+    const failed = new Set(this.#failed?.map(({ key }) => key))
+    return queue.servers().filter(({ key }) => !failed.has(key))
+  }
+
+  /** Waits for the servers that there are now, at the same place, if they or their limits are others than `before`. */
+  #lookAgain(queue: RequestQueue, stream: ByteStream, before: readonly Destination[]): void {
+    if (!stream.alive) return
+    const now = this.#serversOf(queue)
+    const isSame = (each: Destination, n: number) =>
+      each.key === before[n]?.key && each.connections === before[n].connections
+    if (now.length === 0 || (now.length === before.length && now.every(isSame))) return
+    this.#waitForOthersOf(queue, stream)
+    this.#side.settle()
+  }
+
+  /** Waits for other servers: the one that has become free gets no more requests, for example because it was drained, or there are others now. */
   #waitForOthersOf(queue: RequestQueue, stream: ByteStream): void {
     const bytes = concat(stream.takeUnsent())
     stream.destroy()
@@ -326,6 +353,7 @@ export class Dispatch {
     }
     // A server that was at its limit may be free by now.
     this.#tried = this.#failed?.slice() ?? null
+    this.#full = 0
     this.#setDestination(server)
     const next = this.#connect(false)
     if (next === null) return

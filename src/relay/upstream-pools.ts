@@ -342,7 +342,7 @@ export class UpstreamPools {
   ): ByteStream | null {
     const pool = this.#poolOf(destination.key)
     const { keepAlive = DEFAULT_KEEP_ALIVE, connections: maxOpen = Number.POSITIVE_INFINITY } = destination
-    if (pool.mustQueue && !again) return null
+    if (pool.mustQueue && !again && maxOpen !== Number.POSITIVE_INFINITY) return null
     const turn = destination.named?.turn() ?? null
     if (!fresh) {
       const stream =

@@ -233,6 +233,38 @@ describe('a request for which no server is free', () => {
     for (const { answer } of [...both, waiting]) expect((await answer).status).toBe(200)
   })
 
+  it('gets a server that an operator brings back meanwhile', async () => {
+    const { edge, servers, both, waiting } = await twoBusy()
+    const [away, other] = servers as [HoldingServer, HoldingServer]
+    const control = ['--control', edge.sandbox.control]
+    const change = async (kind: string) =>
+      expect(await edge.sandbox.run('servers', kind, ...control, 'app', away.url)).toMatchObject({ code: 0 })
+    await change('drain')
+    for (const path of [...away.held.keys()]) away.answer(path)
+    await until('the answer has come', async () => (await waitingIn(edge)) === 2)
+    await change('undrain')
+    await until('it has the request', () => away.held.has('/held/3'))
+    away.answer('/held/3')
+    for (const path of [...other.held.keys()]) other.answer(path)
+    for (const { answer } of [...both, waiting]) expect((await answer).status).toBe(200)
+  })
+
+  it.each([
+    ['raised', { connections: 3, queue: 9 }],
+    ['removed', {}],
+  ])('gets its server when its limit is %s', async (_, limits) => {
+    const server = await HoldingServer.start()
+    const edge = await queueing([server], { queue: 9 })
+    const first = await hold(edge, server, '/held/1')
+    const second = ask(`${edge.url}/held/2`)
+    await until('it waits', async () => (await waitingIn(edge)) === 2)
+    await edge.reload({ upstreams: { app: { servers: [server.url], ...limits } } })
+    const third = ask(`${edge.url}/held/3`)
+    await until('the server has all', () => server.held.size === 3)
+    for (const path of [...server.held.keys()]) server.answer(path)
+    for (const { answer } of [first, second, third]) expect((await answer).status).toBe(200)
+  })
+
   it('gets a new connection at once if its kept one closes while others wait', async () => {
     const server = await HoldingServer.start()
     const edge = await queueing([server], { queue: 10 })

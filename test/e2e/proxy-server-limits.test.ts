@@ -247,6 +247,21 @@ describe('the limit of connections to a server', () => {
     },
   )
 
+  it('lets a request have a free server, however many are full', async () => {
+    const servers = await Promise.all(Array.from({ length: 5 }, () => CountingServer.start(0)))
+    const edge = await Edge.start({
+      upstreams: { app: { servers: servers.map(({ url }) => url), connections: 1, retry: 0 } },
+      routes: [{ host: '*', upstream: 'app' }],
+    })
+    const hanging = Array.from({ length: 4 }, () => ask(`${edge.url}/hang`).answer)
+    await until('four are full', () => servers.filter(({ hanging }) => hanging.length === 1).length === 4)
+    const statuses: number[] = []
+    for (let n = 0; n < 5; n++) statuses.push((await ask(edge.url).answer).status)
+    expect(statuses).toEqual([200, 200, 200, 200, 200])
+    for (const server of servers) server.release()
+    for (const answer of hanging) expect((await answer).status).toBe(200)
+  })
+
   it('lets a request have the connection that has just ended', async () => {
     const closing = ANSWER.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n')
     const edge = await edgeOfOne(await scriptedServer(() => closing))

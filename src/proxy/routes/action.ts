@@ -149,7 +149,7 @@ function forwardOf(
   return {
     kind: 'upstream',
     name,
-    pick: tried => upstreamForward.pick(tried),
+    pick: (tried, full) => upstreamForward.pick(tried, full),
     mayResend: () => upstreamForward.mayResend?.() ?? true,
     get queue() {
       return upstreamForward.queue

@@ -19,6 +19,8 @@ export class UpstreamQueue implements RequestQueue {
   waiting = 0
   readonly servers: () => readonly Destination[]
   readonly ended: RequestQueue['ended']
+  readonly #looks = new Set<() => void>()
+  #scheduled = false
 
   constructor(servers: () => readonly Destination[], ended: RequestQueue['ended']) {
     this.servers = servers
@@ -28,5 +30,20 @@ export class UpstreamQueue implements RequestQueue {
   configure({ requests, timeout }: QueueConfig): void {
     this.most = requests
     this.ms = timeout
+  }
+
+  watch(look: () => void): () => void {
+    this.#looks.add(look)
+    return () => this.#looks.delete(look)
+  }
+
+  /** Call when {@link servers} may return others, or with other limits: waiting requests look in a later turn, once for all changes of a turn. */
+  changed(): void {
+    if (this.#scheduled || this.#looks.size === 0) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      for (const look of [...this.#looks]) look()
+    })
   }
 }

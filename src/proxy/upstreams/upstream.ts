@@ -114,7 +114,7 @@ export class Upstream {
     this.#busy = busy
     this.#names = names
     this.#watch = watch
-    this.forward = { kind: 'upstream', name, pick: tried => this.#pick(tried), mayResend: this.#mayResend }
+    this.forward = { kind: 'upstream', name, pick: (tried, full) => this.#pick(tried, full), mayResend: this.#mayResend }
   }
 
   get configured(): boolean {
@@ -135,12 +135,13 @@ export class Upstream {
     const key = this.#balancing.kind === 'hash' ? hashKey(this.#balancing.source, facts) : undefined
     const wanted = this.#sticky?.serverOf(facts.header('cookie'))
     if (key === undefined && wanted === undefined) return forward
-    const pick = (tried: readonly Destination[]) => this.#pick(tried, key, wanted)
+    const pick: Forward['pick'] = (tried, full) => this.#pick(tried, full, key, wanted)
     return { ...forward, pick, ...(wanted !== undefined && { wanted }) }
   }
 
   /** Replaces the configuration; null removes it. Servers that stay keep their health. */
   configure(config: UpstreamConfig | null): void {
+    this.#queue.changed()
     this.#config = config
     if (config === null) {
       this.#balancer = null
@@ -268,6 +269,7 @@ export class Upstream {
     this.#verdicts.set(key, verdict)
     this.#balancer?.setFailing(key, !verdict.up)
     this.#startSlowly(key, verdict)
+    this.#queue.changed()
   }
 
   /** The time since when the server passes its checks is in the state: another process goes on with the same share. */
@@ -285,6 +287,7 @@ export class Upstream {
   recordSuccess(key: string): void {
     this.#tlsReasons.delete(key)
     if (!this.#balancer?.recordSuccess(key, performance.now())) return
+    this.#queue.changed()
     this.#watch.onIn(this.name, key)
     this.#watch.onHealth(this.name, key, null)
   }
@@ -312,7 +315,10 @@ export class Upstream {
     this.#watch.onFailure(key)
     const now = performance.now()
     const before = balancer.downUntil(key)
-    if (balancer.recordFailure(key, now)) this.#watch.onOut(this.name, key, this.#tlsReasons.get(key))
+    if (balancer.recordFailure(key, now)) {
+      this.#queue.changed()
+      this.#watch.onOut(this.name, key, this.#tlsReasons.get(key))
+    }
     const until = balancer.downUntil(key)
     if (until !== null && until !== before) this.#watch.onHealth(this.name, key, until - now)
   }
@@ -322,6 +328,7 @@ export class Upstream {
     const balancer = this.#balancer
     if (balancer === null || balancer.downUntil(key) === null) return
     balancer.apply(key, null, performance.now())
+    this.#queue.changed()
     this.#watch.onHealth(this.name, key, null)
   }
 
@@ -329,13 +336,15 @@ export class Upstream {
   applyHealth(key: string, ms: number | null): void {
     const now = performance.now()
     this.#balancer?.apply(key, ms === null ? null : now + ms, now)
+    this.#queue.changed()
     // So that a success is recorded.
     if (ms !== null && this.#destinations.has(key)) this.#watch.onFailure(key)
   }
 
-  #pick(tried: readonly Destination[], hashed?: string, wanted?: string): Destination | null {
+  /** A server that is full costs no try: the next one may be free. */
+  #pick(tried: readonly Destination[], full = 0, hashed?: string, wanted?: string): Destination | null {
     const balancer = this.#balancer
-    if (balancer === null || tried.length > this.#retry) return null
+    if (balancer === null || tried.length - full > this.#retry) return null
     if (tried.length === 0) this.#resends.requests++
     const triedKeys = tried.length === 0 ? undefined : new Set(tried.map(({ key }) => key))
     const key = balancer.pick(balancer.allUp ? 0 : performance.now(), triedKeys, hashed, wanted)

@@ -83,6 +83,9 @@ class Stream implements ByteStream {
   }
 }
 
+/** Of a queue whose servers do not change. */
+const watch = () => () => {}
+
 /** A relay with one client. `servers`: the streams that it has dialled. */
 function relayWith(options: Partial<RelayOptions> = {}, route?: ExchangeOptions, descriptor?: number) {
   const servers: Stream[] = []
@@ -334,7 +337,7 @@ describe('the times of a request for the access log', () => {
   it('have the whole wait for a server if the request moves meanwhile', () => {
     const pass = clock()
     const full = { ...SERVER, connections: 0 }
-    const queue = { most: 5, ms: 60_000, waiting: 0, servers: () => [full], ended() {} }
+    const queue = { most: 5, ms: 60_000, waiting: 0, servers: () => [full], watch, ended() {} }
     const [own, peer] = socketPair('client')
     onTestFinished(() => {
       own.close()
@@ -365,7 +368,7 @@ describe('the times of a request for the access log', () => {
     const pass = clock()
     const refusing = { ...SERVER, proxyProtocol: 'v1' as const, keepAlive: { connections: 0, idleMs: 1 } }
     const full = { ...refusing, key: 'b', connections: 0 }
-    const queue = { most: 5, ms: 60_000, waiting: 0, servers: () => [full], ended() {} }
+    const queue = { most: 5, ms: 60_000, waiting: 0, servers: () => [full], watch, ended() {} }
     const pick: Forward['pick'] = tried => [refusing, full].find(each => !tried.includes(each)) ?? null
     const [own, peer] = socketPair('client')
     onTestFinished(() => {
@@ -797,7 +800,7 @@ describe('a moved connection, as a witness', () => {
   ])('shows %s', async (_, connections, asked) => {
     const client = pair()
     const server = { ...SERVER, connections }
-    const queue = { most: 1, ms: 60_000, waiting: 0, servers: () => [server], ended: () => {} }
+    const queue = { most: 1, ms: 60_000, waiting: 0, servers: () => [server], watch, ended: () => {} }
     const pick: Forward['pick'] = tried => (tried.length > 0 ? null : server)
     const forward = { kind: 'upstream', name: 'r', pick, queue } as const
     const all = { route: () => forward, routeByName: () => forward, destinationByKey: () => server }
