@@ -9,8 +9,11 @@ const NXDOMAIN = 3
 const SERVFAIL = 2
 const HEADER = 12
 
-/** The answers for one name. `silent`: none, ever. `failing`: SERVFAIL. */
-export type Zone = { a?: readonly string[]; aaaa?: readonly string[]; ttl?: number } | 'silent' | 'failing'
+/** The answers for one name. `silent`: none, ever. `failing`: SERVFAIL. `held`: those about IPv4 wait for this. */
+export type Zone =
+  | { a?: readonly string[]; aaaa?: readonly string[]; ttl?: number; held?: Promise<unknown> }
+  | 'silent'
+  | 'failing'
 
 /** A real name server on a UDP port of the loopback; every name that it does not know does not exist. */
 export class NameServer {
@@ -50,7 +53,7 @@ export class NameServer {
     if (type === A) this.asked.push(name)
     const zone = this.zones.get(name)
     if (zone === 'silent') return
-    const told = zone === undefined || zone === 'failing' ? {} : zone
+    const told: Exclude<Zone, string> = zone === undefined || zone === 'failing' ? {} : zone
     const addresses = (type === A ? told.a : type === AAAA ? told.aaaa : undefined) ?? []
     const header = Buffer.alloc(HEADER)
     question.copy(header, 0, 0, 2)
@@ -58,7 +61,10 @@ export class NameServer {
     header.writeUInt16BE(1, 4)
     header.writeUInt16BE(addresses.length, 6)
     const records = addresses.map(text => record(type, bytesOf(text), told.ttl ?? 60))
-    this.#socket.send(Buffer.concat([header, question.subarray(HEADER, end), ...records]), port, address)
+    const answer = Buffer.concat([header, question.subarray(HEADER, end), ...records])
+    const send = () => this.#socket.send(answer, port, address)
+    if (type === A && told.held !== undefined) void told.held.then(send)
+    else send()
   }
 }
 

@@ -3,15 +3,25 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { afterReading, type Limit } from '../../base/after-reading.js'
 import { ParsedFile } from './hosts-file.js'
 
-/** How long the answer for one address family waits for the other family. */
+/** How long the answer for one address family waits for the other family, whose answer is used when it comes. */
 const OTHER_FAMILY_MS = 50
 /** c-ares repeats a query after this time, and then after longer times. */
 const QUERY_RETRY_MS = 1_000
 const TRIES = 3
 
+export interface FoundAddresses {
+  readonly kind: 'addresses'
+  readonly addresses: readonly string[]
+  readonly ttlMs: number
+  /** The address family about which no name server gave an answer; the name may have addresses of it too. */
+  readonly missing?: 4 | 6
+  /** The answer with that family, which is late. Never rejects. */
+  readonly late?: Promise<DnsAnswer>
+}
+
 /** `nothing`: the name has no address. `failed`: no name server gave an answer; `code` is the reason. */
 export type DnsAnswer =
-  | { readonly kind: 'addresses'; readonly addresses: readonly string[]; readonly ttlMs: number }
+  | FoundAddresses
   | { readonly kind: 'nothing'; readonly code: string }
   | { readonly kind: 'failed'; readonly code: string }
 
@@ -95,22 +105,38 @@ const TIMED_OUT: DnsAnswer = { kind: 'failed', code: 'ETIMEOUT' }
 const NOT_FOUND: DnsAnswer = { kind: 'nothing', code: 'ENOTFOUND' }
 
 async function resolveBothFamilies(name: string, resolver: dns.Resolver): Promise<DnsAnswer> {
+  const known: { v4: DnsAnswer | null; v6: DnsAnswer | null } = { v4: null, v6: null }
   const families = [
-    resolver.resolve4(name, { ttl: true }).then(answerOf, failureOf),
-    resolver.resolve6(name, { ttl: true }).then(answerOf, failureOf),
+    resolver
+      .resolve4(name, { ttl: true })
+      .then(answerOf, failureOf)
+      .then(answer => (known.v4 = answer)),
+    resolver
+      .resolve6(name, { ttl: true })
+      .then(answerOf, failureOf)
+      .then(answer => (known.v6 = answer)),
   ] as const
+  const both = Promise.all(families).then(([v4, v6]) => joined(v4, v6))
   const first = await Promise.race(families)
+  if (first.kind !== 'addresses') return await both
   const waits = new AbortController()
   const slow = delay(OTHER_FAMILY_MS, null, { ref: false, signal: waits.signal }).catch(() => null)
-  const both = Promise.all(families)
-  const answers = (await (first.kind === 'addresses' ? Promise.race([both, slow]) : both)) ?? [first]
+  const whole = await Promise.race([both, slow])
   waits.abort()
-  const withAddresses = answers.filter(answer => answer.kind === 'addresses')
-  if (withAddresses.length === 0) return answers.find(({ kind }) => kind === 'failed') ?? first
+  return whole ?? { ...(joined(known.v4, known.v6) as FoundAddresses), late: both }
+}
+
+/** Joins the answers about both address families. Null: it has not come yet. */
+function joined(v4: DnsAnswer | null, v6: DnsAnswer | null): DnsAnswer {
+  const answers = [v4, v6].filter(answer => answer !== null)
+  const found = answers.filter(answer => answer.kind === 'addresses')
+  if (found.length === 0) return answers.find(({ kind }) => kind === 'failed') ?? answers[0] ?? NOT_FOUND
+  const lacks = (answer: DnsAnswer | null) => answer === null || answer.kind === 'failed'
   return {
     kind: 'addresses',
-    addresses: withAddresses.flatMap(({ addresses }) => addresses),
-    ttlMs: Math.min(...withAddresses.map(({ ttlMs }) => ttlMs)),
+    addresses: found.flatMap(({ addresses }) => addresses),
+    ttlMs: Math.min(...found.map(({ ttlMs }) => ttlMs)),
+    ...(lacks(v4) ? { missing: 4 as const } : lacks(v6) && { missing: 6 as const }),
   }
 }
 

@@ -138,15 +138,27 @@ export class Names {
 
   #refresh(name: string, known: KnownName, now: number): void {
     const resolver = this.#resolver
-    known.pending = this.#servers.resolve(name, now).then(answer => {
+    const pending = this.#servers.resolve(name, now).then(answer => {
       known.pending = null
-      known.applyAnswer(answer, performance.now())
-      // The name servers may have changed meanwhile.
-      const isKnown = !this.#closed && this.#known.get(name) === known
-      if (isKnown && answer.kind !== 'failed')
-        this.#shared?.recordName(name, resolver, answer.kind === 'nothing' ? null : answer)
-      if (answer.kind !== 'addresses' && !this.#closed) this.#onFailure?.(name, answer.code)
+      this.#learn(name, known, resolver, answer)
+      if (answer.kind === 'addresses')
+        void answer.late?.then(whole => {
+          // A further lookup knows more.
+          if (known.last === pending) this.#learn(name, known, resolver, whole)
+        })
     })
+    known.pending = pending
+    known.last = pending
+  }
+
+  #learn(name: string, known: KnownName, resolver: readonly string[], answer: DnsAnswer): void {
+    known.applyAnswer(answer, performance.now())
+    if (this.#closed) return
+    const { addresses } = known
+    // The name servers may have changed meanwhile.
+    if (this.#known.get(name) === known && answer.kind !== 'failed')
+      this.#shared?.recordName(name, resolver, answer.kind === 'nothing' ? null : { ...answer, addresses })
+    if (answer.kind !== 'addresses') this.#onFailure?.(name, answer.code)
   }
 }
 
@@ -168,6 +180,8 @@ const MAX_TTL_MS = 3_600_000
 const NOTHING_MS = 5_000
 /** How long a name is not looked up again after a failed lookup. */
 const FAILED_MS = 1_000
+/** The same, if there was no answer about one of the address families. */
+const INCOMPLETE_MS = 5_000
 /** For this time after a failed attempt to connect, the address is tried last. */
 const FAILED_LAST_MS = 10_000
 
@@ -178,6 +192,8 @@ export class KnownName {
   code: string | undefined
   validUntil = Number.NEGATIVE_INFINITY
   pending: Promise<void> | null = null
+  /** The last lookup, also after its end. */
+  last: Promise<void> | null = null
   #next = 0
   #turn = 0
   readonly #failedUntil = new Map<string, number>()
@@ -200,8 +216,13 @@ export class KnownName {
 
   applyAnswer(answer: DnsAnswer, now: number): void {
     if (answer.kind === 'addresses') {
-      this.#setAddresses([...new Set(answer.addresses)].slice(0, MAX_ADDRESSES))
-      this.validUntil = now + Math.min(MAX_TTL_MS, Math.max(MIN_TTL_MS, answer.ttlMs))
+      const { missing } = answer
+      // As long as no name server says otherwise, the name keeps its addresses of a family without an answer.
+      const kept =
+        missing === undefined ? [] : this.addresses.filter(each => isIPv6(each) === (missing === 6))
+      this.#setAddresses([...new Set([...answer.addresses, ...kept])].slice(0, MAX_ADDRESSES))
+      const most = missing === undefined ? MAX_TTL_MS : INCOMPLETE_MS
+      this.validUntil = now + Math.min(most, Math.max(MIN_TTL_MS, answer.ttlMs))
       return
     }
     this.code = answer.code

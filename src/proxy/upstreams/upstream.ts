@@ -114,7 +114,12 @@ export class Upstream {
     this.#busy = busy
     this.#names = names
     this.#watch = watch
-    this.forward = { kind: 'upstream', name, pick: (tried, full) => this.#pick(tried, full), mayResend: this.#mayResend }
+    this.forward = {
+      kind: 'upstream',
+      name,
+      pick: (tried, full) => this.#pick(tried, full),
+      mayResend: this.#mayResend,
+    }
   }
 
   get configured(): boolean {

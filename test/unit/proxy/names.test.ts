@@ -118,6 +118,24 @@ describe('the names of servers', () => {
     expect(again).toContain('127.0.0.1')
   })
 
+  it('have the addresses of both kinds though the answer about one is late', async () => {
+    let release = () => {}
+    const held = new Promise<void>(resolve => (release = resolve))
+    const { find } = await world({ 'a.test': { a: ['127.0.0.1'], aaaa: ['::1'], held } })
+    expect(await find('a.test')).toEqual(['::1'])
+    release()
+    await until('it has both', async () => (await find('a.test')).length === 2)
+  })
+
+  it('keep the addresses of one kind while the name server tells of the other alone', async () => {
+    const zone = { a: ['127.0.0.1'], aaaa: ['::1'], ttl: 1 }
+    const { server, find } = await world({ 'a.test': zone })
+    expect(await find('a.test')).toHaveLength(2)
+    server.zones.set('a.test', { ...zone, aaaa: ['::2'], held: new Promise(() => {}) })
+    await until('it has the new one', async () => (await find('a.test')).includes('::2'))
+    expect([...(await find('a.test'))].sort()).toEqual(['127.0.0.1', '::2'])
+  })
+
   it('of the hosts file need no name server, and follow the file', async () => {
     const hosts = '127.0.0.1 localhost # here\n127.0.0.2\tA.test b.test\n0:0::1 a.test\nnonsense c.test\n'
     const { server, names, find, writeHosts } = await world({}, { hosts })
