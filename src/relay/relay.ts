@@ -338,7 +338,9 @@ export class Relay {
     const context = this.#context
     let stream: ByteStream | null = null
     let server: ByteStream | null = null
+    let certificate: Uint8Array | undefined
     try {
+      certificate = linesOf(record, context.clientCa)
       const { tls } = record
       stream =
         tls === null
@@ -355,7 +357,7 @@ export class Relay {
       throw error
     }
     const { listener, scheme } = record
-    const origin = { listener, scheme, http2: false, certificate: linesOf(record, context.clientCa) }
+    const origin = { listener, scheme, http2: false, certificate }
     const connection = new RelayConnection(context, stream, origin, record.server)
     connection.pinned = pinned
     this.#add(connection)

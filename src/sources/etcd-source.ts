@@ -77,6 +77,7 @@ export class EtcdSource implements Source {
     since: string | null,
     signal: AbortSignal,
     known: KnownKeys | null = null,
+    unchanged: () => void = () => {},
   ): AsyncGenerator<SourceBatch, void> {
     let revision = since
     let forgotten = false
@@ -89,7 +90,7 @@ export class EtcdSource implements Source {
         forgotten = false
         yield batch
       }
-      for await (const batch of this.#watch(revision, signal)) {
+      for await (const batch of this.#watch(revision, signal, unchanged)) {
         forgotten = batch === null
         if (batch === null) break
         revision = batch.revision
@@ -196,12 +197,15 @@ export class EtcdSource implements Source {
   async *#watch(
     since: string,
     signal: AbortSignal,
+    unchanged: () => void,
   ): AsyncGenerator<{ changes: SourceChange[]; revision: string } | null, void> {
     const from = revisionOf(since)
     if (from === null) {
       yield null
       return
     }
+    // The consumer of the last batch may have ended the reading: an abort before the listener below would have no effect.
+    if (signal.aborted) return
     const own = new AbortController()
     const end = () => own.abort()
     signal.addEventListener('abort', end)
@@ -238,6 +242,7 @@ export class EtcdSource implements Source {
         if (events !== undefined && events.length > 0) yield this.#changesOf(events, newest.cluster)
         // A notification without events: all changes up to its revision were sent. After it a restart needs no older ones, which the store forgets.
         else if (message.created !== true) yield { changes: [], revision: textOf(newest) }
+        else unchanged()
       }
       if (!signal.aborted) throw new FdbError('ERR_FDB_SOURCE', 'etcd closed the watch', { retryable: true })
     } catch (error) {

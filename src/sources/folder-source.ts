@@ -5,10 +5,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { checkOptions, path } from '../checks/options.js'
 import { map, optional, required, type ShapeOf } from '../checks/shape.js'
 import { milliseconds } from '../checks/values.js'
-import type { Source, SourceBatch } from './source.js'
+import type { Source, SourceBatch, SourceEntry } from './source.js'
 
 /** A tool writes several files one after the other. */
 const SETTLED_MS = 50
+/** A folder that changes again and again while it is read is used as it was read then. */
+const MOST_READINGS = 5
 
 export interface FolderSourceOptions {
   folder: string
@@ -42,18 +44,33 @@ export class FolderSource implements Source {
     try {
       while (!signal.aborted) {
         changed.reset()
-        const facts = await this.#facts()
-        const seen = JSON.stringify(facts)
-        if (seen !== before) {
-          const all = []
-          for (const [key] of facts) all.push({ key, value: await readFile(join(this.#folder, key)) })
+        let facts = await this.#facts()
+        if (JSON.stringify(facts) !== before) {
+          let all = null
+          for (let n = 1; all === null; n++) {
+            before = JSON.stringify(facts)
+            all = await this.#contents(facts)
+            facts = await this.#facts()
+            if (JSON.stringify(facts) !== before && n < MOST_READINGS) all = null
+          }
           yield { all, revision: null }
-          before = seen
         }
         await changed.within(this.#interval)
       }
     } finally {
       changed.close()
+    }
+  }
+
+  /** Returns null if a file was removed meanwhile. */
+  async #contents(facts: readonly [name: string, ...facts: number[]][]): Promise<SourceEntry[] | null> {
+    const all: SourceEntry[] = []
+    try {
+      for (const [key] of facts) all.push({ key, value: await readFile(join(this.#folder, key)) })
+      return all
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
+      throw error
     }
   }
 

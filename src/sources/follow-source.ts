@@ -182,11 +182,16 @@ export class FollowedSource {
     await this.#retryRefused(signal).catch(error => this.#failed(error, 0))
     for (let attempts = 1; !signal.aborted; attempts++) {
       try {
-        for await (const batch of this.#source.read(this.#since(), signal, this.#known)) {
-          if (signal.aborted || !(await this.#apply(batch, signal))) break
+        const answered = () => {
           this.#succeeded()
           backoff.reset()
           attempts = 0
+        }
+        for await (const batch of this.#source.read(this.#since(), signal, this.#known, answered)) {
+          if (signal.aborted || !(await this.#apply(batch, signal))) break
+          this.#applied++
+          this.#markRead()
+          answered()
         }
       } catch (error) {
         if (!signal.aborted) this.#failed(error, attempts)
@@ -243,6 +248,8 @@ export class FollowedSource {
       for (const change of changes) this.#change(state, change)
       if (revision !== null && revision !== since)
         state.put(this.#revisions, this.#section.name, { id: this.#source.id, revision })
+      // The contents are others than those of the revision before, which must not be asked for again.
+      else if (revision === null && since !== null) state.delete(this.#revisions, this.#section.name)
       return true
     }, NOT_DURABLE)
     return made === true
@@ -358,8 +365,6 @@ export class FollowedSource {
   }
 
   #succeeded(): void {
-    this.#applied++
-    this.#markRead()
     if (this.#failure === null) return
     const { attempts, since } = this.#failure
     this.#failure = null

@@ -5,7 +5,7 @@ import { isMap } from '../checks/place.js'
 import { absent, map, optional, required, type ShapeOf } from '../checks/shape.js'
 import { milliseconds, predicate } from '../checks/values.js'
 import { FdbError } from '../errors.js'
-import type { Source, SourceBatch } from './source.js'
+import type { KnownKeys, Source, SourceBatch } from './source.js'
 
 /** Limit for a whole answer. */
 const ANSWER_MS = 30_000
@@ -49,14 +49,19 @@ export class HttpSource implements Source {
     this.#interval = interval
   }
 
-  async *read(since: string | null, signal: AbortSignal): AsyncGenerator<SourceBatch, void> {
+  async *read(
+    since: string | null,
+    signal: AbortSignal,
+    _known?: KnownKeys,
+    unchanged: () => void = () => {},
+  ): AsyncGenerator<SourceBatch, void> {
     let etag = since
     while (!signal.aborted) {
       const batch = await this.#get(etag, signal)
       if (batch !== null) {
         etag = batch.revision
         yield batch
-      }
+      } else if (!signal.aborted) unchanged()
       const delay = this.#interval * (1 + (Math.random() * 2 - 1) * JITTER)
       await sleep(delay, undefined, { signal, ref: false }).catch(() => {})
     }
@@ -71,7 +76,7 @@ export class HttpSource implements Source {
     }
     return await withinLimit(signal, ANSWER_MS, async limited => {
       const response = await fetch(this.#url, { headers, signal: limited })
-      if (response.status === 304) return null
+      if (response.status === 304 && etag !== null) return null
       if (!response.ok) {
         await response.body?.cancel()
         throw this.#error(`status ${response.status}; 200 and 304 are usable`)

@@ -30,9 +30,14 @@ export interface Source {
    * Yields the contents and then their changes, until `signal` aborts: first `all` if `since` is null or the source does not have the changes since that
    * revision any more, otherwise only `changes`. Throws if the store cannot be read, for example ERR_FDB_SOURCE; the caller then waits, and calls again with
    * the last revision. A source without revisions (null) yields `all` each time. `known`: the keys at `since`, for a source that can tell what has changed,
-   * but not which keys have gone.
+   * but not which keys have gone. `unchanged`: to be called when the store answers, and has nothing new: after a failure the status tells so.
    */
-  read(since: string | null, signal: AbortSignal, known: KnownKeys): AsyncIterable<SourceBatch>
+  read(
+    since: string | null,
+    signal: AbortSignal,
+    known: KnownKeys,
+    unchanged: () => void,
+  ): AsyncIterable<SourceBatch>
   /** The newest revision of the store that this process knows of, if the source has revisions. */
   readonly newest?: string | null
 }

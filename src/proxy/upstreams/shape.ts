@@ -121,7 +121,11 @@ export const upstreamShape = {
     '[requests that wait](#a-queue-before-503) while all servers are at their limit of `connections`: how many, or a map',
     queueShape,
   ),
-  retry: optional(integer(0, 10), 2, 'how many other servers to try while nothing was sent'),
+  retry: optional(
+    integer(0, 10),
+    2,
+    'how many other servers to try while nothing was sent; those at their limit of `connections` do not count',
+  ),
   resend: optional(
     integer(0, 100),
     20,

@@ -105,3 +105,42 @@ it('goes to the other of two hosts if one has lost its cluster, whose watch stay
   expect(watched).toEqual([0, 1])
   expect(await second).toMatchObject({ revision: '6@c' })
 })
+
+it('tells that the store answers when it watches, although nothing has changed', async () => {
+  const server = createServer((_request, response) => {
+    const header = { revision: '9', cluster_id: 'c' }
+    response.write(`${JSON.stringify({ result: { header, created: true } })}\n`)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => void server.close().closeAllConnections())
+  const hosts = [`http://127.0.0.1:${(server.address() as AddressInfo).port}`]
+  const source = new EtcdSource({ hosts, prefix: 'p/' })
+  const ended = new AbortController()
+  let told = 0
+  const reading = source.read('5@c', ended.signal, null, () => told++).next()
+  await until('it is told', () => told === 1)
+  ended.abort()
+  await reading.catch(() => {})
+})
+
+it('ends while its first contents are applied, and does not watch', async () => {
+  const asked: (string | undefined)[] = []
+  const server = createServer((request, response) => {
+    asked.push(request.url)
+    const header = { revision: '9', cluster_id: 'c' }
+    if (request.url === '/v3/watch')
+      response.write(`${JSON.stringify({ result: { header, created: true } })}\n`)
+    else response.end(JSON.stringify({ header, count: '0', kvs: [] }))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => void server.close().closeAllConnections())
+  const hosts = [`http://127.0.0.1:${(server.address() as AddressInfo).port}`]
+  const ended = new AbortController()
+  const reading = new EtcdSource({ hosts, prefix: 'p/' }).read(null, ended.signal)
+  expect((await reading.next()).value).toMatchObject({ all: [], revision: '9@c' })
+  ended.abort()
+  expect(await reading.next()).toMatchObject({ done: true })
+  expect(asked).toEqual(['/v3/kv/range'])
+})

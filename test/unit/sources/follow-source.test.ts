@@ -12,23 +12,29 @@ import { until } from '../../processes/until.js'
 
 const entry = (key: string, value: unknown) => ({ key, value: Buffer.from(JSON.stringify(value)) })
 
-/** Each call of `read` yields the next of these, and then waits; an error is thrown. */
+/** Each call of `read` yields the next of these, and then waits; an error is thrown; `same`: the store answers that it has nothing new. */
 class Script implements Source {
   readonly id = 'script'
   readonly asked: (string | null)[] = []
-  readonly #calls: (SourceBatch | Error)[][]
+  readonly #calls: (SourceBatch | Error | 'same')[][]
   ended = 0
 
-  constructor(...calls: (SourceBatch | Error)[][]) {
+  constructor(...calls: (SourceBatch | Error | 'same')[][]) {
     this.#calls = calls
   }
 
-  async *read(since: string | null, signal: AbortSignal): AsyncGenerator<SourceBatch, void> {
+  async *read(
+    since: string | null,
+    signal: AbortSignal,
+    _known: object,
+    unchanged: () => void,
+  ): AsyncGenerator<SourceBatch, void> {
     this.asked.push(since)
     try {
       for (const step of this.#calls.shift() ?? []) {
         if (step instanceof Error) throw step
-        yield step
+        if (step === 'same') unchanged()
+        else yield step
       }
       if (!signal.aborted) await new Promise(resolve => signal.addEventListener('abort', resolve))
     } finally {
@@ -110,6 +116,31 @@ describe('a followed source', () => {
     expect(prices.get('apple')).toBe(2)
     expect(followed.status.failure).toBeNull()
     expect(told).toEqual([expect.stringMatching(/cannot be read/), expect.stringMatching(/again$/)])
+  })
+
+  it('tells of no failure any more when the store answers that nothing has changed', async () => {
+    const { member, prices } = await shop()
+    const away = new Error('the store is away')
+    const source = new Script([{ all: [entry('apple', 1)], revision: '1' }, away], ['same'])
+    const followed = followSource(member, prices, source)
+    await until('the failure', () => followed.status.failure !== null, 60_000)
+    await until('the answer', () => followed.status.failure === null, 60_000)
+    expect([source.asked, followed.status.applied, prices.get('apple')]).toEqual([[null, '1'], 1, 1])
+  })
+
+  it('forgets the revision of a store that gives its contents none any more', async () => {
+    const { member, prices } = await shop()
+    const source = new Script(
+      [
+        { all: [entry('apple', 1)], revision: '1' },
+        { all: [entry('apple', 2)], revision: null },
+        new Error('the store is away'),
+      ],
+      [],
+    )
+    const followed = followSource(member, prices, source)
+    await until('it reads again', () => source.asked.length === 2, 60_000)
+    expect([source.asked, followed.status.revision, prices.get('apple')]).toEqual([[null, null], null, 2])
   })
 
   it('ends with its member', async () => {

@@ -1,0 +1,34 @@
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { HttpSource } from 'fd-broker/sources'
+import { expect, it, onTestFinished } from 'vitest'
+
+/** The URL of a server that answers like this, in turn. */
+async function answering(...answers: (readonly [status: number, etag?: string, body?: string])[]) {
+  const asked: (string | undefined)[] = []
+  const server = createServer((request, response) => {
+    asked.push(request.headers['if-none-match'])
+    const [status = 500, etag, body] = answers.shift() ?? []
+    response.writeHead(status, etag === undefined ? {} : { etag }).end(body)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => void server.close().closeAllConnections())
+  return { asked, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/` }
+}
+
+it('tells that the server answers, although nothing has changed', async () => {
+  const { asked, url } = await answering([304], [304], [200, '"2"', '{"a":1}'])
+  let told = 0
+  const source = new HttpSource({ url, interval: 100 })
+  const { signal } = new AbortController()
+  const { value } = await source.read('"1"', signal, undefined, () => told++).next()
+  expect([told, asked, value?.revision]).toEqual([2, ['"1"', '"1"', '"1"'], '"2"'])
+})
+
+it('takes no 304 for an answer that it has not asked for', async () => {
+  const { url } = await answering([304])
+  const { signal } = new AbortController()
+  await expect(new HttpSource({ url }).read(null, signal).next()).rejects.toThrow('status 304')
+})
