@@ -202,6 +202,7 @@ function requireWorkersAs(before: ProxyConfig, now: ProxyConfig): void {
 /** Configuration keys that only the next process applies. */
 const NEXT_PROCESS_KEYS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
   'drain',
+  'hooks',
   'upgrade',
   'stateFile',
   'source',
@@ -227,7 +228,8 @@ class ProxyChanges {
     // An upgrade follows: the next version reads the configuration itself.
     if (code.length > 0) return { code, next: [], configuration: [] }
     const now = await this.#read()
-    const keys = Object.keys(now) as (keyof ProxyConfig)[]
+    // Also keys that the file lacks now.
+    const keys = [...new Set([...Object.keys(now), ...NEXT_PROCESS_KEYS])] as (keyof ProxyConfig)[]
     const differs = (key: keyof ProxyConfig, before: ProxyConfig) =>
       JSON.stringify(before[key]) !== JSON.stringify(now[key])
     const next = keys.filter(key => NEXT_PROCESS_KEYS.has(key) && differs(key, this.#started))

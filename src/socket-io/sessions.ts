@@ -3,6 +3,7 @@ import { msgpack } from '../state/codec.js'
 import { moveWebSockets } from '../ws/index.js'
 import { OPEN, type WebSocketInside } from '../ws/internals.js'
 import { Exchange, type Message, type Numbered } from './exchange.js'
+import { type Found, findNamespaces } from './found-namespaces.js'
 import {
   type Adapter,
   announce,
@@ -16,7 +17,6 @@ import {
   type Engine,
   type EngineRequest,
   findClasses,
-  findNamespace,
   type IoInside,
   isAtRest,
   isLocalAdapter,
@@ -41,7 +41,7 @@ import {
 } from './internals.js'
 import { change, fromRecord, isOwn, isSelected, toRecord } from './selection.js'
 import { newest, type Seen, type SessionRecord } from './session-record.js'
-import { redirect, WaitingRequests } from './waiting-requests.js'
+import { ARRIVE_MS, redirect, WaitingRequests } from './waiting-requests.js'
 
 /** A session of this process. */
 interface Session {
@@ -62,9 +62,6 @@ interface WebSocketOf {
   readonly socket: WebSocketInside
   readonly request: EngineRequest
 }
-
-/** The namespaces of a session's sockets; undefined: there is none any more. */
-type Found = Map<SocketRecord, Namespace | undefined>
 
 /** The reason with which sockets leave this process: one of those after which socket.io itself recovers a socket. */
 const REASON = 'server shutting down'
@@ -415,11 +412,11 @@ export class Sessions {
     const classes = this.#classes
     if (classes === null) throw lacksError('the expected classes')
     const state: { at: 'first' | 'late' | 'open' } = { at: 'first' }
-    this.#findNamespaces(record, found => {
+    findNamespaces(this.#io, record.sockets ?? [], ARRIVE_MS, found => {
       const isLate = state.at === 'late'
       state.at = 'open'
       if (isLate) this.#openLate(record, ws, classes, found)
-      else this.#openIn(found, record, ws, classes)
+      else this.#openIn(found!, record, ws, classes)
       opened()
     })
     if (state.at === 'open') return
@@ -427,9 +424,11 @@ export class Sessions {
     ws?.socket.pause()
   }
 
-  #openLate(record: SessionRecord, ws: WebSocketOf | null, classes: Classes, found: Found): void {
+  /** `found`: null if the application has not answered. */
+  #openLate(record: SessionRecord, ws: WebSocketOf | null, classes: Classes, found: Found | null): void {
     if (this.#own(record.id) !== undefined || (ws !== null && ws.socket.readyState !== OPEN)) return
     try {
+      if (found === null) throw new Error('the application has not told in time whether a namespace exists')
       this.#openIn(found, record, ws, classes)
       ws?.socket.resume()
     } catch (error) {
@@ -437,26 +436,6 @@ export class Sessions {
       this.#waiting.giveUp(record.id)
       ws?.socket.terminate()
     }
-  }
-
-  /** Calls `done` once, with the namespaces of the session's sockets: at once if all are known. */
-  #findNamespaces({ sockets = [] }: SessionRecord, done: (found: Found) => void): void {
-    const found: Found = new Map()
-    const find = (at: number): void => {
-      const record = sockets[at]
-      if (record === undefined) {
-        done(found)
-        return
-      }
-      const auth = (record.handshake?.['auth'] as object) ?? {}
-      findNamespace(this.#io, record.namespace, auth, nsp => {
-        // The application may answer twice.
-        if (found.has(record)) return
-        found.set(record, nsp)
-        find(at + 1)
-      })
-    }
-    find(0)
   }
 
   #openIn(found: Found, record: SessionRecord, ws: WebSocketOf | null, classes: Classes): void {

@@ -4,7 +4,11 @@ import { type EngineRequest, queryOf, type Verified } from './internals.js'
 /** A poll is answered after this time, because the client may wait for the answer before it continues by websocket (milliseconds). */
 const POLL_MS = 150
 /** A session that does not arrive within this time is unknown: on a busy machine thousands of sessions take seconds. */
-const ARRIVE_MS = 15_000
+export const ARRIVE_MS = 15_000
+/** Most sessions whose first request is remembered: clients may ask for any number that there never were. */
+const MOST_REMEMBERED = 10_000
+/** No session has a longer name. */
+const LONGEST_SID = 1_024
 
 interface Waiting {
   readonly request: EngineRequest
@@ -24,11 +28,11 @@ export class WaitingRequests {
     const now = performance.now()
     const since = this.#since.get(sid) ?? now
     const left = since + ARRIVE_MS - now
-    if (left <= 0) {
+    if (left <= 0 || sid.length > LONGEST_SID) {
       verify(done)
       return
     }
-    this.#since.set(sid, since)
+    this.#remember(sid, since)
     const { res } = request
     const polls = !upgrade && request.method === 'GET' && res
     const pass = () => {
@@ -50,7 +54,13 @@ export class WaitingRequests {
     const all = this.#waiting.get(sid)
     all?.delete(one)
     if (all?.size === 0) this.#waiting.delete(sid)
-    if (this.#waiting.size === 0 && this.#since.size > 10_000) this.#since.clear()
+  }
+
+  #remember(sid: string, since: number): void {
+    this.#since.set(sid, since)
+    if (this.#since.size <= MOST_REMEMBERED) return
+    const [oldest = ''] = this.#since.keys()
+    this.#since.delete(oldest)
   }
 
   arrived(sid: string): void {
@@ -60,7 +70,7 @@ export class WaitingRequests {
 
   /** The session does not arrive: its client connects again. */
   giveUp(sid: string): void {
-    this.#since.set(sid, Number.NEGATIVE_INFINITY)
+    this.#remember(sid, Number.NEGATIVE_INFINITY)
     this.#pass(sid)
   }
 

@@ -51,19 +51,25 @@ describe('fd-broker upgrade --smart', () => {
     expect((await edge.status()).pid).toBe(second)
     expect(await smart()).toMatchObject({ stdout: 'nothing has changed\n' })
 
+    // Hooks too, and when they are removed.
+    edge.write({ hooks: { success: 'true' } })
+    expect(JSON.parse((await smart('--json')).stdout)).toMatchObject({ done: 'upgrade' })
+    edge.write({ hooks: undefined })
+    expect(JSON.parse((await smart('--json')).stdout)).toMatchObject({ done: 'upgrade' })
+
     // A file of the package that was put in the place of another, as installers do: with the same bytes and times.
     cpSync(`${folder}/1/dist/program.cjs`, `${folder}/1/new`, { preserveTimestamps: true })
     renameSync(`${folder}/1/new`, `${folder}/1/dist/program.cjs`)
     const third = await smart()
     expect(third).toMatchObject({ code: 0, stderr: '' })
-    expect(third.stdout).toMatch(/^the code has changed \(dist\/program\.cjs\): upgrading\n.*generation 3 /s)
+    expect(third.stdout).toMatch(/^the code has changed \(dist\/program\.cjs\): upgrading\n.*generation 5 /s)
 
     // Another release, by its link; its configuration with it.
     edge.write(respond('three'))
     unlinkSync(current)
     symlinkSync('2', current)
     const fourth = JSON.parse((await smart('--json')).stdout)
-    expect(fourth).toMatchObject({ ok: true, done: 'upgrade', generation: 4 })
+    expect(fourth).toMatchObject({ ok: true, done: 'upgrade', generation: 6 })
     expect(fourth.changes.code).toContain('dist/cli.cjs')
     // For a moment after the Commit the previous version may accept, too.
     await until('the new one answers', async () => (await body()) === 'three')
@@ -76,7 +82,7 @@ describe('fd-broker upgrade --smart', () => {
     })
     rmSync(cli)
     expect(await smart()).toMatchObject({ code: 1 })
-    expect((await edge.status()).generation).toBe(4)
+    expect((await edge.status()).generation).toBe(6)
   })
 
   it('meets a refusal of a service that does not know what it has loaded, and excludes a command', async () => {

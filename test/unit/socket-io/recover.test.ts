@@ -93,4 +93,31 @@ describe('recoverSockets()', () => {
     await turn()
     expect(section.has('m')).toBe(false)
   })
+
+  it('gives a session up whose namespace the application does not answer for', async () => {
+    const server = attached()
+    server.of((_name, _auth, _next) => {})
+    recoverSockets(server, { name: 'seven' })
+    const warnings: unknown[] = []
+    const warn = (facts: object) => void warnings.push((facts as { err: Error }).err.message)
+    const logger = { debug() {}, info() {}, warn, error() {} }
+    const member = await join({ service: 'silent', control: false, logger })
+    onTestFinished(() => member.close())
+    await member.ready()
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const section = member.section('socket.io seven')
+    const socket = { namespace: '/rooms', id: 'a', rooms: [], data: {}, handshake: {} }
+    // The section has the schema of recoverSockets().
+    await section.put('s/one', { id: 'one', sockets: [socket] } as never)
+    const turn = () => new Promise(resolve => setImmediate(resolve))
+    await turn()
+    vi.advanceTimersByTime(14_900)
+    await turn()
+    expect(section.has('s/one')).toBe(true)
+    vi.advanceTimersByTime(200)
+    vi.useRealTimers()
+    await until('it is given up', () => !section.has('s/one'))
+    expect(warnings).toEqual([expect.stringContaining('has not told in time')])
+  })
 })
