@@ -229,8 +229,9 @@ export class FollowedSource {
     const changes =
       'all' in batch ? await runInSlices(this.#difference(batch.all), { signal }) : batch.changes
     let rest = isLarge(changes) ? await this.#makeMany(changes, signal) : changes
-    for (; isLarge(rest); rest = rest.slice(MOST_IN_UPDATE)) {
-      if (signal.aborted || !(await this.#update(since, since, rest.slice(0, MOST_IN_UPDATE)))) return false
+    for (let fitting = fittingOf(rest); fitting < rest.length; fitting = fittingOf(rest)) {
+      if (signal.aborted || !(await this.#update(since, since, rest.slice(0, fitting)))) return false
+      rest = rest.slice(fitting)
       await nextTurn()
     }
     return !signal.aborted && (await this.#update(since, batch.revision, rest))
@@ -407,8 +408,18 @@ function messageOf(error: unknown): string {
 }
 
 function isLarge(changes: readonly SourceChange[]): boolean {
-  if (changes.length > MOST_IN_UPDATE) return true
-  return changes.reduce((sum, { value }) => sum + (value?.length ?? 0), 0) > MOST_BYTES_IN_UPDATE
+  return fittingOf(changes) < changes.length
+}
+
+/** Returns how many of the changes one update makes: at least one, if there is one. */
+function fittingOf(changes: readonly SourceChange[]): number {
+  const most = Math.min(changes.length, MOST_IN_UPDATE)
+  let bytes = 0
+  for (let n = 0; n < most; n++) {
+    bytes += changes[n]!.value?.length ?? 0
+    if (bytes > MOST_BYTES_IN_UPDATE) return Math.max(n, 1)
+  }
+  return most
 }
 
 /** A value that is too large is not kept for the next version. */

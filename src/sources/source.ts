@@ -36,7 +36,7 @@ export interface Source {
     since: string | null,
     signal: AbortSignal,
     known: KnownKeys,
-    unchanged: () => void,
+    unchanged?: () => void,
   ): AsyncIterable<SourceBatch>
   /** The newest revision of the store that this process knows of, if the source has revisions. */
   readonly newest?: string | null

@@ -71,6 +71,15 @@ describe('a followed source', () => {
     })
   })
 
+  it('arrives without those that the section refuses however large all are', async () => {
+    const { member, prices } = await shop()
+    const large = 'x'.repeat(1024 * 1024)
+    const all = Array.from({ length: 20 }, (_, n) => entry(`${n}`, n === 7 ? -1 : large))
+    const followed = followSource(member, prices, new Script([{ all, revision: '1' }], []))
+    await until('it has all others', () => prices.size === 19, 60_000)
+    expect(followed.status).toMatchObject({ revision: '1', refusedCount: 1, failure: null })
+  })
+
   it('lists what has gone, and leaves equal entries alone', async () => {
     const { member, prices } = await shop()
     await prices.put('kept', 1)
