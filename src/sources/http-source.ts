@@ -52,7 +52,7 @@ export class HttpSource implements Source {
   async *read(
     since: string | null,
     signal: AbortSignal,
-    _known?: KnownKeys,
+    _known: KnownKeys | null = null,
     unchanged: () => void = () => {},
   ): AsyncGenerator<SourceBatch, void> {
     let etag = since

@@ -107,6 +107,9 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'run/upgrade-requests.ts': [
     'e2e/run-rollback: ends when it does not serve within the time of the upgrade: the link and the serving version stay one',
   ],
+  'socket-io/found-namespaces.ts': [
+    'unit/socket-io/recover: gives a session up whose namespace the application does not answer for',
+  ],
   'sources/etcd-gateway.ts': ['unit/wire/deadlines: the answer of etcd'],
   'sources/http-source.ts': ['unit/wire/deadlines: the answer of an HTTP server with a section'],
   'state/commands.ts': [

@@ -126,7 +126,7 @@ async function resolveBothFamilies(name: string, resolver: dns.Resolver): Promis
   return whole ?? { ...(joined(known.v4, known.v6) as FoundAddresses), late: both }
 }
 
-/** Joins the answers about both address families. Null: it has not come yet. */
+/** Joins the answers about both address families. An answer that has not come yet is null. */
 function joined(v4: DnsAnswer | null, v6: DnsAnswer | null): DnsAnswer {
   const answers = [v4, v6].filter(answer => answer !== null)
   const found = answers.filter(answer => answer.kind === 'addresses')

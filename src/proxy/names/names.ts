@@ -180,7 +180,7 @@ const MAX_TTL_MS = 3_600_000
 const NOTHING_MS = 5_000
 /** How long a name is not looked up again after a failed lookup. */
 const FAILED_MS = 1_000
-/** The same, if there was no answer about one of the address families. */
+/** How long a name is not looked up again after a lookup without an answer about one of the address families. */
 const INCOMPLETE_MS = 5_000
 /** For this time after a failed attempt to connect, the address is tried last. */
 const FAILED_LAST_MS = 10_000

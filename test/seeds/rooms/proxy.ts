@@ -40,7 +40,7 @@ export const proxy = room(
     ['proxy/upstreams/balance.ts', '(rules.failures === null ? undefined : health) ?? UP', 'UP', ...BALANCE],
     [
       'proxy/upstreams/upstream.ts',
-      'if (balancer === null || tried.length > this.#retry) return null',
+      'if (balancer === null || tried.length - full > this.#retry) return null',
       'if (balancer === null) return null',
       ...BALANCE,
       'e2e/proxy-serves',

@@ -83,7 +83,7 @@ class Stream implements ByteStream {
   }
 }
 
-/** Of a queue whose servers do not change. */
+/** Makes a queue whose servers do not change. */
 const watch = () => () => {}
 
 /** A relay with one client. `servers`: the streams that it has dialled. */

@@ -99,7 +99,7 @@ describe('recoverSockets()', () => {
     server.of((_name, _auth, _next) => {})
     recoverSockets(server, { name: 'seven' })
     const warnings: unknown[] = []
-    const warn = (facts: object) => void warnings.push((facts as { err: Error }).err.message)
+    const warn = (facts: object) => void warnings.push(String(Reflect.get(facts, 'err')))
     const logger = { debug() {}, info() {}, warn, error() {} }
     const member = await join({ service: 'silent', control: false, logger })
     onTestFinished(() => member.close())
@@ -109,7 +109,7 @@ describe('recoverSockets()', () => {
     const section = member.section('socket.io seven')
     const socket = { namespace: '/rooms', id: 'a', rooms: [], data: {}, handshake: {} }
     // The section has the schema of recoverSockets().
-    await section.put('s/one', { id: 'one', sockets: [socket] } as never)
+    await section.put('s/one', JSON.parse(JSON.stringify({ id: 'one', sockets: [socket] })))
     const turn = () => new Promise(resolve => setImmediate(resolve))
     await turn()
     vi.advanceTimersByTime(14_900)
@@ -118,6 +118,42 @@ describe('recoverSockets()', () => {
     vi.advanceTimersByTime(200)
     vi.useRealTimers()
     await until('it is given up', () => !section.has('s/one'))
-    expect(warnings).toEqual([expect.stringContaining('has not told in time')])
+    expect(warnings.filter(text => String(text).includes('has not told in time'))).toHaveLength(1)
+  })
+
+  it('remembers the first requests of the last unknown sessions only, and none of a name that no session has', async () => {
+    const server = attached()
+    recoverSockets(server, { name: 'eight' })
+    const logger = { debug() {}, info() {}, warn() {}, error() {} }
+    const member = await join({ service: 'asked', control: false, logger })
+    onTestFinished(() => member.close())
+    await member.ready()
+    const turn = () => new Promise(resolve => setImmediate(resolve))
+    const section = member.section('socket.io eight')
+    await section.put('p/another', JSON.parse('{ "present": true }'))
+    // A session that cannot be opened is given up.
+    await section.put('s/lost', JSON.parse('{ "id": "lost" }'))
+    await turn()
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const waits = (sid: string) => {
+      let refused = false
+      const request = {
+        _query: { transport: 'polling', EIO: '4', sid },
+        method: 'POST',
+        headers: {},
+        socket: {},
+      }
+      Reflect.apply(Reflect.get(server.engine, 'verify'), server.engine, [
+        request,
+        false,
+        () => (refused = true),
+      ])
+      return !refused
+    }
+    expect([waits('lost'), waits('x'.repeat(2_000)), waits('new')]).toEqual([false, false, true])
+    for (let n = 0; n < 10_000; n++) waits(`${n}`)
+    // The session that is forgotten is waited for again.
+    expect(waits('lost')).toBe(true)
   })
 })

@@ -1,35 +1,17 @@
 import { EventEmitter } from 'node:events'
-import type * as files from 'node:fs/promises'
+import fs from 'node:fs'
 import { mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
+import { FolderSource } from 'fd-broker/sources'
 import { expect, it, onTestFinished, vi } from 'vitest'
-import { FolderSource } from '../../../src/sources/folder-source.js'
-
-/** Called before a file is read. */
-const reading = vi.hoisted(() => ({ before: async (_name: string) => {} }))
-
-// Node keeps the descriptor of its first watch; the source looks each interval too.
-vi.mock('node:fs', async original => ({
-  ...(await original<object>()),
-  watch: () => Object.assign(new EventEmitter(), { close() {} }),
-}))
-
-vi.mock('node:fs/promises', async original => {
-  const real = await original<typeof files>()
-  const readFile = async (path: string) => {
-    await reading.before(basename(path))
-    return await real.readFile(path)
-  }
-  return { ...real, readFile }
-})
 
 async function folder() {
   const made = await mkdtemp(join(tmpdir(), 'fdb-folder-'))
   const ended = new AbortController()
   onTestFinished(async () => {
     ended.abort()
-    reading.before = async () => {}
     await rm(made, { recursive: true })
   })
   const next = async () => {
@@ -40,17 +22,38 @@ async function folder() {
   return { made, next }
 }
 
-/** Does this once, before the file is read. */
-function beforeReading(file: string, act: () => Promise<void>): void {
-  let done = false
-  reading.before = async name => {
-    if (name !== file || done) return
-    done = true
-    await act()
+/** Node keeps the descriptor of its first watch. The source looks at intervals too. */
+class NoWatch extends EventEmitter {
+  close(): void {}
+  ref(): this {
+    return this
+  }
+  unref(): this {
+    return this
   }
 }
 
-it('is all of one version of a volume that Kubernetes swaps while it is read', async () => {
+/** Calls `act` once, before the file is read. */
+function beforeReading(file: string, act: () => Promise<void>): void {
+  let done = false
+  const { readFile } = fs.promises
+  const reading = vi.spyOn(fs.promises, 'readFile').mockImplementation(async path => {
+    if (basename(String(path)) === file && !done) {
+      done = true
+      await act()
+    }
+    return await readFile(path)
+  })
+  const watching = vi.spyOn(fs, 'watch').mockImplementation(() => new NoWatch())
+  syncBuiltinESMExports()
+  onTestFinished(() => {
+    reading.mockRestore()
+    watching.mockRestore()
+    syncBuiltinESMExports()
+  })
+}
+
+it('gives the files of one version of a volume that Kubernetes swaps while it is read', async () => {
   const { made, next } = await folder()
   for (const version of ['1', '2']) {
     await mkdir(join(made, `..${version}`))

@@ -23,7 +23,7 @@ it('tells that the server answers, although nothing has changed', async () => {
   let told = 0
   const source = new HttpSource({ url, interval: 100 })
   const { signal } = new AbortController()
-  const { value } = await source.read('"1"', signal, undefined, () => told++).next()
+  const { value } = await source.read('"1"', signal, null, () => told++).next()
   expect([told, asked, value?.revision]).toEqual([2, ['"1"', '"1"', '"1"'], '"2"'])
 })
 
