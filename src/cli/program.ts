@@ -27,7 +27,8 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     const words = isUnknown ? [about] : args
     await (await buildProgram(words)).parseAsync(words, { from: 'user' })
     return 0
-  } catch (error) {
+  } catch (thrown) {
+    const error = (thrown as NodeJS.ErrnoException | null)?.syscall === 'uv_cwd' ? nowhere(thrown) : thrown
     if (error instanceof CommanderError) {
       // Commander has printed the error.
       if (error.exitCode === 0) return 0
@@ -43,6 +44,11 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     if (!FdbError.is(error)) return 1
     return (await import('./exit-code-of.js')).exitCodeOf(error)
   }
+}
+
+function nowhere(cause: unknown): FdbError {
+  const why = 'the current folder was removed: run this command in another, or with absolute paths'
+  return new FdbError('ERR_FDB_NO_CWD', why, { cause })
 }
 
 /** Whether --json is given, and not to the program behind `--`. */

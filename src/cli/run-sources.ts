@@ -23,6 +23,7 @@ import {
 import { documentOf, requireFile, unreadable } from '../config/document.js'
 import { FdbError } from '../errors.js'
 import { parseListenerSpec } from '../listeners/index.js'
+import { startedAs } from '../os/command-line.js'
 import type { NamedListener } from '../os/foreign-listeners.js'
 import { ownAddressProblem } from '../run/own-address.js'
 import type { Takeover } from '../run/predecessor.js'
@@ -39,6 +40,12 @@ const word: ValueCheck<string> = (value, place) =>
 const path: ValueCheck<string> = (value, place) => {
   const given = word(value, place)
   return given === undefined ? undefined : resolve(given)
+}
+
+/** A link in the path of the start folder is followed again for each version, as without the option. */
+const folder: ValueCheck<string> = (value, place) => {
+  const given = word(value, place)
+  return given === undefined ? undefined : resolve(startedAs.cwd, given)
 }
 
 /** Also accepts what a variable of the environment can express. */
@@ -178,7 +185,7 @@ export const RUN_OPTIONS = {
   ],
   cwd: [
     '--cwd <folder>',
-    absent(path, undefined, 'working folder of the program (default: the current folder)'),
+    absent(folder, undefined, 'working folder of the program (default: the current folder)'),
   ],
   survive: ['--survive', absent(flag, false, 'the program keeps running if this process is killed')],
   nonBlocking: ['--non-blocking', absent(flag, false, 'set O_NONBLOCK on listeners (systemd does not)')],
@@ -222,7 +229,7 @@ export class RunSources {
   constructor(command: readonly string[], flags: RunFlags) {
     this.#command = command
     this.#flags = flags
-    this.#file = flags.config === undefined ? null : resolve(`${flags.config}`)
+    this.#file = flags.config === undefined ? null : resolve(startedAs.cwd, `${flags.config}`)
   }
 
   /** Whether there is a --config file, which may change. */
@@ -232,7 +239,7 @@ export class RunSources {
 
   /** Reads the settings that the supervisor keeps until its end. Rejects with ERR_FDB_OPTION, ERR_FDB_SPEC, ERR_FDB_CONFIG. */
   async supervisorSettings(): Promise<SupervisorSettings> {
-    const { command, cwd = process.cwd(), ...given } = await this.#read()
+    const { command, cwd = startedAs.cwd, ...given } = await this.#read()
     const storedAs = given.name ?? basename(command[0]!)
     const script = scriptOf(command)
     const name = given.name ?? (script === null ? storedAs : serviceName(resolve(cwd, script)))

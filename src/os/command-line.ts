@@ -156,8 +156,14 @@ function kernelArgv(): string[] | null {
 }
 
 function givenCwd(): string {
-  const real = process.cwd()
   const named = process.env.PWD
+  let real: string
+  try {
+    real = process.cwd()
+  } catch {
+    // The folder was removed, as that of an old release. A link of its name may lead to a newer one.
+    return named !== undefined && isAbsolute(named) ? named : '/'
+  }
   if (named === undefined || !isAbsolute(named)) return real
   const a = statSync(named, { bigint: true, throwIfNoEntry: false })
   const b = statSync(real, { bigint: true })

@@ -1,8 +1,8 @@
-import { realpathSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { type LinkTargets, linkTargets, type Release, switchLink } from '../os/release-link.js'
+import { startedAs } from '../os/command-line.js'
+import { type LinkTargets, linkTargets, type Release, realPathOf, switchLink } from '../os/release-link.js'
 import { candidate, type SupervisorState, serving } from '../versions/version-machine.js'
 import type { VersionSettings } from './settings.js'
 
@@ -12,7 +12,7 @@ export interface KnownVersion {
   readonly settings: VersionSettings
   /** The command that an operator gave; null: the configured one. */
   readonly argv: readonly string[] | null
-  /** Real paths at the version's first start, by word of the command that names a file, and of the working folder. */
+  /** Real paths at the version's first start, by absolute path: of the working folder, and of each file that a word of the command names. */
   readonly switched: Readonly<Record<string, string>>
   /** Absent if no operator named a release link. */
   readonly links?: ReleaseLinkTargets | undefined
@@ -48,17 +48,30 @@ export class KnownVersions {
     return this.#known.get(id)?.argv ?? null
   }
 
-  /** Returns the settings to start a version again. A path whose symbolic link has changed is replaced by the link's former target. */
+  /**
+   * Returns the settings to start a version again: in the folder that it had, if a link has led elsewhere since. A word of its command that names another
+   * file from there is replaced by the path of the file that it named.
+   */
   settingsOf(id: number): VersionSettings | null {
     const known = this.#known.get(id)
     if (known === undefined) return null
-    const { settings, switched: realPaths } = known
-    const now = realPathsOf(settings)
-    const formerPath = (word: string) => (realPaths[word] === now[word] ? word : (realPaths[word] ?? word))
+    const { settings, switched: former } = known
+    const folder = folderOf(settings)
+    const formerFolder = former[folder] ?? folder
+    const cwd = formerFolder === realPathOf(folder) ? settings.cwd : formerFolder
+    const [program = '', ...args] = settings.command
+    const pathOf = (word: string, from: string, now = from) => {
+      // Former releases recorded the word as it was given.
+      const path = former[resolve(from, word)] ?? former[word]
+      return path === undefined || realPathOf(resolve(now, word)) === path ? word : path
+    }
     return {
       ...settings,
-      command: settings.command.map(formerPath),
-      ...(settings.cwd !== undefined && { cwd: formerPath(settings.cwd) }),
+      command: [
+        isLookedUp(program) ? program : pathOf(program, startedAs.cwd),
+        ...args.map(word => pathOf(word, folder, formerFolder)),
+      ],
+      ...(cwd !== undefined && { cwd }),
     }
   }
 
@@ -83,16 +96,26 @@ export class KnownVersions {
   }
 }
 
-function realPathsOf({ command, cwd }: VersionSettings): Record<string, string> {
-  const realPaths: Record<string, string> = {}
-  for (const word of new Set([...command, ...(cwd === undefined ? [] : [cwd])])) {
-    try {
-      realPaths[word] = realpathSync(resolve(cwd ?? '', word))
-    } catch {
-      // The word names no file.
-    }
-  }
-  return realPaths
+/** Returns the working folder of a version as it is named: with the links that lead to it. */
+function folderOf({ cwd }: VersionSettings): string {
+  return cwd ?? startedAs.cwd
+}
+
+/** Whether the program is searched in the folders of PATH. */
+function isLookedUp(program: string): boolean {
+  return !program.includes('/')
+}
+
+function realPathsOf(settings: VersionSettings): Record<string, string> {
+  const folder = folderOf(settings)
+  const [program = '', ...args] = settings.command
+  const named = [
+    folder,
+    ...args.map(word => resolve(folder, word)),
+    ...(isLookedUp(program) ? [] : [resolve(startedAs.cwd, program)]),
+  ]
+  const realPaths = [...new Set(named)].map(path => [path, realPathOf(path)] as const)
+  return Object.fromEntries(realPaths.flatMap(([path, real]) => (real === null ? [] : [[path, real]])))
 }
 
 /** The targets of release links while one version serves, by path of the link. */

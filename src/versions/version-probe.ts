@@ -24,6 +24,7 @@ import {
   type ListenerSpec,
   parseListenerSpec,
 } from '../listeners/index.js'
+import { startedAs } from '../os/command-line.js'
 import { ancestryOf } from '../os/main-process.js'
 import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-socket.js'
 import { FIRST_FD } from '../os/service-manager/passed-sockets.js'
@@ -477,7 +478,7 @@ export async function probeFor(settings: ProbedSettings, children: ChildStarter)
       return new PollingProbe(() => tcpCheck(ready.host, ready.port), asking)
     case 'command': {
       const shell = (pid: number) =>
-        childShell(children, cwd ?? process.cwd(), { ...process.env, ...env, FD_BROKER_PID: `${pid}` })
+        childShell(children, cwd ?? startedAs.cwd, { ...process.env, ...env, FD_BROKER_PID: `${pid}` })
       return new PollingProbe(pid => commandCheck(ready.text, shell(pid)), asking)
     }
     case 'handoff': {

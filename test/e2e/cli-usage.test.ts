@@ -267,6 +267,18 @@ describe('fd-broker on the command line', () => {
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(message) })
   })
 
+  it.each([
+    [['status', '--control', '/nowhere/no.sock'], 3, /^ERR_FDB_NO_HOLDER: no process serves at \/nowhere/],
+    [['run', '--', './server'], 1, /the start folder \S+\/release no longer exists.*ERR_FDB_NO_CWD/s],
+    [['init'], 1, /^ERR_FDB_NO_CWD: the current folder was removed: run this command in another/],
+  ])('works in a folder that was removed, or says so: %j', (args, status, message) => {
+    const release = join(mkdtempSync(join(folder, 'gone-')), 'release')
+    const script = 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"'
+    const ran = spawnSync('sh', ['-c', script, release, process.execPath, CLI, ...args], { encoding: 'utf8' })
+    expect(ran).toMatchObject({ status, stderr: expect.stringMatching(message) })
+    expect(ran.stderr).not.toMatch(/uv_cwd|\bat \S+ \(node:/)
+  })
+
   it('proxy --check: a service whose name is none of a file needs a control path', async () => {
     const sandbox = Sandbox.open()
     const config = join(sandbox.folder, 'edge.yaml')
