@@ -5,7 +5,7 @@ import type { Logger } from '../base/logger.js'
 import { ConfigDocument, checkMade } from '../config/document.js'
 import { FdbError } from '../errors.js'
 import { CHANGES, type ChangeReport } from '../operator/service-commands.js'
-import { startedAs, successorCommand } from '../os/command-line.js'
+import { namedPath, startedAs, successorCommand } from '../os/command-line.js'
 import { hasDefaultPath, workerPlace } from '../os/default-control.js'
 import { realPathOf } from '../os/release-link.js'
 import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
@@ -60,7 +60,8 @@ is on stdout, the log on stderr. The proxy supports systemd (NOTIFY_SOCKET, LIST
 }
 
 async function proxy(flags: ProxyFlags): Promise<void> {
-  const { config: file, check, logLevel, pidFile, logFile, accessLogFile, stay } = flags
+  const { check, logLevel, pidFile, logFile, accessLogFile, stay } = flags
+  const file = check ? flags.config : namedPath(flags.config)
   const { certificateWarnings, readConfigAside, startProxy } = await import('../proxy/index.js')
   const { KeptConfig } = await import('../proxy/config/kept-config.js')
   const { withMetrics, withSource } = await import('../proxy/config/schema.js')

@@ -23,7 +23,7 @@ import {
 import { documentOf, requireFile, unreadable } from '../config/document.js'
 import { FdbError } from '../errors.js'
 import { parseListenerSpec } from '../listeners/index.js'
-import { startedAs } from '../os/command-line.js'
+import { namedPath, startedAs } from '../os/command-line.js'
 import type { NamedListener } from '../os/foreign-listeners.js'
 import { ownAddressProblem } from '../run/own-address.js'
 import type { Takeover } from '../run/predecessor.js'
@@ -45,7 +45,7 @@ const path: ValueCheck<string> = (value, place) => {
 /** A link in the path of the start folder is followed again for each version, as without the option. */
 const folder: ValueCheck<string> = (value, place) => {
   const given = word(value, place)
-  return given === undefined ? undefined : resolve(startedAs.cwd, given)
+  return given === undefined ? undefined : namedPath(given)
 }
 
 /** Also accepts what a variable of the environment can express. */
@@ -229,7 +229,7 @@ export class RunSources {
   constructor(command: readonly string[], flags: RunFlags) {
     this.#command = command
     this.#flags = flags
-    this.#file = flags.config === undefined ? null : resolve(startedAs.cwd, `${flags.config}`)
+    this.#file = flags.config === undefined ? null : namedPath(`${flags.config}`)
   }
 
   /** Whether there is a --config file, which may change. */

@@ -1,7 +1,7 @@
-import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { wrongOption } from '../checks/place.js'
 import type { Daemon } from '../daemon/daemon.js'
+import { namedPath } from '../os/command-line.js'
 import { DAEMON, defaultControl } from '../os/default-control.js'
 import type { Command } from './command.js'
 import { openLog } from './log.js'
@@ -69,7 +69,7 @@ async function serve({
       systemd: 'auto',
       takeOver: true,
       mainProcess: 'stays',
-      ...(config !== undefined && { config: resolve(config) }),
+      ...(config !== undefined && { config: namedPath(config) }),
       ...(pidFile !== undefined && { pidFile }),
     })
     signals.attach(daemon)

@@ -70,6 +70,11 @@ export function scriptPath(script: string): string {
   return named !== undefined && resolve(named) === path ? resolve(cwd, named) : path
 }
 
+/** Returns the path of a file or folder as the command line names it: a link in the path of the start folder is followed again at each use. */
+export function namedPath(path: string): string {
+  return resolve(startedAs.cwd, path)
+}
+
 interface Search {
   readonly cwd: string
   readonly path: string | undefined
