@@ -7,7 +7,7 @@ import { FdbError } from '../errors.js'
 import { closeAll, isOfNode, numbersOf, type OwnedFd, ownNumber } from '../kernel/index.js'
 import { OperatorClient } from '../operator/client.js'
 import { type DescriptorLease, type HeldDescriptor, serviceOfName } from '../operator/held-descriptors.js'
-import { successorCommand } from '../os/command-line.js'
+import { startRemedy, successorCommand } from '../os/command-line.js'
 import { OtherProcess } from '../os/other-process.js'
 import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
 import type { Command } from './command.js'
@@ -166,9 +166,11 @@ async function get(
     // A terminal signals this process and the command: the command decides whether to end.
     process.on('SIGINT', ignore).on('SIGQUIT', ignore)
     const ended = new Promise<number>((resolve, reject) => {
-      started.once('error', reject)
+      started.once('error', (cause: NodeJS.ErrnoException) => reject(notStarted(file, cause)))
       started.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal!]))
     })
+    // Until then the daemon's copies may be the only ones.
+    await Promise.race([new Promise(resolve => started.once('spawn', resolve)), ended])
     if (exclusive && !remove) await Promise.race([claimFor(started, names, client, timeout), ended])
     if (remove) for (const each of names) await client.descriptors.remove(each, { timeout })
     closeAll(fds)
@@ -176,6 +178,12 @@ async function get(
   } finally {
     closeAll(fds)
   }
+}
+
+function notStarted(file: string, cause: NodeJS.ErrnoException): FdbError {
+  const { code = 'ERR_FDB_INTERNAL' } = cause
+  const remedy = code === 'ENOENT' ? 'PATH must have its folder' : startRemedy(code)
+  return new FdbError('ERR_FDB_SPAWN', `cannot start ${file} (${code}): ${remedy}`, { cause })
 }
 
 /**

@@ -281,6 +281,12 @@ describe('fd-broker fd', () => {
       code: 1,
       stderr: expect.stringMatching(/^ERR_FDB_NO_BINARY: /),
     })
+    // Without a shell in PATH no process can be started.
+    const noShell = [process.execPath, CLI, 'fd', 'get', 'theirs', ...at, '--remove', '--', '/bin/true']
+    expect(await sandbox.runCommand(['/usr/bin/env', 'PATH=/nowhere', ...noShell])).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^ERR_FDB_SPAWN: cannot start sh \(ENOENT\): /),
+    })
     expect(await fd('get', 'theirs', ...at, '--remove', '--', 'true')).toMatchObject({ code: 0 })
     expect(await fd('get', 'null', ...at, '--', 'true')).toMatchObject({
       code: 1,
