@@ -147,6 +147,19 @@ describe('a connection that comes when the time of the drain is over', () => {
     arriveAll(there.connections, departures, 'moved')
     expect(await peer.all()).toMatch(/^HTTP\/1\.1 503 /)
   })
+
+  it('goes on when this process serves again by then', async () => {
+    const here = await side()
+    const there = await side({}, here.server)
+    const peer = await waiting(here)
+    const departures = all(here.connections)
+    there.relay.end('', 20)
+    there.relay.resume()
+    arriveAll(there.connections, departures, 'moved')
+    here.asked[0]!.peer.socket.write(OK)
+    expect(await peer.gets(OK.length)).toBe(OK)
+    expect(peer.ended).toBe(false)
+  })
 })
 
 describe('only those between two exchanges', () => {

@@ -72,9 +72,12 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
       const argv = [process.execPath, '-e', 'process.on("SIGTERM", () => {}); setInterval(() => {}, 1e6)']
       const upgrade = outcome(first.order('upgrade', { argv }))
       const pid = await started(first)
-      await first.order('abort')
+      void first.order('abort')
+      // The next one waits until the cancelled one is over.
+      const next = outcome(first.order('upgrade', { argv: [process.execPath, '-e', 'process.exit(3)'] }))
       const result = await upgrade
       expect(result).toMatchObject({ ok: false, code: 'ERR_FDB_ABORTED' })
+      expect(await next).toMatchObject({ ok: false, code: 'ERR_FDB_SUCCESSOR_EXITED' })
       expect(result).toMatchObject({ message: expect.stringContaining(`process ${first.pid} serves on`) })
       await servesAlone(place, pid)
     })

@@ -11,9 +11,14 @@ import { until } from '../../processes/until.js'
 
 const ME = { pid: 7, uid: 0 }
 
-function put(store: DescriptorStore, name: string, rest: { ms?: number; lifetime?: OwnedFd } = {}) {
+function put(
+  store: DescriptorStore,
+  name: string,
+  rest: { ms?: number; lifetime?: OwnedFd; replace?: boolean } = {},
+) {
   const fd = memoryFile(name, 'a memory file')
-  store.put({ name, fd, lifetime: rest.lifetime ?? null, ms: rest.ms ?? null, replace: false, by: ME })
+  const { lifetime = null, ms = null, replace = false } = rest
+  store.put({ name, fd, lifetime, ms, replace, by: ME })
   return fd
 }
 
@@ -115,6 +120,26 @@ describe('the descriptors that are held', () => {
     using claimant = openPidfd(process.pid) as OwnedFd
     store.release('spool', ME, claimant)
     expect(store.list()).toMatchObject([{ claimedBy: null, users: [] }])
+    store[Symbol.dispose]()
+  })
+
+  it('stay when the process or the time of what they replace has come to its end', async () => {
+    const { store } = open()
+    const child = spawn('sleep', ['600'], { stdio: 'ignore' })
+    await once(child, 'spawn')
+    const whileItLives = () => ({ lifetime: openPidfd(child.pid!) as OwnedFd })
+    put(store, 'spool', whileItLives())
+    put(store, 'timed', { ms: 1 })
+    put(store, 'spool', { replace: true })
+    put(store, 'timed', { replace: true })
+    put(store, 'last', whileItLives())
+    put(store, 'late', { ms: 2 })
+    child.kill('SIGKILL')
+    await until('both are gone', () => store.size === 2)
+    expect(store.list().map(({ name, until, whilePid }) => [name, until, whilePid])).toEqual([
+      ['spool', null, null],
+      ['timed', null, null],
+    ])
     store[Symbol.dispose]()
   })
 

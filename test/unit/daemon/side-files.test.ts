@@ -2,6 +2,7 @@ import {
   chmodSync,
   chownSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -61,6 +62,17 @@ describe('the list of rights-holders beside a control socket', () => {
     holders.write()
     expect(existsSync(list)).toBe(false)
     holders.look()
+    holders.write()
+    expect(holders.read()).toMatchObject([{ service: 'shop' }])
+  })
+
+  it('reaches the file after a failure as soon as that is possible, without another change', () => {
+    const folder = join(place().folder, 'run')
+    const { holders } = open(join(folder, 'c.sock'))
+    holders.replace([SHOP])
+    for (let i = 0; i < 2; i++)
+      expect(() => holders.write()).toThrow(expect.objectContaining({ code: 'ERR_FDB_SIDE_FILE' }))
+    mkdirSync(folder)
     holders.write()
     expect(holders.read()).toMatchObject([{ service: 'shop' }])
   })

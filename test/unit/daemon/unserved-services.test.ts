@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
@@ -70,6 +70,28 @@ describe('a service that nobody serves', () => {
     await vi.advanceTimersByTimeAsync(150_000)
     const pauses = lines.map(({ facts }) => (facts as { againMs: number }).againMs / 1000)
     expect(pauses).toEqual([1, 2, 4, 8, 16, 32, 60, 60])
+  })
+
+  it('has its command not run again when a member serves that it has started', async () => {
+    const folder = folderOf()
+    const [pids, end] = [join(folder, 'pids'), join(folder, 'end')]
+    const run = `echo $$ >> ${pids}; until [ -e ${end} ]; do sleep 0.01; done`
+    let unserved = true
+    const { lines, services } = underRule(
+      () => ({ afterMs: 0, act: { run } }),
+      () => unserved,
+    )
+    services.update('shop')
+    const pid = await until('it runs', () =>
+      existsSync(pids) ? Number(readFileSync(pids, 'utf8')) || null : null,
+    )
+    unserved = false
+    services.update('shop')
+    writeFileSync(end, '')
+    await until('it has ended, and this process knows', () => !existsSync(`/proc/${pid}`))
+    // This process hears of the end in one of the next turns.
+    for (let i = 0; i < 5; i++) await new Promise(resolve => setImmediate(resolve))
+    expect(lines).toEqual([])
   })
 
   it('does not end when a member serves again in time', async () => {

@@ -1,12 +1,12 @@
 import { spawn } from 'node:child_process'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { UserQuotas } from '../../../src/daemon/user-quotas.js'
 import { type HolderState, initialHolder } from '../../../src/handoff/holder-machine.js'
 import { Holder } from '../../../src/holder/holder.js'
 import { Registry } from '../../../src/holder/registry.js'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
-import { HANDOFF_TIMES } from '../../../src/holder/times.js'
+import { HANDOFF_TIMES, phaseLimit } from '../../../src/holder/times.js'
 import { OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import { openPidfd } from '../../../src/os/liveness.js'
@@ -20,7 +20,7 @@ import { until } from '../../processes/until.js'
 /** A holder that tells what comes to its machine, which reckons with the first peer still. */
 function watching(pid: number, facts: Partial<HolderState> = { joiner: 1 }, logger = SILENT) {
   const story: string[] = []
-  const machine = { ...initialHolder('member', 0, 1), ...facts }
+  const machine: HolderState = { ...initialHolder('member', 0, 1), ...facts }
   const segmentSet = new SegmentSet()
   const holder = new Holder({
     host: {
@@ -39,7 +39,7 @@ function watching(pid: number, facts: Partial<HolderState> = { joiner: 1 }, logg
     renewBytes: () => 1_000_000,
   })
   onTestFinished(() => holder.close())
-  return { holder, story }
+  return { holder, story, machine }
 }
 
 it('a peer that has died is forgotten, with its channel, also when others keep that open', async ({
@@ -141,6 +141,37 @@ it.each(['by a pidfd', 'without pidfds'])(
     expect(story).toEqual(['join', 'lost', 'dead', 'forgotten true', 'join'])
   },
 )
+
+it('a member that connects again and again takes no descriptor each time', async () => {
+  const { holder, story } = watching(process.pid, { owner: 1 })
+  const again = () => {
+    const { far, candidate } = peerOf(process.pid, openPidfd(process.pid) as OwnedFd)
+    holder.readmit(candidate)
+    return far
+  }
+  let far = again()
+  const before = native.openCount()
+  for (let i = 0; i < 3; i++) {
+    const lost = story.length
+    far.close()
+    await until('its channel has ended', () => story.length > lost)
+    far = again()
+  }
+  expect([holder.peers.length, native.openCount()]).toEqual([1, before])
+})
+
+it('a time limit that changes nothing is followed by the next one, as long as the phase lasts', async () => {
+  vi.useFakeTimers()
+  onTestFinished(() => void vi.useRealTimers())
+  const { holder, story, machine } = watching(process.pid, { owner: 1, down: [1] })
+  Object.assign(machine, { phase: 'returning' })
+  holder.stepped()
+  const limit = phaseLimit('returning', HANDOFF_TIMES)!
+  for (let passed = 0; passed < 3; passed++) {
+    expect(story).toEqual(Array.from({ length: passed }, () => 'deadline'))
+    await vi.advanceTimersByTimeAsync(limit + 1)
+  }
+})
 
 it('tells a caller of the process that serves, lives and has no channel', async () => {
   const { holder } = watching(process.pid, { owner: 1, down: [1] })

@@ -385,6 +385,20 @@ describe('a member', () => {
     expect(late.closed).toBe(true)
   })
 
+  it('opens a listener whose address was in use as soon as that is free, under the same name', async () => {
+    const member = await alone()
+    const other = answering()
+    other.listen(0, '127.0.0.1')
+    await once(other, 'listening')
+    const { port } = other.address() as AddressInfo
+    const web = () => member.listen('web', `tcp://127.0.0.1:${port}`)
+    for (let again = 0; again < 2; again++)
+      await expect(web()).rejects.toMatchObject({ code: 'ERR_FDB_ADDRESS_IN_USE' })
+    other.close()
+    await once(other, 'close')
+    expect(portOf(await web())).toBe(port)
+  })
+
   it('waits at its end for the last answer of a listener that it had let go of', async () => {
     const member = await alone()
     const web = await member.listen('web', 'tcp://127.0.0.1:0')

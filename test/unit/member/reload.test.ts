@@ -63,3 +63,35 @@ it('a reload whose sender has gone while it waited is not begun', async () => {
   await last
   expect(ends.length).toBe(2)
 })
+
+it('a version that was replaced after a reload leaves when the next one has read its configuration again', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-reload-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const version = async () => {
+    const options = { service: 'shop', control: joinPath(folder, 'control.sock'), upgrade: { probation: 0 } }
+    const made = await join(options)
+    onTestFinished(() => made.close({ timeout: 0 }))
+    return made
+  }
+  const story: string[] = []
+  const before = await version()
+  before.onReload(() => {})
+  await before.ready()
+  await before.reload()
+  void before.retired.then(() => story.push('the previous version has left'))
+  const next = await version()
+  let read = () => {}
+  next.onReload(async () => {
+    await new Promise<void>(resolve => {
+      read = resolve
+    })
+    story.push('the next version has read')
+  })
+  await next.ready()
+  await expect.poll(() => before.phase).toBe('gone')
+  // Without that wait the previous version would end in the next turns.
+  for (let i = 0; i < 10; i++) await new Promise(resolve => setImmediate(resolve))
+  read()
+  await before.retired
+  expect(story).toEqual(['the next version has read', 'the previous version has left'])
+})

@@ -51,6 +51,13 @@ describe('a process that reads an order', () => {
     expect(begun).toEqual([])
   })
 
+  it('answers all, however many come at once', async () => {
+    const { begun, link, seen } = connected()
+    for (let request = 1; request <= 100; request++) link.post({ command: { name: 'count', request } })
+    await until('all answers have come', () => seen.answers === 100)
+    expect(begun).toHaveLength(100)
+  })
+
   it('begins it if its sender waits for the answer', async () => {
     const { begun, link, seen } = connected()
     await link.send(UPGRADE)

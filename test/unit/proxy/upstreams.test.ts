@@ -193,6 +193,24 @@ describe('groups of servers', () => {
     ])
   })
 
+  it('lose what the next configuration lacks: cookies, the queue, and the choice by a hash', () => {
+    const { all } = upstreams(
+      `  app: { servers: ["${A}"], connections: 9, sticky: edge, queue: 10, balance: hash:address }`,
+    )
+    const { forward } = all.get('app')
+    expect([all.get('app').choosesByRequest, forward.sticky, forward.queue]).toEqual([
+      true,
+      expect.anything(),
+      expect.anything(),
+    ])
+    all.configure(configs(`  app: { servers: ["${A}"] }`))
+    expect([all.get('app').choosesByRequest, forward.sticky, forward.queue]).toEqual([
+      false,
+      undefined,
+      undefined,
+    ])
+  })
+
   it('change at once with a store, unless its servers are of another kind', () => {
     const { all } = upstreams(`  one: { servers: ["${A}"] }`)
     for (const each of configs(`  one: { servers: ["tcp://a:1"] }`)) all.adopt(each)

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import {
   type ByteStream,
   type Destination,
@@ -138,7 +138,11 @@ async function twoPools(connections: number) {
     b,
     destination,
     sockets,
-    get: (pools: UpstreamPools) => pools.acquire(destination, NO_OWNER, false),
+    get: (pools: UpstreamPools) => {
+      const stream = pools.acquire(destination, NO_OWNER, false)
+      if (stream !== null) onTestFinished(() => stream.destroy())
+      return stream
+    },
   }
 }
 
@@ -186,6 +190,21 @@ describe('a request for a connection that another process has', () => {
       })
     })
     expect([free, get(b)]).toEqual([false, null])
+  })
+
+  it('leaves no timer when its wait is over, as often as it waits', async () => {
+    const { a, b, destination, get } = await twoPools(1)
+    const busy = get(a)!
+    await until('it is connected', () => !busy.connecting)
+    expect(get(b)).toBeNull()
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    onTestFinished(() => void vi.useRealTimers())
+    for (let again = 0; again < 2; again++) {
+      const waiting = b.wait(destination, () => {})
+      expect(vi.getTimerCount()).toBe(1)
+      waiting!.destroy()
+      expect(vi.getTimerCount()).toBe(0)
+    }
   })
 
   it('does not wait if its own process has all', async () => {

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { parseListenerSpec } from '../../../src/listeners/index.js'
+import { ManagerReport } from '../../../src/run/status.js'
 import { Probe, type ProbeEvents } from '../../../src/versions/version-probe.js'
 import { supervised as ownSupervisor, SLEEPS } from '../../processes/own-supervisor.js'
 import { freePort } from '../../processes/scene.js'
@@ -111,6 +112,17 @@ describe('a supervisor', () => {
     await upgraded
     supervisor.stop({ timeoutMs: 20 })
     expect((await supervisor.ended).failure).toBe(null)
+  })
+
+  it('tells the service manager of the end of a reload also if that fails', async () => {
+    const { supervisor, serves } = await supervised({})
+    await serves(1)
+    const told: string[] = []
+    for (const what of ['reportReload', 'update'] as const)
+      vi.spyOn(ManagerReport.prototype, what).mockImplementation(() => void told.push(what))
+    onTestFinished(() => void vi.restoreAllMocks())
+    await expect(supervisor.reload()).rejects.toMatchObject({ code: 'ERR_FDB_COMMAND_UNKNOWN' })
+    expect(told).toEqual(['reportReload', 'update'])
   })
 
   it('executes no next image between the answer to an order to end and the end', async () => {

@@ -642,6 +642,17 @@ describe('a worker that fails behind its Commit', () => {
     expect(await signalled()).toEqual(['SIGWINCH'])
   })
 
+  it('fails with its handoff also if it was cancelled when that was too late', async () => {
+    const { fails, pool, started } = committed({})
+    await started()
+    void pool.slots[0]!.abandon('the number of workers was reduced')
+    await turns()
+    expect(await fails()).toMatchObject({
+      code: 'ERR_FDB_DEADLINE',
+      message: expect.stringMatching(/no Serving/),
+    })
+  })
+
   it('stays when its time is over', async () => {
     vi.useFakeTimers(FAKE)
     const { lines, outcome, signalled } = committed({ timeout: 200 })
@@ -955,6 +966,24 @@ describe('all workers', () => {
     await turns()
     expect(logged).toMatchObject([{ text: expect.stringMatching(/it is killed/), facts: { pid: gone.pid } }])
     standings.delete(name)
+  })
+
+  it('get the order to end again soon if it has failed, also when nothing else changes', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings, told, failing } = serving(2)
+    const { name } = pool.slots[1]!
+    failing.add(name)
+    const ended = pool.endAll(null)
+    await turns()
+    const orders = () => told.filter(({ order, worker }) => worker === name && order === STOP).length
+    expect(orders()).toBe(1)
+    for (let again = 2; again < 4; again++) {
+      await vi.advanceTimersByTimeAsync(250)
+      expect(orders()).toBe(again)
+    }
+    standings.clear()
+    pool.update()
+    await ended
   })
 
   it('live if they have stopped to serve in time, of which this process, which was stopped, reads late', async () => {

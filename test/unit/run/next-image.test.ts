@@ -1,0 +1,37 @@
+import { afterEach, expect, it, vi } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
+import { RELEASES_SIGNALS, replaceImage } from '../../../src/run/exec-state.js'
+import { untyped } from '../../fixtures/untyped.js'
+
+vi.mock(import('../../../src/kernel/index.js'), async original => ({
+  ...(await original()),
+  executeInstead: () => {
+    throw Object.assign(new Error('no memory'), { code: 'ENOMEM' })
+  },
+}))
+
+afterEach(() => void vi.restoreAllMocks())
+
+it('a supervisor that could not execute its next release has its guardian again', async () => {
+  const guard: string[] = []
+  const deathGuard = { release: () => guard.push('released'), renew: () => guard.push('renewed') }
+  // The release is fit: only the call of the kernel fails.
+  const children = {
+    start: (_start: unknown, ended: (code: number) => void) => {
+      queueMicrotask(() => ended(RELEASES_SIGNALS))
+      return 1
+    },
+  }
+  const replaced = replaceImage(
+    () => untyped({ replaced: 1 }),
+    async () => {},
+    untyped(children),
+    untyped(deathGuard),
+    SILENT,
+  )
+  await expect(replaced).rejects.toMatchObject({
+    code: 'ERR_FDB_SPAWN',
+    message: expect.stringMatching(/ENOMEM.*the supervisor keeps running unchanged/),
+  })
+  expect(guard).toEqual(['released', 'renewed'])
+})
