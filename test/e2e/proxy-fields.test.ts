@@ -300,13 +300,15 @@ describe('a route with a service of authorization', () => {
     }
     await both('/plain', async () => {})
     expect(await line('/plain1')).toMatchObject({ status: 200, auth: 'passed', authMs: expect.any(Number) })
-    await both('/upgrade', () => edge.next())
+    await both('/upgrade', async () => {
+      const late = await ask1('/late')
+      const answer = late.until(text => text.endsWith('auth-timeout\n'))
+      await edge.next()
+      expect(await answer).toMatch(/ 503 /)
+    })
     await both('/reload', () => edge.reload({ routes: routes('9s') }))
-
-    expect(await (await ask1('/late')).until(text => text.endsWith('auth-timeout\n'))).toMatch(/ 503 /)
     const late = { status: 503, reason: 'auth-timeout', auth: 'response-timeout' }
     expect(await line('/late')).toMatchObject(late)
-    auth.drop()
     const refused = await ask2('/refused')
     auth.answer(
       'HTTP/1.1 302 Found\r\nLocation: /login\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 0\r\n\r\n',

@@ -37,6 +37,8 @@ export class RouteTable<T extends NonNullable<unknown>> {
   readonly #conditional = new Map<PathNode<T>, ConditionalRoute<T>[]>()
   /** How many routes below a root have {@link ANY_SEGMENT}, by root. */
   readonly #patterns = new Map<PathNode<T>, number>()
+  readonly #longest: typeof longestPrefix<T> = (root, ...path) =>
+    this.#patterns.has(root) ? longestPattern(root, ...path) : longestPrefix(root, ...path)
   /** The routes that apply to one listener only, by its name. */
   readonly #scopes = new Map<string, RouteTable<T>>()
 
@@ -89,30 +91,21 @@ export class RouteTable<T extends NonNullable<unknown>> {
     end: number,
     choose: ((node: PathNode<T>) => T | undefined) | undefined,
   ): T | typeof NO_ROUTE {
+    const longest = this.#patterns.size === 0 ? longestPrefix : this.#longest
     const exact = this.#hosts.get(name)
     if (exact !== undefined) {
-      const found = this.#find(exact, path, end, choose)
+      const found = longest(exact, path, end, choose)
       if (found !== undefined) return found
     }
     if (this.#wildcards.size > 0 && name.length <= MAX_NAME_LENGTH) {
       for (let dot = name.indexOf('.', 1); dot > 0; dot = name.indexOf('.', dot + 1)) {
         const below = this.#wildcards.get(name.slice(dot + 1))
         if (below === undefined) continue
-        const found = this.#find(below, path, end, choose)
+        const found = longest(below, path, end, choose)
         if (found !== undefined) return found
       }
     }
-    return this.#find(this.#any, path, end, choose) ?? NO_ROUTE
-  }
-
-  #find(
-    root: PathNode<T>,
-    path: string,
-    end: number,
-    choose: ((node: PathNode<T>) => T | undefined) | undefined,
-  ): T | undefined {
-    if (this.#patterns.size > 0 && this.#patterns.has(root)) return longestPattern(root, path, end, choose)
-    return longestPrefix(root, path, end, choose)
+    return longest(this.#any, path, end, choose) ?? NO_ROUTE
   }
 
   #countPattern(root: PathNode<T>, path: string, by: 1 | -1): void {

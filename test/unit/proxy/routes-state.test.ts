@@ -218,6 +218,23 @@ describe('a new file', () => {
     expect(reconciled(current, [], former)).toMatchObject({ former: ['a/x'], needed, dangling: [] })
   })
 
+  it('without the upstream of a service of authorization names the routes that ask it', () => {
+    const forwardAuth = {
+      upstream: 'old',
+      path: '/',
+      timeout: 1,
+      requestHeaders: null,
+      responseHeaders: [],
+    }
+    const current = state({
+      'runtime:a/x': { ...answer, forwardAuth },
+      'runtime:a/y': { ...app, upstream: 'gone', forwardAuth },
+    })
+    const needed = new Set(['old', 'gone'])
+    const former = new Set(['old'])
+    expect(reconciled(current, [], former)).toMatchObject({ former: ['a/x'], needed, dangling: ['a/y'] })
+  })
+
   it('takes effect in slices', () => {
     const current = state(Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`file:h${i}/`, app])))
     let steps = 0
