@@ -1,10 +1,13 @@
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
+import http from 'node:http'
 import http2 from 'node:http2'
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { freePort } from '../processes/scene.js'
@@ -48,6 +51,18 @@ async function server() {
       for (const socket of waiting.splice(0)) socket.write(text)
     },
   }
+}
+
+/** Returns the URL of a server with this listener. */
+async function serving(listener: http.RequestListener): Promise<string> {
+  const served = http.createServer(listener)
+  const port = await freePort()
+  await new Promise<void>(resolve => served.listen(port, '127.0.0.1', resolve))
+  onTestFinished(() => {
+    served.closeAllConnections()
+    served.close()
+  })
+  return `http://127.0.0.1:${port}`
 }
 
 const ANSWER = 'HTTP/1.1 200 OK\r\nServer: secret\r\nX-Old: 1\r\nContent-Length: 2\r\n\r\nok'
@@ -328,6 +343,79 @@ describe('a route with a service of authorization', () => {
     )
     expect(await counted('refused')).toBe(1)
     await both('/stop', () => edge.signal('SIGTERM'))
+  })
+
+  it.runIf(NIGHTLY)('asks about each request of a load through upgrades, and answers it', async () => {
+    const passed = new Set<string>()
+    const strange: string[] = []
+    const auth = await serving((asked, answer) => {
+      const uri = String(asked.headers['x-forwarded-uri'])
+      const decide = () => {
+        if (uri.endsWith('0')) answer.writeHead(302, { location: '/login' }).end()
+        else if (uri.endsWith('1')) answer.destroy()
+        else {
+          passed.add(uri)
+          answer.writeHead(200, { 'x-user': `of ${uri}` }).write('o')
+          setTimeout(() => answer.end('k'), 2)
+        }
+      }
+      setTimeout(decide, Number(uri.at(-1)) * 2)
+    })
+    const app = await serving((asked, answer) => {
+      const uri = String(asked.url)
+      if (!passed.has(uri) || asked.headers['x-user'] !== `of ${uri}`) strange.push(`${uri} has not passed`)
+      let bytes = 0
+      asked.on('data', chunk => (bytes += chunk.length)).on('end', () => answer.end(String(bytes)))
+    })
+    // Node closes idle connections after 5 s.
+    const keepAlive = { idle: '1s' }
+    const edge = await Edge.start({
+      upgrade: { probation: '0s' },
+      upstreams: {
+        app: { servers: [app], keepAlive },
+        auth: {
+          servers: [auth],
+          keepAlive,
+          health: { failures: 'off' },
+          connections: 8,
+          queue: { requests: 500 },
+        },
+      },
+      routes: [
+        {
+          host: '*',
+          upstream: 'app',
+          forwardAuth: { upstream: 'auth', timeout: '30s', responseHeaders: ['X-User'] },
+        },
+      ],
+    })
+    const agent = new http.Agent({ keepAlive: true })
+    onTestFinished(() => agent.destroy())
+    let sent = 0
+    const exchange = async () => {
+      const path = `/${++sent}`
+      const bytes = sent % 3 === 0 ? 200_000 : 0
+      const method = bytes === 0 ? 'GET' : 'POST'
+      const asked = http.request(`${edge.url}${path}`, { agent, method, headers: { 'x-user': 'root' } })
+      asked.end('b'.repeat(bytes))
+      const [answer] = (await once(asked, 'response')) as [http.IncomingMessage]
+      const body = await text(answer)
+      const found = answer.statusCode === 200 ? body : answer.statusCode
+      const wanted = path.endsWith('0') ? 302 : path.endsWith('1') ? 502 : String(bytes)
+      if (found !== wanted) strange.push(`${path}: ${found}`)
+    }
+    let over = false
+    const clients = Array.from({ length: 20 }, async () => {
+      while (!over) await exchange()
+    })
+    for (let round = 0; round < 5; round++) {
+      const before = sent
+      await until('some requests', () => sent > before + 100)
+      await edge.next()
+    }
+    over = true
+    await Promise.all(clients)
+    expect(strange).toEqual([])
   })
 })
 
