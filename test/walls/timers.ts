@@ -187,7 +187,6 @@ export const PLAIN: Readonly<Record<string, readonly string[]>> = {
   ],
   'member/listeners/worker-orders.ts': ['claimFrom: retries: asks the next main process'],
   'member/operator/member-metrics.ts': ['MemberMetrics.text: delays: the text without the last counts'],
-  'member/operator/stay.ts': ['DependentProcesses.#change: paces: asks again which process serves'],
   'member/state/followed-state.ts': ['FollowedState.#start: paces: reads changes of others'],
   'member/state/log-space.ts': [
     'LogSpace.#removeSecretsLater: retries: removes secrets again',

@@ -7,6 +7,7 @@ import { untilEnded } from '../../os/liveness.js'
 import { endsWithUs, processStat } from '../../os/main-process.js'
 import { ADOPTED_MS, ZombieReaper } from '../../versions/child-processes.js'
 import type { Exit } from '../../versions/spawn-successor.js'
+import { ChangeNotifier } from '../../wire/pending.js'
 import type { Machine } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import { mainProcessReason, type Settings } from '../options/options.js'
@@ -107,7 +108,9 @@ class DependentProcesses {
   readonly #endSignals = new Set<number>()
   /** Resolves when it is known for all recorded exits whether they count. */
   #judging: Promise<void> = Promise.resolve()
-  #onWake = () => {}
+  readonly #wakes = new ChangeNotifier()
+  /** Also set while nothing waits: a child may end while it is asked which process serves. */
+  #isAwake = false
 
   constructor(deps: StayDeps) {
     this.#deps = deps
@@ -116,7 +119,8 @@ class DependentProcesses {
   }
 
   wake(): void {
-    this.#onWake()
+    this.#isAwake = true
+    this.#wakes.notify()
   }
 
   /** Forwards a signal to the process that serves. If there is none, or the signal ends the service, also to all children. */
@@ -186,15 +190,10 @@ class DependentProcesses {
     this.wake()
   }
 
-  /** Resolves after `ms`, or at the next {@link wake}. */
-  #change(ms: number): Promise<void> {
-    return new Promise(resolve => {
-      const timer = setTimeout(resolve, ms)
-      this.#onWake = () => {
-        clearTimeout(timer)
-        resolve()
-      }
-    })
+  /** Resolves after `ms`, or at the first {@link wake} since the last call. */
+  async #change(ms: number): Promise<void> {
+    await this.#wakes.until(() => this.#isAwake, ms)
+    this.#isAwake = false
   }
 
   /** The process that has served at the last answer, if it would end with this one; otherwise null. */
