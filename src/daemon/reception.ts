@@ -224,6 +224,8 @@ export class DaemonReception implements Reception {
     this.#attend(caller)
     await decided
     if (!caller.link.open) return
+    if (service.joinsAnew(caller)) await service.operations.whenDecided(DECIDED_MS)
+    if (!caller.link.open) return
     const same = this.#context?.services.get(service.name) === service
     if (same && this.#mayServe(caller)) service.join(caller)
     else this.receive(caller)

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join as joinPath } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { join } from '../../src/member/joining/join.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import {
@@ -148,7 +149,7 @@ describe('a daemon that is killed and started again', () => {
       const first = await startDaemon(scene, { upgrade: UPGRADE })
       const app = await scene.serve()
       const writes = new Writes(target)
-      const readyFile = join(scene.folder, 'ready')
+      const readyFile = joinPath(scene.folder, 'ready')
       const joiner = await scene.start({ readyFile })
       await joiner.says('joined')
       await first.kill()
@@ -239,6 +240,22 @@ describe('a daemon that is killed and started again', () => {
       expect(await settled(scene, [app], writes)).toBe(app)
     },
   )
+
+  it.runIf(NIGHTLY)('lets a process join that was joining when it died, and joins again', async () => {
+    const { scene } = await open()
+    const first = await startDaemon(scene, { upgrade: UPGRADE })
+    const app = await scene.serve()
+    await first.kill()
+    const second = await startDaemon(scene, { upgrade: UPGRADE, traps: { 'holder offering': 'SIGKILL' } })
+    await servedBy(scene, app)
+    const { control } = scene
+    const joined = join({ service: 'shop', control, hosting: 'daemon', upgrade: UPGRADE, timeout: 60_000 })
+    await second.end()
+    await startDaemon(scene, { upgrade: UPGRADE })
+    await using member = await joined
+    expect(member).toMatchObject({ generation: 2 })
+    expect((await serviceStatus(scene)).pid).toBe(app.pid)
+  })
 
   it.runIf(NIGHTLY)('begins anew without waiting when all members are dead', async () => {
     const { scene } = await open()

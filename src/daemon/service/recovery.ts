@@ -55,9 +55,11 @@ export class Recovery {
     return this.#members.filter(member => !present.some(one => one !== undefined && isSame(one, member)))
   }
 
-  /** Stops waiting for a member that is dead or has given up its rights. */
-  stopAwaiting(member: RightsHolder): void {
-    if (this.#remove(other => isSame(member, other))) this.#onChange()
+  /** Stops waiting for a member that is dead or has given up its rights. Returns whether it was awaited. */
+  stopAwaiting(member: RightsHolder): boolean {
+    const wasAwaited = this.#remove(other => isSame(member, other))
+    if (wasAwaited) this.#onChange()
+    return wasAwaited
   }
 
   /** Idempotent. */

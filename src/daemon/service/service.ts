@@ -288,6 +288,11 @@ export class Service {
     })
   }
 
+  /** A process whose attempt to join the previous daemon has failed joins again: stops waiting for it. Returns whether this daemon has waited for it. */
+  joinsAnew({ identity }: Caller): boolean {
+    return this.#missing.some(member => isSame(member, identity)) && this.#recovery.stopAwaiting(identity)
+  }
+
   join(caller: Caller): void {
     if (this.#machine.phase === 'rebuilding') {
       turnAway(caller, recoveringError(this.#missing))
@@ -325,14 +330,8 @@ export class Service {
   /** Returns the fields that every Welcome of this service has, for a caller of that generation. */
   #facts({ version }: Caller, generation: number) {
     const { incarnation, settings } = this.#deps
-    const facts = {
-      version,
-      pid: process.pid,
-      daemon: true,
-      heartbeatMs: settings.times.heartbeat,
-      incarnation,
-    }
-    return { ...facts, generation, serviceStartedAt: this.#startedAt }
+    const times = { heartbeatMs: settings.times.heartbeat, serviceStartedAt: this.#startedAt }
+    return { version, pid: process.pid, daemon: true, incarnation, generation, ...times }
   }
 
   /** Returns the status: the report of the serving member, if there is one, with the facts that the daemon knows better. */

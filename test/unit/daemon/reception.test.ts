@@ -46,9 +46,12 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
     offered: [] as Caller[],
     /** Resolves when the upgrade of the service that has just ended is decided. */
     decided: null as Promise<void> | null,
+    /** The service waits for the caller itself to come back. */
+    awaitsCaller: false,
   }
   const service = {
     join: (caller: Caller) => state.joined.push(caller),
+    joinsAnew: () => state.awaitsCaller && !(state.awaitsCaller = false),
     operations: { whenDecided: () => state.decided },
   }
   const clients = { receive: (caller: Caller) => void state.offered.push(caller) }
@@ -247,6 +250,23 @@ describe('a caller of a daemon', () => {
     changes.notify()
     await turns()
     expect([reception.handsOver, state.joined]).toEqual([false, [caller]])
+  })
+
+  it('joins anew, although the service waits that he comes back, when that is decided without him', async () => {
+    const { reception, state } = open()
+    const ends: (() => void)[] = []
+    const decided = () => new Promise<void>(resolve => ends.push(resolve))
+    state.decided = decided()
+    state.awaitsCaller = true
+    const { caller } = joiner('shop')
+    reception.receive(caller)
+    state.decided = decided()
+    ends[0]!()
+    await turns()
+    expect([state.awaitsCaller, state.joined]).toEqual([false, []])
+    ends[1]!()
+    await turns()
+    expect(state.joined).toEqual([caller])
   })
 
   it('and waits there is let go of when he leaves', () => {
