@@ -75,6 +75,8 @@ export interface ByteStream {
   setReading(on: boolean): void
   /** Sends FIN after all bytes written so far. */
   end(): void
+  /** While `late`, the owner acts because a time limit has passed: a stream that it ends then, and whose peer has not taken all bytes, was cut off because of its peer. */
+  setLate?(late: boolean): void
   /** Closes both directions at once. The owner gets no event. */
   destroy(): void
   /** As {@link destroy}, but the peer of a plain TCP connection gets RST. */

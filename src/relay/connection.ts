@@ -220,10 +220,12 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
       this.arm()
       return
     }
+    this.client.setLate?.(true)
     if (this.exchange !== null) this.exchange.onDeadline()
     else if (this.closing || this.client.congested) this.abort('client-stalled')
     else if (this.requestReader === null) this.#close()
     else this.#refuse(408, 'head-timeout')
+    this.client.setLate?.(false)
     this.settle()
   }
 

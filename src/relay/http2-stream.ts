@@ -65,6 +65,7 @@ export class Http2Stream implements ByteStream {
   /** Bytes of the body that were given to Node. */
   #given = 0
   #trailers: readonly string[] = []
+  #late = false
   #closed = false
 
   /** `hasBody`: the client has not ended the request with its head. */
@@ -150,6 +151,10 @@ export class Http2Stream implements ByteStream {
     else if (!this.#stream.readableEnded && this.#stream.readableFlowing !== null) this.#refuse(NO_ERROR)
   }
 
+  setLate(late: boolean): void {
+    this.#late = late
+  }
+
   destroy(): void {
     this.reset()
   }
@@ -172,7 +177,8 @@ export class Http2Stream implements ByteStream {
   }
 
   #cut(): void {
-    const stalls = this.#full || (this.#ended && this.#stream.writableLength > 0)
+    // Only after a time limit: the client is not to blame for a server that dies.
+    const stalls = this.#late && (this.#full || (this.#ended && this.#stream.writableLength > 0))
     if (stalls) this.session.stalled()
     this.#refuse(stalls ? CANCEL : INTERNAL_ERROR)
   }

@@ -40,14 +40,15 @@ const acknowledged = frame(SETTINGS, ACK, 0)
 const reset = (id: number) => frame(RST_STREAM, 0, id, Buffer.from([0, 0, 0, CANCEL]))
 const times = (count: number, make: (i: number) => Buffer) => Array.from({ length: count }, (_, i) => make(i))
 
-/** A proxy whose server answers /held never, /big with a megabyte, and everything else at once. */
+/** A proxy whose server answers /held never, /big with a megabyte, /half with the begin of one, and everything else at once. */
 async function edge(config: object = {}) {
   let held = 0
   const server = createServer(({ url }, response) => {
     if (url === '/held') {
       held++
       response.on('close', () => held--)
-    } else response.end(url === '/big' ? Buffer.alloc(BIG, 'x') : 'ok')
+    } else if (url === '/half') response.writeHead(200, { 'content-length': BIG }).write('x'.repeat(1_000))
+    else response.end(url === '/big' ? Buffer.alloc(BIG, 'x') : 'ok')
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -67,6 +68,7 @@ async function edge(config: object = {}) {
   return {
     proxy,
     held: () => held,
+    dies: () => server.closeAllConnections(),
     /** How many connections each bound has ended. */
     async ended(bound: string): Promise<number> {
       const { body } = await ask(`http://127.0.0.1:${metrics}/metrics`).answer
@@ -185,5 +187,18 @@ describe('a hostile HTTP/2 client', () => {
     await client.until('the reset', () => client.of(RST_STREAM, 1).length === 1)
     expect(client.of(RST_STREAM, 1)[0]!.payload.readUInt32BE(0)).toBe(CANCEL)
     expect(client.closed).toBe(false)
+  })
+
+  it('keeps its connection if many streams end because their server dies, though it has not taken all of them', async () => {
+    const { proxy, dies, ended } = await edge()
+    const window = Buffer.from([0, 4, 0, 0, 0, 10])
+    const client = new FrameClient(proxy.port, preface(window))
+    client.send(acknowledged, ...times(40, i => head(2 * i + 1, '/half')))
+    await client.until('ten bytes of each', () => client.of(DATA).length === 40)
+    dies()
+    await client.until('the resets', () => client.of(RST_STREAM).length === 40 || client.closed)
+    client.send(head(101, '/'), frame(WINDOW_UPDATE, 0, 101, Buffer.from([0, 0, 1, 0])))
+    await client.until('an answer', () => client.of(DATA, 101).some(({ flags }) => flags & END_STREAM))
+    expect([client.closed, await ended('stalls')]).toEqual([false, 0])
   })
 })
