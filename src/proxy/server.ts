@@ -16,6 +16,7 @@ import {
 } from '../index.js'
 import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
 import { type AccessSink, logAccess } from './access-line.js'
+import { afterHandoff } from './after-handoff.js'
 import { ClientLimits, RateLimitedWarnings } from './client-limits.js'
 import { type ListenerConfig, requestListeners } from './config/listeners.js'
 import type { ProxyConfig } from './config/schema.js'
@@ -256,7 +257,7 @@ export class ReverseProxy {
       await nextTurn()
       await proxy.#tryWriteConfig()
       proxy.#leave()
-      proxy.#shared?.watch(() => proxy.#applyShared())
+      proxy.#shared?.watch(afterHandoff(member, () => proxy.#applyShared()))
       if (member.follows !== null) proxy.#applyShared()
       return proxy
     } catch (error) {
@@ -322,9 +323,9 @@ export class ReverseProxy {
     if (this.#shared === null || this.member.phase !== 'serving') return
     this.#reloads
       .run(() => this.#reload(this.#own))
-      .catch(error =>
+      .catch(err =>
         this.#logger.error(
-          { err: error },
+          { err },
           'this process could not apply the changed configuration of the state, and keeps its current one',
         ),
       )

@@ -1,8 +1,10 @@
 import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
 import { rmSync, statSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { createServer as createHttpServer } from 'node:http'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { WebSocket } from 'ws'
 import { configFrom, type ProxyDocument, startProxy } from '../../src/proxy/index.js'
 import { NIGHTLY } from '../lanes/lane.js'
@@ -107,6 +109,28 @@ describe('HUP', () => {
     expect(await bodyAt(edge.port)).toBe('old\n')
     await proxy.reload(next)
     expect(await bodyAt(edge.port)).toBe('new\n')
+  })
+
+  it('need not follow a handoff that fails: what a store has changed meanwhile applies by itself', async () => {
+    const store = createHttpServer((_request, response) =>
+      response.setHeader('etag', '1').end('{"limits/body":"1k"}'),
+    )
+    store.listen(0, '127.0.0.1')
+    await once(store, 'listening')
+    onTestFinished(() => void store.close().closeAllConnections())
+    const { port } = store.address() as AddressInfo
+    const edge = await Edge.prepare({ routes: answers('ok') })
+    const source = `http://127.0.0.1:${port}/`
+    const proxy = await startProxy(configFrom({ ...edge.config, source } as unknown as ProxyDocument))
+    onTestFinished(() => proxy.close({ timeout: 0 }))
+    await until('it has the limit', () => proxy.config.limits.body === 1_024)
+    const phase = vi.spyOn(proxy.member, 'phase', 'get').mockReturnValue('frozen')
+    onTestFinished(() => phase.mockRestore())
+    await proxy.member.section('source').put('limits/body', JSON.parse('{ "json": "\\"2k\\"" }'))
+    for (let turn = 0; turn < 5; turn++) await new Promise(resolve => setImmediate(resolve))
+    expect(proxy.config.limits.body).toBe(1_024)
+    phase.mockRestore()
+    await until('it has the new limit', () => proxy.config.limits.body === 2_048)
   })
 
   it('leaves routes made at run time, also those whose upstream the new file does not have', async () => {

@@ -228,6 +228,7 @@ export const PLAIN: Readonly<Record<string, readonly string[]>> = {
     'childShell: delays: the command has ended: the rest of its output is read',
     'nodeShell: delays: the command has ended: the rest of its output is read',
   ],
+  'proxy/after-handoff.ts': ['afterHandoff: paces: looks whether a handoff is over'],
   'proxy/client-limits.ts': ['RateLimitedWarnings.#log: paces: a line of the log at most so often'],
   'proxy/names/name-servers.ts': [
     'resolveBothFamilies: delays: the addresses of the other family may follow at once',
