@@ -44,6 +44,8 @@ export class Dispatch {
   #wait: { readonly arrived: number; readonly until: number } | null = null
   /** The exchange comes from another process: if it has waited there, it gets a place in a full queue. */
   #restored = false
+  /** How long it may still wait then, in milliseconds; null: as long as any other. */
+  #restMs: number | null = null
   #retryHead: HeadWriter | null = null
   /** The length of the PROXY header that was written first on the connection that is being established. */
   #headerBytes = 0
@@ -57,8 +59,10 @@ export class Dispatch {
     this.#exchange = exchange
   }
 
-  restore(): void {
+  /** `restMs`: what is left of the time limit of the other process. */
+  restore(restMs: number | null): void {
     this.#restored = true
+    this.#restMs = restMs
     const { route, destination } = this.#exchange.facts
     this.route = this.#relay.routeByName?.(route) ?? null
     this.destination = this.#relay.destinationByKey?.(destination) ?? null
@@ -288,7 +292,7 @@ export class Dispatch {
       return 'queue-full'
     }
     const now = performance.now()
-    this.#wait ??= { arrived: now, until: now + queue.ms }
+    this.#wait ??= { arrived: now, until: now + (this.#restMs ?? queue.ms) }
     const servers = this.#serversOf(queue)
     if (servers.length === 0) return null
     this.#queue = queue

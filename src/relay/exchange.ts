@@ -227,10 +227,10 @@ export class Exchange implements StreamOwner {
     if (this.#dispatch.chooseServer(route) !== null) this.#dispatch.send(NO_BYTES)
   }
 
-  /** Resumes an exchange of another process. `unsent`: the next bytes for the server. If `upstream`, the connection to the server, is null, dials a server. */
-  resume(upstream: ByteStream | null, unsent: Buffer): void {
+  /** Resumes an exchange of another process. `unsent`: the next bytes for the server. If `upstream`, the connection to the server, is null, dials a server, or waits for one at most `restMs` milliseconds. */
+  resume(upstream: ByteStream | null, unsent: Buffer, restMs: number | null): void {
     const { facts } = this
-    this.#dispatch.restore()
+    this.#dispatch.restore(upstream === null ? restMs : null)
     if (facts.phase === 'waiting') facts.answer ??= responseRules(this.#dispatch.route?.options)
     if (upstream === null) {
       if (this.#dispatch.chooseServer() !== null) this.#dispatch.send(unsent)

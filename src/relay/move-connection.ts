@@ -112,7 +112,10 @@ export function importConnection(
   if (record.uploadMs >= 0) connection.uploadMs = record.uploadMs
   if (record.toClient.length > 0) client.write(record.toClient)
   if (record.endedClient) client.end()
-  if (record.exchange !== null) importExchange(relay, record.exchange, connection, upstream)
+  if (record.exchange !== null) {
+    const restMs = record.remainingMs < 0 ? null : record.remainingMs
+    importExchange(relay, record.exchange, connection, { upstream, restMs })
+  }
   if (record.fromClient.length > 0) connection.onData(client, record.fromClient, record.fromClient.length)
   connection.arm()
   connection.settle()
@@ -126,7 +129,7 @@ function importExchange(
   relay: RelayContext,
   record: ExchangeRecord,
   connection: RelayConnection,
-  upstream: ByteStream | null,
+  { upstream, restMs }: { upstream: ByteStream | null; restMs: number | null },
 ): void {
   const exchange = new Exchange(relay, connection, record.facts)
   connection.exchange = exchange
@@ -136,7 +139,7 @@ function importExchange(
     exchange.requestDeadline = relay.wheel.now + record.requestMs
   }
   exchange.startedAt = performance.now() - record.elapsedMs
-  exchange.resume(upstream, record.toUpstream)
+  exchange.resume(upstream, record.toUpstream, restMs)
   if (upstream === null) return
   if (record.endedUpstream) upstream.end()
   const { fromUpstream } = record

@@ -364,6 +364,38 @@ describe('the times of a request for the access log', () => {
     expect(left?.record.exchange?.facts.trail?.queueMs).toBe(1_500)
   })
 
+  it('has the rest of its wait after a move, also if a server refuses it and it waits for another one', () => {
+    const pass = clock()
+    const full = { ...SERVER, key: 'b', connections: 0 }
+    const queue = { most: 5, ms: 60_000, waiting: 0, servers: () => [full], watch, ended() {} }
+    const forward = (servers: Destination[]): Forward => ({
+      kind: 'upstream',
+      name: 'r',
+      pick: tried => servers.find(each => !tried.includes(each)) ?? null,
+      queue,
+    })
+    const [own, peer] = socketPair('client')
+    onTestFinished(() => {
+      own.close()
+      peer.close()
+    })
+    const from = relayWith({ route: () => forward([full]) }, undefined, own.raw)
+    from.client.hear(GET)
+    from.leaves()
+    pass(200)
+    const to = relayWith({ routeByName: () => forward([SERVER, full]), destinationByKey: () => SERVER })
+    const left = from.leaves()!
+    to.relay.import({ ...left, record: { ...left.record, remainingMs: 1_000 } })
+    const [refusing] = to.servers as [Stream]
+    refusing.owner!.onClose(refusing, new Error('connect ECONNREFUSED'))
+    to.client.owner!.onClose(to.client, null)
+    to.leaves()
+    pass(200)
+    const again = to.leaves()
+    again?.client.close()
+    expect(again?.record.remainingMs).toBe(1_000)
+  })
+
   it('stays whole if it waits behind a server that got a PROXY header and did not accept', () => {
     const pass = clock()
     const refusing = { ...SERVER, proxyProtocol: 'v1' as const, keepAlive: { connections: 0, idleMs: 1 } }
