@@ -14,6 +14,7 @@
 //   msgpackr.cjs, js-yaml.cjs,      packages that the library loads on first use, by the names in `imports` of package.json. program.cjs has
 //   prom-client.cjs                 its own copy of js-yaml, because it reads a configuration at each start
 //   bundled.js, lazy.cjs            the entry `.` for an application's bundler, with the paths of these packages
+//   convert.cjs                     `fd-broker convert`, with a parser of TOML
 //   timeline.cjs                    draws `fd-broker upgrade --timeline`, in its page and as SVG: src/timeline, ECharts
 //   types/                          declarations, see tools/declarations.mjs
 //   THIRD-PARTY-NOTICES.txt         the licences of the packages whose code is in these files
@@ -239,6 +240,13 @@ const results = await Promise.all([
     banner: {
       js: 'const thisFile = { get url() { return require("node:url").pathToFileURL(__filename).href } };',
     },
+  }),
+  build({
+    ...common,
+    entryPoints: { convert: join(modules, 'convert/convert.js') },
+    format: 'cjs',
+    outExtension: { '.js': '.cjs' },
+    supported: { 'dynamic-import': false },
   }),
 ])
 

@@ -58,7 +58,7 @@ function asksForJson(args: readonly string[]): boolean {
 }
 
 /** Commands that work where the addon cannot be loaded. */
-const WITHOUT_ADDON: ReadonlySet<string> = new Set(['completion', 'doctor', 'init'])
+const WITHOUT_ADDON: ReadonlySet<string> = new Set(['completion', 'convert', 'doctor', 'init'])
 
 /** Loads and adds each command, in the order of the help: a command line loads only its own, the help loads all. */
 const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new Map([
@@ -85,6 +85,7 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['routes', async program => (await import('./routes.js')).addRoutes(program)],
   ['servers', async program => (await import('./servers.js')).addServers(program)],
   ['certificates', async program => (await import('./certificates.js')).addCertificates(program)],
+  ['convert', async program => (await import('./convert.js')).addConvert(program)],
   ['state', async program => (await import('./state.js')).addState(program)],
   ['write-log', async program => (await import('./write-log.js')).addWriteLog(program)],
   ['keep', async program => (await import('./keep.js')).addKeep(program)],

@@ -46,6 +46,7 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   '!mayRun': { text: 'it needs root, ip (iproute2) and ansible-playbook' },
   "!has('etcd')": { text: 'there is no etcd' },
   'FETCH < 8': { text: 'fetch() of this Node has no HTTP/2 (Node 26 has)', always: true },
+  "!has('nginx')": { text: 'there is no nginx' },
   "!has('haproxy')": { text: 'there is no HAProxy' },
   "!has('h2load')": { text: 'there is no h2load' },
   "!has('h2spec')": {

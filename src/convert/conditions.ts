@@ -1,0 +1,56 @@
+/** The conditions of a route, as `header:X-A=1*`. */
+
+/** The conditions that hold if all of these do, sorted: one about each thing, besides negated ones. Null if no request fulfils them. */
+export function allOf(conditions: readonly string[]): readonly string[] | null {
+  const about = new Map<string, string>()
+  const negated = new Set<string>()
+  for (const each of conditions) {
+    if (each.startsWith('!')) {
+      negated.add(each)
+      continue
+    }
+    const what = thingOf(each)
+    const known = about.get(what)
+    const both = known === undefined ? each : narrower(known, each)
+    if (both === null) return null
+    about.set(what, both)
+  }
+  for (const each of negated) {
+    const excluded = each.slice(1)
+    const known = about.get(thingOf(excluded))
+    if (known === undefined) continue
+    if (implies(known, excluded)) return null
+    // A value that is another one anyway needs no negation.
+    if (narrower(known, excluded) === null) negated.delete(each)
+  }
+  return [...about.values(), ...negated].sort()
+}
+
+/** `header:x-a` of `header:X-A=1`. */
+function thingOf(condition: string): string {
+  const what = /^[^=]*/.exec(condition)![0]
+  return what.startsWith('header:') ? what.toLowerCase() : what
+}
+
+const wantedOf = (condition: string) =>
+  condition.includes('=') ? condition.slice(condition.indexOf('=') + 1) : null
+
+/** Whether each request that fulfils the first fulfils the second, about the same thing. */
+export function implies(a: string, b: string): boolean {
+  const [value, other] = [wantedOf(a), wantedOf(b)]
+  if (other === null || value === other) return true
+  if (value === null) return false
+  if (thingOf(a) === 'method') return value.split('|').every(each => other.split('|').includes(each))
+  return other.endsWith('*') && value.startsWith(other.slice(0, -1))
+}
+
+/** The condition that holds if both do, about the same thing; null if none can. */
+function narrower(a: string, b: string): string | null {
+  if (implies(a, b)) return a
+  if (implies(b, a)) return b
+  if (thingOf(a) !== 'method') return null
+  const common = wantedOf(a)!
+    .split('|')
+    .filter(each => wantedOf(b)!.split('|').includes(each))
+  return common.length === 0 ? null : `method=${common.join('|')}`
+}

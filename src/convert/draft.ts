@@ -1,0 +1,157 @@
+/** A line, or a key, of a configuration file of another server. */
+export interface SourceLine {
+  readonly file: string
+  /** A number, or the path of a key where the parser knows no numbers. */
+  readonly place: number | string
+  readonly text: string
+}
+
+/**
+ * The fate of a line: `said` by the new configuration; `near`: said, with a difference; `own`: the proxy does so without being told, or does not need it;
+ * `missing`: without a counterpart.
+ */
+export type Outcome = 'said' | 'near' | 'own' | 'missing'
+
+/** The fate of one line; `why` is empty if it is said. */
+export interface Remark {
+  readonly line: SourceLine
+  readonly outcome: Outcome
+  readonly why: string
+}
+
+export interface ListenerDraft {
+  readonly name: string
+  readonly address: string
+  tls?: true
+  http2?: true
+  forward?: string
+  clientCa?: { file: string; required: boolean }
+  proxyProtocol?: string[]
+}
+
+/** Which requests a route takes, as the proxy's configuration says it. */
+export interface Match {
+  readonly listener?: string
+  readonly host: string
+  readonly path: string
+  /** Sorted. */
+  readonly when: readonly string[]
+}
+
+/** Where requests go, and what is changed: all other keys of a route. */
+export type Action = Readonly<Record<string, unknown>>
+
+export interface RouteDraft extends Match {
+  readonly action: Action
+}
+
+export type Section = Record<string, unknown>
+
+/** A configuration of the proxy in the making, and what became of the lines of the other server's. */
+export class Draft {
+  readonly listeners = new Map<string, ListenerDraft>()
+  readonly upstreams = new Map<string, Section>()
+  readonly routes: RouteDraft[] = []
+  readonly certificates: { cert: string; key: string; names?: string[] }[] = []
+  readonly #settings = new Map<string, Section | string | number | boolean>()
+  readonly #remarks = new Map<SourceLine, Remark>()
+
+  said(line: SourceLine): void {
+    this.#remark(line, 'said', '')
+  }
+
+  near(line: SourceLine, difference: string): void {
+    this.#remark(line, 'near', difference)
+  }
+
+  own(line: SourceLine, why: string): void {
+    this.#remark(line, 'own', why)
+  }
+
+  missing(line: SourceLine, why: string): void {
+    this.#remark(line, 'missing', why)
+  }
+
+  /** The fates of all lines, in the order of the first call for each. A line that is said once and missing another time is missing. */
+  get remarks(): Remark[] {
+    return [...this.#remarks.values()]
+  }
+
+  has(line: SourceLine): boolean {
+    return this.#remarks.has(line)
+  }
+
+  #remark(line: SourceLine, outcome: Outcome, why: string): void {
+    const known = this.#remarks.get(line)
+    if (known === undefined || WEIGHT[outcome] > WEIGHT[known.outcome])
+      this.#remarks.set(line, { line, outcome, why })
+  }
+
+  /** Returns the listener of an address, made if there is none. */
+  listener(address: string): ListenerDraft {
+    const known = this.listeners.get(address)
+    if (known !== undefined) return known
+    const made: ListenerDraft = { name: this.#listenerName(address), address }
+    this.listeners.set(address, made)
+    return made
+  }
+
+  #listenerName(address: string): string {
+    const port = /:(\d+)$/.exec(address)?.[1]
+    const wanted =
+      port === undefined ? 'unix' : port === '80' ? 'http' : port === '443' ? 'https' : `port-${port}`
+    const taken = new Set([...this.listeners.values()].map(({ name }) => name))
+    let name = wanted
+    for (let number = 2; taken.has(name); number += 1) name = `${wanted}-${number}`
+    return name
+  }
+
+  certificate(cert: string, key: string, names: readonly string[]): void {
+    const known = this.certificates.find(each => each.cert === cert && each.key === key)
+    if (known === undefined)
+      this.certificates.push({ cert, key, ...(names.length > 0 && { names: [...names] }) })
+    else if (known.names !== undefined) {
+      if (names.length === 0) delete known.names
+      else known.names = [...new Set([...known.names, ...names])]
+    }
+  }
+
+  /** Sets a key, as `timeouts.idle`. */
+  set(key: string, value: string | number | boolean | Section): void {
+    this.#settings.set(key, value)
+  }
+
+  get(key: string): unknown {
+    return this.#settings.get(key)
+  }
+
+  /** The whole configuration. */
+  document(service: string): Section {
+    const document: Section = { service }
+    const top = new Map(this.#settings)
+    for (const [key, value] of top) if (!key.includes('.')) document[key] = value
+    document.listeners = [...this.listeners.values()]
+    if (this.upstreams.size > 0) document.upstreams = Object.fromEntries(this.upstreams)
+    if (this.routes.length > 0) document.routes = this.routes.map(routeDocument)
+    if (this.certificates.length > 0) document.tls = { certificates: this.certificates }
+    for (const [key, value] of top) {
+      const [first, second] = key.split('.')
+      if (second === undefined) continue
+      const section = (document[first!] ??= {}) as Section
+      section[second] = value
+    }
+    return document
+  }
+}
+
+const WEIGHT: Record<Outcome, number> = { own: 0, said: 1, near: 2, missing: 3 }
+
+function routeDocument({ listener, host, path, when, action }: RouteDraft): Section {
+  return {
+    host,
+    ...(path !== '/' && { path }),
+    ...(listener !== undefined && { listener }),
+    ...(when.length > 0 && { when }),
+    ...action,
+  }
+}

@@ -1,0 +1,143 @@
+import type { Draft, ListenerDraft, Section } from './draft.js'
+import type { Directive } from './nginx-syntax.js'
+import { effective, effectiveOne, fileOf, type Levels } from './nginx-values.js'
+import { bytesOf, sizeOf, timeOf } from './values.js'
+
+/** Where requests of a server block come in. */
+export interface Entry {
+  readonly listener: ListenerDraft
+  readonly secure: boolean
+  /** Whether it takes requests whose host no server has. */
+  isDefault: boolean
+}
+
+export interface Server {
+  readonly block: readonly Directive[]
+  readonly names: readonly string[]
+  readonly entries: readonly Entry[]
+}
+
+/** Certificates, limits and logs of servers, which the proxy has for all of them together. */
+export class Settings {
+  readonly #draft: Draft
+  readonly #http: readonly Directive[]
+
+  constructor(draft: Draft, http: readonly Directive[]) {
+    this.#draft = draft
+    this.#http = http
+  }
+
+  take({ block, entries, names }: Server): void {
+    const draft = this.#draft
+    const levels: Levels = [block, this.#http]
+    const secure = entries.filter(each => each.secure)
+    const certificates = effective(levels, 'ssl_certificate')
+    const keys = effective(levels, 'ssl_certificate_key')
+    for (const [at, each] of secure.length > 0 ? certificates.entries() : []) {
+      const key = keys[at]
+      if (key === undefined) continue
+      draft.said(each)
+      draft.said(key)
+      draft.certificate(
+        fileOf(each),
+        fileOf(key),
+        entries.some(entry => entry.isDefault) ? [] : names.filter(name => name !== '*'),
+      )
+    }
+    const ca = effectiveOne(levels, 'ssl_client_certificate')
+    const verify = effectiveOne(levels, 'ssl_verify_client')
+    if (ca !== undefined) draft.said(ca)
+    if (verify !== undefined) {
+      draft.said(verify)
+      if (ca !== undefined && verify.args[0] !== 'off')
+        for (const { listener } of secure)
+          listener.clientCa = { file: fileOf(ca), required: verify.args[0] === 'on' }
+    }
+    const protocols = effectiveOne(levels, 'ssl_protocols')
+    if (protocols !== undefined) {
+      draft.said(protocols)
+      if (protocols.args.every(each => each === 'TLSv1.3')) draft.set('tls.minVersion', 'TLSv1.3')
+    }
+    this.#limits(levels)
+  }
+
+  #limits(levels: Levels): void {
+    const draft = this.#draft
+    const time = (name: string, key: string) => {
+      const directive = effectiveOne(levels, name)
+      const value = directive === undefined ? null : timeOf(directive.args[0] ?? '', 's')
+      if (directive === undefined || value === null) return
+      if (draft.get(key) !== undefined && draft.get(key) !== value)
+        draft.near(directive, `there is one ${key} for all`)
+      else draft.said(directive)
+      draft.set(key, value)
+    }
+    time('keepalive_timeout', 'timeouts.idle')
+    time('client_header_timeout', 'timeouts.head')
+    time('client_body_timeout', 'timeouts.stall')
+    time('send_timeout', 'timeouts.stall')
+    this.#bodies()
+    const heads = effectiveOne(levels, 'large_client_header_buffers')
+    if (heads !== undefined) {
+      draft.said(heads)
+      draft.set('limits.headBytes', sizeOf(heads.args[1] ?? '') ?? '16k')
+    }
+    const log = effectiveOne(levels, 'access_log')
+    if (log !== undefined) {
+      if (log.args[0] === 'off') draft.said(log)
+      else {
+        draft.near(log, 'to stdout, or to the file of --access-log-file')
+        draft.set('accessLog', true)
+        if (log.args.length === 1 || log.args[1] === 'combined') draft.set('accessLine.format', 'combined')
+      }
+      for (const each of effective(levels, 'log_format')) draft.near(each, 'choose accessLine.fields')
+    }
+    const resolver = effectiveOne(levels, 'resolver')
+    if (resolver !== undefined) {
+      draft.said(resolver)
+      draft.set('resolver.servers', resolver.args.filter(each => !each.includes('=')) as never)
+    }
+    this.#errorPages(levels)
+  }
+
+  /** The proxy has one limit for bodies: the largest. nginx has 1m where it is not told. */
+  #bodies(): void {
+    const all = this.#everyDirective('client_max_body_size')
+    const sizes = all.map(each => sizeOf(each.args[0] ?? '') ?? '1m')
+    for (const each of all) {
+      if (new Set(sizes).size > 1) this.#draft.near(each, 'there is one limit for all, the largest')
+      else this.#draft.said(each)
+    }
+    if (sizes.includes('0')) return
+    this.#draft.set('limits.body', sizes.sort((a, b) => bytesOf(b) - bytesOf(a))[0] ?? '1m')
+  }
+
+  #everyDirective(name: string): Directive[] {
+    const within = (block: readonly Directive[]): Directive[] =>
+      block.flatMap(each => (each.name === name ? [each] : each.block === null ? [] : within(each.block)))
+    return within(this.#http)
+  }
+
+  #errorPages(levels: Levels): void {
+    for (const directive of effective(levels, 'error_page')) {
+      const codes = directive.args.filter(each => /^[45]\d\d$/.test(each))
+      const page = directive.args.at(-1) ?? ''
+      const root = this.#rootOf(page, levels)
+      if (!page.startsWith('/') || root === null || directive.args.some(each => each.startsWith('='))) {
+        this.#draft.missing(directive, 'errorPages needs the path of a file')
+        continue
+      }
+      this.#draft.near(directive, 'for errors of the proxy itself')
+      const pages = (this.#draft.get('errorPages') as Section | undefined) ?? {}
+      for (const code of codes) pages[code] = `${root.replace(/\/$/, '')}${page}`
+      this.#draft.set('errorPages', pages)
+    }
+  }
+
+  #rootOf(page: string, levels: Levels): string | null {
+    const location = levels[0]!.find(({ name, args }) => name === 'location' && args.at(-1) === page)
+    const root = effectiveOne([location?.block ?? [], ...levels], 'root')
+    if (root === undefined || root.args[0]!.includes('$')) return null
+    return root.args[0]!
+  }
+}

@@ -1,0 +1,50 @@
+import type { Draft } from './draft.js'
+import type { Directive } from './nginx-syntax.js'
+import { serversOf } from './nginx-upstream.js'
+import { listenerAddress, timeOf } from './values.js'
+
+/** Translates a `stream` block: each server is a listener that forwards whole connections. */
+export function translateStream(draft: Draft, block: readonly Directive[]): void {
+  const upstreams = new Map(
+    block.filter(({ name }) => name === 'upstream').map(each => [each.args[0]!, each] as const),
+  )
+  for (const server of block.filter(({ name }) => name === 'server')) {
+    draft.said(server)
+    const one = (name: string) => server.block!.find(each => each.name === name)
+    const [listen, pass] = [one('listen'), one('proxy_pass')]
+    const address = listen === undefined ? null : listenerAddress(listen.args[0]!)
+    if (listen === undefined || pass === undefined) continue
+    if (address === null || listen.args.some(each => each === 'udp' || each === 'ssl')) {
+      draft.missing(listen, 'only TCP without TLS is forwarded')
+      continue
+    }
+    const target = pass.args[0]!
+    if (target.includes('$')) {
+      draft.missing(pass, 'servers cannot be chosen by a variable')
+      continue
+    }
+    const name = `${target.replaceAll(/[^\w.-]+/g, '-').replace(/^-|-$/g, '')}`
+    const upstream = serversOf(draft, upstreams.get(target), target, 'tcp')
+    const [protocol, connect, idle] = [
+      one('proxy_protocol'),
+      one('proxy_connect_timeout'),
+      one('proxy_timeout'),
+    ]
+    if (protocol !== undefined) {
+      draft.said(protocol)
+      if (protocol.args[0] === 'on') upstream.proxyProtocol = 'v1'
+    }
+    if (connect !== undefined) {
+      draft.said(connect)
+      upstream.timeouts = { connect: timeOf(connect.args[0]!, 's') }
+    }
+    if (idle !== undefined) {
+      draft.near(idle, 'one limit for all tunnels')
+      draft.set('timeouts.tunnel', timeOf(idle.args[0]!, 's')!)
+    }
+    draft.upstreams.set(name, upstream)
+    draft.listener(address).forward = name
+    draft.said(listen)
+    draft.said(pass)
+  }
+}

@@ -1,0 +1,95 @@
+import type { Draft, Section } from './draft.js'
+import type { Directive } from './nginx-syntax.js'
+import { put } from './nginx-values.js'
+import { timeOf } from './values.js'
+
+export type Scheme = 'http' | 'https' | 'tcp'
+
+/** Translates an `upstream` block, or a lone server if there is none. */
+export function serversOf(
+  draft: Draft,
+  block: Directive | undefined,
+  authority: string,
+  scheme: Scheme,
+): Section {
+  const upstream: Section = { servers: [] }
+  if (block === undefined) {
+    upstream.servers = [serverAddress(authority, scheme)]
+    return upstream
+  }
+  draft.said(block)
+  upstream.servers = (block.block ?? [])
+    .filter(({ name }) => name === 'server')
+    .flatMap(server => serverOf(draft, server, scheme, upstream))
+  for (const directive of block.block ?? [])
+    if (directive.name !== 'server') balance(draft, directive, upstream)
+  return upstream
+}
+
+/** The address of a server as the proxy writes it. */
+export function serverAddress(authority: string, scheme: Scheme): string {
+  if (authority.startsWith('unix:')) return authority.replace(/:$/, '')
+  const port = scheme === 'https' ? 443 : 80
+  return `${scheme}://${/:\d+$/.test(authority) ? authority : `${authority}:${port}`}`
+}
+
+function serverOf(draft: Draft, server: Directive, scheme: Scheme, upstream: Section): unknown[] {
+  const [address, ...parameters] = server.args
+  let weight: number | null = null
+  draft.said(server)
+  for (const parameter of parameters) {
+    const [name, value = ''] = parameter.split('=')
+    if (name === 'weight') weight = Number(value)
+    else if (name === 'max_fails') put(upstream, 'health', 'failures', value === '0' ? 'off' : Number(value))
+    else if (name === 'fail_timeout') put(upstream, 'health', 'coolDown', timeOf(value, 's'))
+    else if (name === 'max_conns') upstream.connections = Number(value)
+    else if (name === 'slow_start') upstream.slowStart = timeOf(value, 's')
+    else if (name === 'down') {
+      draft.near(server, 'left out: fd-broker servers drains and undrains servers')
+      return []
+    } else if (name === 'backup') {
+      draft.missing(server, 'left out: there are no backup servers')
+      return []
+    } else if (name !== 'resolve') draft.near(server, `without ${parameter}`)
+  }
+  const text = serverAddress(address!, scheme)
+  return [weight === null || weight === 1 ? text : { address: text, weight }]
+}
+
+function balance(draft: Draft, directive: Directive, upstream: Section): void {
+  const { name, args } = directive
+  const said = (value: string) => {
+    draft.said(directive)
+    upstream.balance = value
+  }
+  if (name === 'least_conn') said('least-connections')
+  else if (name === 'ip_hash') {
+    said('hash:address')
+    draft.near(directive, 'by the whole address')
+  } else if (name === 'random') said(args[0] === 'two' ? 'two-choices' : 'random')
+  else if (name === 'hash') {
+    const key = args[0]!
+    const [, kind, of] = /^\$(cookie|http)_(\w+)$/.exec(key) ?? []
+    if (/^\$(?:binary_)?remote_addr$/.test(key)) said('hash:address')
+    else if (kind === 'cookie') said(`hash:cookie:${of}`)
+    else if (kind === 'http') said(`hash:header:${of!.replaceAll('_', '-')}`)
+    else draft.missing(directive, 'servers are chosen by an address, a header or a cookie')
+  } else if (name === 'keepalive') {
+    draft.said(directive)
+    put(upstream, 'keepAlive', 'connections', Number(args[0]))
+  } else if (name === 'keepalive_timeout') {
+    draft.said(directive)
+    put(upstream, 'keepAlive', 'idle', timeOf(args[0]!, 's'))
+  } else if (name === 'queue') {
+    draft.said(directive)
+    const limit = args.find(each => each.startsWith('timeout='))?.slice(8)
+    upstream.queue = {
+      requests: Number(args[0]),
+      ...(limit !== undefined && { timeout: timeOf(limit, 's') }),
+    }
+  } else if (name === 'sticky' && args[0] === 'cookie') {
+    draft.said(directive)
+    const expires = args.find(each => each.startsWith('expires='))?.slice(8)
+    upstream.sticky = { cookie: args[1], ...(expires !== undefined && { maxAge: timeOf(expires, 's') }) }
+  }
+}

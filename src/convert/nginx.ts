@@ -1,0 +1,50 @@
+import { Draft } from './draft.js'
+import { HttpServers } from './nginx-http.js'
+import { translateStream } from './nginx-stream.js'
+import { type Directive, type Included, parseNginx } from './nginx-syntax.js'
+import { HANDLED, otherDirective } from './nginx-values.js'
+
+/** Translates a configuration of nginx: a whole one, or a file of `sites-enabled`. Throws ERR_FDB_CONFIG if nginx would not read it. */
+export function fromNginx(text: string, file: string, included: Included): Draft {
+  const draft = new Draft()
+  const top = parseNginx(text, file, included)
+  const whole = top.some(({ name }) => name === 'http' || name === 'stream' || name === 'events')
+  if (!whole) new HttpServers(draft, top).translate()
+  for (const directive of whole ? top : []) {
+    const { name, args, block } = directive
+    if (name === 'http' && block !== null) {
+      draft.said(directive)
+      new HttpServers(draft, block).translate()
+    } else if (name === 'stream' && block !== null) {
+      draft.said(directive)
+      translateStream(draft, block)
+    } else if (name === 'events') draft.own(directive, 'the proxy chooses')
+    else if (name === 'worker_processes') {
+      draft.said(directive)
+      if (args[0] !== '1') draft.set('workers', args[0] === 'auto' ? 'auto' : Number(args[0]))
+    }
+  }
+  markRest(draft, top)
+  return draft
+}
+
+/** Says what became of the directives that no rule has looked at. */
+function markRest(draft: Draft, directives: readonly Directive[]): void {
+  for (const directive of directives) {
+    if (!draft.has(directive)) {
+      if (directive.name === 'include') included(draft, directive)
+      else if (HANDLED.has(directive.name)) draft.own(directive, 'nothing uses it')
+      else otherDirective(draft, directive)
+    }
+    if (directive.block !== null && directive.name !== 'types') markRest(draft, directive.block)
+  }
+}
+
+/** Files with types of files, or parameters for other protocols, say nothing to a proxy. */
+const FOR_OTHERS = /(?:mime\.types|_params|\.conf-dist)$/
+
+function included(draft: Draft, directive: Directive): void {
+  if (directive.absent === undefined) draft.said(directive)
+  else if (FOR_OTHERS.test(directive.args[0]!)) draft.own(directive, 'the proxy serves no files')
+  else draft.missing(directive, 'there is no such file')
+}

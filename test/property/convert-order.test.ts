@@ -1,0 +1,127 @@
+import fc from 'fast-check'
+import { expect, it } from 'vitest'
+import type { RouteDraft } from '../../src/convert/draft.js'
+import { routesInOrder } from '../../src/convert/order.js'
+import { RequestReader } from '../../src/http1/index.js'
+import { configFrom, type ProxyDocument } from '../../src/proxy/index.js'
+import { RouteTable } from '../../src/proxy/routes/table.js'
+
+const HOSTS = ['*', 'a.x', 'b.x', '*.x', 'y']
+const PATHS = ['/', '/p', '/p/q', '/r']
+const CONDITIONS = ['header:h', 'header:h=1', 'cookie:c=1', 'method=GET', '!header:h', '!cookie:c=1']
+const LISTENERS = ['one', 'two']
+
+interface Asked {
+  readonly host: string
+  readonly path: string
+  readonly listener: string
+  readonly method: string
+  readonly h: string | null
+  readonly c: string | null
+}
+
+/** The first rule that matches, as another server finds it. */
+function firstOf(rules: readonly RouteDraft[], { host, path, listener, method, h, c }: Asked): string | null {
+  const holds = (when: string): boolean => {
+    if (when.startsWith('!')) return !holds(when.slice(1))
+    if (when === 'header:h') return h !== null
+    if (when === 'header:h=1') return h === '1'
+    return when === 'method=GET' ? method === 'GET' : c === '1'
+  }
+  const rule = rules.find(
+    each =>
+      (each.listener === undefined || each.listener === listener) &&
+      (each.host === '*' ||
+        each.host === host ||
+        (each.host.startsWith('*.') && host.endsWith(each.host.slice(1)))) &&
+      (each.path === '/' || path === each.path || path.startsWith(`${each.path}/`)) &&
+      each.when.every(holds),
+  )
+  return rule === undefined ? null : String(rule.action.upstream)
+}
+
+/** The upstream that the proxy takes. */
+function tableOf(routes: readonly RouteDraft[]): (asked: Asked) => string | null {
+  const document = {
+    service: 's',
+    listeners: LISTENERS.map((name, at) => ({ name, address: `tcp://127.0.0.1:${9_000 + at}` })),
+    upstreams: Object.fromEntries(
+      routes.map(({ action }) => [action.upstream, { servers: ['http://127.0.0.1:1'] }]),
+    ),
+    routes: routes.map(({ action, when, ...match }) => ({
+      ...match,
+      ...(when.length > 0 && { when }),
+      ...action,
+    })),
+  }
+  const table = new RouteTable<{ upstream: string }>()
+  for (const { host, path, target } of configFrom(document as ProxyDocument).routes)
+    table.put({ origin: 'file', host, path }, target as never)
+  return ({ host, path, listener, method, h, c }) => {
+    const fields = [
+      `Host: ${host}`,
+      ...(h === null ? [] : [`H: ${h}`]),
+      ...(c === null ? [] : [`Cookie: c=${c}`]),
+    ]
+    const bytes = Buffer.from(`${[`${method} ${path} HTTP/1.1`, ...fields].join('\r\n')}\r\n\r\n`)
+    const found = table.lookup(host, path, listener, new RequestReader().read(bytes, 0, bytes.length)!)
+    return typeof found === 'symbol' ? null : found.upstream
+  }
+}
+
+it('routes lead each request to the rule that is first, whatever the order of the rules', () => {
+  const rule = fc.record({
+    listener: fc.option(fc.constantFrom(...LISTENERS), { nil: undefined, freq: 3 }),
+    host: fc.constantFrom(...HOSTS),
+    path: fc.constantFrom(...PATHS),
+    when: fc.uniqueArray(fc.constantFrom(...CONDITIONS), { maxLength: 2 }).map(all => all.sort()),
+    action: fc.integer({ min: 0, max: 3 }).map(number => ({ upstream: `u${number}` })),
+  })
+  const asked = fc.record({
+    host: fc.constantFrom('a.x', 'b.x', 'c.x', 'y', 'z'),
+    path: fc.constantFrom('/', '/p', '/p/q', '/p/q/s', '/r/s', '/t'),
+    listener: fc.constantFrom(...LISTENERS),
+    method: fc.constantFrom('GET', 'POST'),
+    h: fc.constantFrom(null, '1', '2'),
+    c: fc.constantFrom(null, '1', '2'),
+  })
+  fc.assert(
+    fc.property(
+      fc.array(rule, { minLength: 1, maxLength: 5 }),
+      fc.array(asked, { minLength: 20, maxLength: 20 }),
+      (rules, all) => {
+        const plain = rules.map(({ listener, ...each }) =>
+          listener === undefined ? each : { ...each, listener },
+        )
+        const found = tableOf(routesInOrder(plain)!)
+        for (const each of all) expect([each, found(each)]).toEqual([each, firstOf(plain, each)])
+      },
+    ),
+    { numRuns: 100 },
+  )
+})
+
+it('there are no more routes than needed', () => {
+  const route = (host: string, path: string, upstream: string): RouteDraft => ({
+    host,
+    path,
+    when: [],
+    action: { upstream },
+  })
+  // As most files have them: names first, the rest last.
+  const rules = [
+    route('a.x', '/', 'a'),
+    route('b.x', '/', 'b'),
+    route('*', '/api', 'api'),
+    route('*', '/', 'rest'),
+  ]
+  expect(routesInOrder(rules)).toEqual(rules)
+  // A rule that is never reached.
+  expect(routesInOrder([route('*', '/', 'rest'), route('a.x', '/', 'a')])).toEqual([route('*', '/', 'rest')])
+  // A path before a name: the name would win.
+  expect(routesInOrder([route('*', '/api', 'api'), route('a.x', '/', 'a')])).toEqual([
+    route('*', '/api', 'api'),
+    route('a.x', '/api', 'api'),
+    route('a.x', '/', 'a'),
+  ])
+})

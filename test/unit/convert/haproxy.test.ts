@@ -1,0 +1,139 @@
+import { expect, it } from 'vitest'
+import { type Conversion, convert, languageOf } from '../../../src/convert/convert.js'
+
+function from(text: string): Conversion {
+  return convert(text, { file: 'haproxy.cfg', language: 'haproxy', service: 'edge', included: () => [] })
+}
+
+const HEAD =
+  'defaults\n mode http\n timeout connect 5s\nbackend app\n server s 10.0.0.1:80\nbackend api\n server s 10.0.0.2:80\n'
+const web = (...lines: string[]) =>
+  from(`${HEAD}frontend web\n bind :80\n ${[...lines, 'default_backend app'].join('\n ')}\n`)
+/** Routes, with what they do in short. */
+const routes = ({ document }: Conversion) =>
+  (
+    document.routes as {
+      host: string
+      path?: string
+      when?: string[]
+      upstream?: string
+      respond?: { status: number }
+    }[]
+  ).map(({ host, path = '/', when = [], upstream, respond }) =>
+    [host, path, when.join(), upstream ?? respond!.status].join(' '),
+  )
+
+it('named conditions are alternatives, words in a row hold together, and or separates', () => {
+  const conversion = web(
+    'acl api path_beg /api/',
+    'acl api hdr(host) api.test',
+    'acl beta hdr(X-Beta) -m found',
+    'use_backend api if api beta || { path /v1/ } METH_GET',
+  )
+  expect(routes(conversion)).toEqual([
+    '* /api header:X-Beta api',
+    'api.test / header:X-Beta api',
+    '* /v1 method=GET|HEAD api',
+    '* /  app',
+  ])
+})
+
+it('a refusal of those who are not on a list of addresses closes the route; a refusal of those who are is named', () => {
+  const closed = web('http-request deny if { path_beg /admin/ } !{ src 10.0.0.0/8 }')
+  expect(routes(closed)).toEqual(['* /admin  403', '* /  app'])
+  expect(closed.counts.missing).toBe(1)
+  const open = web('http-request deny if { src 192.0.2.0/24 }')
+  expect([routes(open), open.counts.missing]).toEqual([['* /  app'], 1])
+  expect(routes(web('http-request auth unless { http_auth(users) }'))).toEqual(['* /  403'])
+})
+
+it('requests that a rule excepts get what they would get without it', () => {
+  expect(
+    routes(web('http-request deny if METH_GET !{ path_beg /api/ }', 'use_backend api if { path_beg /api/ }')),
+  ).toEqual(['* / method=GET|HEAD 403', '* /api  api', '* /  app'])
+})
+
+it('a redirect to https concerns listeners without TLS', () => {
+  const conversion = from(
+    `${HEAD}frontend web\n bind :80\n bind :443 ssl crt /etc/a.pem alpn h2\n redirect scheme https code 301 if !{ ssl_fc }\n default_backend app`,
+  )
+  expect(conversion.document).toMatchObject({
+    listeners: [
+      { name: 'http', address: 'tcp://*:80' },
+      { name: 'https', address: 'tcp://*:443', tls: true, http2: true },
+    ],
+    routes: [
+      {
+        host: '*',
+        listener: 'http',
+        respond: { status: 301, headers: { Location: 'https://$host$request_uri' } },
+      },
+      { host: '*', listener: 'https', upstream: 'app' },
+    ],
+    tls: { certificates: [{ cert: '/etc/a.pem', key: '/etc/a.pem' }] },
+  })
+})
+
+it('a backend brings its servers, checks, limits and cookie', () => {
+  const { document } = from(`defaults
+ mode http
+ timeout connect 5s
+ timeout server 30s
+ default-server inter 2s fall 5
+frontend web
+ bind 127.0.0.1:80
+ default_backend app
+backend app
+ balance leastconn
+ option httpchk GET /health
+ http-check expect status 204
+ cookie SRV insert indirect nocache secure
+ server a 10.0.0.1:80 check weight 3 maxconn 50
+ server b 10.0.0.2:443 check ssl verify none
+ server c 10.0.0.3:80 check backup`)
+  expect(document.upstreams).toEqual({
+    app: {
+      servers: [{ address: 'http://10.0.0.1:80', weight: 3 }, 'https://10.0.0.2:443'],
+      balance: 'least-connections',
+      check: { interval: '2s', fall: 5, http: '/health', status: 204 },
+      connections: 50,
+      queue: { requests: 10_000, timeout: '5s' },
+      sticky: { cookie: 'SRV', secure: true },
+      timeouts: { connect: '5s', response: '30s' },
+      tls: { verify: false },
+    },
+  })
+})
+
+it('connections without HTTP are forwarded', () => {
+  const { document } = from(
+    'listen db\n bind 10.0.0.9:5432\n mode tcp\n server a 10.0.0.1:5432 send-proxy-v2',
+  )
+  expect(document).toMatchObject({
+    listeners: [{ name: 'port-5432', address: 'tcp://10.0.0.9:5432', forward: 'db' }],
+    upstreams: { db: { servers: ['tcp://10.0.0.1:5432'], proxyProtocol: 'v2' } },
+  })
+})
+
+it.each([
+  ['bind :80', '1: bind is in no section (global, defaults, frontend …)'],
+  ['frontend a\n bind ":80', '2: the text in quotes does not end: a " is missing'],
+  [
+    'frontend a\n bind :80\n mode http\n http-request deny if { src 1',
+    '4: the condition does not end: a } is missing',
+  ],
+  ['global\n daemon', 'no listener was found: is it a configuration of haproxy?'],
+])('a mistake is named with its line: %j', (text, message) => {
+  expect(() => from(text)).toThrow(
+    expect.objectContaining({ code: 'ERR_FDB_CONFIG', message: expect.stringContaining(message) }),
+  )
+})
+
+it('the language of a file is known by its name or its text', () => {
+  expect(languageOf('/etc/haproxy/haproxy.cfg', '')).toBe('haproxy')
+  expect(languageOf('/etc/nginx/sites-enabled/shop', '')).toBe('nginx')
+  expect(languageOf('sozu.toml', '')).toBe('sozu')
+  expect(languageOf('a', 'global\n  daemon\n')).toBe('haproxy')
+  expect(languageOf('a', 'server {\n}\n')).toBe('nginx')
+  expect(languageOf('a', 'text')).toBe(null)
+})

@@ -1,0 +1,170 @@
+import { expect, it } from 'vitest'
+import { type Conversion, convert } from '../../../src/convert/convert.js'
+
+function from(text: string, files: Record<string, string> = {}): Conversion {
+  return convert(text, {
+    file: '/etc/nginx/nginx.conf',
+    language: 'nginx',
+    service: 'edge',
+    included: pattern =>
+      files[pattern] === undefined ? [] : [{ file: `/etc/nginx/${pattern}`, text: files[pattern] }],
+  })
+}
+
+const listening = (block: string) => from(`server { listen 80; ${block} }`)
+const routesOf = (conversion: Conversion) => conversion.document.routes as Record<string, unknown>[]
+/** The fates of the directives with this name. */
+const fate = ({ remarks }: Conversion, name: string) =>
+  remarks.filter(({ line }) => line.text.split(' ')[0] === name).map(({ outcome }) => outcome)
+
+it.each([
+  ['auth_basic "x"; auth_basic_user_file f;', 'auth_basic'],
+  ['deny all;', 'deny'],
+  ['allow 10.0.0.0/8; deny all;', 'allow'],
+  ['auth_request /auth;', 'auth_request'],
+  ['auth_jwt "x";', 'auth_jwt'],
+])('a location that is guarded by %s is closed, not open', (guard, name) => {
+  for (const block of [
+    `location / { ${guard} proxy_pass http://a:1; }`,
+    `${guard} location / { proxy_pass http://a:1; }`,
+  ]) {
+    const conversion = listening(block)
+    expect(routesOf(conversion)).toEqual([{ host: '*', respond: { status: 403 } }])
+    expect(fate(conversion, name)).toEqual(['missing'])
+  }
+})
+
+it('a location whose guard is off, or allows all, is open', () => {
+  for (const guard of ['auth_basic off;', 'allow all;', 'auth_request off;'])
+    expect(routesOf(listening(`location / { ${guard} proxy_pass http://a:1; }`))[0]).toMatchObject({
+      upstream: 'a-1',
+    })
+})
+
+it('prefixes of proxy_pass are taken from the path and put before it', () => {
+  const request = (path: string, target: string) =>
+    (routesOf(
+      listening(`location ${path} { proxy_pass http://a:1${target}; proxy_set_header Host $host; }`),
+    )[0]!.request ?? {}) as object
+  expect(request('/api/', '')).toEqual({})
+  expect(request('/api/', '/')).toEqual({ stripPrefix: '/api' })
+  expect(request('/api/', '/v1/')).toEqual({ stripPrefix: '/api', addPrefix: '/v1' })
+  expect(request('/', '/v1/')).toEqual({ addPrefix: '/v1' })
+  expect(request('/api/', '/api/')).toEqual({})
+})
+
+it('servers get the host that nginx sends: its own unless it is told', () => {
+  const host = (header: string) =>
+    (
+      (routesOf(listening(`server_name shop.test; location / { proxy_pass http://a:1; ${header} }`))[0]!
+        .request ?? {}) as { host?: string }
+    ).host
+  expect(host('')).toBe('a:1')
+  expect(host('proxy_set_header X-A 1;')).toBe('a:1')
+  expect(host('proxy_set_header Host $http_host;')).toBeUndefined()
+  expect(host('proxy_set_header Host $server_name;')).toBe('shop.test')
+  expect(host('proxy_set_header Host internal;')).toBe('internal')
+})
+
+it('headers of an outer level are forgotten where an inner level has any', () => {
+  const conversion = from(`http {
+    proxy_set_header X-Outer 1;
+    server { listen 80; location / { proxy_pass http://a:1; } location /b { proxy_set_header X-Inner 1; proxy_pass http://a:1; } }
+  }`)
+  expect(routesOf(conversion).map(({ request }) => (request as { set: object }).set)).toEqual([
+    { 'X-Outer': '1' },
+    { 'X-Inner': '1' },
+  ])
+})
+
+it('hosts that no server has reach the default server of the listener, also if others are written first', () => {
+  const conversion = from(`http {
+    server { listen 80; server_name a.test; return 200 a; }
+    server { listen 80 default_server; server_name _; return 404; }
+    server { listen 80; server_name .b.test; return 200 b; }
+  }`)
+  expect(routesOf(conversion).map(({ host }) => host)).toEqual(['a.test', '*', 'b.test', '*.b.test'])
+})
+
+it('listeners of all addresses of a port are one', () => {
+  const { document } = listening(
+    'listen [::]:80; listen 443 ssl http2; ssl_certificate a.pem; ssl_certificate_key a.key; return 204;',
+  )
+  expect(document.listeners).toEqual([
+    { name: 'http', address: 'tcp://*:80' },
+    { name: 'https', address: 'tcp://*:443', tls: true, http2: true },
+  ])
+  expect(document.tls).toEqual({ certificates: [{ cert: '/etc/nginx/a.pem', key: '/etc/nginx/a.key' }] })
+})
+
+it('a condition with a return becomes a route of its own', () => {
+  const conversion = listening(`server_name a.test www.a.test;
+    if ($host = www.a.test) { return 301 https://a.test$request_uri; }
+    location / { proxy_pass http://a:1; proxy_set_header Host $host; if ($request_method = POST) { return 405; } if ($http_x_old) { return 410; } }`)
+  expect(routesOf(conversion)).toEqual([
+    { host: '*', when: ['method=POST'], respond: { status: 405 } },
+    { host: '*', when: ['header:x-old'], respond: { status: 410 } },
+    { host: '*', upstream: 'a-1' },
+    { host: 'www.a.test', respond: { status: 301, headers: { Location: 'https://a.test$request_uri' } } },
+  ])
+})
+
+it('a rate limit keeps its rate, its key and its burst', () => {
+  const conversion = from(`limit_req_zone $binary_remote_addr zone=one:10m rate=30r/m;
+    server { listen 80; location / { limit_req zone=one burst=5 nodelay; proxy_pass http://a:1; } }`)
+  expect(routesOf(conversion)[0]).toMatchObject({
+    rateLimit: { requests: 30, per: '1m', by: 'address', burst: 6, name: 'one' },
+  })
+})
+
+it('servers with TLS are verified only if nginx does', () => {
+  const upstream = (more: string) =>
+    (listening(`location / { proxy_pass https://a; ${more} }`).document.upstreams as Record<string, object>)[
+      'a-tls'
+    ]
+  expect(upstream('')).toEqual({ servers: ['https://a:443'], tls: { verify: false } })
+  expect(upstream('proxy_ssl_verify on; proxy_ssl_trusted_certificate ca.pem;')).toEqual({
+    servers: ['https://a:443'],
+    tls: { ca: '/etc/nginx/ca.pem' },
+  })
+})
+
+it('a stream becomes listeners that forward', () => {
+  const { document } = from(
+    `stream { upstream db { server 10.0.0.1:5432; server 10.0.0.2:5432 backup; } server { listen 5432; proxy_pass db; proxy_timeout 1h; } }`,
+  )
+  expect(document).toMatchObject({
+    listeners: [{ name: 'port-5432', address: 'tcp://*:5432', forward: 'db' }],
+    upstreams: { db: { servers: ['tcp://10.0.0.1:5432'] } },
+    timeouts: { tunnel: '1h' },
+  })
+})
+
+it('included files are read, and those that are not there are named', () => {
+  const conversion = from('http { include mime.types; include sites/a.conf; include gone.conf; }', {
+    'sites/a.conf': 'server { listen 80; return 204; }',
+  })
+  expect(fate(conversion, 'include')).toEqual(['own', 'said', 'missing'])
+  expect(conversion.yaml).toContain('line 1: include gone.conf')
+})
+
+it.each([
+  ['server { listen 80; ', '1: the file ends within a block: a } is missing'],
+  ['server {\n listen 80\n}', '2: the directive listen does not end: a ; is missing'],
+  ['}', '1: a } without a block'],
+  ['server { server_name "a; }', '1: the text that begins here does not end: a " is missing'],
+  ['user root;', 'no listener was found: is it a configuration of nginx?'],
+])('a mistake is named with its line: %j', (text, message) => {
+  expect(() => from(text)).toThrow(
+    expect.objectContaining({ code: 'ERR_FDB_CONFIG', message: expect.stringContaining(message) }),
+  )
+})
+
+it('every directive has a remark, and braces in variables and comments are no blocks', () => {
+  const conversion = from(`# a { comment
+    user www; http { log_format a '{ "x": "$uri" }'; server { listen 80; set $a "\${host}x"; location / { proxy_pass http://a:1; gzip on; } } }`)
+  const { said, near, own, missing } = conversion.counts
+  expect(said + near + own + missing).toBe(9)
+  expect(fate(conversion, 'gzip')).toEqual(['missing'])
+  expect(fate(conversion, 'user')).toEqual(['own'])
+})

@@ -1,0 +1,69 @@
+import { expect, it } from 'vitest'
+import { convert } from '../../../src/convert/convert.js'
+
+const from = (text: string) =>
+  convert(text, { file: 'sozu.toml', language: 'sozu', service: 'edge', included: () => [] })
+
+it('clusters become upstreams, their frontends routes, and tcp ones listeners that forward', () => {
+  const { document, counts, yaml } = from(`
+worker_count = 2
+saved_state = "./state.json"
+[[listeners]]
+protocol = "http"
+address = "0.0.0.0:8080"
+[[listeners]]
+protocol = "https"
+address = "0.0.0.0:8443"
+tls_versions = ["TLS_V13"]
+[clusters.shop]
+protocol = "http"
+https_redirect = true
+sticky_session = true
+load_balancing = "POWER_OF_TWO"
+frontends = [
+  { address = "0.0.0.0:8080", hostname = "shop.test" },
+  { address = "0.0.0.0:8443", hostname = "shop.test", path = "/api", method = "GET", certificate = "/c.pem", key = "/k.pem" },
+  { address = "0.0.0.0:8443", hostname = "shop.test", path = "/a.*", path_type = "REGEX" },
+]
+backends = [{ address = "127.0.0.1:1026", weight = 5 }, { address = "127.0.0.1:1027", backup = true }]
+[clusters.db]
+protocol = "tcp"
+send_proxy = true
+frontends = [{ address = "0.0.0.0:5432" }]
+backends = [{ address = "127.0.0.1:5433" }]
+`)
+  expect(document).toEqual({
+    service: 'edge',
+    workers: 2,
+    listeners: [
+      { name: 'port-8080', address: 'tcp://*:8080' },
+      { name: 'port-8443', address: 'tcp://*:8443', tls: true },
+      { name: 'port-5432', address: 'tcp://*:5432', forward: 'db' },
+    ],
+    upstreams: {
+      shop: {
+        servers: [{ address: 'http://127.0.0.1:1026', weight: 5 }],
+        balance: 'two-choices',
+        sticky: { cookie: 'SOZUBALANCEID' },
+      },
+      db: { servers: ['tcp://127.0.0.1:5433'], proxyProtocol: 'v2' },
+    },
+    routes: [
+      {
+        host: 'shop.test',
+        listener: 'port-8080',
+        respond: { status: 301, headers: { Location: 'https://$host$request_uri' } },
+      },
+      { host: 'shop.test', path: '/api', listener: 'port-8443', when: ['method=GET'], upstream: 'shop' },
+    ],
+    tls: { certificates: [{ cert: '/c.pem', key: '/k.pem', names: ['shop.test'] }], minVersion: 'TLSv1.3' },
+  })
+  expect(counts.missing).toBe(2)
+  expect(yaml).toContain('clusters.shop.frontends[2]')
+})
+
+it('a mistake is named with its line', () => {
+  expect(() => from('[[listeners]]\naddress = ')).toThrow(
+    expect.objectContaining({ code: 'ERR_FDB_CONFIG', message: expect.stringMatching(/^sozu\.toml:2: /) }),
+  )
+})
