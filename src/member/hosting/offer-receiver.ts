@@ -6,6 +6,7 @@ import type { Registry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import { tooFewDescriptors } from '../../os/limits.js'
+import { type DeathWatch, watchDeathDirectly } from '../../os/liveness.js'
 import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import type { WireEnvelope } from '../../wire/link.js'
@@ -43,8 +44,8 @@ interface OfferEvents {
 /** Distributes the descriptors that a holder sends, and checks that an Offer is complete. */
 export class OfferReceiver {
   readonly #deps: OfferReceiverDeps
-  /** The pidfds of the daemon's other members. This process sends them to a restarted daemon, which needs them. */
-  readonly #pidfds: OwnedFd[] = []
+  /** The pidfds of the daemon's other members that live. This process sends them to a restarted daemon, which needs them. */
+  readonly #pidfds = new Map<OwnedFd, DeathWatch>()
   #offer: (OfferEpochs & { readonly items: number }) | null = null
 
   constructor(deps: OfferReceiverDeps) {
@@ -96,7 +97,7 @@ export class OfferReceiver {
       writable: segmentSet.isWritable(segment.epoch),
       fd: segment.fd,
     }))
-    const pidfds = this.#pidfds.map(fd => ({ role: 'pidfd' as const, fd }))
+    const pidfds = [...this.#pidfds.keys()].map(fd => ({ role: 'pidfd' as const, fd }))
     const wanted = registry.items().filter(({ name }) => registry.wanted.has(name ?? ''))
     return [...wanted, ...segments, ...pidfds, ...adopted.events.items()]
   }
@@ -123,7 +124,26 @@ export class OfferReceiver {
   }
 
   close(): void {
-    closeAll(this.#pidfds.splice(0))
+    for (const [pidfd, watch] of this.#pidfds) {
+      watch.close()
+      pidfd.close()
+    }
+    this.#pidfds.clear()
+  }
+
+  /** Keeps a pidfd until its process ends; closes what cannot be watched. Owns it. */
+  #keepPidfd(pidfd: OwnedFd): void {
+    const ended = () => {
+      this.#pidfds.delete(pidfd)
+      pidfd.close()
+    }
+    try {
+      const watch = watchDeathDirectly(pidfd, ended)
+      watch.unref()
+      this.#pidfds.set(pidfd, watch)
+    } catch {
+      pidfd.close()
+    }
   }
 
   #add(item: BundleItem): void {
@@ -144,7 +164,7 @@ export class OfferReceiver {
         return
       }
       case 'pidfd':
-        this.#pidfds.push(fd)
+        this.#keepPidfd(fd)
         return
       case 'control':
         adopted.control.adopt({ listener: fd, spec })
