@@ -55,6 +55,8 @@ export interface Version {
   mayRefuse: boolean
   /** `ready()` has resolved. */
   hasServed: boolean
+  /** It has the right to write, and has told its holder that it serves. It may have died before `ready()` resolved. */
+  hasBegun: boolean
   /** When it must have ended, as its program has ordered; infinite without an order. */
   endsBy: number
   /** When its connections may be closed by its program's order. */
@@ -182,6 +184,7 @@ export function startVersion(
     firstAt: Number.POSITIVE_INFINITY,
     mayRefuse: false,
     hasServed: false,
+    hasBegun: false,
     endsBy: Number.POSITIVE_INFINITY,
     cutsFrom: Number.POSITIVE_INFINITY,
     ceasedAt: Number.POSITIVE_INFINITY,
@@ -226,6 +229,7 @@ async function main(
   const other = new code.Server()
   const logger = loggerOf(p, phase => {
     if (phase === 'ready') other.listening = true
+    if (phase === 'serving') version.hasBegun = true
     onPhase(phase)
   })
   const member = await code.join({

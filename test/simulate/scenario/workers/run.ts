@@ -324,7 +324,7 @@ export class WorkersRun {
     const counts = acts.flatMap(act => /^set (\d)$/.exec(act.what)?.[1] ?? [])
     const least = Math.min(workers, ...counts.map(Number))
     for (let slot = 0; slot < least; slot++)
-      if (!this.#workers.ofSlot(slot).some(({ hasServed, p }) => hasServed && p.startedAt >= begun))
+      if (!this.#workers.ofSlot(slot).some(({ hasBegun, p }) => hasBegun && p.startedAt >= begun))
         this.#wrong.push(
           `the answer to "${what}" of ${begun.toFixed(3)} came, and worker ${slot} was not replaced`,
         )
