@@ -55,7 +55,7 @@ export interface Version {
   mayRefuse: boolean
   /** `ready()` has resolved. */
   hasServed: boolean
-  /** It has the right to write, and has told its holder that it serves. It may have died before `ready()` resolved. */
+  /** The process has told its holder that it serves, and may have died before `ready()` resolved. */
   hasBegun: boolean
   /** When it must have ended, as its program has ordered; infinite without an order. */
   endsBy: number

@@ -1,0 +1,458 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { OperatorClient } from '../../src/operator/client.js'
+import { ROLLBACK } from '../../src/operator/service-commands.js'
+import { RawClient } from '../connections-support/http-client.js'
+import type { App } from './app.js'
+import { startDaemon } from './daemon.js'
+import { hasEnded, signalPid } from './launch.js'
+import { randomFrom } from './random.js'
+import { freePort, Scene } from './scene.js'
+import { pause, until } from './until.js'
+
+const PROGRAM = fileURLToPath(new URL('../fixtures/ordered-member.mjs', import.meta.url))
+const SERVICE = 'ordered'
+const UPGRADE = { probation: 300, heartbeat: 25, silence: 600, freeze: 500, prepare: 1_500, commit: 1_500 }
+const CLIENTS = 3
+/** The longest pause between two acts. */
+const PAUSE_MS = 150
+const STOP_MS = [30, 200, 900] as const
+/** A client hears that its connection was cut within this time. */
+const HEARD_MS = 1_000
+/** So long after a fault each version that is there can serve. */
+const CALM_MS = 1_500
+/** Descriptors of processes that have ended are closed within this time. */
+const LEFT_MS = 4_000
+/** In this time after a fault a change may be refused. */
+const TROUBLE_MS = 3_000
+
+/** The acts, and the share of each. */
+const SHARES = {
+  ...{ upgrade: 2, start: 1, rollback: 1, 'stop service': 1, close: 1, dispose: 1 },
+  ...{ pause: 2, kill: 2, listen: 1, unlisten: 1, put: 2, 'put durable': 3 },
+} as const
+type Act = keyof typeof SHARES
+const ACTS = Object.entries(SHARES).flatMap(([act, share]) => Array.from({ length: share }, () => act as Act))
+
+/** A time in which requests may fail, and why. */
+interface Excuse {
+  readonly why: string
+  readonly from: number
+  to: number
+  /** Only connections from before that may be cut; no client may be refused. */
+  readonly cutsOnly: boolean
+}
+
+interface Failure {
+  readonly at: number
+  /** When its connection was made. */
+  readonly connectedAt: number
+  readonly sentAt: number
+  readonly how: string
+}
+
+/** Random orders and faults for a service whose program is `ordered-member.mjs`, and clients whose requests must all be answered. */
+export class RandomOrders {
+  readonly story: string[] = []
+  readonly #scene = Scene.open()
+  readonly #hosting: 'embedded' | 'daemon'
+  readonly #below: (n: number) => number
+  readonly #excuses: Excuse[] = []
+  readonly #failures: Failure[] = []
+  readonly #durable = new Set<string>()
+  readonly #work: Promise<unknown>[] = []
+  readonly #began = performance.now()
+  readonly #wrong: string[] = []
+  /** When a process was last killed or stopped, or the service ended. */
+  #troubleAt = Number.NEGATIVE_INFINITY
+  #port = 0
+  #second = 0
+  #daemon: App | null = null
+  #clientsRun = true
+  #keys = 0
+  #acts = 0
+  /** The descriptors of the first process. */
+  #before = 0
+
+  constructor(seed: number, hosting: 'embedded' | 'daemon') {
+    this.#below = randomFrom(seed)
+    this.#hosting = hosting
+  }
+
+  /** Resolves with what is wrong. */
+  async run(acts: number): Promise<string[]> {
+    this.#port = await freePort()
+    this.#second = await freePort()
+    if (this.#hosting === 'daemon') await this.#startDaemon()
+    await this.#serve()
+    const [first] = this.#living
+    this.#before = first === undefined ? 0 : readdirSync(`/proc/${first}/fd`).length
+    const clients = Array.from({ length: CLIENTS }, () => this.#client())
+    for (let n = 0; n < acts; n++) {
+      const act = ACTS[this.#below(ACTS.length)]!
+      await this.#perform(act)
+      await pause(this.#below(PAUSE_MS))
+      await this.#maintain()
+    }
+    await this.#calm()
+    this.#clientsRun = false
+    await Promise.all(clients)
+    this.#judge()
+    await this.#census()
+    return this.#wrong
+  }
+
+  get #now(): number {
+    return performance.now() - this.#began
+  }
+
+  #note(text: string): void {
+    this.story.push(`${this.#now.toFixed(0).padStart(6)} ${text}`)
+  }
+
+  get output(): string {
+    return readFileSync(this.#scene.file('log'), 'utf8')
+  }
+
+  /** The pids of all processes of the program that have joined and live. */
+  get #living(): number[] {
+    const joined = [...this.output.matchAll(/^(\d+) joined$/gm)].map(([, pid]) => Number(pid))
+    return joined.filter(pid => !hasEnded(pid))
+  }
+
+  async #startDaemon(): Promise<void> {
+    this.#daemon = await startDaemon(this.#scene, { upgrade: UPGRADE })
+  }
+
+  #launch(): ChildProcess {
+    const log = openSync(this.#scene.file('log'), 'a')
+    const config = {
+      control: this.#scene.control,
+      hosting: this.#hosting,
+      port: this.#port,
+      second: this.#second,
+      stateFile: this.#scene.file('state'),
+      upgrade: UPGRADE,
+    }
+    const env = {
+      ...process.env,
+      ...this.#scene.marked,
+      NODE_OPTIONS: '',
+      FDB_ORDERED: JSON.stringify(config),
+    }
+    const child = spawn(process.execPath, [PROGRAM], { env, stdio: ['ignore', log, log], detached: true })
+    closeSync(log)
+    return child
+  }
+
+  /** Starts a version, again until one serves. */
+  async #serve(): Promise<void> {
+    const isServed = async () => (await this.#status()) !== null
+    let child = this.#launch()
+    await until(
+      'a version serves',
+      async () => {
+        if (await isServed()) return true
+        if (child.exitCode !== null || child.signalCode !== null) child = this.#launch()
+        return false
+      },
+      20_000,
+      () => `${this.story.join('\n')}\n${this.output}`,
+    )
+  }
+
+  /** The status of the version that serves; null if none does. */
+  async #status(): Promise<{ readonly pid: number; readonly phase: string } | null> {
+    try {
+      using client = await OperatorClient.connect(this.#scene.control, { timeout: 500 })
+      const text = JSON.parse(JSON.stringify(await client.status())) as Record<string, unknown>
+      const services = (text.services ?? []) as { service: string }[]
+      const found = this.#daemon === null ? text : services.find(({ service }) => service === SERVICE)
+      if (found === undefined) return null
+      const { pid, phase } = found as { pid?: number | null; phase?: string }
+      return pid == null ? null : { pid, phase: phase ?? '' }
+    } catch {
+      return null
+    }
+  }
+
+  #excuse(why: string, cutsOnly = false): Excuse {
+    this.#troubleAt = performance.now()
+    const excuse = { why, from: this.#now, to: Number.POSITIVE_INFINITY, cutsOnly }
+    this.#excuses.push(excuse)
+    return excuse
+  }
+
+  async #perform(act: Act): Promise<void> {
+    this.#note(act)
+    this.#acts++
+    switch (act) {
+      case 'upgrade':
+        this.#operator(client => client.upgrade({ service: this.#named, timeout: 8_000 }))
+        return
+      case 'rollback':
+        this.#operator(client => client.command(ROLLBACK, '', { service: this.#named }))
+        return
+      case 'start':
+        if (this.#living.length < 4) this.#launch()
+        return
+      case 'stop service':
+      case 'close':
+      case 'dispose':
+        await this.#end(act)
+        return
+      case 'pause':
+        this.#pause()
+        return
+      case 'kill':
+        await this.#kill()
+        return
+      case 'listen':
+        this.#work.push(this.#listen())
+        return
+      case 'unlisten':
+        this.#work.push(this.#ask('POST', '/unlisten').catch(() => {}))
+        return
+      default:
+        this.#work.push(this.#put(act === 'put durable'))
+    }
+  }
+
+  get #named(): string {
+    return this.#hosting === 'daemon' ? SERVICE : ''
+  }
+
+  #operator(order: (client: OperatorClient) => Promise<unknown>): void {
+    const work = async () => {
+      using client = await OperatorClient.connect(this.#scene.control, { timeout: 2_000 })
+      await order(client)
+    }
+    this.#work.push(
+      work().then(
+        () => this.#note('an order is done'),
+        error => this.#note(`an order is refused: ${error.code} ${error.message}`),
+      ),
+    )
+  }
+
+  /** Another version that is there serves then, and no request may fail; otherwise the service ends, and requests may fail until a new version serves. */
+  async #end(act: 'stop service' | 'close' | 'dispose'): Promise<void> {
+    const before = await this.#status()
+    const isCalm = performance.now() - this.#troubleAt > CALM_MS
+    const present = this.#living
+    const excuse = this.#excuse(act)
+    if (act === 'stop service')
+      this.#operator(client =>
+        client.command('service.stop', JSON.stringify({ timeoutMs: null, drop: false }), {
+          service: this.#named,
+        }),
+      )
+    else this.#work.push(this.#ask('POST', `/${act}`).catch(() => {}))
+    const serving = await Promise.race([this.#untilServedAgain(before?.pid ?? 0), pause(3_000)])
+    excuse.to = this.#now + HEARD_MS
+    if (act === 'stop service' || !isCalm || !present.includes(serving ?? 0)) return
+    this.#note(`${serving} serves, and was there`)
+    this.#excuses.splice(this.#excuses.indexOf(excuse), 1)
+  }
+
+  /** Resolves with the pid when another process serves. Starts one if none lives. */
+  async #untilServedAgain(pid: number): Promise<number> {
+    await pause(30)
+    for (;;) {
+      const status = await this.#status()
+      if (status !== null && status.pid !== pid && status.phase !== 'committing') return status.pid
+      if (status === null && this.#living.length === 0) await this.#serve()
+      else await pause(30)
+    }
+  }
+
+  #pause(): void {
+    const living = this.#living
+    if (living.length === 0) return
+    const pid = living[this.#below(living.length)]!
+    const ms = STOP_MS[this.#below(STOP_MS.length)]!
+    this.#note(`${pid} is stopped for ${ms} ms`)
+    this.#troubleAt = performance.now()
+    signalPid(pid, 'SIGSTOP')
+    this.#work.push(
+      pause(ms).then(() => {
+        signalPid(pid, 'SIGCONT')
+        this.#troubleAt = performance.now()
+      }),
+    )
+  }
+
+  async #kill(): Promise<void> {
+    if (this.#daemon !== null && this.#below(3) === 0) {
+      this.#note('the daemon is killed')
+      this.#troubleAt = performance.now()
+      await this.#daemon.kill()
+      await this.#startDaemon()
+      return
+    }
+    const living = this.#living
+    if (living.length === 0) return
+    const pid = living[this.#below(living.length)]!
+    const status = await this.#status()
+    this.#note(`${pid} is killed; ${status?.pid} serves, ${status?.phase}, of ${living}`)
+    // With a daemon clients wait. Otherwise another process that has the listener serves again only in a probation.
+    const isAlone = this.#hosting === 'embedded' && (status === null || status.pid === pid)
+    const excuse = this.#excuse(`kill of ${pid}`, !isAlone)
+    signalPid(pid, 'SIGKILL')
+    await until('it has ended', () => hasEnded(pid))
+    if (isAlone) await Promise.race([this.#untilServedAgain(pid), pause(3_000)])
+    excuse.to = this.#now + HEARD_MS
+  }
+
+  /** A service manager starts the program again. */
+  async #maintain(): Promise<void> {
+    if (this.#living.length > 0) return
+    const excuse = this.#excuse('no version lives', this.#hosting === 'daemon')
+    await this.#serve()
+    excuse.to = this.#now + HEARD_MS
+  }
+
+  /** The program opens its second listener, and answers there, unless something else is ordered meanwhile. */
+  async #listen(): Promise<void> {
+    const acts = this.#acts
+    const answer = await this.#ask('POST', '/listen').catch(error => `${error}`)
+    if (answer !== 'done') return
+    const failed = await RawClient.to(this.#second)
+      .then(client => client.ask('/pid'))
+      .then(() => null, String)
+    if (failed !== null && acts === this.#acts) this.#wrong.push(`at the second listener: ${failed}`)
+  }
+
+  async #put(isDurable: boolean): Promise<void> {
+    const key = `k${++this.#keys}`
+    const answer = await this.#ask('PUT', `/${key}${isDurable ? '?durable' : ''}`).catch(error => `${error}`)
+    if (answer === 'put' && isDurable) this.#durable.add(key)
+    if (/^ERR_/.test(answer)) {
+      this.#note(`${key} was refused: ${answer}`)
+      if (performance.now() - this.#troubleAt > TROUBLE_MS)
+        this.#wrong.push(`a change was refused: ${answer}`)
+    }
+  }
+
+  /** One request on a connection of its own. */
+  async #ask(method: string, path: string): Promise<string> {
+    const connectedAt = this.#now
+    try {
+      const client = await RawClient.to(this.#port)
+      try {
+        client.send(`${method} ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`)
+        return (await client.answer()).body
+      } finally {
+        client.socket.destroy()
+      }
+    } catch (error) {
+      this.#failures.push({
+        at: this.#now,
+        connectedAt,
+        sentAt: connectedAt,
+        how: `${method} ${path}: ${error}`,
+      })
+      throw error
+    }
+  }
+
+  /** Asks again and again over one connection, as long as that lasts. */
+  async #client(): Promise<void> {
+    while (this.#clientsRun) {
+      const connectedAt = this.#now
+      let sentAt = connectedAt
+      try {
+        const client = await RawClient.to(this.#port)
+        try {
+          while (this.#clientsRun && client.end === null) {
+            sentAt = this.#now
+            const { head } = await client.send('GET /pid HTTP/1.1\r\nHost: x\r\n\r\n').answer()
+            if (!head.startsWith('HTTP/1.1 200')) throw new Error(head)
+            if (/^connection: close$/im.test(head)) break
+            await pause(3 + this.#below(30))
+          }
+        } finally {
+          client.socket.destroy()
+        }
+      } catch (error) {
+        this.#failures.push({ at: this.#now, connectedAt, sentAt, how: `${error}` })
+        await pause(20)
+      }
+    }
+  }
+
+  /** All trouble is over: one process is left, and serves. */
+  async #calm(): Promise<void> {
+    for (const pid of this.#living) signalPid(pid, 'SIGCONT')
+    // A daemon lets clients wait until a version serves.
+    let isDone = false
+    void Promise.all(this.#work).then(() => {
+      isDone = true
+    })
+    await until(
+      'every order and request has its answer',
+      async () => {
+        await this.#maintain()
+        return isDone
+      },
+      20_000,
+      () => `${this.story.join('\n')}\n${this.output}`,
+    )
+    await until(
+      'one version is left, and serves',
+      async () => {
+        const status = await this.#status()
+        await this.#maintain()
+        return status?.phase === 'idle' && this.#living.length === 1 && this.#living[0] === status.pid
+      },
+      20_000,
+      () => `${this.#living}\n${this.story.join('\n')}\n${this.output}`,
+    )
+    const all = new Set(JSON.parse(await this.#ask('GET', '/all')) as string[])
+    const lost = [...this.#durable].filter(key => !all.has(key))
+    if (lost.length > 0) this.#wrong.push(`durable changes were lost: ${lost}`)
+  }
+
+  #judge(): void {
+    for (const { at, connectedAt, sentAt, how } of this.#failures) {
+      const isExcused = this.#excuses.some(
+        ({ cutsOnly, from, to }) =>
+          sentAt < to && at >= from && (!cutsOnly || (connectedAt < to && !/REFUSED/.test(how))),
+      )
+      if (!isExcused) this.#wrong.push(`${how}, sent at ${sentAt.toFixed(0)}, at ${at.toFixed(0)}`)
+    }
+    if (/^Node\.js v\d/m.test(this.output)) this.#wrong.push('a process has ended by an exception')
+  }
+
+  /** Nothing is left of processes that have ended. */
+  async #census(): Promise<void> {
+    const [pid] = this.#living
+    if (pid === undefined) return
+    this.#note(`${readdirSync(`/proc/${pid}/fd`).length} descriptors, ${this.#before} at first`)
+    await until('no descriptor is left', () => leftIn(pid).length === 0, LEFT_MS).catch(() =>
+      this.#wrong.push(`process ${pid} has ${leftIn(pid)}`),
+    )
+    this.#operator(client =>
+      client.command('service.stop', JSON.stringify({ timeoutMs: null, drop: true }), {
+        service: this.#named,
+      }),
+    )
+    await until('the service ends', () => hasEnded(pid), 6_000).catch(() =>
+      this.#wrong.push('the service was stopped, and its process lives'),
+    )
+  }
+}
+
+/** The descriptors of a process that stand for processes that have ended. */
+function leftIn(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).flatMap(fd => {
+    try {
+      if (!readlinkSync(`/proc/${pid}/fd/${fd}`).includes('pidfd')) return []
+      const [, of] = /^Pid:\s+(-?\d+)/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8')) ?? []
+      return Number(of) === -1 ? [`a pidfd (${fd}) of an ended process`] : []
+    } catch {
+      return []
+    }
+  })
+}
