@@ -1,7 +1,7 @@
 import { expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
-import { EventLog } from '../../../src/events/event-log.js'
-import { Hooks } from '../../../src/holder/hooks.js'
+import { EventLog } from '../../fixtures/events.js'
+import { Hooks } from '../../fixtures/holder.js'
 import { until } from '../../processes/until.js'
 
 /** A service whose hooks are noted. `note`: an event happens. */

@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { expect, it } from 'vitest'
-import { acceptInBursts } from '../../../src/node/accept-bursts.js'
+import { acceptInBursts } from '../../fixtures/node.js'
 import { untyped } from '../../fixtures/untyped.js'
 
 /** A server that listens, and for whose first connections others wait. */

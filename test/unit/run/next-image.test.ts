@@ -1,6 +1,6 @@
 import { afterEach, expect, it, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
-import { RELEASES_SIGNALS, replaceImage } from '../../../src/run/exec-state.js'
+import { RELEASES_SIGNALS, replaceImage } from '../../fixtures/run.js'
 import { untyped } from '../../fixtures/untyped.js'
 
 vi.mock(import('../../../src/kernel/index.js'), async original => ({
