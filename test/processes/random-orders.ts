@@ -20,6 +20,9 @@ const PAUSE_MS = 150
 const STOP_MS = [30, 200, 900] as const
 /** A client hears that its connection was cut within this time. */
 const HEARD_MS = 1_000
+/** A process that still serves so long after an order to end has not got it. */
+const KEEPS_MS = 6_000
+const LOOK_MS = 30
 /** So long after a fault each version that is there can serve. */
 const CALM_MS = 1_500
 /** Descriptors of processes that have ended are closed within this time. */
@@ -249,21 +252,24 @@ export class RandomOrders {
         }),
       )
     else this.#work.push(this.#ask('POST', `/${act}`).catch(() => {}))
-    const serving = await Promise.race([this.#untilServedAgain(before?.pid ?? 0), pause(3_000)])
-    excuse.to = this.#now + HEARD_MS
-    if (act === 'stop service' || !isCalm || !present.includes(serving ?? 0)) return
+    const serving = await this.#untilServedAgain(before?.pid ?? 0, excuse)
+    if (act === 'stop service' || before === null || !isCalm || !present.includes(serving)) return
     this.#note(`${serving} serves, and was there`)
     this.#excuses.splice(this.#excuses.indexOf(excuse), 1)
   }
 
-  /** Resolves with the pid when another process serves. Starts one if none lives. */
-  async #untilServedAgain(pid: number): Promise<number> {
-    await pause(30)
+  /** Resolves with the pid when another process serves, which ends the excuse, or the same one after {@link KEEPS_MS}. Starts one if none lives. */
+  async #untilServedAgain(pid: number, excuse: Excuse): Promise<number> {
+    const until = performance.now() + KEEPS_MS
     for (;;) {
+      await pause(LOOK_MS)
       const status = await this.#status()
-      if (status !== null && status.pid !== pid && status.phase !== 'committing') return status.pid
+      const isOther = status?.pid !== pid || performance.now() > until
+      if (status !== null && isOther && status.phase !== 'committing') {
+        excuse.to = this.#now + HEARD_MS
+        return status.pid
+      }
       if (status === null && this.#living.length === 0) await this.#serve()
-      else await pause(30)
     }
   }
 
@@ -296,13 +302,13 @@ export class RandomOrders {
     const pid = living[this.#below(living.length)]!
     const status = await this.#status()
     this.#note(`${pid} is killed; ${status?.pid} serves, ${status?.phase}, of ${living}`)
-    // With a daemon clients wait. Otherwise another process that has the listener serves again only in a probation.
-    const isAlone = this.#hosting === 'embedded' && (status === null || status.pid === pid)
+    // With a daemon to which the process is back, clients wait. Otherwise another process that has the listener serves again only in a probation.
+    const isAlone = status === null || (this.#hosting === 'embedded' && status.pid === pid)
     const excuse = this.#excuse(`kill of ${pid}`, !isAlone)
     signalPid(pid, 'SIGKILL')
     await until('it has ended', () => hasEnded(pid))
-    if (isAlone) await Promise.race([this.#untilServedAgain(pid), pause(3_000)])
-    excuse.to = this.#now + HEARD_MS
+    if (isAlone) await this.#untilServedAgain(pid, excuse)
+    else excuse.to = this.#now + HEARD_MS
   }
 
   /** A service manager starts the program again. */
