@@ -247,8 +247,11 @@ export class Dispatch {
   #connectToNext(status: number, reason: string): ByteStream | null {
     if (reason === 'servers-full') this.#full++
     const next = this.#nextServer()
-    if (next === null) {
-      if (reason === 'servers-full') return this.#awaitServer()
+    const queue = this.#full > 0 ? this.route?.queue : undefined
+    // A server that is up is only full: the request waits for it, and tries none that is down.
+    const isLast = next === null || (queue !== undefined && !queue.servers().includes(next))
+    if (isLast) {
+      if (reason === 'servers-full' || queue !== undefined) return this.#awaitServer()
       this.#exchange.fail(status, reason)
       return null
     }

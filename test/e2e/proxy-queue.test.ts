@@ -217,6 +217,23 @@ describe('a request for which no server is free', () => {
     expect(answers!.map(({ status, body }) => [status, body])).toEqual(waiting.map(() => [200, 'ok']))
   })
 
+  it('waits for those that are up, beside one that has died', async () => {
+    const [dead, lives] = [await HoldingServer.start(), await HoldingServer.start()] as const
+    dead.stop()
+    const edge = await queueing([dead, lives], { queue: 20 })
+    for (let n = 0; n < 4; n++) expect((await ask(edge.url).answer).status).toBe(200)
+    await edge.logged('a server failed too often and gets no requests for a while')
+    const first = await hold(edge, lives, '/held/1')
+    const statuses: number[] = []
+    const others = Array.from({ length: 6 }, async (_, n) =>
+      statuses.push((await ask(`${edge.url}/?${n}`).answer).status),
+    )
+    await until('they wait, or are refused', async () => (await waitingIn(edge)) + statuses.length === 7)
+    lives.answer('/held/1')
+    await Promise.all([first.answer, ...others])
+    expect(statuses).toEqual(others.map(() => 200))
+  })
+
   it('goes to no server that an operator has drained meanwhile', async () => {
     const { edge, servers, both, waiting } = await twoBusy()
     const [drained, other] = servers as [HoldingServer, HoldingServer]
