@@ -81,6 +81,10 @@ export class Draft {
     return this.#remarks.has(line)
   }
 
+  outcomeOf(line: SourceLine): Outcome | undefined {
+    return this.#remarks.get(line)?.outcome
+  }
+
   #remark(line: SourceLine, outcome: Outcome, why: string): void {
     const known = this.#remarks.get(line)
     if (known === undefined || WEIGHT[outcome] > WEIGHT[known.outcome])

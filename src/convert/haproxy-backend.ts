@@ -2,7 +2,7 @@ import { isAbsolute, join } from 'node:path'
 import type { Draft, Section } from './draft.js'
 import type { HaproxySection, Statement } from './haproxy-syntax.js'
 import { sampleText } from './haproxy-values.js'
-import { timeOf } from './values.js'
+import { FRAMING, timeOf } from './values.js'
 
 /** Changes of requests and answers, as the keys of a route. */
 export interface Changes {
@@ -29,6 +29,7 @@ export function upstreamOf(
     .filter(({ words }) => words[0] === 'default-server')
     .flatMap(({ words }) => words.slice(1))
   let checked = false
+  let elsewhere = false
   for (const server of statements.filter(({ words }) => /^server(?:-template)?$/.test(words[0]!))) {
     if (server.words[0] === 'server-template') {
       draft.missing(server, 'name each server, or use a name with several addresses')
@@ -37,10 +38,29 @@ export function upstreamOf(
     const text = serverOf(draft, server, common, upstream, mode, caBase)
     if (text !== null) (upstream.servers as unknown[]).push(text)
     checked ||= server.words.includes('check') || common.includes('check')
+    if (text === null || !checksElsewhere([...common, ...server.words])) continue
+    elsewhere = true
+    draft.missing(server, 'its check asks another port: leave out the servers that must get no requests')
   }
   for (const statement of all) settingOf(draft, statement, upstream, mode)
   checkOf(draft, all, upstream, checked)
+  if (elsewhere) ownPort(draft, all, upstream)
   return upstream
+}
+
+/** Whether the checks of a server ask another address or port than its own. */
+function checksElsewhere(words: readonly string[]): boolean {
+  return words.includes('check') && (words.includes('port') || words.includes('addr'))
+}
+
+/** Without the port of the checks, only connections to the servers' own ports are tried. */
+function ownPort(draft: Draft, all: readonly Statement[], upstream: Section): void {
+  for (const each of all)
+    if (/^(?:option httpchk|http-check)\b/.test(each.text))
+      draft.missing(each, 'checks ask the port of the server')
+  const { interval, timeout, rise, fall } = upstream.check as Section
+  const check = JSON.parse(JSON.stringify({ interval, timeout, rise, fall })) as Section
+  upstream.check = Object.keys(check).length === 0 ? 'tcp' : check
 }
 
 function serverOf(
@@ -211,13 +231,25 @@ export function changeOf(
     return true
   }
   const into = of === 'http-request' ? request : response
+  if (what.endsWith('-header') && !/^[\w!#$%&'*+.^`|~-]+$/.test(name)) {
+    draft.missing(statement, `${name} is not the name of a header`)
+    return true
+  }
+  if (what.endsWith('-header') && FRAMING.test(name)) {
+    draft.own(statement, 'the proxy says it always')
+    return true
+  }
   if (what === 'del-header') {
     draft.said(statement)
     into.remove = [...((into.remove as string[] | undefined) ?? []), name]
   } else if (what.endsWith('-header')) {
     const value = sampleText(text)
-    if (value === null) draft.missing(statement, 'the proxy has no such variable')
-    else {
+    if (value === null) {
+      draft.missing(statement, 'the proxy has no such variable')
+      // Clients must not say in its place what HAProxy says.
+      if (of === 'http-request' && what === 'set-header' && !/^host$/i.test(name))
+        into.remove = [...((into.remove as string[] | undefined) ?? []), name]
+    } else {
       draft.said(statement)
       if (of === 'http-request' && /^host$/i.test(name))
         request.host = value.includes('$') ? undefined : value
@@ -235,6 +267,12 @@ function pathChange(
   text: string,
   request: Section,
 ): void {
+  const [, before] = /^((?:\/[\w.~-]+)+)%\[path\]$/.exec(pattern) ?? []
+  if (before !== undefined && statement.words[1] === 'set-path') {
+    draft.said(statement)
+    request.addPrefix = before
+    return
+  }
   const [, prefix] =
     /^\^?((?:\/[\w.~-]+)+)(?:\/\(\.\*\)|\(\/\)\?\(\.\*\)|\/\?\(\.\*\)|\(\/\.\*\)\??|\(\.\*\))\$?$/.exec(
       pattern,

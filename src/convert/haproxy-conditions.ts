@@ -34,6 +34,16 @@ export class Conditions {
     this.#named.set(name, [...(this.#named.get(name) ?? []), test])
   }
 
+  /** The only test behind `if`, as `src_conn_cur gt 10`; null if there are several, or another word than `if`. */
+  only(words: readonly string[]): string | null {
+    const at = words.indexOf('if')
+    const rest = at < 0 ? [] : words.slice(at + 1)
+    if (rest[0] === '{' && rest.at(-1) === '}' && rest.indexOf('}') === rest.length - 1)
+      return rest.slice(1, -1).join(' ')
+    const tests = rest.length === 1 ? this.#named.get(rest[0]!) : undefined
+    return tests?.length === 1 ? tests[0]!.join(' ') : null
+  }
+
   /** Parses what is behind `if` or `unless`; without either, everything matches. */
   parse(words: readonly string[], where: Statement): Parsed {
     const at = words.findIndex(word => word === 'if' || word === 'unless')

@@ -13,7 +13,7 @@ export const OWN: readonly (readonly [RegExp, string])[] = [
     'Node chooses ciphers and curves; tls.minVersion is TLSv1.2',
   ],
   [
-    /^option (?:forwardfor|http-keep-alive|http-server-close|httpclose|forceclose|redispatch|dontlognull|dontlog-normal|tcp-smart|socket-stats|tcpka|clitcpka|srvtcpka|abortonclose|splice|nolinger|http-use-htx|http-buffer-request|http-no-delay|log-health-checks|log-separate-errors|logasap|contstats|prefer-last-server|http-ignore-probes|http-pretend-keepalive|allbackups|transparent|accept-invalid|persist|http-restrict)/,
+    /^option (?:forwardfor|http-keep-alive|http-server-close|httpclose|forceclose|redispatch|dontlognull|tcp-smart|socket-stats|tcpka|clitcpka|srvtcpka|abortonclose|splice|nolinger|http-use-htx|http-buffer-request|http-no-delay|log-health-checks|log-separate-errors|logasap|contstats|prefer-last-server|http-ignore-probes|http-pretend-keepalive|allbackups|transparent|accept-invalid|persist|http-restrict)/,
     'the proxy does so, or needs no such option',
   ],
   [/^no option /, 'it is off'],
@@ -22,7 +22,7 @@ export const OWN: readonly (readonly [RegExp, string])[] = [
     'accessLog writes JSON lines with the fields of accessLine',
   ],
   [
-    /^(?:retries|http-errors|default-server$|resolve|hold|accepted_payload_size|parse-resolv-conf|nameserver)/,
+    /^(?:retries|http-errors|default-server$|resolve|hold|accepted_payload_size|parse-resolv-conf)/,
     'the proxy does so',
   ],
   [/^(?:stats|monitor-net|email-alert|http-request use-service)/, 'fd-broker status and top, and metrics'],
@@ -33,7 +33,8 @@ export const OWN: readonly (readonly [RegExp, string])[] = [
 /** Features that the proxy has not, and what to use instead. */
 export const WITHOUT: readonly (readonly [RegExp, string])[] = [
   [/^(?:compression|filter)/, 'the proxy does not compress: let the server do it'],
-  [/^(?:errorfile|errorloc|errorfiles)/, 'give errorPages a body without a head'],
+  [/^(?:errorfile|errorloc)/, 'errorPages needs the path of a file'],
+  [/^option dontlog-normal/, 'the log has all requests'],
   [
     /^(?:lua|http-request lua|http-request set-var|http-response set-var|tcp-request content)/,
     'there are no programs and no variables',

@@ -1,6 +1,6 @@
 import { isAbsolute, join } from 'node:path'
 import { type Action, Draft, type ListenerDraft, type RouteDraft, type Section } from './draft.js'
-import { changeOf, upstreamOf } from './haproxy-backend.js'
+import { type Changes, changeOf, upstreamOf } from './haproxy-backend.js'
 import { type Condition, Conditions, type Parsed } from './haproxy-conditions.js'
 import { type HaproxySection, parseHaproxy, type Statement } from './haproxy-syntax.js'
 import { OWN, sampleText, WITHOUT } from './haproxy-values.js'
@@ -40,6 +40,7 @@ class Translation {
     const rules: RouteDraft[] = []
     for (const section of this.#sections) {
       if (section.kind === 'global') this.#global(section)
+      if (section.kind === 'resolvers') this.#resolvers(section)
       this.draft.said(section)
     }
     for (const section of this.#sections)
@@ -65,6 +66,13 @@ class Translation {
     }
   }
 
+  #resolvers({ statements }: HaproxySection): void {
+    const servers = statements.filter(({ words }) => words[0] === 'nameserver')
+    for (const each of servers) this.draft.said(each)
+    if (servers.length > 0)
+      this.draft.set('resolver.servers', servers.map(({ words }) => words[2]!.replace(/:53$/, '')) as never)
+  }
+
   /** The rules of a frontend, in the order in which HAProxy looks at them. */
   #frontend(section: Inheriting): RouteDraft[] {
     const { draft } = this
@@ -76,6 +84,7 @@ class Translation {
     }
     const listeners = binds.flatMap(each => this.#bind(each))
     this.#limits(all)
+    if (section.mode === 'http') for (const each of all) this.#errorPages(each)
     if (section.mode === 'tcp') {
       this.#forward(section, listeners)
       return []
@@ -86,15 +95,15 @@ class Translation {
       conditions.add(each)
       draft.said(each)
     }
-    const changes = { request: {} as Section, response: {} as Section }
-    const limit = this.#rateLimit(section.statements)
+    const changes = { plain: noChanges(), secure: noChanges() }
+    const limit = this.#clientLimits(section.statements, conditions)
     const rules: { parsed: Parsed; action: Action; statement: Statement }[] = []
     const later: typeof rules = []
     for (const statement of section.statements) {
       const { words } = statement
       const parsed = conditions.parse(words, statement)
       const conditional = words.some(word => word === 'if' || word === 'unless')
-      if (draft.has(statement) || changeOf(draft, statement, changes, conditional)) continue
+      if (draft.has(statement) || this.#change(statement, parsed, changes, conditional, listeners)) continue
       const action = this.#answerOf(statement)
       if (action !== null)
         this.#rule(rules, statement, parsed, action, /deny|tarpit|auth/.test(words[1] ?? ''))
@@ -127,13 +136,47 @@ class Translation {
         statement: section as never,
       },
     ]
-    let list: RouteDraft[] = []
-    for (const { parsed, action } of ordered.toReversed()) {
-      const whole = withChanges(action, changes, limit)
-      for (const condition of parsed.any.toReversed())
-        list = [...this.#before(list, condition, whole, listeners), ...list]
+    const routes = (own: Changes, at: readonly ListenerDraft[]) => {
+      let list: RouteDraft[] = []
+      for (const { parsed, action } of ordered.toReversed()) {
+        const whole = withChanges(action, own, limit)
+        for (const condition of parsed.any.toReversed())
+          list = [...this.#before(list, condition, whole, at), ...list]
+      }
+      return list
     }
-    return list
+    return [
+      ...routes(
+        changes.plain,
+        listeners.filter(({ tls }) => tls !== true),
+      ),
+      ...routes(
+        changes.secure,
+        listeners.filter(({ tls }) => tls === true),
+      ),
+    ]
+  }
+
+  /** Takes a change of headers or of the path, for all listeners or for those with or without TLS; false if the statement is none. */
+  #change(
+    statement: Statement,
+    { any, unknown }: Parsed,
+    { plain, secure }: { readonly plain: Changes; readonly secure: Changes },
+    conditional: boolean,
+    listeners: readonly ListenerDraft[],
+  ): boolean {
+    const { draft } = this
+    const [only] = any
+    const byTls = any.length === 1 && unknown === null && only!.secure !== undefined && alone(only!)
+    if (!conditional || !byTls) {
+      const taken = changeOf(draft, statement, plain, conditional)
+      return taken && changeOf(draft, statement, secure, conditional)
+    }
+    if (listeners.some(({ tls }) => (tls === true) === only!.secure))
+      return changeOf(draft, statement, only!.secure! ? secure : plain, false)
+    if (!changeOf(new Draft(), statement, noChanges(), false)) return false
+    draft.own(statement, only!.secure! ? 'no listener has TLS' : 'all listeners have TLS')
+    return true
   }
 
   /** The routes of a rule before others, which get the requests that the rule excepts. */
@@ -362,20 +405,50 @@ class Translation {
     }
   }
 
-  /** `track-sc0 src`, and a refusal above a rate of requests. */
-  #rateLimit(statements: readonly Statement[]): Action {
+  /** `track-sc0 src`, and refusals above a rate of requests, or a number of connections. */
+  #clientLimits(statements: readonly Statement[], conditions: Conditions): Action {
+    const { draft } = this
     const find = (pattern: RegExp) => statements.find(({ text }) => pattern.test(text))
-    const [table, track] = [
-      find(/^stick-table .*http_req_rate\(/),
-      find(/^(?:http-request|tcp-request \w+) track-sc[012] src\b/),
-    ]
-    const refuse = find(/^http-request deny.*sc[012]?_http_req_rate.*\bgt \d+/)
+    const table = find(/^stick-table /)
+    const track = find(/^(?:http-request|tcp-request \w+) track-sc[012] src\b/)
     const [, per] = /http_req_rate\((\w+)\)/.exec(table?.text ?? '') ?? []
-    const [, most] = /\bgt (\d+)/.exec(refuse?.text ?? '') ?? []
-    if (table === undefined || track === undefined || per === undefined || most === undefined) return {}
-    for (const each of [table, track]) this.draft.said(each)
-    this.draft.near(refuse!, 'a bucket, answered with 429')
-    return { rateLimit: { requests: Number(most), per: timeOf(per, 'ms'), by: 'address', name: 'clients' } }
+    const rates: number[] = []
+    for (const each of statements) {
+      if (!/^(?:http-request (?:deny|reject|tarpit)|tcp-request \w+ reject)\b/.test(each.text)) continue
+      const test = conditions.only(each.words)
+      const [, kind, most] =
+        /^(?:src|sc[012]?)_(http_req_rate|conn_cur)(?:\([^)]*\))? gt (\d+)$/.exec(test ?? '') ?? []
+      const counted = table !== undefined && (test?.startsWith('src') === true || track !== undefined)
+      if (kind === undefined || !counted) continue
+      if (kind === 'conn_cur') {
+        draft.near(each, 'for all listeners, of each process')
+        const known = draft.get('limits.connectionsPerClient') as number | undefined
+        draft.set('limits.connectionsPerClient', Math.min(Number(most), known ?? Infinity))
+      } else if (per !== undefined) {
+        draft.near(each, 'a bucket, answered with 429: the lowest rate')
+        rates.push(Number(most))
+      } else continue
+      for (const one of [table, track]) if (one !== undefined) draft.said(one)
+    }
+    if (rates.length === 0) return {}
+    return {
+      rateLimit: { requests: Math.min(...rates), per: timeOf(per!, 'ms'), by: 'address', name: 'clients' },
+    }
+  }
+
+  /** Pages for errors: of a section, or of the section for errors that it names. */
+  #errorPages(statement: Statement): void {
+    const { draft } = this
+    const [first, second = '', path] = statement.words
+    if (first === 'errorfiles') {
+      const pages = this.#sections.find(({ kind, name }) => kind === 'http-errors' && name === second)
+      for (const each of pages?.statements ?? []) this.#errorPages(each)
+      draft.near(statement, 'for errors of the proxy itself')
+    } else if (first === 'errorfile' && /^[45]\d\d$/.test(second) && path?.startsWith('/') === true) {
+      const pages = (draft.get('errorPages') ?? {}) as Section
+      draft.near(statement, 'for errors of the proxy itself')
+      draft.set('errorPages', { ...pages, [second]: path })
+    }
   }
 
   #rest(statement: Statement): void {
@@ -390,6 +463,11 @@ class Translation {
       )
     )
       draft.own(statement, 'nothing uses it')
+    else if (
+      /^errorfile/.test(statement.text) &&
+      [...draft.listeners.values()].every(each => each.forward !== undefined)
+    )
+      draft.own(statement, 'no listener speaks HTTP')
     else if (own !== undefined) draft.own(statement, own[1])
     else draft.missing(statement, without?.[1] ?? 'no counterpart')
   }
@@ -417,12 +495,14 @@ function isOfOperators({ statements }: HaproxySection): boolean {
   )
 }
 
+const noChanges = (): Changes => ({ request: {}, response: {} })
+
+/** Whether a condition is about TLS only. */
+const alone = ({ host, path, when, port, except }: Condition) =>
+  host === undefined && path === undefined && when.length === 0 && port === undefined && except === undefined
+
 /** Adds changes of a frontend to the action of a route. */
-function withChanges(
-  action: Action,
-  changes: { request: Section; response: Section },
-  limit: Action,
-): Action {
+function withChanges(action: Action, changes: Changes, limit: Action): Action {
   const merged = (name: 'request' | 'response') => {
     const [inner, outer] = [(action[name] ?? {}) as Section, changes[name]]
     const set = { ...(outer.set as Section), ...(inner.set as Section) }

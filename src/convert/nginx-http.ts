@@ -1,11 +1,13 @@
 import type { Action, Draft, ListenerDraft, Section } from './draft.js'
+import { type Authorization, authorizationOf } from './nginx-auth.js'
 import { conditionOf } from './nginx-conditions.js'
-import { pathOf } from './nginx-location.js'
+import { isBelow, leadsTo, longest, matcherOf, pathsOf, withoutSlash } from './nginx-location.js'
+import { Rates } from './nginx-rates.js'
 import { type Entry, type Server, Settings } from './nginx-settings.js'
 import type { Directive } from './nginx-syntax.js'
-import { type Scheme, serversOf } from './nginx-upstream.js'
+import { type Scheme, serverOf, serversOf } from './nginx-upstream.js'
 import { effective, effectiveOne, fileOf, type Levels, put, withVariables } from './nginx-values.js'
-import { listenerAddress, millisecondsOf, timeOf } from './values.js'
+import { FRAMING, listenerAddress, millisecondsOf, timeOf } from './values.js'
 
 /** A guard that cannot be said must not let anybody in. */
 const CLOSED: Action = { respond: { status: 403 } }
@@ -19,24 +21,31 @@ interface Branch {
   readonly action: Action
 }
 
+/** The actions of locations by path: of those that take what is below too, and of others. */
+interface Found {
+  readonly begins: Map<string, { readonly action: Action; readonly also?: readonly Branch[] }>
+  readonly exact: Map<string, { readonly action: Action; readonly also?: readonly Branch[] }>
+}
+
 /** Translates an `http` block. */
 export class HttpServers {
   readonly #draft: Draft
   readonly #http: readonly Directive[]
   readonly #upstreams = new Map<string, Directive>()
-  readonly #zones = new Map<string, { requests: number; per: string; by: string }>()
+  readonly #rates: Rates
   #servers: Server[] = []
   #everywhere = false
 
   constructor(draft: Draft, http: readonly Directive[]) {
     this.#draft = draft
     this.#http = http
+    this.#rates = new Rates(draft)
   }
 
   translate(): void {
     for (const directive of this.#http) {
       if (directive.name === 'upstream') this.#upstreams.set(directive.args[0]!, directive)
-      else if (directive.name === 'limit_req_zone') this.#zone(directive)
+      else if (directive.name === 'limit_req_zone') this.#rates.zone(directive)
       else if (directive.name === 'map') this.#map(directive)
     }
     const blocks = this.#http.filter(({ name }) => name === 'server')
@@ -133,27 +142,6 @@ export class HttpServers {
     for (const each of directive.block ?? []) this.#draft.own(each, 'part of the map')
   }
 
-  #zone(directive: Directive): void {
-    const { args } = directive
-    const value = (name: string) => args.find(each => each.startsWith(`${name}=`))?.slice(name.length + 1)
-    const [, requests, unit] = /^(\d+)r\/([sm])$/.exec(value('rate') ?? '') ?? []
-    const zone = /^([^:]+)/.exec(value('zone') ?? '')?.[1]
-    const [, kind, of] = /^\$(cookie|http)_(\w+)$/.exec(args[0] ?? '') ?? []
-    const by = /^\$(?:binary_)?remote_addr$/.test(args[0] ?? '')
-      ? 'address'
-      : /^\$(?:server_name|host)$/.test(args[0] ?? '')
-        ? 'all'
-        : kind === undefined
-          ? null
-          : `${kind === 'cookie' ? 'cookie' : 'header'}:${of!.replaceAll('_', '-')}`
-    if (requests === undefined || zone === undefined || by === null)
-      this.#draft.missing(directive, 'requests are counted by address, header or cookie')
-    else {
-      this.#draft.said(directive)
-      this.#zones.set(zone, { requests: Number(requests), per: unit === 's' ? '1s' : '1m', by })
-    }
-  }
-
   #routes(server: Server): void {
     const { block } = server
     const levels: Levels = [block, this.#http]
@@ -201,10 +189,18 @@ export class HttpServers {
     }
     if (whole !== null) add('/', whole)
     else {
-      const seen = new Set<string>()
+      const found: Found = { begins: new Map(), exact: new Map() }
       for (const location of block.filter(({ name }) => name === 'location'))
-        this.#location(server, location, levels, seen, add)
-      if (!seen.has('/')) add('/', this.#target(server, '/', levels) ?? { respond: { status: 404 } })
+        this.#location(server, location, levels, found)
+      const { begins, exact } = found
+      if (!begins.has('/'))
+        begins.set('/', { action: this.#target(server, '/', levels) ?? { respond: { status: 404 } } })
+      for (const [path, { action, also }] of begins) if (!exact.has(path)) add(path, action, also)
+      for (const [path, { action, also }] of exact) {
+        add(path, action, also)
+        const below = begins.get(longest([...begins.keys()].filter(each => isBelow(path, each))))
+        if (below !== undefined) add(`${withoutSlash(path)}/*`.replace('//', '/'), below.action, below.also)
+      }
     }
   }
 
@@ -231,19 +227,16 @@ export class HttpServers {
     return [...names.filter(name => wild.some(each => name.endsWith(each.slice(1)))), '*']
   }
 
-  #location(
-    server: Server,
-    location: Directive,
-    outer: Levels,
-    seen: Set<string>,
-    add: (path: string, action: Action, also?: readonly Branch[]) => void,
-  ): void {
+  #location(server: Server, location: Directive, outer: Levels, found: Found): void {
     const block = location.block ?? []
     const levels = [block, ...outer]
-    const path = pathOf(this.#draft, location)
+    const { modifier, text } = matcherOf(location)
+    // Only a `try_files` leads there.
+    if (text.startsWith('@')) return
+    const paths = pathsOf(this.#draft, location)
     for (const each of block.filter(({ name }) => name === 'location'))
-      this.#location(server, each, levels, seen, add)
-    if (path === null) return
+      this.#location(server, each, levels, found)
+    if (paths.length === 0) return
     const branches: Branch[] = []
     for (const each of block.filter(({ name }) => name === 'if')) {
       const action = this.#returnOf(each.block ?? [], [each.block ?? [], ...levels], server)
@@ -258,20 +251,26 @@ export class HttpServers {
         branches.push({ when, action })
       }
     }
-    if (seen.has(path)) {
-      this.#draft.near(location, `the location before it has ${path} too`)
-      return
+    for (const path of paths) {
+      const places = modifier === '=' ? found.exact : found.begins
+      if (places.has(path)) {
+        this.#draft.missing(location, `the location before it has ${path} too`)
+        continue
+      }
+      const action = this.#internal(block) ?? this.#target(server, path, levels)
+      if (action === null) {
+        this.#draft.missing(
+          location,
+          'its files need a server; until then these requests go to the location around it',
+        )
+        return
+      }
+      if (modifier === '=' && leadsTo(action, `${path}/`)) {
+        const why = `${path} is served as ${path}/, without a redirect`
+        for (const each of [location, ...block.filter(({ name }) => name === 'return')])
+          this.#draft.near(each, why)
+      } else places.set(path, { action, also: branches })
     }
-    const action = this.#target(server, path, levels)
-    if (action === null) {
-      this.#draft.missing(
-        location,
-        'its files need a server; until then these requests go to the location around it',
-      )
-      return
-    }
-    seen.add(path)
-    add(path, action, branches)
   }
 
   /** The action of a location; null if it only serves files. */
@@ -279,23 +278,24 @@ export class HttpServers {
     const draft = this.#draft
     const guard = this.#guard(levels)
     const back = this.#returnOf(levels[0]!, levels, server)
-    const limit = this.#rateLimit(levels)
-    if (guard) {
-      for (const each of levels[0]!) if (each.name === 'proxy_pass') draft.own(each, 'its route answers 403')
-      return CLOSED
-    }
+    const limit = this.#rates.at(levels)
+    if (guard) return this.#closed(levels)
     if (back !== null) return { ...back, ...limit }
+    const named = this.#named(server, levels)
+    if (named !== null) return this.#target(server, path, named)
     const pass = levels[0]!.find(({ name }) => name === 'proxy_pass')
     if (pass === undefined) return null
-    const [, scheme, authority, uri = ''] =
-      /^(https?):\/\/(unix:[^:]+:?|[^/]+)(\/.*)?$/.exec(pass.args[0] ?? '') ?? []
-    if (authority === undefined || authority.includes('$') || uri.includes('$')) {
+    const target = serverOf(pass)
+    if (target === null) {
       draft.missing(pass, 'servers cannot be chosen by a variable: 502 until there is an upstream')
       return { respond: { status: 502 } }
     }
+    const authorization = authorizationOf(draft, server.block, this.#http, levels)
+    if (authorization === 'unknown') return this.#closed(levels)
     draft.said(pass)
-    const upstream = this.#upstream(scheme as Scheme, authority, levels)
-    const request = this.#requestOf(server, authority, scheme!, levels)
+    const { scheme, authority, uri } = target
+    const upstream = this.#upstream(scheme, authority, levels)
+    const request = this.#requestOf(server, authority, scheme, levels, authorization)
     if (uri !== '') {
       const [strip, prefix] = [path.replace(/\/$/, ''), uri.replace(/\/$/, '')]
       if (strip !== '' && strip !== prefix) request.stripPrefix = strip
@@ -304,18 +304,51 @@ export class HttpServers {
     const response = this.#responseOf(server, levels)
     return {
       upstream,
+      ...(authorization !== null && {
+        forwardAuth: {
+          upstream: this.#upstream(authorization.scheme, authorization.authority, authorization.levels),
+          path: authorization.path,
+          ...(authorization.headers.length > 0 && { responseHeaders: authorization.headers }),
+        },
+      }),
       ...limit,
       ...(Object.keys(request).length > 0 && { request }),
       ...(Object.keys(response).length > 0 && { response }),
     }
   }
 
+  /** The answer to clients of a location that only nginx itself uses; null for others. */
+  #internal(block: readonly Directive[]): Action | null {
+    const directive = block.find(({ name }) => name === 'internal')
+    if (directive === undefined) return null
+    this.#draft.said(directive)
+    return { respond: { status: 404 } }
+  }
+
+  #closed(levels: Levels): Action {
+    for (const each of levels[0]!)
+      if (each.name === 'proxy_pass') this.#draft.missing(each, 'its route answers 403 until it has a guard')
+    return CLOSED
+  }
+
+  /** The levels of the named location that gets what `try_files` does not find; null if there is none. */
+  #named(server: Server, levels: Levels): Levels | null {
+    const name = levels[0]!.find(each => each.name === 'try_files')?.args.at(-1)
+    if (name?.startsWith('@') !== true) return null
+    const location = server.block.find(each => each.name === 'location' && each.args[0] === name)
+    if (location === undefined || location.block === null) return null
+    this.#draft.near(location, 'for files too')
+    for (const each of levels[0]!)
+      if (each.name === 'proxy_pass') this.#draft.near(each, `by ${name}, for files too`)
+    return [location.block, ...levels.slice(-2)]
+  }
+
   /** Reports whether requests are guarded by what the proxy cannot say. */
   #guard(levels: Levels): boolean {
     const basic = effectiveOne(levels, 'auth_basic')
     const files = effective(levels, 'auth_basic_user_file')
-    const others = ['auth_request', 'auth_jwt', 'secure_link', 'limit_except', 'valid_referers'].flatMap(
-      name => effective(levels, name),
+    const others = ['auth_jwt', 'secure_link', 'limit_except', 'valid_referers'].flatMap(name =>
+      effective(levels, name),
     )
     const access = [...effective(levels, 'deny'), ...effective(levels, 'allow')]
     const closing = others.filter(({ args }) => args[0] !== 'off')
@@ -330,21 +363,6 @@ export class HttpServers {
     }
     for (const each of closing) this.#draft.missing(each, 'the route answers 403 until it has a guard')
     return closing.length > 0
-  }
-
-  #rateLimit(levels: Levels): Action {
-    const directive = effectiveOne(levels, 'limit_req')
-    const zone = directive?.args.find(each => each.startsWith('zone='))?.slice(5)
-    const known = this.#zones.get(zone ?? '')
-    if (directive === undefined) return {}
-    if (known === undefined) {
-      this.#draft.missing(directive, 'its zone is not known')
-      return {}
-    }
-    const burst = Number(directive.args.find(each => each.startsWith('burst='))?.slice(6) ?? 0)
-    if (burst === 0 || directive.args.includes('nodelay')) this.#draft.said(directive)
-    else this.#draft.near(directive, 'requests within the burst are not delayed')
-    return { rateLimit: { ...known, burst: burst + 1, name: zone } }
   }
 
   #upstream(scheme: Scheme, authority: string, levels: Levels): string {
@@ -396,7 +414,13 @@ export class HttpServers {
     if (verify?.args[0] !== 'on') put(upstream, 'tls', 'verify', false)
   }
 
-  #requestOf(server: Server, authority: string, scheme: string, levels: Levels): Section {
+  #requestOf(
+    server: Server,
+    authority: string,
+    scheme: string,
+    levels: Levels,
+    authorization: Authorization | null,
+  ): Section {
     const request: Section = {}
     let host: string | null = authority.startsWith('unix:')
       ? 'localhost'
@@ -407,15 +431,20 @@ export class HttpServers {
       if (key === 'host') host = this.#hostHeader(directive, text, host, server)
       else if (key === 'upgrade' || key === 'connection')
         this.#draft.own(directive, 'the proxy passes upgrades on')
-      else if (/^x-forwarded-(?:for|proto|host)$/.test(key))
+      else if (/^x-forwarded-(?:for|proto|host)$/.test(key) || FRAMING.test(key))
         this.#draft.own(directive, 'the proxy says it always')
+      else if (text.replaceAll(/[{}]/g, '').toLowerCase() === `$http_${key.replaceAll('-', '_')}`)
+        this.#draft.own(directive, 'the proxy passes it on')
+      else if (authorization?.takes(directive) === true) continue
       else if (text === '') {
         this.#draft.said(directive)
         request.remove = [...((request.remove as string[] | undefined) ?? []), name]
       } else if (/^\$\{?request_id\}?$/.test(text)) {
         this.#draft.said(directive)
         this.#draft.set('tracing.requestId', name)
-      } else this.#header(request, directive, name, text, server)
+      } else if (!this.#header(request, directive, name, text, server))
+        // Clients must not say in its place what nginx says.
+        request.remove = [...((request.remove as string[] | undefined) ?? []), name]
     }
     if (host !== null) request.host = host
     return request
@@ -432,15 +461,21 @@ export class HttpServers {
     return null
   }
 
-  #header(into: Section, directive: Directive, name: string, text: string, server: Server): void {
+  /** False if the value cannot be said. */
+  #header(into: Section, directive: Directive, name: string, text: string, server: Server): boolean {
+    if (FRAMING.test(name)) {
+      this.#draft.own(directive, 'the proxy says it always')
+      return true
+    }
     const value = withVariables(text, this.#fixed(server))
     if (value === null) {
       this.#draft.missing(directive, 'the proxy has no such variable')
-      return
+      return false
     }
     if (value.near) this.#draft.near(directive, 'a variable differs: see the page')
     else this.#draft.said(directive)
     put(into, 'set', name, value.value)
+    return true
   }
 
   #fixed({ names, entries }: Server): Record<string, string> {

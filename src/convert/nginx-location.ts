@@ -1,36 +1,59 @@
-import type { Draft } from './draft.js'
+import type { Action, Draft } from './draft.js'
 import type { Directive } from './nginx-syntax.js'
 
 /** A segment that a pattern leaves open. */
 const OPEN = /^\(?(?:\?<\w+>)?(?:ANY[+*]|\[[\w-]+\]\+|\\[dw]\+|\.\+)\)?$/
 
-/** The path of a location as the proxy writes it; null, with a remark, if it has none. */
-export function pathOf(draft: Draft, location: Directive): string | null {
-  const [first = '', second] = location.args
-  const [modifier, text] = second === undefined ? ['', first] : [first, second]
-  if (text.startsWith('@')) {
-    draft.missing(location, 'there are no named locations')
-    return null
-  }
+/** The paths of a location as the proxy writes them; none, with a remark, if they cannot be said. */
+export function pathsOf(draft: Draft, location: Directive): readonly string[] {
+  const { modifier, text } = matcherOf(location)
+  const lost = (location.block ?? []).some(({ name }) => GUARDS.test(name)) ? 'its guard is lost: ' : ''
   if (modifier === '~' || modifier === '~*') {
-    const path = plainPattern(text)
-    if (path === null) draft.missing(location, 'paths are names, or * for a segment')
-    else draft.near(location, `by the path ${path}, and all below it`)
-    return path
+    const paths = alternatives(text).map(plainPattern)
+    if (paths.includes(null)) {
+      draft.missing(location, `${lost}paths are names, or * for a segment`)
+      return []
+    }
+    draft.near(location, `by the path ${paths.join(' and ')}, and all below it`)
+    return paths as string[]
   }
-  const path = text === '/' ? '/' : text.replace(/\/+$/, '')
+  const path = withoutSlash(text)
   if (/[%;*?#\s]/.test(path) || !path.startsWith('/')) {
-    draft.missing(location, 'this path cannot be said')
-    return null
+    draft.missing(location, `${lost}this path cannot be said`)
+    return []
   }
-  if (modifier === '=' && path === '/') {
-    draft.missing(location, 'a path is a begin: / takes all')
-    return null
-  }
-  if (modifier === '=') draft.near(location, `takes what is below ${path} too`)
-  else if (!text.endsWith('/')) draft.near(location, `by whole segments: ${path}x is another path`)
+  if (modifier === '=') {
+    if (path === '/') draft.said(location)
+    else draft.near(location, `takes ${path}/ too`)
+  } else if (!text.endsWith('/')) draft.near(location, `by whole segments: ${path}x is another path`)
+  else if (path !== '/') draft.near(location, `takes ${path} too`)
   else draft.said(location)
-  return path
+  return [path]
+}
+
+const GUARDS = /^(?:deny|auth_basic|auth_request|auth_jwt|secure_link|limit_except)$/
+
+/** `=` and `/x` of `location = /x`; the modifier is empty where there is none. */
+export function matcherOf({ args }: Directive): { modifier: string; text: string } {
+  const [first = '', second] = args
+  return second === undefined ? { modifier: '', text: first } : { modifier: first, text: second }
+}
+
+export const withoutSlash = (path: string) => (path === '/' ? '/' : path.replace(/\/+$/, ''))
+
+const MOST_ALTERNATIVES = 20
+
+/** The patterns that a pattern with groups as `(a|b)` stands for. */
+function alternatives(pattern: string): readonly string[] {
+  let all = [pattern]
+  for (;;) {
+    const next = all.flatMap(each => {
+      const group = /\((?:\?:)?([\w.~-]+(?:\|[\w.~-]+)+)\)/.exec(each)
+      return group === null ? [each] : group[1]!.split('|').map(one => each.replace(group[0], () => one))
+    })
+    if (next.length > MOST_ALTERNATIVES || next.join() === all.join()) return all
+    all = next
+  }
 }
 
 /** The path of a pattern that consists of whole segments from the begin on; null for others. */
@@ -47,3 +70,15 @@ function plainPattern(pattern: string): string | null {
   const path = segments.map(each => (/^[\w.~-]+$/.test(each) ? each : OPEN.test(each) ? '*' : null))
   return path.includes(null) || body.includes('.*') ? null : `/${path.join('/')}`
 }
+
+/** Whether a path is the other one, or below it. */
+export const isBelow = (path: string, begin: string) =>
+  begin === '/' || path === begin || path.startsWith(`${begin}/`)
+
+/** Whether an answer redirects to this path. */
+export function leadsTo({ respond }: Action, path: string): boolean {
+  const { headers } = (respond ?? {}) as { headers?: { Location?: string } }
+  return headers?.Location?.replace(/^(?:\$scheme|https?):\/\/[^/]*/, '') === path
+}
+
+export const longest = (paths: readonly string[]) => paths.reduce((a, b) => (b.length > a.length ? b : a))

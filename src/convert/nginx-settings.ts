@@ -77,6 +77,7 @@ export class Settings {
     time('client_body_timeout', 'timeouts.stall')
     time('send_timeout', 'timeouts.stall')
     this.#bodies()
+    this.#clients()
     const heads = effectiveOne(levels, 'large_client_header_buffers')
     if (heads !== undefined) {
       draft.said(heads)
@@ -110,6 +111,24 @@ export class Settings {
     }
     if (sizes.includes('0')) return
     this.#draft.set('limits.body', sizes.sort((a, b) => bytesOf(b) - bytesOf(a))[0] ?? '1m')
+  }
+
+  /** `limit_conn` by address: the proxy has one limit for all, the lowest. */
+  #clients(): void {
+    const zones = new Map(
+      this.#everyDirective('limit_conn_zone')
+        .filter(({ args }) => /^\$(?:binary_)?remote_addr$/.test(args[0] ?? ''))
+        .map(each => [/^zone=([^:]+)/.exec(each.args[1] ?? '')?.[1], each] as const),
+    )
+    for (const each of this.#everyDirective('limit_conn')) {
+      const zone = zones.get(each.args[0])
+      const most = Number(each.args[1])
+      if (zone === undefined || !Number.isInteger(most) || most < 1) continue
+      this.#draft.said(zone)
+      this.#draft.near(each, 'counts connections without a request too, and for all servers')
+      const known = this.#draft.get('limits.connectionsPerClient') as number | undefined
+      this.#draft.set('limits.connectionsPerClient', Math.min(most, known ?? most))
+    }
   }
 
   #everyDirective(name: string): Directive[] {

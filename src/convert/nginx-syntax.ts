@@ -61,6 +61,8 @@ interface Word {
   readonly mark: '' | ';' | '{' | '}'
 }
 
+const CONTROLS: Readonly<Record<string, string>> = { n: '\n', r: '\r', t: '\t' }
+
 class Words {
   line = 1
   #at = 0
@@ -116,10 +118,10 @@ class Words {
         throw wrong(this.file, start, `the text that begins here does not end: a ${quote} is missing`)
       if (sign === quote) break
       if (sign === '\n') this.line += 1
-      const next = this.text[this.#at + 1]
-      if (sign === '\\' && (next === quote || next === '\\')) {
+      const next = this.text[this.#at + 1] ?? ''
+      if (sign === '\\' && (next === quote || next === '\\' || next in CONTROLS)) {
         this.#at += 1
-        text += next
+        text += CONTROLS[next] ?? next
       } else text += sign
     }
     this.#at += 1
@@ -137,7 +139,7 @@ class Words {
         this.#at = end < 0 ? this.text.length - 1 : end
       } else if (/[\s;{}]/.test(sign)) break
     }
-    return this.text.slice(start, this.#at)
+    return this.text.slice(start, this.#at).replaceAll(/\\([nrt])/g, (_, letter: string) => CONTROLS[letter]!)
   }
 }
 

@@ -5,6 +5,14 @@ import { timeOf } from './values.js'
 
 export type Scheme = 'http' | 'https' | 'tcp'
 
+/** The server that a `proxy_pass` leads to; null if a variable chooses it. */
+export function serverOf({ args }: Directive): { scheme: Scheme; authority: string; uri: string } | null {
+  const [, scheme, authority, uri = ''] =
+    /^(https?):\/\/(unix:[^:]+:?|[^/]+)(\/.*)?$/.exec(args[0] ?? '') ?? []
+  if (authority === undefined || authority.includes('$') || uri.includes('$')) return null
+  return { scheme: scheme as Scheme, authority, uri }
+}
+
 /** Translates an `upstream` block, or a lone server if there is none. */
 export function serversOf(
   draft: Draft,
@@ -20,7 +28,7 @@ export function serversOf(
   draft.said(block)
   upstream.servers = (block.block ?? [])
     .filter(({ name }) => name === 'server')
-    .flatMap(server => serverOf(draft, server, scheme, upstream))
+    .flatMap(server => memberOf(draft, server, scheme, upstream))
   for (const directive of block.block ?? [])
     if (directive.name !== 'server') balance(draft, directive, upstream)
   return upstream
@@ -33,7 +41,7 @@ export function serverAddress(authority: string, scheme: Scheme): string {
   return `${scheme}://${/:\d+$/.test(authority) ? authority : `${authority}:${port}`}`
 }
 
-function serverOf(draft: Draft, server: Directive, scheme: Scheme, upstream: Section): unknown[] {
+function memberOf(draft: Draft, server: Directive, scheme: Scheme, upstream: Section): unknown[] {
   const [address, ...parameters] = server.args
   let weight: number | null = null
   draft.said(server)

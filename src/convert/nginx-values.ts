@@ -10,6 +10,7 @@ export const OWN: ReadonlyMap<string, string> = new Map(
       'proxy_request_buffering',
       'proxy_buffering',
       'proxy_pass_request_headers',
+      'proxy_pass_header',
       'proxy_pass_request_body',
       'proxy_next_upstream',
       'proxy_socket_keepalive',
@@ -132,7 +133,11 @@ export const WITHOUT: ReadonlyMap<string, string> = new Map(
       'brotli_types',
       'brotli_comp_level',
     ],
-    'the proxy serves no files: give them a server': ['root', 'alias', 'try_files', 'sub_filter', 'internal'],
+    'the proxy serves no files: give them a server': ['root', 'alias', 'try_files'],
+    'the proxy does not change bodies': ['sub_filter', 'sub_filter_once', 'sub_filter_types'],
+    'let the server say how long its answers may be kept': ['expires'],
+    'errorPages is for all errors of the proxy itself': ['error_page'],
+    'no request may be sent before the handshake is over': ['ssl_early_data'],
     'the proxy has no cache': [
       'proxy_cache',
       'proxy_cache_path',
@@ -172,6 +177,7 @@ export const HANDLED: ReadonlySet<string> = new Set([
   'proxy_ssl_certificate',
   'proxy_ssl_certificate_key',
   'add_header',
+  'auth_request_set',
   'upstream',
   'limit_req_zone',
   'log_format',
@@ -230,13 +236,42 @@ export function put(into: Section, section: string, key: string, value: unknown)
   inner[key] = value
 }
 
-/** Marks a directive for which there is no rule of its own. */
-export function otherDirective(draft: Draft, directive: Directive): void {
+/** Features that are off unless one of these directives says otherwise. */
+const SWITCHES: readonly (readonly [RegExp, readonly string[], string])[] = [
+  [/^(?:gzip|gunzip|brotli)/, ['gzip', 'gunzip', 'brotli'], 'nothing is compressed'],
+  [/^proxy_(?:cache|no_cache)/, ['proxy_cache'], 'nothing is cached'],
+  [/^ssl_stapling/, ['ssl_stapling'], 'nothing is stapled'],
+]
+
+/** Finds out why a directive changes nothing, as its feature is off everywhere; null if it is not. */
+export function withoutEffect(top: readonly Directive[]): (directive: Directive) => string | null {
+  const on = new Set<string>()
+  const visit = (all: readonly Directive[]) => {
+    for (const { name, args, block } of all) {
+      if (args[0] !== 'off') on.add(name)
+      if (block !== null) visit(block)
+    }
+  }
+  visit(top)
+  return ({ name }) => {
+    const [, names, why] = SWITCHES.find(([pattern]) => pattern.test(name)) ?? []
+    return names === undefined || names.some(each => on.has(each)) ? null : why!
+  }
+}
+
+/** Marks a directive for which there is no rule of its own. `off`: why it changes nothing. */
+export function otherDirective(
+  draft: Draft,
+  directive: Directive,
+  off: string | null,
+  lost: string | null,
+): void {
   const own = OWN.get(directive.name)
   const without = WITHOUT.get(directive.name)
   if (own !== undefined) draft.own(directive, own)
+  else if (off !== null) draft.own(directive, off)
   else if (without !== undefined && directive.args[0] === 'off') draft.own(directive, 'it is off')
-  else draft.missing(directive, without ?? 'no counterpart')
+  else draft.missing(directive, without ?? lost ?? 'no counterpart')
 }
 
 /** A path relative to the folder of the configuration. */

@@ -2,7 +2,7 @@ import { Draft } from './draft.js'
 import { HttpServers } from './nginx-http.js'
 import { translateStream } from './nginx-stream.js'
 import { type Directive, type Included, parseNginx } from './nginx-syntax.js'
-import { HANDLED, otherDirective } from './nginx-values.js'
+import { HANDLED, otherDirective, withoutEffect } from './nginx-values.js'
 
 /** Translates a configuration of nginx: a whole one, or a file of `sites-enabled`. Throws ERR_FDB_CONFIG if nginx would not read it. */
 export function fromNginx(text: string, file: string, included: Included): Draft {
@@ -24,19 +24,35 @@ export function fromNginx(text: string, file: string, included: Included): Draft
       if (args[0] !== '1') draft.set('workers', args[0] === 'auto' ? 'auto' : Number(args[0]))
     }
   }
-  markRest(draft, top)
+  markRest(draft, top, withoutEffect(top))
   return draft
 }
 
-/** Says what became of the directives that no rule has looked at. */
-function markRest(draft: Draft, directives: readonly Directive[]): void {
+/** Says what became of the directives that no rule has looked at. `lost`: why those that a rule could use are not used. */
+function markRest(
+  draft: Draft,
+  directives: readonly Directive[],
+  withoutEffectOf: (directive: Directive) => string | null,
+  lost: string | null = null,
+): void {
   for (const directive of directives) {
+    const { name, args, block } = directive
     if (!draft.has(directive)) {
-      if (directive.name === 'include') included(draft, directive)
-      else if (HANDLED.has(directive.name)) draft.own(directive, 'nothing uses it')
-      else otherDirective(draft, directive)
+      if (name === 'include') included(draft, directive)
+      else if (name === 'location' && args[0]!.startsWith('@'))
+        draft.missing(directive, 'there are no named locations, except after try_files')
+      else if (name === 'access_log' && args[0] === 'off')
+        if (draft.get('accessLog') === true) draft.missing(directive, 'the log has all requests')
+        else draft.own(directive, 'there is no log unless accessLog is true')
+      else if (HANDLED.has(name)) {
+        if (lost === null) draft.own(directive, 'nothing uses it')
+        else draft.missing(directive, lost)
+        if (name === 'upstream') for (const each of block ?? []) draft.own(each, 'nothing uses it')
+      } else otherDirective(draft, directive, withoutEffectOf(directive), lost)
     }
-    if (directive.block !== null && directive.name !== 'types') markRest(draft, directive.block)
+    if (block === null || name === 'types') continue
+    const within = (name === 'location' || name === 'if') && draft.outcomeOf(directive) === 'missing'
+    markRest(draft, block, withoutEffectOf, within ? `its ${name} has no counterpart` : lost)
   }
 }
 

@@ -29,6 +29,7 @@ const OWN: Readonly<Record<string, string>> = {
   activate_listeners: 'listeners are always active',
   disable_cluster_metrics: 'metrics',
   metrics: 'metrics',
+  tls_provider: 'Node speaks TLS',
   cipher_list: 'Node chooses ciphers',
   cipher_suites: 'Node chooses ciphers',
   signature_algorithms: 'Node chooses ciphers',
@@ -37,6 +38,7 @@ const OWN: Readonly<Record<string, string>> = {
   tags: 'only for the log',
   sticky_id: 'the cookie follows from the address',
 }
+const ISSUERS = 'the file of the certificate must have its issuers too'
 const TIMES: Readonly<Record<string, string>> = {
   front_timeout: 'timeouts.idle',
   back_timeout: 'timeouts.response',
@@ -77,7 +79,7 @@ class Translation {
     for (const [key, value] of Object.entries(top)) {
       if (key === 'listeners')
         for (const [at, each] of tables(value).entries()) this.#listener(`listeners[${at}]`, each)
-      else if (key === 'clusters') continue
+      else if (key === 'clusters' || key === 'applications') continue
       else if (key === 'worker_count') {
         this.draft.said(this.#line(key, value))
         if (value !== 1) this.draft.set('workers', Number(value))
@@ -89,8 +91,10 @@ class Translation {
         this.draft.set('accessLog', true)
       } else this.#common(key, key, value)
     }
-    const clusters = Object.entries((top.clusters ?? {}) as Record<string, Table>)
-    for (const [name, cluster] of clusters) this.#cluster(name, cluster)
+    // Clusters are applications in older releases.
+    for (const kind of ['clusters', 'applications'])
+      for (const [name, cluster] of Object.entries((top[kind] ?? {}) as Record<string, Table>))
+        this.#cluster(kind, name, cluster)
   }
 
   #line(place: string, value: unknown): SourceLine {
@@ -101,8 +105,8 @@ class Translation {
   #common(key: string, place: string, value: unknown): void {
     const line = this.#line(place, value)
     const time = TIMES[key]
-    const text = timeText(Number(value) * 1_000)
     if (time !== undefined) {
+      const text = timeText(Number(value) * 1_000)
       if ((this.draft.get(time) ?? text) === text) this.draft.said(line)
       else this.draft.near(line, `there is one ${time} for all`)
       this.draft.set(time, text)
@@ -136,9 +140,10 @@ class Translation {
         this.draft.near(each, 'name the load balancers in proxyProtocol')
       } else if (key === 'tls_versions') {
         this.draft.said(each)
-        if (Array.isArray(value) && value.every(version => version === 'TLS_V13'))
+        if (Array.isArray(value) && value.every(version => /^TLS_?v1[._]?3$/i.test(String(version))))
           this.draft.set('tls.minVersion', 'TLSv1.3')
-      } else if (key === 'sticky_name') this.draft.said(each)
+      } else if (key === 'certificate_chain') this.draft.near(each, ISSUERS)
+      else if (key === 'sticky_name') this.draft.said(each)
       else if (key === 'certificate' || key === 'key') this.draft.said(each)
       else if (key === 'alpn_protocols') {
         this.draft.said(each)
@@ -150,8 +155,8 @@ class Translation {
     if (listener.tls === true) this.#secure.add(listener.name)
   }
 
-  #cluster(name: string, cluster: Table): void {
-    const place = `clusters.${name}`
+  #cluster(kind: string, name: string, cluster: Table): void {
+    const place = `${kind}.${name}`
     const tcp = cluster.protocol === 'tcp'
     const upstream: Section = { servers: [] }
     for (const [key, value] of Object.entries(cluster)) {
@@ -244,6 +249,7 @@ class Translation {
     if (type !== 'PREFIX') this.draft.near(line, `takes what is below ${path} too`)
     if (typeof table.certificate === 'string' && typeof table.key === 'string')
       this.draft.certificate(table.certificate, table.key, host === '*' ? [] : [host])
+    if (table.certificate_chain !== undefined) this.draft.near(line, ISSUERS)
     const when = table.method === undefined ? [] : [`method=${String(table.method)}`]
     const moved = redirect && !this.#secure.has(listener.name) && listener.tls !== true
     const action = moved

@@ -47,3 +47,7 @@ export function listenerAddress(text: string, port = ''): string | null {
   if (!any && !/^(?:[\d.]+|\[[0-9a-f:.]+\])$/i.test(known)) return null
   return `tcp://${any ? '*' : known}:${given}`
 }
+
+/** Headers about framing, which the proxy itself says. */
+export const FRAMING =
+  /^(?:connection|content-length|date|expect|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade)$/i

@@ -28,8 +28,14 @@ const page = refine(absolutePath, (path, place): ErrorPage | undefined => {
   if (text === undefined) return undefined
   if (text.length > MOST_BYTES)
     return place.wrong(`${shortJson(path)} has ${text.length} bytes, more than ${MOST_BYTES}`)
+  const [head, , type] = HEAD.exec(text) ?? []
+  if (head !== undefined) return { path, type: type ?? OTHER_TYPE, text: text.slice(head.length) }
   return { path, type: TYPES[extname(path).toLowerCase()] ?? OTHER_TYPE, text }
 })
+
+/** Matches the head of an answer, which files for other servers begin with: a status line, and headers. */
+const HEAD =
+  /^HTTP\/[\d.]+ \d{3}[^\r\n]*\r?\n((?:(?!content-type:)[^\r\n]+\r?\n)*)(?:content-type:[ \t]*([\x20-\x7e]+?)[ \t]*\r?\n)?(?:[^\r\n]+\r?\n)*\r?\n/i
 
 function statuses(given: string): string | InvalidValue {
   return /^[45](?:\d\d|xx)$/.test(given)

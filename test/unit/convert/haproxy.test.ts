@@ -137,3 +137,71 @@ it('the language of a file is known by its name or its text', () => {
   expect(languageOf('a', 'server {\n}\n')).toBe('nginx')
   expect(languageOf('a', 'text')).toBe(null)
 })
+
+it('headers for listeners with TLS are set there only', () => {
+  const conversion = from(
+    `${HEAD}frontend web\n bind :80\n bind :443 ssl crt /c.pem\n http-response set-header A 1 if { ssl_fc }\n http-response set-header B 1 if !{ ssl_fc }\n default_backend app\n`,
+  )
+  expect(conversion.document.routes).toEqual([
+    { host: '*', listener: 'http', upstream: 'app', response: { set: { B: '1' } } },
+    { host: '*', listener: 'https', upstream: 'app', response: { set: { A: '1' } } },
+  ])
+  expect(conversion.counts.missing).toBe(0)
+  const never = web('http-response set-header A 1 if { ssl_fc }')
+  expect(never.document.routes).toEqual([{ host: '*', upstream: 'app' }])
+})
+
+it('headers that cannot be said are not left to clients, and odd names do not reach the file', () => {
+  const { document, counts } = web(
+    'http-request set-header X-Dn %{+Q}[ssl_c_s_dn]',
+    'http-request set-header X-Odd: 1',
+    'http-request set-header Content-Length 0',
+  )
+  expect(document.routes).toEqual([{ host: '*', upstream: 'app', request: { remove: ['X-Dn'] } }])
+  expect(counts.missing).toBe(2)
+})
+
+it('a path is put before others by set-path', () => {
+  const conversion = web('http-request set-path /v1%[path]')
+  expect(conversion.document.routes).toEqual([{ host: '*', upstream: 'app', request: { addPrefix: '/v1' } }])
+})
+
+it('rates and connections of clients become limits, by a name or inline', () => {
+  const conversion = web(
+    'stick-table type ip size 1m expire 30s store http_req_rate(30s),conn_cur',
+    'http-request track-sc0 src',
+    'acl abuse src_http_req_rate(web) gt 100',
+    'http-request deny if abuse',
+    'http-request deny deny_status 429 if { sc_http_req_rate(0) gt 20 }',
+    'tcp-request content reject if { src_conn_cur gt 10 }',
+  )
+  expect(conversion.document).toMatchObject({
+    limits: { connectionsPerClient: 10 },
+    routes: [{ rateLimit: { requests: 20, per: '30s' } }],
+  })
+  expect(conversion.counts.missing).toBe(0)
+})
+
+it('name servers and files for errors are said', () => {
+  const { document, counts } = from(
+    `resolvers r\n nameserver a 10.0.0.2:53\nhttp-errors e\n errorfile 404 /e/404.http\n${HEAD}frontend web\n bind :80\n errorfiles e\n errorfile 503 /e/503.http\n default_backend app\n`,
+  )
+  expect(document).toMatchObject({
+    resolver: { servers: ['10.0.0.2'] },
+    errorPages: { 404: '/e/404.http', 503: '/e/503.http' },
+  })
+  expect(counts.missing).toBe(0)
+})
+
+it('servers whose checks ask another port are named, and checked by a connection', () => {
+  const { document, remarks } = from(
+    'listen db\n mode tcp\n bind :5432\n option httpchk\n server a 10.0.0.1:5432 check port 8008 inter 3s\n',
+  )
+  expect(document.upstreams).toEqual({
+    db: { servers: ['tcp://10.0.0.1:5432'], check: { interval: '3s' } },
+  })
+  expect(remarks.filter(({ outcome }) => outcome === 'missing').map(({ line }) => line.text)).toEqual([
+    'server a 10.0.0.1:5432 check port 8008 inter 3s',
+    'option httpchk',
+  ])
+})

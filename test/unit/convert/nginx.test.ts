@@ -21,7 +21,6 @@ it.each([
   ['auth_basic "x"; auth_basic_user_file f;', 'auth_basic'],
   ['deny all;', 'deny'],
   ['allow 10.0.0.0/8; deny all;', 'allow'],
-  ['auth_request /auth;', 'auth_request'],
   ['auth_jwt "x";', 'auth_jwt'],
 ])('a location that is guarded by %s is closed, not open', (guard, name) => {
   for (const block of [
@@ -167,4 +166,121 @@ it('every directive has a remark, and braces in variables and comments are no bl
   expect(said + near + own + missing).toBe(9)
   expect(fate(conversion, 'gzip')).toEqual(['missing'])
   expect(fate(conversion, 'user')).toEqual(['own'])
+})
+
+const GATE = 'location = /gate { internal; proxy_pass http://gate:1/verify?by=edge; }'
+
+it('a service that is asked becomes forwardAuth, and its own location is closed to clients', () => {
+  const conversion = listening(`${GATE} location / {
+    auth_request /gate;
+    auth_request_set $user $upstream_http_x_user;
+    auth_request_set $mail $upstream_http_mail;
+    proxy_set_header Host $host; proxy_set_header X-User $user; proxy_set_header X-Mail $mail;
+    proxy_pass http://app:1;
+  }`)
+  const forwardAuth = { upstream: 'gate-1', path: '/verify?by=edge', responseHeaders: ['X-User'] }
+  const open = { upstream: 'app-1', forwardAuth, request: { remove: ['X-Mail'] } }
+  expect(routesOf(conversion)).toEqual([
+    { host: '*', ...open },
+    { host: '*', path: '/gate', respond: { status: 404 } },
+    { host: '*', path: '/gate/*', ...open },
+  ])
+  expect(fate(conversion, 'auth_request_set')).toEqual(['said', 'missing'])
+  expect(fate(conversion, 'auth_request')).toEqual(['near'])
+})
+
+it.each(['auth_request /none; proxy_pass http://a:1;', 'auth_request /files; proxy_pass http://a:1;'])(
+  'a route whose service is not known is closed: %s',
+  block => {
+    const conversion = listening(`location /files { root /srv; } location /x { ${block} }`)
+    expect(routesOf(conversion)).toContainEqual({ host: '*', path: '/x', respond: { status: 403 } })
+    expect(fate(conversion, 'auth_request')).toEqual(['missing'])
+    expect(fate(conversion, 'proxy_pass')).toEqual(['missing'])
+  },
+)
+
+it('an exact location leaves what is below its path to others, whatever their order', () => {
+  const upstreams = (block: string) =>
+    routesOf(listening(block)).map(({ path = '/', upstream, respond }) => [path, upstream ?? respond])
+  const exact = 'location = /a { proxy_pass http://one:1; }'
+  const below = 'location /a/ { proxy_pass http://two:1; }'
+  for (const block of [`${exact} ${below}`, `${below} ${exact}`])
+    expect(upstreams(block)).toEqual([
+      ['/', { status: 404 }],
+      ['/a', 'one-1'],
+      ['/a/*', 'two-1'],
+    ])
+  expect(upstreams('location = / { return 302 /in/; } location / { proxy_pass http://two:1; }')).toEqual([
+    ['/', { status: 302, headers: { Location: '$scheme://$host/in/' } }],
+    ['/*', 'two-1'],
+  ])
+  const redirects = listening(`location = /a { return 308 /a/; } ${below}`)
+  expect(routesOf(redirects).map(({ path }) => path)).toEqual(['/a', undefined])
+  expect(fate(redirects, 'return')).toEqual(['near'])
+})
+
+it('a pattern of alternatives becomes several paths, and a guard of other patterns is named', () => {
+  const conversion = listening('location ~ ^/(in|out)/(?:a|b) { deny all; proxy_pass http://a:1; }')
+  expect(routesOf(conversion).map(({ path, respond }) => [path, respond])).toEqual([
+    ...['/in/a', '/in/b', '/out/a', '/out/b'].map(path => [path, { status: 403 }]),
+    [undefined, { status: 404 }],
+  ])
+  const lost = listening('location ~ /\\. { deny all; } location / { proxy_pass http://a:1; }')
+  expect(lost.remarks.find(({ line }) => line.text.startsWith('location ~'))).toMatchObject({
+    outcome: 'missing',
+    why: expect.stringContaining('its guard is lost'),
+  })
+})
+
+it('a named location gets the requests for which try_files finds no file', () => {
+  const conversion = listening(
+    'location / { try_files $uri @app; } location @app { proxy_pass http://app:1; proxy_set_header Host $host; }',
+  )
+  expect(routesOf(conversion)).toEqual([{ host: '*', upstream: 'app-1' }])
+  expect(fate(conversion, 'try_files')).toEqual(['missing'])
+  expect(fate(listening('location @other { proxy_pass http://a:1; }'), 'proxy_pass')).toEqual(['missing'])
+})
+
+it('clients cannot say what a variable without a counterpart said', () => {
+  const conversion = listening(
+    'location / { proxy_pass http://a:1; proxy_set_header Host $host; proxy_set_header X-Dn $ssl_client_s_dn; }',
+  )
+  expect(routesOf(conversion)[0]).toMatchObject({ request: { remove: ['X-Dn'] } })
+})
+
+it('headers that the proxy says or passes on itself need no change', () => {
+  const headers = `Content-Length "" Connection $c Cookie $http_cookie X-Id $http_x_id`.split(/ (?=[A-Z])/)
+  const conversion = listening(
+    `location / { proxy_pass http://a:1; proxy_set_header Host $host; ${headers.map(each => `proxy_set_header ${each};`).join('')} add_header Content-Length 0; }`,
+  )
+  expect(routesOf(conversion)).toEqual([{ host: '*', upstream: 'a-1' }])
+  expect(conversion.counts.missing).toBe(0)
+})
+
+it('settings of a feature that is off need no counterpart', () => {
+  const settings = 'gzip_vary on; proxy_cache_bypass $x; ssl_stapling_verify on;'
+  expect(listening(`${settings} return 204;`).counts.missing).toBe(0)
+  expect(listening(`${settings} gzip on; proxy_cache z; ssl_stapling on; return 204;`).counts.missing).toBe(6)
+})
+
+it('settings of a location without a counterpart are missing with it', () => {
+  const conversion = listening('location /f/ { alias /srv/; add_header X 1; access_log off; }')
+  expect(fate(conversion, 'add_header')).toEqual(['missing'])
+  expect(fate(conversion, 'access_log')).toEqual(['own'])
+  expect(fate(listening('access_log /l; location / { access_log off; return 204; }'), 'access_log')).toEqual([
+    'near',
+    'missing',
+  ])
+})
+
+it('connections of a client are limited for all servers together', () => {
+  const { document } = from(
+    'http { limit_conn_zone $binary_remote_addr zone=c:10m; server { limit_conn c 20; location / { limit_conn c 10; return 204; } } }',
+  )
+  expect(document.limits).toMatchObject({ connectionsPerClient: 10 })
+})
+
+it('a backslash before n, r or t is a control character', () => {
+  expect(routesOf(listening('return 200 "a\\n\\"b\\.";'))[0]).toMatchObject({ respond: { body: 'a\n"b\\.' } })
+  expect(routesOf(listening('return 200 ok\\n;'))[0]).toMatchObject({ respond: { body: 'ok\n' } })
 })

@@ -62,6 +62,26 @@ backends = [{ address = "127.0.0.1:5433" }]
   expect(yaml).toContain('clusters.shop.frontends[2]')
 })
 
+it('applications are clusters, and tables without a counterpart are named', () => {
+  const { document, counts } = from(`
+[[listeners]]
+protocol = "https"
+address = "0.0.0.0:443"
+tls_versions = ["TLSv1.3"]
+[routers]
+name = "own"
+[applications.git]
+protocol = "http"
+frontends = [{ address = "0.0.0.0:443", hostname = "git.test", certificate = "/c.pem", key = "/k.pem", certificate_chain = "/i.pem" }]
+backends = [{ address = "127.0.0.1:3000" }]
+`)
+  expect(document).toMatchObject({
+    routes: [{ host: 'git.test', upstream: 'git' }],
+    tls: { minVersion: 'TLSv1.3' },
+  })
+  expect(counts).toMatchObject({ near: 1, missing: 1 })
+})
+
 it('a mistake is named with its line', () => {
   expect(() => from('[[listeners]]\naddress = ')).toThrow(
     expect.objectContaining({ code: 'ERR_FDB_CONFIG', message: expect.stringMatching(/^sozu\.toml:2: /) }),
