@@ -8,26 +8,26 @@ const FILES: readonly Rule[] = [
   [/^(?:README|\.github\/SECURITY)\.md$/, 12_000],
   [/^CHANGELOG\.md$/, 50_000],
   [/^LICENSE$/, 12_000],
-  [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 45_000],
+  [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 47_000],
   [
     /^dist\/(?:index|proxy|operator|adapter|errors|stores|sources|ws|streams|socket-io|config-worker)\.js$/,
     2_000,
   ],
   [
     /^dist\/modules\/(?:index|proxy|operator|adapter|errors|stores|sources|ws|streams|socket-io)\.js$/,
-    240_000,
+    252_000,
   ],
   [/^dist\/modules\/chunk-\w+\.js$/, 700_000, '?'],
-  [/^dist\/fd-broker\.1$/, 81_000],
+  [/^dist\/fd-broker\.1$/, 83_500],
   [/^dist\/auto\.js$/, 1_000],
   [/^dist\/auto\.cjs$/, 31_000],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/(?:cli|load)\.cjs$/, 26_500],
-  [/^dist\/program\.cjs$/, 1_915_000],
+  [/^dist\/program\.cjs$/, 1_965_000],
   [/^dist\/timeline\.cjs$/, 602_000],
-  [/^dist\/library\.cjs$/, 1_440_000],
+  [/^dist\/library\.cjs$/, 1_475_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
-  [/^dist\/(?:msgpackr|js-yaml|prom-client)\.cjs$/, 200_000],
+  [/^dist\/(?:msgpackr|js-yaml|prom-client|convert)\.cjs$/, 200_000],
   [
     /^dist\/types\/(?:index|proxy|operator|adapter|errors|stores|sources|ws|streams|socket-io)\.d\.ts$/,
     3_000,
@@ -38,13 +38,13 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 5_970_000
+export const MOST_UNPACKED = 6_180_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
   // Some forty besides the pieces that the bundler shares between entries: one more or less comes with any import.
   filesWithoutAddons: 125,
-  packed: 1_905_000,
-  packedWithoutAddons: 1_860_000,
+  packed: 1_980_000,
+  packedWithoutAddons: 1_935_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more; 3_075_000 before TLS 1.3 connections, streamed answers and
   // sessions of socket.io could move; 3_225_000 before the proxy's TLS connections and those of tls.Server could; 3_250_000 before the
   // library was also one file, for V8's code cache; 4_460_000 before the mends of 2026-11-28; 4_490_000 before a page showed an
@@ -52,8 +52,9 @@ const MOST = {
   // proxy kept its configuration; 4_680_000 before it checked and weighed its servers, and sections followed sources;
   // 4_830_000 before the proxy followed a source, and `routes apply`; 4_885_000 before it spoke TLS to servers, queued requests and had
   // the PROXY protocol, and `drain`; 4_990_000 before clients could use HTTP/2; 5_030_000 before ECharts drew the picture of an upgrade, also without a browser;
-  // 5_625_000 before routes had conditions, rate limits, passwords and CORS, clients certificates, and the access log formats.
-  withoutAddons: 5_810_000,
+  // 5_625_000 before routes had conditions, rate limits, passwords and CORS, clients certificates, and the access log formats;
+  // 5_810_000 before `convert`, forwardAuth and patterns in paths.
+  withoutAddons: 6_030_000,
 }
 
 /**
