@@ -2,6 +2,7 @@ import { isAbsolute, join } from 'node:path'
 import type { Draft, Section } from './draft.js'
 import type { HaproxySection, Statement } from './haproxy-syntax.js'
 import { sampleText } from './haproxy-values.js'
+import { removeHeader, setHeader } from './header-changes.js'
 import { FRAMING, timeOf } from './values.js'
 
 /** Changes of requests and answers, as the keys of a route. */
@@ -241,19 +242,18 @@ export function changeOf(
   }
   if (what === 'del-header') {
     draft.said(statement)
-    into.remove = [...((into.remove as string[] | undefined) ?? []), name]
+    removeHeader(into, name)
   } else if (what.endsWith('-header')) {
     const value = sampleText(text)
     if (value === null) {
       draft.missing(statement, 'the proxy has no such variable')
       // Clients must not say in its place what HAProxy says.
-      if (of === 'http-request' && what === 'set-header' && !/^host$/i.test(name))
-        into.remove = [...((into.remove as string[] | undefined) ?? []), name]
+      if (of === 'http-request' && what === 'set-header' && !/^host$/i.test(name)) removeHeader(into, name)
     } else {
       draft.said(statement)
       if (of === 'http-request' && /^host$/i.test(name))
         request.host = value.includes('$') ? undefined : value
-      else put(into, 'set', name, value)
+      else setHeader(into, name, value)
     }
   } else pathChange(draft, statement, name, text, request)
   return true

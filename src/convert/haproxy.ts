@@ -4,6 +4,7 @@ import { type Changes, changeOf, upstreamOf } from './haproxy-backend.js'
 import { type Condition, Conditions, type Parsed } from './haproxy-conditions.js'
 import { type HaproxySection, parseHaproxy, type Statement } from './haproxy-syntax.js'
 import { OWN, sampleText, WITHOUT } from './haproxy-values.js'
+import { bothChanges } from './header-changes.js'
 import { intersection, routesInOrder } from './order.js'
 import { listenerAddress, timeOf } from './values.js'
 
@@ -504,15 +505,7 @@ const alone = ({ host, path, when, port, except }: Condition) =>
 /** Adds changes of a frontend to the action of a route. */
 function withChanges(action: Action, changes: Changes, limit: Action): Action {
   const merged = (name: 'request' | 'response') => {
-    const [inner, outer] = [(action[name] ?? {}) as Section, changes[name]]
-    const set = { ...(outer.set as Section), ...(inner.set as Section) }
-    const remove = [...((outer.remove as string[]) ?? []), ...((inner.remove as string[]) ?? [])]
-    const all: Section = {
-      ...outer,
-      ...inner,
-      ...(Object.keys(set).length > 0 && { set }),
-      ...(remove.length > 0 && { remove }),
-    }
+    const all = bothChanges(changes[name], (action[name] ?? {}) as Section)
     for (const [key, value] of Object.entries(all)) if (value === undefined) delete all[key]
     return Object.keys(all).length > 0 ? { [name]: all } : {}
   }

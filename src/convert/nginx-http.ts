@@ -1,4 +1,5 @@
 import type { Action, Draft, ListenerDraft, Section } from './draft.js'
+import { removeHeader, setHeader } from './header-changes.js'
 import { type Authorization, authorizationOf } from './nginx-auth.js'
 import { conditionOf } from './nginx-conditions.js'
 import { isBelow, leadsTo, longest, matcherOf, pathsOf, withoutSlash } from './nginx-location.js'
@@ -14,6 +15,8 @@ const CLOSED: Action = { respond: { status: 403 } }
 /** The answers to which nginx adds headers unless it is told `always`. */
 const WITH_HEADERS = /^(?:20[0146]|30[1234678])$/
 const REDIRECTS = new Set(['301', '302', '303', '307', '308'])
+
+const passes = (levels: Levels) => levels[0]!.some(({ name }) => name === 'proxy_pass')
 
 /** An `if` with a `return` inside. */
 interface Branch {
@@ -273,16 +276,21 @@ export class HttpServers {
     }
   }
 
-  /** The action of a location; null if it only serves files. */
-  #target(server: Server, path: string, levels: Levels): Action | null {
+  /** The action of a location; null if it only serves files. `tried`: a `try_files` has led to it. */
+  #target(server: Server, path: string, levels: Levels, tried = false): Action | null {
     const draft = this.#draft
     const guard = this.#guard(levels)
     const back = this.#returnOf(levels[0]!, levels, server)
     const limit = this.#rates.at(levels)
     if (guard) return this.#closed(levels)
     if (back !== null) return { ...back, ...limit }
-    const named = this.#named(server, levels)
-    if (named !== null) return this.#target(server, path, named)
+    const authorization = authorizationOf(draft, server.block, this.#http, levels)
+    const named = tried ? null : this.#named(server, levels)
+    if (authorization === 'unknown' && (named !== null || passes(levels))) return this.#closed(levels)
+    if (named !== null) {
+      const action = this.#target(server, path, named, true)
+      return action && { ...limit, ...this.#asked(authorization), ...action }
+    }
     const pass = levels[0]!.find(({ name }) => name === 'proxy_pass')
     if (pass === undefined) return null
     const target = serverOf(pass)
@@ -290,12 +298,11 @@ export class HttpServers {
       draft.missing(pass, 'servers cannot be chosen by a variable: 502 until there is an upstream')
       return { respond: { status: 502 } }
     }
-    const authorization = authorizationOf(draft, server.block, this.#http, levels)
-    if (authorization === 'unknown') return this.#closed(levels)
     draft.said(pass)
     const { scheme, authority, uri } = target
     const upstream = this.#upstream(scheme, authority, levels)
-    const request = this.#requestOf(server, authority, scheme, levels, authorization)
+    const asked = authorization === 'unknown' ? null : authorization
+    const request = this.#requestOf(server, authority, scheme, levels, asked)
     if (uri !== '') {
       const [strip, prefix] = [path.replace(/\/$/, ''), uri.replace(/\/$/, '')]
       if (strip !== '' && strip !== prefix) request.stripPrefix = strip
@@ -304,16 +311,22 @@ export class HttpServers {
     const response = this.#responseOf(server, levels)
     return {
       upstream,
-      ...(authorization !== null && {
-        forwardAuth: {
-          upstream: this.#upstream(authorization.scheme, authorization.authority, authorization.levels),
-          path: authorization.path,
-          ...(authorization.headers.length > 0 && { responseHeaders: authorization.headers }),
-        },
-      }),
+      ...this.#asked(authorization),
       ...limit,
       ...(Object.keys(request).length > 0 && { request }),
       ...(Object.keys(response).length > 0 && { response }),
+    }
+  }
+
+  #asked(authorization: Authorization | null | 'unknown'): Action {
+    if (authorization === null || authorization === 'unknown') return {}
+    const { scheme, authority, levels, path, headers } = authorization
+    return {
+      forwardAuth: {
+        upstream: this.#upstream(scheme, authority, levels),
+        path,
+        ...(headers.length > 0 && { responseHeaders: headers }),
+      },
     }
   }
 
@@ -438,13 +451,13 @@ export class HttpServers {
       else if (authorization?.takes(directive) === true) continue
       else if (text === '') {
         this.#draft.said(directive)
-        request.remove = [...((request.remove as string[] | undefined) ?? []), name]
+        removeHeader(request, name)
       } else if (/^\$\{?request_id\}?$/.test(text)) {
         this.#draft.said(directive)
         this.#draft.set('tracing.requestId', name)
       } else if (!this.#header(request, directive, name, text, server))
         // Clients must not say in its place what nginx says.
-        request.remove = [...((request.remove as string[] | undefined) ?? []), name]
+        removeHeader(request, name)
     }
     if (host !== null) request.host = host
     return request
@@ -474,7 +487,7 @@ export class HttpServers {
     }
     if (value.near) this.#draft.near(directive, 'a variable differs: see the page')
     else this.#draft.said(directive)
-    put(into, 'set', name, value.value)
+    setHeader(into, name, value.value)
     return true
   }
 
@@ -496,7 +509,7 @@ export class HttpServers {
     }
     for (const directive of effective(levels, 'proxy_hide_header')) {
       this.#draft.said(directive)
-      response.remove = [...((response.remove as string[] | undefined) ?? []), directive.args[0]!]
+      removeHeader(response, directive.args[0]!)
     }
     const redirect = effectiveOne(levels, 'proxy_redirect')
     if (redirect !== undefined) {
@@ -518,10 +531,11 @@ export class HttpServers {
       this.#draft.near(directive, 'the proxy answers before it closes a connection')
       return CLOSED
     }
-    const headers: Section = {}
+    const changes: Section = {}
     for (const each of effective(levels, 'add_header'))
       if (each.args[2] === 'always' || WITH_HEADERS.test(code))
-        this.#header({ set: headers }, each, each.args[0]!, each.args[1] ?? '', server)
+        this.#header(changes, each, each.args[0]!, each.args[1] ?? '', server)
+    const headers = (changes.set ?? {}) as Section
     if (REDIRECTS.has(code)) return this.#redirect(directive, Number(code), text, headers, server)
     const type = effectiveOne(levels, 'default_type')
     if (text !== '' && type !== undefined && headers['Content-Type'] === undefined) {

@@ -205,3 +205,12 @@ it('servers whose checks ask another port are named, and checked by a connection
     'option httpchk',
   ])
 })
+
+it('a header has one change, the last, also of a backend', () => {
+  const { document } = from(
+    'defaults\n mode http\nbackend app\n http-request del-header X-B\n http-request set-header x-c 2\n server s 10.0.0.1:80\nfrontend web\n bind :80\n http-request del-header X-A\n http-request set-header X-A 1\n http-request set-header X-B 1\n http-request del-header X-C\n default_backend app\n',
+  )
+  expect(document.routes).toEqual([
+    { host: '*', upstream: 'app', request: { set: { 'X-A': '1', 'x-c': '2' }, remove: ['X-B'] } },
+  ])
+})

@@ -284,3 +284,25 @@ it('a backslash before n, r or t is a control character', () => {
   expect(routesOf(listening('return 200 "a\\n\\"b\\.";'))[0]).toMatchObject({ respond: { body: 'a\n"b\\.' } })
   expect(routesOf(listening('return 200 ok\\n;'))[0]).toMatchObject({ respond: { body: 'ok\n' } })
 })
+
+it('a named location has the service, the limit and the guard of the location that leads there', () => {
+  const led = (block: string) =>
+    routesOf(
+      from(`http { limit_req_zone $remote_addr zone=z:1m rate=5r/s; server { ${GATE}
+        location / { ${block} try_files $uri @app; } location @app { try_files $uri @app; proxy_pass http://app:1; } } }`),
+    )[0]
+  expect(led('auth_request /gate; limit_req zone=z;')).toMatchObject({
+    upstream: 'app-1',
+    forwardAuth: { upstream: 'gate-1', path: '/verify?by=edge' },
+    rateLimit: { requests: 5, per: '1s' },
+  })
+  for (const guard of ['deny all;', 'auth_request /none/@;'])
+    expect(led(guard)).toEqual({ host: '*', respond: { status: 403 } })
+})
+
+it('a header has one change', () => {
+  const conversion = listening(
+    'location / { proxy_pass http://a:1; proxy_set_header Host $host; proxy_set_header X-A $x; proxy_set_header x-a $y; proxy_set_header X-B $x; proxy_set_header X-b 1; }',
+  )
+  expect(routesOf(conversion)[0]!.request).toEqual({ set: { 'X-b': '1' }, remove: ['x-a'] })
+})
