@@ -48,6 +48,9 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   'FETCH < 8': { text: 'fetch() of this Node has no HTTP/2 (Node 26 has)', always: true },
   "!has('nginx')": { text: 'there is no nginx' },
   "!has('haproxy')": { text: 'there is no HAProxy' },
+  "!has('certbot') || !has('pebble')": {
+    text: 'there is no certbot, or no pebble (go install github.com/letsencrypt/pebble/v2/cmd/pebble@latest)',
+  },
   "!has('h2load')": { text: 'there is no h2load' },
   "!has('h2spec')": {
     text: 'there is no h2spec (go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1)',

@@ -1,6 +1,6 @@
 import { createSocket, type RemoteInfo } from 'node:dgram'
 import { once } from 'node:events'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { onTestFinished } from 'vitest'
 
 const A = 1
@@ -15,12 +15,25 @@ export type Zone =
   | 'silent'
   | 'failing'
 
-/** A real name server on a UDP port of the loopback; every name that it does not know does not exist. */
+/** A real name server on a port of the loopback, over UDP and TCP; every name that it does not know does not exist. */
 export class NameServer {
   readonly zones = new Map<string, Zone>()
   /** The names that were asked for, once for each question about IPv4 addresses. */
   readonly asked: string[] = []
-  readonly #socket = createSocket('udp4', (question, from) => this.#answer(question, from))
+  readonly #socket = createSocket('udp4', (question, { port, address }: RemoteInfo) =>
+    this.#answer(question, answer => this.#socket.send(answer, port, address)),
+  )
+  /** Questions and answers have their length before them. */
+  readonly #streams = createServer(stream => {
+    stream.on('error', () => {})
+    stream.on('data', bytes =>
+      this.#answer(bytes.subarray(2), answer => {
+        const length = Buffer.alloc(2)
+        length.writeUInt16BE(answer.length)
+        stream.write(Buffer.concat([length, answer]))
+      }),
+    )
+  })
 
   static async start(zones: Readonly<Record<string, Zone>>): Promise<NameServer> {
     const server = new NameServer()
@@ -28,6 +41,9 @@ export class NameServer {
     server.#socket.bind(0, '127.0.0.1')
     await once(server.#socket, 'listening')
     onTestFinished(() => void server.#socket.close())
+    server.#streams.listen((server.#socket.address() as AddressInfo).port, '127.0.0.1')
+    await once(server.#streams, 'listening')
+    onTestFinished(() => void server.#streams.close())
     return server
   }
 
@@ -40,7 +56,7 @@ export class NameServer {
     return this.asked.filter(asked => asked === name).length
   }
 
-  #answer(question: Buffer, { port, address }: RemoteInfo): void {
+  #answer(question: Buffer, give: (answer: Buffer) => void): void {
     const labels: string[] = []
     let at = HEADER
     while (question[at]! > 0) {
@@ -62,7 +78,7 @@ export class NameServer {
     header.writeUInt16BE(addresses.length, 6)
     const records = addresses.map(text => record(type, bytesOf(text), told.ttl ?? 60))
     const answer = Buffer.concat([header, question.subarray(HEADER, end), ...records])
-    const send = () => this.#socket.send(answer, port, address)
+    const send = () => give(answer)
     if (type === A && told.held !== undefined) void told.held.then(send)
     else send()
   }
