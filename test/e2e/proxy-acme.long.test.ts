@@ -17,7 +17,7 @@ const NAME = 'app.example.com'
 
 /** A certificate authority that proves names over HTTP at this port, as those of the Internet do at port 80. */
 async function authority(folder: string, edge: Edge, httpPort: number): Promise<string> {
-  const names = await NameServer.start({ [NAME]: { a: ['127.0.0.1'] } })
+  const names = await NameServer.startWithTcp({ [NAME]: { a: ['127.0.0.1'] } })
   const { cert: certificate, key: privateKey } = edge.issue('localhost', ['localhost'])
   const [port, management] = [await freePort(), await freePort()]
   const file = join(folder, 'pebble.json')

@@ -66,7 +66,14 @@ describe('several processes at once', () => {
     const second = await scene.serve()
     await first.says('retiring')
     const third = await scene.start()
-    await until('it waits', () => socketsAt(scene.control) === 4)
+    await until('it is connected', () => socketsAt(scene.control) === 4)
+    // The second answers a fourth one after it has read that the third waits.
+    const fourth = await scene.start()
+    expect(await fourth.failure()).toMatchObject({
+      code: 'ERR_FDB_BUSY',
+      message: expect.stringContaining(`${third.pid}`),
+    })
+    await fourth.end()
     // A process that the upgrade started would be refused, and the command might take the third for its own.
     await expect(second.order('upgrade')).rejects.toMatchObject({
       code: 'ERR_FDB_BUSY',

@@ -71,9 +71,19 @@ async function accepting(): Promise<{ control: string; next: ChildProcess }> {
 /** Pids of the processes that a process watches by pidfds. */
 const watched = (pid: number) =>
   readdirSync(`/proc/${pid}/fdinfo`).flatMap(fd => {
-    const [, other] = /^Pid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8')) ?? []
+    const [, other] = /^Pid:\s+(\d+)/m.exec(infoOf(pid, fd)) ?? []
     return other === undefined ? [] : [Number(other)]
   })
+
+/** Empty for a descriptor that the process has closed since it was listed. */
+function infoOf(pid: number, fd: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return ''
+    throw error
+  }
+}
 
 const blocked = (pid: number) =>
   BigInt(`0x${/^SigBlk:\s+(\w+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]}`)

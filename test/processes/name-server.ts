@@ -1,6 +1,6 @@
 import { createSocket, type RemoteInfo } from 'node:dgram'
 import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { onTestFinished } from 'vitest'
 
 const A = 1
@@ -15,7 +15,7 @@ export type Zone =
   | 'silent'
   | 'failing'
 
-/** A real name server on a port of the loopback, over UDP and TCP; every name that it does not know does not exist. */
+/** A real name server on a UDP port of the loopback; every name that it does not know does not exist. */
 export class NameServer {
   readonly zones = new Map<string, Zone>()
   /** The names that were asked for, once for each question about IPv4 addresses. */
@@ -23,8 +23,33 @@ export class NameServer {
   readonly #socket = createSocket('udp4', (question, { port, address }: RemoteInfo) =>
     this.#answer(question, answer => this.#socket.send(answer, port, address)),
   )
+
+  static async start(zones: Readonly<Record<string, Zone>>): Promise<NameServer> {
+    return await NameServer.#start(zones, 0)
+  }
+
+  /** One that can be asked over TCP too. */
+  static async startWithTcp(zones: Readonly<Record<string, Zone>>): Promise<NameServer> {
+    const streams = createServer()
+    streams.listen(0, '127.0.0.1')
+    await once(streams, 'listening')
+    onTestFinished(() => void streams.close())
+    const server = await NameServer.#start(zones, (streams.address() as AddressInfo).port)
+    streams.on('connection', stream => server.#serve(stream))
+    return server
+  }
+
+  static async #start(zones: Readonly<Record<string, Zone>>, port: number): Promise<NameServer> {
+    const server = new NameServer()
+    for (const [name, zone] of Object.entries(zones)) server.zones.set(name, zone)
+    server.#socket.bind(port, '127.0.0.1')
+    await once(server.#socket, 'listening')
+    onTestFinished(() => void server.#socket.close())
+    return server
+  }
+
   /** Questions and answers have their length before them. */
-  readonly #streams = createServer(stream => {
+  #serve(stream: Socket): void {
     stream.on('error', () => {})
     stream.on('data', bytes =>
       this.#answer(bytes.subarray(2), answer => {
@@ -33,18 +58,6 @@ export class NameServer {
         stream.write(Buffer.concat([length, answer]))
       }),
     )
-  })
-
-  static async start(zones: Readonly<Record<string, Zone>>): Promise<NameServer> {
-    const server = new NameServer()
-    for (const [name, zone] of Object.entries(zones)) server.zones.set(name, zone)
-    server.#socket.bind(0, '127.0.0.1')
-    await once(server.#socket, 'listening')
-    onTestFinished(() => void server.#socket.close())
-    server.#streams.listen((server.#socket.address() as AddressInfo).port, '127.0.0.1')
-    await once(server.#streams, 'listening')
-    onTestFinished(() => void server.#streams.close())
-    return server
   }
 
   /** As `resolver.servers` names it. */
