@@ -48,6 +48,7 @@ export class FolderSource implements Source {
         if (JSON.stringify(facts) !== before) {
           let all = null
           for (let n = 1; all === null; n++) {
+            if (signal.aborted) return
             before = JSON.stringify(facts)
             all = await this.#contents(facts)
             facts = await this.#facts()
