@@ -47,6 +47,9 @@ export interface RouteDraft extends Match {
 
 export type Section = Record<string, unknown>
 
+/** The action of a route whose guard cannot be said: it must not let anybody in. */
+export const CLOSED: Action = { respond: { status: 403 } }
+
 /** A configuration of the proxy in the making, and what became of the lines of the other server's. */
 export class Draft {
   readonly listeners = new Map<string, ListenerDraft>()
@@ -158,4 +161,10 @@ function routeDocument({ listener, host, path, when, action }: RouteDraft): Sect
     ...(when.length > 0 && { when }),
     ...action,
   }
+}
+
+/** Puts a key into a section of a section. */
+export function put(into: Section, section: string, key: string, value: unknown): void {
+  const inner = (into[section] ??= {}) as Section
+  inner[key] = value
 }

@@ -1,5 +1,5 @@
 import { isAbsolute, join } from 'node:path'
-import type { Draft, Section } from './draft.js'
+import { type Draft, put, type Section } from './draft.js'
 import type { HaproxySection, Statement } from './haproxy-syntax.js'
 import { sampleText } from './haproxy-values.js'
 import { removeHeader, setHeader } from './header-changes.js'
@@ -9,11 +9,6 @@ import { FRAMING, timeOf } from './values.js'
 export interface Changes {
   readonly request: Section
   readonly response: Section
-}
-
-export function put(into: Section, section: string, key: string, value: unknown): void {
-  const inner = (into[section] ??= {}) as Section
-  inner[key] = value
 }
 
 /** Translates the servers and settings of a backend. `mode` is `tcp` or `http`; `inherited` are the statements of its defaults. */

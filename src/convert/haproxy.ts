@@ -1,5 +1,5 @@
 import { isAbsolute, join } from 'node:path'
-import { type Action, Draft, type ListenerDraft, type RouteDraft, type Section } from './draft.js'
+import { type Action, CLOSED, Draft, type ListenerDraft, type RouteDraft, type Section } from './draft.js'
 import { type Changes, changeOf, upstreamOf } from './haproxy-backend.js'
 import { type Condition, Conditions, type Parsed } from './haproxy-conditions.js'
 import { type HaproxySection, parseHaproxy, type Statement } from './haproxy-syntax.js'
@@ -7,8 +7,6 @@ import { OWN, sampleText, WITHOUT } from './haproxy-values.js'
 import { bothChanges } from './header-changes.js'
 import { intersection, routesInOrder } from './order.js'
 import { listenerAddress, timeOf } from './values.js'
-
-const CLOSED: Action = { respond: { status: 403 } }
 
 /** Translates a configuration of HAProxy. Throws ERR_FDB_CONFIG if HAProxy would not read it. */
 export function fromHaproxy(text: string, file: string): Draft {

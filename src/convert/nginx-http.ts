@@ -1,4 +1,4 @@
-import type { Action, Draft, ListenerDraft, Section } from './draft.js'
+import { type Action, CLOSED, type Draft, type ListenerDraft, put, type Section } from './draft.js'
 import { removeHeader, setHeader } from './header-changes.js'
 import { type Authorization, authorizationOf } from './nginx-auth.js'
 import { conditionOf } from './nginx-conditions.js'
@@ -7,11 +7,9 @@ import { Rates } from './nginx-rates.js'
 import { type Entry, type Server, Settings } from './nginx-settings.js'
 import type { Directive } from './nginx-syntax.js'
 import { type Scheme, serverOf, serversOf } from './nginx-upstream.js'
-import { effective, effectiveOne, fileOf, type Levels, put, withVariables } from './nginx-values.js'
+import { effective, effectiveOne, fileOf, type Levels, withVariables } from './nginx-values.js'
 import { FRAMING, listenerAddress, millisecondsOf, timeOf } from './values.js'
 
-/** A guard that cannot be said must not let anybody in. */
-const CLOSED: Action = { respond: { status: 403 } }
 /** The answers to which nginx adds headers unless it is told `always`. */
 const WITH_HEADERS = /^(?:20[0146]|30[1234678])$/
 const REDIRECTS = new Set(['301', '302', '303', '307', '308'])

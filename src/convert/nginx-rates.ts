@@ -1,6 +1,6 @@
 import type { Action, Draft } from './draft.js'
 import type { Directive } from './nginx-syntax.js'
-import { effectiveOne, type Levels } from './nginx-values.js'
+import { effectiveOne, keyOf, type Levels } from './nginx-values.js'
 
 /** Limits of requests: `limit_req` and the zones that it names. */
 export class Rates {
@@ -16,14 +16,8 @@ export class Rates {
     const value = (name: string) => args.find(each => each.startsWith(`${name}=`))?.slice(name.length + 1)
     const [, requests, unit] = /^(\d+)r\/([sm])$/.exec(value('rate') ?? '') ?? []
     const zone = /^([^:]+)/.exec(value('zone') ?? '')?.[1]
-    const [, kind, of] = /^\$(cookie|http)_(\w+)$/.exec(args[0] ?? '') ?? []
-    const by = /^\$(?:binary_)?remote_addr$/.test(args[0] ?? '')
-      ? 'address'
-      : /^\$(?:server_name|host)$/.test(args[0] ?? '')
-        ? 'all'
-        : kind === undefined
-          ? null
-          : `${kind === 'cookie' ? 'cookie' : 'header'}:${of!.replaceAll('_', '-')}`
+    const variable = args[0] ?? ''
+    const by = /^\$(?:server_name|host)$/.test(variable) ? 'all' : keyOf(variable)
     if (requests === undefined || zone === undefined || by === null)
       this.#draft.missing(directive, 'requests are counted by address, header or cookie')
     else {

@@ -1,6 +1,6 @@
-import type { Draft, Section } from './draft.js'
+import { type Draft, put, type Section } from './draft.js'
 import type { Directive } from './nginx-syntax.js'
-import { put } from './nginx-values.js'
+import { keyOf } from './nginx-values.js'
 import { timeOf } from './values.js'
 
 export type Scheme = 'http' | 'https' | 'tcp'
@@ -76,11 +76,8 @@ function balance(draft: Draft, directive: Directive, upstream: Section): void {
     draft.near(directive, 'by the whole address')
   } else if (name === 'random') said(args[0] === 'two' ? 'two-choices' : 'random')
   else if (name === 'hash') {
-    const key = args[0]!
-    const [, kind, of] = /^\$(cookie|http)_(\w+)$/.exec(key) ?? []
-    if (/^\$(?:binary_)?remote_addr$/.test(key)) said('hash:address')
-    else if (kind === 'cookie') said(`hash:cookie:${of}`)
-    else if (kind === 'http') said(`hash:header:${of!.replaceAll('_', '-')}`)
+    const key = keyOf(args[0]!)
+    if (key !== null) said(`hash:${key}`)
     else draft.missing(directive, 'servers are chosen by an address, a header or a cookie')
   } else if (name === 'keepalive') {
     draft.said(directive)

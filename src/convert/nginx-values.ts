@@ -1,5 +1,5 @@
 import { dirname, resolve } from 'node:path'
-import type { Draft, Section } from './draft.js'
+import type { Draft } from './draft.js'
 import type { Directive } from './nginx-syntax.js'
 
 /** Directives that the proxy needs no counterpart for, and why. */
@@ -230,10 +230,12 @@ export function withVariables(
   return unknown ? null : { value, near }
 }
 
-/** Puts a key into a section of a section. */
-export function put(into: Section, section: string, key: string, value: unknown): void {
-  const inner = (into[section] ??= {}) as Section
-  inner[key] = value
+/** The key by which requests are told apart, as the proxy says it: `address`, `cookie:NAME` or `header:NAME`; null for another variable. */
+export function keyOf(variable: string): string | null {
+  if (/^\$(?:binary_)?remote_addr$/.test(variable)) return 'address'
+  const [, kind, of] = /^\$(cookie|http)_(\w+)$/.exec(variable) ?? []
+  if (kind === undefined) return null
+  return kind === 'cookie' ? `cookie:${of}` : `header:${of!.replaceAll('_', '-')}`
 }
 
 /** Features that are off unless one of these directives says otherwise. */
