@@ -1,12 +1,11 @@
 // @ts-check
 // The server under test, started and replaced by processes that share no ancestor but init: the example app, or any other
 // command.
-import { randomInt } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { freePort } from './free-port.mjs'
 import { hasEnded, signal, startUnrelated, untilEnded } from './unrelated.mjs'
 
 const EXAMPLE = fileURLToPath(new URL('../docs/examples/shop/server.mjs', import.meta.url))
@@ -152,26 +151,4 @@ export async function until(condition, timeoutMs) {
     await new Promise(resolve => setTimeout(resolve, 10))
   }
   return false
-}
-
-/** Below those that the kernel gives to clients and tests take: a server of another process would get one of the kernel's choice before it is used. */
-const PORTS = { from: 6_000, to: 12_000 }
-
-/** A TCP port that was free a moment ago. @returns {Promise<number>} */
-export async function freePort() {
-  for (;;) {
-    const port = randomInt(PORTS.from, PORTS.to)
-    if (await isFree(port)) return port
-  }
-}
-
-/** @param {number} port @returns {Promise<boolean>} */
-function isFree(port) {
-  return new Promise((resolve, reject) => {
-    const probe = createServer()
-    probe.on('error', error =>
-      'code' in error && error.code === 'EADDRINUSE' ? resolve(false) : reject(error),
-    )
-    probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)))
-  })
 }

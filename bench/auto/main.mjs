@@ -8,9 +8,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { freePort } from '../free-port.mjs'
 import { median } from '../median.mjs'
 import { Figures, Progress, table } from '../report.mjs'
-import { answers, cpuMs, ended, freePort, start } from '../start/processes.mjs'
+import { answers, cpuMs, ended, start } from '../start/processes.mjs'
 import { closedLoad } from './closed-load.mjs'
 
 const { values: flags } = parseArgs({

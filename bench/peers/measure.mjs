@@ -3,8 +3,9 @@
 import { spawn } from 'node:child_process'
 import http from 'node:http'
 import { fileURLToPath } from 'node:url'
+import { freePort } from '../free-port.mjs'
 import { median } from '../median.mjs'
-import { answers, freePort, rest } from '../proxy/processes.mjs'
+import { answers, rest } from '../proxy/processes.mjs'
 import { spawnClients } from '../referee/remote.mjs'
 import { hasEnded } from '../unrelated.mjs'
 

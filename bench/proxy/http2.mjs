@@ -3,10 +3,11 @@
 import { execFile, execFileSync } from 'node:child_process'
 import { connect } from 'node:http2'
 import { promisify } from 'node:util'
+import { freePort } from '../free-port.mjs'
 import { startHaproxy } from './haproxy.mjs'
 import { OTHERS, startProxy } from './kinds.mjs'
 import { startNginx } from './nginx.mjs'
-import { cpu, freePort, rest } from './processes.mjs'
+import { cpu, rest } from './processes.mjs'
 
 /** @typedef {import('./processes.mjs').Running} Running */
 

@@ -4,9 +4,10 @@ import { execFileSync, fork, spawn } from 'node:child_process'
 import { mkdtempSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { freePort } from '../free-port.mjs'
 import { haproxyVersion, startHaproxy } from './haproxy.mjs'
 import { nginxVersion, startNginx } from './nginx.mjs'
-import { answers, freePort } from './processes.mjs'
+import { answers } from './processes.mjs'
 import { sozuVersion, startSozu } from './sozu.mjs'
 
 /** @typedef {import('./processes.mjs').Running} Running */

@@ -1,7 +1,6 @@
 // @ts-check
 // Looks at processes from outside: CPU time, memory, and whether they answer.
 import { readdirSync, readFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 
 /** The unit of /proc/PID/stat: 100 ticks a second on every Linux that Node runs on. */
 const MICROSECONDS_PER_TICK = 10_000
@@ -42,15 +41,6 @@ export function family(pid) {
     })
   return [pid, ...children]
 }
-
-/** @returns {Promise<number>} */
-export const freePort = () =>
-  new Promise(resolve => {
-    const probe = createServer().listen(0, '127.0.0.1', () => {
-      const address = probe.address()
-      probe.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
-  })
 
 /** @param {number} port */
 export async function answers(port) {

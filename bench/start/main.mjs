@@ -13,13 +13,14 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { dump } from 'js-yaml'
+import { freePort } from '../free-port.mjs'
 import { median } from '../median.mjs'
 import { Bare } from '../proxy/bare.mjs'
 import { OpenLoad } from '../proxy/open-load.mjs'
 import { releaseCommand, releaseProgram } from '../release.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 import { phasesOf, status } from '../status.mjs'
-import { answers, busy, cpuMs, ended, freePort, start } from './processes.mjs'
+import { answers, busy, cpuMs, ended, start } from './processes.mjs'
 
 const { values: flags } = parseArgs({
   options: {

@@ -10,16 +10,6 @@ const ASK_MS = 2
 
 /** @typedef {import('node:child_process').ChildProcess} Child */
 
-/** Finds an unused port. @returns {Promise<number>} */
-export async function freePort() {
-  const server = net.createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = /** @type {net.AddressInfo} */ (server.address())
-  server.close()
-  await once(server, 'close')
-  return port
-}
-
 /** @param {string} node @param {string[]} args @param {Record<string, string>} [env] */
 export function start(node, args, env = {}) {
   return spawn(node, args, { stdio: ['ignore', 'pipe', 'inherit'], env: { ...plainEnv(), ...env } })
