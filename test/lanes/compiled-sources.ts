@@ -1,12 +1,12 @@
-import { mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { mkdirSync, readdirSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
 import { buildSync } from 'esbuild'
 
 /** Below the project, where the addon is built too. The last part of the path stays `src`, so that stack traces name places as before. */
 const COMPILED = 'build/src'
 
 /**
- * Compiles the sources file by file, those that are newer than their compiled form, and returns the folder. Node loads them from there itself: a
+ * Compiles the sources file by file, those whose time is not that of their compiled form, and returns the folder. Node loads them from there itself: a
  * runner that transforms each module, for each file of tests that has a process of its own, took a fifth of the suite's processor time.
  */
 export function compileSources(project: string): string {
@@ -15,9 +15,9 @@ export function compileSources(project: string): string {
   const kept = new Set(sources)
   for (const stale of modulesBelow(out, '.js').filter(name => !kept.has(name)))
     rmSync(join(out, `${stale}.js`), { force: true })
-  const changed = sources.filter(
-    name => modifiedMs(join(project, 'src', `${name}.ts`)) > modifiedMs(join(out, `${name}.js`)),
-  )
+  // Taken before the sources are read: what changes meanwhile is compiled again. An older file may have taken the place of a source.
+  const times = new Map(sources.map(name => [name, modifiedMs(join(project, 'src', `${name}.ts`))]))
+  const changed = sources.filter(name => times.get(name) !== modifiedMs(join(out, `${name}.js`)))
   if (changed.length === 0) return out
   const { outputFiles } = buildSync({
     absWorkingDir: project,
@@ -37,6 +37,8 @@ export function compileSources(project: string): string {
     mkdirSync(dirname(path), { recursive: true })
     const whole = `${path}.${process.pid}`
     writeFileSync(whole, contents)
+    const time = new Date(times.get(relative(out, path).replace(/\.js$/, ''))!)
+    utimesSync(whole, time, time)
     renameSync(whole, path)
   }
   return out
@@ -54,7 +56,7 @@ function modulesBelow(folder: string, ending: string): string[] {
   }
 }
 
-/** The time of the last change; zero if there is no such file. */
+/** The time of the last change in milliseconds; zero if there is no such file. */
 function modifiedMs(path: string): number {
-  return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0
+  return Math.round(statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0)
 }
