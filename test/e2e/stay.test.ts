@@ -18,7 +18,7 @@ function started(): { readonly child: ChildProcess; readonly pid: number; readon
   return { child, pid: child.pid!, exited: once(child, 'exit').then(() => ({ code: 0, signal: null })) }
 }
 
-it('stays no longer than its last child, which ends while it asks who serves after the one before', async () => {
+it('stays no longer than its last child, also if that one ends during a question about its successor', async () => {
   const [first, last] = [started(), started()]
   const control = join(tmpdir(), `fdb-stay-${process.pid}`)
   using _removed = { [Symbol.dispose]: () => rmSync(control, { force: true }) }

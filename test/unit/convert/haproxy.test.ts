@@ -38,7 +38,7 @@ it('named conditions are alternatives, words in a row hold together, and or sepa
   ])
 })
 
-it('a refusal of those who are not on a list of addresses closes the route; a refusal of those who are is named', () => {
+it('a refusal of addresses outside a list closes the route; a refusal of addresses on a list is named', () => {
   const closed = web('http-request deny if { path_beg /admin/ } !{ src 10.0.0.0/8 }')
   expect(routes(closed)).toEqual(['* /admin  403', '* /  app'])
   expect(closed.counts.missing).toBe(1)
