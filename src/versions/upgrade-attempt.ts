@@ -96,7 +96,7 @@ export class UpgradeAttempt {
   readonly outcome: Promise<Upgraded>
   readonly #incumbent: AttemptIncumbent
   readonly #options: AttemptOptions
-  readonly #failureBefore
+  readonly #failureBefore: Failure | null
   readonly #startedAt = performance.now()
   readonly #settled = new Pending<Upgraded>()
   #phase = 'idle'
@@ -111,16 +111,23 @@ export class UpgradeAttempt {
 
   /** Starts the successor. Rejects with ERR_FDB_SPAWN. */
   static async start(replaced: AttemptIncumbent, options: AttemptOptions): Promise<UpgradeAttempt> {
+    // The handoff may fail before this process hears that the successor runs.
+    const failureBefore = replaced.lastFailure
     const child = await spawnSuccessor(options.command, options)
     child.unref()
-    return new UpgradeAttempt(replaced, child, options)
+    return new UpgradeAttempt(replaced, child, options, failureBefore)
   }
 
-  private constructor(replaced: AttemptIncumbent, child: Successor, options: AttemptOptions) {
+  private constructor(
+    replaced: AttemptIncumbent,
+    child: Successor,
+    options: AttemptOptions,
+    failureBefore: Failure | null,
+  ) {
     this.child = child
     this.#incumbent = replaced
     this.#options = options
-    this.#failureBefore = replaced.lastFailure
+    this.#failureBefore = failureBefore
     this.#report('started', child.pid)
     const { limitMs, signals } = options
     // After a pause of this process the successor may have reported meanwhile.

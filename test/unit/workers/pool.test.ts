@@ -642,6 +642,18 @@ describe('a worker that fails behind its Commit', () => {
     expect(await signalled()).toEqual(['SIGWINCH'])
   })
 
+  it('fails with its handoff also if that failed before the main process has heard of its start', async () => {
+    const { outcome, stands } = committed({ timeout: 5_000 })
+    const lastFailure = {
+      code: 'ERR_FDB_DEADLINE',
+      message: 'no Serving',
+      phase: 'committing',
+      at: 1,
+    } as const
+    stands({ ...owned(), bound: [], lastFailure })
+    expect(await outcome).toMatchObject({ code: 'ERR_FDB_DEADLINE', phase: 'committing' })
+  })
+
   it('fails with its handoff also if it was cancelled when that was too late', async () => {
     const { fails, pool, started } = committed({})
     await started()
