@@ -26,6 +26,15 @@ const CANCELLED = 'cancelled'
 /** Fields that tell the service about the request, besides those that tell each server about its client. */
 const TOLD = ['X-Forwarded-Method', 'X-Forwarded-Uri']
 const TOLD_NAMES = new Set(TOLD.flatMap(spellings).map(name => name.toLowerCase()))
+/** Fields about the contents of the resource: a service that answered to them would answer 304, 206 or 412. */
+const ABOUT_CONTENTS = new Set([
+  'if-match',
+  'if-modified-since',
+  'if-none-match',
+  'if-range',
+  'if-unmodified-since',
+  'range',
+])
 /** Fields that the question has no use for, or has itself. */
 const NOT_ASKED = Uint8Array.from(HOP_BY_HOP)
 for (const id of [
@@ -309,7 +318,8 @@ function question(
     const start = fields.base + fields.lineStart(i)
     const isOurs =
       TOLD_NAMES.has(name) || removed.find(fields.bytes, start, start + name.length) !== undefined
-    const isAsked = requestHeaders === null || requestHeaders.includes(name) || name === 'via'
+    const isAsked =
+      requestHeaders === null ? !ABOUT_CONTENTS.has(name) : requestHeaders.includes(name) || name === 'via'
     if (isOurs || !isAsked || connection.includes(name)) continue
     text += fields.text(fields.lineStart(i), fields.lineEnd(i))
   }

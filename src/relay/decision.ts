@@ -25,7 +25,7 @@ export interface Authorization {
   readonly target: string
   /** The limit for its answer, in milliseconds. */
   readonly timeout: number
-  /** Lower-case names of the headers that the service gets; null: all. */
+  /** Lower-case names of the headers that the service gets; null: all but those about the contents of the resource (`Range`, `If-Match` and the like). */
   readonly requestHeaders: readonly string[] | null
   /** Headers of an answer of class 2xx that the request gets instead of its own. */
   readonly responseHeaders: readonly string[]

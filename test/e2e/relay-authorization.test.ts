@@ -89,6 +89,27 @@ describe('a service of authorization', () => {
     expect(fieldsOf(service).filter(each => !/^(?:host|x-forwarded)/i.test(each))).toEqual(['Cookie: sid=1'])
   })
 
+  it('gets nothing about contents that the client has, or wants a part of, unless the rule names it', async () => {
+    const contents = ['If-None-Match: *', 'If-Match: "a"', 'If-Range: "a"', 'Range: bytes=0-1']
+    const dates = ['If-Modified-Since', 'If-Unmodified-Since'].map(
+      name => `${name}: ${new Date(0).toUTCString()}`,
+    )
+    const fields = [...contents, ...dates]
+    // As Express and nginx do with an answer of their own.
+    const conditional: Reply = ({ peer, head: { fields: own } }) => {
+      const refuses = ['if-match', 'if-unmodified-since'].some(name => own.get(name) !== undefined)
+      const status = own.get('if-none-match') === '*' ? 304 : refuses ? 412 : 204
+      peer.socket.write(`HTTP/1.1 ${status} X\r\n${status === 412 ? 'Content-Length: 0\r\n' : ''}\r\n`)
+    }
+    const { world, service, app } = await guarded(conditional)
+    const request = head(`${LAST}${fields.map(each => `${each}\r\n`).join('')}Content-Length: 0\r\n`, 'PUT')
+    expect(await world.ask(request)).toContain('200 OK')
+    expect(fieldsOf(app)).toEqual(expect.arrayContaining(fields))
+    const named = await guarded(conditional, { requestHeaders: ['if-match'] })
+    expect(await named.world.ask(request)).toContain('412')
+    expect(service.requests).toHaveLength(1)
+  })
+
   it('gives the request headers that no client can forge', async () => {
     const two = ALLOW.replace('\r\n\r\n', '\r\nx-groups: a\r\nX-Groups: b\r\nX-Other: 1\r\n\r\n')
     let allows = two

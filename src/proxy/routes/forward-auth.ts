@@ -50,7 +50,7 @@ export const forwardAuthShape = {
   requestHeaders: absent(
     headers(headerName),
     undefined,
-    'headers of the request that the service gets; default: all',
+    'headers of the request that the service gets; default: all but `Range`, `If-Match` and the like',
   ),
   responseHeaders: optional(
     headers(answeredHeader),
