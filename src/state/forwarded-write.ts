@@ -50,6 +50,8 @@ export class IncomingWrite {
   readonly #cursor: ChangeCursor
   readonly #parts: Uint8Array[] = []
   readonly #schemaVersions = new Map<string, number>()
+  /** The sections whose schema is known to this process, and not in its log. */
+  readonly #unwritten = new Set<SectionStore>()
   #bytes = 0
   #changes = 0
   #print = 0
@@ -83,7 +85,7 @@ export class IncomingWrite {
 
   /** Returns the write to append. If the change deletes one entry, the write resolves with whether the entry existed. Rejects with {@link CONFLICT} if an entry of `reads` has changed. */
   toWrite({ request, reads, durable = false }: Omit<ForwardedWrite, 'parts'>): NewWrite {
-    const sections: SectionStore[] = []
+    const sections = [...this.#unwritten]
     const deletes = this.deletesOne ? this.#deletion : null
     const readResult = () => (deletes === null ? false : deletes.section.slots.has(deletes.key))
     const parts = this.#parts
@@ -127,11 +129,20 @@ export class IncomingWrite {
     this.#print = addPrint(this.#print, cursor.printIn(section))
   }
 
-  /** Throws unless a schema of this or a newer version is known: only schemas declare `minReader`. */
-  #checkVersion({ name, stored }: SectionStore, version: number): void {
+  /**
+   * Throws unless a schema of this or a newer version is known: only schemas declare `minReader`. That of this process counts too: a service that has begun
+   * again, after the end of all processes with its state, has no schema in its log yet.
+   */
+  #checkVersion(section: SectionStore, version: number): void {
+    const { name, stored, schema } = section
     const declared = stored !== null || this.#schemaVersions.has(name)
-    const known = Math.max(stored?.version ?? 0, this.#schemaVersions.get(name) ?? 0)
-    if (declared && version <= known) return
+    const written = Math.max(stored?.version ?? 0, this.#schemaVersions.get(name) ?? 0)
+    if (declared && version <= written) return
+    const known = Math.max(written, schema?.version ?? 0)
+    if (schema !== null && version <= known) {
+      this.#unwritten.add(section)
+      return
+    }
     throw new FdbError(
       'ERR_FDB_SCHEMA',
       `a change of section "${name}" has schema version ${version}, but the serving process knows schemas up to version ${known} only`,

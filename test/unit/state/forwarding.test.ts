@@ -489,6 +489,34 @@ describe('changes of a process that was replaced', () => {
     expect(old.get('k')).toBe(2)
   })
 
+  it('reach a service that has begun again with an empty state, and whose process knows their schema', async () => {
+    const author = new StateLog()
+    author.startWriting(Segment.create(1))
+    await author.section('counts', counterSchema).put('n', 1)
+    author.segments[0]!.seal()
+    const forwarding = author.forwardWriting({ timeoutMs: 60_000, refusal })
+    const segment = Segment.create(1)
+    const [writer, reader] = [new StateLog(), new StateLog()]
+    const there = writer.section('counts', counterSchema)
+    writer.startWriting(segment)
+    onTestFinished(() => {
+      for (const each of [author, writer, reader]) each.close()
+    })
+    const sent = new Promise<ForwardedWrite>(resolve =>
+      forwarding.connect({ send: (_, write) => resolve(write) }),
+    )
+    author
+      .section('counts', counterSchema)
+      .put('n', 2)
+      .catch(() => {})
+    expect(await make(writer, await sent)).toMatchObject({ outcome: 'applied' })
+    expect(there.get('n')).toBe(2)
+    // The schema is in the log, as after a change of that process itself.
+    await reader.adopt(segment.readOnly())
+    await reader.catchUp()
+    expect(reader.section('counts', counterSchema).version).toBe(1)
+  })
+
   it('count as made when no answer comes in time and they are in view', async () => {
     const { forwarding, writer, counts } = await replaced({ timeoutMs: 100 })
     const way = new Way(forwarding, writer)
