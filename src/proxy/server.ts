@@ -100,6 +100,7 @@ export class ReverseProxy {
   /** The configuration without shared parts. */
   #own: ProxyConfig
   readonly #reloads = new InOrder()
+  readonly #sharedChanged: () => void
 
   private constructor(
     member: Member,
@@ -108,6 +109,10 @@ export class ReverseProxy {
     { logger = SILENT, access = logger }: ProxyOptions,
   ) {
     this.#shared = shared
+    const unapplied =
+      'this process could not apply the changed configuration of the state, and keeps its current one'
+    const failed = (err: unknown) => logger.error({ err }, unapplied)
+    this.#sharedChanged = afterHandoff(member, () => this.#applyShared(), failed)
     const config = shared?.read(own) ?? own
     this.member = member
     this.#config = config
@@ -257,8 +262,8 @@ export class ReverseProxy {
       await nextTurn()
       await proxy.#tryWriteConfig()
       proxy.#leave()
-      proxy.#shared?.watch(afterHandoff(member, () => proxy.#applyShared()))
-      if (member.follows !== null) proxy.#applyShared()
+      proxy.#shared?.watch(proxy.#sharedChanged)
+      if (member.follows !== null) proxy.#sharedChanged()
       return proxy
     } catch (error) {
       health?.[Symbol.dispose]()
@@ -319,16 +324,9 @@ export class ReverseProxy {
     return this.#reloads.run(() => this.#reload(config))
   }
 
-  #applyShared(): void {
+  async #applyShared(): Promise<void> {
     if (this.#shared === null || this.member.phase !== 'serving') return
-    this.#reloads
-      .run(() => this.#reload(this.#own))
-      .catch(err =>
-        this.#logger.error(
-          { err },
-          'this process could not apply the changed configuration of the state, and keeps its current one',
-        ),
-      )
+    await this.#reloads.run(() => this.#reload(this.#own))
   }
 
   /**
@@ -495,7 +493,7 @@ export class ReverseProxy {
     this.#leave()
     await this.#routes.refresh()
     if (this.#shared === null) await this.#tryWriteConfig()
-    else this.#applyShared()
+    else this.#sharedChanged()
   }
 
   async #drain(step: string): Promise<DrainReply> {

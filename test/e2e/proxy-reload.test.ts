@@ -6,6 +6,8 @@ import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { WebSocket } from 'ws'
+import { FdbError } from '../../src/errors.js'
+import { afterHandoff } from '../../src/proxy/after-handoff.js'
 import { configFrom, type ProxyDocument, startProxy } from '../../src/proxy/index.js'
 import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
@@ -131,6 +133,29 @@ describe('HUP', () => {
     expect(proxy.config.limits.body).toBe(1_024)
     phase.mockRestore()
     await until('it has the new limit', () => proxy.config.limits.body === 2_048)
+  })
+
+  it('need not follow a handoff that fails, also if that begins while the change waits for another reload', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const member = { phase: 'serving' as 'serving' | 'frozen' }
+    const tried: string[] = []
+    const apply = async () => {
+      tried.push(member.phase)
+      if (tried.length > 1) return
+      member.phase = 'frozen'
+      throw new FdbError('ERR_FDB_FENCED', 'another process serves', { retryable: true })
+    }
+    const failed = (error: unknown) => {
+      throw error
+    }
+    afterHandoff(member, apply, failed)()
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(tried).toEqual(['serving'])
+    member.phase = 'serving'
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(tried).toEqual(['serving', 'serving'])
+    expect(vi.getTimerCount()).toBe(0)
   })
 
   it('leaves routes made at run time, also those whose upstream the new file does not have', async () => {
