@@ -124,14 +124,14 @@ export class RouteTable<T extends NonNullable<unknown>> {
       return
     }
     const { path: plain, conditions } = splitConditions(path)
+    const asked = conditions === '' ? null : new Conditions(conditions)
     const root = this.#makeRoot(host)
     const parent = ensureNode(root, plain)
     const node = conditions === '' ? parent : (parent.child(conditions) ?? parent.addChild(conditions))
     if (node.origin === null) {
       this.#size++
       this.#countPattern(root, plain, 1)
-      if (conditions !== '')
-        this.#addConditional(parent, { conditions: new Conditions(conditions), own: node })
+      if (asked !== null) this.#addConditional(parent, { conditions: asked, own: node })
     } else if (node.origin !== origin) {
       if (rankOf(origin) < rankOf(node.origin)) {
         this.#shadowed.set(routeKey({ origin, host, path }), value)

@@ -42,6 +42,13 @@ describe('a lookup', () => {
     expect(routes.lookup(host, target)).toBe(expected)
   })
 
+  it('has no part of a route whose conditions are not known', () => {
+    const known = table()
+    const unknown = { origin: 'file', host: 'a.example.com', path: '/a?time=noon' } as const
+    expect(() => known.put(unknown, 'x')).toThrow(/does not know the conditions/)
+    expect([known.size, known.lookup('a.example.com', '/a')]).toEqual([0, NO_ROUTE])
+  })
+
   it('takes the most specific host that has a path for it', () => {
     const partial = table(['a.example.com', '/a'], ['*.example.com', '/b'], ['*', '/c'])
     const found = ['/a', '/b', '/c', '/d'].map(path => partial.lookup('a.example.com', path))
