@@ -1,12 +1,16 @@
 /** The conditions of a route, as `header:X-A=1*`. */
 
-/** The conditions that hold if all of these do, sorted: one about each thing, besides negated ones. Null if no request fulfils them. */
+/**
+ * The conditions that hold if all of these do, sorted: one about each thing, besides negated ones. Null if no request fulfils them. Keeps negations that others
+ * imply: with each condition more the proxy prefers a route.
+ */
 export function allOf(conditions: readonly string[]): readonly string[] | null {
   const about = new Map<string, string>()
-  const negated = new Set<string>()
+  const negated = new Map<string, string>()
   for (const each of conditions) {
     if (each.startsWith('!')) {
-      negated.add(each)
+      const excluded = each.slice(1)
+      negated.set(thingOf(excluded) + excluded.replace(/^[^=]*/, ''), each)
       continue
     }
     const what = thingOf(each)
@@ -15,15 +19,11 @@ export function allOf(conditions: readonly string[]): readonly string[] | null {
     if (both === null) return null
     about.set(what, both)
   }
-  for (const each of negated) {
-    const excluded = each.slice(1)
-    const known = about.get(thingOf(excluded))
-    if (known === undefined) continue
-    if (implies(known, excluded)) return null
-    // A value that is another one anyway needs no negation.
-    if (narrower(known, excluded) === null) negated.delete(each)
+  for (const each of negated.values()) {
+    const known = about.get(thingOf(each.slice(1)))
+    if (known !== undefined && implies(known, each.slice(1))) return null
   }
-  return [...about.values(), ...negated].sort()
+  return [...about.values(), ...negated.values()].sort()
 }
 
 /** `header:x-a` of `header:X-A=1`. */

@@ -34,7 +34,9 @@ export function convert(text: string, { file, language, service, included }: Con
   if (draft.listeners.size === 0)
     throw new FdbError(
       'ERR_FDB_CONFIG',
-      `${file}: no listener was found: is it a configuration of ${language}?`,
+      draft.leavesOut
+        ? `${file}: no listener is left: all of them refuse connections by a list, for which the proxy has no counterpart`
+        : `${file}: no listener was found: is it a configuration of ${language}?`,
     )
   const document = draft.document(service)
   const counts = { said: 0, near: 0, own: 0, missing: 0 }
@@ -68,7 +70,9 @@ function comments(remarks: readonly Remark[], file: string): string {
     if (of.length === 0) return []
     return [
       `# ${title}:`,
-      ...of.map(({ line, why }) => `#   ${placeOf(line, file)}: ${shortened(line.text)}  (${why})`),
+      ...of.map(
+        ({ line, why }) => `#   ${plain(placeOf(line, file))}: ${shortened(line.text)}  (${plain(why)})`,
+      ),
     ]
   })
   return blocks.length === 0 ? '' : `${blocks.join('\n')}\n`
@@ -82,6 +86,9 @@ function placeOf(line: Remark['line'], file: string): string {
 const MOST_TEXT = 100
 
 function shortened(text: string): string {
-  const plain = text.replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ')
-  return plain.length > MOST_TEXT ? `${plain.slice(0, MOST_TEXT)}…` : plain
+  const line = plain(text)
+  return line.length > MOST_TEXT ? `${line.slice(0, MOST_TEXT)}…` : line
 }
+
+/** Without line breaks, behind which a comment would end. */
+const plain = (text: string) => text.replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ')

@@ -56,6 +56,8 @@ export class Draft {
   readonly upstreams = new Map<string, Section>()
   readonly routes: RouteDraft[] = []
   readonly certificates: { cert: string; key: string; names?: string[] }[] = []
+  leavesOut = false
+  readonly #upstreamKeys = new Map<string, string>()
   readonly #settings = new Map<string, Section | string | number | boolean>()
   readonly #remarks = new Map<SourceLine, Remark>()
 
@@ -103,6 +105,12 @@ export class Draft {
     return made
   }
 
+  /** Removes a listener whose guard cannot be said. */
+  leaveOut({ address }: ListenerDraft): void {
+    this.listeners.delete(address)
+    this.leavesOut = true
+  }
+
   #listenerName(address: string): string {
     const port = /:(\d+)$/.exec(address)?.[1]
     const wanted =
@@ -110,6 +118,15 @@ export class Draft {
     const taken = new Set([...this.listeners.values()].map(({ name }) => name))
     let name = wanted
     for (let number = 2; taken.has(name); number += 1) name = `${wanted}-${number}`
+    return name
+  }
+
+  /** The name of the upstream that `key` stands for: the wanted one, unless another upstream has it. */
+  upstreamName(wanted: string, key: string): string {
+    let name = wanted
+    for (let number = 2; (this.#upstreamKeys.get(name) ?? key) !== key; number += 1)
+      name = `${wanted}-${number}`
+    this.#upstreamKeys.set(name, key)
     return name
   }
 

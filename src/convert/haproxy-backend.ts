@@ -1,5 +1,5 @@
 import { isAbsolute, join } from 'node:path'
-import { type Draft, put, type Section } from './draft.js'
+import { type Draft, put, type RouteDraft, type Section } from './draft.js'
 import type { HaproxySection, Statement } from './haproxy-syntax.js'
 import { sampleText } from './haproxy-values.js'
 import { removeHeader, setHeader } from './header-changes.js'
@@ -280,4 +280,17 @@ function pathChange(
   draft.said(statement)
   request.stripPrefix = prefix
   if (begin !== '') request.addPrefix = begin
+}
+
+/** A prefix is removed where the path has it: a route for all paths becomes two. */
+export function withoutStrangePrefix(route: RouteDraft): RouteDraft[] {
+  const { path, action } = route
+  const request = (action.request ?? {}) as Section
+  const prefix = request.stripPrefix as string | undefined
+  if (prefix === undefined || path === prefix || path.startsWith(`${prefix}/`)) return [route]
+  const { stripPrefix: _, addPrefix: __, ...rest } = request
+  const { request: ___, ...plain } = action
+  const without = { ...route, action: { ...plain, ...(Object.keys(rest).length > 0 && { request: rest }) } }
+  const within = path === '/' || prefix.startsWith(`${path}/`)
+  return within ? [{ ...route, path: prefix }, without] : [without]
 }

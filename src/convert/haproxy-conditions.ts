@@ -1,28 +1,32 @@
 import { FdbError } from '../errors.js'
 import { allOf } from './conditions.js'
 import type { Statement } from './haproxy-syntax.js'
+import { commonHost, commonPath } from './order.js'
 
 /** Requests of one kind; an absent key means any. */
 export interface Condition {
   readonly host?: string
   readonly path?: string
+  /** Only the path itself, not what is below it. */
+  readonly exact?: true
   readonly when: readonly string[]
   /** Whether the listener speaks TLS. */
   readonly secure?: boolean
   readonly port?: string
   /** Requests that are excepted. */
   readonly except?: readonly Condition[]
+  /** A part that cannot be said; `negated` if the requests must not fulfil it. */
+  readonly unknown?: { readonly text: string; readonly negated: boolean }
 }
 
-/** Alternatives: one of them must hold. `unknown`: a part that cannot be said; `negated` if that part is negated. */
+/** Alternatives: one of them must hold. */
 export interface Parsed {
   readonly any: readonly Condition[]
-  readonly unknown: null | { readonly text: string; readonly negated: boolean }
   /** A difference to what HAProxy does; empty if there is none. */
   readonly near: string
 }
 
-const ALWAYS: Parsed = { any: [{ when: [] }], unknown: null, near: '' }
+export const ALWAYS: Parsed = { any: [{ when: [] }], near: '' }
 
 /** The named conditions (`acl`) of a section. */
 export class Conditions {
@@ -54,11 +58,7 @@ export class Conditions {
       else terms.at(-1)!.push([word, ...(test ?? [])])
     }
     const all = terms.map(term => this.#conjunction(term))
-    const parsed: Parsed = {
-      any: all.flatMap(({ any }) => any),
-      unknown: all.find(({ unknown }) => unknown !== null)?.unknown ?? null,
-      near: all.find(({ near }) => near !== '')?.near ?? '',
-    }
+    const parsed = eitherOf(all)
     return words[at] === 'if' ? parsed : negationOf(parsed)
   }
 
@@ -87,64 +87,67 @@ export class Conditions {
       const negated = word.startsWith('!')
       const name = negated ? word.slice(1) : word
       const tests = name === '{}' ? [test] : (this.#named.get(name) ?? [[name]])
-      const parsed = tests.map(atomOf)
-      const either: Parsed = {
-        any: parsed.flatMap(({ any }) => any),
-        unknown: parsed.find(({ unknown }) => unknown !== null)?.unknown ?? null,
-        near: parsed.find(({ near }) => near !== '')?.near ?? '',
-      }
+      const either = eitherOf(tests.map(atomOf))
       whole = both(whole, negated ? negationOf(either) : either)
     }
     return whole
   }
 }
 
-function both(a: Parsed, b: Parsed): Parsed {
+function eitherOf(all: readonly Parsed[]): Parsed {
+  return { any: all.flatMap(({ any }) => any), near: all.find(({ near }) => near !== '')?.near ?? '' }
+}
+
+/** The condition that holds if both do. */
+export function both(a: Parsed, b: Parsed): Parsed {
   const any = a.any.flatMap(one => b.any.flatMap(other => merged(one, other) ?? []))
-  return { any, unknown: a.unknown ?? b.unknown, near: a.near === '' ? b.near : a.near }
+  return { any, near: a.near === '' ? b.near : a.near }
 }
 
 /** Null if no request fulfils both. */
 function merged(a: Condition, b: Condition): Condition | null {
-  const pick = (key: 'host' | 'secure' | 'port') =>
+  const pick = (key: 'secure' | 'port') =>
     a[key] === undefined || b[key] === undefined || a[key] === b[key] ? [a[key] ?? b[key]] : null
-  const [host, secure, port] = [pick('host'), pick('secure'), pick('port')]
-  const path = longerPath(a.path, b.path)
+  const [secure, port] = [pick('secure'), pick('port')]
+  const host = commonHost(a.host ?? '*', b.host ?? '*')
+  const path = commonPath(a.path ?? '/', b.path ?? '/')
   const when = allOf([...a.when, ...b.when])
   if (host === null || secure === null || port === null || path === null || when === null) return null
+  // A path below it does not fulfil the other one.
+  if ([a, b].some(each => each.exact && each.path !== path)) return null
+  const unknown = a.unknown?.negated ? a.unknown : (b.unknown ?? a.unknown)
   return {
     when,
-    ...(host[0] !== undefined && { host: host[0] as string }),
+    ...(unknown !== undefined && { unknown }),
+    ...(host !== '*' && { host }),
     ...(secure[0] !== undefined && { secure: secure[0] as boolean }),
     ...(port[0] !== undefined && { port: port[0] as string }),
-    ...(path !== undefined && { path }),
+    ...((path !== '/' || a.path !== undefined || b.path !== undefined) && { path }),
+    ...((a.exact || b.exact) && { exact: true as const }),
     ...((a.except ?? b.except) !== undefined && { except: [...(a.except ?? []), ...(b.except ?? [])] }),
   }
 }
 
-function longerPath(a: string | undefined, b: string | undefined): string | undefined | null {
-  if (a === undefined || b === undefined) return a ?? b
-  if (a === b || a.startsWith(`${b}/`)) return a
-  return b.startsWith(`${a}/`) ? b : null
-}
-
 /** The negation of alternatives: those about headers, parameters, cookies, methods or TLS can be said, all others are excepted. */
-function negationOf({ any, unknown, near }: Parsed): Parsed {
-  const nested = any.some(each => each.except !== undefined)
-  const blocked = unknown ?? (nested ? { text: 'a negation within another', negated: false } : null)
-  if (blocked !== null)
-    return { any: [{ when: [] }], unknown: { ...blocked, negated: !blocked.negated }, near }
-  const plain = any.every(
+function negationOf({ any, near }: Parsed): Parsed {
+  let whole: Parsed = { ...ALWAYS, near }
+  const without = (parts: readonly Condition[]) => (whole = both(whole, { any: parts, near: '' }))
+  const known = any.filter(({ except, unknown }) => except === undefined && unknown === undefined)
+  const plain = known.every(
     each => each.host === undefined && each.path === undefined && each.port === undefined,
   )
-  if (!plain) return { any: [{ when: [], except: any }], unknown: null, near }
-  let whole: Parsed = { ...ALWAYS, near }
-  for (const { when, secure } of any) {
+  if (!plain) without([{ when: [], except: known }])
+  for (const { when, secure } of plain ? known : []) {
     const parts: Condition[] = when.map(each => ({
       when: [each.startsWith('!') ? each.slice(1) : `!${each}`],
     }))
     if (secure !== undefined) parts.push({ when: [], secure: !secure })
-    whole = both(whole, { any: parts, unknown: null, near: '' })
+    without(parts)
+  }
+  for (const each of any) {
+    if (known.includes(each)) continue
+    const { text, negated } = each.unknown ?? { text: 'a negation within another', negated: false }
+    without([{ when: [], unknown: { text, negated: !negated } }])
   }
   return whole
 }
@@ -157,40 +160,44 @@ function atomOf(test: readonly string[]): Parsed {
   const values = rest.filter(
     (word, at) => !/^-(?:i|n|m|M|u)$/.test(word) && rest[at - 1] !== '-m' && word !== '--',
   )
-  const unknown: Parsed = { any: [{ when: [] }], unknown: { text, negated: false }, near: '' }
+  const lost = (part: string): Condition => ({ when: [], unknown: { text: part, negated: false } })
+  const unknown: Parsed = { any: [lost(text)], near: '' }
   if (rest.includes('-f')) return unknown
   const [, kind = '', argument = ''] =
     /^(?:req\.|capture\.req\.)?([\w.]+?)(?:\(([^)]*)\))?$/.exec(fetch) ?? []
   const [, base = '', how = match ?? ''] = /^(\w+?)(?:_(beg|end|dom|dir|reg|sub|len|str))?$/.exec(kind) ?? []
-  const each = (of: (value: string) => Condition | null, near = ''): Parsed => {
-    const any = values.map(of)
-    return any.includes(null) || any.length === 0 ? unknown : { any: any as Condition[], unknown: null, near }
+  const each = (of: (value: string) => readonly Condition[] | Condition | null, near = ''): Parsed => {
+    if (values.length === 0) return unknown
+    return { any: values.flatMap(value => of(value) ?? lost(`${fetch} ${value}`)), near }
   }
   if (/^(?:TRUE|always_true|HTTP)$/.test(fetch)) return ALWAYS
-  if (kind === 'ssl_fc' || kind === 'ssl_fc_is_resumed') {
+  if (kind === 'ssl_fc') {
     const wanted = values[0] !== '0' && values[0] !== 'false'
-    return { any: [{ when: [], secure: wanted }], unknown: null, near: '' }
+    return { any: [{ when: [], secure: wanted }], near: '' }
   }
   if (kind === 'dst_port') return each(port => (/^\d+$/.test(port) ? { when: [], port } : null))
-  if (base === 'method' || fetch === 'METH_GET') {
-    const methods = fetch === 'METH_GET' ? ['GET', 'HEAD'] : values
-    return methods.length === 0
+  const [, named] = /^METH_([A-Z]+)$/.exec(fetch) ?? []
+  if (base === 'method' || named !== undefined) {
+    const methods = named === undefined ? values : named === 'GET' ? ['GET', 'HEAD'] : [named]
+    return methods.length === 0 || !methods.every(method => /^[A-Z0-9_-]{1,32}$/.test(method))
       ? unknown
-      : { any: [{ when: [`method=${methods.join('|')}`] }], unknown: null, near: '' }
+      : { any: [{ when: [`method=${[...new Set(methods)].sort().join('|')}`] }], near: '' }
   }
   if ((base === 'hdr' || base === 'fhdr') && argument.toLowerCase().replace(/,.*/, '') === 'host')
-    return each(host => hostOf(host, how))
+    return each(host => hostsOf(host, how), how === 'dom' ? 'by whole names' : '')
   if (kind === 'ssl_fc_sni' || kind === 'req.ssl_sni')
-    return each(host => hostOf(host, how), 'by the host of the request')
+    return each(host => hostsOf(host, how), 'by the host of the request')
   if (base === 'path' || base === 'url' || base === 'base') {
     const whole = how === '' || how === 'str'
-    if (how !== 'beg' && how !== 'dir' && !whole) return unknown
-    const near = whole
-      ? 'paths take what is below them too'
-      : values.every(value => value.endsWith('/'))
-        ? ''
-        : 'by whole segments'
-    return each(value => pathCondition(value), near)
+    if (how !== 'beg' && !whole) return unknown
+    const near = rest.includes('-i')
+      ? 'upper and lower case differ'
+      : whole
+        ? 'with a / at the end too'
+        : values.every(value => value.endsWith('/'))
+          ? ''
+          : 'by whole segments'
+    return each(value => pathCondition(value, whole), near)
   }
   const what =
     base === 'hdr' || base === 'fhdr'
@@ -201,7 +208,7 @@ function atomOf(test: readonly string[]): Parsed {
           ? `cookie:${argument}`
           : null
   if (what === null || argument === '') return unknown
-  if (how === 'found') return { any: [{ when: [what] }], unknown: null, near: '' }
+  if (how === 'found') return { any: [{ when: [what] }], near: '' }
   if (how !== '' && how !== 'str' && how !== 'beg') return unknown
   const near = rest.includes('-i') ? 'upper and lower case differ' : ''
   return each(
@@ -210,13 +217,20 @@ function atomOf(test: readonly string[]): Parsed {
   )
 }
 
-function hostOf(given: string, how: string): Condition | null {
+function hostsOf(given: string, how: string): readonly Condition[] | null {
   const host = given.toLowerCase().replace(/:\d+$/, '')
-  if (how === 'end' && /^\.[\w.-]+$/.test(host)) return { when: [], host: `*${host}` }
-  return /^(?:str|dom|)$/.test(how) && /^[\w.-]+$/.test(host) ? { when: [], host } : null
+  if (how === 'end' && /^\.[\w.-]+$/.test(host)) return [{ when: [], host: `*${host}` }]
+  if (!/^(?:str|dom|)$/.test(how) || !/^[\w.-]+$/.test(host)) return null
+  return [{ when: [], host }, ...(how === 'dom' ? [{ when: [], host: `*.${host}` }] : [])]
 }
 
-function pathCondition(text: string): Condition | null {
+function pathCondition(text: string, exact: boolean): Condition | null {
   const path = text === '/' ? '/' : text.replace(/\/+$/, '')
-  return /^\/[^\s%;*?#]*$/.test(path) ? { when: [], ...(path !== '/' && { path }) } : null
+  if (!/^\/[^\s%;*?#]*$/.test(path)) return null
+  return { when: [], ...((exact || path !== '/') && { path }), ...(exact && { exact: true }) }
+}
+
+/** The requests below the path of a condition. */
+export function below({ exact: _, except: __, path = '/', ...condition }: Condition): Condition {
+  return { ...condition, path: `${path.replace(/\/$/, '')}/*` }
 }

@@ -15,6 +15,14 @@ export interface HaproxySection extends SourceLine {
 const KINDS =
   /^(?:global|defaults|frontend|backend|listen|resolvers|peers|userlist|program|cache|mailers|ring|log-forward|http-errors|fcgi-app|crt-store|traces)$/
 
+const LEAST_WORDS: ReadonlyMap<string, number> = new Map([
+  ['use_backend', 2],
+  ['default_backend', 2],
+  ['monitor-uri', 2],
+  ['nameserver', 3],
+  ['bind', 2],
+])
+
 /** Parses a configuration of HAProxy. Throws ERR_FDB_CONFIG with file and line. */
 export function parseHaproxy(text: string, file: string): HaproxySection[] {
   const sections: (HaproxySection & { statements: Statement[] })[] = []
@@ -25,6 +33,8 @@ export function parseHaproxy(text: string, file: string): HaproxySection[] {
     const [first] = words
     if (first === undefined) continue
     const line = { file, place, text: words.join(' ') }
+    if (words.length < (LEAST_WORDS.get(first) ?? 1))
+      throw new FdbError('ERR_FDB_CONFIG', `${file}:${place}: ${line.text}: a word is missing behind it`)
     if (KINDS.test(first)) sections.push({ ...line, kind: first, name: words[1] ?? '', statements: [] })
     else if (sections.length === 0)
       throw new FdbError(

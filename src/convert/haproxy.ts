@@ -1,17 +1,27 @@
 import { isAbsolute, join } from 'node:path'
+import { FdbError } from '../errors.js'
 import { type Action, CLOSED, Draft, type ListenerDraft, type RouteDraft, type Section } from './draft.js'
-import { type Changes, changeOf, upstreamOf } from './haproxy-backend.js'
-import { type Condition, Conditions, type Parsed } from './haproxy-conditions.js'
+import { type Changes, changeOf, upstreamOf, withoutStrangePrefix } from './haproxy-backend.js'
+import { ALWAYS, below, both, type Condition, Conditions, type Parsed } from './haproxy-conditions.js'
 import { type HaproxySection, parseHaproxy, type Statement } from './haproxy-syntax.js'
 import { OWN, sampleText, WITHOUT } from './haproxy-values.js'
 import { bothChanges } from './header-changes.js'
-import { intersection, routesInOrder } from './order.js'
+import { intersection, MOST_ROUTES, routesInOrder } from './order.js'
 import { listenerAddress, timeOf } from './values.js'
 
 /** Translates a configuration of HAProxy. Throws ERR_FDB_CONFIG if HAProxy would not read it. */
 export function fromHaproxy(text: string, file: string): Draft {
-  return new Translation(parseHaproxy(text, file)).draft
+  return new Translation(parseHaproxy(text, file), file).draft
 }
+
+/** The action for requests of one kind. */
+interface Rule {
+  readonly parsed: Parsed
+  readonly action: Action
+}
+
+/** Statements of which one with a condition can be a rule. */
+const WITH_CONDITION = /^(?:http-request|http-response|tcp-request|block|redirect|use_backend|monitor-uri)$/
 
 interface Inheriting extends HaproxySection {
   readonly defaults: readonly Statement[]
@@ -25,7 +35,7 @@ class Translation {
   #caBase = ''
   #crtBase = ''
 
-  constructor(sections: readonly HaproxySection[]) {
+  constructor(sections: readonly HaproxySection[], file: string) {
     let defaults: readonly Statement[] = []
     for (const section of sections) {
       if (section.kind === 'defaults') defaults = section.statements
@@ -46,10 +56,12 @@ class Translation {
       if (section.kind === 'frontend' || section.kind === 'listen') rules.push(...this.#frontend(section))
     for (const { statements } of this.#sections) for (const each of statements) this.#rest(each)
     const ordered = routesInOrder(this.#withoutListeners(rules))
-    this.draft.routes.push(...(ordered ?? rules))
     if (ordered === null)
-      for (const { line } of this.draft.remarks)
-        if (/^use_backend/.test(line.text)) this.draft.near(line, 'too many rules overlap: check their order')
+      throw new FdbError(
+        'ERR_FDB_CONFIG',
+        `${file}: the rules overlap in more than ${MOST_ROUTES} ways, and the first that matches wins there: write routes for fewer hosts, paths and conditions`,
+      )
+    this.draft.routes.push(...ordered)
   }
 
   #global({ statements }: HaproxySection): void {
@@ -88,53 +100,36 @@ class Translation {
       this.#forward(section, listeners)
       return []
     }
-    const conditions = new Conditions()
-    for (const each of section.statements) {
-      if (each.words[0] !== 'acl') continue
-      conditions.add(each)
-      draft.said(each)
-    }
+    const conditions = this.#conditionsOf(all)
     const changes = { plain: noChanges(), secure: noChanges() }
-    const limit = this.#clientLimits(section.statements, conditions)
-    const rules: { parsed: Parsed; action: Action; statement: Statement }[] = []
-    const later: typeof rules = []
-    for (const statement of section.statements) {
+    const { limit, limits } = this.#clientLimits(section.statements, conditions)
+    const rules: Rule[] = []
+    const later: Rule[] = []
+    for (const statement of all) {
       const { words } = statement
+      if (limits.has(statement) || !WITH_CONDITION.test(words[0]!)) continue
       const parsed = conditions.parse(words, statement)
       const conditional = words.some(word => word === 'if' || word === 'unless')
-      if (draft.has(statement) || this.#change(statement, parsed, changes, conditional, listeners)) continue
+      if (this.#change(statement, parsed, changes, conditional, listeners)) continue
       const action = this.#answerOf(statement)
-      if (action !== null)
-        this.#rule(rules, statement, parsed, action, /deny|tarpit|auth/.test(words[1] ?? ''))
-      else if (words[0] === 'use_backend') {
-        const target = this.#toBackend(statement, words[1]!)
-        if (target !== null) this.#rule(later, statement, parsed, target, false)
-      } else if (words[0] === 'monitor-uri') {
+      if (action !== null) rules.push(...this.#rule(statement, parsed, action))
+      else if (words[0] === 'use_backend')
+        later.push(...this.#toBackend(statement, words[1]!, parsed, section))
+      else if (words[0] === 'monitor-uri') {
         draft.said(statement)
-        rules.push({
-          parsed: { any: [{ when: [], path: words[1]! }], unknown: null, near: '' },
-          action: { respond: {} },
-          statement,
-        })
+        const path = words[1]!
+        rules.push({ parsed: { any: [{ when: [], path, exact: true }], near: '' }, action: { respond: {} } })
       }
     }
     const last = all.findLast(({ words }) => words[0] === 'default_backend')
     const fallback =
       last !== undefined
-        ? this.#toBackend(last, last.words[1]!)
+        ? this.#toBackend(last, last.words[1]!, ALWAYS, section)
         : section.kind === 'listen'
-          ? this.#toBackend(section as never, section.name)
-          : null
-    if (last !== undefined) draft.said(last)
-    const ordered = [
-      ...rules,
-      ...later,
-      {
-        parsed: { any: [{ when: [] }], unknown: null, near: '' },
-        action: fallback ?? { respond: { status: 503 } },
-        statement: section as never,
-      },
-    ]
+          ? this.#toBackend(section as never, section.name, ALWAYS, section)
+          : []
+    const rest = fallback.length > 0 ? fallback : [{ parsed: ALWAYS, action: { respond: { status: 503 } } }]
+    const ordered = [...rules, ...later, ...rest]
     const routes = (own: Changes, at: readonly ListenerDraft[]) => {
       let list: RouteDraft[] = []
       for (const { parsed, action } of ordered.toReversed()) {
@@ -159,14 +154,14 @@ class Translation {
   /** Takes a change of headers or of the path, for all listeners or for those with or without TLS; false if the statement is none. */
   #change(
     statement: Statement,
-    { any, unknown }: Parsed,
+    { any }: Parsed,
     { plain, secure }: { readonly plain: Changes; readonly secure: Changes },
     conditional: boolean,
     listeners: readonly ListenerDraft[],
   ): boolean {
     const { draft } = this
     const [only] = any
-    const byTls = any.length === 1 && unknown === null && only!.secure !== undefined && alone(only!)
+    const byTls = any.length === 1 && only!.secure !== undefined && alone(only!)
     if (!conditional || !byTls) {
       const taken = changeOf(draft, statement, plain, conditional)
       return taken && changeOf(draft, statement, secure, conditional)
@@ -178,7 +173,18 @@ class Translation {
     return true
   }
 
-  /** The routes of a rule before others, which get the requests that the rule excepts. */
+  /** The named conditions of a section. */
+  #conditionsOf(statements: readonly Statement[]): Conditions {
+    const conditions = new Conditions()
+    for (const each of statements) {
+      if (each.words[0] !== 'acl') continue
+      conditions.add(each)
+      this.draft.said(each)
+    }
+    return conditions
+  }
+
+  /** The routes of a rule before others, which get the requests that the rule excepts, and those below an exact path. */
   #before(
     others: readonly RouteDraft[],
     condition: Condition,
@@ -186,38 +192,61 @@ class Translation {
     listeners: readonly ListenerDraft[],
   ): RouteDraft[] {
     const own = this.#routes(condition, action, listeners)
-    const excepted = (condition.except ?? [])
-      .flatMap(each => this.#routes(each, action, listeners))
-      .flatMap(each => own.flatMap(one => intersection(one, each) ?? []))
-    const passed = excepted.flatMap(each =>
-      others.flatMap(({ action: other, ...match }) => {
-        const both = intersection(each, match)
-        return both === null ? [] : [{ ...both, action: other }]
-      }),
-    )
-    return [...passed, ...own.flatMap(withoutStrangePrefix)]
+    const within = (each: Condition) =>
+      this.#routes(each, action, listeners).flatMap(one =>
+        own.flatMap(other => {
+          const match = intersection(one, other)
+          return match === null ? [] : [{ ...match, action }]
+        }),
+      )
+    const passed = (each: Condition) =>
+      within(each).flatMap(({ action: _, ...one }) =>
+        others.flatMap(({ action: other, ...match }) => {
+          const common = intersection(one, match)
+          return common === null ? [] : [{ ...common, action: other }]
+        }),
+      )
+    const except = condition.except ?? []
+    // The longest path first: what is below a path is not excepted with it.
+    const exact = except.filter(each => each.exact).sort((a, b) => b.path!.length - a.path!.length)
+    return [
+      ...(condition.exact ? passed(below(condition)) : []),
+      ...except.filter(each => !each.exact).flatMap(passed),
+      ...exact.flatMap(each => [...within(below(each)), ...passed(each)]),
+      ...own,
+    ].flatMap(withoutStrangePrefix)
   }
 
-  #rule(
-    rules: { parsed: Parsed; action: Action; statement: Statement }[],
-    statement: Statement,
-    parsed: Parsed,
-    action: Action,
-    guards: boolean,
-  ): void {
+  /** The rule for a statement that answers itself; none if its condition cannot be said. */
+  #rule(statement: Statement, parsed: Parsed, action: Action): Rule[] {
+    const asks = /^http-request auth\b/.test(statement.text)
+    const kept = this.#kept(statement, parsed, refuses(action), asks)
+    return kept === null ? [] : [{ parsed: kept, action }]
+  }
+
+  /**
+   * Returns the alternatives that can be said, and says what becomes of the statement; null if there are none. If it `refuses` requests that are not on a list,
+   * all are refused without the list; `always`: whatever cannot be said.
+   */
+  #kept(statement: Statement, { any, near }: Parsed, refuses: boolean, always = false): Parsed | null {
     const { draft } = this
-    if (parsed.unknown !== null) {
-      const { text, negated } = parsed.unknown
-      // Requests that are not on the list are refused: without the list, all are.
-      if (guards && negated) {
-        draft.missing(statement, `${text}: such routes answer 403 until they have a guard`)
-        rules.push({ parsed, action, statement })
-      } else draft.missing(statement, `no counterpart: ${text}`)
-      return
-    }
-    if (parsed.near === '') draft.said(statement)
-    else draft.near(statement, parsed.near)
-    rules.push({ parsed, action, statement })
+    const closes = ({ unknown }: Condition) => refuses && (always || unknown?.negated === true)
+    const lost = any.filter(({ unknown }) => unknown !== undefined)
+    const [first] = [...lost.filter(closes), ...lost]
+    if (first !== undefined)
+      draft.missing(
+        statement,
+        closes(first)
+          ? `${first.unknown!.text}: such routes answer 403 until they have a guard`
+          : `no counterpart: ${first.unknown!.text}`,
+      )
+    else if (near === '') draft.said(statement)
+    else if (refuses && PASSES.test(near)) draft.missing(statement, `${near}: some requests pass`)
+    else draft.near(statement, near)
+    const kept = any
+      .filter(each => each.unknown === undefined || closes(each))
+      .map(({ unknown: _, ...each }): Condition => each)
+    return kept.length > 0 ? { any: kept, near } : null
   }
 
   #routes(condition: Condition, action: Action, listeners: readonly ListenerDraft[]): RouteDraft[] {
@@ -247,6 +276,7 @@ class Translation {
     const after = (name: string) => (rest.includes(name) ? rest[rest.indexOf(name) + 1] : undefined)
     if (
       first === 'block' ||
+      rejects(statement) ||
       (first === 'http-request' && /^(?:deny|tarpit|reject|silent-drop)$/.test(second))
     )
       return { respond: { status: Number(after('deny_status') ?? after('status') ?? 403) } }
@@ -275,14 +305,38 @@ class Translation {
     return { respond: { status, headers: { Location: to.startsWith('/') ? `$scheme://$host${to}` : to } } }
   }
 
-  #toBackend(statement: Statement, name: string): Action | null {
+  /** The rules for requests that a statement gives to a backend: first the backend's own ones, unless it is the section itself. */
+  #toBackend(statement: Statement, name: string, parsed: Parsed, section: Inheriting): Rule[] {
     const backend = this.#backends.get(name)
     if (backend === undefined || name.includes('%')) {
       this.draft.missing(statement, 'there is no such backend')
-      return null
+      return []
     }
-    const answer = this.#answerOfBackend(backend)
-    if (answer !== null) return answer
+    const own = backend === section ? [] : this.#answersOf(backend)
+    const all = [...own, { parsed: ALWAYS, action: this.#serversOf(backend) }]
+    const kept = this.#kept(
+      statement,
+      parsed,
+      all.every(({ action }) => refuses(action)),
+    )
+    if (kept === null) return []
+    return all.map(({ parsed: of, action }) => ({ parsed: both(kept, of), action }))
+  }
+
+  /** The rules of a backend that answer themselves. */
+  #answersOf({ statements }: Inheriting): Rule[] {
+    const conditions = this.#conditionsOf(statements)
+    return statements.flatMap(each => {
+      const action = WITH_CONDITION.test(each.words[0]!) ? this.#answerOf(each) : null
+      return action === null ? [] : this.#rule(each, conditions.parse(each.words, each), action)
+    })
+  }
+
+  /** The action for requests that no rule of a backend answers. */
+  #serversOf(backend: Inheriting): Action {
+    const { name, statements } = backend
+    if (!statements.some(({ words }) => /^server(?:-template)?$/.test(words[0]!)))
+      return { respond: { status: 503 } }
     if (!this.draft.upstreams.has(name))
       this.draft.upstreams.set(
         name,
@@ -290,7 +344,7 @@ class Translation {
       )
     const changes = { request: {} as Section, response: {} as Section }
     if (backend.kind === 'backend')
-      for (const each of backend.statements)
+      for (const each of statements)
         changeOf(
           this.draft,
           each,
@@ -299,18 +353,6 @@ class Translation {
         )
     this.#queue(backend)
     return withChanges({ upstream: name }, changes, {})
-  }
-
-  /** The answer of a backend without servers; null if it has any. */
-  #answerOfBackend({ statements }: Inheriting): Action | null {
-    if (statements.some(({ words }) => /^server(?:-template)?$/.test(words[0]!))) return null
-    for (const each of statements) {
-      const action = each.words.some(word => word === 'if' || word === 'unless') ? null : this.#answerOf(each)
-      if (action === null) continue
-      this.draft.said(each)
-      return action
-    }
-    return { respond: { status: 503 } }
   }
 
   /** Requests wait for servers at their limit, as long as for a connection. */
@@ -330,9 +372,37 @@ class Translation {
     const name = target?.words[1] ?? section.name
     for (const each of section.statements.filter(({ words }) => words[0] === 'use_backend'))
       this.draft.missing(each, 'a listener that forwards has one upstream')
-    if (this.#toBackend(target ?? (section as never), name) === null) return
+    const backend = this.#backends.get(name)
+    if (backend === undefined) {
+      this.draft.missing(target ?? (section as never), 'there is no such backend')
+      return
+    }
+    const guards = [
+      ...this.#guardsOf([...section.defaults, ...section.statements]),
+      ...(backend === section ? [] : this.#guardsOf(backend.statements)),
+    ]
+    if (guards.length > 0) {
+      const binds = section.statements.filter(({ words }) => words[0] === 'bind')
+      for (const each of [...guards, ...binds])
+        this.draft.missing(each, 'the listener is left out: it cannot refuse connections')
+      for (const listener of listeners) this.draft.leaveOut(listener)
+      return
+    }
+    this.#serversOf(backend)
     if (target !== undefined) this.draft.said(target)
-    for (const listener of listeners) listener.forward = name
+    if (this.draft.upstreams.has(name)) for (const listener of listeners) listener.forward = name
+  }
+
+  /** The statements that refuse connections that are not on a list. */
+  #guardsOf(statements: readonly Statement[]): Statement[] {
+    const conditions = this.#conditionsOf(statements)
+    return statements.filter(
+      each =>
+        rejects(each) &&
+        conditions
+          .parse(each.words, each)
+          .any.some(({ unknown }) => unknown === undefined || unknown.negated),
+    )
   }
 
   #bind(statement: Statement): ListenerDraft[] {
@@ -359,11 +429,12 @@ class Translation {
         draft.near(statement, 'name the load balancers in proxyProtocol')
       }
       for (const [at, option] of options.entries())
-        if (option === 'crt') this.#certificate(statement, options[at + 1]!)
+        if (option === 'crt') this.#certificate(statement, options[at + 1] ?? '')
       const ca = value('ca-file')
       if (ca !== undefined && (value('verify') ?? 'none') !== 'none')
         listener.clientCa = { file: this.#file(ca, this.#caBase), required: value('verify') === 'required' }
       if (options.includes('crt-list')) draft.missing(statement, 'name each certificate in tls.certificates')
+      if (options.includes('crl-file')) draft.missing(statement, 'certificates that were revoked are taken')
       return [listener]
     })
   }
@@ -405,8 +476,12 @@ class Translation {
   }
 
   /** `track-sc0 src`, and refusals above a rate of requests, or a number of connections. */
-  #clientLimits(statements: readonly Statement[], conditions: Conditions): Action {
+  #clientLimits(
+    statements: readonly Statement[],
+    conditions: Conditions,
+  ): { readonly limit: Action; readonly limits: ReadonlySet<Statement> } {
     const { draft } = this
+    const limits = new Set<Statement>()
     const find = (pattern: RegExp) => statements.find(({ text }) => pattern.test(text))
     const table = find(/^stick-table /)
     const track = find(/^(?:http-request|tcp-request \w+) track-sc[012] src\b/)
@@ -427,12 +502,12 @@ class Translation {
         draft.near(each, 'a bucket, answered with 429: the lowest rate')
         rates.push(Number(most))
       } else continue
+      limits.add(each)
       for (const one of [table, track]) if (one !== undefined) draft.said(one)
     }
-    if (rates.length === 0) return {}
-    return {
-      rateLimit: { requests: Math.min(...rates), per: timeOf(per!, 'ms'), by: 'address', name: 'clients' },
-    }
+    if (rates.length === 0) return { limit: {}, limits }
+    const rate = { requests: Math.min(...rates), per: timeOf(per!, 'ms') }
+    return { limit: { rateLimit: { ...rate, by: 'address', name: 'clients' } }, limits }
   }
 
   /** Pages for errors: of a section, or of the section for errors that it names. */
@@ -472,19 +547,6 @@ class Translation {
   }
 }
 
-/** A prefix is removed where the path has it: a route for all paths becomes two. */
-function withoutStrangePrefix(route: RouteDraft): RouteDraft[] {
-  const { path, action } = route
-  const request = (action.request ?? {}) as Section
-  const prefix = request.stripPrefix as string | undefined
-  if (prefix === undefined || path === prefix || path.startsWith(`${prefix}/`)) return [route]
-  const { stripPrefix: _, addPrefix: __, ...rest } = request
-  const { request: ___, ...plain } = action
-  const without = { ...route, action: { ...plain, ...(Object.keys(rest).length > 0 && { request: rest }) } }
-  const within = path === '/' || prefix.startsWith(`${path}/`)
-  return within ? [{ ...route, path: prefix }, without] : [without]
-}
-
 /** Whether a section only shows HAProxy's own figures. */
 function isOfOperators({ statements }: HaproxySection): boolean {
   const has = (pattern: RegExp) => statements.some(({ text }) => pattern.test(text))
@@ -497,8 +559,17 @@ function isOfOperators({ statements }: HaproxySection): boolean {
 const noChanges = (): Changes => ({ request: {}, response: {} })
 
 /** Whether a condition is about TLS only. */
-const alone = ({ host, path, when, port, except }: Condition) =>
-  host === undefined && path === undefined && when.length === 0 && port === undefined && except === undefined
+const alone = ({ secure: _, when, ...others }: Condition) =>
+  when.length === 0 && Object.keys(others).length === 0
+
+const refuses = ({ respond }: Action) => ((respond as { status?: number } | undefined)?.status ?? 0) >= 400
+
+/** Differences by which a refusal concerns fewer requests. */
+const PASSES = /^(?:by whole segments|upper and lower case differ)$/
+
+/** Whether a statement closes connections. */
+const rejects = ({ words: [first, second = '', third] }: Statement) =>
+  first === 'tcp-request' && /^(?:connection|content|session)$/.test(second) && third === 'reject'
 
 /** Adds changes of a frontend to the action of a route. */
 function withChanges(action: Action, changes: Changes, limit: Action): Action {

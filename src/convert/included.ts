@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
+import { FdbError } from '../errors.js'
 import type { Included } from './nginx-syntax.js'
 
 /** Finds what `include` names, relative to the folder of the first file, as nginx does; `*` stands for a part of a name. */
@@ -11,8 +12,9 @@ export function includedBelow(file: string): Included {
       try {
         return [{ file: each, text: readFileSync(each, 'utf8') }]
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
-        throw error
+        const { code, message } = error as NodeJS.ErrnoException
+        if (code === 'ENOENT') return []
+        throw new FdbError('ERR_FDB_CONFIG', `${each} cannot be read (${message})`, { cause: error })
       }
     })
   }

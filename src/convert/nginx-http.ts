@@ -2,12 +2,15 @@ import { type Action, CLOSED, type Draft, type ListenerDraft, put, type Section 
 import { removeHeader, setHeader } from './header-changes.js'
 import { type Authorization, authorizationOf } from './nginx-auth.js'
 import { conditionOf } from './nginx-conditions.js'
-import { isBelow, leadsTo, longest, matcherOf, pathsOf, withoutSlash } from './nginx-location.js'
+import { guards, moduleGuards, refusesOthers } from './nginx-guards.js'
+import { leadsTo, matcherOf, pathsOf } from './nginx-location.js'
+import { type Branch, Places } from './nginx-places.js'
 import { Rates } from './nginx-rates.js'
-import { type Entry, type Server, Settings } from './nginx-settings.js'
+import { clientCaOf, type Entry, isAlikeEverywhere, type Server, Settings } from './nginx-settings.js'
 import type { Directive } from './nginx-syntax.js'
 import { type Scheme, serverOf, serversOf } from './nginx-upstream.js'
 import { effective, effectiveOne, fileOf, type Levels, withVariables } from './nginx-values.js'
+import { routesInOrder } from './order.js'
 import { FRAMING, listenerAddress, millisecondsOf, timeOf } from './values.js'
 
 /** The answers to which nginx adds headers unless it is told `always`. */
@@ -15,18 +18,6 @@ const WITH_HEADERS = /^(?:20[0146]|30[1234678])$/
 const REDIRECTS = new Set(['301', '302', '303', '307', '308'])
 
 const passes = (levels: Levels) => levels[0]!.some(({ name }) => name === 'proxy_pass')
-
-/** An `if` with a `return` inside. */
-interface Branch {
-  readonly when: string
-  readonly action: Action
-}
-
-/** The actions of locations by path: of those that take what is below too, and of others. */
-interface Found {
-  readonly begins: Map<string, { readonly action: Action; readonly also?: readonly Branch[] }>
-  readonly exact: Map<string, { readonly action: Action; readonly also?: readonly Branch[] }>
-}
 
 /** Translates an `http` block. */
 export class HttpServers {
@@ -55,8 +46,7 @@ export class HttpServers {
     const sets = new Set(
       this.#servers.map(server => JSON.stringify(server.entries.map(each => each.listener.name).sort())),
     )
-    this.#everywhere =
-      sets.size <= 1 && this.#servers.every(one => new Set(one.entries.map(each => each.isDefault)).size <= 1)
+    this.#everywhere = sets.size <= 1 && this.#servers.every(each => isAlikeEverywhere(each))
     for (const server of this.#servers) this.#routes(server)
     const settings = new Settings(this.#draft, this.#http)
     for (const server of this.#servers) settings.take(server)
@@ -149,60 +139,81 @@ export class HttpServers {
     const branches: Branch[] = []
     const hosts = new Map<string, Action>()
     let plain: Action | null = null
+    let whole = this.#returnOf(block, levels, server)
     for (const each of block.filter(({ name }) => name === 'if')) {
+      const condition = each.args.join(' ')
       const action = this.#returnOf(each.block ?? [], [each.block ?? [], ...levels], server)
-      const [, variable, operator, value] =
-        /^\(\s*\$(\w+)\s*(!?=)\s*"?([^"]*?)"?\s*\)$/.exec(each.args.join(' ')) ?? []
-      const when = action === null ? null : conditionOf(each.args.join(' '))
+      const [, variable, operator, value] = /^\(\s*\$(\w+)\s*(!?=)\s*"?([^"]*?)"?\s*\)$/.exec(condition) ?? []
+      const when = action === null ? null : conditionOf(condition)
       if (action === null) this.#draft.missing(each, 'only a return is possible within an if')
       else if (variable === 'host' && operator === '=') hosts.set(value!.toLowerCase(), action)
-      else if (
-        (variable === 'scheme' && value === 'http') ||
-        (variable === 'https' && value === '' && operator === '=')
-      )
+      else if (/^(?:scheme(?:=http|!=https)|https(?:=|!=on))$/.test(`${variable}${operator}${value}`))
         plain = action
       else if (when !== null) branches.push({ when, action })
       else {
-        this.#draft.missing(each, 'conditions are about method, header, parameter or cookie')
+        if (this.#lost(each, action)) whole = CLOSED
         continue
       }
       if (action !== null) this.#draft.said(each)
     }
-    const whole = this.#returnOf(block, levels, server)
+    if (this.#hasOtherCa(server)) whole = CLOSED
     const add = (path: string, action: Action, also: readonly Branch[] = []) => {
       for (const { listener, host, secure } of this.#places(server, [...hosts.keys()])) {
         const moved = hosts.get(host)
-        const at = (given: Action, of = path, when: readonly string[] = []) =>
-          this.#draft.routes.push({
-            ...(listener !== null && { listener }),
-            host,
-            path: of,
-            when,
-            action: given,
-          })
+        const match = { ...(listener !== null && { listener }), host, path }
         if (moved !== undefined || (plain !== null && !secure)) {
-          if (path === '/') at(moved ?? plain!)
+          if (path === '/') this.#draft.routes.push({ ...match, when: [], action: moved ?? plain! })
           continue
         }
-        for (const { when, action: other } of [...branches, ...also]) at(other, path, [when])
-        at(action)
+        const rules = [...branches, ...also].map(each => ({
+          ...match,
+          when: [each.when],
+          action: each.action,
+        }))
+        const all = [...rules, { ...match, when: [], action }]
+        this.#draft.routes.push(...(routesInOrder(all) ?? all))
       }
     }
     if (whole !== null) add('/', whole)
     else {
-      const found: Found = { begins: new Map(), exact: new Map() }
+      const found = new Places()
       for (const location of block.filter(({ name }) => name === 'location'))
         this.#location(server, location, levels, found)
-      const { begins, exact } = found
-      if (!begins.has('/'))
-        begins.set('/', { action: this.#target(server, '/', levels) ?? { respond: { status: 404 } } })
-      for (const [path, { action, also }] of begins) if (!exact.has(path)) add(path, action, also)
-      for (const [path, { action, also }] of exact) {
-        add(path, action, also)
-        const below = begins.get(longest([...begins.keys()].filter(each => isBelow(path, each))))
-        if (below !== undefined) add(`${withoutSlash(path)}/*`.replace('//', '/'), below.action, below.also)
-      }
+      const files = () => this.#target(server, '/', levels) ?? { respond: { status: 404 } }
+      for (const { path, action, also } of found.all(files)) add(path, action, also)
     }
+  }
+
+  /** Says that the condition of an `if` has no counterpart. Returns whether its routes must be closed without it. */
+  #lost(directive: Directive, action: Action): boolean {
+    const closes = refusesOthers(directive.args.join(' '), action, this.#http)
+    this.#draft.missing(
+      directive,
+      closes
+        ? 'the route answers 403 until it has a guard: conditions are about method, header, parameter or cookie'
+        : 'conditions are about method, header, parameter or cookie',
+    )
+    return closes
+  }
+
+  /** Whether another server of the listener has asked for certificates of another CA. */
+  #hasOtherCa(server: Server): boolean {
+    const own = clientCaOf(server.block, this.#http)
+    const other = this.#servers
+      .slice(0, this.#servers.indexOf(server))
+      .filter(({ entries }) =>
+        entries.some(
+          ({ listener, secure }) => secure && server.entries.some(each => each.listener === listener),
+        ),
+      )
+      .map(({ block }) => clientCaOf(block, this.#http))
+      .find(ca => ca !== null && own !== null && ca.file !== own.file)
+    if (other === undefined) return false
+    this.#draft.missing(
+      own!.directive,
+      'a listener has one file of CAs: the routes of this server answer 403',
+    )
+    return true
   }
 
   /** The hosts of a server, by listener if that matters. */
@@ -228,37 +239,38 @@ export class HttpServers {
     return [...names.filter(name => wild.some(each => name.endsWith(each.slice(1)))), '*']
   }
 
-  #location(server: Server, location: Directive, outer: Levels, found: Found): void {
+  #location(server: Server, location: Directive, outer: Levels, found: Places): void {
     const block = location.block ?? []
     const levels = [block, ...outer]
     const { modifier, text } = matcherOf(location)
     // Only a `try_files` leads there.
     if (text.startsWith('@')) return
     const paths = pathsOf(this.#draft, location)
+    const isPattern = modifier.startsWith('~')
     for (const each of block.filter(({ name }) => name === 'location'))
       this.#location(server, each, levels, found)
-    if (paths.length === 0) return
+    if (paths.length === 0) {
+      // Plain locations may have its requests.
+      if (isPattern && block.some(({ name }) => guards(name)))
+        found.addPattern(text, modifier === '~', [], { action: CLOSED, also: [] })
+      return
+    }
     const branches: Branch[] = []
+    let isClosed = false
     for (const each of block.filter(({ name }) => name === 'if')) {
       const action = this.#returnOf(each.block ?? [], [each.block ?? [], ...levels], server)
       const when = action === null ? null : conditionOf(each.args.join(' '))
-      if (action === null || when === null)
-        this.#draft.missing(
-          each,
-          'only a return is possible within an if, for a method, header, parameter or cookie',
-        )
+      if (action === null) this.#draft.missing(each, 'only a return is possible within an if')
+      else if (when === null) isClosed = this.#lost(each, action) || isClosed
       else {
         this.#draft.said(each)
         branches.push({ when, action })
       }
     }
     for (const path of paths) {
-      const places = modifier === '=' ? found.exact : found.begins
-      if (places.has(path)) {
-        this.#draft.missing(location, `the location before it has ${path} too`)
-        continue
-      }
-      const action = this.#internal(block) ?? this.#target(server, path, levels)
+      const action = isClosed
+        ? this.#closed(levels)
+        : (this.#internal(block) ?? this.#target(server, path, levels))
       if (action === null) {
         this.#draft.missing(
           location,
@@ -270,7 +282,15 @@ export class HttpServers {
         const why = `${path} is served as ${path}/, without a redirect`
         for (const each of [location, ...block.filter(({ name }) => name === 'return')])
           this.#draft.near(each, why)
-      } else places.set(path, { action, also: branches })
+        continue
+      }
+      const place = { action, also: branches }
+      if (isPattern) found.addPattern(text, modifier === '~', [path], place)
+      else {
+        const begin = { ...place, first: modifier === '^~', slash: text.endsWith('/') }
+        if (!(modifier === '=' ? found.addExact(path, place) : found.addBegin(path, begin)))
+          this.#draft.missing(location, `the location before it has ${path} too`)
+      }
     }
   }
 
@@ -290,7 +310,8 @@ export class HttpServers {
       return action && { ...limit, ...this.#asked(authorization), ...action }
     }
     const pass = levels[0]!.find(({ name }) => name === 'proxy_pass')
-    if (pass === undefined) return null
+    // Without a server for its files, the location around it must not get requests that a service decides about.
+    if (pass === undefined) return authorization === null ? null : this.#closed(levels)
     const target = serverOf(pass)
     if (target === null) {
       draft.missing(pass, 'servers cannot be chosen by a variable: 502 until there is an upstream')
@@ -358,11 +379,8 @@ export class HttpServers {
   #guard(levels: Levels): boolean {
     const basic = effectiveOne(levels, 'auth_basic')
     const files = effective(levels, 'auth_basic_user_file')
-    const others = ['auth_jwt', 'secure_link', 'limit_except', 'valid_referers'].flatMap(name =>
-      effective(levels, name),
-    )
     const access = [...effective(levels, 'deny'), ...effective(levels, 'allow')]
-    const closing = others.filter(({ args }) => args[0] !== 'off')
+    const closing = moduleGuards(levels)
     if (access.some(({ name }) => name === 'deny')) closing.push(...access)
     if (basic !== undefined && basic.args[0] !== 'off') {
       closing.push(basic, ...files)
@@ -379,7 +397,10 @@ export class HttpServers {
   #upstream(scheme: Scheme, authority: string, levels: Levels): string {
     const block = this.#upstreams.get(authority)
     const plain = authority.replaceAll(/[^\w.-]+/g, '-').replaceAll(/^-|-$/g, '')
-    const name = scheme === 'https' ? `${plain}-tls` : plain
+    const name = this.#draft.upstreamName(
+      scheme === 'https' ? `${plain}-tls` : plain,
+      `${scheme} ${authority}`,
+    )
     let upstream = this.#draft.upstreams.get(name)
     if (upstream === undefined) {
       upstream = serversOf(this.#draft, block, authority, scheme)

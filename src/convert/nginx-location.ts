@@ -1,4 +1,5 @@
 import type { Action, Draft } from './draft.js'
+import { guards } from './nginx-guards.js'
 import type { Directive } from './nginx-syntax.js'
 
 /** A segment that a pattern leaves open. */
@@ -7,14 +8,16 @@ const OPEN = /^\(?(?:\?<\w+>)?(?:ANY[+*]|\[[\w-]+\]\+|\\[dw]\+|\.\+)\)?$/
 /** The paths of a location as the proxy writes them; none, with a remark, if they cannot be said. */
 export function pathsOf(draft: Draft, location: Directive): readonly string[] {
   const { modifier, text } = matcherOf(location)
-  const lost = (location.block ?? []).some(({ name }) => GUARDS.test(name)) ? 'its guard is lost: ' : ''
+  const lost = (location.block ?? []).some(({ name }) => guards(name)) ? 'its guard is lost: ' : ''
   if (modifier === '~' || modifier === '~*') {
     const paths = alternatives(text).map(plainPattern)
     if (paths.includes(null)) {
       draft.missing(location, `${lost}paths are names, or * for a segment`)
-      return []
+      // A guard is not lost for the others.
+      return lost === '' ? [] : paths.filter(each => each !== null)
     }
-    draft.near(location, `by the path ${paths.join(' and ')}, and all below it`)
+    const inCapitals = modifier === '~*' ? ', not in capitals' : ''
+    draft.near(location, `by the path ${paths.join(' and ')}${inCapitals}`)
     return paths as string[]
   }
   const path = withoutSlash(text)
@@ -25,13 +28,12 @@ export function pathsOf(draft: Draft, location: Directive): readonly string[] {
   if (modifier === '=') {
     if (path === '/') draft.said(location)
     else draft.near(location, `takes ${path}/ too`)
-  } else if (!text.endsWith('/')) draft.near(location, `by whole segments: ${path}x is another path`)
+  } else if (!text.endsWith('/') && lost !== '') draft.missing(location, `its guard is lost for ${path}x`)
+  else if (!text.endsWith('/')) draft.near(location, `by whole segments: ${path}x is another path`)
   else if (path !== '/') draft.near(location, `takes ${path} too`)
   else draft.said(location)
   return [path]
 }
-
-const GUARDS = /^(?:deny|auth_basic|auth_request|auth_jwt|secure_link|limit_except)$/
 
 /** `=` and `/x` of `location = /x`; the modifier is empty where there is none. */
 export function matcherOf({ args }: Directive): { modifier: string; text: string } {
@@ -39,7 +41,7 @@ export function matcherOf({ args }: Directive): { modifier: string; text: string
   return second === undefined ? { modifier: '', text: first } : { modifier: first, text: second }
 }
 
-export const withoutSlash = (path: string) => (path === '/' ? '/' : path.replace(/\/+$/, ''))
+const withoutSlash = (path: string) => (path === '/' ? '/' : path.replace(/\/+$/, ''))
 
 const MOST_ALTERNATIVES = 20
 
@@ -48,7 +50,7 @@ function alternatives(pattern: string): readonly string[] {
   let all = [pattern]
   for (;;) {
     const next = all.flatMap(each => {
-      const group = /\((?:\?:)?([\w.~-]+(?:\|[\w.~-]+)+)\)/.exec(each)
+      const group = /\((?:\?:)?((?:\\[.-]|[\w.~-])+(?:\|(?:\\[.-]|[\w.~-])+)+)\)/.exec(each)
       return group === null ? [each] : group[1]!.split('|').map(one => each.replace(group[0], () => one))
     })
     if (next.length > MOST_ALTERNATIVES || next.join() === all.join()) return all
@@ -71,14 +73,8 @@ function plainPattern(pattern: string): string | null {
   return path.includes(null) || body.includes('.*') ? null : `/${path.join('/')}`
 }
 
-/** Whether a path is the other one, or below it. */
-export const isBelow = (path: string, begin: string) =>
-  begin === '/' || path === begin || path.startsWith(`${begin}/`)
-
 /** Whether an answer redirects to this path. */
 export function leadsTo({ respond }: Action, path: string): boolean {
   const { headers } = (respond ?? {}) as { headers?: { Location?: string } }
   return headers?.Location?.replace(/^(?:\$scheme|https?):\/\/[^/]*/, '') === path
 }
-
-export const longest = (paths: readonly string[]) => paths.reduce((a, b) => (b.length > a.length ? b : a))

@@ -17,6 +17,26 @@ export interface Server {
   readonly entries: readonly Entry[]
 }
 
+/** Whether the requests of a server get the same at each of its listeners. */
+export function isAlikeEverywhere({ block, entries }: Server): boolean {
+  const differs = (key: 'isDefault' | 'secure') => new Set(entries.map(each => each[key])).size > 1
+  const asks = block.some(({ name, args }) => name === 'if' && /\$(?:scheme|https)\b/.test(args.join(' ')))
+  return !differs('isDefault') && !(asks && differs('secure'))
+}
+
+/** The CAs whose certificates clients must show, or may; null if the server asks for none. */
+export function clientCaOf(
+  block: readonly Directive[],
+  http: readonly Directive[],
+): { readonly file: string; readonly required: boolean; readonly directive: Directive } | null {
+  const levels: Levels = [block, http]
+  const verify = effectiveOne(levels, 'ssl_verify_client')?.args[0] ?? 'off'
+  const directive =
+    effectiveOne(levels, 'ssl_client_certificate') ?? effectiveOne(levels, 'ssl_trusted_certificate')
+  if (verify === 'off' || directive === undefined) return null
+  return { file: fileOf(directive), required: verify === 'on', directive }
+}
+
 /** Certificates, limits and logs of servers, which the proxy has for all of them together. */
 export class Settings {
   readonly #draft: Draft
@@ -44,14 +64,19 @@ export class Settings {
         entries.some(entry => entry.isDefault) ? [] : names.filter(name => name !== '*'),
       )
     }
-    const ca = effectiveOne(levels, 'ssl_client_certificate')
     const verify = effectiveOne(levels, 'ssl_verify_client')
-    if (ca !== undefined) draft.said(ca)
-    if (verify !== undefined) {
-      draft.said(verify)
-      if (ca !== undefined && verify.args[0] !== 'off')
-        for (const { listener } of secure)
-          listener.clientCa = { file: fileOf(ca), required: verify.args[0] === 'on' }
+    const ca = clientCaOf(block, this.#http)
+    for (const name of ['ssl_client_certificate', 'ssl_verify_client']) {
+      const directive = effectiveOne(levels, name)
+      if (directive !== undefined) draft.said(directive)
+    }
+    if (ca !== null) {
+      draft.near(verify!, 'for all hosts of the listener')
+      draft.near(ca.directive, 'for all hosts of the listener')
+      for (const { listener } of secure) {
+        const { file = ca.file, required = false } = listener.clientCa ?? {}
+        listener.clientCa = { file, required: required || ca.required }
+      }
     }
     const protocols = effectiveOne(levels, 'ssl_protocols')
     if (protocols !== undefined) {

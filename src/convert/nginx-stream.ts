@@ -1,6 +1,7 @@
 import type { Draft } from './draft.js'
 import type { Directive } from './nginx-syntax.js'
 import { serversOf } from './nginx-upstream.js'
+import { effective } from './nginx-values.js'
 import { listenerAddress, timeOf } from './values.js'
 
 /** Translates a `stream` block: each server is a listener that forwards whole connections. */
@@ -10,7 +11,8 @@ export function translateStream(draft: Draft, block: readonly Directive[]): void
   )
   for (const server of block.filter(({ name }) => name === 'server')) {
     draft.said(server)
-    const one = (name: string) => server.block!.find(each => each.name === name)
+    const own = server.block ?? []
+    const one = (name: string) => own.find(each => each.name === name)
     const [listen, pass] = [one('listen'), one('proxy_pass')]
     const address = listen === undefined ? null : listenerAddress(listen.args[0]!)
     if (listen === undefined || pass === undefined) continue
@@ -23,7 +25,15 @@ export function translateStream(draft: Draft, block: readonly Directive[]): void
       draft.missing(pass, 'servers cannot be chosen by a variable')
       continue
     }
-    const name = `${target.replaceAll(/[^\w.-]+/g, '-').replace(/^-|-$/g, '')}`
+    const access = [...effective([own, block], 'allow'), ...effective([own, block], 'deny')]
+    if (access.some(each => each.name === 'deny')) {
+      for (const each of [listen, pass, ...access])
+        draft.missing(each, 'the listener is left out: it cannot refuse connections')
+      draft.leaveOut(draft.listener(address))
+      continue
+    }
+    const plain = target.replaceAll(/[^\w.-]+/g, '-').replaceAll(/^-|-$/g, '')
+    const name = draft.upstreamName(plain, `tcp ${target}`)
     const upstream = serversOf(draft, upstreams.get(target), target, 'tcp')
     const [protocol, connect, idle] = [
       one('proxy_protocol'),

@@ -1,3 +1,4 @@
+import { dirname } from 'node:path'
 import { FdbError } from '../errors.js'
 import type { SourceLine } from './draft.js'
 
@@ -6,6 +7,8 @@ export interface Directive extends SourceLine {
   readonly name: string
   readonly args: readonly string[]
   readonly block: readonly Directive[] | null
+  /** The folder of the first file: paths are relative to it, also those in included files. */
+  readonly folder: string
   /** An `include` whose files are not there. */
   readonly absent?: true
 }
@@ -14,14 +17,27 @@ export interface Directive extends SourceLine {
 export type Included = (pattern: string) => readonly { readonly file: string; readonly text: string }[]
 
 const MOST_DEPTH = 20
+const MOST_BLOCKS = 100
+/** Directives that nginx reads only with an argument. */
+const WITH_ARGUMENT =
+  /^(?:location|upstream|include|listen|keepalive|keepalive_timeout|hash|proxy_\w+|add_header|limit_\w+|map|root|ssl_\w+|worker_processes)$/
 
 /**
  * Parses a configuration of nginx. Throws ERR_FDB_CONFIG with file and line.
  */
-export function parseNginx(text: string, file: string, included: Included, depth = 0): Directive[] {
+export function parseNginx(
+  text: string,
+  file: string,
+  included: Included,
+  folder: string = dirname(file),
+  depth = 0,
+): Directive[] {
   if (depth > MOST_DEPTH) throw wrong(file, 1, `more than ${MOST_DEPTH} files include each other`)
   const words = new Words(text, file)
-  const parse = (closing: boolean): Directive[] => {
+  const parse = (within: number): Directive[] => {
+    const closing = within > 0
+    if (within > MOST_BLOCKS)
+      throw wrong(file, words.line, `more than ${MOST_BLOCKS} blocks are within each other`)
     const all: Directive[] = []
     for (;;) {
       const first = words.next()
@@ -40,18 +56,20 @@ export function parseNginx(text: string, file: string, included: Included, depth
       if (end === null || end.mark === '}')
         throw wrong(file, first.line, `the directive ${first.text} does not end: a ; is missing`)
       const name = first.text
-      const line = { file, place: first.line, text: [name, ...args].join(' ') }
+      const line = { folder, file, place: first.line, text: [name, ...args].join(' ') }
       const block =
-        end.mark === '{' ? (name.endsWith('_by_lua_block') ? words.skipBlock() : parse(true)) : null
+        end.mark === '{' ? (name.endsWith('_by_lua_block') ? words.skipBlock() : parse(within + 1)) : null
+      if (args.length === 0 && WITH_ARGUMENT.test(name))
+        throw wrong(file, first.line, `the directive ${name} has no argument`)
       if (name === 'include' && block === null && args.length === 1) {
         const files = included(args[0]!)
         const absent = files.length === 0 && !args[0]!.includes('*')
         all.push({ ...line, name, args, block: null, ...(absent && { absent }) })
-        for (const each of files) all.push(...parseNginx(each.text, each.file, included, depth + 1))
+        for (const each of files) all.push(...parseNginx(each.text, each.file, included, folder, depth + 1))
       } else all.push({ ...line, name, args, block })
     }
   }
-  return parse(false)
+  return parse(0)
 }
 
 interface Word {

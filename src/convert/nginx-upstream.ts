@@ -44,6 +44,10 @@ export function serverAddress(authority: string, scheme: Scheme): string {
 function memberOf(draft: Draft, server: Directive, scheme: Scheme, upstream: Section): unknown[] {
   const [address, ...parameters] = server.args
   let weight: number | null = null
+  if (address === undefined) {
+    draft.missing(server, 'it has no address')
+    return []
+  }
   draft.said(server)
   for (const parameter of parameters) {
     const [name, value = ''] = parameter.split('=')
@@ -60,7 +64,7 @@ function memberOf(draft: Draft, server: Directive, scheme: Scheme, upstream: Sec
       return []
     } else if (name !== 'resolve') draft.near(server, `without ${parameter}`)
   }
-  const text = serverAddress(address!, scheme)
+  const text = serverAddress(address, scheme)
   return [weight === null || weight === 1 ? text : { address: text, weight }]
 }
 

@@ -1,4 +1,4 @@
-import { dirname, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import type { Draft } from './draft.js'
 import type { Directive } from './nginx-syntax.js'
 
@@ -277,6 +277,6 @@ export function otherDirective(
 }
 
 /** A path relative to the folder of the configuration. */
-export function fileOf({ file, args }: Directive): string {
-  return resolve(dirname(file), args[0]!)
+export function fileOf({ folder, args }: Directive): string {
+  return resolve(folder, args[0]!)
 }

@@ -62,5 +62,5 @@ const FOR_OTHERS = /(?:mime\.types|_params|\.conf-dist)$/
 function included(draft: Draft, directive: Directive): void {
   if (directive.absent === undefined) draft.said(directive)
   else if (FOR_OTHERS.test(directive.args[0]!)) draft.own(directive, 'the proxy serves no files')
-  else draft.missing(directive, 'there is no such file')
+  else draft.missing(directive, 'there is no such file: guards in it are missing too')
 }

@@ -1,7 +1,7 @@
 import { allOf, implies } from './conditions.js'
 import type { Action, Match, RouteDraft } from './draft.js'
 
-const MOST_ROUTES = 5_000
+export const MOST_ROUTES = 20_000
 
 /**
  * Routes for rules of which the first that matches wins. The proxy takes the most specific route instead, so wherever a rule and a later one match the same
@@ -10,7 +10,7 @@ const MOST_ROUTES = 5_000
 export function routesInOrder(rules: readonly RouteDraft[]): RouteDraft[] | null {
   const routes: Ranked[] = []
   const byKey = new Map<string, Ranked>()
-  for (const [rank, { action, ...given }] of rules.entries()) {
+  for (const [rank, { action, ...given }] of withSingleMethods(rules).entries()) {
     const when = allOf(given.when)
     // No request fulfils these.
     if (when === null) continue
@@ -31,6 +31,23 @@ export function routesInOrder(rules: readonly RouteDraft[]): RouteDraft[] | null
   return pruned(routes).map(({ match, action }) => ({ ...match, action }))
 }
 
+/** The proxy takes the longer list of methods, so lists that overlap become a rule for each method. */
+function withSingleMethods(rules: readonly RouteDraft[]): RouteDraft[] {
+  const lists = new Set(rules.flatMap(({ when }) => when.filter(each => each.startsWith('method='))))
+  const methodsOf = (condition: string) => condition.slice('method='.length).split('|')
+  const overlapping = [...lists].filter(each =>
+    [...lists].some(
+      other => other !== each && methodsOf(other).some(method => methodsOf(each).includes(method)),
+    ),
+  )
+  return rules.flatMap(rule => {
+    const list = rule.when.find(each => overlapping.includes(each))
+    if (list === undefined) return [rule]
+    const others = rule.when.filter(each => each !== list)
+    return methodsOf(list).map(method => ({ ...rule, when: [...others, `method=${method}`].sort() }))
+  })
+}
+
 interface Ranked {
   readonly match: Match
   readonly action: Action
@@ -40,9 +57,13 @@ interface Ranked {
 
 /** Leaves out routes whose requests get the same without them. */
 function pruned(routes: readonly Ranked[]): Ranked[] {
-  const kept = [...routes].sort((a, b) => a.rank - b.rank)
-  for (const each of [...kept].reverse()) {
-    const others = kept.filter(other => other !== each && overlaps(other.match, each.match))
+  const sorted = [...routes].sort((a, b) => a.rank - b.rank)
+  const kept = new Set(sorted)
+  const neighbours = neighboursIn(sorted)
+  for (const each of sorted.toReversed()) {
+    const others = neighbours(each).filter(
+      other => other !== each && kept.has(other) && overlaps(other.match, each.match),
+    )
     const general = others.filter(other => covers(other.match, each.match))
     // The proxy may take any of these instead: between equals it has rules of its own.
     const next = general.filter(one => !general.some(other => precedence(other.match, one.match) < 0))
@@ -54,26 +75,40 @@ function pruned(routes: readonly Ranked[]): Ranked[] {
         precedence(each.match, other.match) <= 0 &&
         next.some(one => precedence(other.match, one.match) <= 0),
     )
-    if (!between) kept.splice(kept.indexOf(each), 1)
+    if (!between) kept.delete(each)
   }
-  return kept
+  return [...kept]
 }
+
+/** Returns a function that gives the routes for hosts that a route may have too. */
+function neighboursIn(routes: readonly Ranked[]): (route: Ranked) => readonly Ranked[] {
+  const byHost = new Map<string, Ranked[]>()
+  for (const each of routes) {
+    const known = byHost.get(each.match.host)
+    if (known === undefined) byHost.set(each.match.host, [each])
+    else known.push(each)
+  }
+  const wild = routes.filter(({ match }) => match.host.startsWith('*'))
+  return ({ match: { host } }) => (host.startsWith('*') ? routes : [...(byHost.get(host) ?? []), ...wild])
+}
+
+const lower = (text: string) => text.toLowerCase()
 
 const same = (a: Action, b: Action) => a === b || JSON.stringify(a) === JSON.stringify(b)
 
 function keyOf({ listener = '', host, path, when }: Match): string {
-  return JSON.stringify([listener, host, path, when])
+  return JSON.stringify([listener, host, path, when.map(each => each.replace(/^!?header:[^=]*/, lower))])
 }
 
-/** Compares as the proxy does: negative if a request that both match gets the first. */
+/** Compares as the proxy does: negative if a request that both match gets the first, 0 if it may get either. */
 function precedence(a: Match, b: Match): number {
   return (
     Number(b.listener !== undefined) - Number(a.listener !== undefined) ||
     hostLength(b.host) - hostLength(a.host) ||
     segments(b.path) - segments(a.path) ||
+    compareStars(a.path, b.path) ||
     b.when.length - a.when.length ||
-    negated(a.when) - negated(b.when) ||
-    exact(b.when) - exact(a.when)
+    compareAsked(asked(a.when), asked(b.when))
   )
 }
 
@@ -82,15 +117,31 @@ function hostLength(host: string): number {
 }
 
 const segments = (path: string) => (path === '/' ? 0 : path.split('/').length - 1)
-const negated = (when: readonly string[]) => when.filter(each => each.startsWith('!')).length
-const exact = (when: readonly string[]) => when.filter(each => /=.*[^*]$/.test(each)).length
+
+/** The path that has a name where the other one first has `*` comes first. */
+function compareStars(a: string, b: string): number {
+  const others = b.split('/')
+  for (const [at, segment] of a.split('/').entries())
+    if ((segment === '*') !== (others[at] === '*')) return segment === '*' ? 1 : -1
+  return 0
+}
+
+const asked = (when: readonly string[]) => when.filter(each => !each.startsWith('!'))
+
+/** Conditions that are not negated: their number, that of exact ones, and the length of their values. */
+function compareAsked(a: readonly string[], b: readonly string[]): number {
+  const exact = (all: readonly string[]) => all.filter(each => /=.*[^*]$/.test(each)).length
+  const length = (all: readonly string[]) =>
+    all.reduce((sum, each) => sum + each.replace(/^[^=]*=?/, '').replace(/\*$/, '').length, 0)
+  return b.length - a.length || exact(b) - exact(a) || length(b) - length(a)
+}
 
 /** Reports whether the first matches all requests that the second matches. */
 function covers(a: Match, b: Match): boolean {
   return (
     (a.listener === undefined || a.listener === b.listener) &&
-    narrower(a.host, b.host) === b.host &&
-    longer(a.path, b.path) === b.path &&
+    commonHost(a.host, b.host) === b.host &&
+    commonPath(a.path, b.path) === b.path &&
     a.when.every(each => b.when.some(other => holds(other, each)))
   )
 }
@@ -111,22 +162,31 @@ function overlaps(a: Match, b: Match): boolean {
 /** The requests that both match; null if there can be none. */
 export function intersection(a: Match, b: Match): Match | null {
   if (a.listener !== undefined && b.listener !== undefined && a.listener !== b.listener) return null
-  const host = narrower(a.host, b.host)
-  const path = longer(a.path, b.path)
-  const when = allOf([...a.when, ...b.when])
+  const host = commonHost(a.host, b.host)
+  const path = host === null ? null : commonPath(a.path, b.path)
+  const when = path === null ? null : allOf([...a.when, ...b.when])
   if (host === null || path === null || when === null) return null
   const listener = a.listener ?? b.listener
   return { host, path, when, ...(listener !== undefined && { listener }) }
 }
 
-function narrower(a: string, b: string): string | null {
+/** The hosts of both patterns; null if there is none. */
+export function commonHost(a: string, b: string): string | null {
   if (a === b || b === '*') return a
   if (a === '*') return b
   if (a.startsWith('*.') && b.endsWith(a.slice(1))) return b
   return b.startsWith('*.') && a.endsWith(b.slice(1)) ? a : null
 }
 
-function longer(a: string, b: string): string | null {
-  if (a === b || b === '/' || a.startsWith(`${b}/`)) return a
-  return a === '/' || b.startsWith(`${a}/`) ? b : null
+/** The paths below both, in which `*` stands for a segment; null if there is none. */
+export function commonPath(a: string, b: string): string | null {
+  if (a === b || b === '/') return a
+  if (a === '/') return b
+  const [one, other] = [a.split('/'), b.split('/')]
+  const [longer, shorter] = one.length < other.length ? [other, one] : [one, other]
+  const both = longer.map((segment, at) => {
+    const another = shorter[at] ?? '*'
+    return segment === '*' ? another : another === '*' || another === segment ? segment : null
+  })
+  return both.includes(null) ? null : both.join('/')
 }

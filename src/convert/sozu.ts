@@ -1,6 +1,6 @@
 import { parse, TomlError } from 'smol-toml'
 import { FdbError } from '../errors.js'
-import { Draft, type Section, type SourceLine } from './draft.js'
+import { type Action, CLOSED, Draft, type Section, type SourceLine } from './draft.js'
 import { listenerAddress, timeText } from './values.js'
 
 type Table = Record<string, unknown>
@@ -38,6 +38,11 @@ const OWN: Readonly<Record<string, string>> = {
   tags: 'only for the log',
   sticky_id: 'the cookie follows from the address',
 }
+/** Keys of a frontend that have a counterpart, or need none. */
+const OF_FRONTENDS = new Set([
+  ...['address', 'hostname', 'path', 'path_type', 'method', 'certificate', 'key', 'certificate_chain'],
+  ...['tags', 'position', 'tls_versions', 'sticky_session'],
+])
 const ISSUERS = 'the file of the certificate must have its issuers too'
 const TIMES: Readonly<Record<string, string>> = {
   front_timeout: 'timeouts.idle',
@@ -104,13 +109,13 @@ class Translation {
   /** Keys that stand in several places. */
   #common(key: string, place: string, value: unknown): void {
     const line = this.#line(place, value)
-    const time = TIMES[key]
+    const time = Object.hasOwn(TIMES, key) ? TIMES[key] : undefined
     if (time !== undefined) {
       const text = timeText(Number(value) * 1_000)
       if ((this.draft.get(time) ?? text) === text) this.draft.said(line)
       else this.draft.near(line, `there is one ${time} for all`)
       this.draft.set(time, text)
-    } else if (OWN[key] !== undefined) this.draft.own(line, OWN[key])
+    } else if (Object.hasOwn(OWN, key)) this.draft.own(line, OWN[key]!)
     else
       this.draft.missing(
         line,
@@ -167,7 +172,8 @@ class Translation {
           this.#backend(`${place}.backends[${at}]`, each, upstream, tcp)
       else if (key === 'frontends') continue
       else if (key === 'load_balancing') {
-        const balance = BALANCE[String(value).toLowerCase()]
+        const way = String(value).toLowerCase()
+        const balance = Object.hasOwn(BALANCE, way) ? BALANCE[way] : undefined
         if (balance === undefined) this.draft.missing(line, 'no such way')
         else {
           this.draft.said(line)
@@ -210,7 +216,7 @@ class Translation {
     const line = this.#line(place, table)
     this.draft.said(line)
     for (const key of Object.keys(table))
-      if (OWN[key] !== undefined) this.draft.own(this.#line(`${place}.${key}`, table[key]), OWN[key])
+      if (Object.hasOwn(OWN, key)) this.draft.own(this.#line(`${place}.${key}`, table[key]), OWN[key]!)
     if (table.backup === true) {
       this.draft.missing(line, 'left out: there are no backup servers')
       return
@@ -252,9 +258,15 @@ class Translation {
     if (table.certificate_chain !== undefined) this.draft.near(line, ISSUERS)
     const when = table.method === undefined ? [] : [`method=${String(table.method)}`]
     const moved = redirect && !this.#secure.has(listener.name) && listener.tls !== true
-    const action = moved
-      ? { respond: { status: 301, headers: { Location: 'https://$host$request_uri' } } }
-      : { upstream }
+    for (const key of Object.keys(table))
+      if (!OF_FRONTENDS.has(key))
+        this.draft.missing(this.#line(`${place}.${key}`, table[key]), 'no counterpart')
+    const isGuarded = table.required_auth === true || /^unauthorized$/i.test(String(table.redirect))
+    const action: Action = isGuarded
+      ? CLOSED
+      : moved
+        ? { respond: { status: 301, headers: { Location: 'https://$host$request_uri' } } }
+        : { upstream }
     this.draft.routes.push({ listener: listener.name, host, path, when, action })
   }
 }

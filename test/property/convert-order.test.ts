@@ -7,8 +7,20 @@ import { configFrom, type ProxyDocument } from '../../src/proxy/index.js'
 import { RouteTable } from '../../src/proxy/routes/table.js'
 
 const HOSTS = ['*', 'a.x', 'b.x', '*.x', 'y']
-const PATHS = ['/', '/p', '/p/q', '/r']
-const CONDITIONS = ['header:h', 'header:h=1', 'cookie:c=1', 'method=GET', '!header:h', '!cookie:c=1']
+const PATHS = ['/', '/p', '/p/q', '/r', '/*', '/p/*', '/*/q']
+const CONDITIONS = [
+  ...['header:h', 'header:h=1', 'header:h=1*', 'header:h=12*', 'cookie:c=1', 'cookie:c=1*'],
+  ...['method=GET', 'method=GET|POST', 'method=PUT', 'method=POST|PUT'],
+  ...[
+    '!header:h',
+    '!header:h=1',
+    '!header:h=2*',
+    '!cookie:c=1',
+    '!cookie:c',
+    '!method=GET',
+    '!method=GET|PUT',
+  ],
+]
 const LISTENERS = ['one', 'two']
 
 interface Asked {
@@ -24,9 +36,18 @@ interface Asked {
 function firstOf(rules: readonly RouteDraft[], { host, path, listener, method, h, c }: Asked): string | null {
   const holds = (when: string): boolean => {
     if (when.startsWith('!')) return !holds(when.slice(1))
-    if (when === 'header:h') return h !== null
-    if (when === 'header:h=1') return h === '1'
-    return when === 'method=GET' ? method === 'GET' : c === '1'
+    const [about = '', wanted] = when.split('=')
+    if (about === 'method') return wanted!.split('|').includes(method)
+    const found = about === 'header:h' ? h : c
+    if (found === null || wanted === undefined) return found !== null
+    return wanted.endsWith('*') ? found.startsWith(wanted.slice(0, -1)) : found === wanted
+  }
+  const isBelow = (begin: string) => {
+    const segments = path.split('/')
+    return (
+      begin === '/' ||
+      begin.split('/').every((each, at) => each === segments[at] || (each === '*' && segments[at]))
+    )
   }
   const rule = rules.find(
     each =>
@@ -34,7 +55,7 @@ function firstOf(rules: readonly RouteDraft[], { host, path, listener, method, h
       (each.host === '*' ||
         each.host === host ||
         (each.host.startsWith('*.') && host.endsWith(each.host.slice(1)))) &&
-      (each.path === '/' || path === each.path || path.startsWith(`${each.path}/`)) &&
+      isBelow(each.path) &&
       each.when.every(holds),
   )
   return rule === undefined ? null : String(rule.action.upstream)
@@ -74,15 +95,15 @@ it('routes lead each request to the rule that is first, whatever the order of th
     listener: fc.option(fc.constantFrom(...LISTENERS), { nil: undefined, freq: 3 }),
     host: fc.constantFrom(...HOSTS),
     path: fc.constantFrom(...PATHS),
-    when: fc.uniqueArray(fc.constantFrom(...CONDITIONS), { maxLength: 2 }).map(all => all.sort()),
+    when: fc.uniqueArray(fc.constantFrom(...CONDITIONS), { maxLength: 3 }).map(all => all.sort()),
     action: fc.integer({ min: 0, max: 3 }).map(number => ({ upstream: `u${number}` })),
   })
   const asked = fc.record({
     host: fc.constantFrom('a.x', 'b.x', 'c.x', 'y', 'z'),
     path: fc.constantFrom('/', '/p', '/p/q', '/p/q/s', '/r/s', '/t'),
     listener: fc.constantFrom(...LISTENERS),
-    method: fc.constantFrom('GET', 'POST'),
-    h: fc.constantFrom(null, '1', '2'),
+    method: fc.constantFrom('GET', 'POST', 'PUT'),
+    h: fc.constantFrom(null, '1', '12', '2'),
     c: fc.constantFrom(null, '1', '2'),
   })
   fc.assert(

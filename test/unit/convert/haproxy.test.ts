@@ -33,6 +33,7 @@ it('named conditions are alternatives, words in a row hold together, and or sepa
   expect(routes(conversion)).toEqual([
     '* /api header:X-Beta api',
     'api.test / header:X-Beta api',
+    '* /v1/* method=GET|HEAD app',
     '* /v1 method=GET|HEAD api',
     '* /  app',
   ])

@@ -222,8 +222,8 @@ it('an exact location leaves what is below its path to others, whatever their or
 it('a pattern of alternatives becomes several paths, and a guard of other patterns is named', () => {
   const conversion = listening('location ~ ^/(in|out)/(?:a|b) { deny all; proxy_pass http://a:1; }')
   expect(routesOf(conversion).map(({ path, respond }) => [path, respond])).toEqual([
-    ...['/in/a', '/in/b', '/out/a', '/out/b'].map(path => [path, { status: 403 }]),
     [undefined, { status: 404 }],
+    ...['/in/a', '/in/b', '/out/a', '/out/b'].map(path => [path, { status: 403 }]),
   ])
   const lost = listening('location ~ /\\. { deny all; } location / { proxy_pass http://a:1; }')
   expect(lost.remarks.find(({ line }) => line.text.startsWith('location ~'))).toMatchObject({

@@ -1,0 +1,131 @@
+import { expect, it } from 'vitest'
+import { type Conversion, convert } from '../../../src/convert/convert.js'
+import { configFrom } from '../../../src/proxy/config/load.js'
+
+const from = (text: string): Conversion =>
+  convert(text, { file: 'haproxy.cfg', language: 'haproxy', service: 'edge', included: () => [] })
+const HEAD =
+  'defaults\n mode http\nbackend app\n server s 10.0.0.1:80\nbackend api\n server s 10.0.0.2:80\nbackend deny\n http-request deny\n'
+const web = (lines: readonly string[], more = '') =>
+  from(`${HEAD}${more}\nfrontend web\n bind :80\n ${[...lines, 'default_backend app'].join('\n ')}\n`)
+/** The status or the upstream of each place. */
+function gets(conversion: Conversion): Record<string, unknown> {
+  configFrom(JSON.parse(JSON.stringify(conversion.document)))
+  return Object.fromEntries(
+    (conversion.document.routes as Record<string, unknown>[]).map(
+      ({ host, path = '', when = [], respond, upstream }) => [
+        [`${host}${path}`, ...(when as string[])].join(' '),
+        (respond as { status?: number } | undefined)?.status ?? upstream,
+      ],
+    ),
+  )
+}
+
+it.each([
+  'http-request deny if { path_beg /admin/ } !internal',
+  'http-request reject if { path_beg /admin/ } !internal',
+  'http-request silent-drop if { path_beg /admin/ } !internal',
+  'http-request return status 403 if { path_beg /admin/ } !internal',
+  'block if { path_beg /admin/ } !internal',
+  'tcp-request content reject if { path_beg /admin/ } !internal',
+  'use_backend deny if { path_beg /admin/ } !internal',
+  'http-request deny if bots or { path_beg /admin/ } !internal',
+  'http-request auth if { path_beg /admin/ } { req.ssl_hello_type 1 }',
+])('a refusal of what is not on a list closes its routes: %s', rule => {
+  const conversion = web(['acl internal src 10.0.0.0/8', 'acl bots hdr_sub(User-Agent) bot', rule])
+  expect(gets(conversion)).toEqual({ '*/admin': 403, '*': 'app' })
+  expect(conversion.remarks.find(({ line }) => line.text === rule)?.outcome).toBe('missing')
+})
+
+it('connections from others are refused as a whole', () => {
+  expect(gets(web(['tcp-request connection reject if !{ src 10.0.0.0/8 }']))).toEqual({ '*': 403 })
+  const tcp = (rule: string) => () =>
+    from(`listen db\n mode tcp\n bind :5432\n ${rule}\n server a 10.0.0.1:5432\n`).document.listeners
+  expect(tcp('tcp-request content reject if { src 192.0.2.1 }')()).toHaveLength(1)
+  expect(tcp('tcp-request connection reject unless { src 10.0.0.0/8 }')).toThrow(/no listener is left/)
+})
+
+it('the rules of a backend apply to its requests', () => {
+  const admin = (rule: string) =>
+    gets(
+      web(
+        ['use_backend admin if { path_beg /admin/ }'],
+        `backend admin\n acl ok http_auth(u)\n ${rule}\n server s 10.0.0.9:80`,
+      ),
+    )
+  expect(admin('http-request auth realm x if !ok')).toEqual({ '*/admin': 403, '*': 'app' })
+  expect(admin('http-request deny unless { src 10.0.0.0/8 }')).toEqual({ '*/admin': 403, '*': 'app' })
+  expect(admin('http-request deny if { path_beg /admin/keys/ }')).toEqual({
+    '*/admin/keys': 403,
+    '*/admin': 'admin',
+    '*': 'app',
+  })
+  expect(
+    gets(
+      from(
+        `defaults\n mode http\nbackend app\n http-request auth unless { http_auth(u) }\n server s 10.0.0.1:80\nfrontend w\n bind :80\n default_backend app\n`,
+      ),
+    ),
+  ).toEqual({ '*': 403 })
+})
+
+it('alternatives that can be said are not lost with one that cannot', () => {
+  expect(
+    gets(
+      web([
+        'acl private path_beg /private/ /keys/',
+        'acl private path_reg \\.env$',
+        'http-request deny if private',
+      ]),
+    ),
+  ).toEqual({ '*/private': 403, '*/keys': 403, '*': 'app' })
+  expect(gets(web(['http-request deny if { path_beg /a/ /b%2F/ }']))).toEqual({ '*/a': 403, '*': 'app' })
+})
+
+it('the first rule wins also where the proxy would take a later one', () => {
+  expect(
+    gets(web(['http-request deny if { method DELETE }', 'use_backend api if { method GET DELETE }'])),
+  ).toEqual({
+    '* method=DELETE': 403,
+    '* method=GET': 'api',
+    '*': 'app',
+  })
+  expect(
+    gets(
+      web(['http-request deny if { method DELETE }', 'use_backend api if !{ method GET } !{ method POST }']),
+    ),
+  ).toMatchObject({ '* !method=GET !method=POST': 'api', '* !method=GET !method=POST method=DELETE': 403 })
+})
+
+it('a path without below is a path without below', () => {
+  expect(gets(web(['http-request redirect location /app/ if { path / }']))).toEqual({
+    '*': 302,
+    '*/*': 'app',
+  })
+  expect(gets(web(['http-request deny unless { path /health } or { path_beg /open/ }']))).toEqual({
+    '*/health': 'app',
+    '*/health/*': 403,
+    '*/open': 'app',
+    '*': 403,
+  })
+  expect(gets(web(['use_backend api if { path /a }', 'use_backend deny if { path_beg /a/b/ }']))).toEqual({
+    '*/a': 'api',
+    '*/a/*': 'app',
+    '*/a/b': 403,
+    '*': 'app',
+  })
+})
+
+it('a name stands for the names below it where HAProxy looks for parts of names', () => {
+  expect(gets(web(['http-request deny if { hdr_dom(host) -i corp.test }']))).toEqual({
+    'corp.test': 403,
+    '*.corp.test': 403,
+    '*': 'app',
+  })
+})
+
+it('rules that overlap too much are refused, not put out of order', () => {
+  const hosts = Array.from({ length: 160 }, (_, at) => `use_backend app if { hdr(host) h${at}.test }`)
+  const denies = Array.from({ length: 140 }, (_, at) => `http-request deny if { path_beg /d${at}/ }`)
+  expect(() => web([...denies, ...hosts])).toThrow(/overlap in more than 20000 ways/)
+})

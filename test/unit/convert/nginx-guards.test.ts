@@ -1,0 +1,240 @@
+import { expect, it } from 'vitest'
+import { type Conversion, convert } from '../../../src/convert/convert.js'
+
+const from = (text: string): Conversion =>
+  convert(text, { file: '/etc/nginx/nginx.conf', language: 'nginx', service: 'edge', included: () => [] })
+const listening = (block: string) => from(`server { listen 80; ${block} }`)
+const routesOf = ({ document }: Conversion) => document.routes as Record<string, unknown>[]
+/** The status or the upstream of each path. */
+const gets = (conversion: Conversion) =>
+  Object.fromEntries(
+    routesOf(conversion).map(({ path = '/', when = [], respond, upstream }) => [
+      [path, ...(when as string[])].join(' '),
+      (respond as { status: number } | undefined)?.status ?? upstream,
+    ]),
+  )
+const open = (at: string, host = 'a') => `location ${at} { proxy_pass http://${host}:1; }`
+
+it.each([
+  'auth_ldap "Forbidden";',
+  'auth_pam "x";',
+  'auth_digest "x";',
+  'access_by_lua_block { ngx.exit(403) }',
+  'access_by_lua_file a.lua;',
+  'js_access auth.check;',
+])('the guard of a module closes its location: %s', guard => {
+  expect(gets(listening(`location / { ${guard} proxy_pass http://a:1; }`))).toEqual({ '/': 403 })
+  expect(gets(listening(`${guard} ${open('/')}`))).toEqual({ '/': 403 })
+})
+
+it('settings of such modules, and those that are off, close nothing', () => {
+  const settings = 'auth_ldap off; auth_jwt_key_file k; auth_ldap_servers s; access_by_lua_no_postpone on;'
+  expect(gets(listening(`${settings} ${open('/')}`))).toEqual({ '/': 'a-1' })
+})
+
+it.each([
+  '($ssl_client_verify != SUCCESS)',
+  '($ssl_client_verify = NONE)',
+  '($remote_addr != 10.0.0.1)',
+  '($http_referer !~ ^https://shop\\.test/)',
+  '($allowed = 0)',
+  '($known !~ ^1)',
+  '($deny)',
+])(
+  'a condition that cannot be said, and refuses all but some requests, closes the location: %s',
+  condition => {
+    const tables = 'geo $allowed { default 0; 10.0.0.0/8 1; } map $http_x_key $known { default 0; k 1; }'
+    const of = (block: string) => from(`http { ${tables} server { listen 80; ${block} } }`)
+    for (const block of [
+      `location / { if ${condition} { return 403; } proxy_pass http://a:1; }`,
+      `if ${condition} { return 444; } ${open('/')}`,
+    ]) {
+      const conversion = of(block)
+      expect(gets(conversion)).toEqual({ '/': 403 })
+      expect(conversion.remarks.find(({ line }) => line.text.startsWith('if'))).toMatchObject({
+        outcome: 'missing',
+        why: expect.stringContaining('403'),
+      })
+    }
+  },
+)
+
+it.each([
+  '($http_user_agent ~* (bot|crawl))',
+  '($bad_bot)',
+  '($blocked = 1)',
+  '(-f $document_root/maintenance.html)',
+  '($host !~* ^(shop|www)\\.test$)',
+  '($request_uri ~ \\.env)',
+])('a condition that refuses some requests only is named: %s', condition => {
+  const tables =
+    'map $http_user_agent $bad_bot { default 0; ~bot 1; } geo $blocked { default 0; 192.0.2.0/24 1; }'
+  const conversion = from(
+    `http { ${tables} server { listen 80; location / { if ${condition} { return 403; } proxy_pass http://a:1; } } }`,
+  )
+  expect(gets(conversion)).toEqual({ '/': 'a-1' })
+  expect(conversion.remarks.find(({ line }) => line.text.startsWith('if'))?.outcome).toBe('missing')
+})
+
+it('a pattern comes before longer plain paths, and before later patterns', () => {
+  const denied = 'location ~ ^/api/ { deny all; proxy_pass http://a:1; }'
+  for (const block of [
+    `${open('/')} ${denied} ${open('/api/public')}`,
+    `${open('/')} ${open('/api/public')} ${denied}`,
+    `${open('/')} ${denied} ${open('~ ^/api/public/')}`,
+  ])
+    expect(gets(listening(block))).toEqual({ '/': 'a-1', '/api': 403, '/api/public': 403 })
+  expect(gets(listening(`${open('/api/')} ${denied}`))['/api']).toBe(403)
+  expect(gets(listening(`${open('^~ /api/public')} ${denied}`))['/api/public']).toBe('a-1')
+  // The first pattern that matches, not the longest.
+  expect(gets(listening(`${open('~ ^/api/public/')} ${denied}`))).toMatchObject({
+    '/api': 403,
+    '/api/public': 'a-1',
+  })
+  // A name in the pattern's open segment.
+  expect(
+    gets(listening(`${open('/users/me')} location ~ ^/users/[^/]+ { deny all; proxy_pass http://a:1; }`)),
+  ).toMatchObject({ '/users/*': 403, '/users/me': 403 })
+  expect(
+    gets(listening(`${open('= /users/me')} location ~ ^/users/[^/]+ { deny all; proxy_pass http://a:1; }`)),
+  ).toMatchObject({ '/users/me': 'a-1', '/users/me/*': 403 })
+  // No path of the proxy says the pattern, but all requests of the plain location match it.
+  expect(gets(listening(`${open('/a')} location ~ ^/(?!b) { deny all; }`))['/a']).toBe(403)
+})
+
+it('a pattern that ends with $ takes nothing below its path', () => {
+  expect(gets(listening(`location / { deny all; proxy_pass http://a:1; } ${open('~ ^/health$')}`))).toEqual({
+    '/': 403,
+    '/health': 'a-1',
+    '/health/*': 403,
+  })
+  expect(gets(listening(`location / { deny all; proxy_pass http://a:1; } ${open('~ ^/files/.*$')}`))).toEqual(
+    {
+      '/': 403,
+      '/files': 'a-1',
+    },
+  )
+})
+
+it('a guarded location is not lost beside one with the same path', () => {
+  const guarded = 'location /x/ { deny all; proxy_pass http://b:1; }'
+  for (const block of [`${open('/x')} ${guarded}`, `${guarded} ${open('/x')}`])
+    expect(gets(listening(block))['/x']).toBe(403)
+  for (const block of [`${open('/x')} ${open('/x/', 'b')}`, `${open('/x/', 'b')} ${open('/x')}`])
+    expect(gets(listening(block))).toMatchObject({ '/x': 'a-1', '/x/*': 'b-1' })
+})
+
+it('of several conditions the first counts', () => {
+  const conversion = listening(
+    `location / { if ($arg_token = "") { return 403; } if ($request_method = OPTIONS) { return 204; } proxy_pass http://a:1; }`,
+  )
+  expect(gets(conversion)).toEqual({
+    '/ !query:token': 403,
+    '/ !query:token method=OPTIONS': 403,
+    '/ method=OPTIONS': 204,
+    '/': 'a-1',
+  })
+})
+
+it('files that a service decides about are closed, not left to the location around them', () => {
+  const gate = 'location = /gate { internal; proxy_pass http://gate:1; }'
+  expect(
+    gets(listening(`${gate} ${open('/')} location /files { auth_request /gate; root /srv; }`))['/files'],
+  ).toBe(403)
+})
+
+it('a stream that refuses some addresses is left out', () => {
+  const server = (more: string) => `server { listen 5432; ${more} proxy_pass 10.0.0.1:5432; }`
+  const http = 'http { server { listen 80; return 204; } }'
+  expect(from(`stream { ${server('')} } ${http}`).document.listeners).toHaveLength(2)
+  for (const stream of [server('allow 10.0.0.0/8; deny all;'), `deny all; ${server('')}`]) {
+    const conversion = from(`stream { ${stream} } ${http}`)
+    expect(conversion.document.listeners).toEqual([{ name: 'http', address: 'tcp://*:80' }])
+    expect(conversion.remarks.find(({ line }) => line.text === 'listen 5432')?.outcome).toBe('missing')
+  }
+  expect(() => from(`stream { ${server('deny all;')} }`)).toThrow(/no listener is left/)
+})
+
+it('clients show certificates of their own CA wherever a server asks for them', () => {
+  const tls = 'listen 443 ssl; ssl_certificate c.pem; ssl_certificate_key c.key; return 200 a;'
+  const clientCa = (...servers: string[]) =>
+    (
+      from(`http { ${servers.map((each, at) => `server { server_name s${at}; ${tls} ${each} }`).join('')} }`)
+        .document.listeners as { clientCa?: object }[]
+    )[0]!.clientCa
+  expect(clientCa('ssl_verify_client on; ssl_trusted_certificate ca.pem;')).toEqual({
+    file: '/etc/nginx/ca.pem',
+    required: true,
+  })
+  const on = 'ssl_verify_client on; ssl_client_certificate ca.pem;'
+  expect(clientCa(on, 'ssl_verify_client optional; ssl_client_certificate ca.pem;')).toMatchObject({
+    required: true,
+  })
+  const two = from(
+    `http { server { server_name a; ${tls} ${on} } server { server_name b; ${tls} ssl_verify_client on; ssl_client_certificate other.pem; } }`,
+  )
+  expect(routesOf(two).map(({ host, respond }) => [host, (respond as { status: number }).status])).toEqual([
+    ['*', 200],
+    ['b', 403],
+  ])
+})
+
+it('two upstreams never have one name', () => {
+  const { document } = from(
+    `stream { upstream app { server 10.0.0.1:1; } server { listen 99; proxy_pass app; } }
+    http { upstream app { server 10.0.0.2:2; } upstream b-80 { server 10.0.0.3:3; }
+    server { listen 80; ${open('/')} location /app { proxy_pass http://app; } location /b { proxy_pass http://b-80; } location /c { proxy_pass http://b:80; } } }`,
+  )
+  const servers = new Map(
+    Object.entries(document.upstreams as Record<string, { servers: string[] }>).map(([name, each]) => [
+      name,
+      each.servers[0],
+    ]),
+  )
+  const routes = document.routes as { path?: string; upstream: string }[]
+  const of = (path: string) => servers.get(routes.find(each => each.path === path)!.upstream)
+  expect([of('/app'), of('/b'), of('/c')]).toEqual(['http://10.0.0.2:2', 'http://10.0.0.3:3', 'http://b:80'])
+  expect(
+    servers.get((document.listeners as { forward?: string }[]).find(each => each.forward)!.forward!),
+  ).toBe('tcp://10.0.0.1:1')
+})
+
+it('a server with and without TLS redirects only requests without', () => {
+  for (const condition of ['$scheme = http', '$scheme != https', '$https = ""', '$https != on']) {
+    const conversion = listening(
+      `listen 443 ssl; ssl_certificate c.pem; ssl_certificate_key c.key; if (${condition}) { return 301 https://$host$request_uri; } ${open('/')}`,
+    )
+    expect(
+      routesOf(conversion).map(({ listener, upstream, respond }) => [
+        listener,
+        upstream ?? (respond as { status: number }).status,
+      ]),
+    ).toEqual([
+      ['http', 301],
+      ['https', 'a-1'],
+    ])
+  }
+})
+
+it('files of included files are relative to the folder of the first one', () => {
+  const { document } = convert('http { include sites/a.conf; }', {
+    file: '/etc/nginx/nginx.conf',
+    language: 'nginx',
+    service: 'edge',
+    included: () => [
+      {
+        file: '/etc/nginx/sites/a.conf',
+        text: 'server { listen 443 ssl; ssl_certificate c.pem; ssl_certificate_key c.key; return 204; }',
+      },
+    ],
+  })
+  expect(document.tls).toMatchObject({ certificates: [{ cert: '/etc/nginx/c.pem' }] })
+})
+
+it('odd files are refused with their line, and nothing of them leaves the comments', () => {
+  for (const text of ['server { location { } }', 'stream { server; } server { listen 80; upstream; }'])
+    expect(() => from(text)).toThrow(expect.objectContaining({ code: 'ERR_FDB_CONFIG' }))
+  expect(() => from(`${'a {'.repeat(50_000)}`)).toThrow(/more than 100 blocks/)
+  const { yaml } = listening('server_name "~x\nservice: evil"; return 204;')
+  expect(yaml.split('\n').filter(line => !line.startsWith('#') && /evil/.test(line))).toEqual([])
+})
