@@ -73,12 +73,15 @@ export interface DeflateParams {
 /** permessage-deflate of one connection. */
 interface Compression {
   params: DeflateParams
+  readonly _isServer: boolean
+  readonly _maxPayload: number
   _inflate: InflateRaw | null
   _options: { zlibInflateOptions?: object }
   decompress(data: Buffer, fin: boolean, done: (error: Error | null, text?: Buffer) => void): void
 }
 
-type CompressionClass = new (options: object) => Compression
+/** Since 8.20 everything is in the options. */
+type CompressionClass = new (options: object, isServer: boolean, maxPayload: number) => Compression
 
 const DEFLATE = 'permessage-deflate'
 
@@ -176,6 +179,10 @@ function compressionClass(wss: ServerInside, handleUpgrade: ServerInside['handle
   )
   if (found === undefined) throw new Error(`no class of ${DEFLATE}`)
   return found
+}
+
+function newCompression(Class: CompressionClass, given: object, maxPayload = 0): Compression {
+  return new Class({ ...given, isServer: true, maxPayload }, true, maxPayload)
 }
 
 /** Returns the extensions of a connection except permessage-deflate. */
@@ -460,8 +467,7 @@ export function openWebSocket(
   if (facts.deflate !== null) {
     const { params, window } = facts.deflate
     const given = typeof options.perMessageDeflate === 'object' ? options.perMessageDeflate : {}
-    const Compression = compressionClass(wss, handleUpgrade)
-    const compression = new Compression({ ...given, isServer: true, maxPayload: options.maxPayload })
+    const compression = newCompression(compressionClass(wss, handleUpgrade), given, options.maxPayload)
     compression.params = params
     if (window.length > 0) setWindow(compression, window)
     ws._extensions = { [DEFLATE]: compression }
@@ -511,7 +517,8 @@ export function lacking(wss: ServerInside, handleUpgrade: ServerInside['handleUp
 }
 
 function compresses(Compression: CompressionClass): boolean {
-  const made = new Compression({ isServer: true, maxPayload: 1 })
+  const made = newCompression(Compression, {}, 1)
+  if (!made._isServer || made._maxPayload !== 1) return false
   return typeof made.decompress === 'function' && made._inflate === null && typeof made._options === 'object'
 }
 

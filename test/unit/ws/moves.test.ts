@@ -132,6 +132,31 @@ describe('a WebSocket of the package ws', () => {
     expect(client.closed).toBeNull()
   })
 
+  it('compresses as before with a release whose permessage-deflate takes its options as arguments', async () => {
+    const options = {
+      perMessageDeflate: { serverMaxWindowBits: 10, serverNoContextTakeover: true, threshold: 0 },
+    }
+    const servers = [new Numbering('x', options), new Numbering('x', options)]
+    const places = [await servers[0]!.place(), await servers[1]!.place()]
+    const client = await Client.to(places[0]!)
+    const compression = Reflect.get(servers[0]!.only, '_extensions')['permessage-deflate']
+    const prototype = Object.getPrototypeOf(compression)
+    const Newer = prototype.constructor
+    // As ws 8.18.
+    prototype.constructor = new Proxy(Newer, {
+      construct: (Class, [given, isServer, maxPayload]) => new Class({ ...given, isServer, maxPayload }),
+    })
+    onTestFinished(() => {
+      prototype.constructor = Newer
+    })
+    const text = 'a text that is longer than the window of the server '.repeat(100)
+    for (let n = 1; n <= 6; n++) {
+      client.ws.send(`${n} ${text}`)
+      expect(await client.next()).toEqual([`x ${n} ${n} ${text}`])
+      if (n % 2 === 0) await carried(places[(n / 2 - 1) % 2]!, places[(n / 2) % 2]!)
+    }
+  })
+
   it('waits for a message that is being compressed, with more others the more of them leave', async () => {
     const [old, young] = [new Numbering('old'), new Numbering('young')]
     const [from, to] = [await old.place(), await young.place()]
