@@ -128,7 +128,8 @@ export class EventChannels {
   #join(log: EventLog): void {
     const early = this.#log
     this.#log = log
-    for (const event of early.all())
+    // A member that has not served has left the events of other processes here.
+    for (const event of early.isInState ? [] : early.all())
       log.publish(event).catch(error => {
         if (!FdbError.is(error) || error.code !== 'ERR_FDB_NOT_READY')
           log.warn(error, 'an event from before join() was lost')
@@ -163,8 +164,9 @@ export class EventChannels {
     const stream = this.#streams.get(response)
     if (stream === undefined) return null
     const { channel, full } = stream
-    const { start, last } = this.#log
-    const at = full ? stream.at : Math.max(stream.at, last)
+    const { start, told } = this.#log
+    // Another hook may have read the state in this turn: the client does not have those events yet.
+    const at = full ? stream.at : Math.max(stream.at, told)
     this.#forget(stream)
     return Buffer.from(JSON.stringify({ channel, at, start }))
   }

@@ -70,6 +70,11 @@ export class EventLog {
     void member.retired.then(() => clearInterval(this.#timer))
   }
 
+  /** False for the memory of a process without a member. */
+  get isInState(): boolean {
+    return this.#section !== null
+  }
+
   /** Null until the first event of the service, or until a process serves. */
   get start(): string | null {
     return this.#head?.start ?? null
@@ -78,6 +83,11 @@ export class EventLog {
   /** The number of the last event of any channel. */
   get last(): number {
     return this.#head?.last ?? 0
+  }
+
+  /** The number of the last event that was told by {@link EventLogOptions.added}. */
+  get told(): number {
+    return this.#told
   }
 
   /** The number of the last event that is not kept any more. */

@@ -1,7 +1,10 @@
+import { mkdtempSync, rmSync } from 'node:fs'
 import http from 'node:http'
 import type net from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { join } from '../../../src/index.js'
+import { codec, defineSection, join as joinService, type ServeOptions } from '../../../src/index.js'
 import { carry, type Place, place } from '../../connections-support/http-pair.js'
 import { EventChannels } from '../../connections-support/streams.js'
 import { untyped } from '../../fixtures/untyped.js'
@@ -13,9 +16,10 @@ function channels(keep = 100): EventChannels {
   return new EventChannels({ name: `events ${++names}`, keep })
 }
 
-function placeOf(events: EventChannels): Promise<Place> {
+function placeOf(events: EventChannels, options?: ServeOptions): Promise<Place> {
   return place(
     http.createServer((request, response) => events.stream(request.url!.slice(1), request, response)),
+    options,
   )
 }
 
@@ -71,7 +75,7 @@ class Client {
 }
 
 async function member() {
-  const joined = await join({ service: 'shop', control: false })
+  const joined = await joinService({ service: 'shop', control: false })
   onTestFinished(() => joined.close({ timeout: 0 }))
   await joined.ready()
   return joined
@@ -212,6 +216,51 @@ describe('a channel of events', () => {
     await client.gets('two')
     expect(client.told).toEqual(['#0', '#1 data: one', '#2 data: two', ''])
     expect(client.ended).toBe(false)
+  })
+
+  it('gives a moved stream an event that another hook has brought in the same turn', async () => {
+    const events = channels()
+    let brings = true
+    const http = {
+      serialize: () => {
+        if (brings) void events.publish('news', 'two')
+        brings = false
+        return new Uint8Array()
+      },
+      restore() {},
+    }
+    const [from, to] = [await placeOf(events, { http }), await placeOf(events, { http })]
+    const client = await Client.of(from, 'news')
+    await events.publish('news', 'one')
+    await client.gets('one')
+    await until('it has moved', () => carry(from, to) === 1)
+    await events.publish('news', 'three')
+    await client.gets('three')
+    expect(client.told).toEqual(['#0', '#1 data: one', '#2 data: two', '#3 data: three', ''])
+  })
+
+  it('publishes nothing again when its process joins a second time', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-events-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const service = { service: 'shop', control: false, stateFile: join(folder, 'state') } as const
+    const name = `events ${names + 1}`
+    const before = await joinService(service)
+    await before.ready()
+    const schema = defineSection({ version: 1, codec: codec.msgpack<object>(), secret: true })
+    const section = before.section(name, schema)
+    await section.put('head', { start: 'a', last: 1 })
+    await section.put('1', { channel: 'news', data: 'one' })
+    await before.close()
+    const events = channels()
+    const gone = await joinService(service)
+    await gone.close()
+    const next = await joinService(service)
+    onTestFinished(() => next.close({ timeout: 0 }))
+    await next.ready()
+    await events.publish('news', 'two')
+    // The section has the schema of the library.
+    const kept = [...next.section(name)].flatMap(([, entry]) => Reflect.get(entry, 'data') ?? [])
+    expect(kept).toEqual(['one', 'two'])
   })
 
   it('refuses wrong options, a second log of the same name, and events that are no text', async () => {
