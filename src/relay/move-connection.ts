@@ -11,6 +11,7 @@ import type { RelayConnection } from './connection.js'
 import type { ConnectionRecord, ExchangeRecord } from './connection-record.js'
 import { Exchange } from './exchange.js'
 import type { RelayContext } from './relay-context.js'
+import { WaitingStream } from './waiting-stream.js'
 
 export interface ExportedConnection {
   record: ConnectionRecord
@@ -106,7 +107,6 @@ export function importConnection(
   upstream: ByteStream | null,
 ): void {
   const { client } = connection
-  const phase = record.exchange?.facts.phase
   connection.clientEnded = record.clientEnded
   connection.closing = record.closing
   if (record.uploadMs >= 0) connection.uploadMs = record.uploadMs
@@ -116,13 +116,24 @@ export function importConnection(
     const restMs = record.remainingMs < 0 ? null : record.remainingMs
     importExchange(relay, record.exchange, connection, { upstream, restMs })
   }
+  const { exchange } = connection
   if (record.fromClient.length > 0) connection.onData(client, record.fromClient, record.fromClient.length)
   connection.arm()
   connection.settle()
-  // The rest of the timeout in the record applies, unless the bytes in the record have advanced the state and so started the timeout of the new state.
-  const { closing, exchange } = connection
-  const sameState = closing === record.closing && exchange?.facts.phase === phase
-  if (sameState && record.remainingMs >= 0 && client.alive) relay.wheel.arm(connection, record.remainingMs)
+  if (record.remainingMs >= 0 && client.alive && waitsAsBefore(connection, exchange, record, upstream))
+    relay.wheel.arm(connection, record.remainingMs)
+}
+
+/** Whether the rest of the timeout in the record applies: the bytes in the record, or a server that was found, may have started another one. */
+function waitsAsBefore(
+  { closing, exchange }: RelayConnection,
+  imported: Exchange | null,
+  record: ConnectionRecord,
+  upstream: ByteStream | null,
+): boolean {
+  const phase = record.exchange?.facts.phase
+  if (closing !== record.closing || exchange !== imported || exchange?.facts.phase !== phase) return false
+  return exchange === null || upstream !== null || exchange.upstream instanceof WaitingStream
 }
 
 function importExchange(

@@ -396,6 +396,45 @@ describe('the times of a request for the access log', () => {
     expect(again?.record.remainingMs).toBe(1_000)
   })
 
+  it('has the whole time for its answer from a kept connection that it gets after a move', async () => {
+    const [own, peer] = socketPair('client')
+    onTestFinished(() => {
+      own.close()
+      peer.close()
+    })
+    const full = { ...SERVER, connections: 0 }
+    const queue = { most: 5, ms: 60_000, waiting: 0, servers: () => [full], watch, ended() {} }
+    const from = relayWith(
+      {
+        route: () => ({
+          kind: 'upstream',
+          name: 'r',
+          pick: tried => (tried.length > 0 ? null : full),
+          queue,
+        }),
+      },
+      undefined,
+      own.raw,
+    )
+    from.client.hear(GET)
+    from.leaves()
+    const left = await until('it may leave', from.leaves)
+    const forward: Forward = { kind: 'upstream', name: 'r', pick: () => SERVER }
+    const timeouts = { response: 60_000 }
+    const to = relayWith({ routeByName: () => forward, destinationByKey: () => SERVER, timeouts, tickMs: 5 })
+    to.client.hear(GET)
+    const server = to.connects()
+    server.hear('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
+    to.relay.import({ ...left, record: { ...left.record, remainingMs: 20 } })
+    expect(server.calls.filter(text => text.startsWith('GET'))).toHaveLength(2)
+    Object.assign(server, { descriptor: peer.raw })
+    to.client.owner!.onClose(to.client, null)
+    const again = to.leaves()
+    again?.client.close()
+    again?.upstream?.close()
+    expect(again?.record.remainingMs).toBeGreaterThan(50_000)
+  })
+
   it('stays whole if it waits behind a server that got a PROXY header and did not accept', () => {
     const pass = clock()
     const refusing = { ...SERVER, proxyProtocol: 'v1' as const, keepAlive: { connections: 0, idleMs: 1 } }
