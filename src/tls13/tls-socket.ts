@@ -86,7 +86,7 @@ export class MovedTlsSocket extends Duplex {
     raw.on('data', (bytes: Buffer) => this.#receive(bytes))
     raw.on('end', () => this.#ended())
     raw.on('error', error => this.destroy(error))
-    raw.on('close', () => this.destroy())
+    raw.on('close', () => this.#closed())
     raw.on('timeout', () => this.emit('timeout'))
     // Records that were received and not opened before the move.
     setImmediate(() => this.#receive(NOTHING))
@@ -125,11 +125,17 @@ export class MovedTlsSocket extends Duplex {
     else this.push(null)
   }
 
+  /** If both sides have ended, this closes itself when what waits here is read. */
+  #closed(): void {
+    const isWhole = this.#raw.readableEnded && this.writableFinished
+    if (!isWhole || this.readableEnded) this.destroy()
+  }
+
   #fail(error: Error): void {
     if (error instanceof RecordError) this.#raw.write(this.#layer.sealAlert(error.alert))
     else if (!(error instanceof AlertReceived)) {
       // The exception of a listener. A program may survive it; the next records are opened as without it.
-      setImmediate(() => this.#receive(NOTHING))
+      setImmediate(() => (this.#raw.readableEnded ? this.#ended() : this.#receive(NOTHING)))
       throw error
     }
     this.destroy(error)

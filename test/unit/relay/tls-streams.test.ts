@@ -155,3 +155,32 @@ test('a TLS 1.2 stream cannot move', async () => {
   await until('that is known', () => stream.stays === 'tls1.2')
   expect([stream.movable, stream.mayMove(() => {})]).toEqual([false, false])
 })
+
+test('a slow reader gets all bytes of a moved TLS connection, also if its own side ends first', async () => {
+  const { client, stream, heard, hold, pipe, move } = await secured()
+  const moved = move(stream)
+  const held = hold()
+  const parts = Array.from({ length: 20 }, (_, n) => `part ${n}`)
+  // Each in a record of its own.
+  for (const part of parts) await new Promise(resolve => client.write(part, resolve))
+  const sent = parts.join('')
+  await until('the records', () => held().length === sent.length + 20 * 22)
+  const { owner } = moved
+  let hasClosed = false
+  moved.owner = {
+    ...owner!,
+    onData: (from, chunk, to) => {
+      owner!.onData(from, chunk, to)
+      // The client ends too then.
+      moved.end()
+      moved.setReading(false)
+      setImmediate(() => moved.setReading(true))
+    },
+    onClose: () => {
+      hasClosed = true
+    },
+  }
+  pipe.write(held())
+  await until('it is closed', () => hasClosed)
+  expect(heard()).toBe(`first${sent}`)
+})
