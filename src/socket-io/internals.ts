@@ -35,6 +35,7 @@ interface Transport extends EventEmitter {
   readonly parser: {
     decodePayload(text: string, each?: (packet: Packet) => void): Packet[] | undefined
   }
+  onClose(): void
   onPacket(packet: Packet): void
   onRequest(request: EngineRequest): void
   send(packets: Packet[]): void
@@ -386,8 +387,12 @@ export function isAtRest({ transport, upgrading, readyState }: Connection): bool
 
 /** Passes what a client has sent by polling to its session. */
 export function receive(conn: Connection, payload: string): void {
-  const each = (packet: Packet) => conn.onPacket(packet)
-  const { parser } = conn.transport
+  const { transport } = conn
+  const { parser } = transport
+  const each = (packet: Packet) => {
+    if (packet.type === 'close' && transport.name === 'polling') transport.onClose()
+    else conn.onPacket(packet)
+  }
   if (conn.protocol === 3) parser.decodePayload(payload, each)
   else for (const packet of parser.decodePayload(payload) ?? []) each(packet)
 }

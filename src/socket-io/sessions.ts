@@ -53,8 +53,8 @@ interface Session {
   /** When the last ping was sent (performance.now()); null while the client has not answered it. */
   pingedAt: number
   answered: boolean
-  /** The session cannot leave: the application's data cannot be encoded. */
-  fixed: boolean
+  /** The session does not leave before (performance.now()), because it could not. */
+  staysUntil: number
 }
 
 /** A WebSocket that continues, and its upgraded request. */
@@ -69,6 +69,8 @@ const REASON = 'server shutting down'
 const ID_STEP = 1_000_000
 /** Polling sessions that leave in one turn. */
 const MOST_LEAVING = 100
+/** A session that could not be given leaves after this time, so that its sockets do not end and begin all the time (milliseconds). */
+const GIVE_AGAIN_MS = 1_000
 const DISCONNECT = 1
 const ACK = 3
 
@@ -151,7 +153,7 @@ export class Sessions {
       seen,
       pingedAt: performance.now(),
       answered: true,
-      fixed: false,
+      staysUntil: 0,
     }
     this.#sessions.set(conn, session)
     const bind = () => {
@@ -240,7 +242,7 @@ export class Sessions {
     let left = 0
     for (const session of [...this.#sessions.values()]) {
       const { conn } = session
-      if (session.fixed || conn.transport.name !== 'polling') continue
+      if (performance.now() < session.staysUntil || conn.transport.name !== 'polling') continue
       if (!isAtRest(conn) || !this.#mayLeave(session)) continue
       if (left++ === MOST_LEAVING) break
       this.#give(session)
@@ -256,7 +258,7 @@ export class Sessions {
       record = this.#recordOf(session)
       this.#codec.encode(record)
     } catch (error) {
-      session.fixed = true
+      session.staysUntil = Number.POSITIVE_INFINITY
       this.#exchange.warn(error, 'a session of socket.io cannot leave: its data cannot be encoded')
       return
     }
@@ -265,6 +267,8 @@ export class Sessions {
     this.#exchange.give(record).catch(error => {
       this.#exchange.warn(error, 'a session of socket.io could not be given to the next version')
       this.#take(record)
+      const back = this.#own(record.id)
+      if (back !== undefined) back.staysUntil = performance.now() + giveAgainMs(error)
     })
   }
 
@@ -548,6 +552,10 @@ export class Sessions {
       for (const packet of message.packets)
         conn.write(typeof packet === 'string' ? packet : Buffer.from(packet), { compress: message.compress })
   }
+}
+
+function giveAgainMs(error: unknown): number {
+  return FdbError.is(error) && error.code === 'ERR_FDB_STATE_LIMIT' ? Number.POSITIVE_INFINITY : GIVE_AGAIN_MS
 }
 
 function isNew({ origin, number }: Numbered, { seen }: Session): boolean {

@@ -1,7 +1,9 @@
 import http from 'node:http'
-import { join } from 'fd-broker'
+import type net from 'node:net'
+import { type JoinOptions, join } from 'fd-broker'
 import { recoverSockets } from 'fd-broker/socket.io'
 import { Server } from 'socket.io'
+import { io } from 'socket.io-client'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { until } from '../../processes/until.js'
 
@@ -155,5 +157,59 @@ describe('recoverSockets()', () => {
     for (let n = 0; n < 10_000; n++) waits(`${n}`)
     // The session that is forgotten is waited for again.
     expect(waits('lost')).toBe(true)
+  })
+
+  /** A client that polls, of a server that listens. */
+  async function polled(name: string, options: Partial<JoinOptions> = {}) {
+    const web = http.createServer()
+    const server = new Server(web)
+    onTestFinished(() => void server.close())
+    recoverSockets(server, { name })
+    const warnings: string[] = []
+    const warn = (_facts: object, message: string) => void warnings.push(message)
+    const logger = { debug() {}, info() {}, warn, error() {} }
+    const member = await join({ service: name, control: false, logger, ...options })
+    onTestFinished(() => member.close({ timeout: 0 }))
+    await member.ready()
+    await new Promise<void>(resolve => web.listen(0, '127.0.0.1', resolve))
+    const { port } = web.address() as net.AddressInfo
+    const client = io(`http://127.0.0.1:${port}`, { transports: ['polling'], reconnection: false })
+    onTestFinished(() => void client.disconnect())
+    await until('it is connected', () => client.connected)
+    const session = String(client.io.engine.id)
+    return { server, member, client, session, warnings }
+  }
+
+  it('gives a session that the state cannot take up once, and its sockets go on', async () => {
+    const { server, member, warnings } = await polled('nine', { stateLimits: { recordBytes: 8_192 } })
+    let ends = 0
+    for (const socket of server.sockets.sockets.values()) {
+      socket.data = 'x'.repeat(10_000)
+      socket.on('disconnect', () => ends++)
+    }
+    server.on('connection', socket => socket.on('disconnect', () => ends++))
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    onTestFinished(() => void vi.useRealTimers())
+    member.emit('retiring')
+    const turn = () => new Promise(resolve => setImmediate(resolve))
+    for (let n = 0; n < 20; n++) {
+      vi.advanceTimersByTime(10)
+      await turn()
+    }
+    expect(warnings).toEqual(['a session of socket.io could not be given to the next version'])
+    expect([ends, server.sockets.sockets.size]).toEqual([1, 1])
+  })
+
+  it('ends a session whose client has told another process so', async () => {
+    const { server, member, session } = await polled('ten')
+    const reasons: string[] = []
+    for (const socket of server.sockets.sockets.values())
+      socket.on('disconnect', reason => reasons.push(reason))
+    const message = { kind: 'in', session, payload: '1' }
+    await member
+      .section('socket.io ten')
+      .put('m', JSON.parse(JSON.stringify({ origin: 'x', number: 1, message })))
+    await until('it has ended', () => reasons.length === 1)
+    expect(reasons).toEqual(['transport close'])
   })
 })
