@@ -10,21 +10,28 @@ const HOLD_MS = 100
 const PAUSE_MS = 100
 const LOOK_MS = 5
 
+/** A global symbol, because a preload and a program may each have a copy of this library. */
+const HELD = Symbol.for('fd-broker.held-writes-1')
+
 /** The streams that are corked here, besides by their programs. */
-const CORKED = new WeakSet<Writable>()
+function corked(): WeakSet<Writable> {
+  const holder = globalThis as { [HELD]?: WeakSet<Writable> }
+  holder[HELD] ??= new WeakSet()
+  return holder[HELD]
+}
 
 /** Whether a stream is corked because its connection is to leave. */
 export function isHeld(stream: Writable): boolean {
-  return CORKED.has(stream)
+  return corked().has(stream)
 }
 
 /** Lets the writes of a stream wait in it, so that what is written is known. Returns a function that lets them go on. */
 export function holdWrites(stream: Writable): () => void {
-  if (CORKED.has(stream)) return () => {}
+  if (corked().has(stream)) return () => {}
   stream.cork()
-  CORKED.add(stream)
+  corked().add(stream)
   return () => {
-    CORKED.delete(stream)
+    corked().delete(stream)
     stream.uncork()
   }
 }
@@ -59,7 +66,7 @@ export class HeldWrites<S extends Writable> {
     if (held?.isSent === false) held.until = until
     if (held !== undefined || now < (this.#againAt.get(socket) ?? 0)) return
     socket.cork()
-    CORKED.add(socket)
+    corked().add(socket)
     this.#held.set(socket, { until, isSent: false, ready })
     this.#looks ??= setInterval(() => this.#look(), LOOK_MS).unref()
   }
@@ -81,7 +88,7 @@ export class HeldWrites<S extends Writable> {
     if (!this.#held.has(socket)) return
     this.forget(socket)
     this.#againAt.set(socket, performance.now() + PAUSE_MS)
-    CORKED.delete(socket)
+    corked().delete(socket)
     socket.uncork()
   }
 

@@ -1,6 +1,6 @@
 import { Writable } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { HeldWrites } from '../../../src/node/held-writes.js'
+import { HeldWrites, isHeld } from '../../../src/node/held-writes.js'
 
 /** A connection that sends at once. */
 function sending(): { socket: Writable; sent: string[] } {
@@ -81,5 +81,16 @@ describe('the writes of a connection that is to leave', () => {
     vi.advanceTimersByTime(20)
     expect(sent).toContain('b')
     expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('count as held in another copy of the library', async () => {
+    vi.resetModules()
+    const copy = await import('../../../src/node/held-writes.js')
+    expect(copy.isHeld).not.toBe(isHeld)
+    const { socket } = sending()
+    const letGo = copy.holdWrites(socket)
+    expect(isHeld(socket)).toBe(true)
+    letGo()
+    expect(isHeld(socket)).toBe(false)
   })
 })
