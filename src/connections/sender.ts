@@ -10,7 +10,13 @@ import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Link } from '../wire/link.js'
 import { BUSY_TURN_MS, type MoveCounts } from './counts.js'
-import { type Arrival, type Departure, MAX_RECORD_BYTES, type MoveWhich } from './movable.js'
+import {
+  type Arrival,
+  type Departure,
+  MAX_RECORD_BYTES,
+  type MovableConnections,
+  type MoveWhich,
+} from './movable.js'
 import type { MoveLog } from './move-log.js'
 import {
   closeItems,
@@ -166,7 +172,7 @@ export class ConnectionSender {
   /** How many connections the next slice may have, so that the receiver needs {@link SLICE_MS} for it. */
   #most = FEWEST
   #preparedAt = 0
-  #watched = new Set<Source>()
+  readonly #watched = new Set<MovableConnections>()
   #wave: FirstWave | null
   /** The first wave has left, and the sender waits until the receiver has served it. */
   #proving = false
@@ -246,10 +252,11 @@ export class ConnectionSender {
   #endSending(): void {
     if (this.#over) return
     this.#over = true
+    this.#proving = false
     clearImmediate(this.#turn)
     clearTimeout(this.#timer)
     clearTimeout(this.#proof)
-    for (const source of this.#watched) source.moving.onMovable = null
+    for (const moving of this.#watched) moving.onMovable = null
     this.#return(this.#takeFilled(), 'returned')
     this.#step({ type: 'lost' })
   }
@@ -396,7 +403,7 @@ export class ConnectionSender {
     this.#wave = null
     this.#proving = true
     // No connection leaves until the receiver has served the first wave, so servers need not hold connections for a move.
-    for (const source of this.#watched) source.moving.onMovable = null
+    for (const moving of this.#watched) moving.onMovable = null
     if (this.#waves) link.post({ firstWave: { healthyMs: firstWaveMs } })
     const longest = this.#waves ? firstWaveMs + 2 * LONGEST_PROOF_MS : firstWaveMs
     this.#proof = setTimeout(() => this.#onProved(), Math.min(longest, drainMs / 2)).unref()
@@ -505,9 +512,9 @@ export class ConnectionSender {
     }
   }
 
-  #watch(source: Source): void {
-    this.#watched.add(source)
-    source.moving.onMovable = () => {
+  #watch({ moving }: Source): void {
+    this.#watched.add(moving)
+    moving.onMovable = () => {
       if (this.#machine.pending === 0) this.#schedule()
     }
   }

@@ -39,7 +39,7 @@ export const connections = room(
     ],
     [
       'connections/sender.ts',
-      'clearTimeout(this.#proof)\n    for (const source of this.#watched) source.moving.onMovable = null',
+      'clearTimeout(this.#proof)\n    for (const moving of this.#watched) moving.onMovable = null',
       'clearTimeout(this.#proof)',
     ],
     [
