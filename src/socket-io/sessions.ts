@@ -39,6 +39,7 @@ import {
   type SocketRecord,
   TESTED_SOCKET_IO,
 } from './internals.js'
+import { plainCopy } from './plain-copy.js'
 import { change, fromRecord, isOwn, isSelected, toRecord } from './selection.js'
 import { newest, type Seen, type SessionRecord } from './session-record.js'
 import { ARRIVE_MS, redirect, WaitingRequests } from './waiting-requests.js'
@@ -203,7 +204,7 @@ export class Sessions {
       void this.#exchange.send({
         kind: 'cast',
         namespace,
-        packet: { type, data: [...data], id },
+        packet: { type, data: data.map(plainCopy), id },
         selected: toRecord(selected),
       })
     })

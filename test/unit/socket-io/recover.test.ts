@@ -212,4 +212,59 @@ describe('recoverSockets()', () => {
     await until('it has ended', () => reasons.length === 1)
     expect(reasons).toEqual(['transport close'])
   })
+
+  it('gives a session that comes later what was broadcast, not what the application has made of it since', async () => {
+    const { server, member } = await polled('eleven')
+    const section = member.section('socket.io eleven')
+    await section.put('p/another', JSON.parse('{ "present": true }'))
+    const turn = () => new Promise(resolve => setImmediate(resolve))
+    await turn()
+    const counter = { value: 1 }
+    server.emit('tick', counter)
+    counter.value = 2
+    server.emit('tick', counter)
+    await turn()
+    const socket = { namespace: '/', id: 'a', rooms: [], data: {}, handshake: {} }
+    const request = {
+      url: '/socket.io/?EIO=4&transport=polling',
+      httpVersion: '1.1',
+      rawHeaders: [],
+      address: '',
+    }
+    const session = { id: 'one', protocol: 4, upgraded: false, request, written: [], pingInMs: 1_000 }
+    await section.put('s/one', JSON.parse(JSON.stringify({ ...session, sockets: [socket] })))
+    const later = await until('it is here', () => Reflect.get(server.engine, 'clients').one)
+    const written: { data: string }[] = later.writeBuffer
+    expect(written.map(({ data }) => data)).toEqual(['2["tick",{"value":1}]', '2["tick",{"value":2}]'])
+  })
+
+  it('gives other processes broadcasts of whatever socket.io sends, also of what the state cannot store', async () => {
+    const { server, member, warnings } = await polled('twelve')
+    const section = member.section('socket.io twelve')
+    await section.put('p/another', JSON.parse('{ "present": true }'))
+    const turn = () => new Promise(resolve => setImmediate(resolve))
+    await turn()
+    class Player {
+      readonly name = 'a'
+      readonly password = undefined
+      readonly play = () => {}
+      readonly at = { toJSON: () => [1, undefined, Number.NaN] }
+    }
+    const bytes = new Float32Array([1])
+    const date = new Date(0)
+    server.emit('tick', new Player(), bytes, bytes.buffer, new Set([1]), [date, undefined], 'cut \ud83d')
+    await turn()
+    expect(warnings).toEqual([])
+    const told: { message: { packet: { data: unknown[] } } } = JSON.parse(JSON.stringify(section.get('m')))
+    const inJson = JSON.parse(JSON.stringify(Buffer.from(bytes.buffer)))
+    expect(told.message.packet.data).toEqual([
+      'tick',
+      { name: 'a', at: [1, null, null] },
+      inJson,
+      inJson,
+      {},
+      ['1970-01-01T00:00:00.000Z', null],
+      'cut \ufffd',
+    ])
+  })
 })
