@@ -23,7 +23,7 @@ const MESSAGE_HEADER_BYTES = 4
 /** The most content of one record. */
 export const MOST_CONTENT = 2 ** 14
 export const MOST_ENCRYPTED = MOST_CONTENT + 256
-/** The most records without content that may follow one another. */
+/** The most records without data of the application that may follow one another. */
 const MOST_EMPTY = 32
 /** After so many records with one key this side goes on with the next: AES-GCM is safe for 2^24.5 (RFC 8446, 5.5). */
 const MOST_RECORDS = 2 ** 23
@@ -169,6 +169,9 @@ export class RecordLayer {
     const type = inner[end]
     if (type !== HANDSHAKE && this.#message.length > 0)
       throw new RecordError(UNEXPECTED_MESSAGE, 'a TLS message is interrupted by another record')
+    if (type === APPLICATION_DATA && content.length > 0) this.#empty = 0
+    else if (++this.#empty > MOST_EMPTY)
+      throw new RecordError(UNEXPECTED_MESSAGE, 'too many TLS records without data')
     if (type === APPLICATION_DATA) this.#data(content, data)
     else if (type === ALERT) this.#alert(content)
     else if (type === HANDSHAKE) this.#handshake(content)
@@ -176,11 +179,7 @@ export class RecordLayer {
   }
 
   #data(content: Buffer, data: (content: Buffer) => void): void {
-    if (content.length > 0) {
-      this.#empty = 0
-      data(content)
-    } else if (++this.#empty > MOST_EMPTY)
-      throw new RecordError(UNEXPECTED_MESSAGE, 'too many empty TLS records')
+    if (content.length > 0) data(content)
   }
 
   #alert(content: Buffer): void {

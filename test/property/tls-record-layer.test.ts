@@ -231,3 +231,17 @@ test('a move within the process gives up at its limit', async () => {
   expect(await movesTls(context)).toBe('works')
   expect(await movesTls(context, 0)).toBe('unknown')
 })
+
+test.each([
+  ['KeyUpdates', (peer: TlsPeer) => peer.keyUpdate(0)],
+  ['alerts "user_canceled"', (peer: TlsPeer) => peer.seal(ALERT, Buffer.of(1, 90))],
+])('a client may not send %s without data for ever', (_, record) => {
+  const state = stateOf(AES128)
+  const [layer, peer] = [new RecordLayer(state), new TlsPeer(state)]
+  const records = (count: number) => Buffer.concat(Array.from({ length: count }, () => record(peer)))
+  for (const text of ['one', 'two'])
+    expect(opened(layer, Buffer.concat([records(32), peer.seal(DATA, Buffer.from(text))]))).toEqual(
+      Buffer.from(text),
+    )
+  expect(alertOf(layer, records(33))).toBe(10)
+})
