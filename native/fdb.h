@@ -143,6 +143,7 @@ static inline bool fdb_is_missing(int error) {
 FDB_CALL(fdb_bind_socket);
 FDB_CALL(fdb_listen);
 FDB_CALL(fdb_connect_tcp);
+FDB_CALL(fdb_connect_udp);
 FDB_CALL(fdb_connect_result);
 FDB_CALL(fdb_connect_unix);
 FDB_CALL(fdb_connect_datagram);
@@ -153,6 +154,9 @@ FDB_CALL(fdb_send_message);
 FDB_CALL(fdb_receive_message);
 FDB_CALL(fdb_stop_receiving);
 FDB_CALL(fdb_receive_datagram);
+FDB_CALL(fdb_receive_from);
+FDB_CALL(fdb_send_to);
+FDB_CALL(fdb_peer_of_ends);
 FDB_CALL(fdb_send);
 FDB_CALL(fdb_receive);
 FDB_CALL(fdb_peek);

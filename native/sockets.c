@@ -351,6 +351,23 @@ napi_value fdb_connect_tcp(napi_env env, napi_callback_info info) {
   return fdb_throw(env, error, failed);
 }
 
+napi_value fdb_connect_udp(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  address to;
+  char host[256];
+  size_t length;
+  int port;
+  if (!fdb_enter(env, info, 2, &call) || !fdb_text(env, call.argv[0], "host", host, sizeof(host), &length) ||
+      !fdb_int(env, call.argv[1], "port", 1, 65535, &port) || !inet_address(env, host, length, port, &to))
+    return NULL;
+  int fd = new_socket(to.of.any.sa_family, SOCK_DGRAM);
+  if (fd < 0) return fdb_throw(env, errno, "socket");
+  if (connect(fd, &to.of.any, to.length) == 0) return fdb_owned_value(call.self, fd);
+  int error = errno;
+  close(fd);
+  return fdb_throw(env, error, "connect");
+}
+
 napi_value fdb_connect_result(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd, error = 0;
@@ -411,6 +428,28 @@ napi_value fdb_socket_pair(napi_env env, napi_callback_info info) {
   return result;
 }
 
+/* Bytes of the receive queue of a UDP socket that many clients share. */
+#define LONG_QUEUE (4 * 1024 * 1024)
+
+/* Makes a UDP socket tell to which of its addresses a datagram was sent. */
+static const char *tell_address(int fd, bool on) {
+  int domain = 0;
+  socklen_t size = sizeof(domain);
+#ifdef SO_DOMAIN
+  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) < 0) return "getsockopt";
+#else
+  (void)size;
+#endif
+#if defined(IP_PKTINFO)
+  if (domain == AF_INET) return set_flag(fd, IPPROTO_IP, IP_PKTINFO, on);
+#endif
+#if defined(IPV6_RECVPKTINFO)
+  if (domain == AF_INET6) return set_flag(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, on);
+#endif
+  errno = ENOPROTOOPT;
+  return "setsockopt";
+}
+
 napi_value fdb_set_option(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd, level = SOL_SOCKET, name;
@@ -428,6 +467,19 @@ napi_value fdb_set_option(napi_env env, napi_callback_info info) {
 #ifdef SO_PASSCRED
   else if (strcmp(option, "passCred") == 0) name = SO_PASSCRED;
 #endif
-  else return fdb_throw_range(env, "option must be reuseAddr, reusePort, keepAlive, ipv6Only or passCred, got %s", option);
+  else if (strcmp(option, "longQueue") == 0) {
+    int bytes = LONG_QUEUE;
+#ifdef SO_RCVBUFFORCE
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes)) == 0) return fdb_undefined(env);
+#endif
+    /* The kernel takes at most net.core.rmem_max. */
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes)) < 0) return fdb_throw(env, errno, "setsockopt");
+    return fdb_undefined(env);
+  }
+  else if (strcmp(option, "tellAddress") == 0) {
+    const char *failed = tell_address(fd, on);
+    return failed != NULL ? fdb_throw(env, errno, failed) : fdb_undefined(env);
+  }
+  else return fdb_throw_range(env, "option must be reuseAddr, reusePort, keepAlive, ipv6Only, passCred, tellAddress or longQueue, got %s", option);
   return set_flag(fd, level, name, on) != NULL ? fdb_throw(env, errno, "setsockopt") : fdb_undefined(env);
 }

@@ -35,6 +35,7 @@ export {
   ownNumber,
   socketOver,
 } from './kernel/index.js'
+export type { DatagramReader } from './member/listeners/attached-datagrams.js'
 export type { DrainCounts } from './member/listeners/forced-closes.js'
 export type { ConnectionKeeper } from './member/listeners/serve-options.js'
 export { fdLimits } from './os/limits.js'

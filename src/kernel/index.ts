@@ -3,6 +3,7 @@ import { native } from './native.js'
 
 export { addonFile } from './addon.js'
 export * from './child.js'
+export * from './datagram-socket.js'
 export * from './file.js'
 export * from './for-node.js'
 export {

@@ -145,6 +145,8 @@ export interface Native {
   connectTcp(host: string, port: number): number
   /** Returns 0 if the connection is established; an errno for {@link failure}, only once; -1 if there is no result yet, or it was returned already. */
   connectResult(fd: number): number
+  /** See `connectUdp()`. */
+  connectUdp(host: string, port: number): number
   connectUnix(path: string, abstract: boolean): number
   connectDatagram(path: string, abstract: boolean): number
   /** Returns a non-blocking CLOEXEC socket, or -1 if no connection waits. */
@@ -152,7 +154,7 @@ export interface Native {
   socketPair(): [number, number]
   setOption(
     fd: number,
-    option: 'reuseAddr' | 'reusePort' | 'keepAlive' | 'ipv6Only' | 'passCred',
+    option: 'reuseAddr' | 'reusePort' | 'keepAlive' | 'ipv6Only' | 'passCred' | 'tellAddress' | 'longQueue',
     value: boolean,
   ): void
 
@@ -173,6 +175,17 @@ export interface Native {
   stopReceiving(fd: number): boolean
   /** Receives from a datagram socket with the option `passCred`. `pid`, `uid` and `gid` are those of the sender, as the kernel reports them; -1 if the kernel reports none. */
   receiveDatagram(fd: number, into: Uint8Array, offset: number, length: number): Received & PeerCredentials
+
+  // datagrams.c
+  /**
+   * Receives a datagram from any peer. Returns its size, -1 if none waits. Writes both of its ends to `ends`, 40 bytes: the peer's address and port, and
+   * with the option `tellAddress` the address to which the peer has sent.
+   */
+  receiveFrom(fd: number, into: Uint8Array, offset: number, length: number, ends: Uint8Array): number
+  /** Sends a datagram from the one end to the other, as {@link receiveFrom} wrote them. Returns -1 if the kernel has no room. */
+  sendTo(fd: number, from: Uint8Array, offset: number, length: number, ends: Uint8Array): number
+  /** Returns the IP address of the peer. */
+  peerOfEnds(ends: Uint8Array): string
 
   // send.c
   send(

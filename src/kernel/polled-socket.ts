@@ -179,6 +179,12 @@ export abstract class PolledSocket {
     openPolledSet()!.add(this.#fd, this)
   }
 
+  /** As {@link adopt}, for a socket of any type. */
+  protected adoptUnchecked(fd: OwnedFd): void {
+    this.#fd = fd.transfer()
+    openPolledSet()!.add(this.#fd, this)
+  }
+
   /**
    * Starts to connect to an IP address or a path. The socket becomes writable when {@link connectFailure} knows the result. Throws immediate errors:
    * EMFILE, EADDRNOTAVAIL, ENOENT.

@@ -39,7 +39,7 @@ export function socketPair(label: string): [OwnedFd, OwnedFd] {
 
 export function setSocketOption(
   fd: OwnedFd,
-  option: 'reuseAddr' | 'reusePort' | 'ipv6Only' | 'passCred',
+  option: 'reuseAddr' | 'reusePort' | 'ipv6Only' | 'passCred' | 'tellAddress' | 'longQueue',
   value: boolean,
 ): void {
   native.setOption(fd.raw, option, value)

@@ -79,8 +79,15 @@ export const METRICS = defined({
   forwarded: {
     name: 'fdbroker_proxy_forwarded_connections',
     type: 'counter',
-    help: 'Whole connections of forward listeners that have ended',
+    help: 'Whole connections, and flows of datagrams, of forward listeners that have ended',
     labels: ['listener'],
+  },
+  dropped: {
+    name: 'fdbroker_proxy_dropped_datagrams',
+    type: 'counter',
+    help: 'Datagrams of udp:// listeners that were not passed on: no further flow was allowed, no server was usable, a send buffer was full, the kernel refused, the listener was closed',
+    labels: ['listener'],
+    columns: { label: 'reason', values: ['limit', 'no-server', 'full', 'refused', 'ended'] },
   },
   upstreamRequests: {
     name: 'fdbroker_proxy_server_requests',

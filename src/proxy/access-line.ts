@@ -8,11 +8,11 @@ export interface AccessSink extends Pick<Logger, 'info'> {
   line?(text: string): void
 }
 
-/** Logs one line for a request or a TCP connection. Omits unknown fields. */
+/** Logs one line for a request, a TCP connection or a flow of datagrams. Omits unknown fields. */
 export function logAccess(log: AccessSink, report: ExchangeReport, config: AccessLineConfig): void {
   const { format, fields } = config
   if (report.subject === 'authorization') return
-  const message = report.subject === 'tcp' ? 'connection' : 'request'
+  const message = MESSAGES[report.subject] ?? 'request'
   if (format !== 'json') {
     const text = commonLine(report, format === 'combined', Date.now())
     if (log.line) log.line(text)
@@ -21,10 +21,13 @@ export function logAccess(log: AccessSink, report: ExchangeReport, config: Acces
   else log.info(chosenFields(report, fields), message)
 }
 
+/** The messages of lines about something else than a request. */
+const MESSAGES: Partial<Record<ExchangeReport['subject'], string>> = { tcp: 'connection', udp: 'flow' }
+
 function usualFields(report: ExchangeReport) {
   const { subject, listener, client, method, target, host, status, reason, destination, attempts } = report
   const { bytesSent, bytesReceived } = report
-  const tcp = subject === 'tcp'
+  const isWhole = MESSAGES[subject] !== undefined
   return {
     listener,
     client: client || undefined,
@@ -32,12 +35,12 @@ function usualFields(report: ExchangeReport) {
     method: method || undefined,
     host: host || undefined,
     target: encodeNonAscii(target) || undefined,
-    status: tcp ? undefined : status,
+    status: isWhole ? undefined : status,
     reason,
     upstream: destination,
     attempts: attempts > 1 ? attempts : undefined,
     bytes: bytesSent,
-    received: tcp ? bytesReceived : undefined,
+    received: isWhole ? bytesReceived : undefined,
     ms: tenths(report.milliseconds),
   }
 }
@@ -87,7 +90,7 @@ export function commonLine(report: ExchangeReport, combined: boolean, now: numbe
   const [date = '', time = ''] = began.toISOString().split(/[T.]/)
   const day = `${date.slice(8)}/${MONTHS[began.getUTCMonth()]}/${date.slice(0, 4)}`
   const request = subject === 'request' ? `${method} ${target} ${versionOf(report)}` : '-'
-  const code = subject === 'tcp' ? '-' : status
+  const code = MESSAGES[subject] === undefined ? status : '-'
   const line = `${client || '-'} - - [${day}:${time} +0000] "${escaped(request)}" ${code} ${bytesSent}`
   if (!combined) return line
   const header = (name: string) => escaped(report.trail?.headers[name] || '-')

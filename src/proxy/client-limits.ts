@@ -51,6 +51,11 @@ export class ClientLimits {
     return this.tally.of(remoteAddress) >= connectionsPerClient ? 'connectionsPerClient' : null
   }
 
+  /** Reports whether an accepted client uses the descriptors in reserve. */
+  exceededReserve({ descriptor }: Pick<IncomingConnection, 'descriptor'>): ExceededLimit | null {
+    return takesSpare(descriptor, this.#room) ? 'descriptors' : null
+  }
+
   warnRefused(listener: string, excess: ExceededLimit, client: string | undefined): void {
     const { connectionsPerClient } = this.#options.limits()
     const limit = { connections: this.#maxConnections, connectionsPerClient, descriptors: this.#room.limit }[

@@ -1,13 +1,14 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { ConnectionKeeper, DrainCounts } from '../adapter.js'
-import type { ForcedClose } from '../index.js'
+import type { ForcedClose, Listener } from '../index.js'
 import { type Accepted, acceptWithoutSocket } from '../node/accepted.js'
 import { descriptorOf, passedOn, remoteAddressOf, setPassedOn } from '../node/socket-handle.js'
 import {
   type ClientOrigin,
   certificateLines,
   certificateOf,
+  type Drop,
   type Forward,
   type Http2Bound,
   Relay,
@@ -57,6 +58,8 @@ export type RelayWiring = Pick<
   forwardOf(upstream: string, client: string): Forward | undefined
   /** The connection of a client ends because of a bound of HTTP/2. */
   onHttp2Bound(listener: string, bound: Http2Bound, client: string): void
+  /** A datagram of a UDP listener, or of one of its servers, is dropped. */
+  onDrop(listener: string, why: Drop): void
 }
 
 /** The relay of one configuration. */
@@ -128,6 +131,10 @@ export class ProxyListener implements ConnectionKeeper {
     this.#moving = new RelayedConnections(moving)
     this.#movingTls = new RelayedConnections({ ...moving, secure: true })
     this.#configureProtocol(config)
+  }
+
+  serveOn(listener: Listener): void {
+    listener.serve(this.server, { keeper: this })
   }
 
   get scheme(): string {

@@ -38,12 +38,14 @@ import { serveServerCommands } from './servers/commands.js'
 import { LiveServers } from './servers/live-servers.js'
 import { SERVERS, serversSection } from './servers/section.js'
 import { openSlotFile } from './slot-file.js'
+import { sharedConfigOf } from './source/shared-config.js'
 import { CheckedServers } from './state/checked-servers.js'
 import { DeclaredState } from './state/declared-state.js'
-import { FollowedConfig, type SharedConfig } from './state/followed-config.js'
+import type { SharedConfig } from './state/followed-config.js'
 import { LearnedState } from './state/learned.js'
 import { serveCertificateCommands } from './tls/commands.js'
 import { TlsTermination } from './tls/termination.js'
+import { UdpListener } from './udp-listener.js'
 import type { ServerWatch } from './upstreams/upstream.js'
 import { Upstreams } from './upstreams/upstreams.js'
 import { warmUpInFirstWave } from './warm-up.js'
@@ -75,9 +77,9 @@ export class ReverseProxy {
   readonly member: Member
   readonly #logger: Logger
   readonly #access: AccessSink
-  readonly #proxyListeners = new Map<string, ProxyListener>()
+  readonly #proxyListeners = new Map<string, ProxyListener | UdpListener>()
   /** Listeners that were closed and still have connections. */
-  readonly #closed = new Set<ProxyListener>()
+  readonly #closed = new Set<ProxyListener | UdpListener>()
   readonly #listeners = new Map<string, Listener>()
   readonly #upstreams: Upstreams
   readonly #names: Names
@@ -209,6 +211,9 @@ export class ReverseProxy {
         )
         if (this.#config.metrics !== null) this.#metrics?.counts.addHttp2Bound(listener, bound)
       },
+      onDrop: (listener, why) => {
+        if (this.#config.metrics !== null) this.#metrics?.counts.addDrop(listener, why)
+      },
       onFault: error => logger.error({ err: error }, 'a request failed because of a bug in the proxy'),
     }
     member.describe(() => ({
@@ -279,8 +284,8 @@ export class ReverseProxy {
       ({ name, forward }) => forward === null && name === (health.listener ?? name),
     )
     const proxyListener = listener && this.#proxyListeners.get(listener.name)
-    const target =
-      proxyListener === undefined ? null : { listener: proxyListener, tls: listener?.tls ?? false }
+    const isStream = proxyListener instanceof ProxyListener
+    const target = isStream ? { listener: proxyListener, tls: listener?.tls ?? false } : null
     return new HealthChecker(health, await prepareCheck(health, target), this.#logger)
   }
 
@@ -346,7 +351,7 @@ export class ReverseProxy {
     for (const proxyListener of this.#allProxyListeners()) proxyListener.closeConnections()
   }
 
-  *#allProxyListeners(): Generator<ProxyListener> {
+  *#allProxyListeners(): Generator<ProxyListener | UdpListener> {
     yield* this.#proxyListeners.values()
     yield* this.#closed
   }
@@ -358,11 +363,16 @@ export class ReverseProxy {
     if (listener === this.#listeners.get(name)) return
     const before = this.#proxyListeners.get(name)
     if (before !== undefined) this.#closeWhenEmpty(before)
-    const proxyListener = new ProxyListener(listenerConfig, config, this.#wiring, this.#tls, {
+    const deps = {
+      member: this.member,
       clientLimits: this.#clientLimits,
       onEmpty: () => this.#clearPoolsWhenIdle(),
-    })
-    listener.serve(proxyListener.server, { keeper: proxyListener })
+    }
+    const proxyListener =
+      spec.kind === 'udp'
+        ? new UdpListener(listenerConfig, config, this.#wiring, deps)
+        : new ProxyListener(listenerConfig, config, this.#wiring, this.#tls, deps)
+    proxyListener.serveOn(listener)
     this.#proxyListeners.set(name, proxyListener)
     this.#listeners.set(name, listener)
   }
@@ -388,7 +398,7 @@ export class ReverseProxy {
     this.#closeWhenEmpty(proxyListener)
   }
 
-  #closeWhenEmpty(proxyListener: ProxyListener): void {
+  #closeWhenEmpty(proxyListener: ProxyListener | UdpListener): void {
     this.#closed.add(proxyListener)
     void proxyListener.emptied().then(() => {
       this.#closed.delete(proxyListener)
@@ -581,16 +591,4 @@ export function startProxy(config: ProxyConfig, options: ProxyOptions = {}): Pro
     return Promise.reject(wrongOption('config', config, 'the result of configFrom() or readConfig()'))
   keepYoungGenerationSmall()
   return ReverseProxy.start(config, options)
-}
-
-/** Resolves when the shared parts are known. The code of sources is loaded only for a proxy that has one. */
-async function sharedConfigOf(
-  member: Member,
-  { source, timeouts, upgrade: { timeout } }: ProxyConfig,
-  { logger = SILENT, signal }: ProxyOptions,
-): Promise<SharedConfig | null> {
-  if (member.follows !== null) return new FollowedConfig(member, logger)
-  if (source === null) return null
-  const { SourcedConfig } = await import('./source/sourced-config.js')
-  return await SourcedConfig.open(member, { source, timeouts }, logger, { timeout, signal })
 }

@@ -11,7 +11,7 @@ import type { Trail } from './trail.js'
 export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
 
 /** `unread`: the relay has refused the head of the request, so only a response exists. `authorization`: the question whether a request may pass. */
-export type ExchangeSubject = 'request' | 'unread' | 'tcp' | 'authorization'
+export type ExchangeSubject = 'request' | 'unread' | 'tcp' | 'udp' | 'authorization'
 
 /** The complete state of an exchange at any byte. Moves to another process with the connection. */
 export class ExchangeFacts {
@@ -120,9 +120,9 @@ export interface ExchangeSide {
   abort(reason: string): void
 }
 
-/** An entry for an access log about one request, or one whole TCP connection; or about a question to a service of authorization, which has no log. */
+/** An entry for an access log about one request, one whole TCP connection, or one flow of datagrams (`udp`); or about a question to a service of authorization, which has no log. */
 export interface ExchangeReport {
-  /** `unread` and `tcp` have no method, target or host; `tcp` has no status either. */
+  /** `unread`, `tcp` and `udp` have no method, target or host; `tcp` and `udp` have no status either. */
   subject: ExchangeSubject
   listener: string
   client: string

@@ -35,6 +35,7 @@ export type {
 } from './destination.js'
 export type { ExchangeReport } from './exchange-facts.js'
 export type { FieldRules, ForwardedOptions } from './field-rules.js'
+export { FrontTurn } from './front-turn.js'
 export { ALLOW } from './gateway.js'
 export { boundOf, type Http2Bound, RateBounds } from './http2-bounds.js'
 export { lastChunk, requestText } from './http2-request.js'
@@ -50,4 +51,5 @@ export { type DescriptorRoom, descriptorRoom, shortageOf, takesSpare } from './s
 export { SocketStream } from './socket-stream.js'
 export { tlsFailureOf } from './tls-failure.js'
 export type { Trail, TrailOptions } from './trail.js'
+export { type Drop, UdpForward, type UdpForwardOptions } from './udp-forward.js'
 export { UpstreamPools } from './upstream-pools.js'

@@ -15,6 +15,11 @@ import type { Tally } from './byte-stream.js'
 const SERVER_BYTES = 2 ** 21
 const FIRST_SLOT = 16
 const MAX_REMEMBERED = 64
+/** Returns where the bytes of `name` begin in the common file. */
+export function slotBytesOf(name: string): number {
+  return nodeCrypto().createHash('sha256').update(name).digest().readUInt32LE() * SERVER_BYTES
+}
+
 /** Maximum number of slots of a server. */
 const MAX_SLOTS = 1_000_000
 
@@ -52,8 +57,7 @@ export class SlotFile implements Disposable {
   }
 
   of(server: string): ServerSlots {
-    const hash = nodeCrypto().createHash('sha256').update(`${this.#service} ${server}`).digest()
-    return new ServerSlots(this, hash.readUInt32LE() * SERVER_BYTES)
+    return new ServerSlots(this, slotBytesOf(`${this.#service} ${server}`))
   }
 
   /** False if this process cannot notice that another one waits for a slot: then it keeps no idle connections. */

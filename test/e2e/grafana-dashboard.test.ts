@@ -21,6 +21,7 @@ for family in text_string_to_metric_families(sys.stdin.read()): print(family.nam
 `
 /** Metrics that have a series only after a trouble, or with a part of the configuration that this test lacks. */
 const RARE = [
+  'dropped',
   'lost',
   'closed',
   'stayed',

@@ -119,6 +119,38 @@ function messages() {
   native.closeMany([a, memory])
 }
 
+function datagrams() {
+  const data = Buffer.from('datagram')
+  const ends = Buffer.alloc(40)
+  for (const [host, own] of [
+    ['127.0.0.1', '127.0.0.1'],
+    ['::', '::1'],
+    ['::', '127.0.0.1'],
+  ]) {
+    const front = native.bindSocket({ kind: 'udp', host, port: 0, ipv6Only: false })
+    native.setOption(front, 'tellAddress', true)
+    native.setOption(front, 'longQueue', true)
+    const { port } = native.inspect([front])[0]
+    const client = native.connectUdp(own, port)
+    assert.equal(native.receiveFrom(front, bytes, 0, 9, ends), -1)
+    for (const length of [0, 8]) {
+      native.send(client, data, 0, length, null, 0, 0)
+      assert.equal(native.receiveFrom(front, bytes, 0, 9, ends), length)
+      assert.equal(native.peerOfEnds(ends), own)
+      assert.equal(native.sendTo(front, data, 0, length, ends), length)
+      assert.equal(native.receive(client, bytes, 0, 9), length)
+    }
+    native.closeMany([front, client])
+  }
+  refused(() => native.connectUdp('localhost', 1), 'ERR_OUT_OF_RANGE')
+  refused(() => native.setOption(never, 'longQueue', true), 'EBADF')
+  refused(() => native.setOption(never, 'tellAddress', true), 'EBADF')
+  refused(() => native.receiveFrom(never, bytes, 0, 1, ends), 'EBADF')
+  refused(() => native.receiveFrom(never, bytes, 0, 1, Buffer.alloc(39)), 'ERR_OUT_OF_RANGE')
+  refused(() => native.sendTo(never, bytes, 0, 1, ends), 'EBADF')
+  refused(() => native.peerOfEnds('x'), 'ERR_INVALID_ARG_TYPE')
+}
+
 function sends() {
   const [a, b] = native.socketPair()
   assert.equal(native.send(a, bytes, 4095, 1, bytes, 0, 4), 5)
@@ -484,6 +516,7 @@ try {
     rmSync(join(folder, 's'))
     rmSync(join(folder, 'd'))
     messages()
+    datagrams()
     sends()
     streams()
     sums()

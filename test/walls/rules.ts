@@ -163,6 +163,7 @@ export const ROOMS: readonly Room[] = [
         name: 'listeners',
         about: 'listeners and descriptors by name: bound, adopted, served, passed to workers',
         open: [
+          'attached-datagrams.ts',
           'forced-closes.ts',
           'holdings.ts',
           'listener.ts',

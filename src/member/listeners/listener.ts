@@ -10,6 +10,7 @@ import {
   type OptionChange,
 } from '../../listeners/index.js'
 import { acceptInto, acceptOptionsOf, stopListening } from '../../node/server-connections.js'
+import { AttachedDatagrams, type DatagramReader } from './attached-datagrams.js'
 import { AttachedServer, type LeavingTimes } from './attached-server.js'
 import { type DrainCounts, sumCounts } from './forced-closes.js'
 import type { ServableServer, ServeOptions } from './serve-options.js'
@@ -53,7 +54,7 @@ export class Listener {
   /** Whether the listener was adopted from the previous version. */
   readonly adopted: boolean
   readonly #deps: ListenerDeps
-  readonly #servers: AttachedServer[] = []
+  readonly #servers: (AttachedServer | AttachedDatagrams)[] = []
   /** The listeners of ended workers on which this listener's server accepts too, by `UnservedListener.key`. */
   readonly #standIns = new Map<string, StandInListener>()
   /** Such listeners that only this service has left: further sockets at the same address, by the names of their entries. */
@@ -131,7 +132,12 @@ export class Listener {
     return this.#add(new AttachedServer(server, options, failed, begin))
   }
 
-  #add(served: AttachedServer): this {
+  /** @internal As {@link serve}, for a UDP listener. */
+  serveDatagrams(reader: DatagramReader): this {
+    return this.#add(new AttachedDatagrams(reader))
+  }
+
+  #add(served: AttachedServer | AttachedDatagrams): this {
     this.#servers.push(served)
     // attach() has reported the error.
     if (this.#accepting) this.#attach(served).catch(() => {})
@@ -308,8 +314,8 @@ export class Listener {
   }
 
   #startStandIn(standIn: StandInListener): void {
-    const first = this.#servers.find(({ accepting }) => accepting)
-    if (first !== undefined) standIn.start(first.server, this.spec.backlog)
+    const first = this.#servers.find(({ accepting }) => accepting)?.server
+    if (first) standIn.start(first, this.spec.backlog)
   }
 
   /** @internal Stops accepting. Closes no socket and no connection. */
@@ -352,11 +358,11 @@ export class Listener {
    * has closed its servers.
    */
   acceptUntilLeft(fd: OwnedFd): void {
-    const first = this.#servers.find(served => served.acceptedUntilDetached)
-    if (first === undefined) return
+    const first = this.#servers.find(served => served.acceptedUntilDetached)?.server
+    if (!first) return
     try {
       this.#lastQueue = this.#socket(fd.dup())
-      this.#lastQueue.start(first.server, this.spec.backlog)
+      this.#lastQueue.start(first, this.spec.backlog)
     } catch (error) {
       this.#deps.events.failed(error)
     }
@@ -464,7 +470,7 @@ export class Listener {
     for (const served of this.#servers) served.release()
   }
 
-  async #attach(served: AttachedServer): Promise<void> {
+  async #attach(served: AttachedServer | AttachedDatagrams): Promise<void> {
     try {
       await served.attach(this.#fd, this.spec.backlog)
     } catch (error) {

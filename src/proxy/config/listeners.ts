@@ -3,6 +3,7 @@ import { shortJson } from '../../checks/place.js'
 import { absent, map, optional, required } from '../../checks/shape.js'
 import {
   boolean,
+  duration,
   InvalidValue,
   list,
   name,
@@ -31,6 +32,8 @@ export interface ListenerConfig {
   proxyProtocol: AddressRange[]
   /** Clients are asked for certificates. */
   clientCa: ClientCa | null
+  /** A flow of datagrams ends after this silence, in milliseconds; null: after `timeouts.tunnel`. */
+  idle: number | null
 }
 
 /** Returns the names of the listeners that take requests. */
@@ -38,12 +41,17 @@ export function requestListeners(listeners: readonly ListenerConfig[]): Readonly
   return new Set(listeners.filter(({ forward }) => forward === null).map(({ name }) => name))
 }
 
-export function listenerAddress(given: string): ListenerSpec | InvalidValue {
+/** Reads the address of a listener for connections. */
+export function streamAddress(given: string): ListenerSpec | InvalidValue {
+  const spec = listenerAddress(given)
+  return !(spec instanceof InvalidValue) && spec.kind === 'udp'
+    ? new InvalidValue(`${shortJson(given)} is a UDP address; write tcp:// or unix:`)
+    : spec
+}
+
+function listenerAddress(given: string): ListenerSpec | InvalidValue {
   try {
-    const spec = parseListenerSpec(given)
-    return spec.kind === 'udp'
-      ? new InvalidValue(`${shortJson(given)} is a UDP address; the proxy listens on tcp:// and unix:`)
-      : spec
+    return parseListenerSpec(given)
   } catch (error) {
     if (!FdbError.is(error)) throw error
     return new InvalidValue(
@@ -56,12 +64,17 @@ export const listenerShape = {
   name: required(text('a name', name), 'name by which the next version finds the listener'),
   address: required(
     text('a listener address', listenerAddress),
-    '`tcp://127.0.0.1:8080`, `tcp://[::1]:80`, `tcp://*:80`, `unix:/run/app.sock?mode=0660`',
+    '`tcp://127.0.0.1:8080`, `tcp://[::1]:80`, `tcp://*:80`, `unix:/run/app.sock?mode=0660`, or `udp://127.0.0.1:53` (with `forward` only)',
   ),
   forward: absent(
     text('the name of an upstream', name => name),
     undefined,
-    'not HTTP: passes each connection to a server of this upstream',
+    'not HTTP: passes each connection, or the [datagrams](#datagrams) of each client, to a server of this upstream',
+  ),
+  idle: absent(
+    duration(1),
+    null,
+    'overrides `timeouts.tunnel` for the flows of a `udp://` listener, which end after this silence',
   ),
   tls: optional(boolean, false, 'whether clients speak TLS, with the certificates under `tls`'),
   clientCa: absent(
@@ -92,7 +105,28 @@ export interface ListenerDocument extends Written<typeof listenerMap> {}
 /** Returns a function that creates a check of one list's items. */
 export const listeners = (upstreamNames: ReadonlySet<string>) => () => {
   const listener = refine(listenerMap, (given, place): ListenerConfig | undefined => {
-    const { name, address: spec, forward = null, tls, clientCa, halfClose, http2, proxyProtocol } = given
+    const {
+      name,
+      address: spec,
+      forward = null,
+      tls,
+      clientCa,
+      halfClose,
+      http2,
+      proxyProtocol,
+      idle,
+    } = given
+    if (spec.kind === 'udp') {
+      if (forward === null) return place.at('address').wrong('datagrams are only passed on: add "forward"')
+      for (const key of ['tls', 'halfClose', 'http2'] as const)
+        if (given[key])
+          return place.at(key).wrong('a udp:// listener passes on datagrams as they are; leave it out')
+      if (clientCa !== null || proxyProtocol.length > 0)
+        return place
+          .at(clientCa === null ? 'proxyProtocol' : 'clientCa')
+          .wrong('a udp:// listener has no connections; leave it out')
+    } else if (idle !== null)
+      return place.at('idle').wrong('it is valid only for udp:// listeners; write timeouts.tunnel')
     if (forward !== null && halfClose)
       return place
         .at('halfClose')
@@ -104,7 +138,7 @@ export const listeners = (upstreamNames: ReadonlySet<string>) => () => {
     if (spec.kind === 'unix' && !spec.abstract && isFolder(spec.path))
       return place.at('address').wrong(`${shortJson(spec.path)} is a folder; write the path of a socket`)
     if (forward === null || upstreamNames.has(forward))
-      return { name, spec, forward, tls, clientCa, halfClose, http2, proxyProtocol }
+      return { name, spec, forward, tls, clientCa, halfClose, http2, proxyProtocol, idle }
     return place.at('forward').wrong(noUpstream(forward, upstreamNames))
   })
   const names = unique(listener, 'the name', each => each.name, 'name')()
@@ -132,12 +166,13 @@ function apart<W>(listener: ValueCheck<ListenerConfig, W>): ValueCheck<ListenerC
 let anyPort = 0
 function endpoint(spec: ListenerSpec): string {
   if (spec.kind === 'unix') return `unix:${spec.abstract ? '@' : ''}${spec.path}`
-  return spec.port === 0 ? `any ${++anyPort}` : `tcp://${spec.host}:${spec.port}`
+  return spec.port === 0 ? `any ${++anyPort}` : `${spec.kind}://${spec.host}:${spec.port}`
 }
 
 /** Reports whether the kernel refuses to bind both addresses, because every connection to one of them would fit the other too. */
 export function overlap(one: ListenerSpec, other: ListenerSpec): boolean {
-  if (one.kind !== 'tcp' || other.kind !== 'tcp' || one.port === 0 || one.port !== other.port) return false
+  if (one.kind !== other.kind || one.kind === 'unix' || one.port === 0 || one.port !== other.port)
+    return false
   if (one.reusePort && other.reusePort) return false
   return covers(one, other) || covers(other, one)
 }

@@ -38,13 +38,13 @@ import { formatListenerSpec, type HandoffTimes } from '../../index.js'
 import { canonicalPath } from '../routes/path.js'
 import { routeShape, routesCheck } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
-import { takesRequests } from '../upstreams/address.js'
+import { takesDatagrams, takesRequests } from '../upstreams/address.js'
 import { type UpstreamConfig, upstreamShape, upstreams, withTimeouts } from '../upstreams/shape.js'
 import { accessLine, accessLineShape, tracingShape } from './access-line.js'
 import { readCertificateFiles } from './certificate-files.js'
 import { errorPages } from './error-pages.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
-import { listenerAddress, listenerShape, listeners, overlap } from './listeners.js'
+import { listenerShape, listeners, overlap, streamAddress } from './listeners.js'
 import { source, sourceShape } from './source.js'
 import { addressRange, instanceHeaderName, viaName } from './values.js'
 
@@ -95,7 +95,7 @@ const tlsShape = {
 
 const MAX_EVENT_BYTES = 4096
 
-const metricsAddress = text('a listener address', listenerAddress)
+const metricsAddress = text('a listener address', streamAddress)
 
 const drainShape = {
   timeout: optional(duration(0), defaultText('drain'), 'connections still open after this time are closed'),
@@ -332,6 +332,7 @@ export const checkConfig: ValueCheck<ProxyConfig> = (value, place) => {
   const given = configMap(new Set(names), requestListenersIn(value))(value, place)
   if (given === undefined || !routesTakeRequests(given, place) || !hasCertificate(given, place))
     return undefined
+  if (!datagramsFit(given, place)) return undefined
   if (!healthListener(given, place) || !pathsDiffer(given, place) || !metricsApart(given, place))
     return undefined
   const { idle, stall = idle, tunnel = idle } = given.timeouts
@@ -381,7 +382,8 @@ function metricsApart(
     const at = place.at('listeners').at(index)
     if (name === 'metrics')
       at.at('name').wrong('"metrics" is the name of the listener for metrics; write another one')
-    const isSame = spec.port !== 0 && spec.port === metrics.port && spec.host === metrics.host
+    const isSame =
+      spec.kind === 'tcp' && spec.port !== 0 && spec.port === metrics.port && spec.host === metrics.host
     if (isSame || overlap(spec, metrics))
       at.at('address').wrong(
         `it overlaps with ${formatListenerSpec(metrics)} of "metrics"; write another one`,
@@ -423,6 +425,39 @@ function hasCertificate({ listeners, tls }: Pick<ConfigFields, 'listeners' | 'tl
   return false
 }
 
+/** Reports a listener for datagrams whose upstream takes connections, or the other way round, and settings that do not go with it. */
+function datagramsFit(
+  {
+    listeners,
+    upstreams,
+    workers,
+    drain,
+  }: Pick<ConfigFields, 'listeners' | 'upstreams' | 'workers' | 'drain'>,
+  place: Place,
+): boolean {
+  const { count } = place.problems
+  const datagrams = new Set(
+    upstreams.filter(({ servers }) => takesDatagrams(servers)).map(({ name }) => name),
+  )
+  for (const [index, { spec, forward }] of listeners.entries()) {
+    const at = place.at('listeners').at(index)
+    const isUdp = spec.kind === 'udp'
+    if (forward !== null && datagrams.has(forward) !== isUdp)
+      at.at('forward').wrong(
+        `${shortJson(forward)} has ${isUdp ? 'no udp:// servers' : 'udp:// servers'}; write the name of an upstream ${isUdp ? 'with' : 'without'} them`,
+      )
+    if (isUdp && workers !== null)
+      at.at('address').wrong(
+        'the kernel would spread the datagrams of a client over the workers; leave "workers" out',
+      )
+    if (isUdp && drain.move === 'off')
+      at.at('address').wrong(
+        'flows must move, because all versions share their socket; leave "drain.move" out',
+      )
+  }
+  return place.problems.count === count
+}
+
 function routesTakeRequests(
   { routes, upstreams }: Pick<ConfigFields, 'routes' | 'upstreams'>,
   place: Place,
@@ -434,7 +469,7 @@ function routesTakeRequests(
     if (target.kind !== 'upstream' || !tcp.has(target.upstream)) continue
     const at = place.at('routes').at(index).at('upstream')
     at.wrong(
-      `${shortJson(target.upstream)} has tcp:// servers, which take no requests: write http://, or "forward"`,
+      `${shortJson(target.upstream)} has tcp:// or udp:// servers, which take no requests: write http://, or "forward"`,
     )
   }
   return place.problems.count === count

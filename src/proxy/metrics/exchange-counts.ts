@@ -1,6 +1,6 @@
 import { METRICS, observe } from '../../metrics/definitions.js'
 import type { Totals } from '../../metrics/totals.js'
-import type { ExchangeReport, Http2Bound } from '../../relay/index.js'
+import type { Drop, ExchangeReport, Http2Bound } from '../../relay/index.js'
 import { RATE_LIMITED } from '../routes/rate-limit.js'
 
 const BOUNDS = METRICS.duration.buckets!
@@ -60,7 +60,7 @@ export class ExchangeCounts {
     }
     const own = this.#listeners.get(listener) ?? this.#addListener(listener)
     own.sentBytes[0]! += bytesSent
-    if (subject === 'tcp') {
+    if (subject === 'tcp' || subject === 'udp') {
       this.#totals.numbers('forwarded', listener)[0]! += 1
       return
     }
@@ -101,6 +101,10 @@ export class ExchangeCounts {
 
   addHttp2Bound(listener: string, bound: Http2Bound): void {
     this.#totals.numbers('http2Bounds', listener)[METRICS.http2Bounds.columns!.values.indexOf(bound)]! += 1
+  }
+
+  addDrop(listener: string, why: Drop): void {
+    this.#totals.numbers('dropped', listener)[METRICS.dropped.columns!.values.indexOf(why)]! += 1
   }
 
   addQueued(upstream: string, how: 'served' | 'late' | 'full'): void {

@@ -185,7 +185,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
 
 /** Returns null for a listener that this version cannot use. */
 export function listenerOf(name: string, message: ListenerMessage): ListenerConfig | null {
-  const { address, forward, tls, halfClose, http2, proxyProtocol } = message
+  const { address, forward, tls, halfClose, http2, proxyProtocol, idleMs } = message
   try {
     const spec = parseListenerSpec(address)
     const given = { file: message.clientCa, required: !message.clientMayLackCertificate }
@@ -201,6 +201,7 @@ export function listenerOf(name: string, message: ListenerMessage): ListenerConf
       http2: http2 ?? false,
       proxyProtocol: rangesOf(proxyProtocol),
       clientCa: ca,
+      idle: idleMs || null,
     }
   } catch {
     return null
@@ -208,7 +209,7 @@ export function listenerOf(name: string, message: ListenerMessage): ListenerConf
 }
 
 export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerMessage {
-  const { spec, forward, tls, halfClose, http2, proxyProtocol, clientCa } = config
+  const { spec, forward, tls, halfClose, http2, proxyProtocol, clientCa, idle } = config
   return Listener.create({
     address: formatListenerSpec(spec),
     forward: forward ?? '',
@@ -220,6 +221,7 @@ export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerM
     clientCa: clientCa?.path ?? '',
     clientCaId: clientCa?.id ?? '',
     clientMayLackCertificate: clientCa?.required === false,
+    idleMs: idle ?? 0,
     ...stamp,
   })
 }

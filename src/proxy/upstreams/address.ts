@@ -15,11 +15,16 @@ export type ServerConfig = UpstreamAddress & {
 }
 
 const SUN_PATH_BYTES = 107
-const WHOLE = /^(tcp|tls):/
+const STREAMS = /^(tcp|tls):/
+const DATAGRAMS = /^udp:/
 
-/** Reports whether all servers take HTTP requests: `tcp://` and `tls://` servers take only whole connections. */
+/** Reports whether all servers take HTTP requests: `tcp://` and `tls://` servers take only whole connections, `udp://` servers only datagrams. */
 export function takesRequests(servers: readonly UpstreamAddress[]): boolean {
-  return !servers.some(({ text }) => WHOLE.test(text))
+  return !takesDatagrams(servers) && !servers.some(({ text }) => STREAMS.test(text))
+}
+
+export function takesDatagrams(servers: readonly UpstreamAddress[]): boolean {
+  return servers.some(({ text }) => DATAGRAMS.test(text))
 }
 
 /** Reports whether a server is spoken to by TLS. */
@@ -29,14 +34,17 @@ export function usesTls(server: UpstreamAddress): server is UpstreamAddress & { 
 
 /** Reports whether servers with these addresses can be in one upstream. */
 export function ofOneKind(addresses: readonly string[]): boolean {
-  return [/^https?:/, WHOLE].some(kind => !addresses.some(address => kind.test(address)))
+  const has = (kind: RegExp) => addresses.some(address => kind.test(address))
+  return has(DATAGRAMS)
+    ? addresses.every(address => DATAGRAMS.test(address))
+    : !has(/^https?:/) || !has(STREAMS)
 }
 
-/** Parses `http://HOST:PORT`, `tcp://HOST:PORT` (a name, an IPv4 address or `[::1]`), with TLS `https://` or `tls://`, or `unix:/path`. */
+/** Parses `http://HOST:PORT`, `tcp://HOST:PORT`, `udp://HOST:PORT` (a name, an IPv4 address or `[::1]`), with TLS `https://` or `tls://`, or `unix:/path`. */
 export function upstreamAddress(text: string): UpstreamAddress | InvalidValue {
   const refuse = (why: string) =>
     new InvalidValue(
-      `${shortJson(text)} is not an upstream address (http://HOST:PORT, https://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix:/path)${why === '' ? '' : `: ${why}`}`,
+      `${shortJson(text)} is not an upstream address (http://HOST:PORT, https://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:/path)${why === '' ? '' : `: ${why}`}`,
     )
   if (text.startsWith('unix:')) {
     const path = text.slice(5)
@@ -47,7 +55,7 @@ export function upstreamAddress(text: string): UpstreamAddress | InvalidValue {
       ? { kind: 'unix', path, text: `unix:${path}` }
       : refuse(`the path has ${bytes} bytes, at most ${SUN_PATH_BYTES} are possible`)
   }
-  const [, scheme, authority, rest = ''] = /^(https?|tcp|tls):\/\/([^/?#]*)(.*)$/s.exec(text) ?? []
+  const [, scheme, authority, rest = ''] = /^(https?|tcp|tls|udp):\/\/([^/?#]*)(.*)$/s.exec(text) ?? []
   if (authority === undefined) return refuse('')
   if (authority.includes('@')) return refuse('leave user and password out')
   if (rest !== '' && rest !== '/') return refuse(`leave ${shortJson(rest)} out, requests keep their own path`)

@@ -17,7 +17,14 @@ import {
   type Written,
 } from '../../checks/values.js'
 import { checkShape, serverCheck } from '../server-checks/shape.js'
-import { ofOneKind, type ServerConfig, takesRequests, upstreamAddress, usesTls } from './address.js'
+import {
+  ofOneKind,
+  type ServerConfig,
+  takesDatagrams,
+  takesRequests,
+  upstreamAddress,
+  usesTls,
+} from './address.js'
 import { balanceText } from './balancing.js'
 import { queue, queueShape } from './queue.js'
 import { sticky, stickyShape } from './sticky.js'
@@ -72,7 +79,7 @@ export const upstreamShape = {
       unique(server, 'the server', server => server.text),
       { least: 1, most: MOST_SERVERS },
     ),
-    '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), with TLS `https://` and `tls://`, at least one; used in turn; or maps:',
+    '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` and `udp://HOST:PORT` (for `forward` only), with TLS `https://` and `tls://`, at least one; used in turn; or maps:',
     serverShape,
   ),
   balance: optional(
@@ -141,6 +148,7 @@ export type UpstreamFields = Checked<typeof upstreamMap> & { name: string }
 /** How the keys of an upstream fit together. The first rule that fails is reported. */
 const RULES: readonly ((given: Fields, place: Place) => Fields | undefined)[] = [
   serversMatch,
+  hasNoConnections,
   slowStartHasCheck,
   tlsIsUsed,
   headerBeforeTls,
@@ -188,7 +196,19 @@ function serversMatch(given: Fields, place: Place): Fields | undefined {
   if (ofOneKind(given.servers.map(({ text }) => text))) return given
   return place
     .at('servers')
-    .wrong('http:// and tcp:// do not go together, nor do https:// and tls://; make two upstreams of them')
+    .wrong(
+      'http:// and tcp:// do not go together, nor do https:// and tls://, nor udp:// and others; make two upstreams of them',
+    )
+}
+
+/** Datagrams need none of the keys for connections. */
+function hasNoConnections(given: Fields, place: Place): Fields | undefined {
+  if (!takesDatagrams(given.servers)) return given
+  for (const key of ['connections', 'proxyProtocol'] as const)
+    if (given[key] !== null) return place.at(key).wrong('udp:// servers have no connections; leave it out')
+  if (given.check !== null && given.check.http !== null)
+    return place.at('check').wrong('udp:// servers answer no requests; write "tcp", or leave it out')
+  return given
 }
 
 /** The checked settings with all defaults. Times in milliseconds. */

@@ -132,8 +132,8 @@ export class Upstreams {
 
   /** Updates the health of a server at the end of an exchange. Failed attempts to connect were recorded before, see `Destination.failed`. */
   recordOutcome({ subject, destination, serverFailed, reason, status }: ExchangeReport): void {
-    // The end of a forwarded TCP connection shows nothing about the server; `Destination.opened` has recorded the start.
-    if (destination === undefined || subject === 'tcp') return
+    // The end of a forwarded TCP connection or flow shows nothing about the server; `Destination.opened` has recorded the start.
+    if (destination === undefined || subject === 'tcp' || subject === 'udp') return
     if (serverFailed) {
       for (const upstream of this.#upstreams.values()) upstream.recordFailure(destination)
     } else if (this.#failing.has(destination)) {

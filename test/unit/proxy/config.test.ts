@@ -245,7 +245,7 @@ describe('a wrong configuration', () => {
   it('causes an error with file, line, column, key and remedy', () => {
     const text = EXAMPLE.replace('"http://127.0.0.1:9002"', '"htp://x"')
     expect(refusal(text)).toEqual([
-      'edge.yaml:7:45: upstreams.app.servers[1]: "htp://x" is not an upstream address (http://HOST:PORT, https://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix:/path)',
+      'edge.yaml:7:45: upstreams.app.servers[1]: "htp://x" is not an upstream address (http://HOST:PORT, https://HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT, udp://HOST:PORT or unix:/path)',
     ])
   })
 
@@ -273,7 +273,59 @@ describe('a wrong configuration', () => {
 routes: [{ host: "*", upstream: db }]
 `
     expect(refusal(text)).toEqual([
-      'edge.yaml:5:33: routes[0].upstream: "db" has tcp:// servers, which take no requests: write http://, or "forward"',
+      'edge.yaml:5:33: routes[0].upstream: "db" has tcp:// or udp:// servers, which take no requests: write http://, or "forward"',
+    ])
+  })
+
+  it.each([
+    ['forward: db', '', '', 'forward: "db" has no udp:// servers; write the name of an upstream with them'],
+    [
+      'forward: dns, tls: true',
+      '',
+      '',
+      'tls: a udp:// listener passes on datagrams as they are; leave it out',
+    ],
+    [
+      'forward: dns, proxyProtocol: [10.0.0.1]',
+      '',
+      '',
+      'proxyProtocol: a udp:// listener has no connections; leave it out',
+    ],
+    [
+      'forward: dns',
+      'workers: 2',
+      '',
+      'address: the kernel would spread the datagrams of a client over the workers; leave "workers" out',
+    ],
+    [
+      'forward: dns',
+      'drain: { move: off }',
+      '',
+      'address: flows must move, because all versions share their socket; leave "drain.move" out',
+    ],
+    ['forward: dns', '', ', connections: 5', 'udp:// servers have no connections; leave it out'],
+    [
+      'forward: dns',
+      '',
+      ', check: "http:/"',
+      'udp:// servers answer no requests; write "tcp", or leave it out',
+    ],
+  ])('says what does not go with datagrams: %s %s %s', (listener, rest, upstream, why) => {
+    const text = `service: x
+listeners: [{ name: dns, address: "udp://127.0.0.1:53", ${listener} }]
+upstreams: { dns: { servers: ["udp://a:53"]${upstream} }, db: { servers: ["tcp://a:53"] } }
+${rest}
+`
+    expect(refusal(text)).toEqual([expect.stringContaining(why)])
+  })
+
+  it('has no datagrams on a listener for connections', () => {
+    const text = `service: x
+listeners: [{ name: dns, address: "tcp://127.0.0.1:53", forward: dns }]
+upstreams: { dns: { servers: ["udp://a:53"] } }
+`
+    expect(refusal(text)).toEqual([
+      expect.stringContaining('"dns" has udp:// servers; write the name of an upstream without them'),
     ])
   })
 

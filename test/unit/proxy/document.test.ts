@@ -151,8 +151,8 @@ const FILES = [
   ...['ca', 'cert', 'key'].map(key => `upstreams.NAME.tls.${key}`),
   ...['', '.file', '.required'].map(key => `listeners[].clientCa${key}`),
 ]
-/** In place of `upgrade.health.http`. */
-const OTHERS = ['upgrade.health.tcp', 'upgrade.health.command']
+/** In place of `upgrade.health.http`, and of `workers`. */
+const OTHERS = ['upgrade.health.tcp', 'upgrade.health.command', 'listeners[].idle']
 
 function keysOf(value: unknown, path = ''): string[] {
   if (Array.isArray(value)) return value.flatMap(item => keysOf(item, `${path}[]`))

@@ -1,0 +1,484 @@
+import type { DatagramReader, DrainCounts, LentFd, OwnedFd } from '../adapter.js'
+import { everyAfterReading, type Limit } from '../base/after-reading.js'
+import { FdbError } from '../errors.js'
+import {
+  DATAGRAM_BYTES,
+  DatagramSocket,
+  ENDS_BYTES,
+  hasPolledSockets,
+  inspectOne,
+  peerOfEnds,
+  setSocketOption,
+} from '../kernel/index.js'
+import type { ClientTally } from './client-tally.js'
+import type { Forward } from './decision.js'
+import type { Destination } from './destination.js'
+import type { ExchangeReport } from './exchange-facts.js'
+import { addressOf, connectTo, Flow, keyOf } from './flow.js'
+import type { FrontTurn } from './front-turn.js'
+import { type FlowHost, MovingFlows } from './moving-flows.js'
+import { shortageOf } from './shortage.js'
+import { TimerWheel } from './timer-wheel.js'
+
+/** Datagrams of one socket in one turn of the event loop. */
+const MOST_AT_ONCE = 64
+/** When a listener is closed, its flows end after this silence. */
+const LAST_SILENCE_MS = 1_000
+/** How often a process that waits for its turn looks. */
+const LOOK_MS = 10
+/** If another process has the turn, and has not read the next datagram for this time, this process reads too. */
+const UNREAD_MS = 1_000
+/** Bytes by which the next datagram is recognized. */
+const SEEN_BYTES = 256
+
+const EVERY_ADDRESS: ReadonlySet<string | undefined> = new Set(['0.0.0.0', '::'])
+
+/** Why a datagram was dropped. `limit`: of flows; `no-server`: none is usable; `full`: a send buffer is; `refused`: the kernel has refused to send it; `ended`: the listener is closed. */
+export type Drop = 'limit' | 'no-server' | 'full' | 'refused' | 'ended'
+
+export interface UdpForwardOptions {
+  readonly listener: string
+  /** A flow ends after this silence, in milliseconds. */
+  idleMs(): number
+  /** Returns the route of a client's new flow; undefined if the upstream does not exist. */
+  forwardOf(client: string): Forward | undefined
+  destinationByKey(key: string): Destination | undefined
+  /** Reports whether a client may have no further flow: because of its own limit, or of a limit of all. `descriptor`: of the new flow, if it is known. */
+  exceeds(client: string, descriptor: LentFd | null): 'own' | 'all' | null
+  /** Counts the flows of each client. */
+  readonly clients: ClientTally
+  /** The turn of this socket, which is borrowed for the call. */
+  turnOf(socket: OwnedFd): FrontTurn
+  onEnd(report: ExchangeReport): void
+  onDrop(why: Drop): void
+  onEmpty(): void
+  /** Gets an exception that shows a bug. */
+  onFault(error: unknown): void
+}
+
+/**
+ * Forwards the datagrams of a UDP listener. All clients come over the listener's socket, which all versions share; each client has a {@link Flow} to its
+ * server. Before another version reads from the socket, it has all flows: see {@link FrontTurn}.
+ */
+export class UdpForward implements DatagramReader, FlowHost {
+  readonly scheme = 'udp'
+  readonly moving: MovingFlows
+  readonly options: UdpForwardOptions
+  readonly wheel = new TimerWheel()
+  /** By {@link Flow.key}, with those that have moved. */
+  readonly #flows = new Map<string, Flow>()
+  /** The flows of this process without an answer, the oldest first. */
+  readonly #unanswered = new Set<Flow>()
+  #own = 0
+  #front: DatagramSocket | null = null
+  #turn: FrontTurn | null = null
+  #serves = false
+  /** This process reads, as far as it does not pause. */
+  #hasTurn = false
+  #reads = false
+  #ending = false
+  /** This process will not serve again. */
+  #finished = false
+  #waiting: Limit | null = null
+  readonly #chunk = Buffer.allocUnsafeSlow(DATAGRAM_BYTES)
+  readonly #ends = Buffer.alloc(ENDS_BYTES)
+  #emptyWaiters: (() => void)[] = []
+
+  /** Throws ERR_FDB_PLATFORM without epoll. */
+  constructor(options: UdpForwardOptions) {
+    if (!hasPolledSockets())
+      throw new FdbError('ERR_FDB_PLATFORM', 'a udp:// listener of the proxy needs epoll: use Linux')
+    this.options = options
+    this.moving = new MovingFlows(this)
+  }
+
+  get active(): boolean {
+    return this.#front !== null
+  }
+
+  get listener(): string {
+    return this.options.listener
+  }
+
+  get connections(): number {
+    return this.#own
+  }
+
+  get flows(): Iterable<Flow> {
+    return this.#flows.values()
+  }
+
+  get turn(): FrontTurn {
+    return this.#turn!
+  }
+
+  kinds(): Record<string, number> {
+    return { udp: this.#own }
+  }
+
+  // ---- who reads
+
+  start(fd: OwnedFd): void {
+    this.#serves = true
+    this.#ending = false
+    this.#finished = false
+    if (this.#front === null) {
+      this.#turn = this.options.turnOf(fd)
+      // Otherwise an answer could come from another address of this machine than the client has sent to.
+      if (EVERY_ADDRESS.has(inspectOne(fd).address)) setSocketOption(fd, 'tellAddress', true)
+      // For the datagrams that wait while one version reads no more, and the next one not yet.
+      setSocketOption(fd, 'longQueue', true)
+      this.#front = new DatagramSocket(fd, () => this.#contain(() => this.#readFront()))
+    } else fd.close()
+    this.#turn!.endSharing()
+    this.#turn!.hold()
+    this.read()
+    if (!this.#takeTurn()) this.#wait()
+  }
+
+  /** Begins to read, unless another version reads, or has flows. */
+  #takeTurn(): boolean {
+    if (!this.#turn!.isAlone) return false
+    // The version that had them has ended them, or died.
+    for (const flow of this.#flows.values()) if (flow.moved) this.own(flow)
+    this.#hasTurn = true
+    this.read()
+    return true
+  }
+
+  /** Ends to read, unless this version has flows, or another one that leaves has some: their next version does not know them yet. */
+  #giveTurn(): boolean {
+    const turn = this.#turn
+    if (turn !== null) {
+      if (this.#own > 0 || (this.#hasTurn && !turn.isLast)) return false
+      this.pause()
+      turn.endSharing()
+      // The flows on their way may come back.
+      if (turn.inTransit) return false
+    }
+    this.#dropTurn()
+    return true
+  }
+
+  #dropTurn(): void {
+    this.pause()
+    this.#hasTurn = false
+    this.#turn?.release()
+    if (this.#finished) this.#forgetMoved()
+    for (const resolve of this.#emptyWaiters.splice(0)) resolve()
+  }
+
+  /** The flows that have moved are of no use when this process reads nothing more from clients. */
+  #forgetMoved(): void {
+    for (const flow of [...this.#flows.values()]) if (flow.moved) this.#remove(flow)
+  }
+
+  look(): void {
+    if (this.#waiting !== null && (this.#serves ? this.#takeTurn() : this.#giveTurn())) this.#stopWaiting()
+  }
+
+  #wait(): void {
+    let seen: Uint8Array | null = null
+    let unreadMs = 0
+    const look = () => {
+      this.look()
+      if (this.#waiting === null || !this.#serves || this.#hasTurn) return
+      const next = this.#front!.peek(SEEN_BYTES)
+      unreadMs = next !== null && seen !== null && Buffer.compare(next, seen) === 0 ? unreadMs + LOOK_MS : 0
+      seen = next
+      if (unreadMs < UNREAD_MS) return
+      this.#hasTurn = true
+      this.read()
+    }
+    this.#waiting ??= everyAfterReading(LOOK_MS, look, { unref: true })
+  }
+
+  #stopWaiting(): void {
+    this.#waiting?.clear()
+    this.#waiting = null
+  }
+
+  stop(): void {
+    this.#serves = false
+    this.#stopWaiting()
+    this.settle()
+  }
+
+  pause(): void {
+    this.#reads = false
+    this.#front?.watches(false)
+  }
+
+  read(): void {
+    if (this.#front === null || !this.#hasTurn) return
+    this.#reads = true
+    this.#front.watches(true)
+  }
+
+  settle(): void {
+    if (this.#own > 0) return
+    if (!this.#serves && !this.#giveTurn()) this.#wait()
+    this.options.onEmpty()
+  }
+
+  // ---- datagrams
+
+  #readFront(): void {
+    for (let left = MOST_AT_ONCE; left > 0 && this.#reads; left--) {
+      let length: number
+      try {
+        length = this.#front!.readFrom(this.#chunk, this.#ends)
+      } catch {
+        // The kernel could not send an earlier datagram.
+        continue
+      }
+      if (length < 0) return
+      const flow = this.#flows.get(keyOf(this.#ends))
+      if (flow === undefined) this.#begin(this.#chunk, length, Buffer.from(this.#ends))
+      else this.#toServer(flow, this.#chunk, length)
+    }
+  }
+
+  #toServer(flow: Flow, chunk: Uint8Array, length: number): void {
+    if (!flow.moved) {
+      flow.bytesReceived += length
+      this.arm(flow)
+    }
+    this.#send(flow, chunk, length)
+  }
+
+  #send(flow: Flow, chunk: Uint8Array, length: number): void {
+    let sent = flow.send(chunk, length)
+    // The error was that of an earlier datagram.
+    if (typeof sent === 'object' && flow.moved) sent = flow.send(chunk, length)
+    if (sent === 'sent') return
+    if (typeof sent === 'string' || flow.moved) {
+      this.options.onDrop(typeof sent === 'string' ? sent : 'refused')
+      return
+    }
+    const failed = this.options.destinationByKey(flow.destination)
+    this.#away(flow, sent.away)
+    this.#begin(chunk, length, flow.ends, failed === undefined ? [] : [failed])
+  }
+
+  onServer(flow: Flow): void {
+    this.#contain(() => this.#readServer(flow))
+  }
+
+  #contain(act: () => void): void {
+    try {
+      act()
+    } catch (error) {
+      this.options.onFault(error)
+    }
+  }
+
+  #readServer(flow: Flow): void {
+    for (let left = MOST_AT_ONCE; left > 0 && flow.socket !== null && !flow.moved; left--) {
+      let length: number
+      try {
+        length = flow.socket.read(this.#chunk)
+      } catch (error) {
+        this.#away(flow, error as Error)
+        return
+      }
+      if (length < 0) return
+      if (!flow.answered) {
+        flow.answered = true
+        this.#unanswered.delete(flow)
+        this.options.destinationByKey(flow.destination)?.opened?.(true)
+      }
+      flow.bytesSent += length
+      this.arm(flow)
+      this.#toClient(flow, length)
+    }
+  }
+
+  #toClient({ ends }: Flow, length: number): void {
+    try {
+      if (this.#front?.sendTo(this.#chunk, length, ends) === false) this.options.onDrop('full')
+    } catch {
+      this.options.onDrop('refused')
+    }
+  }
+
+  #away(flow: Flow, error: Error): void {
+    this.options.destinationByKey(flow.destination)?.failed?.('connect-failed', error)
+    this.end(flow, 'connect-failed')
+  }
+
+  // ---- flows
+
+  #begin(chunk: Uint8Array, length: number, ends: Buffer, tried: Destination[] = []): void {
+    const { host: client } = peerOfEnds(ends)
+    const drop = this.#ending ? 'ended' : this.#hasRoom(client, null) ? null : 'limit'
+    const forward = drop === null ? this.options.forwardOf(client) : undefined
+    const destination = forward?.pick(tried) ?? null
+    if (forward === undefined || destination === null || !destination.key.startsWith('udp:')) {
+      this.options.onDrop(drop ?? 'no-server')
+      return
+    }
+    const flow = new Flow(ends, { route: forward.name, destination: destination.key }, this)
+    this.#flows.set(flow.key, flow)
+    this.own(flow)
+    this.#toServer(flow, chunk, length)
+    addressOf(destination, host => {
+      if (this.#flows.get(flow.key) === flow) this.#connect(flow, destination, host)
+    })
+  }
+
+  /** `host`: null if the address of the server is not known. */
+  #connect(flow: Flow, destination: Destination, host: string | null): void {
+    try {
+      if (host === null) throw new Error(`the server ${destination.key} has no address`)
+      flow.open(connectTo(destination, host))
+    } catch (error) {
+      const short = shortageOf(error) !== null
+      if (!short) destination.failed?.('connect-failed', error as Error)
+      this.options.onDrop(short ? 'limit' : 'no-server')
+      this.end(flow, short ? 'limit' : 'connect-failed')
+      return
+    }
+    if (this.options.exceeds(flow.client, flow.socket!.descriptor) === 'all' && !this.#endOldest(flow)) {
+      this.options.onDrop('limit')
+      this.end(flow, 'limit')
+      return
+    }
+    for (const held of flow.takeHeld())
+      if (this.#flows.get(flow.key) === flow) this.#send(flow, held, held.length)
+  }
+
+  /** Reports whether a client may have a further flow. A flow without an answer, whose client may be made up, gives way. */
+  #hasRoom(client: string, descriptor: LentFd | null): boolean {
+    const excess = this.options.exceeds(client, descriptor)
+    return excess === null || (excess === 'all' && this.#endOldest())
+  }
+
+  #endOldest(but?: Flow): boolean {
+    const [oldest] = this.#unanswered
+    if (oldest === undefined || oldest === but) return false
+    this.end(oldest, 'limit')
+    return true
+  }
+
+  own(flow: Flow): void {
+    flow.moved = false
+    this.#own++
+    if (!flow.answered) this.#unanswered.add(flow)
+    this.options.clients.add(flow.client)
+    flow.socket?.watches(true)
+    this.arm(flow)
+  }
+
+  disown(flow: Flow): void {
+    flow.moved = true
+    this.#own--
+    this.#unanswered.delete(flow)
+    this.options.clients.remove(flow.client)
+    flow.socket?.watches(false)
+    this.wheel.disarm(flow)
+  }
+
+  find(key: string): Flow | undefined {
+    return this.#flows.get(key)
+  }
+
+  adopt(flow: Flow, fd: OwnedFd): void {
+    const before = this.#flows.get(flow.key)
+    if (before !== undefined) this.#remove(before)
+    flow.open(fd)
+    this.#flows.set(flow.key, flow)
+    this.own(flow)
+  }
+
+  arm(flow: Flow, ms = this.options.idleMs()): void {
+    this.wheel.arm(flow, this.#ending ? Math.min(ms, LAST_SILENCE_MS) : ms)
+  }
+
+  onIdle(flow: Flow): void {
+    this.end(flow)
+  }
+
+  /** `reason`: why it ends early. */
+  end(flow: Flow, reason?: string): void {
+    this.#remove(flow)
+    this.#contain(() => this.#report(flow, reason))
+    this.settle()
+  }
+
+  #report(flow: Flow, reason: string | undefined): void {
+    this.options.onEnd({
+      subject: 'udp',
+      listener: this.options.listener,
+      client: flow.client,
+      http2: false,
+      http10: false,
+      method: '',
+      target: '',
+      host: '',
+      status: 0,
+      reason,
+      serverFailed: false,
+      destination: flow.destination,
+      attempts: 1,
+      bytesSent: flow.bytesSent,
+      bytesReceived: flow.bytesReceived,
+      milliseconds: performance.now() - flow.startedAt,
+      trail: null,
+    })
+  }
+
+  #remove(flow: Flow): void {
+    if (!flow.moved) this.disown(flow)
+    if (this.#flows.get(flow.key) === flow) this.#flows.delete(flow.key)
+    flow.close()
+  }
+
+  // ---- the end
+
+  announce(): void {
+    this.#ending = true
+    for (const flow of this.#flows.values())
+      if (!flow.moved) this.arm(flow, Math.min(LAST_SILENCE_MS, this.wheel.remaining(flow)))
+  }
+
+  resume(): void {
+    this.#ending = false
+  }
+
+  endIdle(): void {
+    this.announce()
+  }
+
+  finish(): void {
+    this.#finished = true
+    this.settle()
+  }
+
+  emptied(): Promise<void> {
+    return new Promise(resolve => {
+      this.#emptyWaiters.push(resolve)
+      this.settle()
+    })
+  }
+
+  remaining(): DrainCounts {
+    const count = this.#own
+    return { idle: 0, busy: count, closed: count === 0 ? [] : [{ kind: 'udp', reason: 'open', count }] }
+  }
+
+  cut(): DrainCounts {
+    const counts = this.remaining()
+    for (const flow of [...this.#flows.values()]) if (!flow.moved) this.end(flow, 'closed-here')
+    return counts
+  }
+
+  close(): void {
+    this.#serves = false
+    this.#stopWaiting()
+    for (const flow of [...this.#flows.values()]) this.#remove(flow)
+    this.#dropTurn()
+    this.#front?.close()
+    this.#front = null
+  }
+}

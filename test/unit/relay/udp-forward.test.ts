@@ -1,0 +1,261 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { bindSocket, inspectOne, type OwnedFd } from '../../../src/kernel/index.js'
+import {
+  ClientTally,
+  type Destination,
+  type Drop,
+  type ExchangeReport,
+  FrontTurn,
+  UdpForward,
+  type UdpForwardOptions,
+} from '../../../src/relay/index.js'
+import { DatagramClient, DatagramEcho } from '../../processes/datagrams.js'
+import { until } from '../../processes/until.js'
+
+/** A service: the versions of it share a socket and a file. */
+class Service {
+  readonly socket: OwnedFd
+  readonly #folder = mkdtempSync(join(tmpdir(), 'fdb-udp-'))
+  readonly drops: Drop[] = []
+  readonly reports: ExchangeReport[] = []
+  readonly failed: string[] = []
+  idleMs = 60_000
+  most = 1_000
+  servers: readonly DatagramEcho[] = []
+  #next = 0
+
+  constructor(host = '127.0.0.1') {
+    this.socket = bindSocket({ kind: 'udp', host, port: 0, ipv6Only: false }, 'front')
+    onTestFinished(() => {
+      this.socket.close()
+      rmSync(this.#folder, { recursive: true })
+    })
+  }
+
+  get port(): number {
+    return inspectOne(this.socket).port!
+  }
+
+  #destination(server: DatagramEcho): Destination {
+    return {
+      key: server.url,
+      address: { kind: 'tcp', host: '127.0.0.1', port: server.port },
+      authority: '',
+      failed: () => void this.failed.push(server.name),
+    }
+  }
+
+  /** One process of the service, which serves unless it is told not to. */
+  version(more: Partial<UdpForwardOptions> = {}): UdpForward {
+    const version: UdpForward = new UdpForward({
+      listener: 'echo',
+      idleMs: () => this.idleMs,
+      forwardOf: () => ({
+        kind: 'upstream',
+        name: 'echo',
+        pick: tried => {
+          const left = this.servers.filter(({ url }) => !tried.some(({ key }) => key === url))
+          return left.length === 0 ? null : this.#destination(left[this.#next++ % left.length]!)
+        },
+      }),
+      destinationByKey: key => {
+        const server = this.servers.find(({ url }) => url === key)
+        return server && this.#destination(server)
+      },
+      exceeds: (_, descriptor) => (descriptor === null && version.connections >= this.most ? 'all' : null),
+      clients: new ClientTally(),
+      turnOf: socket => new FrontTurn(join(this.#folder, 'slots'), 'shop', socket),
+      onEnd: report => void this.reports.push(report),
+      onDrop: why => void this.drops.push(why),
+      onEmpty: () => {},
+      onFault: error => {
+        throw error
+      },
+      ...more,
+    })
+    onTestFinished(() => version.close())
+    return version
+  }
+
+  start(version: UdpForward): UdpForward {
+    version.start(this.socket.dup())
+    return version
+  }
+
+  async clients(count: number): Promise<DatagramClient[]> {
+    return await Promise.all(Array.from({ length: count }, (_, i) => DatagramClient.open(`c${i}`, this.port)))
+  }
+}
+
+async function service(...names: string[]): Promise<Service> {
+  const made = new Service()
+  made.servers = await Promise.all(names.map(name => DatagramEcho.start(name)))
+  return made
+}
+
+/** Moves up to `most` flows. Returns how many. */
+function move(from: UdpForward, to: UdpForward, most = Number.POSITIVE_INFINITY): number {
+  const departures = from.moving.departures()
+  for (let moved = 0; ; moved++) {
+    if (moved === most) return moved
+    const next = departures.next()
+    if (next.done) return moved
+    const { record, fds } = next.value
+    to.moving.arrive(to.moving.check(record, fds), 'moved')
+  }
+}
+
+/** No server has heard a client from two ports. */
+function expectOnePortEach({ servers }: Service): void {
+  expect(servers.flatMap(({ ports }) => [...ports.values()].filter(({ size }) => size !== 1))).toEqual([])
+}
+
+const ask = (clients: readonly DatagramClient[]) => Promise.all(clients.map(client => client.ask()))
+
+describe('datagrams that are forwarded', () => {
+  it('go on in another version, flow by flow, while the first version still reads', async () => {
+    const shop = await service('a', 'b', 'c')
+    const old = shop.start(shop.version())
+    const clients = await shop.clients(6)
+    const servers = await ask(clients)
+    const next = shop.start(shop.version())
+    old.stop()
+    expect(move(old, next, 4)).toBe(4)
+    expect([old.connections, next.connections]).toEqual([2, 4])
+    expect(await ask(clients)).toEqual(servers)
+    expect(move(old, next)).toBe(2)
+    expect([old.connections, next.connections]).toEqual([0, 6])
+    expect(await ask(clients)).toEqual(servers)
+    expectOnePortEach(shop)
+    expect(shop.drops).toEqual([])
+  })
+
+  it('have one reader at a time: the first version, until no other that leaves has flows', async () => {
+    const shop = await service('a', 'b')
+    const first = shop.start(shop.version())
+    const clients = await shop.clients(4)
+    const servers = await ask(clients)
+    const second = shop.start(shop.version())
+    first.stop()
+    move(first, second, 2)
+    const third = shop.start(shop.version())
+    second.stop()
+    expect(move(first, third)).toBe(2)
+    expect(await ask(clients)).toEqual(servers)
+    expect([first.connections, second.connections, third.connections]).toEqual([0, 2, 2])
+    expect(move(second, third)).toBe(2)
+    await first.emptied()
+    expect(await ask(clients)).toEqual(servers)
+    expect(third.connections).toBe(4)
+    expectOnePortEach(shop)
+  })
+
+  it('go on where they were when the other version does not take them, or is killed', async () => {
+    const shop = await service('a', 'b', 'c')
+    const old = shop.start(shop.version())
+    const clients = await shop.clients(5)
+    const servers = await ask(clients)
+    const next = shop.start(shop.version())
+    old.stop()
+    const departures = old.moving.departures()
+    const left = [...departures]
+    expect([left.length, old.connections]).toEqual([5, 0])
+    for (const client of clients) client.say()
+    for (const departure of left.splice(0, 2)) old.moving.arrive(departure, 'returned')
+    old.moving.arrive(left.shift()!, 'refused')
+    for (const { record, fds } of left) next.moving.arrive(next.moving.check(record, fds), 'moved')
+    expect(await ask(clients)).toEqual(servers)
+    expect([old.connections, old.moving.movable, next.connections]).toEqual([3, 2, 2])
+    next.close()
+    shop.start(old)
+    expect(old.connections).toBe(5)
+    expect(await ask(clients)).toEqual(servers)
+    expectOnePortEach(shop)
+  })
+
+  it('reach the version that serves although the one before is stopped', async () => {
+    const shop = await service('a')
+    const stopped = shop.start(shop.version())
+    stopped.pause()
+    const next = shop.start(shop.version())
+    const [client] = await shop.clients(1)
+    expect(await client!.ask()).toBe('a')
+    expect([stopped.connections, next.connections]).toEqual([0, 1])
+  })
+
+  it('may have no bytes, or as many as fit', async () => {
+    const shop = await service('a')
+    shop.start(shop.version())
+    const [client] = await shop.clients(1)
+    await client!.ask()
+    const heard: number[] = []
+    client!.socket.removeAllListeners('message').on('message', ({ length }) => heard.push(length))
+    shop.servers[0]!.socket.removeAllListeners('message').on('message', (datagram, { port, address }) => {
+      shop.servers[0]!.socket.send(datagram, port, address)
+    })
+    for (const size of [0, 65_507, 1]) client!.socket.send(Buffer.alloc(size), shop.port, '127.0.0.1')
+    await until('all come back', () => heard.length === 3)
+    expect(heard.toSorted((a, b) => a - b)).toEqual([0, 1, 65_507])
+  })
+
+  it('go to another server when theirs is away, and the failure counts', async () => {
+    const shop = await service('a', 'b')
+    shop.start(shop.version())
+    const [client] = await shop.clients(1)
+    expect(await client!.ask()).toBe('a')
+    shop.servers[0]!.socket.close()
+    client!.say()
+    await until('the flow has ended', () => shop.reports.length === 1)
+    expect([shop.failed, shop.reports[0]!.reason]).toEqual([['a'], 'connect-failed'])
+    client!.forget()
+    expect(await client!.ask()).toBe('b')
+  })
+
+  it('come from the address to which the client has sent', async () => {
+    const shop = new Service('0.0.0.0')
+    shop.servers = [await DatagramEcho.start('a')]
+    shop.start(shop.version())
+    const client = await DatagramClient.open('c', shop.port, '127.0.0.5')
+    const from = new Promise(resolve => client.socket.once('message', (_, { address }) => resolve(address)))
+    await client.ask()
+    expect(await from).toBe('127.0.0.5')
+  })
+
+  it('get no flow beyond the limit, but instead of the oldest one without an answer', async () => {
+    const shop = await service('a')
+    const forward = shop.start(shop.version())
+    shop.most = 2
+    await ask(await shop.clients(2))
+    const third = await DatagramClient.open('x', shop.port)
+    third.say()
+    await until('the datagram is dropped', () => shop.drops.length > 0)
+    expect([shop.drops, forward.connections]).toEqual([['limit'], 2])
+    shop.most = 3
+    shop.servers[0]!.socket.removeAllListeners('message')
+    third.say()
+    await until('the third has a flow', () => forward.connections === 3)
+    const fourth = await DatagramClient.open('y', shop.port)
+    fourth.say()
+    await until('the third gives way', () => shop.reports.length === 1)
+    expect([shop.reports[0]!.reason, forward.connections]).toEqual(['limit', 3])
+    const ports = [...forward.flows].map(({ ends }) => ends.readUInt16BE(2))
+    expect(ports).toContain(fourth.socket.address().port)
+    expect(ports).not.toContain(third.socket.address().port)
+  })
+
+  it('end a flow by their absence', async () => {
+    const shop = await service('a')
+    const forward = shop.start(shop.version())
+    shop.idleMs = 300
+    const [client] = await shop.clients(1)
+    await client!.ask()
+    await until('the flow ends', () => forward.connections === 0)
+    expect(shop.reports).toMatchObject([
+      { subject: 'udp', reason: undefined, bytesSent: 6, bytesReceived: 4 },
+    ])
+    expect(await client!.ask()).toBe('a')
+  })
+})
