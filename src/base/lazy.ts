@@ -1,4 +1,5 @@
 import type * as crypto from 'node:crypto'
+import type dgram from 'node:dgram'
 import type * as files from 'node:fs/promises'
 import type http from 'node:http'
 import type http2 from 'node:http2'
@@ -28,6 +29,8 @@ function load(name: string): never {
 }
 
 export const nodeCrypto = (): typeof crypto => process.getBuiltinModule('node:crypto')
+
+export const nodeDgram = (): typeof dgram => process.getBuiltinModule('node:dgram')
 
 export const nodeFiles = (): typeof files => process.getBuiltinModule('node:fs/promises')
 

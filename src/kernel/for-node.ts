@@ -1,3 +1,4 @@
+import type dgram from 'node:dgram'
 import { constants, fstatSync, openSync } from 'node:fs'
 import net from 'node:net'
 import { native } from './native.js'
@@ -17,6 +18,16 @@ export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts,
  */
 export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): void {
   server.listen({ fd: fd.release() }, backlog)
+}
+
+/**
+ * Makes a UDP socket of Node read from a descriptor, and takes ownership of it. Node sets SO_REUSEADDR, which would let another user's process take the
+ * datagrams: `reuseAddr` is set again.
+ */
+export function bindOver(socket: dgram.Socket, fd: OwnedFd, reuseAddr: boolean): void {
+  const number = fd.release()
+  socket.bind({ fd: number, exclusive: true })
+  native.setOption(number, 'reuseAddr', reuseAddr)
 }
 
 /** Whether an application's value is an open descriptor. */

@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
+import { DATAGRAM_READING } from './datagram-reading.js'
 import { HTTP_CONNECTIONS } from './http-connections.js'
 import { INFLATE_WINDOW } from './inflate-window.js'
 import { describeMissing, type Internal, isTested } from './internal.js'
@@ -22,6 +23,7 @@ export const INTERNALS: readonly Internal[] = [
   ...NEEDED_BY_SOME,
   ...NEEDED_BY_WEB_SOCKETS,
   UNFINISHED_ANSWER,
+  DATAGRAM_READING,
 ]
 
 /**

@@ -128,6 +128,31 @@ describe('servers of other kinds cross an upgrade', () => {
     client.close()
   })
 
+  it('udp, by a socket that the listener serves: each datagram has one answer', async () => {
+    const scene = Scene.open({
+      upgrade: TIMES,
+      listeners: [{ name: 'dns', spec: 'udp://127.0.0.1:0', server: 'dgram' }],
+    })
+    const first = await scene.serve()
+    await first.says('ready')
+    const { port } = first.find('listener')!.address
+    const client = createSocket('udp4')
+    const answers: string[] = []
+    client.on('message', text => answers.push(String(text)))
+    let sent = 0
+    const timer = setInterval(() => client.send(`${++sent}`, port, '127.0.0.1'), 5)
+    for (let generation = 2; generation < 4; generation++) {
+      await (await scene.serve()).says('ready')
+      const start = `${generation} `
+      await until('the new one answers', () => answers.some(answer => answer.startsWith(start)))
+    }
+    clearInterval(timer)
+    await until('all are answered', () => answers.length >= sent)
+    const numbers = answers.map(answer => Number(answer.split(' ')[1])).toSorted((a, b) => a - b)
+    expect(numbers).toEqual(Array.from({ length: sent }, (_, i) => i + 1))
+    client.close()
+  })
+
   it('a framework that insists on listen({ fd }) gets a borrowed descriptor', async () => {
     const port = await freePort()
     const url = `http://127.0.0.1:${port}`

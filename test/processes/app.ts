@@ -92,6 +92,7 @@ export interface ListenerConfig {
     | 'streams'
     | 'lines'
     | 'udp'
+    | 'dgram'
     | 'borrowed'
     | 'none'
 }

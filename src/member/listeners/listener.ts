@@ -1,3 +1,4 @@
+import type dgram from 'node:dgram'
 import net from 'node:net'
 import type { MovableConnections } from '../../connections/movable.js'
 import { FdbError } from '../../errors.js'
@@ -12,6 +13,7 @@ import {
 import { acceptInto, acceptOptionsOf, stopListening } from '../../node/server-connections.js'
 import { AttachedDatagrams, type DatagramReader } from './attached-datagrams.js'
 import { AttachedServer, type LeavingTimes } from './attached-server.js'
+import { attachDatagrams } from './datagram-server.js'
 import { type DrainCounts, sumCounts } from './forced-closes.js'
 import type { ServableServer, ServeOptions } from './serve-options.js'
 
@@ -91,7 +93,8 @@ export class Listener {
 
   /**
    * Makes `server` (net, http, https, http2, tls) accept on this listener while this process serves, never before the commit. Several servers
-   * may share a listener. Do not call the server's own `listen()`.
+   * may share a listener. Do not call the server's own `listen()`. On a UDP listener `server` is a `dgram.Socket` without an address, which reads
+   * while this process serves, and can always send.
    *
    * {@link ServeOptions} control how the server's connections continue in the next process, or end here:
    * - The connections of an `http.Server` move between two requests, without any option. `http` hooks move the application's own data about a
@@ -108,15 +111,12 @@ export class Listener {
    * already), ERR_FDB_SERVER_TWICE (the server already has a listener), ERR_FDB_OPTION (unknown options, or options that do not fit the
    * server).
    */
-  serve(server: ServableServer, options?: ServeOptions): this {
-    let served: AttachedServer
+  serve(server: ServableServer | dgram.Socket, options?: ServeOptions): this {
+    const failed = (error: unknown) => this.#deps.events.failed(this.#named(error))
+    let served: AttachedServer | AttachedDatagrams
     try {
-      if (this.#spec.kind === 'udp')
-        throw new FdbError(
-          'ERR_FDB_OPTION',
-          'no server can accept on a UDP socket: give borrow() to node:dgram',
-        )
-      served = new AttachedServer(server, options, error => this.#deps.events.failed(this.#named(error)))
+      if (this.#spec.kind === 'udp') served = attachDatagrams(server, options, this.#spec)
+      else served = new AttachedServer(server as ServableServer, options, failed)
     } catch (error) {
       throw this.#named(error)
     }

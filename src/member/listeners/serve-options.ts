@@ -166,6 +166,6 @@ function remedy(given: unknown): string {
   if (has('fetch'))
     return 'a server made for its fetch(), such as createAdaptorServer(app) of @hono/node-server'
   if (has('handleUpgrade')) return 'the http.Server whose upgrades it handles'
-  if (has('bind') && has('send')) return 'a stream server; bind a UDP socket to listener.borrow() instead'
+  if (has('bind') && has('send')) return 'a stream server; a UDP socket needs a listener with udp://'
   return own
 }

@@ -1,3 +1,4 @@
+import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { openSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
@@ -49,16 +50,59 @@ async function answersWhenTold() {
 }
 
 describe('a server given to a listener', () => {
-  it('needs connections: serve() of a UDP socket throws', async () => {
+  it('of datagrams is a socket of node:dgram without an address', async () => {
     const member = await alone()
     const datagrams = await member.listen('datagrams', 'udp://127.0.0.1:0')
+    const refused = (code: string, text: RegExp) =>
+      expect.objectContaining({ code, message: expect.stringMatching(text) })
     expect(() => datagrams.serve(answering())).toThrow(
-      expect.objectContaining({
-        code: 'ERR_FDB_OPTION',
-        message: expect.stringMatching(/"datagrams".*borrow\(\)/),
-      }),
+      refused('ERR_FDB_NOT_A_SERVER', /"datagrams".*node:dgram.*borrow\(\)/),
     )
+    const bound = createSocket('udp4').bind(0, '127.0.0.1')
+    await once(bound, 'listening')
+    expect(() => datagrams.serve(bound)).toThrow(refused('ERR_FDB_SERVER_LISTENS', /bind\(\)/))
+    bound.close()
+    const socket = createSocket('udp4')
+    expect(() => datagrams.serve(socket, { move: false })).toThrow(refused('ERR_FDB_OPTION', /no options/))
+    datagrams.serve(socket)
+    expect(() => datagrams.serve(socket)).toThrow(refused('ERR_FDB_SERVER_TWICE', /already/))
     await member.ready()
+    expect([datagrams.accepting, datagrams.scheme, socket.address().port]).toEqual([
+      true,
+      'udp',
+      datagrams.address.port,
+    ])
+    const closed = once(socket, 'close')
+    await member.close()
+    await closed
+  })
+
+  it('of datagrams reads none while it pauses, and loses none', async () => {
+    const member = await alone()
+    const datagrams = await member.listen('udp://127.0.0.1:0')
+    const socket = createSocket('udp4')
+    const heard: string[] = []
+    socket.on('message', (datagram, { port }) => {
+      heard.push(String(datagram))
+      socket.send('', port, '127.0.0.1')
+    })
+    datagrams.serve(socket)
+    await member.ready()
+    const client = createSocket('udp4')
+    onTestFinished(() => void client.close())
+    client.connect(datagrams.address.port!, '127.0.0.1')
+    await once(client, 'connect')
+    client.send('one')
+    await once(client, 'message')
+    member.pause()
+    await new Promise<unknown>(resolve => client.send('two', resolve))
+    await new Promise(setImmediate)
+    await new Promise(setImmediate)
+    expect(heard).toEqual(['one'])
+    const answered = once(client, 'message')
+    await member.resume()
+    await answered
+    expect(heard).toEqual(['one', 'two'])
   })
 
   it('must not listen already: no process would accept on the listener', async () => {

@@ -23,7 +23,7 @@ const APPS: readonly [string, unknown, RegExp][] = [
   ['a socket.io server', { httpServer: http.createServer(), emit: () => {} }, /app\.httpServer\b/],
   ['a WebSocketServer', { handleUpgrade: () => {}, clients: new Set() }, /the http\.Server whose upgrades/],
   ['a promise of a server', Promise.resolve(net.createServer()), /await it first/],
-  ['a UDP socket', socket, /listener\.borrow\(\)/],
+  ['a UDP socket', socket, /a listener with udp:\/\//],
   ['nothing', undefined, /undefined is no server: give one of net, http, https, http2 or tls/],
 ]
 

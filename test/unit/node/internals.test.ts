@@ -1,3 +1,4 @@
+import dgram from 'node:dgram'
 import http from 'node:http'
 import net from 'node:net'
 import { afterEach, describe, expect, it, vi } from 'vitest'
@@ -89,7 +90,7 @@ describe('the inside of Node', () => {
 
   it('has a probe for each of its parts, and none for two', () => {
     expect(new Set(ALL.map(({ name }) => name)).size).toBe(ALL.length)
-    expect(ALL).toHaveLength(11)
+    expect(ALL).toHaveLength(12)
   })
 
   it('causes an error with its name where it differs', async () => {
@@ -107,6 +108,11 @@ describe('the inside of Node', () => {
   it('causes an error where servers listen to their connections otherwise', async () => {
     vi.spyOn(http.Server.prototype, 'listeners').mockReturnValue([])
     expect(await missingNow()).toEqual(['server[Symbol(http.server.connections)].idle()', 'ServerResponse'])
+  })
+
+  it('causes an error where a UDP socket keeps its handle elsewhere', async () => {
+    vi.spyOn(dgram, 'createSocket').mockReturnValue({ close() {} } as dgram.Socket)
+    expect(await missingNow()).toEqual(['socket[Symbol(state'])
   })
 
   it('causes an error where a server counts its connections elsewhere', async () => {
