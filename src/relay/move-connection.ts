@@ -45,7 +45,8 @@ export function exportConnection(
     client: remoteAddress,
     clientPort: remotePort,
     server,
-    remainingMs: wholeMs(remainingMs),
+    // The next process dials with a time limit of its own.
+    remainingMs: isDialling(upstream) ? -1 : wholeMs(remainingMs),
     clientEnded: ended,
     endedClient: detached.ended,
     closing: connection.closing,
@@ -75,6 +76,10 @@ function takeDescriptors(
     upstreamDup?.close()
     throw error
   }
+}
+
+function isDialling(upstream: ByteStream | null): boolean {
+  return upstream?.connecting === true && !(upstream instanceof WaitingStream)
 }
 
 function wholeMs(ms: number): number {

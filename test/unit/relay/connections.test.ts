@@ -396,6 +396,36 @@ describe('the times of a request for the access log', () => {
     expect(again?.record.remainingMs).toBe(1_000)
   })
 
+  it('has the whole time in a queue of the next process if it has waited for the connection to a server only', () => {
+    const pass = clock()
+    const full = { ...SERVER, key: 'b', connections: 0 }
+    const queue = { most: 5, ms: 60_000, waiting: 0, servers: () => [full], watch, ended() {} }
+    const forward: Forward = {
+      kind: 'upstream',
+      name: 'r',
+      pick: tried => [SERVER, full].find(each => !tried.includes(each)) ?? null,
+      queue,
+    }
+    const [own, peer] = socketPair('client')
+    onTestFinished(() => {
+      own.close()
+      peer.close()
+    })
+    const from = relayWith({ timeouts: { connect: 1_000 } }, undefined, own.raw)
+    from.client.hear(GET)
+    from.leaves()
+    pass(200)
+    const to = relayWith({ routeByName: () => forward, destinationByKey: () => SERVER })
+    to.relay.import(from.leaves()!)
+    to.servers[0]!.owner!.onClose(to.servers[0]!, new Error('connect ECONNREFUSED'))
+    to.client.owner!.onClose(to.client, null)
+    to.leaves()
+    pass(200)
+    const again = to.leaves()
+    again?.client.close()
+    expect(again?.record.remainingMs).toBe(60_000)
+  })
+
   it('has the whole time for its answer from a kept connection that it gets after a move', async () => {
     const [own, peer] = socketPair('client')
     onTestFinished(() => {
