@@ -298,7 +298,7 @@ export class Sessions {
       request: requestRecord(conn),
       written: conn.writeBuffer.map(({ type, data, options }) => ({
         type,
-        ...(data !== undefined && { data }),
+        ...(data !== undefined && { data: plainCopy(data) as string | Uint8Array }),
         compress: options?.compress !== false,
       })),
       pingInMs: answered ? Math.max(0, pingedAt + this.#engine.opts.pingInterval - performance.now()) : null,
@@ -308,7 +308,7 @@ export class Sessions {
         ...(pid !== undefined && { pid }),
         rooms: [...rooms],
         data,
-        handshake: { ...handshake, query: { ...(handshake['query'] as object) } },
+        handshake: plainCopy(handshake) as SocketRecord['handshake'],
       })),
       connecting: connectingSockets(this.#io, conn).map(({ handshake, nsp }) => ({
         namespace: nsp.name,
@@ -348,7 +348,13 @@ export class Sessions {
       'writeToEngine',
       () =>
         (packets, { compress = true, volatile = false }) =>
-          send({ kind: 'out', session: id, packets: [packets].flat() as string[], compress, volatile }),
+          send({
+            kind: 'out',
+            session: id,
+            packets: [packets].flat().map(plainCopy) as string[],
+            compress,
+            volatile,
+          }),
     )
     for (const socket of client.sockets.values()) this.#end(socket, send)
   }
@@ -477,7 +483,7 @@ export class Sessions {
 
   /** The process that has sent the event gets the answer. */
   #onForeignAck({ id: socket, nsp: { name: namespace } }: Socket, { id, data }: SocketPacket): void {
-    const ack = { kind: 'ack', namespace, socket, id: id!, args: data } as const
+    const ack = { kind: 'ack', namespace, socket, id: id!, args: data.map(plainCopy) } as const
     if (!this.#answer(ack)) void this.#exchange.send(ack)
   }
 

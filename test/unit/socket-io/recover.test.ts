@@ -267,4 +267,25 @@ describe('recoverSockets()', () => {
       'cut \ufffd',
     ])
   })
+
+  it('gives sessions on with all that the application has added to a handshake, and with bytes of any kind', async () => {
+    const { server, member, session, warnings } = await polled('thirteen')
+    const section = member.section('socket.io thirteen')
+    const [socket] = server.sockets.sockets.values()
+    Object.assign(socket!.handshake, { session: { user: 'a', save() {} }, auth: { name: 'cut \ud83d' } })
+    const bytes = new Float32Array([1])
+    const conn = Reflect.get(server.engine, 'clients')[session]
+    // As it is between two polls.
+    conn.writeBuffer.push({ type: 'message', data: bytes, options: {} })
+    member.emit('retiring')
+    const given = await until('it is given', () => section.get(`s/${session}`))
+    const { sockets, written } = JSON.parse(JSON.stringify(given))
+    const inJson = JSON.parse(JSON.stringify(Buffer.from(bytes.buffer)))
+    expect(sockets[0].handshake).toMatchObject({ session: { user: 'a' }, auth: { name: 'cut \ufffd' } })
+    expect(written.map(({ data }: { data: unknown }) => data)).toEqual([inJson])
+    socket!.emit('late', bytes.buffer)
+    const out = await until('it is told', () => section.get('m'))
+    expect(JSON.parse(JSON.stringify(out)).message.packets.at(-1)).toEqual(inJson)
+    expect(warnings).toEqual([])
+  })
 })
