@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { constants } from 'node:os'
-import { dirname, join, resolve } from 'node:path'
+import { dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { InvalidArgumentError, Option } from 'commander'
 import { PARENT } from '../auto/exclusion.js'
@@ -17,7 +17,7 @@ import {
   STATUS_ANSWER_MS,
   type StatusAnswer,
 } from '../operator/status-report.js'
-import { startedAs, successorCommand } from '../os/command-line.js'
+import { namedPath, startedAs, successorCommand } from '../os/command-line.js'
 import { checkSocketPath } from '../os/connect.js'
 import { removeDeadControl } from '../os/control-path.js'
 import { indented, NO_REASON } from '../versions/exit-reason.js'
@@ -122,7 +122,7 @@ function parseSize(text: string): string {
 }
 
 async function start(program: string, args: string[], flags: StartProgramFlags): Promise<void> {
-  const file = resolve(startedAs.cwd, program)
+  const file = namedPath(program)
   if (!existsSync(file))
     throw new FdbError('ERR_FDB_OPTION', `there is no file ${file}: give the file of a Node program`)
   const named: NodeJS.ProcessEnv = {
@@ -132,8 +132,8 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
   const { service, control, ready } = settingsOf(file, { ...process.env, ...named })
   checkSocketPath(control)
   const givenLog = flags.logFile ?? (process.env[LOG_FILE] || undefined)
-  const log = resolve(givenLog ?? defaultLog(service, process.env))
-  const pidFile = resolve(flags.pidFile ?? control.replace(/\.sock$/, '.pid'))
+  const log = namedPath(givenLog ?? defaultLog(service, process.env))
+  const pidFile = namedPath(flags.pidFile ?? control.replace(/\.sock$/, '.pid'))
   makeFolder('log-file', log, givenLog === undefined)
   makeFolder('pid-file', pidFile)
   if (ready === 'listen' && flags.ready === undefined) await noteForgottenReady(control)
@@ -162,8 +162,8 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
     notes[Symbol.dispose]()
     waiting[Symbol.dispose]()
   })
-  if (outcome === null) throw await start.deadlineError(flags.timeout)
-  const generation = typeof outcome === 'number' ? outcome : await start.cancel(outcome)
+  const decided = outcome ?? (await start.late(flags.timeout))
+  const generation = typeof decided === 'number' ? decided : await start.cancel(decided)
   const ms = Math.round(performance.now() - begun)
   const text = `generation ${generation} of ${service} (pid ${child.pid}) serves, after ${ms} ms\nlog: ${log}\n`
   print(flags.json, { ok: true, service, generation, pid: child.pid, log, pidFile, control, ms }, text)
@@ -187,7 +187,7 @@ function firstOf(signals: readonly NodeJS.Signals[]): Promise<NodeJS.Signals> {
 }
 
 /** Watches a program that was started, until it serves. */
-class ProgramStart {
+export class ProgramStart {
   readonly name: string
   readonly #child: Successor
   readonly #control: string
@@ -241,11 +241,13 @@ class ProgramStart {
     return `${this.name} does not serve yet: ${await this.#whyUnserved()}; its log is ${this.#log}`
   }
 
-  /** Ends the program. Resolves with the error: it did not serve within `limit` milliseconds. */
-  async deadlineError(limit: number): Promise<FdbError> {
+  /** Ends the program and rejects: it did not serve within `limit` milliseconds. Resolves with its generation if it serves by now. */
+  async late(limit: number): Promise<number> {
     const [why, lines] = [await this.#whyUnserved(), await lastLines(this.#log)]
+    const generation = await this.#generation()
+    if (generation !== null) return generation
     const ended = await this.#end()
-    return new FdbError(
+    throw new FdbError(
       'ERR_FDB_DEADLINE',
       `${this.name} did not serve within ${limit} ms, and ${ended}: ${why}${hintFor(lines)}; its log is ${this.#log}${indented(lines)}`,
     )
