@@ -73,10 +73,12 @@ export function childShell(children: ChildStarter, cwd: string, env: NodeJS.Proc
   return (text, { output, ended }) => {
     const [own, theirs] = socketPair('output of a command')
     let outputSocket: Socket | undefined
+    let isOver = false
     try {
       const argv = ['sh', '-c', REDIRECT + text]
       const deathSignal = constants.signals.SIGKILL
       const pid = children.start({ file: SHELL, cwd, argv, env, fds: [theirs], deathSignal }, code => {
+        isOver = true
         if (outputSocket === undefined || outputSocket.closed) return ended(code)
         outputSocket.once('close', () => ended(code))
         setTimeout(() => outputSocket?.destroy(), OUTPUT_MS)
@@ -84,7 +86,12 @@ export function childShell(children: ChildStarter, cwd: string, env: NodeJS.Proc
       outputSocket = socketOver(own, {})
         .on('data', output)
         .on('error', () => {})
-      return { kill: () => children.kill(pid) }
+      return {
+        kill: () => {
+          // Another child may have its pid now.
+          if (!isOver) children.kill(pid)
+        },
+      }
     } catch (error) {
       own.close()
       throw error

@@ -213,7 +213,13 @@ export class RunningVersion {
     else this.signal(signal)
   }
 
+  /** Whether the main process has ended and is reaped: another child may have its pid. */
+  get #hasEnded(): boolean {
+    return this.#endedPid === this.#pid
+  }
+
   signal(signal: NodeJS.Signals): void {
+    if (this.#hasEnded) return
     if (this.#pidfd === null) this.#children.signal(this.#pid, signal)
     else trySignalTo(this.#pidfd, constants.signals[signal])
   }
@@ -227,14 +233,14 @@ export class RunningVersion {
   }
 
   kill(): void {
-    if (this.#pidfd === null || !hasEnded(this.#pidfd)) this.#children.kill(this.#pid)
+    if (!this.#hasEnded && (this.#pidfd === null || !hasEnded(this.#pidfd))) this.#children.kill(this.#pid)
   }
 
   /** Stops watching the version. */
   close(): void {
     this.#closed = true
     this.#unwatch()
-    this.#children.forget(this.#pid)
+    if (!this.#hasEnded) this.#children.forget(this.#pid)
     this.#exitReason?.close()
     this.#probe[Symbol.dispose]()
   }

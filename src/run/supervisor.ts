@@ -513,10 +513,11 @@ export class Supervisor {
       this.#timers.start(timer, id, PENDING_CHECK_MS)
       return
     }
-    const starts = this.#find(id)?.phase === 'starting'
-    if (timer === 'ready' && starts && version !== undefined) this.#failures.recordTimeout(version, ms)
+    const { phase, proved } = this.#find(id) ?? {}
+    if (timer === 'ready' && phase === 'starting' && version !== undefined)
+      this.#failures.recordTimeout(version, ms)
     this.#dispatch({ type: 'elapsed', timer, version: id })
-    if (timer === 'proved' && this.#find(id)?.proved === true && version !== undefined) this.#keep(version)
+    if (!proved && this.#find(id)?.proved === true && version !== undefined) this.#keep(version)
     if (timer === 'kill' && this.#find(id) === undefined) this.#forget(id)
   }
 

@@ -276,7 +276,8 @@ function healthy(draft: StepDraft, id: number): void {
   if (version === undefined || !version.sick) return
   change(draft, id, { sick: false })
   draft.waiting = false
-  if (!version.proved) draft.effects.push({ type: 'wait', timer: 'proved', version: id })
+  // The failures count until it has been well for its probation, again if it has completed that before.
+  draft.effects.push({ type: 'wait', timer: 'proved', version: id })
 }
 
 /** Ends a version that does not serve yet. Requests that wait for a failed version are answered when it has ended and reaches no client. */
@@ -417,10 +418,16 @@ function rollback(draft: StepDraft, asker: number): void {
   const { before } = draft
   const next = candidate(draft)
   if (draft.mode !== 'running') answer(draft, [asker], null, 'ending')
-  else if (next !== undefined && next.of !== null) change(draft, next.id, { askers: [...next.askers, asker] })
+  else if (next !== undefined && next.of !== null) joinRollback(draft, next, asker)
   else if (next !== undefined || before === null || serving(draft) === undefined)
     answer(draft, [asker], null, 'cancelled')
   else launch(draft, [asker], before)
+}
+
+/** A rollback that was cancelled before its version had a process goes on for the next request. */
+function joinRollback(draft: StepDraft, { id, askers, doomed }: Version, asker: number): void {
+  if (doomed) answer(draft, askers, id, 'cancelled')
+  change(draft, id, { askers: doomed ? [asker] : [...askers, asker], doomed: false })
 }
 
 function cancel(draft: StepDraft, asker: number): void {

@@ -6,7 +6,7 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { connectionTo } from '../../../src/probing/connection-to.js'
 import { type HealthCheck, repeatCheck, runCheck, tcpCheck } from '../../../src/probing/health-check.js'
 import { httpCheck, privateHttpCheck } from '../../../src/probing/http-check.js'
-import { commandCheck, nodeShell } from '../../../src/probing/shell.js'
+import { childShell, commandCheck, nodeShell } from '../../../src/probing/shell.js'
 
 import { CERTIFICATE, KEY } from '../../e2e/relay-certificate.js'
 import { hasEnded, signalPid } from '../../processes/launch.js'
@@ -269,4 +269,23 @@ it('hears of the end of a shell that was started, and of which nothing more coul
   })
   expect(await ask(question)).toBe('command "true": no descriptor left')
   expect(() => ended(0)).not.toThrow()
+})
+
+it('kills no other child that has got the pid of a shell that has ended', async () => {
+  const killed: number[] = []
+  let reaped = (_code: number) => {}
+  const children = {
+    start: (_start: unknown, ended: (code: number) => void) => {
+      reaped = ended
+      return 7
+    },
+    kill: (pid: number) => void killed.push(pid),
+  }
+  const code = await new Promise<number>(ended => {
+    const shell = childShell(children, '/', {})('true', { output() {}, ended })
+    shell.kill()
+    reaped(3)
+    shell.kill()
+  })
+  expect([code, killed]).toEqual([3, [7]])
 })

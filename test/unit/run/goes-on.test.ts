@@ -307,6 +307,45 @@ describe('a version whose main process is the child of one of its own', () => {
     version.kill()
     expect(numbers).toEqual([])
   })
+
+  it('leaves alone a child that has got the pid of its process, which has ended', async () => {
+    const child = spawn('sleep', ['60'])
+    onTestFinished(() => void child.kill('SIGKILL'))
+    await once(child, 'spawn')
+    const pid = child.pid!
+    const reached: string[] = []
+    let reaped = (_code: number) => {}
+    const children = {
+      ...NO_CHILDREN,
+      expect: (_pid: number, act: (code: number) => void) => {
+        reaped = act
+      },
+      signal: () => reached.push('signal') > 0,
+      kill: () => void reached.push('kill'),
+      forget: () => void reached.push('forget'),
+    }
+    const settings = versionSettings({})
+    const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
+    const was = { id: 1, pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
+    const events = {
+      exited: (_code: number, left: Disposable) => left[Symbol.dispose](),
+      ready() {},
+      failed() {},
+      recovered() {},
+      isOthers: () => false,
+      nextStart: () => Infinity,
+    }
+    const version = new RunningVersion(
+      { id: 1, settings, probe: NO_PROBE, children, listeners, alone: true },
+      events,
+      was,
+    )
+    reaped(0)
+    version.signal('SIGTERM')
+    version.kill()
+    version.close()
+    expect(reached).toEqual([])
+  })
 })
 
 describe('a listener that a service manager has bound', () => {

@@ -270,6 +270,37 @@ describe('the machine of a supervisor', () => {
     expect(phases(...well, { type: 'backed-off' })).toEqual(['1 serving'])
   })
 
+  it('forgets the failures of a version that is well again for its probation, also if it had completed that', () => {
+    const proved: SupervisorEvent = { type: 'elapsed', timer: 'proved', version: 1 }
+    const sick: SupervisorEvent = { type: 'unhealthy', version: 1 }
+    const well: SupervisorEvent = { type: 'healthy', version: 1 }
+    const { state, effects } = after(...FIRST, proved, sick, well)
+    expect(state.failures).toBe(1)
+    expect(effects.at(-1)).toBe('{"type":"wait","timer":"proved","version":1}')
+    expect(after(...FIRST, proved, sick, well, sick, proved).state.failures).toBe(2)
+    expect(after(...FIRST, proved, sick, well, sick, well, proved).state.failures).toBe(0)
+  })
+
+  it('starts the previous version for a rollback that comes when another one was cancelled', () => {
+    const rollback = (asker: number): SupervisorEvent => ({ type: 'rollback', asker })
+    const proved: SupervisorEvent = { type: 'elapsed', timer: 'proved', version: 1 }
+    const gone: SupervisorEvent = { type: 'exited', version: 1, code: 0 }
+    const { state, effects } = after(
+      ...[...FIRST, proved, ...SECOND, gone],
+      ...[rollback(8), { type: 'cancel', asker: 8 } as const, rollback(9)],
+      ...([
+        { type: 'spawned', version: 3 },
+        { type: 'ready', version: 3 },
+      ] as const),
+    )
+    const answers = effects.filter(effect => effect.includes('"answer"'))
+    expect(answers.slice(-2)).toEqual([
+      '{"type":"answer","askers":[8],"version":3,"outcome":"cancelled"}',
+      '{"type":"answer","askers":[9],"version":3,"outcome":"serving"}',
+    ])
+    expect(state.versions.map(({ id, phase }) => `${id} ${phase}`)).toEqual(['2 stopping', '3 serving'])
+  })
+
   it('starts nothing again that ended well, where only failures are to be', () => {
     expect(after(...FIRST, { type: 'exited', version: 1, code: 0 }).state.mode).toBe('ended')
     expect(after(...FIRST, { type: 'exited', version: 1, code: 3 }).state.waiting).toBe(true)
