@@ -37,13 +37,11 @@ import { UPGRADE_SIGNALS } from './signals.js'
 const word: ValueCheck<string> = (value, place) =>
   typeof value === 'string' || typeof value === 'number' ? `${value}` : place.refuse(value, 'a string')
 
+/**
+ * A link in the path of the start folder is followed again at each use: for each version its folder, as without the option; a control socket and a pid file
+ * when they are missing there.
+ */
 const path: ValueCheck<string> = (value, place) => {
-  const given = word(value, place)
-  return given === undefined ? undefined : resolve(given)
-}
-
-/** A link in the path of the start folder is followed again for each version, as without the option. */
-const folder: ValueCheck<string> = (value, place) => {
   const given = word(value, place)
   return given === undefined ? undefined : namedPath(given)
 }
@@ -185,7 +183,7 @@ export const RUN_OPTIONS = {
   ],
   cwd: [
     '--cwd <folder>',
-    absent(folder, undefined, 'working folder of the program (default: the current folder)'),
+    absent(path, undefined, 'working folder of the program (default: the current folder)'),
   ],
   survive: ['--survive', absent(flag, false, 'the program keeps running if this process is killed')],
   nonBlocking: ['--non-blocking', absent(flag, false, 'set O_NONBLOCK on listeners (systemd does not)')],

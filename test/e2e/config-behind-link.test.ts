@@ -1,6 +1,7 @@
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
 import { Sandbox } from './cli-processes.js'
 
@@ -39,5 +40,28 @@ it.each([
     release('3', textFor(control))
     rmSync(sandbox.file('1'), { recursive: true })
     expect(await reload()).toMatchObject({ code: 0, stderr: '' })
+  },
+)
+
+it.runIf(NIGHTLY)(
+  'run is found in the release to which the link leads, also when its first one is removed',
+  async () => {
+    const sandbox = Sandbox.open()
+    const lead = (name: string) => {
+      mkdirSync(sandbox.file(name))
+      rmSync(sandbox.file('current'), { force: true })
+      symlinkSync(name, sandbox.file('current'))
+    }
+    lead('1')
+    const files = ['--control', 'run.sock', '--pid-file', 'run.pid']
+    const start = [process.execPath, CLI, 'run', ...files, '--', 'sleep', '60']
+    await sandbox.launch(['sh', '-c', 'cd "$0" && exec "$@"', sandbox.file('current'), ...start])
+    const answers = async () =>
+      (await sandbox.run('status', '--control', sandbox.file('current/run.sock'))).code === 0
+    await until('it answers', answers)
+    lead('2')
+    rmSync(sandbox.file('1'), { recursive: true })
+    await until('it answers again', answers)
+    await until('it has written its pid', () => existsSync(sandbox.file('current/run.pid')))
   },
 )
