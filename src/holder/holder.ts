@@ -11,6 +11,7 @@ import { type Id, NOBODY, type ToMember } from '../handoff/messages.js'
 import { type HolderPhase, isBeforeCommit, isCommitted } from '../handoff/phases.js'
 import type { Failure, HandoffRecord } from '../operator/status-report.js'
 import { outOfDescriptors } from '../os/limits.js'
+import type { Lineage } from '../os/lineage.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { type HandoffFacts, joinRefusal, observedReason } from './failure-reasons.js'
@@ -51,6 +52,8 @@ export class Holder {
   #closed = false
   /** The owner at the last call of {@link stepped}. */
   #owner: Id
+  /** The process that has joined last. */
+  #joined: { readonly id: Id; readonly lineage: Lineage } | null = null
 
   constructor(parts: {
     host: HolderHost
@@ -209,7 +212,11 @@ export class Holder {
     const event = eventOf(this.#phase, phase)
     this.#phase = phase
     if (event !== null) this.#noteEvent(event, joiner === NOBODY ? owner : joiner)
-    if (phase === 'offering') this.timeline.startHandoff(this.#peers.get(joiner)?.pid ?? 0)
+    if (phase === 'offering') {
+      const peer = this.#peers.get(joiner)
+      if (peer !== undefined) this.#joined = { id: joiner, lineage: peer.lineage }
+      this.timeline.startHandoff(peer?.pid ?? 0)
+    }
     this.timeline.enter(phase)
     this.#logger.debug({ phase }, 'handoff phase')
     this.#setDeadline(phase)
@@ -362,7 +369,9 @@ export class Holder {
   #noteFailure(id: Id, phase: HolderPhase): void {
     const peer = this.#peers.get(id)
     const reason = this.#reason(peer)
-    this.timeline.fail({ code: reason.code, phase, at: Date.now(), message: reason.message })
+    // A peer that has died may be forgotten.
+    const lineage = peer?.lineage ?? (this.#joined?.id === id ? this.#joined.lineage : null)
+    this.timeline.fail({ code: reason.code, phase, at: Date.now(), message: reason.message }, lineage)
     const type = isCommitted(phase) ? 'rollback.started' : 'handoff.failed'
     this.#noteEvent(type, id, { phase, code: reason.code, reason: reason.message })
     const { code } = reason
@@ -481,11 +490,17 @@ const KEPT = 16
 export class Timeline {
   readonly records: HandoffRecord[] = []
   lastFailure: Failure | null = null
+  #failed: Lineage | null = null
   #quiescing: { since: number; inTime: boolean } | null = null
 
   startHandoff(successor: number): void {
     this.records.push({ successor, phases: [], quiesce: null, outcome: 'under way', failure: null })
     if (this.records.length > KEPT) this.records.shift()
+  }
+
+  /** Returns the process whose handoff has failed; null if it is unknown, or if another handoff has failed since. */
+  failedIn(failure: Failure): Lineage | null {
+    return failure === this.lastFailure ? this.#failed : null
   }
 
   get current(): HandoffRecord | undefined {
@@ -524,8 +539,10 @@ export class Timeline {
     current.quiesce = { ms, inTime: quiescing.inTime && phase !== 'idle' }
   }
 
-  fail(failure: Failure): void {
+  /** `failed`: the process whose handoff has failed; null if it is unknown. */
+  fail(failure: Failure, failed: Lineage | null): void {
     this.lastFailure = failure
+    this.#failed = failed
     const { current } = this
     if (current === undefined) return
     current.failure = failure

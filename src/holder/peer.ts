@@ -1,5 +1,6 @@
 import type { FdbError } from '../errors.js'
 import type { Id } from '../handoff/messages.js'
+import type { Lineage } from '../os/lineage.js'
 import type { DeathWatch } from '../os/liveness.js'
 import type { StatePosition } from '../wire/envelope.js'
 import type { Link } from '../wire/link.js'
@@ -10,6 +11,8 @@ import type { HandoffTimes } from './times.js'
 export interface Peer extends Pick<Caller, 'pid' | 'identity' | 'proven' | 'pidfd'> {
   readonly id: Id
   readonly generation: number
+  /** How the process was started, as it was seen when it joined or came back. */
+  readonly lineage: Lineage
   /** The limits that the process wants for handoffs in which it is the incumbent. */
   times: Partial<HandoffTimes>
   link: Link

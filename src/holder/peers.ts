@@ -3,6 +3,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Id } from '../handoff/messages.js'
 import { closeAll, hasEnded, type OwnedFd } from '../kernel/index.js'
+import { lineageOf } from '../os/lineage.js'
 import { isAlive, isSame, watchProcess } from '../os/process-identity.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { peerLeft, type WireEnvelope } from '../wire/link.js'
@@ -195,6 +196,7 @@ function newPeer(id: Id, candidate: Candidate): Peer {
     id,
     pid,
     generation,
+    lineage: lineageOf(identity),
     identity,
     proven,
     times,

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync } from 'node:fs'
 
 /** The CPU time is checked after this many descriptors. */
 const READS_BETWEEN = 128
@@ -21,6 +21,35 @@ export function procText(path: string): string {
   } catch {
     return ''
   }
+}
+
+/** The variables with which a process was started, `NAME=value`. */
+export interface StartEnvironment {
+  readonly variables: readonly string[]
+  /** False if only the first bytes were read. */
+  readonly isWhole: boolean
+}
+
+/** Number of bytes of an environment that are read: that of another user's process may be large. */
+const MOST_ENVIRONMENT = 65_536
+
+/** Returns null if this process may not read them, or if the process has ended. */
+export function environmentOf(pid: number): StartEnvironment | null {
+  const bytes = Buffer.alloc(MOST_ENVIRONMENT)
+  let length = 0
+  try {
+    const file = openSync(`/proc/${pid}/environ`, 'r')
+    try {
+      length = readSync(file, bytes)
+    } finally {
+      closeSync(file)
+    }
+  } catch {
+    return null
+  }
+  // An ended process that is not reaped yet has none.
+  if (length === 0) return null
+  return { variables: bytes.toString('latin1', 0, length).split('\0'), isWhole: length < MOST_ENVIRONMENT }
 }
 
 /** Returns the descriptors of a process with their targets, such as `socket:[123]` or a path; null if this process may not read them. */

@@ -179,6 +179,11 @@ export interface Failure {
   readonly old?: boolean
 }
 
+/** Names the failure of a process that is an upgrade's successor only if a service manager has started it for the upgrade's command. */
+export function anotherFailed({ message }: Failure): string {
+  return `a process that another command or a service manager has started failed meanwhile: ${message}`
+}
+
 /** An upgrade under way. */
 export interface UpgradeReport {
   /** Pid of the next version. */

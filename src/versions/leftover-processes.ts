@@ -10,7 +10,7 @@ import {
   procText,
   trySignalTo,
 } from '../kernel/index.js'
-import { ancestryOf, descendsFrom, endsWithUs, processStat } from '../os/main-process.js'
+import { ancestryOf, endsWithUs, processStat, statIfSeen } from '../os/main-process.js'
 
 /** USER_HZ on Linux: the unit of start times. */
 const TICKS_A_SECOND = 100
@@ -91,13 +91,14 @@ export interface OrphanSigns {
 
 /** The running processes of a process group or session whose leader has ended. Keeps a pidfd of each; without pidfds it finds none. */
 export class LeftoverProcesses implements Disposable {
-  readonly #belongs: (pid: number) => boolean
+  /** Null if that is unknown. */
+  readonly #belongs: (pid: number) => boolean | null
   readonly #members = new Map<number, OwnedFd>()
   /** The last look had no free descriptor. */
   #isIncomplete = false
 
   /** Must be called in the turn of the event loop that reaps the leader: later, if no member runs, the leader's pid may be reused. */
-  private constructor(belongs: (pid: number) => boolean) {
+  private constructor(belongs: (pid: number) => boolean | null) {
     this.#belongs = belongs
     this.#look()
     // A member may have forked and ended during the look.
@@ -105,7 +106,10 @@ export class LeftoverProcesses implements Disposable {
   }
 
   static ofSession(leader: number): LeftoverProcesses {
-    return new LeftoverProcesses(pid => processStat(pid)?.session === leader)
+    return new LeftoverProcesses(pid => {
+      const stat = statIfSeen(pid)
+      return stat === undefined && isUnread(pid) ? null : stat?.session === leader
+    })
   }
 
   /**
@@ -119,11 +123,15 @@ export class LeftoverProcesses implements Disposable {
   ): LeftoverProcesses {
     const text = mark === null ? null : `${mark.name}=${mark.value}`
     const belongs = (pid: number) =>
-      processStat(pid)?.group === leader ||
+      statIfSeen(pid)?.group === leader ||
       (text !== null && environmentHas(pid, text) === true) ||
       (mark !== null && orphans !== null && isOrphan(adoptedAncestor(pid), mark.name, orphans))
     // Descendants only, so that an error above never ends a process of another program.
-    return new LeftoverProcesses(pid => pid !== leader && belongs(pid) && endsWithUs(pid))
+    return new LeftoverProcesses(pid => {
+      if (pid === leader) return false
+      if (belongs(pid) && endsWithUs(pid)) return true
+      return statIfSeen(pid) === undefined && isUnread(pid) ? null : false
+    })
   }
 
   get pids(): number[] {
@@ -152,7 +160,12 @@ export class LeftoverProcesses implements Disposable {
     const all = processes()
     // Without a free descriptor this process sees none, not even itself.
     this.#isIncomplete = all.length === 0
-    for (const pid of all) if (!this.#members.has(pid) && this.#belongs(pid)) this.#add(pid)
+    for (const pid of all) {
+      const belongs = this.#members.has(pid) ? false : this.#belongs(pid)
+      // No descriptor was free to read about it, as another thread may have had the last one.
+      if (belongs === null) this.#isIncomplete = true
+      else if (belongs) this.#add(pid)
+    }
   }
 
   #add(pid: number): void {
@@ -169,26 +182,35 @@ export class LeftoverProcesses implements Disposable {
   }
 }
 
-/** Whether a process that started with `mark` in the last `withinMs` may still run. Counts other users' processes: theirs is unreadable. */
-export function mayBeAlive({ name, value }: EnvironmentMark, withinMs: number): boolean {
+/**
+ * Whether a process that started with `mark` in the last `withinMs` lives; null if that is unknown, because another user's process may be one: its environment is
+ * unreadable.
+ */
+export function isAnyAlive({ name, value }: EnvironmentMark, withinMs: number): boolean | null {
   const text = `${name}=${value}`
   const uptime = Number.parseFloat(procText('uptime'))
-  if (Number.isNaN(uptime)) return true
+  if (Number.isNaN(uptime)) return null
   const since = (uptime - withinMs / 1000 - 1) * TICKS_A_SECOND
-  return processes().some(pid => {
+  let found: boolean | null = false
+  for (const pid of processes()) {
     const startTime = processStat(pid)?.startTicks
-    return startTime !== undefined && startTime >= since && environmentHas(pid, text) !== false
-  })
+    if (startTime === undefined || startTime < since) continue
+    const has = environmentHas(pid, text)
+    if (has === true) return true
+    if (has === null) found = null
+  }
+  return found
 }
 
-/**
- * Whether a process surely is not of the version that has this leader and mark: it is in another session, started without the mark, and does not descend from
- * the leader. A wrapper such as sudo starts the program in a session, and with an environment, of its own.
- */
-export function isOfAnother(pid: number, leader: number, { name, value }: EnvironmentMark): boolean {
-  const session = processStat(pid)?.session
-  if (session === undefined || session === leader || descendsFrom(pid, leader)) return false
-  return environmentHas(pid, `${name}=${value}`) === false
+/** Whether a process of which nothing was read can be read, but for a free descriptor. */
+function isUnread(pid: number): boolean {
+  try {
+    readFileSync(`/proc/${pid}/stat`)
+    return true
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    return code === 'EMFILE' || code === 'ENFILE'
+  }
 }
 
 /** Whether the process started with this variable. Null if the environment is unreadable, because the process is another user's. */

@@ -6,10 +6,12 @@ import { FdbError } from '../errors.js'
 import { isCommitted } from '../handoff/phases.js'
 import type { ProgramStart } from '../kernel/index.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
-import type { Failure } from '../operator/status-report.js'
+import { anotherFailed, type Failure } from '../operator/status-report.js'
+import { isOfAnother, type Lineage, lineageOf } from '../os/lineage.js'
+import { identify } from '../os/process-identity.js'
 import { Pending } from '../wire/pending.js'
 import { indented } from './exit-reason.js'
-import { isOfAnother, mayBeAlive } from './leftover-processes.js'
+import { isAnyAlive } from './leftover-processes.js'
 import { AFTERMATH_MS, type Exit, exitText, type Successor, spawnSuccessor } from './spawn-successor.js'
 
 /** Time for a failed successor to report why, and to end by itself, before it is ended. */
@@ -44,9 +46,14 @@ export type CancelResult =
 export interface AttemptIncumbent {
   /** Phase of the handoff; undefined if another process knows it. */
   readonly phase: string | undefined
+  /** The last failure of any handoff. */
   readonly lastFailure: Failure | null
-  /** Pid of the joining process; null if unknown. */
-  readonly joinerPid: number | null
+  /** Returns the process whose handoff has failed; null if it is unknown. */
+  failedIn(failure: Failure): Lineage | null
+  /** The joining process; null if there is none, or if it is unknown. */
+  readonly joiner: Lineage | null
+  /** Whether a process may be joining, if {@link phase} is undefined. */
+  readonly isHandingOver?: boolean
   /** The reason why no process can join at present: "process 4711 is in probation, …". Null if there is none, or if it is not known here. */
   readonly obstacle: string | null
   /** Whether the successor has clients already, although it does not serve: it must not be ended by a signal. */
@@ -108,6 +115,10 @@ export class UpgradeAttempt {
   #isSettled = false
   #isFailing = false
   #hasMoreDetail = false
+  /** The last failure of a process that another command has started, unless the command of this attempt has a service manager start its successor. */
+  #failureOfAnother: Failure | null = null
+  /** The command has ended with code 0, and none of its processes is known to live: a service manager may start its successor. */
+  #isDelegated = false
 
   /** Starts the successor. Rejects with ERR_FDB_SPAWN. */
   static async start(replaced: AttemptIncumbent, options: AttemptOptions): Promise<UpgradeAttempt> {
@@ -153,7 +164,7 @@ export class UpgradeAttempt {
         if (this.#isSettled || this.#isCancelling || this.#isFailing) return
         const { why, lines } = child.exitReason.takeReason()
         this.#exited(
-          `ended ${exitText(exit)} before it served: ${why}${this.#keepsServing}${indented(lines)}`,
+          `ended ${exitText(exit)} before it served: ${why}${this.#meanwhile}${this.#keepsServing}${indented(lines)}`,
           exit,
         )
       }, AFTERMATH_MS).unref()
@@ -167,17 +178,21 @@ export class UpgradeAttempt {
 
   /** Waits for a joiner after the command has ended with code 0: while a process that it started runs, and for {@link JOIN_MS} more. */
   #expectJoiner(lastLived: number): void {
-    if (this.#isSettled || this.#isCancelling || this.#phase !== 'idle' || this.#incumbent.joinerPid !== null)
-      return
+    if (this.#isSettled || this.#isCancelling) return
     const { exitReason } = this.child
     const now = performance.now()
-    const since = mayBeAlive(exitReason.mark, now - this.#startedAt) ? now : lastLived
+    const lives = isAnyAlive(exitReason.mark, now - this.#startedAt)
+    this.#isDelegated = lives !== true
+    this.#check()
+    if (this.#isSettled || this.#isFailing || this.#phase !== 'idle' || this.#joinerPid !== null) return
+    const isOver = lives === false && this.#incumbent.isHandingOver !== true
+    const since = isOver ? lastLived : now
     if (now - since < JOIN_MS) {
       afterReading(JOINER_SEARCH_MS, () => this.#expectJoiner(since), { unref: true })
       return
     }
     const reason = exitReason.takeLine()
-    const text = `ended with code 0, and nothing that it started lives or joined within ${JOIN_MS} ms${reason === null ? ': check the command' : `: ${reason}`}${this.#keepsServing}`
+    const text = `ended with code 0, and nothing that it started lives or joined within ${JOIN_MS} ms${reason === null ? ': check the command' : `: ${reason}`}${this.#meanwhile}${this.#keepsServing}`
     this.#exited(text, { code: 0, signal: null })
   }
 
@@ -191,6 +206,13 @@ export class UpgradeAttempt {
 
   get #name(): string {
     return this.#options.name(this.child.pid)
+  }
+
+  /** The part of an error about a process that may be the successor all the same. */
+  get #meanwhile(): string {
+    const failure = this.#failureOfAnother
+    if (failure === null) return ''
+    return `; ${anotherFailed(failure)}`
   }
 
   get #keepsServing(): string {
@@ -257,8 +279,8 @@ export class UpgradeAttempt {
     const served = this.#incumbent.servedBy(this.child.pid)
     if (served === null) return false
     this.#isSettled = true
-    const { exitReason, pid } = this.child
-    const isOther = served.pid !== pid && isOfAnother(served.pid, pid, exitReason.mark)
+    const { pid } = this.child
+    const isOther = served.pid !== pid && this.#isOfAnother(lineageOf(identify(served.pid)))
     // A command that lives, or has ended with 0, may have had that process started: by a service manager, or in a container.
     if (isOther && this.#failedExit !== null) {
       this.#overtaken(served, this.#failedExit)
@@ -271,6 +293,28 @@ export class UpgradeAttempt {
     return true
   }
 
+  #isOfAnother(process: Lineage): boolean {
+    const { exitReason, pid } = this.child
+    return isOfAnother(process, pid, exitReason.mark.value)
+  }
+
+  /** Whether the handoff of this process is none of this attempt: another command has started it. */
+  #isForeign(process: Lineage | null): boolean {
+    return process !== null && !this.#isDelegated && this.#isOfAnother(process)
+  }
+
+  /** The pid of the successor that joins; null if none does, or if it is unknown. */
+  get #joinerPid(): number | null {
+    const { joiner } = this.#incumbent
+    return this.#isForeign(joiner) ? null : (joiner?.pid ?? null)
+  }
+
+  /** The phase of the successor's handoff; undefined if another process knows it. */
+  get #handoffPhase(): string | undefined {
+    const { joiner, phase } = this.#incumbent
+    return this.#isForeign(joiner) ? 'idle' : phase
+  }
+
   #overtaken({ pid, generation }: Upgraded, exit: Exit): void {
     const what = `process ${pid} (generation ${generation}), which another command or a service manager has started, serves: ${this.#name} ended ${exitText(exit)} before it served`
     this.#settled.reject(new FdbError('ERR_FDB_BUSY', what, { retryable: true }))
@@ -278,15 +322,19 @@ export class UpgradeAttempt {
 
   #check(): void {
     if (this.#isSettled || this.#hasServed() || this.#isCancelling) return
-    const { joinerPid, lastFailure: failure, phase = this.#phase } = this.#incumbent
+    const { lastFailure: failure } = this.#incumbent
     if (failure !== null && failure !== this.#failureBefore) {
-      void this.#failed(failure)
-      return
+      if (!this.#isForeign(this.#incumbent.failedIn(failure))) {
+        void this.#failed(failure)
+        return
+      }
+      this.#failureOfAnother = failure
     }
+    const phase = this.#handoffPhase ?? this.#phase
     // Instead of these phases `serving` is reported, by `#hasServed()`.
     if (phase === this.#phase || phase === 'probation' || phase === 'released') return
     this.#phase = phase
-    this.#report(phase, joinerPid ?? this.child.pid)
+    this.#report(phase, this.#joinerPid ?? this.child.pid)
   }
 
   /** Milliseconds until this attempt fails unless the successor serves. */
@@ -296,12 +344,16 @@ export class UpgradeAttempt {
 
   /** The step that a successor that has joined has not completed: `has not called ready()`. Null if it has not joined, or is ready. */
   get missingStep(): string | null {
-    const { joinerPid, phase } = this.#incumbent
-    return joinerPid === null ? null : this.#stepAt(phase)
+    return this.#joinerPid === null ? null : this.#stepAt(this.#handoffPhase)
   }
 
   #stepAt(phase: string | undefined): string | null {
     return phase === 'offering' ? (this.child.exitReason.step ?? this.#options.unready?.() ?? null) : null
+  }
+
+  /** The last failure that is none of this attempt; null if there is none. */
+  get failureOfAnother(): Failure | null {
+    return this.#failureOfAnother
   }
 
   /** Whether the error has facts from the successor's process (exit code, reason, stderr) that the handoff does not know. */
@@ -340,7 +392,17 @@ export class UpgradeAttempt {
     }
     // A successor whose application closed its member does not end by itself. That of a process that was replaced must not serve meanwhile.
     const endAfterMs = code === LEFT_CODE || code === 'ERR_FDB_LOST' ? AFTERMATH_MS : this.#options.endAfterMs
-    setTimeout(() => void this.child.end(), endAfterMs).unref()
+    setTimeout(() => this.#endFailed(), endAfterMs).unref()
+  }
+
+  /** Ends the failed successor, unless it has clients by now: its program, or a wrapper, may have joined once more. */
+  #endFailed(): void {
+    const incumbent = this.#incumbent
+    const served = incumbent.servedBy(this.child.pid)
+    const joiner = isCommitted(incumbent.phase) ? incumbent.joiner : null
+    const server = served === null ? joiner : lineageOf(identify(served.pid))
+    if (server === null || this.#isOfAnother(server)) void this.child.end()
+    else this.child.release()
   }
 
   /** Returns the error for an attempt that took longer than `limit`. */
@@ -351,13 +413,14 @@ export class UpgradeAttempt {
       : `${this.#name} did not serve`
     return new FdbError(
       'ERR_FDB_DEADLINE',
-      `${what} within ${limit} ms${reason === null ? '' : `: ${reason}`}`,
+      `${what} within ${limit} ms${reason === null ? '' : `: ${reason}`}${this.#meanwhile}`,
     )
   }
 
   /** Returns what the successor, which does not serve, has not done; null if that is unknown. */
   #whyLate(): string | null {
-    const { joinerPid, obstacle, phase } = this.#incumbent
+    const { obstacle } = this.#incumbent
+    const [joinerPid, phase] = [this.#joinerPid, this.#handoffPhase]
     if (joinerPid === null && obstacle !== null) return obstacle
     if (joinerPid === null && phase === 'idle')
       return 'it has not joined: it has called neither join() nor, under fd-broker/auto, listen()'

@@ -188,7 +188,11 @@ export class WorkerSlot {
       get lastFailure() {
         return slot.standing?.lastFailure ?? null
       },
-      joinerPid: null,
+      failedIn: failure => {
+        const { standing } = slot
+        return standing?.lastFailure === failure ? standing.failed : null
+      },
+      joiner: null,
       obstacle: null,
       get successorAccepts() {
         return slot.standing?.joinerAccepts ?? false

@@ -1,11 +1,17 @@
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { OperatorClient } from '../../src/operator/client.js'
+import type { UpgradeProgress } from '../../src/operator/requests.js'
+import { OWN_END_MS } from '../../src/versions/upgrade-attempt.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
-import type { App } from '../processes/app.js'
+import type { App, AppConfig } from '../processes/app.js'
 import { ask, whoServes } from '../processes/client.js'
+import { startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { socketsAt } from '../processes/sockets.js'
-import { until } from '../processes/until.js'
+import { pause, until } from '../processes/until.js'
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
 
@@ -244,4 +250,84 @@ describe('older generations that still drain', () => {
       idle: 0,
     })
   })
+})
+
+const APP = fileURLToPath(new URL('../fixtures/app.mjs', import.meta.url))
+type Hosting = 'embedded' | 'daemon'
+const HOSTINGS: readonly Hosting[] = ['embedded', 'daemon']
+
+describe('an upgrade whose successor has not joined yet', () => {
+  /** `first` serves, and an operator upgrades it: a shell that runs `script` starts the app, "$@". `$0`: a folder. */
+  async function upgrading(hosting: Hosting, script: string, config: AppConfig = {}, times = TIMES) {
+    const scene = Scene.open({ hosting, upgrade: times })
+    if (hosting === 'daemon') await startDaemon(scene, { upgrade: times })
+    const first = await scene.serve()
+    const { folder } = scene
+    const whole = { ...first.config, name: 'own', commands: `${folder}/own.sock`, folder, ...config }
+    const app = [process.execPath, APP]
+    const argv = ['env', `FDB_APP=${JSON.stringify(whole)}`, 'sh', '-c', script, folder, ...app]
+    const client = await OperatorClient.connect(scene.control)
+    onTestFinished(() => client.close())
+    const steps: UpgradeProgress[] = []
+    const progress = (step: UpgradeProgress) => void steps.push(step)
+    const outcome = client.upgrade({ argv, progress }).catch(error => error)
+    const { pid } = await until('its command runs', () => steps[0])
+    return { scene, first, outcome, pid, steps }
+  }
+
+  const WAITS = 'while ! [ -e "$0/go" ]; do sleep 0.05; done; exec "$@"'
+
+  it.each(HOSTINGS)(
+    'goes on if a process of another command joins and gives up, %s hosting',
+    async hosting => {
+      const { scene, first, outcome, pid, steps } = await upgrading(hosting, WAITS)
+      const other = await scene.start({ check: 'throw' })
+      await other.failure()
+      await other.end()
+      scene.write('go', '')
+      expect(await outcome).toMatchObject({ pid })
+      expect(steps.every(step => step.pid === pid)).toBe(true)
+      await first.end()
+    },
+  )
+
+  it('tells which process serves if another command is faster, daemon hosting', async () => {
+    const { scene, outcome, pid, steps } = await upgrading('daemon', WAITS)
+    const other = await scene.serve()
+    expect(await outcome).toMatchObject({ pid: other.pid, generation: 2 })
+    expect(steps).toContainEqual(expect.objectContaining({ phase: 'unserved', pid }))
+  })
+
+  it('tells which process serves if its command is a wrapper, daemon hosting', async () => {
+    const { outcome, pid, steps } = await upgrading('daemon', '"$@"; true')
+    const answer = await outcome
+    expect(answer).toMatchObject({ pid: expect.any(Number), generation: 2 })
+    expect(answer.pid).not.toBe(pid)
+    expect(readFileSync(`/proc/${answer.pid}/environ`, 'utf8')).toContain('"name":"own"')
+    expect(steps.map(({ phase }) => phase)).not.toContain('unserved')
+  })
+
+  it.runIf(NIGHTLY).each(HOSTINGS)(
+    'waits for a process that its command has had started elsewhere, and that takes long, %s hosting',
+    async hosting => {
+      // As a service manager does: in another session, without the environment, and the command ends before.
+      const script = 'setsid env -u FD_BROKER_LAST_WORDS -u FD_BROKER_LAST_LINES "$@" & true'
+      const { outcome } = await upgrading(hosting, script, { readyDelay: 4_000 })
+      expect(await outcome).toMatchObject({ generation: 2 })
+    },
+  )
+
+  it.runIf(NIGHTLY)(
+    'leaves alone a process that has failed, is started once more by its wrapper, and serves',
+    async () => {
+      const script = `FDB_APP=$(echo "$FDB_APP" | sed 's/"name":"own"/"name":"bad","check":"throw"/') "$@"; exec "$@"`
+      const times = { ...TIMES, probation: 60_000 }
+      const { scene, first, outcome } = await upgrading('embedded', script, {}, times)
+      expect(await outcome).toMatchObject({ message: expect.stringContaining('the warehouse is closed') })
+      await first.says('retiring')
+      const { pid } = await scene.status()
+      await pause(OWN_END_MS + 1_000)
+      expect(await scene.status()).toMatchObject({ pid, role: 'serving' })
+    },
+  )
 })

@@ -1,8 +1,10 @@
 import { onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
+import { ForwardedUpgrades } from '../../src/daemon/service/forwarded-upgrades.js'
 import type { Caller } from '../../src/holder/admission.js'
 import type { Peer } from '../../src/holder/peer.js'
 import { type Candidate, Peers } from '../../src/holder/peers.js'
+import { HANDOFF_TIMES } from '../../src/holder/times.js'
 import { closeAll } from '../../src/kernel/index.js'
 import { Link, VERSIONS, type WireEnvelope } from '../../src/wire/link.js'
 import { channelPair } from '../processes/channel-pair.js'
@@ -51,4 +53,9 @@ export function callerWith(facts: Partial<Caller>): Caller {
   const { pid = process.pid, link = linked().link } = facts
   const who = { uid: process.geteuid!(), gid: 0, pidfd: null, proven: false, identity: { pid } }
   return { hello: {}, intent: 'join', version: VERSIONS.max, ...who, ...facts, pid, link }
+}
+
+/** The upgrades that a daemon forwards, with the usual limits. */
+export function forwardedUpgrades(): ForwardedUpgrades {
+  return new ForwardedUpgrades(HANDOFF_TIMES)
 }

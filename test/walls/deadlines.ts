@@ -35,16 +35,14 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'daemon/service/descriptor-store.ts': [
     'unit/daemon/descriptor-store: can be claimed by a process that has asked in time, though the daemon was stopped then',
   ],
+  'daemon/service/forwarded-upgrades.ts': ['unit/wire/deadlines: the answer of a member to an upgrade'],
   'daemon/service/recovery.ts': [
     'unit/daemon/recovery: a restarted daemon that was stopped for these 5 s first reads that the member is back',
   ],
   'daemon/service/sole-copy.ts': [
     'unit/state/file-mended: a daemon that is stopped, while it writes the state that it alone has, for longer than that may take, writes it all the same',
   ],
-  'daemon/service/service-operations.ts': [
-    'unit/wire/deadlines: the answer of a member to an upgrade',
-    'unit/wire/deadlines: the reply of a member to a command',
-  ],
+  'daemon/service/service-operations.ts': ['unit/wire/deadlines: the reply of a member to a command'],
   'daemon/service/status-requests.ts': [
     'unit/wire/deadlines: the answer of a member to a question for its status',
     'unit/daemon/service-operations: a status does not wait long for a member of another user',

@@ -22,8 +22,6 @@ import {
   type CommandOrder,
   type Operations,
   readCommandReply,
-  readProgress,
-  readUpgraded,
   type Upgraded,
   type UpgradeOrder,
   type UpgradeProgress,
@@ -37,11 +35,13 @@ import {
   stopBody,
 } from '../../operator/service-commands.js'
 import type { Failure, UnfitReport } from '../../operator/status-report.js'
+import { isOfAnother, type Lineage } from '../../os/lineage.js'
 import { isSame, type ProcessIdentity } from '../../os/process-identity.js'
 import type { fdbroker } from '../../proto/wire.js'
 import type { WireEnvelope } from '../../wire/link.js'
 import { Calls, ChangeNotifier } from '../../wire/pending.js'
 import type { DescriptorTable } from './descriptor-table.js'
+import { ForwardedUpgrades, leaderOf } from './forwarded-upgrades.js'
 import type { ForwardedWrites } from './forwarded-writes.js'
 import { recoveringError } from './recovery.js'
 import { standbyOf } from './sole-copy.js'
@@ -108,6 +108,8 @@ export interface ServiceStanding {
   /** The remaining milliseconds of probation, or null outside of probation. */
   readonly probationLeftMs: number | null
   readonly lastFailure: Failure | null
+  /** The process of that failure; null if it is unknown. */
+  readonly failed: Lineage | null
   /** Pids of processes that got descriptors, and have neither released them nor ended. */
   readonly bound: readonly number[]
   /** The processes for which a restarted daemon waits: they serve as before, but have not reconnected. */
@@ -156,7 +158,8 @@ export class ServiceOperations implements Operations {
 
   get standing(): ServiceStanding {
     const { descriptorTable, holder, missing, older } = this.#deps
-    const { lastFailure } = holder.timeline
+    const { timeline } = holder
+    const { lastFailure } = timeline
     const owner = this.#serving
     const { bound, joiner, phase, unfit } = holder.state
     const pids = bound.map(id => holder.peer(id)?.pid ?? 0)
@@ -168,6 +171,7 @@ export class ServiceOperations implements Operations {
       phase,
       probationLeftMs: holder.probationLeftMs,
       lastFailure,
+      failed: lastFailure && timeline.failedIn(lastFailure),
       bound: pids,
       missing: phase === 'rebuilding' ? missing.all() : [],
       entries: descriptorTable.entriesFor(owner),
@@ -265,13 +269,24 @@ export class ServiceOperations implements Operations {
     }
     holder.noteOrder('upgrade.ordered', by)
     try {
-      return await this.#upgrades.ask(owner, { ...order, timeoutMs: left }, progress, cancel)
+      const upgraded = await this.#upgrades.ask(owner, { ...order, timeoutMs: left }, progress, cancel)
+      return this.#served(owner, upgraded, progress)
     } catch (error) {
       service.events.note('upgrade.failed', failureFacts(error))
       throw error
     } finally {
       service.changed()
     }
+  }
+
+  /** The member does not know which process serves: its command may be a wrapper, or another command may have been faster. */
+  #served(before: Peer, started: Upgraded, progress: (step: UpgradeProgress) => void): Upgraded {
+    const now = this.#serving
+    if (now === undefined || now === before) return started
+    const { generation, lineage, pid } = now
+    if (isOfAnother(lineage, leaderOf(before, started.pid)))
+      progress({ phase: 'unserved', at: Date.now(), pid: started.pid })
+    return { pid, generation }
   }
 
   /** Whether an operator waits for an upgrade: its successor may not have joined yet. False for a member of another user. */
@@ -385,8 +400,9 @@ export class ServiceOperations implements Operations {
 
   /** Rejects the waiting upgrade requests with the reason of the last failed handoff. */
   handoffFailed(): void {
-    const failure = this.#deps.holder.timeline.lastFailure
-    if (failure !== null) this.#upgrades.failed(failure)
+    const { timeline } = this.#deps.holder
+    const failure = timeline.lastFailure
+    if (failure !== null) this.#upgrades.failed(failure, timeline.failedIn(failure))
   }
 
   /** Settles the requests to a member that has left. */
@@ -506,91 +522,4 @@ export class ForwardedCommands {
 
 function readReport(json: string): Record<string, unknown> | null {
   return isTooDeep(json) ? null : (jsonObject(json) ?? null)
-}
-
-/** The member enforces the time limit of an upgrade itself; its answer may arrive this much later. */
-const GRACE_MS = 4_000
-/** Time limit for the successor's process to start. */
-const SPAWN_MS = 10_000
-/** The failure of a member that reports none. */
-const NO_REASON = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const
-
-interface UpgradeContext {
-  progress(step: UpgradeProgress): void
-  /** The member was asked to cancel the upgrade; it answers when its successor has ended. */
-  cancelled: boolean
-}
-
-/** Forwards operators' upgrade requests to the serving member, which starts its successor; that one joins at this daemon. */
-export class ForwardedUpgrades {
-  readonly #times: HandoffTimes
-  /** Numbered, because the result of a failed upgrade may arrive after the next request. */
-  readonly #calls = new Calls<Peer, Upgraded, UpgradeContext>()
-
-  constructor(times: HandoffTimes) {
-    this.#times = times
-  }
-
-  /** Whether an upgrade of this member is running; each member has at most one. */
-  has(peer: Peer): boolean {
-    return this.#calls.callsTo(peer).length > 0
-  }
-
-  /** Forwards an upgrade. Rejects with the member's error, the reason why the handoff failed, ERR_FDB_DEADLINE or ERR_FDB_CHANNEL_CLOSED. */
-  ask(
-    peer: Peer,
-    { argv, timeoutMs, without }: UpgradeOrder,
-    progress: (step: UpgradeProgress) => void,
-    cancel: AbortSignal,
-  ): Promise<Upgraded> {
-    const { ready, quiesce, freeze, prepare, commit } = this.#times
-    // Without a limit in the request the member allows for the start of the process and all phases of the handoff.
-    const limit = timeoutMs || ready + quiesce + freeze + prepare + commit + SPAWN_MS
-    const onSettled = () => cancel.removeEventListener('abort', cancelled)
-    const call = this.#calls.open(peer, { progress, cancelled: false }, { onSettled })
-    const { number: request, pending } = call
-    const within = (ms: number, what: string) => {
-      const text = `process ${peer.pid} did not report the result of the upgrade within ${what}: it is stuck or stopped; status shows which process serves`
-      pending.limit(ms, () => pending.reject(new FdbError('ERR_FDB_DEADLINE', text)))
-    }
-    const cancelled = () => {
-      call.cancelled = true
-      const { code, message } = cancel.reason as FdbError
-      sendFailure(peer, { code, message })
-      const most = GRACE_MS + prepare + commit
-      within(most, `${most} ms after it was cancelled`)
-    }
-    within(limit + GRACE_MS, `${limit} ms (and ${GRACE_MS} more)`)
-    peer.link.post({ upgradeRequest: { argv: [...argv], timeoutMs, request, without: [...without] } })
-    if (cancel.aborted) cancelled()
-    else cancel.addEventListener('abort', cancelled, { once: true })
-    return pending.answer
-  }
-
-  handleProgress(peer: Peer, progress: fdbroker.wire.Progress.$Properties): void {
-    this.#calls.callsTo(peer)[0]?.progress(readProgress(progress))
-  }
-
-  handleResult(peer: Peer, result: fdbroker.wire.Result.$Properties): void {
-    this.#calls.answer(peer, result.request ?? 0, () => readUpgraded(result, NO_REASON))
-  }
-
-  /** Rejects the running upgrades after a failed handoff, and notifies their members, which do not see the handoff. */
-  failed({ code, message, phase }: Failure): void {
-    for (const { cancelled, peer, pending } of this.#calls.callsTo()) {
-      if (cancelled) continue
-      sendFailure(peer, { code, message, phase })
-      pending.reject(new FdbError(code, `${message} (phase ${phase}; the incumbent keeps serving)`))
-    }
-  }
-
-  /** Rejects the upgrade of a member that has left. */
-  forget(peer: Peer): void {
-    const reason = `process ${peer.pid} ended before it answered`
-    this.#calls.fail(new FdbError('ERR_FDB_CHANNEL_CLOSED', reason), peer)
-  }
-}
-
-function sendFailure(peer: Peer, failure: { code: string; message: string; phase?: string }): void {
-  peer.link.post({ result: { ok: false, ...failure } })
 }

@@ -10,6 +10,7 @@ import { refuseWithout, type Upgraded, type UpgradeProgress } from '../../operat
 import { type Failure, probationText, type UpgradeReport } from '../../operator/status-report.js'
 import { successorCommand } from '../../os/command-line.js'
 import { checkGivenUp, givingUp, type NamedAddress } from '../../os/given-up.js'
+import type { Lineage } from '../../os/lineage.js'
 import { pidOf } from '../../os/liveness.js'
 import { descendsFrom, processStat } from '../../os/main-process.js'
 import { canNameMainProcess, type MainProcess } from '../../os/service-manager/service-manager.js'
@@ -142,8 +143,16 @@ export class Upgrades implements AttemptIncumbent {
     return successor === null || descendsFrom(successor.pid, last.pid) ? last : null
   }
 
-  get joinerPid(): number | null {
-    return this.#peer(this.#deps.machine.holder?.joiner)?.pid ?? null
+  get joiner(): Lineage | null {
+    return this.#peer(this.#deps.machine.holder?.joiner)?.lineage ?? null
+  }
+
+  get isHandingOver(): boolean {
+    return this.#deps.hosting.isHandingOver
+  }
+
+  failedIn(failure: Failure): Lineage | null {
+    return this.#deps.hosting.holder?.timeline.failedIn(failure) ?? null
   }
 
   get obstacle(): string | null {
@@ -212,7 +221,9 @@ export class Upgrades implements AttemptIncumbent {
       return await upgraded
     } catch (error) {
       // Keep the failure that the handoff has recorded, unless the attempt knows more.
-      const unknown = this.lastFailure === failureBefore || this.#attempt?.hasMoreDetail === true
+      const { lastFailure } = this
+      const isOther = lastFailure === failureBefore || lastFailure === this.#attempt?.failureOfAnother
+      const unknown = isOther || this.#attempt?.hasMoreDetail === true
       if (FdbError.is(error) && unknown) this.#recordFailure(error)
       note('upgrade.failed', failureFacts(error))
       throw error
@@ -296,11 +307,11 @@ export class Upgrades implements AttemptIncumbent {
       )
     // An unfit process may be upgraded, because the next version may be able to write.
     const serves = phase === 'serving' || phase === 'unfit'
-    const joining = this.#underWay === null ? this.joinerPid : null
+    const joining = this.#underWay === null ? this.joiner : null
     if (joining !== null)
       throw new FdbError(
         'ERR_FDB_BUSY',
-        `process ${joining} is taking over (phase ${this.phase}): try again when that is over`,
+        `process ${joining.pid} is taking over (phase ${this.phase}): try again when that is over`,
         { retryable: true, phase },
       )
     const waiting = this.#underWay === null ? this.waitingPid() : null

@@ -1,18 +1,17 @@
 import { expect, it } from 'vitest'
-import { ForwardedUpgrades } from '../../../src/daemon/service/service-operations.js'
 import { FdbError } from '../../../src/errors.js'
-import { HANDOFF_TIMES } from '../../../src/holder/times.js'
-import { linked, peerWith } from '../../holder-support/processes.js'
+import { forwardedUpgrades, linked, peerWith } from '../../holder-support/processes.js'
 import { until } from '../../processes/until.js'
+import { OTHER } from '../../processes/upgrade-attempts.js'
 
 it('a late message of a member about a failed upgrade answers no later one', async () => {
   const { link, heard } = linked()
   const peer = peerWith({ pid: 7, link })
-  const upgrades = new ForwardedUpgrades(HANDOFF_TIMES)
+  const upgrades = forwardedUpgrades()
   const order = { argv: [], timeoutMs: 0, service: 'shop', killStuck: false, without: [] }
   const ask = () => upgrades.ask(peer, order, () => {}, new AbortController().signal)
   const first = ask()
-  upgrades.failed({ code: 'ERR_FDB_DEADLINE', message: 'late', phase: 'offering', at: 0 })
+  upgrades.failed({ code: 'ERR_FDB_DEADLINE', message: 'late', phase: 'offering', at: 0 }, null)
   await expect(first).rejects.toMatchObject({
     code: 'ERR_FDB_DEADLINE',
     message: 'late (phase offering; the incumbent keeps serving)',
@@ -29,4 +28,45 @@ it('a late message of a member about a failed upgrade answers no later one', asy
   const third = ask()
   upgrades.handleResult(peer, { ok: false, code: 'ERR_FDB_SPAWN', message: 'no' })
   await expect(third).rejects.toBeInstanceOf(FdbError)
+})
+
+it('a failed handoff ends an upgrade, unless another command has started its process', async () => {
+  const { link, heard } = linked()
+  const peer = Object.assign(peerWith({ pid: 7, link }), { lineage: { ...OTHER, pid: 7 } })
+  const upgrades = forwardedUpgrades()
+  const order = { argv: [], timeoutMs: 0, service: 'shop', killStuck: false, without: [] }
+  const ask = () => upgrades.ask(peer, order, () => {}, new AbortController().signal).catch(error => error)
+  const failure = { code: 'ERR_FDB_CHECK', message: 'no', phase: 'offering', at: 0 } as const
+  const started = () => upgrades.handleProgress(peer, { phase: 'started', at: 0, pid: 42 })
+
+  const first = ask()
+  started()
+  upgrades.failed(failure, OTHER)
+  upgrades.handleResult(peer, { ok: true, pid: 42, generation: 2, request: 1 })
+  expect(await first).toEqual({ pid: 42, generation: 2 })
+
+  // The command has failed, too.
+  const second = ask()
+  started()
+  upgrades.failed(failure, OTHER)
+  upgrades.handleResult(peer, { ok: false, code: 'ERR_FDB_SUCCESSOR_EXITED', message: 'gone', request: 2 })
+  expect(await second).toMatchObject({
+    code: 'ERR_FDB_SUCCESSOR_EXITED',
+    message: 'gone; a process that another command or a service manager has started failed meanwhile: no',
+  })
+  expect(heard.flatMap(({ result }) => result ?? [])).toEqual([])
+
+  for (const own of [{ session: 42 }, { ancestors: new Set([42]) }, { lastWords: '/run/shop.sock.1' }]) {
+    const third = ask()
+    started()
+    upgrades.failed(failure, { ...OTHER, ...own })
+    expect(await third).toMatchObject({ code: 'ERR_FDB_CHECK' })
+  }
+  // In the member's PID namespace that process may have the number.
+  peer.lineage = { ...peer.lineage, sharesPids: false }
+  const fourth = ask()
+  started()
+  upgrades.failed(failure, { ...OTHER, session: 42 })
+  upgrades.handleResult(peer, { ok: true, pid: 42, generation: 2, request: 6 })
+  expect(await fourth).toEqual({ pid: 42, generation: 2 })
 })

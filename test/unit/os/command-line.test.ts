@@ -140,7 +140,7 @@ describe('spawnSuccessor', () => {
         // The process may just be reaped.
         stat = readFileSync('/proc/' + pid + '/stat', 'latin1')
       } catch {}
-      const lives = !/\\) Z /.test(stat)
+      const lives = !/\\) [ZX] /.test(stat)
       console.log(JSON.stringify({ code, ended, lives }))
     `
     const node = [process.execPath, '--import', 'tsx', '--input-type=module', '-e', script]

@@ -3,8 +3,9 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { expect, it, onTestFinished } from 'vitest'
-import { isOfAnother, LeftoverProcesses } from '../../../src/versions/leftover-processes.js'
+import { LeftoverProcesses } from '../../../src/versions/leftover-processes.js'
 import { until } from '../../processes/until.js'
+import { comesFromAnother } from '../../processes/upgrade-attempts.js'
 
 /** A shell that starts `sleep` with this command, and prints its pid. */
 async function shell(start: string, env: NodeJS.ProcessEnv = {}) {
@@ -68,9 +69,8 @@ it('finds no process that has got the leader’s pid later', async () => {
 })
 
 it('takes a descendant in a session and with an environment of its own, as under sudo, for one of the version', async () => {
-  const mark = { name: 'FD_BROKER_TEST_MARK', value: `${process.pid}.2` }
   const { leader, pid } = await shell('exec setsid sleep 60')
   const another = await shell('sleep 60')
-  expect(isOfAnother(pid, leader, mark)).toBe(false)
-  expect(isOfAnother(another.pid, leader, mark)).toBe(true)
+  expect(comesFromAnother(pid, leader, 'its words')).toBe(false)
+  expect(comesFromAnother(another.pid, leader, 'its words')).toBe(true)
 })

@@ -6,7 +6,7 @@ import { EtcdSource, HttpSource, type Source } from 'fd-broker/sources'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { waitForProof } from '../../../src/connections/move-slice.js'
-import { ForwardedCommands, ForwardedUpgrades } from '../../../src/daemon/service/service-operations.js'
+import { ForwardedCommands } from '../../../src/daemon/service/service-operations.js'
 import { FdbError } from '../../../src/errors.js'
 import { receiveHello } from '../../../src/holder/admission.js'
 import type { Peer } from '../../../src/holder/peer.js'
@@ -24,7 +24,7 @@ import { encodeFrame } from '../../../src/wire/frame.js'
 import { Link, VERSIONS } from '../../../src/wire/link.js'
 import { ChangeNotifier } from '../../../src/wire/pending.js'
 import { StateLog } from '../../fixtures/state.js'
-import { peerWith } from '../../holder-support/processes.js'
+import { forwardedUpgrades, peerWith } from '../../holder-support/processes.js'
 import { StatusRequests } from '../../holder-support/status-requests.js'
 import { limitedWaits, PROVED } from '../../walls/deadlines.js'
 
@@ -142,7 +142,7 @@ const WAITS: Readonly<Record<string, Wait>> = {
   'the answer of a member to an upgrade': {
     ms: sum + HANDOFF_TIMES.prepare + HANDOFF_TIMES.commit + 14_000,
     begin: () =>
-      new ForwardedUpgrades(HANDOFF_TIMES).ask(
+      forwardedUpgrades().ask(
         silentPeer(),
         { argv: [], timeoutMs: 0, service: '', killStuck: false, without: [] },
         () => {},

@@ -46,6 +46,7 @@ const NOBODY: ServiceStanding = {
     phase: 'idle',
     probationLeftMs: null,
     lastFailure: null,
+    failed: null,
   },
   ...{ bound: [], missing: [], entries: [] },
 }

@@ -1,0 +1,81 @@
+import { describe, expect, it } from 'vitest'
+import { hasEnded } from '../../processes/launch.js'
+import { until } from '../../processes/until.js'
+import { attemptWith, OTHER } from '../../processes/upgrade-attempts.js'
+
+describe('an attempt', () => {
+  it('goes on if a process fails that another command has started', async () => {
+    const { attempt, child, fails, outcome, serves, told } = await attemptWith()
+    fails(OTHER)
+    expect(attempt.failureOfAnother?.message).toBe('its check failed')
+    expect(attempt.missingStep).toBeNull()
+    serves(child.pid)
+    expect(await outcome).toEqual({ pid: child.pid, generation: 2 })
+    expect(told).toEqual(['started', 'serving'])
+  })
+
+  it.each<[string, (pid: number, lastWords: string) => typeof OTHER | null]>([
+    ['is in the session of its command', pid => ({ ...OTHER, session: pid })],
+    ['descends from its command', pid => ({ ...OTHER, ancestors: new Set([1_000_001, pid, 1]) })],
+    ['has inherited its environment', (_pid, lastWords) => ({ ...OTHER, lastWords })],
+    ['may have inherited its environment', () => ({ ...OTHER, lastWords: undefined })],
+    ['is not visible', () => ({ ...OTHER, session: undefined })],
+    ['is unknown', () => null],
+  ])('fails with a process that %s', async (_which, lineageWith) => {
+    const { child, fails, outcome } = await attemptWith()
+    fails(OTHER, 'that of another')
+    fails(lineageWith(child.pid, child.exitReason.mark.value))
+    expect(await outcome).toMatchObject({
+      code: 'ERR_FDB_CHECK',
+      message: expect.stringContaining('its check failed'),
+    })
+  })
+
+  it('goes on if a process fails that an earlier upgrade has started', async () => {
+    const { attempt, control, fails } = await attemptWith()
+    fails({ ...OTHER, lastWords: `${control}.0123456789abcdef` })
+    expect(attempt.failureOfAnother).not.toBeNull()
+  })
+
+  it.each([
+    ['while its command', ['sleep', '0.2']],
+    ['after its command', ['true']],
+  ])('fails with a process that a service manager has started, if it fails %s runs', async (when, argv) => {
+    const { child, fails, outcome } = await attemptWith(argv)
+    if (when === 'after its command') await child.exited
+    fails(OTHER)
+    expect(await outcome).toMatchObject({
+      code: 'ERR_FDB_CHECK',
+      message: expect.stringContaining('its check failed'),
+    })
+  })
+
+  it('names the failure of another process if its own command fails', async () => {
+    const { fails, outcome } = await attemptWith(['sh', '-c', 'sleep 0.2; exit 3'])
+    fails(OTHER)
+    expect(await outcome).toMatchObject({
+      code: 'ERR_FDB_SUCCESSOR_EXITED',
+      message: expect.stringMatching(
+        /ended with code 3 before it served: see its own output; a process that .* has started failed meanwhile: its check failed; process 1 serves on$/,
+      ),
+    })
+  })
+
+  it('ends its failed successor, unless that has joined once more and serves', async () => {
+    const failed = await attemptWith(['sleep', '60'], 50)
+    failed.fails(null)
+    await failed.outcome
+    await until('it is ended', () => hasEnded(failed.child.pid))
+
+    const { child, fails, outcome, serves } = await attemptWith(['sleep', '60'], 50)
+    fails(null)
+    await outcome
+    serves(child.pid)
+    // The end of a process that failed at the same time shows that the time has passed.
+    const later = await attemptWith(['sleep', '60'], 50)
+    later.fails(null)
+    await later.outcome
+    await until('the later one is ended', () => hasEnded(later.child.pid))
+    expect(hasEnded(child.pid)).toBe(false)
+  })
+})
