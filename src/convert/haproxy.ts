@@ -6,7 +6,7 @@ import { ALWAYS, below, both, type Condition, Conditions, type Parsed } from './
 import { type HaproxySection, parseHaproxy, type Statement } from './haproxy-syntax.js'
 import { OWN, sampleText, WITHOUT } from './haproxy-values.js'
 import { bothChanges } from './header-changes.js'
-import { intersection, MOST_ROUTES, routesInOrder } from './order.js'
+import { firstOnes, intersection, MOST_ROUTES, reachedBy, routesInOrder } from './order.js'
 import { listenerAddress, timeOf } from './values.js'
 
 /** Translates a configuration of HAProxy. Throws ERR_FDB_CONFIG if HAProxy would not read it. */
@@ -32,10 +32,12 @@ class Translation {
   readonly draft = new Draft()
   readonly #sections: Inheriting[] = []
   readonly #backends = new Map<string, Inheriting>()
+  readonly #path: string
   #caBase = ''
   #crtBase = ''
 
   constructor(sections: readonly HaproxySection[], file: string) {
+    this.#path = file
     let defaults: readonly Statement[] = []
     for (const section of sections) {
       if (section.kind === 'defaults') defaults = section.statements
@@ -53,14 +55,11 @@ class Translation {
       this.draft.said(section)
     }
     for (const section of this.#sections)
-      if (section.kind === 'frontend' || section.kind === 'listen') rules.push(...this.#frontend(section))
+      if (section.kind === 'frontend' || section.kind === 'listen')
+        for (const each of this.#frontend(section)) rules.push(each)
     for (const { statements } of this.#sections) for (const each of statements) this.#rest(each)
     const ordered = routesInOrder(this.#withoutListeners(rules))
-    if (ordered === null)
-      throw new FdbError(
-        'ERR_FDB_CONFIG',
-        `${file}: the rules overlap in more than ${MOST_ROUTES} ways, and the first that matches wins there: write routes for fewer hosts, paths and conditions`,
-      )
+    if (ordered === null) throw overlapError(file)
     this.draft.routes.push(...ordered)
   }
 
@@ -134,8 +133,10 @@ class Translation {
       let list: RouteDraft[] = []
       for (const { parsed, action } of ordered.toReversed()) {
         const whole = withChanges(action, own, limit)
-        for (const condition of parsed.any.toReversed())
-          list = [...this.#before(list, condition, whole, at), ...list]
+        for (const condition of parsed.any.toReversed()) {
+          list = firstOnes([...this.#before(list, condition, whole, at), ...list])
+          if (list.length > MOST_ROUTES) throw overlapError(this.#path)
+        }
       }
       return list
     }
@@ -199,14 +200,9 @@ class Translation {
           return match === null ? [] : [{ ...match, action }]
         }),
       )
-    const passed = (each: Condition) =>
-      within(each).flatMap(({ action: _, ...one }) =>
-        others.flatMap(({ action: other, ...match }) => {
-          const common = intersection(one, match)
-          return common === null ? [] : [{ ...common, action: other }]
-        }),
-      )
+    const passed = (each: Condition) => within(each).flatMap(one => reachedBy(one, others))
     const except = condition.except ?? []
+    if (except.length === 0 && !condition.exact) return own.flatMap(withoutStrangePrefix)
     // The longest path first: what is below a path is not excepted with it.
     const exact = except.filter(each => each.exact).sort((a, b) => b.path!.length - a.path!.length)
     return [
@@ -553,6 +549,13 @@ function isOfOperators({ statements }: HaproxySection): boolean {
   return (
     has(/^(?:stats (?:enable|uri)|http-request use-service prometheus)/) &&
     !has(/^(?:server|default_backend|use_backend)\b/)
+  )
+}
+
+function overlapError(file: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_CONFIG',
+    `${file}: the rules overlap in more than ${MOST_ROUTES} ways, and the first that matches wins there: write routes for fewer hosts, paths and conditions`,
   )
 }
 

@@ -159,6 +159,28 @@ function overlaps(a: Match, b: Match): boolean {
   return intersection(a, b) !== null
 }
 
+/** Leaves out rules that match the same requests as an earlier one. */
+export function firstOnes(rules: readonly RouteDraft[]): RouteDraft[] {
+  const known = new Set<string>()
+  return rules.filter(rule => {
+    const key = keyOf(rule)
+    return !known.has(key) && known.add(key)
+  })
+}
+
+/** The rules for requests that `match` matches, of which the first that matches wins. */
+export function reachedBy(match: Match, rules: readonly RouteDraft[]): RouteDraft[] {
+  const reached: RouteDraft[] = []
+  for (const { action, ...of } of rules) {
+    const both = intersection(match, of)
+    if (both === null) continue
+    reached.push({ ...both, action })
+    // No request gets to a later rule.
+    if (covers(of, match)) break
+  }
+  return reached
+}
+
 /** The requests that both match; null if there can be none. */
 export function intersection(a: Match, b: Match): Match | null {
   if (a.listener !== undefined && b.listener !== undefined && a.listener !== b.listener) return null
