@@ -9,7 +9,12 @@ const MODULE =
 const GUARD = /^(?:deny|auth_basic|auth_request)$/
 
 /** Whether a directive keeps requests out. */
-export const guards = (name: string) => GUARD.test(name) || MODULE.test(name)
+const guards = (name: string) => GUARD.test(name) || MODULE.test(name)
+
+/** Whether a block has a guard, or refuses all requests. */
+export const isGuardedBlock = (block: readonly Directive[] | null) =>
+  block?.some(({ name, args }) => guards(name) || (name === 'return' && /^[45]\d\d$/.test(args[0] ?? ''))) ===
+  true
 
 /** The guards of modules at the innermost level that has one of the name. */
 export function moduleGuards(levels: Levels): Directive[] {

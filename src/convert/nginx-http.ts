@@ -2,7 +2,7 @@ import { type Action, CLOSED, type Draft, type ListenerDraft, put, type Section 
 import { removeHeader, setHeader } from './header-changes.js'
 import { type Authorization, authorizationOf } from './nginx-auth.js'
 import { conditionOf } from './nginx-conditions.js'
-import { guards, moduleGuards, refusesOthers } from './nginx-guards.js'
+import { isGuardedBlock, moduleGuards, refusesOthers } from './nginx-guards.js'
 import { leadsTo, matcherOf, pathsOf } from './nginx-location.js'
 import { type Branch, Places } from './nginx-places.js'
 import { Rates } from './nginx-rates.js'
@@ -180,7 +180,7 @@ export class HttpServers {
       for (const location of block.filter(({ name }) => name === 'location'))
         this.#location(server, location, levels, found)
       const files = () => this.#target(server, '/', levels) ?? { respond: { status: 404 } }
-      for (const { path, action, also } of found.all(files)) add(path, action, also)
+      for (const [path, { action, also }] of found.all(files)) add(path, action, also)
     }
   }
 
@@ -246,13 +246,12 @@ export class HttpServers {
     // Only a `try_files` leads there.
     if (text.startsWith('@')) return
     const paths = pathsOf(this.#draft, location)
-    const isPattern = modifier.startsWith('~')
     for (const each of block.filter(({ name }) => name === 'location'))
       this.#location(server, each, levels, found)
     if (paths.length === 0) {
       // Plain locations may have its requests.
-      if (isPattern && block.some(({ name }) => guards(name)))
-        found.addPattern(text, modifier === '~', [], { action: CLOSED, also: [] })
+      if (modifier.startsWith('~') && isGuardedBlock(block))
+        found.add({ text, modifier, paths, action: CLOSED, also: [] })
       return
     }
     const branches: Branch[] = []
@@ -284,13 +283,7 @@ export class HttpServers {
           this.#draft.near(each, why)
         continue
       }
-      const place = { action, also: branches }
-      if (isPattern) found.addPattern(text, modifier === '~', [path], place)
-      else {
-        const begin = { ...place, first: modifier === '^~', slash: text.endsWith('/') }
-        if (!(modifier === '=' ? found.addExact(path, place) : found.addBegin(path, begin)))
-          this.#draft.missing(location, `the location before it has ${path} too`)
-      }
+      found.add({ text, modifier, paths: [path], action, also: branches })
     }
   }
 

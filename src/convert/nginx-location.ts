@@ -1,5 +1,5 @@
 import type { Action, Draft } from './draft.js'
-import { guards } from './nginx-guards.js'
+import { isGuardedBlock } from './nginx-guards.js'
 import type { Directive } from './nginx-syntax.js'
 
 /** A segment that a pattern leaves open. */
@@ -8,7 +8,7 @@ const OPEN = /^\(?(?:\?<\w+>)?(?:ANY[+*]|\[[\w-]+\]\+|\\[dw]\+|\.\+)\)?$/
 /** The paths of a location as the proxy writes them; none, with a remark, if they cannot be said. */
 export function pathsOf(draft: Draft, location: Directive): readonly string[] {
   const { modifier, text } = matcherOf(location)
-  const lost = (location.block ?? []).some(({ name }) => guards(name)) ? 'its guard is lost: ' : ''
+  const lost = isGuardedBlock(location.block) ? 'its guard is lost: ' : ''
   if (modifier === '~' || modifier === '~*') {
     const paths = alternatives(text).map(plainPattern)
     if (paths.includes(null)) {

@@ -14,116 +14,119 @@ export interface Place {
   readonly also: readonly Branch[]
 }
 
-/** A location with a pattern. nginx takes the first that matches, before each plain one without `^~`. */
-interface Pattern extends Place {
-  /** Null if it cannot be tried here. */
-  readonly test: RegExp | null
+/** A location, with the paths that the proxy has for it. */
+interface Located extends Place {
+  /** The path, or the pattern. */
+  readonly text: string
+  /** `=`, `~`, `~*`, `^~` or none. */
+  readonly modifier: string
   readonly paths: readonly string[]
-  /** A `$` at its end: requests below the path are not meant. */
-  readonly exact: boolean
+  /** Null for other locations, and for a pattern that cannot be tried here. */
+  readonly pattern: RegExp | null
 }
 
-interface Begin extends Place {
-  /** Comes before patterns (`^~`). */
-  readonly first: boolean
-  /** `/x/`, which nginx tells from `/x`. */
-  readonly slash: boolean
-}
+const MOST_PATHS = 2_000
 
+/**
+ * Finds out what requests for a path, and those below it, get from nginx: the location of `=`, else the longest plain one if it has `^~`, else the first
+ * pattern, else the longest plain one. For the parts of a path that a pattern leaves open it tries a name and a number.
+ */
 export class Places {
-  readonly #begins = new Map<string, Begin>()
-  readonly #exact = new Map<string, Place>()
-  readonly #patterns: Pattern[] = []
+  readonly #locations: Located[] = []
 
-  /** Adds `location = PATH`. Returns false if there is one. */
-  addExact(path: string, place: Place): boolean {
-    if (this.#exact.has(path)) return false
-    this.#exact.set(path, place)
-    return true
-  }
-
-  /** Adds `location PATH`. Returns false if another one takes its requests: of `/x` and `/x/` the guarded one. */
-  addBegin(path: string, begin: Begin): boolean {
-    const known = this.#begins.get(path)
-    if (known === undefined) this.#begins.set(path, begin)
-    else if (known.slash === begin.slash || isGuarded(known.action)) return false
-    else if (isGuarded(begin.action)) this.#begins.set(path, begin)
-    else {
-      const [whole, within] = begin.slash ? [known, begin] : [begin, known]
-      this.#begins.set(path, whole)
-      this.#begins.set(`${path}/*`, within)
-    }
-    return true
-  }
-
-  addPattern(pattern: string, sensitive: boolean, paths: readonly string[], place: Place): void {
-    this.#patterns.push({
-      ...place,
-      paths,
-      test: regularOf(pattern, sensitive),
-      exact: pattern.endsWith('$') && !/\.[*+]\)?\$$/.test(pattern),
-    })
+  add(location: Omit<Located, 'pattern'>): void {
+    this.#locations.push({ ...location, pattern: patternOf(location) })
   }
 
   /** `otherwise`: the action for requests that no location takes. */
-  *all(otherwise: () => Action): Generator<{ path: string } & Place> {
-    if (!this.#begins.has('/'))
-      this.#begins.set('/', { action: otherwise(), also: [], first: false, slash: true })
-    const begins = new Map<string, Place>(this.#begins)
-    for (const [path, begin] of this.#begins) {
-      const before = begin.first ? undefined : this.#patternOf(samplesBelow(path), this.#patterns.length)
-      if (before !== undefined) begins.set(path, before)
-    }
-    const exact = new Map(this.#exact)
-    for (const [at, pattern] of this.#patterns.entries())
-      for (const path of pattern.paths) {
-        const samples = pattern.exact ? samplesOf(path) : samplesBelow(path)
-        const place = this.#patternOf(samples, at) ?? pattern
-        const into = pattern.exact ? exact : begins
-        const isTaken = pattern.exact ? exact.has(path) : this.#begins.get(path)?.first === true
-        if (!isTaken && (place === pattern || !begins.has(path))) into.set(path, place)
+  all(otherwise: () => Action): ReadonlyMap<string, Place> {
+    let rest: Place | null = null
+    const restOf = () => (rest ??= { action: otherwise(), also: [] })
+    const plain = this.#locations.filter(isPlain).flatMap(each => each.paths)
+    const paths = new Set([...plain, '/'])
+    for (const each of this.#locations)
+      for (const path of each.paths) {
+        paths.add(path)
+        if (isExact(each)) paths.add(below(path))
       }
-    for (const [path, place] of begins) if (!exact.has(path)) yield { path, ...place }
-    for (const [path, place] of exact) {
-      yield { path, ...place }
-      const below = innermost(begins, path)
-      if (below !== undefined) yield { path: `${path}/*`.replace('//', '/'), ...below }
+    const found = new Map<string, Place>()
+    for (const path of withCommonOnes(paths)) {
+      const [own, within] = [this.#at(path) ?? restOf(), this.#below(path) ?? restOf()]
+      found.set(path, paths.has(below(path)) ? own : this.#either(own, within))
+      if (own === within || paths.has(below(path)) || isGuarded(own.action) || isGuarded(within.action))
+        continue
+      found.set(path, own)
+      found.set(below(path), within)
     }
+    return found
   }
 
-  /** The pattern, of those before `end`, that takes all of these paths; a guarded one also if it takes some of them. */
-  #patternOf(samples: readonly string[], end: number): Pattern | undefined {
-    return this.#patterns.slice(0, end).find(({ test, exact, action }) => {
-      if (test === null) return false
-      const taken = samples.filter(each => test.test(each)).length
-      return taken === samples.length || (taken > 0 && !exact && isGuarded(action))
-    })
+  /** The guarded one of two places, otherwise the second. */
+  #either(own: Place, within: Place): Place {
+    return isGuarded(own.action) && !isGuarded(within.action) ? own : within
+  }
+
+  /** The location for a path itself, which for the proxy is the same with a `/` at its end. */
+  #at(path: string): Located | null {
+    const own = this.#of(samplesOf(path))
+    const within = path === '/' ? own : this.#of(samplesOf(path).map(each => `${each}/`))
+    if (own !== null && isExact(own)) return own
+    const isNamed = own?.text === path && !(within !== null && isGuarded(within.action))
+    return isNamed || (within === null && own !== null) ? own : within
+  }
+
+  #below(path: string): Located | null {
+    return this.#of(
+      samplesOf(path).flatMap(each => ['x', 'x/y'].map(end => `${each.replace(/\/$/, '')}/${end}`)),
+    )
+  }
+
+  /** The location of these paths; if they have several, a guarded one. */
+  #of(samples: readonly string[]): Located | null {
+    const found = samples.map(each => this.#locationOf(each))
+    return found.find(each => each !== null && isGuarded(each.action)) ?? found[0] ?? null
+  }
+
+  #locationOf(path: string): Located | null {
+    const all = this.#locations
+    const exact = all.find(each => each.modifier === '=' && each.text === path)
+    if (exact !== undefined) return exact
+    const [longest] = all
+      .filter(each => isPlain(each) && path.startsWith(each.text))
+      .sort((a, b) => b.text.length - a.text.length)
+    const pattern = longest?.modifier === '^~' ? undefined : all.find(each => each.pattern?.test(path))
+    return pattern ?? longest ?? null
   }
 }
 
-function regularOf(pattern: string, sensitive: boolean): RegExp | null {
+function patternOf({ modifier, text }: Omit<Located, 'pattern'>): RegExp | null {
+  if (!modifier.startsWith('~')) return null
   try {
-    return new RegExp(pattern, sensitive ? '' : 'i')
+    return new RegExp(text, modifier === '~' ? '' : 'i')
   } catch {
     return null
   }
 }
 
+const isPlain = ({ modifier }: Located) => modifier === '' || modifier === '^~'
+
+/** Whether requests below the path are not meant: `= /x`, `~ ^/x$`. */
+const isExact = ({ modifier, text }: Located) =>
+  modifier === '=' || (modifier.startsWith('~') && text.endsWith('$') && !/\.[*+]\)?\$$/.test(text))
+
+const below = (path: string) => `${path.replace(/\/$/, '')}/*`
+
 /** A path with a name, and with a number, in place of each `*`. */
 const samplesOf = (path: string) => [...new Set(['x', '1'].map(name => path.replaceAll('*', name)))]
 
-const samplesBelow = (path: string) =>
-  samplesOf(path).flatMap(each => [
-    ...(each === '/' ? [] : [each]),
-    ...['/', '/x', '/x/y.z'].map(end => each.replace(/\/$/, '') + end),
-  ])
-
-/** Returns the place that takes the requests below a path. */
-function innermost(places: ReadonlyMap<string, Place>, path: string): Place | undefined {
-  const segments = (each: string) => (each === '/' ? 0 : each.split('/').length)
-  const stars = (each: string) => each.split('*').length
-  const [found] = [...places]
-    .filter(([each]) => commonPath(each, path) === path)
-    .sort(([a], [b]) => segments(b) - segments(a) || stars(a) - stars(b))
-  return found?.[1]
+/** Adds the paths that two of them have in common: one with names there comes before one with `*`. */
+function withCommonOnes(paths: ReadonlySet<string>): ReadonlySet<string> {
+  const all = new Set(paths)
+  for (const path of all) {
+    for (const other of all) {
+      const common = path.includes('*') && all.size < MOST_PATHS ? commonPath(path, other) : null
+      if (common !== null) all.add(common)
+    }
+  }
+  return all
 }

@@ -102,6 +102,22 @@ it('a pattern comes before longer plain paths, and before later patterns', () =>
   expect(gets(listening(`${open('/a')} location ~ ^/(?!b) { deny all; }`))['/a']).toBe(403)
 })
 
+it('where several locations take a part of each other, nginx decides which is first', () => {
+  const denied = (at: string) => `location ${at} { deny all; proxy_pass http://b:1; }`
+  const at = (block: string, path: string) => gets(listening(`${block} ${open('/')}`))[path]
+  // The pattern has more segments.
+  expect(at(`${denied('^~ /a/')} ${open('~ ^/[^/]+/b')}`, '/a/b')).toBe(403)
+  expect(at(`${denied('~ ^/c')} ${open('~ ^/[^/]+/b')}`, '/c/b')).toBe(403)
+  // Below one that takes nothing below its own path.
+  expect(at(`${denied('~ ^/a/b')} ${open('~ ^/a/[^/]+$')}`, '/a/b/*')).toBe(403)
+  expect(at(`${open('/a/b')} ${denied('~ ^/a/[^/]+$')}`, '/a/b')).toBe(403)
+  expect(gets(listening(`${open('= /x')} ${open('/x', 'b')} ${open('/x/', 'c')}`))).toEqual({
+    '/x': 'a-1',
+    '/': 404,
+    '/x/*': 'c-1',
+  })
+})
+
 it('a pattern that ends with $ takes nothing below its path', () => {
   expect(gets(listening(`location / { deny all; proxy_pass http://a:1; } ${open('~ ^/health$')}`))).toEqual({
     '/': 403,

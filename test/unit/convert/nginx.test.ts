@@ -206,8 +206,8 @@ it('an exact location leaves what is below its path to others, whatever their or
   const below = 'location /a/ { proxy_pass http://two:1; }'
   for (const block of [`${exact} ${below}`, `${below} ${exact}`])
     expect(upstreams(block)).toEqual([
-      ['/', { status: 404 }],
       ['/a', 'one-1'],
+      ['/', { status: 404 }],
       ['/a/*', 'two-1'],
     ])
   expect(upstreams('location = / { return 302 /in/; } location / { proxy_pass http://two:1; }')).toEqual([
