@@ -189,6 +189,16 @@ describe('a service of authorization', () => {
     expect(client.got).toMatch(/^HTTP\/1\.1 101 /)
   })
 
+  it('gets the next question over another connection if bytes came behind its answer', async () => {
+    const { world, service } = await guarded(answers(`${ALLOW}HTTP/1.1 204 `))
+    const client = await world.client()
+    await client.write(head())
+    await client.gets(OK.length)
+    await client.write(head(LAST))
+    expect((await client.all()).match(/HTTP\/1\.1 200/g)).toHaveLength(2)
+    expect(service.peers.length).toBe(2)
+  })
+
   it('gets the question again over a new connection if the idle one has just closed', async () => {
     let count = 0
     const { world, service } = await guarded(({ peer }) => {

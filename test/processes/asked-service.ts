@@ -10,8 +10,10 @@ import { Link } from '../../src/wire/link.js'
 
 type Answer = (status: { readonly pid: number; readonly listeners?: readonly object[] }) => void
 
-/** A control socket; the test answers the questions which process serves, in the order in which they come. */
-export async function askedService(): Promise<{ readonly control: string; readonly questions: Answer[] }> {
+/** A control socket; the test answers the questions which process serves, in the order in which they come. `command`: answers commands. */
+export async function askedService(
+  command: () => Promise<Uint8Array> = () => expect.unreachable(),
+): Promise<{ readonly control: string; readonly questions: Answer[] }> {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-kept-process-'))
   const control = await acquireControl(join(folder, 'control.sock'))
   if (control.role !== 'first') return expect.unreachable()
@@ -19,7 +21,7 @@ export async function askedService(): Promise<{ readonly control: string; readon
   const status = () => new Promise<object>(resolve => questions.push(resolve))
   const listener = new ControlListener(control.listener)
   const links: Link[] = []
-  const [upgrade, command] = [() => expect.unreachable(), () => expect.unreachable()]
+  const upgrade = () => expect.unreachable()
   listener.start(fd => {
     const link = new Link(new Channel(fd))
     links.push(link)

@@ -7,7 +7,8 @@ import type { VersionSettings } from '../../src/run/settings.js'
 import { Supervisor } from '../../src/run/supervisor.js'
 import { versionSettings } from './version-settings.js'
 
-export const SLEEPS = ['sleep', '60']
+/** For longer than any test may take: none passes because a program has ended by itself. */
+export const SLEEPS = ['sleep', '600']
 
 /** A supervisor in this process, of programs that sleep. `source.next`: the settings of the next version. */
 export async function supervised(first: Partial<VersionSettings>) {

@@ -120,9 +120,9 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
 }
 
 /** Starts a next version, and again after each failure, until one serves, also one that another command has started. */
-async function repeatUntilServed(
-  driver: MemberDriver,
-  { timeoutMs, signal, report }: ReplaceHung,
+export async function repeatUntilServed(
+  driver: { readonly runtime: Pick<MemberDriver['runtime'], 'hosting' | 'machine' | 'upgrades'> },
+  { timeoutMs, signal, report }: Pick<ReplaceHung, 'timeoutMs' | 'signal' | 'report'>,
   hung: number,
   start: (timeoutMs: number) => Promise<Upgraded>,
 ): Promise<Upgraded> {

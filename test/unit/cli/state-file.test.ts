@@ -1,13 +1,13 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
-import { ProgressLine, readStateFile } from '../../fixtures/cli.js'
+import { exportState, ProgressLine, readStateFile } from '../../fixtures/cli.js'
 
 const MIB = 2 ** 20
 
-/** Reads an export of `values` entries of `bytes` bytes each, and returns how many have come. */
-async function read(values: number, bytes: number): Promise<number> {
+/** Writes an export of `values` entries of `bytes` bytes each, and returns its file. */
+function exported(values: number, bytes: number): string {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-export-'))
   onTestFinished(() => rmSync(folder, { recursive: true }))
   const file = join(folder, 'export.jsonl')
@@ -21,8 +21,13 @@ async function read(values: number, bytes: number): Promise<number> {
   }))
   const head = { fdbState: 1, epoch: 1, sequence: 1, sections }
   writeFileSync(file, [head, ...entries].map(line => `${JSON.stringify(line)}\n`).join(''))
+  return file
+}
+
+/** Reads such an export, and returns how many entries have come. */
+async function read(values: number, bytes: number): Promise<number> {
   using progress = new ProgressLine()
-  const { log } = await readStateFile(file, progress)
+  const { log } = await readStateFile(exported(values, bytes), progress)
   try {
     return [...log.rawSection('blobs').keys()].length
   } finally {
@@ -36,4 +41,16 @@ it('reads an export of entries that are together larger than a record', async ()
 
 it('reads an entry of a service whose limits are larger than the defaults', async () => {
   expect(await read(1, 17 * MIB)).toBe(1)
+})
+
+it('an export that fails leaves no file: the next one may have its name', async () => {
+  const file = exported(1, 10)
+  const out = `${file}.copy`
+  const order = { format: 'lines', file, out, secrets: true, timeout: 1_000 } as const
+  await expect(exportState({ ...order, section: ['unknown'] })).rejects.toMatchObject({
+    code: 'ERR_FDB_STATE_NO_ENTRY',
+  })
+  expect(existsSync(out)).toBe(false)
+  await exportState(order)
+  expect(existsSync(out)).toBe(true)
 })

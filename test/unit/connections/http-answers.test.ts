@@ -41,6 +41,19 @@ it('a connection that ends with several requests unanswered is not busy any more
   await until('none is busy', () => answers.busy().size === 0)
 })
 
+it('the end of one connection is not announced any more when the process serves on', async () => {
+  const { answers, responses, client, server } = await asked('/1')
+  server.maxRequestsPerSocket = 100
+  // The head is sent, and cannot announce the end any more.
+  responses[0]!.flushHeaders()
+  answers.announceOn(responses[0]!.req.socket)
+  answers.resume()
+  responses[0]!.end()
+  client.write('GET /2 HTTP/1.1\r\nHost: shop\r\n\r\n')
+  await until('the next request has come', () => responses.length === 2)
+  expect(responses[1]!.shouldKeepAlive).toBe(true)
+})
+
 it.each([
   ['', 0],
   [' that limits the requests of a connection', 100],

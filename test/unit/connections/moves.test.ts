@@ -479,6 +479,21 @@ describe('connections that move', () => {
     await sender.settled()
   })
 
+  it('delay the end until those that were refused are back, however long that takes', async () => {
+    const { sender, receiver, old, young } = way()
+    fill(old, 4)
+    young.refuses = () => {
+      old.slow = 2 * TURN_MS
+      return true
+    }
+    receiver.start()
+    sender.start()
+    while (old.came.length === 0) await new Promise(resolve => setImmediate(resolve))
+    expect(old.came.length).toBeLessThan(4)
+    await sender.stop()
+    expect(old.came.length).toBe(4)
+  })
+
   it('come back when the sender stops in the middle, and none is in two hands', async () => {
     const { sender, receiver, old, young, ended } = way()
     fill(old, 500)

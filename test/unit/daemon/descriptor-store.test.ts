@@ -154,6 +154,23 @@ describe('the descriptors that are held', () => {
     expect(store.list().map(({ name }) => name)).toEqual(['it'])
   })
 
+  it('have no claim of a process that has claimed an earlier one of their name', () => {
+    const { store } = open()
+    const claim = () => {
+      const claimant = openPidfd(process.pid) as OwnedFd
+      store.claim({ name: 'spool', by: ME, shared: true, claimant }).fd.close()
+    }
+    put(store, 'spool')
+    claim()
+    store.remove('spool')
+    put(store, 'spool')
+    expect(store.usersOf(() => true)).toEqual([])
+    claim()
+    put(store, 'spool', { replace: true })
+    expect(store.usersOf(() => true)).toEqual([])
+    store[Symbol.dispose]()
+  })
+
   it('close when they cannot be held, and nothing else does', () => {
     const { registry, store } = open()
     const held = put(store, 'it')

@@ -198,6 +198,19 @@ describe('the copies of segments', () => {
     one.release()
   })
 
+  it('close with their segments: however many have gone, no descriptor is left', async () => {
+    const { copies, segmentSet } = open()
+    const counts: number[] = []
+    for (const epoch of [2, 3, 4]) {
+      segmentSet.make([epoch])
+      await copies.refresh()
+      segmentSet.dropBelow(epoch)
+      await copies.refresh()
+      counts.push(native.openCount())
+    }
+    expect(counts).toEqual(Array(3).fill(counts[0]))
+  })
+
   it('complete and get their seal where their segments are sealed and leave the set before the next copy', async () => {
     const { copies, segmentSet, segment } = open()
     const first = record(1, 'first')

@@ -10,6 +10,7 @@ import { socketPair } from '../../../src/kernel/index.js'
 import { STOP } from '../../../src/operator/service-commands.js'
 import { Channel } from '../../../src/wire/channel.js'
 import { Link, type WireBody } from '../../../src/wire/link.js'
+import { untyped } from '../../fixtures/untyped.js'
 import { peerWith } from '../../holder-support/processes.js'
 import { StatusRequests } from '../../holder-support/status-requests.js'
 
@@ -100,6 +101,33 @@ it('an order to end the service that its member does not get refuses no next ver
   lose()
   await expect(stop()).rejects.toMatchObject({ code: 'ERR_FDB_BUSY' })
   expect(cancelled).toEqual([])
+})
+
+it('a stopped member that has not reconnected to the next daemon gets its last order when it has', async () => {
+  const identity = { pid: 101, startTime: '1' }
+  const commands: string[] = []
+  const post = ({ command }: WireBody) => void commands.push(command?.name ?? '')
+  const owner = { id: 1, pid: 101, identity, link: { open: true, post } }
+  const peers = new Map<number, typeof owner>()
+  const state = { phase: 'rebuilding', owner: 1 }
+  const deps = {
+    holder: { state, peer: (id: number) => peers.get(id) },
+    older: { draining: [] },
+    service: { stopped: identity, changed() {} },
+  }
+  const operations = new ServiceOperations(untyped(deps))
+  const turn = () => new Promise(resolve => setImmediate(resolve))
+  operations.changed()
+  await turn()
+  expect([operations.stopped, commands]).toEqual([identity, []])
+  peers.set(1, owner)
+  state.phase = 'idle'
+  operations.changed()
+  await turn()
+  expect(commands).toEqual([STOP])
+  operations.forget(untyped(owner))
+  await turn()
+  expect(operations.stopped).toBe(undefined)
 })
 
 it('an upgrade in a probation that ends soon is asked for then', async () => {

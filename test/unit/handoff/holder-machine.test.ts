@@ -244,6 +244,16 @@ describe('the holder, when something fails', () => {
     expect(effects(after([says(2, { kind: 'unfit', epoch: 0 })], helped), { type: 'silent' })).toEqual([])
   })
 
+  it('tells a standby to accept again in a later trouble, though it was told before the rollback', () => {
+    const unfit = (id: number, epoch: number) => says(id, { kind: 'unfit', epoch })
+    const helped = after([...upTo.probation, unfit(OWNER, 0), { type: 'silent' }])
+    // For now the standby can write again.
+    const back = says(OWNER, { kind: 'back', role: 'standby', epoch: 0, sealed: true })
+    const again = after([back, { type: 'unhealthy' }, unfit(OWNER, 2)], helped)
+    expect(again).toMatchObject({ phase: 'committing', owner: OWNER, joiner: JOINER })
+    expect(effects(again, { type: 'deadline' })).toEqual(['tell 0 resume'])
+  })
+
   it('has one that comes back stand by before it accepts in place of a silent successor', () => {
     const helped = after([...upTo.probation, says(OWNER, { kind: 'unfit', epoch: 0 }), { type: 'silent' }])
     const back = { kind: 'back', epoch: 0, sealed: true, unfit: true } as const

@@ -14,6 +14,7 @@ import { identify } from '../../../src/os/process-identity.js'
 import { fdbroker } from '../../../src/proto/wire.js'
 import { Link, type LinkHandler, type WireBody, type WireEnvelope } from '../../../src/wire/link.js'
 import { openDescriptors } from '../../fixtures/open-descriptors.js'
+import { untyped } from '../../fixtures/untyped.js'
 import { channelPair } from '../../processes/channel-pair.js'
 
 describe('a taker of connections', () => {
@@ -102,6 +103,18 @@ describe('a heartbeat', () => {
     expect(peer.heartbeatAt).toBeGreaterThan(0)
     handleMessage({} as HandlerContext, peer, heard({ healthy: true }), [])
     expect(peer.healthyAt).toBe(peer.heartbeatAt)
+  })
+})
+
+describe('a successor that is ready', () => {
+  it('has adopted also what was registered after its Offer, which its Ready may not name', () => {
+    const peer = { lateNames: new Set(['late']) } as Peer
+    const context = untyped<HandlerContext>({ host: { dispatch() {} } })
+    const ready = fdbroker.wire.Envelope.decode(
+      fdbroker.wire.Envelope.encode({ ready: { adopted: ['web'], refused: ['old'] } }).finish(),
+    )
+    handleMessage(context, peer, ready, [])
+    expect([[...peer.adopted].sort(), [...peer.refused]]).toEqual([['late', 'web'], ['old']])
   })
 })
 

@@ -12,6 +12,7 @@ import { SegmentLoader } from '../../../src/member/state/segment-loader.js'
 import type { BundleItem } from '../../../src/wire/bundle.js'
 import { ChangeNotifier } from '../../../src/wire/pending.js'
 import { Segment, StateLog } from '../../fixtures/state.js'
+import { until } from '../../processes/until.js'
 
 describe('a process that may not write any more', () => {
   function late(facts: {
@@ -21,6 +22,8 @@ describe('a process that may not write any more', () => {
     sealed?: boolean
     alone?: boolean
     scope?: 'holder' | 'member'
+    /** How often newer segments cannot be read at first, because descriptors are short. */
+    short?: number
   }) {
     const log = new StateLog()
     const segmentSet = new SegmentSet()
@@ -28,7 +31,11 @@ describe('a process that may not write any more', () => {
     const { phase, closing = false, over = false, sealed = false, alone = false, scope = 'member' } = facts
     const followed: (number | undefined)[] = []
     const segments = new SegmentLoader(log, segmentSet, SILENT)
-    const follow = async (below?: number) => void followed.push(below)
+    let { short = 0 } = facts
+    const follow = async (below?: number) => {
+      followed.push(below)
+      if (short-- > 0) throw Object.assign(new Error('too many open files'), { code: 'EMFILE' })
+    }
     const loader = { follow, take: segments.take.bind(segments) }
     const { order, cannotServe } = new Shutdown()
     const shutdown = { closing, over, order, cannotServe }
@@ -137,6 +144,12 @@ describe('a process that may not write any more', () => {
       writes.takeNewer([{ role: 'segment', epoch: 3, fd: Segment.create(3).fd }])
       expect([phase, followed]).toEqual([phase, []])
     }
+  })
+
+  it('tries again to read newer segments as long as descriptors are short, from when it loses its right', async () => {
+    const { writes, followed } = late({ phase: 'standby', short: 2 })
+    await writes.end()
+    await until('it has read them', () => followed.length === 3)
   })
 
   it('reads only the segments of others in place of a silent holder, if it has never served', () => {

@@ -78,6 +78,15 @@ describe('the names of servers', () => {
     expect(failures).toEqual(['dead.test ETIMEOUT'])
   })
 
+  it('cause no failure if the proxy ends while they are looked up', async () => {
+    const { names, find, failures, server } = await world({ 'dead.test': 'silent' })
+    const found = find('dead.test')
+    await until('it is asked for', () => server.timesAsked('dead.test') > 0)
+    names.close()
+    expect(await found).toBe('ECANCELLED')
+    expect(failures).toEqual([])
+  })
+
   it('cause one question, by however many requests, and another when their time is over', async () => {
     const { server, find } = await world({ 'a.test': { a: ['127.0.0.1'], ttl: 1 } })
     await Promise.all(Array.from({ length: 20 }, () => find('a.test')))

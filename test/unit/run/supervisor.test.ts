@@ -7,7 +7,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { parseListenerSpec } from '../../../src/listeners/index.js'
 import { Probe, type ProbeEvents } from '../../../src/versions/version-probe.js'
-import { ManagerReport } from '../../fixtures/run.js'
+import { ManagerReport, type SupervisorEnd } from '../../fixtures/run.js'
 import { supervised as ownSupervisor, SLEEPS } from '../../processes/own-supervisor.js'
 import { freePort } from '../../processes/scene.js'
 import { until } from '../../processes/until.js'
@@ -80,7 +80,7 @@ describe('a supervisor', () => {
     const { supervisor, source, serves, started } = await supervised({})
     await serves(1)
     // The main process is the first `sleep`, which this process adopts; the second one ignores the order to end.
-    const script = `trap '' TERM; sleep 60 & echo $! > main; sleep 60 & wait`
+    const script = `trap '' TERM; sleep 600 & echo $! > main; sleep 600 & wait`
     const cwd = mkdtempSync(join(tmpdir(), 'fdb-main-'))
     onTestFinished(() => rmSync(cwd, { recursive: true }))
     source.next = { ...source.next, command: ['/bin/sh', '-c', script], cwd }
@@ -103,15 +103,17 @@ describe('a supervisor', () => {
 
   it('kills a replaced version that drains and ignores the order to end, after the time for that', async () => {
     const { supervisor, serves } = await supervised({
-      command: ['sh', '-c', "trap '' TERM; exec sleep 60"],
+      command: ['sh', '-c', "trap '' TERM; exec sleep 600"],
       ready: { kind: 'handoff', control: join(tmpdir(), 'fdb-no-member.sock') },
     })
     await serves(1)
     const upgraded = supervisor.upgrade()
     await serves(2)
     await upgraded
+    let end: SupervisorEnd | undefined
+    void supervisor.ended.then(given => (end = given))
     supervisor.stop({ timeoutMs: 20 })
-    expect((await supervisor.ended).failure).toBe(null)
+    expect((await until('it has ended', () => end, 30_000)).failure).toBe(null)
   })
 
   it('tells the service manager of the end of a reload also if that fails', async () => {

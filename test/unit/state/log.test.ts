@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
 import { native } from '../../../src/kernel/native.js'
 import { Segment, StateLog } from '../../fixtures/state.js'
@@ -438,6 +438,34 @@ describe('reading', () => {
     elder.close()
     younger.close()
   })
+
+  it.each([1, 2, 3, 4])(
+    'has what a writer appends that loses its right while the reader asks for the seal, in question %i',
+    async last => {
+      const { log, segment } = writingLog()
+      const routes = log.section('routes', routeSchema)
+      await routes.put('a', { to: '1' })
+      const growing = segmentOf(bytesOf(segment), { sealed: false })
+      const size = segment.size()
+      growing.continueAt(size)
+      await routes.put('b', { to: '2' })
+      const seen = growing.readOnly()
+      const next = new StateLog()
+      await next.adopt(seen)
+      let asked = 0
+      vi.spyOn(seen, 'sealed', 'get').mockImplementation(() => {
+        if (++asked === last) {
+          growing.append(bytesOf(segment).subarray(size))
+          growing.seal()
+        }
+        return growing.sealed
+      })
+      for (let round = 0; round < last; round++) await next.catchUp()
+      expect(growing.sealed).toBe(true)
+      expect(await next.catchUp()).toEqual(log.position)
+      for (const one of [log, next, growing]) one.close()
+    },
+  )
 
   it('cuts half a record at the end, and a later writer goes on behind the last whole one', async () => {
     const { log, segment } = writingLog()

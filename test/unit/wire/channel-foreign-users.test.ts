@@ -273,4 +273,17 @@ describe('the time of another user', () => {
     expect(busy.inTurn(() => void others++)).toBe(true)
     expect(others).toBe(2)
   })
+
+  it('leaves all other users together room for 64 connections that wait, however many have waited before', async () => {
+    const busy = new UserQuotas(1_024).foreignUserOf(OTHER)!
+    for (let round = 0; round < 5; round++) {
+      const clock = stopClock()
+      busy.spend(9)
+      let served = 0
+      const taken = Array.from({ length: 16 }, () => busy.inTurn(() => void served++))
+      expect([round, taken.every(Boolean), served]).toEqual([round, true, 0])
+      clock.goOn()
+      await until('all that wait are served', () => served === 16)
+    }
+  })
 })

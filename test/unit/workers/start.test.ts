@@ -1,8 +1,11 @@
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { startWorkers } from '../../../src/index.js'
+import { RELOAD, REPLACE_WORKERS, ROLLBACK, SET_WORKERS } from '../../../src/operator/service-commands.js'
+import { OperatorClient } from '../../../src/operator.js'
+import { InOrder } from '../../fixtures/base.js'
 import { untyped } from '../../fixtures/untyped.js'
 import { stop } from '../../orders/operators.js'
 import { until } from '../../processes/until.js'
@@ -41,6 +44,44 @@ it('workers that an operator stops while they start end without an error', async
   const workers = await starting
   await workers.closed
   expect([workers.serves, existsSync(control)]).toEqual([false, false])
+})
+
+it('no order that waits for its turn is begun if its sender has gone by then', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-workers-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const control = join(folder, 'control.sock')
+  const started = join(folder, 'started')
+  const turns = vi.spyOn(InOrder.prototype, 'run')
+  onTestFinished(() => turns.mockRestore())
+  // Behind the start, which does not end.
+  const starting = startWorkers({
+    service: 'shop',
+    workers: 1,
+    control,
+    command: ['/bin/sh', '-c', `touch ${started}; sleep 600`],
+    timeout: 600_000,
+  })
+  await until('it starts', () => existsSync(started), 30_000)
+  const before = turns.mock.calls.length
+  const sender = await OperatorClient.connect(control)
+  for (const [name, body] of [
+    [REPLACE_WORKERS, ''],
+    [SET_WORKERS, '2'],
+    [RELOAD, ''],
+    [ROLLBACK, ''],
+  ] as const)
+    sender.command(name, body).catch(() => {})
+  await until('all wait', () => turns.mock.calls.length === before + 4)
+  sender.close()
+  const hasHeard = () => turns.mock.calls.slice(before).map(([, gone]) => gone?.aborted)
+  await until(
+    'all have heard it',
+    () => hasHeard().every(Boolean),
+    10_000,
+    () => hasHeard(),
+  )
+  await stop(control, null)
+  await (await starting).closed
 })
 
 it('workers with a misspelt option are not started', async () => {
