@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { FdbError, type FdbErrorCode } from '../errors.js'
 import { closeAll, type Inspected, inspectOne, type OwnedFd, setBlocking } from '../kernel/index.js'
 import {
@@ -14,6 +15,10 @@ import { FIRST_FD, passedSockets } from '../os/service-manager/passed-sockets.js
 import { NO_PASSED_SOCKETS } from '../os/service-manager/service-manager.js'
 import type { VersionSettings } from './settings.js'
 import { portOf } from './shared-listeners.js'
+
+/** Limit of the wait for a process that has bound a listener, and stores it in the daemon next. */
+const STORING_MS = 500
+const STORING_RETRY_MS = 20
 
 /** A descriptor that a program wants from a daemon. */
 export interface WantedDescriptor {
@@ -178,11 +183,23 @@ async function heldOrStored<T>(claim: () => Promise<T>, store: () => Promise<voi
     await store()
   } catch (error) {
     if (!hasCode(error, 'ERR_FDB_FD_TAKEN') && !hasCode(error, 'ERR_FDB_ADDRESS_IN_USE')) throw error
-    return await claim().catch(late => {
-      throw hasCode(late, 'ERR_FDB_FD_UNKNOWN') ? error : late
-    })
+    return await claimSoon(claim, error)
   }
   return await claim()
+}
+
+/** Claims a descriptor that another process may be about to store. Rejects with `error` if the daemon does not get it in time. */
+async function claimSoon<T>(claim: () => Promise<T>, error: unknown): Promise<T> {
+  const until = performance.now() + STORING_MS
+  for (;;) {
+    try {
+      return await claim()
+    } catch (late) {
+      if (!hasCode(late, 'ERR_FDB_FD_UNKNOWN')) throw late
+      if (performance.now() >= until) throw error
+    }
+    await sleep(STORING_RETRY_MS)
+  }
 }
 
 function hasCode(error: unknown, code: FdbErrorCode): boolean {

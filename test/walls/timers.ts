@@ -258,6 +258,7 @@ export const PLAIN: Readonly<Record<string, readonly string[]>> = {
   ],
   'relay/upstream-pools.ts': ['UpstreamPool.#enter: paces: asks other processes for a slot'],
   'relay/warm-up.ts': ["WarmUpRun.run: own end: the end of this process's warm-up"],
+  'run/claimed-descriptors.ts': ['claimSoon: retries: claims again what another process is about to store'],
   'run/exec-state.ts': ['dryRun: left: the next image tries the state: a failure changes nothing'],
   'run/listener-daemon.ts': ['ListenerDaemon.#keep: retries: gives the daemon the listeners again'],
   'run/running-version.ts': [
