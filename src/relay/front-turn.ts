@@ -12,8 +12,9 @@ interface HeldByte {
 
 /**
  * The right to read from a UDP socket that several versions have. Each version that reads, or has flows of the socket, has a lock on a byte of a common
- * file, and so have the flows that are on their way from it to another version. The version that serves reads when nothing else has a lock; until then the
- * version that read before reads on. The kernel ends the lock with the last descriptor, whatever happens to a process.
+ * file, and so have the flows that are on their way from it to another version. One more byte is locked by the version that reads. The version that serves
+ * begins to read when nothing else has a lock; until then the version that read before reads on. The kernel ends the lock with the last descriptor,
+ * whatever happens to a process.
  */
 export class FrontTurn {
   readonly #path: string
@@ -70,6 +71,11 @@ export class FrontTurn {
     const found = lockedBytes(this.#own.fd, from, to - from)
     if (found === null) return 0
     return 1 + this.#count(from, found.start) + this.#count(found.end, to)
+  }
+
+  /** Returns false if another version reads. */
+  takeReading(): boolean {
+    return this.#own !== null && lockBytes(this.#own.fd, 'exclusive', this.#base + RANGE)
   }
 
   /** Returns a descriptor for a flow that leaves. Throws EMFILE. */

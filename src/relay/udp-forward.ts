@@ -138,7 +138,7 @@ export class UdpForward implements DatagramReader, FlowHost {
 
   /** Begins to read, unless another version reads, or has flows. */
   #takeTurn(): boolean {
-    if (!this.#turn!.isAlone) return false
+    if (!this.#turn!.isAlone || !this.#turn!.takeReading()) return false
     // The version that had them has ended them, or died.
     for (const flow of this.#flows.values()) if (flow.moved) this.own(flow)
     this.#hasTurn = true
@@ -160,6 +160,16 @@ export class UdpForward implements DatagramReader, FlowHost {
     return true
   }
 
+  /**
+   * Another version serves already, and none reads: the one that read has given all flows to this version, which was to read, and only then the other one
+   * came. This version knows all flows, also those that have moved on since.
+   */
+  #inherit(): void {
+    if (this.#hasTurn || this.#own === 0 || !this.#turn!.isLast || !this.#turn!.takeReading()) return
+    this.#hasTurn = true
+    this.read()
+  }
+
   #dropTurn(): void {
     this.pause()
     this.#hasTurn = false
@@ -174,7 +184,9 @@ export class UdpForward implements DatagramReader, FlowHost {
   }
 
   look(): void {
-    if (this.#waiting !== null && (this.#serves ? this.#takeTurn() : this.#giveTurn())) this.#stopWaiting()
+    if (this.#waiting === null) return
+    if (this.#serves ? this.#takeTurn() : this.#giveTurn()) this.#stopWaiting()
+    else if (!this.#serves) this.#inherit()
   }
 
   #wait(): void {
@@ -201,6 +213,7 @@ export class UdpForward implements DatagramReader, FlowHost {
   stop(): void {
     this.#serves = false
     this.#stopWaiting()
+    if (this.#own > 0) this.#wait()
     this.settle()
   }
 
@@ -436,7 +449,10 @@ export class UdpForward implements DatagramReader, FlowHost {
 
   // ---- the end
 
-  announce(): void {
+  /** Clients cannot be told, and this process may have to read for another one that leaves. */
+  announce(): void {}
+
+  endIdle(): void {
     this.#ending = true
     for (const flow of this.#flows.values())
       if (!flow.moved) this.arm(flow, Math.min(LAST_SILENCE_MS, this.wheel.remaining(flow)))
@@ -444,10 +460,6 @@ export class UdpForward implements DatagramReader, FlowHost {
 
   resume(): void {
     this.#ending = false
-  }
-
-  endIdle(): void {
-    this.announce()
   }
 
   finish(): void {

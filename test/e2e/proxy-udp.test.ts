@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { DatagramClient, DatagramEcho } from '../processes/datagrams.js'
 import { Edge } from '../processes/edge.js'
 import { signalPid } from '../processes/launch.js'
@@ -9,7 +9,7 @@ import { until } from '../processes/until.js'
 const FLOWS = perLane(20, 200)
 const UPGRADES = perLane(3, 20)
 /** Between two datagrams of a client. */
-const PAUSE_MS = perLane(20, 100)
+const PAUSE_MS = perLane(20, 250)
 
 async function forwarding(
   servers: readonly DatagramEcho[],
@@ -80,7 +80,7 @@ describe('a udp:// listener', () => {
     await answered(talking)
     expectOneFlowEach(talking, servers)
     expect(await edge.pid).toBe(pid)
-    expect(talking.reduce((sum, { sent }) => sum + sent, 0)).toBeGreaterThan(FLOWS * UPGRADES * 5)
+    expect(talking.reduce((sum, { sent }) => sum + sent, 0)).toBeGreaterThan(FLOWS * UPGRADES)
   }, 120_000)
 
   it('goes on in the previous version with the same flows when the next one is killed in its probation', async () => {
@@ -101,7 +101,7 @@ describe('a udp:// listener', () => {
     expectOneFlowEach(talking, servers)
   })
 
-  it('gives its flows back when it is rolled back', async () => {
+  it.runIf(NIGHTLY)('gives its flows back when it is rolled back', async () => {
     const servers = await echoes('one', 'two', 'three')
     const { edge, port } = await forwarding(servers, { upgrade: { probation: '1m' } })
     const first = await edge.pid

@@ -57,6 +57,7 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   },
   "!has('chromium')": { text: 'there is no Chromium' },
   "!has('go')": { text: 'there is no Go toolchain' },
+  'AIOQUIC === null': { text: 'there is no aioquic for Python (the nightly lane installs it)' },
   '!has(tool)': { text: 'the toolchain of this language is not there' },
   'there.length === 0': { text: 'there is neither python3 nor a Go toolchain' },
   "NIGHTLY && hasDpkg && architecture !== ''": {

@@ -115,6 +115,11 @@ export function prometheusClient(install: boolean): string | null {
   return pythonPackage('prometheus_client', 'prometheus-client<1', install)
 }
 
+/** The same for QUIC. */
+export function aioquic(install: boolean): string | null {
+  return pythonPackage('aioquic', 'aioquic<2', install)
+}
+
 function pythonPackage(name: string, spec: string, install: boolean): string | null {
   const folder = join(BUILD, name)
   if (existsSync(join(folder, name)) || !has('python3')) return existsSync(folder) ? folder : null

@@ -37,6 +37,7 @@ export const HARMLESS: Readonly<Record<string, Readonly<Record<string, string>>>
     foreignConnections: 'all processes have one user',
   },
   'member/listeners/attached-server': { attachedServers: 'keyed by servers, each of one process' },
+  'member/listeners/datagram-server': { given: 'keyed by sockets, each of one process' },
   'member/member': { make: 'set once, at the evaluation' },
   'node/http-connections': { cachedListener: 'a function of Node' },
   'member/hosting/embedded-hosting': { NONE: 'stays empty' },
