@@ -62,6 +62,8 @@ export interface RequestQueue {
   waiting: number
   /** The servers that may get a waiting request. */
   servers(): readonly Destination[]
+  /** Called when a request that has waited goes to this server. */
+  taken?(server: Destination): void
   /** Calls `look` when {@link servers} may have changed. Returns a function that ends this. */
   watch(look: () => void): () => void
   /** Called for each request: `served` when it gets a server, `late` after its time, `full` if it found no place. */

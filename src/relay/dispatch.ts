@@ -34,6 +34,10 @@ export class Dispatch {
   #full = 0
   /** The servers that could not be used. */
   #failed: Destination[] | null = null
+  /** The request was sent over a kept connection, which closed, and is sent to the same server again. */
+  #isRepeated = false
+  /** Another server got the request, because the first one may have died of it: no third one gets it. */
+  #hasLeft = false
   /** No descriptor was free: this exchange closed all idle connections to servers and dialled again, which it does only once. */
   #redialled = false
   /** This exchange has waited for a connection of another process, which it does only once. */
@@ -117,7 +121,8 @@ export class Dispatch {
     const { resend } = this
     const { reused, heard } = this.#exchange.facts
     if (heard || resend === '' || this.destination === null) return false
-    if (!reused && !this.#leaveDeadServer(failure, error)) return false
+    if (reused) this.#isRepeated = true
+    else if (!this.#leaveDeadServer(failure, error)) return false
     const stream = this.#connect(true, undefined, reused)
     if (stream === null) return true
     stream.write(resend)
@@ -128,10 +133,18 @@ export class Dispatch {
   /** Chooses another server, and forgets the request so that no third one gets it: it may have killed the first. Returns false if there is none. */
   #leaveDeadServer(failure: ServerFailure, error: Error | null): boolean {
     const dead = this.destination!
+    if (this.#hasLeft) return false
+    this.#forgetFull()
     const next = this.#nextServer()
-    if (next === null || !callSafely(this.#relay, () => this.route?.mayResend?.() ?? true)) return false
+    if (next === null) return false
+    if (!callSafely(this.#relay, () => this.route?.mayResend?.() ?? true)) {
+      this.#passOver(next)
+      return false
+    }
     callSafely(this.#relay, () => dead.failed?.(failure, error))
     this.#hasFailed(dead)
+    this.#hasLeft = true
+    this.#isRepeated = false
     this.dropRetry()
     this.#setDestination(next)
     return true
@@ -245,13 +258,17 @@ export class Dispatch {
 
   /** Connects to the next server; no byte of the request may have been sent. If no server is left, fails the exchange with `status` and `reason`. */
   #connectToNext(status: number, reason: string): ByteStream | null {
-    if (reason === 'servers-full') this.#full++
+    if (reason === 'servers-full') {
+      this.#full++
+      this.#passOver(this.destination!)
+    }
     const next = this.#nextServer()
     const queue = this.#full > 0 ? this.route?.queue : undefined
     // A server that is up is only full: the request waits for it, and tries none that is down.
     const isLast = next === null || (queue !== undefined && !queue.servers().includes(next))
     if (isLast) {
-      if (reason === 'servers-full' || queue !== undefined) return this.#awaitServer()
+      if (next !== null) this.#passOver(next)
+      if (reason === 'servers-full' || queue !== undefined) return this.#awaitServer(status, reason)
       this.#exchange.fail(status, reason)
       return null
     }
@@ -259,15 +276,14 @@ export class Dispatch {
     return this.#connect(false)
   }
 
-  /** Returns a stream that waits for a connection to a server; null if there is no place to wait, and the exchange has failed. */
-  #awaitServer(): ByteStream | null {
+  /** Returns a stream that waits for a connection to a server; null if there is none to wait for (`status`, `reason`) or no place to wait, and the exchange has failed. */
+  #awaitServer(status: number, reason: string): ByteStream | null {
     const queue = this.route?.queue
     const stream = queue !== undefined ? this.#enqueue(queue) : this.#waited ? null : this.#waitForOthers()
     this.#waited = true
-    if (stream === null || stream === 'queue-full') {
-      this.#exchange.fail(503, stream ?? 'servers-full', RETRY_AFTER)
-      return null
-    }
+    if (stream === 'queue-full') this.#exchange.fail(503, stream, RETRY_AFTER)
+    else if (stream === null) this.#exchange.fail(status, reason, status === 503 ? RETRY_AFTER : [])
+    if (stream === null || stream === 'queue-full') return null
     this.#exchange.upstream = stream
     this.#headerBytes = 0
     this.#exchange.facts.reused = false
@@ -279,9 +295,11 @@ export class Dispatch {
   /** Waits until another process of the service closes a connection to the last server. Returns null if this process has all of them. */
   #waitForOthers(): ByteStream | null {
     const server = this.destination!
-    const stream = this.#relay.pools.wait(server, free =>
+    const stream = this.#relay.pools.wait(server, () =>
       this.#side.contain(() => {
-        this.#endWaiting(stream!, free ? server : null)
+        this.#forgetFull()
+        // The server may be drained by now, and another one free.
+        this.#endWaiting(stream!, this.#pickServer())
         this.#side.settle()
       }),
     )
@@ -307,6 +325,7 @@ export class Dispatch {
         if (server === undefined && now.length > 0) this.#waitForOthersOf(queue, stream)
         else {
           queue.ended('served')
+          if (server !== undefined) queue.taken?.(server)
           this.#endWaiting(stream, server ?? servers.find(each => each.key === key)!)
         }
         this.#side.settle()
@@ -358,14 +377,23 @@ export class Dispatch {
       this.#exchange.fail(503, this.#queue === null ? 'servers-full' : 'queue-timeout', RETRY_AFTER)
       return
     }
-    // A server that was at its limit may be free by now.
-    this.#tried = this.#failed?.slice() ?? null
-    this.#full = 0
+    this.#forgetFull()
     this.#setDestination(server)
     const next = this.#connect(false)
     if (next === null) return
     next.write(bytes)
     this.#onSent(next)
+  }
+
+  /** The server was picked, and gets nothing. */
+  #passOver(server: Destination): void {
+    callSafely(this.#relay, () => server.passedOver?.())
+  }
+
+  /** A server that was at its limit may be free by now. */
+  #forgetFull(): void {
+    this.#tried = this.#failed?.slice() ?? null
+    this.#full = 0
   }
 
   #hasFailed(server: Destination): void {
@@ -376,11 +404,24 @@ export class Dispatch {
   /** Dials the server again if this process lacked a descriptor, otherwise tries the next server. `shortage`: null if the server is at fault. */
   #connectFailed(shortage: Shortage | null, failure: DialFailure): ByteStream | null {
     if (shortage === null) {
+      const status = failure === 'connect-timeout' ? 504 : 502
+      this.#forgetFull()
       this.#hasFailed(this.destination!)
-      return this.#connectToNext(failure === 'connect-timeout' ? 504 : 502, failure)
+      if (this.#isRepeated && this.#hasLeft) {
+        this.#exchange.fail(status, failure)
+        return null
+      }
+      this.#hasLeft ||= this.#isRepeated
+      this.#isRepeated = false
+      return this.#connectToNext(status, failure)
     }
     callSafely(this.#relay, () => this.#relay.onShortage?.(shortage, this.#exchange.facts.destination))
-    if (shortage === 'no-ports') return this.#connectToNext(503, shortage)
+    if (shortage === 'no-ports') {
+      this.#passOver(this.destination!)
+      // The request waits for no server that it cannot reach.
+      this.#hasFailed(this.destination!)
+      return this.#connectToNext(503, shortage)
+    }
     if (this.#redialled) {
       this.#exchange.fail(503, shortage)
       return null

@@ -159,7 +159,9 @@ class UpstreamPool implements StreamOwner, Timed {
       if (oldest === undefined) return null
       const freed = slotTallies.get(oldest.stream)?.giveUp() ?? null
       oldest.stream.destroy()
-      if (freed !== null) return freed
+      // A reload may have lowered the limit.
+      if (freed !== null && this.tally.open < limit) return freed
+      freed?.release()
     }
   }
 
@@ -237,7 +239,9 @@ class UpstreamPool implements StreamOwner, Timed {
       if (!stream.alive) continue
       const { slots } = this
       const shares = slots !== null && !slots.file.closed
-      const slot = this.#idle.length > 0 || !shares ? null : slots.take(limit)
+      // Connections from before there was a limit have no slots.
+      const mayTake = this.#idle.length === 0 && shares && this.tally.open < limit
+      const slot = mayTake ? slots.take(limit) : null
       const free = slot !== null || this.#idle.length > 0 || (queued && !shares && this.tally.open < limit)
       if (!free && (queued || now < until)) return
       this.#granted = slot

@@ -240,6 +240,9 @@ export const PLAIN: Readonly<Record<string, readonly string[]>> = {
   'proxy/routes/rate-buckets.ts': ['RateBuckets.#schedule: paces: shares counts with other processes'],
   'proxy/server-checks/server-checks.ts': ['RunningCheck.#schedule: paces: the next check'],
   'proxy/tls/handshakes.ts': ['HandshakeCounts.countFailed: paces: a line of the log at most so often'],
+  'proxy/upstreams/queue.ts': [
+    'UpstreamQueue.#awaitDue: delays: a server that was out may get requests again',
+  ],
   'proxy/warm-up.ts': ['warmUpInFirstWave: delays: this process warms itself up'],
   'relay/client-watch.ts': ['ClientWatch.add: paces: looks which clients have gone'],
   'relay/connection.ts': [

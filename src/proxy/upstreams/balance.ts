@@ -139,6 +139,20 @@ export class Balancer {
     return of(this.#failingCount < this.#servers.length ? isPassing : isAny)
   }
 
+  /** A request that has waited for this server goes to it: if the server is out, as its trial. */
+  take(address: string, now: number): void {
+    const server = this.#find(address)
+    if (server !== undefined) this.#picked(server, now)
+  }
+
+  /** Returns the time until the next trial of a server that is out; null if none is to come. */
+  untilDue(now: number): number | null {
+    let until = Number.POSITIVE_INFINITY
+    for (const { health, failing } of this.#servers)
+      if (health.kind !== 'up' && !failing && health.until > now) until = Math.min(until, health.until)
+    return until === Number.POSITIVE_INFINITY ? null : until - now
+  }
+
   #find(address: string): Server | undefined {
     return this.#servers.find(server => server.address === address)
   }

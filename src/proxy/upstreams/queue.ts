@@ -12,6 +12,11 @@ export const queueShape = {
 export const queue = orOff(shortFor('requests', queueShape))
 export type QueueConfig = NonNullable<Checked<typeof queue>>
 
+interface QueueServers extends Pick<RequestQueue, 'servers' | 'ended'> {
+  readonly taken: NonNullable<RequestQueue['taken']>
+  readonly untilDue: () => number | null
+}
+
 /** The waiting requests of one upstream in this process. A reload changes the limits, not the requests. */
 export class UpstreamQueue implements RequestQueue {
   most = 0
@@ -19,12 +24,19 @@ export class UpstreamQueue implements RequestQueue {
   waiting = 0
   readonly servers: () => readonly Destination[]
   readonly ended: RequestQueue['ended']
+  readonly taken: NonNullable<RequestQueue['taken']>
+  readonly #untilDue: () => number | null
   readonly #looks = new Set<() => void>()
   #scheduled = false
+  /** Runs while requests wait and a server is out. */
+  #due: NodeJS.Timeout | undefined
 
-  constructor(servers: () => readonly Destination[], ended: RequestQueue['ended']) {
+  /** `untilDue` returns the time in milliseconds until the next server that is out is tried again; null: none is out. */
+  constructor({ servers, ended, taken, untilDue }: QueueServers) {
     this.servers = servers
     this.ended = ended
+    this.taken = taken
+    this.#untilDue = untilDue
   }
 
   configure({ requests, timeout }: QueueConfig): void {
@@ -34,7 +46,27 @@ export class UpstreamQueue implements RequestQueue {
 
   watch(look: () => void): () => void {
     this.#looks.add(look)
-    return () => this.#looks.delete(look)
+    this.#awaitDue()
+    return () => {
+      this.#looks.delete(look)
+      if (this.#looks.size === 0) this.#stopAwaiting()
+    }
+  }
+
+  #awaitDue(): void {
+    if (this.#due !== undefined || this.#looks.size === 0) return
+    const ms = this.#untilDue()
+    if (ms === null) return
+    // A timer may fire a part of a millisecond early.
+    this.#due = setTimeout(() => {
+      this.#stopAwaiting()
+      this.changed()
+    }, ms + 1).unref()
+  }
+
+  #stopAwaiting(): void {
+    clearTimeout(this.#due)
+    this.#due = undefined
   }
 
   /** Call when {@link servers} may return others, or with other limits: waiting requests look in a later turn, once for all changes of a turn. */
@@ -44,6 +76,9 @@ export class UpstreamQueue implements RequestQueue {
     setImmediate(() => {
       this.#scheduled = false
       for (const look of [...this.#looks]) look()
+      // Another server may be due first now.
+      this.#stopAwaiting()
+      this.#awaitDue()
     })
   }
 }

@@ -79,10 +79,12 @@ export class Upstream {
   #balancer: Balancer | null = null
   #check: ServerCheckConfig | null = null
   #sticky: StickyCookies | null = null
-  readonly #queue = new UpstreamQueue(
-    () => this.#usable(),
-    how => this.#watch.onQueued?.(this.name, how),
-  )
+  readonly #queue = new UpstreamQueue({
+    servers: () => this.#usable(),
+    ended: how => this.#watch.onQueued?.(this.name, how),
+    taken: ({ key }) => this.#balancer?.take(key, performance.now()),
+    untilDue: () => this.#balancer?.untilDue(performance.now()) ?? null,
+  })
   #tls: UpstreamTls | null = null
   /** The TLS of each server that uses it, which keeps its session. */
   readonly #serverTls = new Map<string, ServerTls>()
@@ -385,6 +387,7 @@ export class Upstream {
       opened: isTcp => {
         if (isTcp) this.recordSuccess(key)
       },
+      passedOver: () => this.recordUndecided(key),
       failed: (failure, error) => {
         const isTls = error !== null && tlsFailureOf(error) === failure
         if (isTls) {
