@@ -327,16 +327,21 @@ static napi_value connect_unix(napi_env env, napi_callback_info info, int type) 
   return fdb_owned_value(call.self, fd);
 }
 
+/* Reads the host and the port to which a call connects. */
+static bool peer_of(fdb_call *call, address *to) {
+  char host[256];
+  size_t length;
+  int port;
+  return fdb_text(call->env, call->argv[0], "host", host, sizeof(host), &length) &&
+         fdb_int(call->env, call->argv[1], "port", 1, 65535, &port) &&
+         inet_address(call->env, host, length, port, to);
+}
+
 /* After EINTR the kernel continues to connect, as after EINPROGRESS. */
 napi_value fdb_connect_tcp(napi_env env, napi_callback_info info) {
   fdb_call call;
   address to;
-  char host[256];
-  size_t length;
-  int port;
-  if (!fdb_enter(env, info, 2, &call) || !fdb_text(env, call.argv[0], "host", host, sizeof(host), &length) ||
-      !fdb_int(env, call.argv[1], "port", 1, 65535, &port) || !inet_address(env, host, length, port, &to))
-    return NULL;
+  if (!fdb_enter(env, info, 2, &call) || !peer_of(&call, &to)) return NULL;
   int fd = new_socket(to.of.any.sa_family, SOCK_STREAM);
   if (fd < 0) return fdb_throw(env, errno, "socket");
   const char *failed = "setsockopt";
@@ -354,12 +359,7 @@ napi_value fdb_connect_tcp(napi_env env, napi_callback_info info) {
 napi_value fdb_connect_udp(napi_env env, napi_callback_info info) {
   fdb_call call;
   address to;
-  char host[256];
-  size_t length;
-  int port;
-  if (!fdb_enter(env, info, 2, &call) || !fdb_text(env, call.argv[0], "host", host, sizeof(host), &length) ||
-      !fdb_int(env, call.argv[1], "port", 1, 65535, &port) || !inet_address(env, host, length, port, &to))
-    return NULL;
+  if (!fdb_enter(env, info, 2, &call) || !peer_of(&call, &to)) return NULL;
   int fd = new_socket(to.of.any.sa_family, SOCK_DGRAM);
   if (fd < 0) return fdb_throw(env, errno, "socket");
   if (connect(fd, &to.of.any, to.length) == 0) return fdb_owned_value(call.self, fd);
