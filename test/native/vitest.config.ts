@@ -8,6 +8,7 @@ export default defineConfig({
     pool: 'forks',
     maxWorkers: 1,
     fileParallelism: false,
+    globalSetup: 'test/lanes/whole-run.ts',
     testTimeout: 60_000,
     hookTimeout: 60_000,
   },
