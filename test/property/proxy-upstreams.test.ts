@@ -4,7 +4,7 @@ import { perLane } from '../lanes/lane.js'
 import { type Act, type Schedule, type Settings, schedules } from '../upstreams-support/schedule.js'
 import { play } from '../upstreams-support/world.js'
 
-const RUNS = Number(process.env.FDB_UPSTREAMS_RUNS ?? perLane(80, 20_000))
+const RUNS = Number(process.env.FDB_UPSTREAMS_RUNS ?? perLane(40, 20_000))
 /** Without a seed the gate has the same schedules each time. */
 const SEED = process.env.FDB_UPSTREAMS_SEED ?? perLane('1', undefined)
 
