@@ -179,8 +179,13 @@ export class WorkerSlot {
     const slot = this
     const before = ownerKey(this.owner)
     const isNew = (owner: ServiceStanding['owner']) => owner !== null && ownerKey(owner) !== before
-    /** Whether the new process has the right to write: from then on it has clients. */
-    let hasRight = false
+    let hadRight = false
+    /** Whether the new process has the right to write: from then on it has clients. While the service is not known here, as it was last. */
+    const hasRight = () => {
+      const { standing } = slot
+      if (standing !== null) hadRight = isNew(standing.owner)
+      return hadRight
+    }
     return {
       get phase() {
         return slot.standing?.phase
@@ -201,9 +206,9 @@ export class WorkerSlot {
         const { standing } = slot
         if (standing === null) return null
         const { isUnfit, owner, phase } = standing
-        hasRight = isNew(owner)
         // An unfit process accepts, and tries again to write.
-        if (owner === null || !hasRight || isUnfit || (phase !== 'idle' && phase !== 'probation')) return null
+        if (owner === null || !hasRight() || isUnfit || (phase !== 'idle' && phase !== 'probation'))
+          return null
         return { pid: owner.pid, generation: owner.generation }
       },
       watch: look => {
@@ -214,7 +219,7 @@ export class WorkerSlot {
       },
       cancelHandoff: () => {
         const { joinerAccepts = false, phase = 'idle' } = slot.standing ?? {}
-        return hasRight || joinerAccepts || isGranted(phase) ? 'late' : 'idle'
+        return hasRight() || joinerAccepts || isGranted(phase) ? 'late' : 'idle'
       },
       graceMs: () => GRACE_MS,
       whenServing: async () => {},

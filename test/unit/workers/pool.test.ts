@@ -691,6 +691,14 @@ describe('a worker that fails behind its Commit', () => {
     expect(await signalled()).toEqual(['SIGWINCH'])
   })
 
+  it('stays also if that one takes over before this process has heard of the start', async () => {
+    const { pool, signalled, stands } = committed({})
+    stands({ ...owned(1, 2), isUnfit: true })
+    pool.lose()
+    await turns()
+    expect(await signalled()).toEqual(['SIGWINCH'])
+  })
+
   it('stays if it accepts before its Commit, because this process did not answer, and its handoff fails', async () => {
     const { outcome, signalled, stands, started } = committed({ phase: 'preparing' })
     await started()
