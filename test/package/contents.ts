@@ -38,13 +38,13 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 6_255_000
+export const MOST_UNPACKED = 6_290_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
   // Some forty besides the pieces that the bundler shares between entries: one more or less comes with any import.
   filesWithoutAddons: 125,
-  packed: 2_005_000,
-  packedWithoutAddons: 1_960_000,
+  packed: 2_015_000,
+  packedWithoutAddons: 1_970_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more; 3_075_000 before TLS 1.3 connections, streamed answers and
   // sessions of socket.io could move; 3_225_000 before the proxy's TLS connections and those of tls.Server could; 3_250_000 before the
   // library was also one file, for V8's code cache; 4_460_000 before the mends of 2026-11-28; 4_490_000 before a page showed an
@@ -54,7 +54,7 @@ const MOST = {
   // the PROXY protocol, and `drain`; 4_990_000 before clients could use HTTP/2; 5_030_000 before ECharts drew the picture of an upgrade, also without a browser;
   // 5_625_000 before routes had conditions, rate limits, passwords and CORS, clients certificates, and the access log formats;
   // 5_810_000 before `convert`, forwardAuth and patterns in paths; 6_030_000 before the proxy forwarded datagrams.
-  withoutAddons: 6_105_000,
+  withoutAddons: 6_140_000,
 }
 
 /**
