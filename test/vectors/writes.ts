@@ -136,7 +136,7 @@ const CASES: Record<string, readonly Given[]> = {
   ],
   'what nobody could read is refused': [
     asks(1, 'r1', [part({ changes: [{ ...put('x'), section: 'unknown' }] })]),
-    asks(2, 'r2', [part({ changes: [put('x', 'x', 2)] })]),
+    asks(2, 'r2', [part({ changes: [put('x', 'x', 3)] })]),
     asks(3, 'r3', [part({ schemas: [schema({ codec: 'json' })], changes: [put('x')] })]),
     asks(4, 'r4', [part({ schemas: [schema({ version: 3, minReader: 3 })], changes: [put('x', 'x', 3)] })]),
     asks(5, 'r5', [
@@ -144,6 +144,10 @@ const CASES: Record<string, readonly Given[]> = {
     ]),
     asks(6, 'r6', [Buffer.from('0a', 'hex')]),
     asks(7, 'r7', []),
+  ],
+  'a schema of the process that writes is enough, and is written': [
+    asks(1, 'r1', [part({ changes: [put('x', 'x', 2)] })]),
+    asks(2, 'r2', [part({ changes: [put('y', 'y', 2)] })]),
   ],
   'a schema may come with its change, or before it': [
     asks(1, 'r1', [part({ schemas: [schema({ version: 2, minReader: 2 })], changes: [put('x', 'x', 2)] })]),

@@ -27,7 +27,7 @@ func (m *Member) makeWrite(asked *write, parts [][]byte) (*written, error) {
 	if asked.Durable {
 		return nil, fault("ERR_FDB_STATE_FILE", "the member that serves keeps no state file")
 	}
-	existed, err := m.checkWrite(parts)
+	existed, unwritten, err := m.checkWrite(parts)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func (m *Member) makeWrite(asked *write, parts [][]byte) (*written, error) {
 		return &written{Outcome: outcomeConflict, Sequence: sequence()}, nil
 	}
 	if len(parts) > 0 {
-		done, err := m.append(record{Request: asked.Request}, bytes.Join(parts, nil))
+		done, err := m.append(record{Request: asked.Request, Schemas: unwritten}, bytes.Join(parts, nil))
 		if err != nil {
 			return nil, err
 		}
@@ -50,40 +50,47 @@ func (m *Member) makeWrite(asked *write, parts [][]byte) (*written, error) {
 }
 
 // checkWrite lets pass only changes and schemas, which this process and all that read its log may read. Returns true for one deletion of
-// an existing entry.
-func (m *Member) checkWrite(parts [][]byte) (bool, error) {
+// an existing entry, and this process's own schemas that the log needs.
+func (m *Member) checkWrite(parts [][]byte) (bool, []sectionSchema, error) {
 	given := map[string]uint64{}
 	var changes []change
+	var unwritten []sectionSchema
 	for _, data := range parts {
 		var one record
 		if err := unmarshal(data, &one, mostRecordFields); err != nil {
-			return false, err
+			return false, nil, err
 		}
 		placed := one.Epoch != 0 || one.Sequence != 0 || one.Request != "" || len(one.Requests) > 0 || one.End != nil || one.Part != nil
 		if placed {
-			return false, malformed("a forwarded change has a place of its own")
+			return false, nil, malformed("a forwarded change has a place of its own")
 		}
 		for _, schema := range one.Schemas {
 			if err := m.checkGiven(schema); err != nil {
-				return false, err
+				return false, nil, err
 			}
 			given[schema.Name] = max(given[schema.Name], schema.Version)
 		}
 		for _, c := range one.Changes {
-			if err := m.checkChange(c, given); err != nil {
-				return false, err
+			lacks, err := m.checkChange(c, given)
+			if err != nil {
+				return false, nil, err
+			}
+			if lacks {
+				own := m.sections[c.Section]
+				given[c.Section] = own.Version
+				unwritten = append(unwritten, m.unsaid(own)...)
 			}
 		}
 		changes = append(changes, one.Changes...)
 	}
 	if len(changes) > mostChanges {
-		return false, fault("ERR_FDB_STATE_LIMIT", "%d changes at once are more than %d", len(changes), mostChanges)
+		return false, nil, fault("ERR_FDB_STATE_LIMIT", "%d changes at once are more than %d", len(changes), mostChanges)
 	}
 	if len(changes) != 1 || changes[0].Op != opDelete {
-		return false, nil
+		return false, unwritten, nil
 	}
 	_, existed := m.log.section(changes[0].Section).entries[changes[0].Key]
-	return existed, nil
+	return existed, unwritten, nil
 }
 
 func (m *Member) checkGiven(schema sectionSchema) error {
@@ -98,18 +105,22 @@ func (m *Member) checkGiven(schema sectionSchema) error {
 	return nil
 }
 
-func (m *Member) checkChange(c change, given map[string]uint64) error {
+// checkChange reports whether the log needs this process's own schema: a service that has begun again has none in its log yet.
+func (m *Member) checkChange(c change, given map[string]uint64) (bool, error) {
 	if c.Op > opClear {
-		return malformed("a change of kind " + strconv.FormatUint(c.Op, 10))
+		return false, malformed("a change of kind " + strconv.FormatUint(c.Op, 10))
 	}
 	version, known := given[c.Section]
 	if stored := m.log.section(c.Section).stored; stored != nil {
 		version, known = max(version, stored.Version), true
 	}
-	if c.Op == opPut && (!known || c.Version > version) {
-		return fault("ERR_FDB_SCHEMA", "who may read a change of section %s is not known", c.Section)
+	if c.Op != opPut || (known && c.Version <= version) {
+		return false, nil
 	}
-	return nil
+	if own, used := m.sections[c.Section]; used && c.Version <= own.Version {
+		return true, nil
+	}
+	return false, fault("ERR_FDB_SCHEMA", "who may read a change of section %s is not known", c.Section)
 }
 
 func (m *Member) changedSince(reads []entryRead) bool {

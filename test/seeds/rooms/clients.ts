@@ -304,8 +304,8 @@ const TOLD_LATER: readonly Told[] = [
     'python',
     'writes',
     'fd_broker/state.py',
-    "((stored is None and name not in given) or change.get('version', 0) > known)",
-    '(stored is None and name not in given)',
+    '((stored is not None or name in given) and version <= known)',
+    '(stored is not None or name in given)',
   ],
   ['python', 'writes', 'fd_broker/sections.py', 'entry[0]).digest()[:16]', 'entry[0]).digest()[:32]'],
   [

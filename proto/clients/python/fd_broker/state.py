@@ -236,19 +236,23 @@ class StatePart:
             return {'outcome': AGAIN}
         if message.get('durable'):
             raise FdBrokerError('ERR_FDB_STATE_FILE', 'the member that serves keeps no state file')
-        existed = self._check_write(parts)
+        existed, schemas = self._check_write(parts)
         reads = [{'section': '', 'key': '', 'mark': b'', **read} for read in message['reads']]
         if not parts and not reads:
             raise FdBrokerError('ERR_FDB_MESSAGE', 'there is no change in it')
         if self._changed_since(reads):
             return {'outcome': CONFLICT, 'sequence': self._log.sequence}
-        if parts and not self._append({'request': message['request']}, b''.join(parts)):
+        if parts and not self._append({'request': message['request'], 'schemas': schemas}, b''.join(parts)):
             return {'outcome': AGAIN}
         return {'outcome': APPLIED, 'existed': existed, 'sequence': self._log.sequence}
 
-    def _check_write(self, parts: list[bytes]) -> bool:
-        """Allows only changes and schemas, which this process and all that read its log may read. Returns True for one deletion of an existing entry."""
+    def _check_write(self, parts: list[bytes]) -> tuple[bool, list[Message]]:
+        """
+        Allows only changes and schemas, which this process and all that read its log may read. Returns True for one deletion of an existing entry, and
+        this process's own schemas that the log needs.
+        """
         given: dict[str, int] = {}
+        unwritten: list[Message] = []
         changes: list[Message] = []
         for part in parts:
             record = decode('Record', part)
@@ -266,19 +270,29 @@ class StatePart:
                     raise FdBrokerError('ERR_FDB_SCHEMA', f'section {name} has another codec')
                 given[name] = max(given.get(name, 0), schema.get('version', 0))
             for change in record['changes']:
-                self._check_change(change, given)
+                if self._check_change(change, given):
+                    section = self._sections[change['section']]
+                    given[section.name] = section.schema['version']
+                    unsaid = section.unsaid()
+                    unwritten += [unsaid] if unsaid else []
                 changes.append(change)
                 if len(changes) > MOST_CHANGES:
                     raise FdBrokerError('ERR_FDB_STATE_LIMIT', f'a change of more than {MOST_CHANGES} entries')
         if len(changes) != 1 or changes[0].get('op', PUT) != DELETE:
-            return False
-        return changes[0].get('key', '') in self._log.section(changes[0].get('section', '')).entries
+            return False, unwritten
+        return changes[0].get('key', '') in self._log.section(changes[0].get('section', '')).entries, unwritten
 
-    def _check_change(self, change: Message, given: Mapping[str, int]) -> None:
+    def _check_change(self, change: Message, given: Mapping[str, int]) -> bool:
+        """Whether the log needs this process's own schema: a service that has begun again has none in its log yet."""
         name, op = change.get('section', ''), change.get('op', PUT)
         if op > CLEAR:
             raise FdBrokerError('ERR_FDB_MESSAGE', f'a change of kind {op}')
         stored = self._log.section(name).stored
         known = max(stored.get('version', 0) if stored else 0, given.get(name, 0))
-        if op == PUT and ((stored is None and name not in given) or change.get('version', 0) > known):
+        version = change.get('version', 0)
+        if op != PUT or ((stored is not None or name in given) and version <= known):
+            return False
+        section = self._sections.get(name)
+        if section is None or version > section.schema['version']:
             raise FdBrokerError('ERR_FDB_SCHEMA', f'who may read a change of section {name} is not known')
+        return True
