@@ -17,7 +17,7 @@ import {
   STATUS_ANSWER_MS,
   type StatusAnswer,
 } from '../operator/status-report.js'
-import { namedPath, startedAs, successorCommand } from '../os/command-line.js'
+import { namedPath, successorCommand } from '../os/command-line.js'
 import { checkSocketPath } from '../os/connect.js'
 import { removeDeadControl } from '../os/control-path.js'
 import { indented, NO_REASON } from '../versions/exit-reason.js'
