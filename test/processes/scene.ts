@@ -128,25 +128,39 @@ export class Scene {
 }
 
 /** Below those that the kernel gives to who connects. */
-const [LOWEST_PORT, PORTS] = [12_000, 10_000]
-/** Two files run at a time, each with ports of its own: a port that is free to both could be taken by one. */
-const FIRST_PORT = LOWEST_PORT + (Number(process.env.VITEST_POOL_ID ?? 0) % 2) * PORTS
+const [FIRST_PORT, PORTS] = [12_000, 20_000]
 
 /**
- * Gives a TCP port that was free a moment ago, each port once in a test file. Not one of the kernel's choice: behind a block of ports
+ * Gives a TCP port that was free a moment ago, each port once in a run of the suite. Not one of the kernel's choice: behind a block of ports
  * that are in use, as after a load, it gives the same one again and again, to tests that run at the same time.
  */
 export async function freePort(host = '127.0.0.1'): Promise<number> {
   for (;;) {
     const port = randomInt(FIRST_PORT, FIRST_PORT + PORTS)
-    if (given.has(port)) continue
-    given.add(port)
+    if (!claim(port)) continue
     if (await isFree(port, host)) return port
   }
 }
 
-/** Two listeners of one program once got the same port, which was free when each of them asked. */
+/** Where there is no run of the suite, as in test/package. */
 const given = new Set<number>()
+
+/** Returns false if a test of this run has the port, or has had it: two that ask at the same time find it free, and only one can bind it. */
+function claim(port: number): boolean {
+  const shared = process.env.FDB_TEST_SHARED
+  if (shared === undefined) {
+    const isNew = !given.has(port)
+    given.add(port)
+    return isNew
+  }
+  try {
+    writeFileSync(join(shared, `port-${port}`), '', { flag: 'wx' })
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+    throw error
+  }
+}
 
 function isFree(port: number, host: string): Promise<boolean> {
   return new Promise((resolve, reject) => {
