@@ -12,21 +12,28 @@ export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts,
   return socket
 }
 
-/**
- * Makes a server accept on a listening socket, and takes ownership of the descriptor. The server reports failures with 'error'. Node calls listen()
- * again with `backlog`: pass the listener's own backlog, because the kernel refuses new clients while more than `backlog` wait.
- */
-export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): void {
-  server.listen({ fd: fd.release() }, backlog)
+/** Gives the number to `take`, which owns it from then on, and returns it; closes it if `take` throws. */
+function give(fd: OwnedFd, take: (number: number) => void): number {
+  const { label } = fd
+  const number = fd.release()
+  closeOnThrow([{ close: () => OwnedFd.own(number, label).close() }], () => take(number))
+  return number
 }
 
 /**
- * Makes a UDP socket of Node read from a descriptor, and takes ownership of it. Node sets SO_REUSEADDR, which would let another user's process take the
- * datagrams: `reuseAddr` is set again.
+ * Makes a server accept on a listening socket. Takes ownership of the descriptor, and closes it if it throws. The server reports failures with 'error'.
+ * Node calls listen() again with `backlog`: pass the listener's own backlog, because the kernel refuses new clients while more than `backlog` wait.
+ */
+export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): void {
+  give(fd, number => server.listen({ fd: number }, backlog))
+}
+
+/**
+ * Makes a UDP socket of Node read from a descriptor. Takes ownership of the descriptor, and closes it if it throws. Node sets SO_REUSEADDR, which would let
+ * another user's process take the datagrams: `reuseAddr` is set again.
  */
 export function bindOver(socket: dgram.Socket, fd: OwnedFd, reuseAddr: boolean): void {
-  const number = fd.release()
-  socket.bind({ fd: number, exclusive: true })
+  const number = give(fd, own => socket.bind({ fd: own, exclusive: true }))
   native.setOption(number, 'reuseAddr', reuseAddr)
 }
 

@@ -1,5 +1,5 @@
 import type { MovableConnections } from '../../connections/movable.js'
-import type { OwnedFd } from '../../kernel/index.js'
+import { closeOnThrow, type OwnedFd } from '../../kernel/index.js'
 import { outOfDescriptors } from '../../os/limits.js'
 import { type DrainCounts, sumCounts } from './forced-closes.js'
 import type { ConnectionKeeper } from './serve-options.js'
@@ -37,7 +37,7 @@ export class AttachedDatagrams {
       throw outOfDescriptors(`${fd.label} cannot be given to its reader`, cause)
     }
     this.#reader.resume?.()
-    this.#reader.start(own)
+    closeOnThrow([own], () => this.#reader.start(own))
     this.#attached = true
   }
 
