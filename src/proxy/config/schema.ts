@@ -38,7 +38,7 @@ import { formatListenerSpec, type HandoffTimes } from '../../index.js'
 import { canonicalPath } from '../routes/path.js'
 import { routeShape, routesCheck } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
-import { takesDatagrams, takesRequests } from '../upstreams/address.js'
+import { kindOf } from '../upstreams/address.js'
 import { type UpstreamConfig, upstreamShape, upstreams, withTimeouts } from '../upstreams/shape.js'
 import { accessLine, accessLineShape, tracingShape } from './access-line.js'
 import { readCertificateFiles } from './certificate-files.js'
@@ -437,7 +437,7 @@ function datagramsFit(
 ): boolean {
   const { count } = place.problems
   const datagrams = new Set(
-    upstreams.filter(({ servers }) => takesDatagrams(servers)).map(({ name }) => name),
+    upstreams.filter(({ servers }) => kindOf(servers) === 'datagrams').map(({ name }) => name),
   )
   for (const [index, { spec, forward }] of listeners.entries()) {
     const at = place.at('listeners').at(index)
@@ -462,7 +462,9 @@ function routesTakeRequests(
   { routes, upstreams }: Pick<ConfigFields, 'routes' | 'upstreams'>,
   place: Place,
 ): boolean {
-  const tcp = new Set(upstreams.filter(({ servers }) => !takesRequests(servers)).map(({ name }) => name))
+  const tcp = new Set(
+    upstreams.filter(({ servers }) => kindOf(servers) !== 'requests').map(({ name }) => name),
+  )
   if (tcp.size === 0) return true
   const { count } = place.problems
   for (const [index, { target }] of routes.entries()) {

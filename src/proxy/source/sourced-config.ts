@@ -9,7 +9,7 @@ import type { ProxyConfig } from '../config/schema.js'
 import { type SourceConfig, storeOf } from '../config/source.js'
 import { ROUTE_PREFIX, SOURCE, type SourceMessage, sourceSection } from '../entries/source-section.js'
 import type { SharedConfig } from '../state/followed-config.js'
-import { takesRequests } from '../upstreams/address.js'
+import { kindOf } from '../upstreams/address.js'
 import { type UpstreamConfig, withTimeouts } from '../upstreams/shape.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
 import { type SharedPart, sharedPart, sourceEntry } from './entry.js'
@@ -93,12 +93,12 @@ export class SourcedConfig implements SharedConfig {
       else {
         const upstream = withTimeouts(part.upstream, own.timeouts)
         const before = upstreams.get(upstream.name)
-        if (before === undefined || takesRequests(before.servers) === takesRequests(upstream.servers))
+        if (before === undefined || kindOf(before.servers) === kindOf(upstream.servers))
           upstreams.set(upstream.name, upstream)
         else
           this.#logger.warn(
             { upstream: upstream.name },
-            'an upstream of the source is not used: that of the file is of another kind, http:// or tcp://',
+            'an upstream of the source is not used: that of the file is of another kind, http://, tcp:// or udp://',
           )
       }
     }

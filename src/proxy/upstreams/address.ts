@@ -18,13 +18,14 @@ const SUN_PATH_BYTES = 107
 const STREAMS = /^(tcp|tls):/
 const DATAGRAMS = /^udp:/
 
-/** Reports whether all servers take HTTP requests: `tcp://` and `tls://` servers take only whole connections, `udp://` servers only datagrams. */
-export function takesRequests(servers: readonly UpstreamAddress[]): boolean {
-  return !takesDatagrams(servers) && !servers.some(({ text }) => STREAMS.test(text))
-}
+/** Servers take HTTP requests, whole connections (`tcp://`, `tls://`) or datagrams (`udp://`). */
+export type ServerKind = 'requests' | 'connections' | 'datagrams'
 
-export function takesDatagrams(servers: readonly UpstreamAddress[]): boolean {
-  return servers.some(({ text }) => DATAGRAMS.test(text))
+/** Returns what the servers of one upstream take. */
+export function kindOf(servers: readonly UpstreamAddress[]): ServerKind {
+  const has = (kind: RegExp) => servers.some(({ text }) => kind.test(text))
+  if (has(DATAGRAMS)) return 'datagrams'
+  return has(STREAMS) ? 'connections' : 'requests'
 }
 
 /** Reports whether a server is spoken to by TLS. */

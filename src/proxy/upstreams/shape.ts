@@ -17,14 +17,7 @@ import {
   type Written,
 } from '../../checks/values.js'
 import { checkShape, serverCheck } from '../server-checks/shape.js'
-import {
-  ofOneKind,
-  type ServerConfig,
-  takesDatagrams,
-  takesRequests,
-  upstreamAddress,
-  usesTls,
-} from './address.js'
+import { kindOf, ofOneKind, type ServerConfig, upstreamAddress, usesTls } from './address.js'
 import { balanceText } from './balancing.js'
 import { queue, queueShape } from './queue.js'
 import { sticky, stickyShape } from './sticky.js'
@@ -173,7 +166,7 @@ function slowStartHasCheck(given: Fields, place: Place): Fields | undefined {
 }
 
 function stickyTakesRequests(given: Fields, place: Place): Fields | undefined {
-  if (given.sticky === null || takesRequests(given.servers)) return given
+  if (given.sticky === null || kindOf(given.servers) === 'requests') return given
   return place.at('sticky').wrong('servers that take whole connections get no cookies; leave it out')
 }
 
@@ -203,7 +196,7 @@ function serversMatch(given: Fields, place: Place): Fields | undefined {
 
 /** Datagrams need none of the keys for connections. */
 function hasNoConnections(given: Fields, place: Place): Fields | undefined {
-  if (!takesDatagrams(given.servers)) return given
+  if (kindOf(given.servers) !== 'datagrams') return given
   for (const key of ['connections', 'proxyProtocol'] as const)
     if (given[key] !== null) return place.at(key).wrong('udp:// servers have no connections; leave it out')
   if (given.check !== null && given.check.http !== null)

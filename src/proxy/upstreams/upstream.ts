@@ -11,7 +11,14 @@ import type { Names } from '../names/names.js'
 import type { CheckedServer } from '../server-checks/server-checks.js'
 import type { ServerCheckConfig } from '../server-checks/shape.js'
 import { UNCHECKED, type Verdict } from '../server-checks/verdict.js'
-import { ofOneKind, type ServerConfig, takesRequests, type UpstreamAddress, usesTls } from './address.js'
+import {
+  kindOf,
+  ofOneKind,
+  type ServerConfig,
+  type ServerKind,
+  type UpstreamAddress,
+  usesTls,
+} from './address.js'
 import { Balancer, type ServerOutState } from './balance.js'
 import { type Balancing, balancingOf, type HashFacts, hashKey } from './balancing.js'
 import { UpstreamQueue } from './queue.js'
@@ -101,7 +108,7 @@ export class Upstream {
   #resendPercent = 0
   readonly #resends = new ResendBudget()
   readonly #mayResend = () => this.#resends.take(this.#resendPercent, performance.now())
-  #takesRequests = false
+  #kind: ServerKind = 'requests'
   readonly #watch: ServerWatch
   readonly #names: Pick<Names, 'hostOf'> | null
 
@@ -128,8 +135,13 @@ export class Upstream {
     return this.#balancer !== null
   }
 
+  /** Null if it is not {@link configured}. */
+  get kind(): ServerKind | null {
+    return this.configured ? this.#kind : null
+  }
+
   get takesRequests(): boolean {
-    return this.#balancer !== null && this.#takesRequests
+    return this.kind === 'requests'
   }
 
   /** Whether {@link forwardFor} must be called for each request. */
@@ -193,7 +205,7 @@ export class Upstream {
     }
     this.#retry = retry
     this.#resendPercent = resend
-    this.#takesRequests = takesRequests(servers)
+    this.#kind = kindOf(servers)
     this.forward.options = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
   }
 

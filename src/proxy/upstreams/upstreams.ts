@@ -1,7 +1,7 @@
 import type { Destination, ExchangeReport } from '../../relay/index.js'
 import type { Names } from '../names/names.js'
 import type { CheckedServer } from '../server-checks/server-checks.js'
-import { takesRequests } from './address.js'
+import { kindOf } from './address.js'
 import type { UpstreamConfig } from './shape.js'
 import { type ServerOut, type ServerOverride, type ServerWatch, Upstream } from './upstream.js'
 
@@ -40,7 +40,7 @@ export class Upstreams {
   configure(configs: readonly UpstreamConfig[]): void {
     this.names = new Set(configs.map(({ name }) => name))
     this.forRequests = new Set(
-      configs.filter(({ servers }) => takesRequests(servers)).map(({ name }) => name),
+      configs.filter(({ servers }) => kindOf(servers) === 'requests').map(({ name }) => name),
     )
     for (const config of configs) this.get(config.name).configure(config)
   }
@@ -51,8 +51,7 @@ export class Upstreams {
    */
   adopt(config: UpstreamConfig): void {
     const present = this.get(config.name)
-    if (!present.configured || present.takesRequests === takesRequests(config.servers))
-      present.configure(config)
+    if (!present.configured || present.kind === kindOf(config.servers)) present.configure(config)
   }
 
   prune(needed: ReadonlySet<string>): void {

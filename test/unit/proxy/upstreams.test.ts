@@ -222,6 +222,8 @@ describe('groups of servers', () => {
     expect([tries(all, 'one'), tries(all, 'two'), tries(all, 'db')]).toEqual([[B], [C], ['tcp://db:1']])
     expect([...all.former]).toEqual(['two'])
     expect([...all.forRequests]).toEqual(['one'])
+    for (const each of configs(`  db: { servers: ["udp://db:1"] }`)) all.adopt(each)
+    expect(tries(all, 'db')).toEqual(['tcp://db:1'])
     all.configure(others)
     expect(tries(all, 'one')).toEqual([B])
     expect([...all.former]).toEqual([])
