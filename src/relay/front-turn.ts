@@ -1,4 +1,11 @@
-import { inspectOne, lockBytes, lockedBytes, type OwnedFd, openLockFile } from '../kernel/index.js'
+import {
+  closeOnThrow,
+  inspectOne,
+  lockBytes,
+  lockedBytes,
+  type OwnedFd,
+  openLockFile,
+} from '../kernel/index.js'
 import { slotBytesOf } from './server-slots.js'
 
 /** The bytes for the locks of one socket. */
@@ -39,15 +46,12 @@ export class FrontTurn {
 
   #lock(): HeldByte {
     const fd = openLockFile(this.#path, 0o600, 'turn of a UDP listener')
-    try {
+    return closeOnThrow([fd], () => {
       for (;;) {
         const at = this.#base + Math.floor(Math.random() * RANGE)
         if (lockBytes(fd, 'exclusive', at)) return { fd, at }
       }
-    } catch (error) {
-      fd.close()
-      throw error
-    }
+    })
   }
 
   /** Reports whether no other version reads or has flows, and no flow is on its way. */

@@ -8,7 +8,7 @@ import {
   type MovableConnections,
   type OwnedFd,
 } from '../adapter.js'
-import { isShortage } from '../kernel/index.js'
+import { closeOnThrow, isShortage } from '../kernel/index.js'
 import { Flow, type FlowEvents, keyOf } from './flow.js'
 import { decodeFlow, encodeFlow, type FlowRecord } from './flow-record.js'
 import type { FrontTurn } from './front-turn.js'
@@ -85,13 +85,7 @@ export class MovingFlows implements MovableConnections<MovedFlow> {
   #export(flow: Flow): MovedFlow {
     const forward = this.#forward
     const socket = duplicateLent(flow.socket!.descriptor, 'flow to a server')
-    let turn: OwnedFd
-    try {
-      turn = forward.turn.share()
-    } catch (error) {
-      socket.close()
-      throw error
-    }
+    const turn = closeOnThrow([socket], () => forward.turn.share())
     const { ends, route, destination, answered, bytesSent, bytesReceived, startedAt } = flow
     const state: FlowRecord = {
       listener: forward.listener,

@@ -15,13 +15,13 @@ import type { Tally } from './byte-stream.js'
 const SERVER_BYTES = 2 ** 21
 const FIRST_SLOT = 16
 const MAX_REMEMBERED = 64
+/** Maximum number of slots of a server. */
+const MAX_SLOTS = 1_000_000
+
 /** Returns where the bytes of `name` begin in the common file. */
 export function slotBytesOf(name: string): number {
   return nodeCrypto().createHash('sha256').update(name).digest().readUInt32LE() * SERVER_BYTES
 }
-
-/** Maximum number of slots of a server. */
-const MAX_SLOTS = 1_000_000
 
 /**
  * Divides the connections to servers, of which a limit allows only some, between all processes of a service: other workers, and versions that drain. Each

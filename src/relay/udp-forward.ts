@@ -116,7 +116,7 @@ export class UdpForward implements DatagramReader, FlowHost {
     return { udp: this.#own }
   }
 
-  // ---- who reads
+  // ---- the turn to read
 
   start(fd: OwnedFd): void {
     this.#serves = true
