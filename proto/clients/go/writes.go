@@ -120,7 +120,7 @@ func (m *Member) checkChange(c change, given map[string]uint64) (bool, error) {
 	if own, used := m.sections[c.Section]; used && c.Version <= own.Version {
 		return true, nil
 	}
-	return false, fault("ERR_FDB_SCHEMA", "who may read a change of section %s is not known", c.Section)
+	return false, fault("ERR_FDB_SCHEMA", "a change of section %s has a newer schema than the process that serves knows", c.Section)
 }
 
 func (m *Member) changedSince(reads []entryRead) bool {

@@ -294,5 +294,5 @@ class StatePart:
             return False
         section = self._sections.get(name)
         if section is None or version > section.schema['version']:
-            raise FdBrokerError('ERR_FDB_SCHEMA', f'who may read a change of section {name} is not known')
+            raise FdBrokerError('ERR_FDB_SCHEMA', f'a change of section {name} has a newer schema than the process that serves knows')
         return True
