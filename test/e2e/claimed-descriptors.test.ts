@@ -1,13 +1,9 @@
-import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { serveDaemon } from '../../src/index.js'
 import { closeAll } from '../../src/kernel/index.js'
 import { parseListenerSpec } from '../../src/listeners/index.js'
-import { OperatorClient } from '../../src/operator.js'
 import { claimForLife, type WantedDescriptor } from '../../src/run/claimed-descriptors.js'
+import { daemonClient } from '../processes/daemon-client.js'
 import { openFds } from '../processes/descriptors.js'
 import { until } from '../processes/until.js'
 
@@ -19,13 +15,7 @@ function wanted(name: string, text: string | null = ANYWHERE): WantedDescriptor 
 
 /** A daemon in this process that holds the listeners `one` and `two`, and this process's claims. */
 async function claiming() {
-  const folder = mkdtempSync(join(tmpdir(), 'fdb-claims-'))
-  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
-  const control = join(folder, 'control.sock')
-  const daemon = await serveDaemon({ control })
-  onTestFinished(() => daemon.close())
-  const client = await OperatorClient.connect(control)
-  onTestFinished(() => client.close())
+  const client = await daemonClient()
   const claim = (all: readonly WantedDescriptor[]) =>
     claimForLife(client, all, { service: 'shop', exclusive: false, nonBlocking: false, timeoutMs: 5_000 })
   closeAll((await claim([wanted('one'), wanted('two')])).map(({ fd }) => fd))

@@ -42,9 +42,9 @@ export class DatagramEcho {
 
   #hear(datagram: Buffer, { port, address }: RemoteInfo): void {
     this.heard++
-    const who = String(datagram.subarray(0, 32)).split(' ', 1)[0]!
-    const ports = this.ports.get(who) ?? new Set()
-    this.ports.set(who, ports.add(port))
+    const client = String(datagram.subarray(0, 32)).split(' ', 1)[0]!
+    const ports = this.ports.get(client) ?? new Set()
+    this.ports.set(client, ports.add(port))
     this.socket.send([`${this.name} `, datagram], port, address)
   }
 }

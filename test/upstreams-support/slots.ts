@@ -49,13 +49,15 @@ export class Slots {
     const locks = this.#locks.get(at) ?? new Map<object, 'exclusive' | 'shared'>()
     this.#locks.set(at, locks)
     if (kind === 'none') return locks.delete(self) || true
-    const isFree = [...locks].every(([who, how]) => who === self || (kind === 'shared' && how === 'shared'))
+    const isFree = [...locks].every(
+      ([owner, how]) => owner === self || (kind === 'shared' && how === 'shared'),
+    )
     if (isFree) locks.set(self, kind)
     return isFree
   }
 
   #others(self: object, from: number, length: number): { start: number; end: number } | null {
-    const isOf = (at: number) => [...(this.#locks.get(at)?.keys() ?? [])].some(who => who !== self)
+    const isOf = (at: number) => [...(this.#locks.get(at)?.keys() ?? [])].some(owner => owner !== self)
     for (let at = from; at < from + length; at++) {
       if (!isOf(at)) continue
       let end = at + 1

@@ -86,6 +86,11 @@ class Stream implements ByteStream {
 /** Makes a queue whose servers do not change. */
 const watch = () => () => {}
 
+/** A route to one server, whose requests wait in this queue. */
+function queuedFor(server: Destination, queue: NonNullable<Forward['queue']>): Forward {
+  return { kind: 'upstream', name: 'r', pick: tried => (tried.length > 0 ? null : server), queue }
+}
+
 /** A relay with one client. `servers`: the streams that it has dialled. */
 function relayWith(options: Partial<RelayOptions> = {}, route?: ExchangeOptions, descriptor?: number) {
   const servers: Stream[] = []
@@ -346,12 +351,7 @@ describe('the times of a request for the access log', () => {
     const { client, leaves } = relayWith(
       {
         trail,
-        route: () => ({
-          kind: 'upstream',
-          name: 'r',
-          pick: tried => (tried.length > 0 ? null : full),
-          queue,
-        }),
+        route: () => queuedFor(full, queue),
       },
       undefined,
       own.raw,
@@ -436,12 +436,7 @@ describe('the times of a request for the access log', () => {
     const queue = { most: 5, ms: 60_000, waiting: 0, servers: () => [full], watch, ended() {} }
     const from = relayWith(
       {
-        route: () => ({
-          kind: 'upstream',
-          name: 'r',
-          pick: tried => (tried.length > 0 ? null : full),
-          queue,
-        }),
+        route: () => queuedFor(full, queue),
       },
       undefined,
       own.raw,

@@ -1,26 +1,17 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
-import { serveDaemon } from '../../../src/index.js'
 import { closeAll, inspectOne } from '../../../src/kernel/index.js'
 import { bindListener, formatAddress, parseListenerSpec } from '../../../src/listeners/index.js'
-import { OperatorClient } from '../../../src/operator.js'
+import type { OperatorClient } from '../../../src/operator.js'
 import { claimForLife } from '../../fixtures/run.js'
 import { untyped } from '../../fixtures/untyped.js'
+import { daemonClient } from '../../processes/daemon-client.js'
 import { freePort } from '../../processes/scene.js'
 
 const CLAIMING = { service: 'shop', exclusive: false, nonBlocking: false, timeoutMs: 5_000 }
 
 it('programs that begin at once with a listener that the daemon does not hold share it', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'fdb-claims-'))
-  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
-  const control = join(folder, 'control.sock')
-  const daemon = await serveDaemon({ control })
-  onTestFinished(() => daemon.close())
-  const client = await OperatorClient.connect(control)
-  onTestFinished(() => client.close())
+  const client = await daemonClient()
   const spec = parseListenerSpec(`tcp://127.0.0.1:${await freePort()}`)
   const claim = () => claimForLife(client, [{ name: 'web', spec }], CLAIMING)
   const claimed = (await Promise.all([claim(), claim()])).flat()

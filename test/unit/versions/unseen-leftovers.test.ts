@@ -13,7 +13,7 @@ vi.mock('../../../src/os/main-process.js', async (original: () => Promise<{ stat
   return { ...own, statIfSeen, processStat: (pid: number) => statIfSeen(pid) ?? null }
 })
 
-it.each(['session', 'group'])('finds a process of a %s later of which it could read nothing', async of => {
+it.each(['session', 'group'])('finds a process of a %s later of which it could read nothing', async kind => {
   const child = spawn('sh', ['-c', 'sleep 60 & echo $!; wait'], {
     detached: true,
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -23,7 +23,7 @@ it.each(['session', 'group'])('finds a process of a %s later of which it could r
   const pid = Number(line)
   unreadable.pid = pid
   using left =
-    of === 'session' ? LeftoverProcesses.ofSession(child.pid!) : LeftoverProcesses.ofGroup(child.pid!, null)
+    kind === 'session' ? LeftoverProcesses.ofSession(child.pid!) : LeftoverProcesses.ofGroup(child.pid!, null)
   expect(left.pids).not.toContain(pid)
   unreadable.pid = 0
   expect(left.pids).toContain(pid)
