@@ -1,12 +1,10 @@
-import { BlockList } from 'node:net'
 import { hostname } from 'node:os'
 import { crc32 } from 'node:zlib'
-import { isIPv6 } from '../base/lazy.js'
+import { isIn } from '../checks/address-ranges.js'
 import { type Decision, Relay, type RelayOptions, type Router, UpstreamPools } from '../relay/index.js'
 import { trailOptions } from './config/access-line.js'
 import { errorBodies } from './config/error-pages.js'
 import type { ProxyConfig } from './config/schema.js'
-import type { AddressRange } from './config/values.js'
 import { READY, UNREADY } from './leaving.js'
 import { decisionOf, type RouteAction } from './routes/action.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, type RouteTable } from './routes/table.js'
@@ -91,13 +89,6 @@ export function checkRelayOptions(config: ProxyConfig): void {
   void new Relay({ ...relayOptions(config, HTTP1), route: () => NOT_FOUND, pools: new UpstreamPools() })
 }
 
-/** Returns a function that reports whether an IP address is in one of the ranges. */
-export function isIn(ranges: readonly AddressRange[]): (address: string) => boolean {
-  const list = new BlockList()
-  for (const { address, prefix, family } of ranges) list.addSubnet(address, prefix, family)
-  return address => address !== '' && list.check(address, isIPv6(address) ? 'ipv6' : 'ipv4')
-}
-
 /** Returns the same name for all generations of one proxy, and other names for other proxies. */
 function viaName({ service, control }: ProxyConfig): string {
   const sum = crc32(`${hostname()}\n${service}\n${control ?? ''}`)
@@ -138,7 +129,7 @@ export function routerOf(
     if (head.resource === config().ready) return leaves() ? UNREADY : READY
     const connect = head.method === 'CONNECT'
     const host = head.authority?.host ?? NO_HOST
-    const match = table.lookup(host, connect ? ROOT : head.resource, origin.listener, head)
+    const match = table.lookup(host, connect ? ROOT : head.resource, origin.listener, head, client)
     if (match === NO_ROUTE) return NOT_FOUND
     if (match === AMBIGUOUS_PATH) return AMBIGUOUS
     if (config().limits.body === 0 && (head.chunked || (head.contentLength ?? 0) > 0)) return NO_BODY

@@ -1,10 +1,10 @@
+import { isIn } from '../checks/address-ranges.js'
 import { FdbError, type Listener, type Member } from '../index.js'
 import { FrontTurn, UdpForward } from '../relay/index.js'
 import type { ClientLimits } from './client-limits.js'
 import type { ListenerConfig } from './config/listeners.js'
 import type { ProxyConfig } from './config/schema.js'
 import type { RelayWiring } from './proxy-listener.js'
-import { isIn } from './relay-options.js'
 
 export interface UdpListenerDeps {
   readonly member: Pick<Member, 'commonPlace'>

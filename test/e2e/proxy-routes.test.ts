@@ -170,6 +170,8 @@ describe('the conditions of a route', () => {
       { host: '*', when: ['method=PUT|POST', 'header:X-Version=2.*'], ...answers('beta') },
       { host: '*', when: ['cookie:canary=1'], ...answers('canary') },
       { host: '*', path: '/u/*/o', when: ['!method=GET', '!header:x-old'], ...answers('written') },
+      { host: '*', path: '/u', when: ['path=*.php', 'address=127.0.0.0/8'], ...answers('script') },
+      { host: '*', path: '/u', when: ['path=*.php', '!address=::1'], ...answers('foreign') },
     ]
     const edge = await Edge.prepare({ upgrade: { probation: '0s' }, routes })
     edge.write({ listeners: [{ name: 'http', address: `tcp://127.0.0.1:${edge.port}`, http2: true }] })
@@ -192,6 +194,7 @@ describe('the conditions of a route', () => {
       expect(await both('PUT', '/u//%37/o/x?a=b', {})).toEqual(['written', 'written'])
       expect(await both('PUT', '/u/7/o', { 'x-old': '1' })).toEqual(['any', 'any'])
       expect(await both('GET', '/u/7/o', {})).toEqual(['any', 'any'])
+      expect(await both('GET', '/u/7.ph%70?a', {})).toEqual(['script', 'script'])
     }
     await found('beta')
     await edge.next()

@@ -1,3 +1,4 @@
+import { type AddressRange, addressRange } from '../../checks/address-ranges.js'
 import { isFolder } from '../../checks/files.js'
 import { shortJson } from '../../checks/place.js'
 import { absent, map, optional, required } from '../../checks/shape.js'
@@ -16,7 +17,6 @@ import {
 import { FdbError, formatListenerSpec, type ListenerSpec, parseListenerSpec } from '../../index.js'
 import { noUpstream } from '../routes/rule.js'
 import { type ClientCa, clientCa, clientCaShape } from '../tls/client-ca.js'
-import { type AddressRange, addressRange } from './values.js'
 
 export interface ListenerConfig {
   name: string

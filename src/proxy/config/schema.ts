@@ -2,6 +2,7 @@
 
 import { isIP } from 'node:net'
 import { defaultText } from '../../base/default-times.js'
+import { addressRange } from '../../checks/address-ranges.js'
 import { isFolder, isNoFile } from '../../checks/files.js'
 import { hooksShape } from '../../checks/hooks.js'
 import { isMap, type Place, shortJson } from '../../checks/place.js'
@@ -46,7 +47,7 @@ import { errorPages } from './error-pages.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
 import { listenerShape, listeners, overlap, streamAddress } from './listeners.js'
 import { source, sourceShape } from './source.js'
-import { addressRange, instanceHeaderName, viaName } from './values.js'
+import { instanceHeaderName, viaName } from './values.js'
 
 const KiB = 1024
 const GiB = 2 ** 30

@@ -6,15 +6,24 @@
  *     header:X-Version=2     exactly this value
  *     header:X-Version=2.*   a value that begins so
  *
- * and alike `query:NAME` for a parameter of the query, `cookie:NAME` for a cookie. A `!` before a condition negates it; `!listener=NAME` exists only so,
- * because a route has a key for one listener. A check takes time in proportion to the head, whatever a client sends.
+ * and alike `query:NAME` for a parameter of the query, `cookie:NAME` for a cookie.
+ *
+ *     path=*.php             the whole path, in which * stands for any characters
+ *     ipath=*.php            the same, if upper and lower case are alike
+ *     address=10.0.0.0/8|::1 the client's address, of the connection or its PROXY header
+ *
+ * A `!` before a condition negates it; `!listener=NAME` exists only so, because a route has a key for one listener. A check takes time in proportion to the
+ * head, whatever a client sends.
  *
  * In the name and the key of a route its conditions follow the path: `/api?method=POST&header:x-version=2.*`. No path of a request has a `?`, so a
  * version that does not know conditions never uses such a route.
  */
+
+import { addressRange, isIn } from '../../checks/address-ranges.js'
 import { shortJson } from '../../checks/place.js'
 import { InvalidValue, list, refine, text } from '../../checks/values.js'
 import { cookieOf } from '../upstreams/balancing.js'
+import { matcherOf, whyNoPattern } from './path-pattern.js'
 
 /** The facts of a request on which conditions depend. */
 export interface ConditionFacts {
@@ -24,7 +33,16 @@ export interface ConditionFacts {
   readonly fields: { get(name: string): string | undefined }
 }
 
-const KINDS = ['method', 'header', 'query', 'cookie', 'listener'] as const
+/** Where a request comes from, and its path. */
+export interface RequestPlace {
+  readonly listener: string
+  /** The client's IP address; '' for a Unix socket. */
+  readonly client: string
+  /** As a route's path is compared with it, see path.ts. */
+  readonly path: string
+}
+
+const KINDS = ['method', 'header', 'query', 'cookie', 'listener', 'path', 'ipath', 'address'] as const
 const NOT = '!'
 /** `any`: the request has the name, with any value. `begin`: with a value that begins so. */
 type Match = 'any' | 'exact' | 'begin'
@@ -61,9 +79,21 @@ function parse(written: string): Condition | string {
     if (value === null || !LISTENERS.test(value)) return 'write names, such as !listener=admin|metrics'
     return { kind: 'listener', not, name: '', match: 'exact', value: sortedList(value) }
   }
+  if (named === 'path' || named === 'ipath') {
+    const why = whyNoPattern(value ?? '')
+    const given = named === 'path' ? value! : value?.toLowerCase()
+    return (
+      why ?? { kind: named, not, name: '', match: given!.includes('*') ? 'begin' : 'exact', value: given! }
+    )
+  }
+  if (named === 'address') {
+    if (value === null || value.split('|').some(each => addressRange(each) instanceof InvalidValue))
+      return 'write addresses or networks, such as address=10.0.0.0/8|fd00::1'
+    return { kind: 'address', not, name: '', match: 'exact', value: sortedList(value) }
+  }
   const [, kind, name = ''] = /^(header|query|cookie):(.*)$/.exec(named) ?? []
   if (kind === undefined)
-    return 'write method=GET|HEAD, header:NAME, header:NAME=VALUE, header:NAME=BEGIN*, or alike query: and cookie:, or one of these with ! before it'
+    return 'write method=GET|HEAD, header:NAME, header:NAME=VALUE, header:NAME=BEGIN*, or alike query: and cookie:, path=*.html, address=10.0.0.0/8, or one of these with ! before it'
   if (!(kind === 'query' ? PARAMETER : TOKEN).test(name)) return `${shortJson(name)} is no name of a ${kind}`
   const common = { kind: kind as Condition['kind'], not, name: kind === 'header' ? name.toLowerCase() : name }
   if (value === null) return { ...common, match: 'any', value: '' }
@@ -86,8 +116,11 @@ function nameOf({ kind, name }: Condition): string {
 function textOf(condition: Condition, encode = (part: string) => part): string {
   const { kind, not, name, match, value } = condition
   const named = `${not ? NOT : ''}${name === '' ? kind : `${kind}:${encode(name)}`}`
-  return match === 'any' ? named : `${named}=${encode(value)}${match === 'begin' ? '*' : ''}`
+  if (match === 'any') return named
+  return `${named}=${encode(value)}${match === 'begin' && !isOfPath(kind) ? '*' : ''}`
 }
+
+const isOfPath = (kind: Condition['kind']) => kind === 'path' || kind === 'ipath'
 
 /** The order does not depend on that of the configuration. */
 function compare(a: Condition, b: Condition): number {
@@ -97,9 +130,10 @@ function compare(a: Condition, b: Condition): number {
   return Number(a.not) - Number(b.not) || (a.value < b.value ? -1 : 1)
 }
 
-/** A request can fulfil one condition about a name, and any number of negated ones. */
+/** A request can fulfil one condition about a name, and any number of negated ones, and of those about the path. */
 function conflict(a: Condition, b: Condition): boolean {
-  return nameOf(a) === nameOf(b) && a.not === b.not && (!a.not || textOf(a) === textOf(b))
+  const several = a.not || isOfPath(a.kind)
+  return nameOf(a) === nameOf(b) && a.not === b.not && (!several || textOf(a) === textOf(b))
 }
 
 const condition = text('a condition', given => {
@@ -155,7 +189,7 @@ function conditionsIn(conditions: string): Condition[] | null {
 
 /** The conditions of one route, prepared for requests. */
 export class Conditions {
-  readonly #all: readonly Condition[]
+  readonly #all: readonly { readonly not: boolean; readonly holds: Check }[]
   /** The numbers of conditions, of those that are not negated, and of their exact values and characters: of several routes that fit, the one with the higher first difference wins. */
   readonly #rank: readonly number[]
   readonly #text: string
@@ -164,11 +198,11 @@ export class Conditions {
   constructor(text: string) {
     const all = conditionsIn(text)
     if (all === null) throw new Error(`this version does not know the conditions ${shortJson(text)}`)
-    this.#all = all
+    this.#all = all.map(each => ({ not: each.not, holds: checkOf(each) }))
     this.#text = text
     const asked = all.filter(({ not }) => !not)
     const exact = asked.filter(({ match }) => match === 'exact').length
-    this.#rank = [all.length, asked.length, exact, asked.reduce((sum, { value }) => sum + value.length, 0)]
+    this.#rank = [all.length, asked.length, exact, asked.reduce((sum, each) => sum + narrowness(each), 0)]
   }
 
   /** Negative if this one comes before the other. */
@@ -177,27 +211,56 @@ export class Conditions {
     return this.#text < other.#text ? -1 : 1
   }
 
-  fit(facts: ConditionFacts, listener: string): boolean {
-    for (const each of this.#all) if (fits(each, facts, listener) === each.not) return false
+  fit(facts: ConditionFacts, around: RequestPlace): boolean {
+    for (const { not, holds } of this.#all) if (holds(facts, around) === not) return false
     return true
   }
 }
 
-function fits(
-  { kind, name, match, value }: Condition,
-  { method, resource, fields }: ConditionFacts,
-  listener: string,
-): boolean {
-  if (kind === 'listener') return value.split('|').includes(listener)
-  if (kind === 'method') return value.split('|').includes(method)
-  const found =
+type Check = (facts: ConditionFacts, around: RequestPlace) => boolean
+
+/** The length of a value; of networks the one with the most addresses counts. */
+function narrowness({ kind, value }: Condition): number {
+  if (kind !== 'address') return value.length
+  return Math.min(...rangesOf(value).map(({ family, prefix }) => (family === 'ipv4' ? prefix + 96 : prefix)))
+}
+
+const rangesOf = (value: string) =>
+  value.split('|').flatMap(each => {
+    const range = addressRange(each)
+    return range instanceof InvalidValue ? [] : [range]
+  })
+
+function checkOf({ kind, name, match, value }: Condition): Check {
+  if (kind === 'path') {
+    const matches = matcherOf(value)
+    return (_, { path }) => matches(path)
+  }
+  if (kind === 'ipath') {
+    const matches = matcherOf(value)
+    return (_, { path }) => matches(path.toLowerCase())
+  }
+  if (kind === 'address') {
+    const has = isIn(rangesOf(value))
+    return (_, { client }) => has(client)
+  }
+  if (kind === 'listener' || kind === 'method') {
+    const all = value.split('|')
+    return kind === 'method'
+      ? ({ method }) => all.includes(method)
+      : (_, { listener }) => all.includes(listener)
+  }
+  const find = ({ resource, fields }: ConditionFacts) =>
     kind === 'header'
       ? fields.get(name)
       : kind === 'cookie'
         ? cookieOf(fields.get('cookie'), name)
         : parameterOf(resource, name)
-  if (found === undefined) return false
-  return match === 'any' || (match === 'exact' ? found === value : found.startsWith(value))
+  return facts => {
+    const found = find(facts)
+    if (found === undefined) return false
+    return match === 'any' || (match === 'exact' ? found === value : found.startsWith(value))
+  }
 }
 
 /** Returns the value of the first parameter with this name, decoded as that of a form. */

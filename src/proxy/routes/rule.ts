@@ -99,7 +99,7 @@ const placeShape = {
   when: absent(
     when,
     undefined,
-    'only requests that fulfil [these conditions](#conditions): `method=GET|HEAD`, `header:NAME`, `header:NAME=VALUE`, `query:NAME=BEGIN*`, `cookie:NAME`; `!` negates',
+    'only requests that fulfil [these conditions](#conditions): `method=GET|HEAD`, `header:NAME`, `header:NAME=VALUE`, `query:NAME=BEGIN*`, `cookie:NAME`, `path=*.php`, `address=10.0.0.0/8`; `!` negates',
   ),
 }
 

@@ -1,6 +1,6 @@
 import { ShardedMap } from '../../base/large-collections.js'
 import { ORIGINS, type Origin } from '../entries/overlay.js'
-import { type ConditionFacts, Conditions, splitConditions } from './conditions.js'
+import { type ConditionFacts, Conditions, type RequestPlace, splitConditions } from './conditions.js'
 import { requestHost, splitScope } from './host.js'
 import { ANY_SEGMENT, plainEnd, readings } from './path.js'
 import {
@@ -55,31 +55,32 @@ export class RouteTable<T extends NonNullable<unknown>> {
     return size
   }
 
-  /** `host` is the value of Host. `target` is the request's target in origin form (`/path?query`) or `*`; use `/` for CONNECT. Without `facts` no route with conditions is found. */
-  lookup(host: string, target: string, listener = '', facts?: ConditionFacts): RouteMatch<T> {
+  /** `host` is the value of Host. `target` is the request's target in origin form (`/path?query`) or `*`; use `/` for CONNECT. `client` is the client's IP address. Without `facts` no route with conditions is found. */
+  lookup(host: string, target: string, listener = '', facts?: ConditionFacts, client = ''): RouteMatch<T> {
     if (this.#scopes.size > 0) {
-      const found = this.#scopes.get(listener)?.lookup(host, target, listener, facts) ?? NO_ROUTE
+      const found = this.#scopes.get(listener)?.lookup(host, target, listener, facts, client) ?? NO_ROUTE
       if (found !== NO_ROUTE) return found
     }
     const name = requestHost(host)
     const end = plainEnd(target)
-    const choose =
-      this.#conditional.size === 0 || facts === undefined ? undefined : this.#choiceFor(facts, listener)
-    if (end >= 0) return this.#match(name, target, end, choose)
+    const choiceFor = (path: string, until: number) =>
+      this.#conditional.size === 0 || facts === undefined
+        ? undefined
+        : this.#choice(facts, { listener, client, path: withoutSlash(path, until) })
+    if (end >= 0) return this.#match(name, target, end, choiceFor(target, end))
     const paths = readings(target)
     if (paths === null) return AMBIGUOUS_PATH
-    const found = this.#match(name, paths[0]!, paths[0]!.length, choose)
-    for (let i = 1; i < paths.length; i++) {
-      if (this.#match(name, paths[i]!, paths[i]!.length, choose) !== found) return AMBIGUOUS_PATH
-    }
-    return found
+    const [first, ...others] = paths.map(path =>
+      this.#match(name, path, path.length, choiceFor(path, path.length)),
+    )
+    return others.some(other => other !== first) ? AMBIGUOUS_PATH : first!
   }
 
   /** Returns a function that chooses among the routes of a path by their conditions. */
-  #choiceFor(facts: ConditionFacts, listener: string): (node: PathNode<T>) => T | undefined {
+  #choice(facts: ConditionFacts, around: RequestPlace): (node: PathNode<T>) => T | undefined {
     return node => {
       for (const { conditions, own } of this.#conditional.get(node) ?? [])
-        if (conditions.fit(facts, listener)) return own.value
+        if (conditions.fit(facts, around)) return own.value
       return node.value
     }
   }
@@ -230,6 +231,12 @@ interface ConditionalRoute<T> {
 }
 
 const MAX_NAME_LENGTH = 253
+
+/** The normalised path up to `end`, without a slash there. */
+function withoutSlash(path: string, end: number): string {
+  const last = end > 1 && path.charCodeAt(end - 1) === 0x2f ? end - 1 : end
+  return path.slice(0, last)
+}
 
 function rankOf(origin: Origin): number {
   return ORIGINS.indexOf(origin)

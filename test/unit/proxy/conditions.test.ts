@@ -3,7 +3,7 @@ import { RequestReader } from '../../../src/http1/index.js'
 import { describeRoute } from '../../../src/proxy/routes/live-routes.js'
 import { parseRouteKey } from '../../../src/proxy/routes/path-tree.js'
 import { addRoutes } from '../../../src/proxy/routes/runtime.js'
-import { NO_ROUTE, RouteTable } from '../../../src/proxy/routes/table.js'
+import { AMBIGUOUS_PATH, NO_ROUTE, RouteTable } from '../../../src/proxy/routes/table.js'
 
 /** The change that adds a route with these conditions. */
 function added(conditions: readonly string[]) {
@@ -54,6 +54,31 @@ describe('conditions', () => {
     expect(listed(named(...all))).toEqual(all)
   })
 
+  it('have several patterns of paths, but no pattern that no path has', () => {
+    const name = named('path=*.php', '!path=/a/b*', 'ipath=*C*', 'path=/a*', 'address=::1|10.0.0.0/8')
+    expect(name).toBe(
+      '?path=%2A.php&path=%2Fa%2A&!path=%2Fa%2Fb%2A&ipath=%2Ac%2A&address=10.0.0.0%2F8|%3A%3A1',
+    )
+    expect(named(...listed(name).reverse())).toBe(name)
+    for (const wrong of [
+      '',
+      'a*',
+      '/a/',
+      '/a/*/',
+      '/%61',
+      '/a%2Fb',
+      '/a;b',
+      '/a?',
+      '/**',
+      '/a b',
+      '/../*',
+      '/*'.repeat(9),
+    ])
+      expect(() => named(`path=${wrong}`), wrong).toThrow(/is no condition/)
+    expect(() => named('path=/a', 'path=/a')).toThrow('two conditions are about')
+    for (const wrong of ['', '10.0.0.0/33', 'a', '::1|']) expect(() => named(`address=${wrong}`)).toThrow()
+  })
+
   it('of a newer version make a key unknown', () => {
     for (const text of [
       '?claim:sub=a',
@@ -97,12 +122,37 @@ describe('conditions', () => {
     ['!header:x-a=1', 'GET /', [], true],
     ['!query:a=1*', 'GET /?a=12', [], false],
     ['!cookie:a', 'GET /', ['Cookie: b=1'], true],
+    ['path=/a', 'GET /a', [], true],
+    ['path=/a', 'GET /a/?b', [], true],
+    ['path=/a', 'GET /a/b', [], false],
+    ['path=/', 'GET /?a', [], true],
+    ['path=*.php', 'GET /a/b.php?c', [], true],
+    ['path=*.php', 'GET /a/b.php/', [], true],
+    ['path=*.php', 'GET /b.php;v=1', [], true],
+    ['path=*.php', 'GET /b%2ephp', [], true],
+    ['path=*.php', 'GET /b.PHP', [], false],
+    ['ipath=*.pHp', 'GET /b.PhP', [], true],
+    ['path=*/.*', 'GET /a//.env', [], true],
+    ['path=*/.*', 'GET /.env/b', [], true],
+    ['path=*/.*', 'GET /a.env', [], false],
+    ['path=/a*c*e', 'GET /ace', [], true],
+    ['path=/a*c*e', 'GET /accce/ce', [], true],
+    ['path=/a*ce*e', 'GET /ace', [], false],
+    ['path=/a*a', 'GET /a', [], false],
+    ['path=/caf%C3%A9', 'GET /caf%c3%a9', [], true],
+    ['!path=/a*', 'GET /ab', [], false],
+    ['!path=/a*', 'GET /b', [], true],
+    ['address=10.0.0.0/8|192.0.2.7', 'GET /', [], true],
+    ['address=192.0.2.0/29', 'GET /', [], true],
+    ['address=192.0.2.8|::1', 'GET /', [], false],
+    ['!address=192.0.2.7', 'GET /', [], false],
     ['!listener=l', 'GET /', [], true],
     ['!listener=here|l', 'GET /', [], false],
   ])('%s: %s with %j fits: %s', (condition, line, fields, expected) => {
     const routes = new RouteTable<object>()
     routes.put({ origin: 'file', host: '*', path: `/${named(condition)}` }, {})
-    const found = routes.lookup('a', '/', 'here', request(line, ...fields)) !== NO_ROUTE
+    const head = request(line, ...fields)
+    const found = routes.lookup('a', head.resource, 'here', head, '192.0.2.7') !== NO_ROUTE
     expect(found).toBe(expected)
   })
 })
@@ -144,6 +194,26 @@ describe('a table with conditions', () => {
     expect(found('B: 1')).toBe(`/${not}`)
     expect(found('B: 1', 'Cookie: c=1')).toBe(`/${any}`)
     expect(found('A: 12345')).toBe('/')
+  })
+
+  it('takes narrower networks first, and refuses a path of which servers disagree about the pattern', () => {
+    const [wide, narrow, other] = ['10.0.0.0/8|192.0.2.1', '10.1.0.0/16', '2001::/16'].map(each =>
+      named(`address=${each}`),
+    )
+    const routes = table('/', `/${wide}`, `/${narrow}`, `/${other}`, `/${named('path=*/b')}`)
+    const from = (client: string, path = '/') => routes.lookup('a', path, '', request(`GET ${path}`), client)
+    expect(['10.1.2.3', '10.2.0.1', '2001::1', '192.0.2.2', ''].map(each => from(each))).toEqual([
+      `/${narrow}`,
+      `/${wide}`,
+      `/${other}`,
+      '/',
+      '/',
+    ])
+    expect([from('', '/a/b'), from('', '/a%2fb'), from('', '/a%2fc')]).toEqual([
+      `/${named('path=*/b')}`,
+      AMBIGUOUS_PATH,
+      '/',
+    ])
   })
 
   it('finds none for a path that names one, nor without a request', () => {
