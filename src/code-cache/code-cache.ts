@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { Module } from 'node:module'
 import { dirname } from 'node:path'
 import { Script } from 'node:vm'
@@ -94,9 +94,19 @@ export class CachedProgram {
 
 /**
  * Returns the file as the function that Node makes of a CommonJS module. Joins bytes: V8 would copy joined strings into its heap, which then grows by
- * the size of the file. The build ensures that the file is ASCII.
+ * the size of the file. Reads to the place of the bytes, because a copy takes 1 ms of processor time. The build ensures that the file is ASCII.
  */
 function wrapped(file: string): string {
   const [head = '', end = ''] = Module.wrap('\0').split('\0')
-  return Buffer.concat([Buffer.from(head), readFileSync(file), Buffer.from(end)]).toString('latin1')
+  const descriptor = openSync(file, 'r')
+  try {
+    const bytes = Buffer.allocUnsafeSlow(head.length + fstatSync(descriptor).size + end.length)
+    let to = bytes.write(head, 'latin1')
+    for (let read = -1; read !== 0; to += read)
+      read = readSync(descriptor, bytes, to, bytes.length - end.length - to, null)
+    to += bytes.write(end, to, 'latin1')
+    return bytes.toString('latin1', 0, to)
+  } finally {
+    closeSync(descriptor)
+  }
 }

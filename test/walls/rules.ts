@@ -384,7 +384,8 @@ export const CONFINED: readonly Confined[] = [
     what: 'a raw descriptor number',
     pattern:
       /\.raw\b|\bOwnedFd\.(?:own|duplicate)\b|\bfd\??: number\b|\b[hH]andle\.fd\b|\b(?:open|close)Sync\b|\b(?:fd|own|dup\(\))\.release\(/,
-    to: ['kernel'],
+    // The program is read before there is a kernel room.
+    to: ['kernel', 'code-cache/code-cache.ts'],
   },
   {
     what: "the inside of one of Node's own objects",
