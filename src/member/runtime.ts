@@ -212,7 +212,12 @@ export class MemberRuntime {
       onEnded: () => this.metrics?.endDrain(),
     })
     const settled = () => this.view.settled()
-    this.writes = new FencedWrites({ ...made, state, settled, connection: reportLink })
+    this.writes = new FencedWrites({
+      ...made,
+      state,
+      connection: reportLink,
+      changes: { settled, followed: this.followed },
+    })
     this.drain = new OwnDrain({
       ...made,
       hosting,

@@ -137,6 +137,26 @@ describe('members that follow the state of another service', () => {
     await agree([anew, ...followers], 'visits', 1)
   })
 
+  it('have changes made that one took without a daemon, which then had to leave and never served', async () => {
+    const upgrade = { ...UPGRADE, quiesce: 30_000 }
+    const scene = Scene.open({ hosting: 'daemon', upgrade })
+    const daemon = await startDaemon(scene, { upgrade })
+    const writer = await scene.serve()
+    const member = { service: 'shop.1', options: { follow: 'shop' } }
+    const first = await scene.serve({ ...member, workFile: scene.file('none') })
+    const next = await scene.start(member)
+    await first.says('ends its work')
+    await daemon.kill()
+    await until('the next version accepts', async () => (await next.order('phase')) === 'orphan')
+    const put = next.order('put', { key: 'late', value: { item: 1 } })
+    put.catch(() => {})
+    // The answer to this question comes after the order is read.
+    await next.order('phase')
+    await startDaemon(scene, { upgrade })
+    await put
+    await agree([writer, first], 'late', 1)
+  })
+
   it.runIf(NIGHTLY)(
     'go on when the one that writes is upgraded, comes back, is killed and replaced: each increment counts once',
     async () => {

@@ -7,6 +7,7 @@ import { DescriptorShortage, fencedError, isDescriptorShortage } from '../lifecy
 import type { Machine } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { Settings } from '../options/options.js'
+import type { FollowedState } from './followed-state.js'
 import type { OwnState } from './own-state.js'
 import type { SegmentLoader } from './segment-loader.js'
 import { WriteForwarder } from './write-forwarder.js'
@@ -16,6 +17,14 @@ export interface WriteConnection {
   /** Starts to connect. Returns false if the process that serves does not accept forwarded changes. */
   open(): boolean
   reconnect(): void
+}
+
+/** The changes that the application requests. */
+export interface RequestedChanges {
+  /** Resolves when all of them are made. */
+  settled(): Promise<void>
+  /** The state that they change, if it is that of another service. */
+  readonly followed: Pick<FollowedState, 'startForwarding'> | null
 }
 
 export interface FencedWritesDeps {
@@ -29,8 +38,7 @@ export interface FencedWritesDeps {
   }
   readonly state: Pick<OwnState, 'file' | 'log'> & { readonly loader: Pick<SegmentLoader, 'follow' | 'take'> }
   readonly connection: WriteConnection
-  /** Resolves when all changes that the application has requested are made. */
-  readonly settled: () => Promise<void>
+  readonly changes: RequestedChanges
 }
 
 /** If the service ends, the last changes must reach the state file within this time. */
@@ -51,6 +59,7 @@ export class FencedWrites {
 
   /** Called when this process has lost the right to write: forwards changes, and reads the serving process's records. Does nothing if this process keeps writing. */
   end(): void | Promise<void> {
+    this.#forwardFollowed()
     if (this.#keepsWriting) return
     this.#forwardOrRefuse()
     if (this.#deps.machine.sealed) this.#deps.state.file?.stop()
@@ -65,7 +74,8 @@ export class FencedWrites {
    * those changes are made, and the state file is complete if this process keeps writing.
    */
   leave(): (drained: Promise<void>) => Promise<unknown> {
-    const { machine, settled, shutdown, state } = this.#deps
+    this.#forwardFollowed()
+    const { changes, machine, shutdown, state } = this.#deps
     const toTheEnd = this.#keepsWriting
     if (toTheEnd) state.file?.watchForReplacement(() => state.log.endWriting(this.#fencedError()))
     else {
@@ -75,7 +85,7 @@ export class FencedWrites {
     }
     return drained => {
       // The last clients may have made changes just before they left.
-      const made = drained.then(() => shutdown.order.untilEnd(machine.changes, settled()))
+      const made = drained.then(() => shutdown.order.untilEnd(machine.changes, changes.settled()))
       const file = async () => {
         if (toTheEnd) await made
         await state.file?.finish(FILE_END_MS)
@@ -116,6 +126,11 @@ export class FencedWrites {
   forward(): void {
     this.forwarder.start(this.#fencedError())
     if (!this.#deps.connection.open()) this.forwarder.refuse()
+  }
+
+  /** Changes of a followed state wait until this process serves. One that another process replaces before that may have clients too. */
+  #forwardFollowed(): void {
+    this.#deps.changes.followed?.startForwarding()
   }
 
   #forwardOrRefuse(): void {

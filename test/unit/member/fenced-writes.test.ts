@@ -54,7 +54,7 @@ describe('a process that may not write any more', () => {
       settings: { timeout: 1_000, logger: SILENT },
       state: { log, file: null, loader },
       connection: { open: () => true, reconnect: () => {} },
-      settled: async () => {},
+      changes: { settled: async () => {}, followed: { startForwarding: () => void steps.push('followed') } },
     })
     const leadership = { quiesce: async () => {} }
     const seal = new SealWatch({ machine, shutdown, segmentSet, writes, leadership })
@@ -83,6 +83,15 @@ describe('a process that may not write any more', () => {
       writes.leave()
       expect(writes.forwarder.active).toBe(false)
     }
+  })
+
+  it('forwards the changes of a followed state as soon as it is not the one to serve', async () => {
+    const { writes, steps } = late({ phase: 'standby' })
+    await writes.end()
+    expect(steps).toEqual(['followed'])
+    const orphan = late({ phase: 'leaving' })
+    orphan.writes.leave()
+    expect(orphan.steps).toEqual(['followed'])
   })
 
   it('keeps its changes while its commit is undone, and refuses them if the incumbent is dead', async () => {
