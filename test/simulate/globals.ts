@@ -58,7 +58,7 @@ function guarded<T extends object>(what: string, table: T): T {
       NO_CALLS.has(name) || typeof call !== 'function'
         ? call
         : (a: unknown, b: unknown, c: unknown, d: unknown, e: unknown) => {
-            at.p.world.enter(at.p, name)
+            at.p.world.enter(at.p, name, a)
             return call(a, b, c, d, e)
           }
   }

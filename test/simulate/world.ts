@@ -1,4 +1,5 @@
 import { constants } from 'node:os'
+import type { BindOptions } from '../../src/kernel/native.js'
 import type { Fault } from './faults.js'
 import { bury } from './kernel/families.js'
 import { Kernel } from './kernel/kernel.js'
@@ -142,7 +143,7 @@ export class World {
   }
 
   /** Before each call of a process to its kernel. Here the process can die, stop, or lack something. */
-  enter(p: SimulatedProcess, name: string): void {
+  enter(p: SimulatedProcess, name: string, argument?: unknown): void {
     if (p.dead) {
       if (++p.deadCalls > MOST_DEAD_CALLS)
         throw new Livelock(`the dead process ${p.name} goes on: ${new Error(name).stack}`)
@@ -153,12 +154,20 @@ export class World {
     for (const fault of this.#faults) {
       if (fault.who !== p.name || p.calls < fault.call) continue
       if (fault.what === 'lack') {
-        if (p.calls < fault.call + fault.calls && fault.of.includes(name)) {
+        if (p.calls < fault.call + fault.calls && this.#isShort(fault, name, argument)) {
           this.note(p, `${name}() fails: ${fault.code}`)
           fail(fault.code, name)
         }
       } else if (p.calls === fault.call) this.#strike(p, fault, name)
     }
+  }
+
+  /** A full file system has room for a file that is there, and for a socket without a path. */
+  #isShort({ code, of }: Extract<Fault, { what: 'lack' }>, name: string, argument: unknown): boolean {
+    if (!of.includes(name)) return false
+    if (code !== 'ENOSPC') return true
+    if (name === 'openLockFile') return !this.kernel.names.has(argument as string)
+    return name !== 'bindSocket' || (argument as BindOptions).kind === 'unix'
   }
 
   #strike(p: SimulatedProcess, fault: Exclude<Fault, { what: 'lack' }>, name: string): void {

@@ -11,8 +11,6 @@ const RESTART_MS = 300
 /** Shorter than the longest stops. */
 const WORKER_READY_MS = 5_000
 const STOP_MS = 5_000
-/** A main process that was replaced ends within this time, even if the next one dies meanwhile. */
-const FAILED_MS = 1_000
 
 export interface MainsOptions {
   /** The configured number of workers. */
@@ -26,6 +24,8 @@ export class Mains {
   readonly #world: World
   readonly #options: MainsOptions
   readonly #all: SimulatedProcess[] = []
+  /** The one that has begun to serve last. */
+  #last: SimulatedProcess | null = null
   /** Whether the service manager starts the service again: not after an order to end it. */
   keepsAlive = true
   /** A later main process begins to serve: the one before has handed over, and has not heard of that. */
@@ -38,11 +38,9 @@ export class Mains {
     this.start()
     world.watchDeaths(p => {
       if (!this.#all.includes(p)) return
-      // The end of the last one without an error is the end of the service, unless it was replaced, and the next one has just failed.
-      const hasFailed = this.#all.some(
-        next => next.startedAt > p.startedAt && next.exit.code !== 0 && world.now - next.diedAt < FAILED_MS,
-      )
-      if (this.living.length === 0 && p.exit.code === 0 && !hasFailed) this.keepsAlive = false
+      // The service has ended if the process that served last has ended without an error. One that it has replaced ends so too, perhaps much later.
+      const served = this.#last ?? p
+      if (this.living.length === 0 && served.exit.code === 0) this.keepsAlive = false
       world.after(RESTART_MS, () => {
         if (this.keepsAlive && this.living.length === 0) this.start()
       })
@@ -61,10 +59,12 @@ export class Mains {
   start(origin: Partial<Origin> = {}): SimulatedProcess {
     const world = this.#world
     const isLater = this.living.length > 0
-    const onPhase = (phase: string) => {
-      if (isLater && phase === 'beginning') this.onCommit()
-    }
     const main = async (p: SimulatedProcess) => {
+      const onPhase = (phase: string) => {
+        if (phase !== 'beginning') return
+        this.#last = p
+        if (isLater) this.onCommit()
+      }
       const { workers, replace } = this.#options
       try {
         await this.#code.runWorkers(

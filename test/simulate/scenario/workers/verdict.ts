@@ -102,15 +102,19 @@ export function wrongOfClients({
       const { code = '' } = failure as NodeJS.ErrnoException
       if (!EXPECTED.test(code)) wrong.push(`${p.name} fails: ${code} ${failure.message}`)
     }
-  for (const { name, failures, startedAt } of mains.all) {
+  for (const { name, failures, startedAt, diedAt, stoppedUntil } of mains.all) {
     // One that cannot take over from a stopped one gives up.
-    const waits = mains.all.some(other => other.startedAt < startedAt && other.stoppedUntil > startedAt)
+    const before = mains.all.filter(other => other.startedAt < startedAt)
+    const waits = before.some(other => other.stoppedUntil > startedAt)
     // So does one for which the present one lacks something.
     const lacks = startedAt > mains.all[0]!.startedAt && schedule.acts.some(({ what }) => what === 'lack')
+    // One of the two was stopped, and the one before serves on.
+    const isLate = (waits || stoppedUntil > startedAt) && before.some(other => other.diedAt > diedAt)
     for (const { code, message, stack } of failures as NodeJS.ErrnoException[])
       if (
         !ENDED_EARLY.test(message) &&
         !(waits && code === 'ERR_FDB_DEADLINE') &&
+        !(isLate && code === 'ERR_FDB_FENCED') &&
         !(lacks && LACKS.has(code ?? ''))
       )
         wrong.push(`${name} fails: ${stack}`)
