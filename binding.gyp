@@ -13,6 +13,7 @@
         "native/messages.c",
         "native/send.c",
         "native/streams.c",
+        "native/splice.c",
         "native/datagrams.c",
         "native/epoll.c",
         "native/descriptors.c",

@@ -99,6 +99,17 @@ export class Framing implements FramingRecord {
     return this.kind === 'chunked' && isBetweenChunks(this)
   }
 
+  /** How many of the next bytes belong to the body in any case, so that {@link skip} may be called in place of {@link advance}. */
+  get unseen(): number {
+    if (this.kind === 'length') return this.left
+    return this.kind === 'until-close' ? Number.POSITIVE_INFINITY : 0
+  }
+
+  /** Advances by at most {@link unseen} bytes, without a look at them. */
+  skip(bytes: number): void {
+    if (this.kind === 'length') this.left -= bytes
+  }
+
   /** As {@link advance}, but stops at the end of the current chunk. Call it only for a chunked body. */
   advanceChunk(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
     this.blanks = null

@@ -30,6 +30,7 @@ export * from './owned.js'
 export * from './polled-socket.js'
 export * from './proc.js'
 export * from './socket.js'
+export * from './splice.js'
 export * from './watch.js'
 
 /** See {@link Native}. */

@@ -208,6 +208,18 @@ export interface Native {
   /** Makes a later close send RST instead of FIN, if the protocol has it. */
   resetAtClose(fd: number): void
 
+  // splice.c
+  /** Returns the two ends of a pipe: where bytes come out, and where they go in. */
+  openPipe(): [number, number]
+  /**
+   * Moves at most `most` bytes from one stream socket to another, through an empty pipe. Returns how many have left the first; 0: its peer has sent FIN;
+   * -1: nothing to read; -2: not possible with these sockets or this kernel, and nothing was moved. `result[0]`: how many of them are in the pipe, because
+   * the second socket has no room, or has failed with the errno `result[1]`. Throws if the first is broken.
+   */
+  splice(from: number, to: number, out: number, into: number, most: number, result: Int32Array): number
+  /** Fills a part of the memory from a pipe, which must have that many bytes. */
+  readPipe(out: number, into: Uint8Array, offset: number, length: number): void
+
   // epoll.c
   /** Returns null if this system has no epoll. */
   createEpoll(): number | null

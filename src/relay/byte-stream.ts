@@ -4,6 +4,12 @@ import type { PositionRecord } from '../tls13/position-record.js'
 /** Each character of a string is one byte (latin1). */
 export type BytesOrText = Buffer | string
 
+/** The stream to which bytes go that their owner need not see, and how many at most. */
+export interface Passage {
+  readonly to: ByteStream
+  readonly most: number
+}
+
 /** Receives the events of a stream. A stream may change its owner; after {@link ByteStream.destroy} or {@link ByteStream.detach} the owner gets no event. */
 export interface StreamOwner {
   /** Whether a broken stream stays open while the owner does not read, so that the owner gets all bytes that the peer had sent. Default: the stream closes at once, as a stream over a socket of Node always does. */
@@ -12,6 +18,10 @@ export interface StreamOwner {
   onOpen(stream: ByteStream): void
   /** `chunk[0, to)` has arrived. The chunk is valid only during the call: the next read overwrites it. */
   onData(stream: ByteStream, chunk: Buffer, to: number): void
+  /** Where the next bytes may go without {@link onData}; null if the owner must see them. The streams may, but need not, make use of it. */
+  passage?(stream: ByteStream): Passage | null
+  /** `bytes` is how many have gone to the stream of {@link passage}, which may be `congested` now. */
+  onPassed?(stream: ByteStream, bytes: number): void
   /** The stream is no longer `congested`. */
   onDrain(stream: ByteStream): void
   /** The peer has sent FIN, but may still receive. */

@@ -1,7 +1,7 @@
 import { type LentFd, MAX_RECORD_BYTES, type MoveWhich } from '../adapter.js'
 import type { RequestHead, RequestReader } from '../http1/index.js'
 import { ackedBytes } from '../kernel/index.js'
-import type { ByteStream, StreamOwner } from './byte-stream.js'
+import type { ByteStream, Passage, StreamOwner } from './byte-stream.js'
 import { copyRange } from './bytes.js'
 import type { WatchedClient } from './client-watch.js'
 import { type ClosedKind, type ConnectionKind, closedKind } from './counts.js'
@@ -161,6 +161,19 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
 
   onData(_client: ByteStream, chunk: Buffer, to: number): void {
     this.contain(() => this.#receive(chunk, to))
+  }
+
+  passage(): Passage | null {
+    if (this.#detached || this.closing || this.held !== null) return null
+    return this.exchange?.passageFromClient() ?? null
+  }
+
+  onPassed(_client: ByteStream, bytes: number): void {
+    this.contain(() => {
+      this.exchange!.passedFromClient(bytes)
+      this.arm()
+      this.settle()
+    })
   }
 
   contain(act: () => void): void {

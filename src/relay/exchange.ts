@@ -10,8 +10,7 @@ import {
   writeRequest,
 } from '../http1/index.js'
 import { Authorizer, copyHead, passed, withHeaders } from './authorization.js'
-import { CLOSE_FRAME } from './boundaries.js'
-import type { ByteStream, BytesOrText, StreamOwner } from './byte-stream.js'
+import type { ByteStream, BytesOrText, Passage, StreamOwner } from './byte-stream.js'
 import { concat, copyRange, NO_BYTES } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
 import type { Decision, ExchangeOptions, Forward, Respond } from './decision.js'
@@ -32,6 +31,7 @@ import { callSafely, decide, type RelayContext, refusalOf } from './relay-contex
 import { ServerResponse } from './server-response.js'
 import { tlsFailureOf } from './tls-failure.js'
 import { beginTrail, Trail } from './trail.js'
+import { Tunnel } from './tunnel.js'
 import { WaitingStream } from './waiting-stream.js'
 
 /**
@@ -254,6 +254,39 @@ export class Exchange implements StreamOwner {
     if (this.#authorizer !== null) this.#authorizer.body.push(copyRange(chunk, 0, end))
     else this.upstream?.write(chunk, 0, end)
     return end
+  }
+
+  /** Where bytes of the client may go unseen: {@link StreamOwner.passage}. */
+  passageFromClient(): Passage | null {
+    const { upstream } = this
+    if (upstream === null || this.#authorizer !== null) return null
+    const { requestBody } = this.facts
+    const most = this.#tunnel !== null ? this.#tunnel.unseenFromClient : (requestBody?.unseen ?? 0)
+    return most === 0 ? null : { to: upstream, most }
+  }
+
+  passedFromClient(bytes: number): void {
+    const { facts } = this
+    if (this.#tunnel !== null) facts.bytesReceived += bytes
+    else {
+      facts.requestBody!.skip(bytes)
+      facts.bodySeen += bytes
+      if (facts.requestBody!.done) facts.requestBody = null
+    }
+  }
+
+  passage(): Passage | null {
+    const most = this.#tunnel !== null ? this.#tunnel.unseenFromServer : this.#response.unseen
+    return most === 0 ? null : { to: this.#side.client, most }
+  }
+
+  onPassed(_stream: ByteStream, bytes: number): void {
+    this.#side.contain(() => {
+      this.facts.bytesSent += bytes
+      if (this.#tunnel === null) this.#response.passed(bytes)
+      this.#side.arm()
+      this.#side.settle()
+    })
   }
 
   /** Returns where the request's body ends in `chunk[from, to)`; null if the body is invalid or too large, and the request is refused. */
@@ -504,56 +537,6 @@ export class Exchange implements StreamOwner {
     const isUploading = facts.requestBody !== null
     const wasHeld = this.#asked || upstream?.movable === false
     this.#side.onFinished(facts.closeClient || isUploading, isUploading, wasHeld)
-  }
-}
-
-/** Passes bytes both ways. Parses them only to find the boundaries of WebSocket frames. */
-class Tunnel {
-  /** The relay has sent a close frame or FIN to the client, and discards further bytes of the server; after FIN also those of the client. */
-  ended = false
-  /** The relay sends a close frame to the client as soon as the server has completed its current frame. */
-  #ending = false
-  readonly #exchange: Pick<Exchange, 'facts' | 'upstream' | 'send'>
-
-  constructor(exchange: Pick<Exchange, 'facts' | 'upstream' | 'send'>) {
-    this.#exchange = exchange
-  }
-
-  fromClient(chunk: Buffer, to: number): void {
-    const { facts, upstream } = this.#exchange
-    if (this.ended && facts.frames === null) return
-    facts.bytesReceived += to
-    upstream!.write(chunk, 0, to)
-  }
-
-  fromServer(chunk: Buffer, to: number): void {
-    if (this.ended) return
-    const exchange = this.#exchange
-    const { frames } = exchange.facts
-    if (!this.#ending) {
-      frames?.follow(chunk, 0, to)
-      exchange.send(chunk, 0, to)
-      return
-    }
-    const end = frames!.between ? 0 : frames!.followFrame(chunk, 0, to)
-    if (end > 0) exchange.send(chunk, 0, end)
-    if (frames!.between) {
-      exchange.send(CLOSE_FRAME)
-      this.ended = true
-    } else if (end < to) exchange.send(chunk, end, to)
-  }
-
-  /** Sends the client of a WebSocket a close frame after the server's current frame. In other tunnels, and after the server's own close frame, sends FIN both ways. */
-  end(client: ByteStream): void {
-    const { facts, upstream } = this.#exchange
-    if (facts.frames === null || facts.frames.ended) {
-      this.ended = true
-      client.end()
-      upstream?.end()
-    } else {
-      this.#ending = true
-      this.fromServer(NO_BYTES, 0)
-    }
   }
 }
 

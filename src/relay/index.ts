@@ -8,6 +8,7 @@ export {
   type ByteStream,
   type BytesOrText,
   NO_OWNER,
+  type Passage,
   type StreamOwner,
   type Tally,
 } from './byte-stream.js'

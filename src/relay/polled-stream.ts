@@ -4,7 +4,9 @@ import {
   type OwnedFd,
   PolledSocket,
   READABLE,
+  type Spliced,
   sendBytes,
+  splice,
   WRITABLE,
 } from '../kernel/index.js'
 import type { ByteStream, BytesOrText, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
@@ -16,6 +18,12 @@ const MAX_RETRY_MS = 32
 
 /** After this many full reads in one turn a socket must wait, so that other sockets get their turn. */
 const MAX_READS = 4
+
+/**
+ * Bytes that pass to another stream at once: the kernel does not copy them, so they need not fit in a cache. A stream that has no room for all gets fewer at
+ * first, because the rest is in the memory of this process.
+ */
+const PASSED_BYTES = { first: 64 * 1024, most: 256 * 1024 } as const
 
 /** Not a shared buffer: a caller of {@link PolledStream.untouched} may be processing bytes in it. */
 const ONE_BYTE = Buffer.alloc(1)
@@ -58,6 +66,8 @@ export class PolledStream extends PolledSocket implements ByteStream {
   #ended = false
   #peerEnded = false
   #closed = false
+  /** The most that other streams pass to this one at once. */
+  #passable: number = PASSED_BYTES.first
   /** Undefined unless the stream is about to close in a later turn: because of an error, after a last read, or because both sides have sent FIN (null). */
   #ending: Error | null | undefined = undefined
 
@@ -271,6 +281,10 @@ export class PolledStream extends PolledSocket implements ByteStream {
     for (let reads = 0; reads < maxReads && this.#reading && !this.#peerEnded && this.open; reads++) {
       let bytes: number
       try {
+        if (this.#pass()) {
+          if (this.#moreToRead) continue
+          return
+        }
         bytes = this.receive(READ_INTO)
       } catch (error) {
         this.#fail(error as Error)
@@ -279,6 +293,39 @@ export class PolledStream extends PolledSocket implements ByteStream {
       this.#deliver(READ_INTO, bytes, READ_BYTES)
       // A broken stream gets no further events, so all its bytes are read here.
       if (!this.#moreToRead && (this.alive || bytes < 0)) return
+    }
+  }
+
+  /** Moves bytes to where their owner would write them. Returns false if the owner gets them, or nothing has come. Throws if the connection is broken. */
+  #pass(): boolean {
+    // For a few bytes a copy is cheaper.
+    if (!this.#moreToRead || !this.alive) return false
+    const passage = this.owner?.passage?.(this)
+    const to = passage?.to
+    if (!(to instanceof PolledStream) || !to.#takesPassed) return false
+    const passed = splice(this.descriptor, to.descriptor, Math.min(passage!.most, to.#passable))
+    if (passed === null) return false
+    const taken = passed?.taken ?? 0
+    this.#moreToRead = taken >= READ_BYTES && taken !== passage!.most
+    if (taken === 0) return passed === undefined
+    this.bytesRead += taken
+    to.#hasPassed(passed!)
+    this.owner?.onPassed?.(this, taken)
+    return true
+  }
+
+  get #takesPassed(): boolean {
+    return this.#queue === null && !this.#ended && this.alive
+  }
+
+  #hasPassed({ taken, rest, failure }: Spliced): void {
+    this.bytesWritten += taken - (rest?.length ?? 0)
+    if (failure !== null) this.#scheduleEnd(failure)
+    else if (rest === null) this.#passable = Math.min(2 * this.#passable, PASSED_BYTES.most)
+    else {
+      this.#passable = PASSED_BYTES.first
+      this.#queue = [rest]
+      this.#watchEvents()
     }
   }
 

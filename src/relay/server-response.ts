@@ -179,6 +179,20 @@ export class ServerResponse {
     this.#exchange.finish()
   }
 
+  /** How many of the next bytes of the body go to the client as they are. */
+  get unseen(): number {
+    const { phase, coding, events, responseBody } = this.#exchange.facts
+    if (phase !== 'answering' || coding !== 'as-is' || events !== null || this.#lastEvent !== null) return 0
+    return responseBody?.unseen ?? 0
+  }
+
+  /** The client has so many bytes of {@link unseen}. */
+  passed(bytes: number): void {
+    const body = this.#exchange.facts.responseBody!
+    body.skip(bytes)
+    if (body.done) this.#exchange.finish()
+  }
+
   /** Handles FIN of the server during the body. */
   upstreamEnded(): void {
     const { facts } = this.#exchange

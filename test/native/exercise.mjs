@@ -221,6 +221,25 @@ function streams() {
   native.closeMany([a, b])
 }
 
+function splices() {
+  if (process.platform !== 'linux') return
+  const [a, b] = native.socketPair()
+  const [c, d] = native.socketPair()
+  const [out, into] = native.openPipe()
+  const result = new Int32Array(2)
+  assert.equal(native.splice(b, c, out, into, 9, result), -1)
+  native.send(a, bytes, 0, 9, null, 0, 0)
+  assert.equal(native.splice(b, c, out, into, 5, result), 5)
+  native.close(d)
+  assert.equal(native.splice(b, c, out, into, 9, result), 4)
+  assert.equal(result[0], 4)
+  native.readPipe(out, bytes, 0, 4)
+  refused(() => native.readPipe(out, bytes, 0, 1), 'EAGAIN')
+  refused(() => native.splice(b, c, out, into, 0, result), 'ERR_OUT_OF_RANGE')
+  refused(() => native.splice(b, c, out, into, 1, bytes), 'ERR_INVALID_ARG_TYPE')
+  native.closeMany([a, b, c, out, into])
+}
+
 function sums() {
   const ranges = Uint32Array.from([0, 1, 1, 2])
   native.addSums(new Uint32Array(8), bytes, bytes, ranges, 1, 4)
@@ -519,6 +538,7 @@ try {
     datagrams()
     sends()
     streams()
+    splices()
     sums()
     changes()
     secured()

@@ -67,7 +67,7 @@ export const relay = room(
       'e2e/relay-failures',
     ],
     [
-      'relay/exchange.ts',
+      'relay/tunnel.ts',
       'if (this.ended && facts.frames === null) return\n',
       '',
       'e2e/relay-tcp',
