@@ -96,6 +96,8 @@ export class TlsPosition {
   #records: number | null = null
   /** Bytes that {@link readRecord} has read. */
   #readHere = 0
+  /** OpenSSL has told whether a record has arrived in part. */
+  #tellsRecords = false
   #never: StayReason | null = null
 
   constructor(socket: tls.TLSSocket) {
@@ -228,11 +230,9 @@ export class TlsPosition {
     return typeof found === 'string' ? found : null
   }
 
-  /** Whether a record that has arrived in part is noticed, also one that looks like records: OpenSSL tells it, or it follows from the counts. */
+  /** Whether {@link stays} notices a record that has arrived in part, also one that looks like records: OpenSSL has told it, or it follows from the counts. */
   get isExact(): boolean {
-    return (
-      isAmidRecord(this.#socket) !== null || (this.#records !== null && this.#baseline?.readings.length === 1)
-    )
+    return this.#tellsRecords || (this.#records !== null && this.#baseline?.readings.length === 1)
   }
 
   #recordsOf(counts: TlsCounts, reading: Reading): number | null {
@@ -246,7 +246,9 @@ export class TlsPosition {
     if (counts === null) return 'handshake'
     if (!counts.isSent && this.#isSecured) return 'sending'
     if (this.#baseline === null) return 'handshake'
-    if (isAmidRecord(this.#socket) === true) return 'half-record'
+    const isAmid = isAmidRecord(this.#socket)
+    this.#tellsRecords = isAmid !== null
+    if (isAmid === true) return 'half-record'
     const { written, tickets, readings } = this.#baseline
     const [readSequence, another] = readings.flatMap(reading => this.#recordsOf(counts, reading) ?? [])
     const sent = (counts.written - counts.plainWritten - written) / RECORD_BYTES

@@ -131,6 +131,17 @@ export class MovedWebSockets implements TakenOver {
     return facts
   }
 
+  /** A message is being compressed or inflated, and of many such WebSockets only some are held. Each pass over all connections asks. */
+  waits(socket: net.Socket): boolean {
+    const facts = this.#open.get(socket)
+    return facts !== undefined && this.#waits(facts)
+  }
+
+  #waits({ hold, ws }: Facts): boolean {
+    if (ws.readyState !== OPEN) return false
+    return hold === null ? this.#held.size >= this.#mostHeld && !isAtRest(ws) : !hold.isAtRest
+  }
+
   serialize(socket: net.Socket, movable: (socket: net.Socket) => void): Uint8Array | null {
     const facts = this.#open.get(socket)
     if (facts === undefined || !this.moves) return null
@@ -148,7 +159,7 @@ export class MovedWebSockets implements TakenOver {
     const { ws, socket, request } = facts
     if (ws.readyState !== OPEN) return this.#stays(facts, 'closing')
     if (otherExtensions(ws).length > 0) return this.#stays(facts, 'extension')
-    if (facts.hold === null && !isAtRest(ws) && this.#held.size >= this.#mostHeld) return null
+    if (this.#waits(facts)) return null
     const hold = this.#hold(facts)
     // Leaves when nothing is being compressed or inflated.
     if (!hold.isAtRest) return null

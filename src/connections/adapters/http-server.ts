@@ -326,7 +326,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   #departTaken(socket: net.Socket, taken: TakenOver): Value | null {
     const { carrier } = this.#deps
-    if (!taken.moves || !carrier.canLeaveAmid(socket, () => this.#onRest(socket))) return null
+    if (!taken.moves || taken.waits?.(socket) || !carrier.canLeaveAmid(socket, () => this.#onRest(socket))) return null
     const answers = isResponding(socket)
     // The parser may hold a part of the next request.
     if (answers && (socket.readableLength > 0 || !this.#isIdle(socket))) return null
@@ -376,7 +376,8 @@ export class HttpServerConnections implements MovableConnections<Value> {
       throw error
     }
     // The hook may have written to the socket, or closed it.
-    if (fd === null || data === undefined || !carrier.canLeave(socket, this.#mayMove)) {
+    const stays = this.#deps.hooks.serialize !== undefined && !carrier.canLeave(socket, this.#mayMove)
+    if (fd === null || data === undefined || stays) {
       fd?.close()
       this.#keepBack(socket)
       return null

@@ -1,6 +1,7 @@
 import http from 'node:http'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { WebSocket, WebSocketServer } from 'ws'
+import { takenOverOf } from '../../../src/connections/adapters/taken-over.js'
 import { carry, giveBack, type Place, place, taken } from '../../connections-support/http-pair.js'
 import { Client, moveWebSockets, Numbering, socketOf } from '../../connections-support/web-sockets.js'
 import { until } from '../../processes/until.js'
@@ -165,7 +166,11 @@ describe('a WebSocket of the package ws', () => {
     const waiting = () => [...old.wss.clients].filter(ws => socketOf(ws).isPaused())
     // As while a message is compressed.
     for (const sender of senders.values()) sender._state = 1
+    const asked = vi.spyOn(takenOverOf(socketOf([...old.wss.clients][0]!))!, 'serialize')
     expect([carry(from, to), waiting().length]).toEqual([0, 16])
+    // The others cost no descriptor in this pass, and none does in the next.
+    expect(carry(from, to)).toBe(0)
+    expect(asked).toHaveBeenCalledTimes(16)
     for (const ws of waiting()) senders.get(ws).dequeue()
     let moved = 0
     await until('those are moved', () => {
