@@ -30,6 +30,7 @@ async function moveAll() {
   for (;;) {
     let count = 0
     for (let each = moving.departures('idle'), next = each.next(); !next.done; next = each.next()) {
+      if (next.value === null) continue
       moving.arrive(next.value, 'returned')
       count++
     }

@@ -94,9 +94,10 @@ export interface MovableConnections<Value extends Departure = Departure> {
   readonly movable: number
   /**
    * Takes one connection out of the server with each step of the iterator. The record contains everything that was read and not answered. Skips connections
-   * that cannot leave now; calls {@link onMovable} when that may have changed. The caller may stop after any step.
+   * that cannot leave now; calls {@link onMovable} when that may have changed. The caller may stop after any step. A step may
+   * yield null, after a connection that stays: the caller can then let the event loop go on.
    */
-  departures(which: MoveWhich): Iterator<Value, void, undefined>
+  departures(which: MoveWhich): Iterator<Value | null, void, undefined>
   /** Called at most once a turn of the event loop, when a connection may be able to leave that was not before. fd-broker sets this property, and sets it to null while no connection leaves. */
   onMovable: (() => void) | null
   /**

@@ -40,10 +40,10 @@ export class SliceFiller {
     return this.#bytes >= SLICE_BYTES || this.#fds + MAX_CONNECTION_FDS > MAX_FDS_PER_MESSAGE
   }
 
-  add(source: Source, departure: Departure): void {
-    this.items.push({ source, departure })
-    this.#fds += departure.fds.length
-    this.#bytes += departure.record.length
+  add(item: Item): void {
+    this.items.push(item)
+    this.#fds += item.departure.fds.length
+    this.#bytes += item.departure.record.length
   }
 }
 

@@ -10,13 +10,7 @@ import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Link } from '../wire/link.js'
 import { BUSY_TURN_MS, type MoveCounts } from './counts.js'
-import {
-  type Arrival,
-  type Departure,
-  MAX_RECORD_BYTES,
-  type MovableConnections,
-  type MoveWhich,
-} from './movable.js'
+import { type Arrival, MAX_RECORD_BYTES, type MovableConnections, type MoveWhich } from './movable.js'
 import type { MoveLog } from './move-log.js'
 import {
   closeItems,
@@ -31,6 +25,7 @@ import {
   type Source,
   toWire,
 } from './move-slice.js'
+import { Pass } from './pass.js'
 
 /**
  * A new process takes several times as long for its first requests as for later ones. So after the first wave the remaining connections leave
@@ -154,9 +149,7 @@ export class ConnectionSender {
   /** The next slice, which is filled while the receiver has the previous one. */
   #filler: SliceFiller | null = null
   #refused = new Map<number, string>()
-  #pass: Iterator<Source> | null = null
-  #source: Source | null = null
-  #departures: Iterator<Departure, void, undefined> | null = null
+  #pass: Pass | null = null
   #turn: NodeJS.Immediate | undefined
   #timer: NodeJS.Timeout | undefined
   #deadline: Limit | undefined
@@ -439,7 +432,7 @@ export class ConnectionSender {
   }
 
   #fill(): void {
-    this.#pass ??= this.#options.sources()[Symbol.iterator]()
+    this.#pass ??= this.#newPass()
     const filler = this.#filler ?? new SliceFiller()
     // A hook may end the moves meanwhile.
     this.#filler = null
@@ -447,11 +440,15 @@ export class ConnectionSender {
     const before = filler.items.length
     const most = Math.min(before + Math.min(this.#pace.allowed, this.#spread.allowed), this.#room)
     while (!this.#over && !filler.isFull && filler.items.length < most && !isUsedUp()) {
-      const departure = this.#next()
-      if (departure === null) break
-      const source = this.#source!
-      if (departure.record.length <= MAX_RECORD_BYTES) filler.add(source, departure)
-      else this.#keepLarge({ source, departure })
+      const item = this.#pass.next()
+      if (item === null) continue
+      if (item === undefined) {
+        this.#pass = null
+        break
+      }
+      this.#wave?.count(item.source.moving)
+      if (item.departure.record.length <= MAX_RECORD_BYTES) filler.add(item)
+      else this.#keepLarge(item)
     }
     const added = filler.items.length - before
     this.#pace.allowed -= added
@@ -475,46 +472,22 @@ export class ConnectionSender {
     this.#return([item], 'refused')
   }
 
-  /** Returns the next connection that can leave, or null at the end of the pass over all sources. */
-  #next(): Departure | null {
-    for (;;) {
-      if (this.#source !== null) {
-        const next = this.#nextOf(this.#source)
-        if (next !== null) return next
-      }
-      this.#departures = null
-      const source = this.#pass!.next()
-      if (source.done) {
-        this.#source = null
-        this.#pass = null
-        return null
-      }
-      this.#source = source.value
-      this.#watch(source.value)
-    }
+  #newPass(): Pass {
+    const { sources, which, reportError } = this.#options
+    const all = [...sources()]
+    for (const source of all) this.#watch(source)
+    return new Pass(all, {
+      mayLeave: moving => this.#wave?.mayLeave(moving) !== false,
+      begin: moving => moving.departures(which),
+      failed: error =>
+        reportError(error, 'a server failed to give a connection that should move to the next process'),
+    })
   }
 
-  /** Returns the source's next connection that can leave, or null if there is none, or the server throws: then the next pass asks it again. */
-  #nextOf({ moving }: Source): Departure | null {
-    if (this.#wave?.mayLeave(moving) === false) return null
-    try {
-      this.#departures ??= moving.departures(this.#options.which)
-      const next = this.#departures.next()
-      if (next.done) return null
-      this.#wave?.count(moving)
-      return next.value
-    } catch (error) {
-      this.#options.reportError(
-        error,
-        'a server failed to give a connection that should move to the next process',
-      )
-      return null
-    }
-  }
-
-  #watch({ moving }: Source): void {
-    this.#watched.add(moving)
-    moving.onMovable = () => {
+  #watch(source: Source): void {
+    this.#watched.add(source.moving)
+    source.moving.onMovable = () => {
+      this.#pass?.again(source)
       if (this.#machine.pending === 0) this.#schedule()
     }
   }

@@ -62,7 +62,7 @@ export function carry(from: Place, to: Place, which: MoveWhich = 'auto'): number
 export function taken(from: Place, which: MoveWhich = 'auto'): Departure[] {
   const departures: Departure[] = []
   for (let each = from.moving.departures(which), next = each.next(); !next.done; next = each.next())
-    departures.push(next.value)
+    if (next.value !== null) departures.push(next.value)
   return departures
 }
 

@@ -41,7 +41,7 @@ export class SocketPairs implements MovableConnections<PairConnection> {
     return this.here.size + this.staying.size
   }
 
-  *departures(_which: MoveWhich): Generator<PairConnection, void, undefined> {
+  *departures(_which: MoveWhich): Generator<PairConnection | null, void, undefined> {
     for (const [name, fd] of this.here) {
       this.here.delete(name)
       yield { record: this.recordOf(name), fds: [fd], state: name }

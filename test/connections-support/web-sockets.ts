@@ -2,11 +2,12 @@ import http from 'node:http'
 import type net from 'node:net'
 import { expect, onTestFinished } from 'vitest'
 import { type ClientOptions, type ServerOptions, WebSocket, WebSocketServer } from 'ws'
+import { takenOverOf } from '../../src/connections/adapters/taken-over.js'
 import { moveWebSockets, type WebSocketHooks } from '../../src/ws/index.js'
 import { until } from '../processes/until.js'
 import { type Place, place } from './http-pair.js'
 
-export { moveWebSockets }
+export { moveWebSockets, takenOverOf }
 
 type Hooks = WebSocketHooks<WebSocket, http.IncomingMessage>
 

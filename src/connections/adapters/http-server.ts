@@ -282,16 +282,17 @@ export class HttpServerConnections implements MovableConnections<Value> {
     })
   };
 
-  *departures(which: MoveWhich): Generator<Value, void, undefined> {
+  *departures(which: MoveWhich): Generator<Value | null, void, undefined> {
     if (!this.#deps.sniffed && !this.#isDirect) return
     if (!this.#deps.carrier.mayBegin(this.#mayMove)) return
     for (const socket of this.#candidates()) {
-      const value = this.#depart(socket, which)
-      if (value !== null) yield value
+      const value = socket && this.#depart(socket, which)
+      if (value !== null || socket === null) yield value
     }
   }
 
-  *#candidates(): Generator<net.Socket> {
+  /** After each connection that nothing holds, null: the caller may stop there. */
+  *#candidates(): Generator<net.Socket | null> {
     for (const next of [...this.#deps.open]) {
       yield* this.#held.takeOut()
       for (const socket of this.#waiting) {
@@ -299,6 +300,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
         if (this.#deps.open.has(socket)) yield socket
       }
       if (this.#deps.open.has(next) && !this.#refused.has(next)) yield next
+      yield null
     }
   }
 
@@ -326,7 +328,8 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   #departTaken(socket: net.Socket, taken: TakenOver): Value | null {
     const { carrier } = this.#deps
-    if (!taken.moves || taken.waits?.(socket) || !carrier.canLeaveAmid(socket, () => this.#onRest(socket))) return null
+    if (!taken.moves || taken.waits?.(socket) || !carrier.canLeaveAmid(socket, () => this.#onRest(socket)))
+      return null
     const answers = isResponding(socket)
     // The parser may hold a part of the next request.
     if (answers && (socket.readableLength > 0 || !this.#isIdle(socket))) return null

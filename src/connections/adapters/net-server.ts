@@ -83,13 +83,9 @@ export class NetServerConnections implements MovableConnections<Value> {
   };
 
   /** Ignores `which`, because only the application's `serialize` knows which connections are idle. */
-  *departures(_which: MoveWhich): Generator<Value, void, undefined> {
+  *departures(_which: MoveWhich): Generator<Value | null, void, undefined> {
     if (!this.#carrier.mayBegin(this.#mayMove)) return
-    for (const socket of [...this.#open]) {
-      if (this.#refused.has(socket)) continue
-      const departure = this.#depart(socket)
-      if (departure !== null) yield departure
-    }
+    for (const socket of [...this.#open]) yield this.#refused.has(socket) ? null : this.#depart(socket)
   }
 
   check(record: Uint8Array, fds: readonly OwnedFd[]): Value {

@@ -16,7 +16,7 @@ export interface TakenOver {
   readonly moves: boolean
   /** Whether this unfinished answer is one of its own. Absent for connections that were taken over. */
   hasAnswer?(response: http.ServerResponse): boolean
-  /** Whether {@link serialize} would return null for this connection now, whatever its carrier says; costs much less. Absent: never. */
+  /** Whether {@link serialize} would return null now, if the connection can leave otherwise. A call costs much less. */
   waits?(socket: net.Socket): boolean
   /**
    * Returns the record of a connection; the caller then owns the connection and destroys the socket. Returns null if the connection cannot leave now; calls

@@ -23,9 +23,12 @@ async function asked(side: Side, count: number): Promise<Talker[]> {
   return talkers
 }
 
-function next(departures: Iterator<Departure, void, undefined>): Departure | undefined {
-  const { done, value } = departures.next()
-  return done ? undefined : value
+function next(departures: Iterator<Departure | null, void, undefined>): Departure | undefined {
+  for (;;) {
+    const { done, value } = departures.next()
+    if (done) return undefined
+    if (value !== null) return value
+  }
 }
 
 /** Takes out so many, and no more. */

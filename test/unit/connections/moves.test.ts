@@ -47,9 +47,9 @@ class Hand extends SocketPairs {
     hands.push(this)
   }
 
-  override *departures(which: MoveWhich): Generator<PairConnection, void, undefined> {
+  override *departures(which: MoveWhich): Generator<PairConnection | null, void, undefined> {
     for (const value of super.departures(which)) {
-      if (this.faulty.has(value.state)) {
+      if (value !== null && this.faulty.has(value.state)) {
         this.here.set(value.state, value.fds[0]!)
         throw new Error(`${value.state} cannot go`)
       }
@@ -366,6 +366,58 @@ describe('connections that move', () => {
     await seen(() => young.here.size === 10)
     expect(faults[0]).toMatchObject({ message: 'it is broken' })
     await sender.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('leave by turns of their servers, and again when one says that more can leave', async () => {
+    const many = new Hand()
+    const { sender, receiver, old, young } = way({ before: [many] })
+    fill(many, 400)
+    const waiting = new Map<string, OwnedFd>()
+    for (let n = 0; n < 20; n++) {
+      const [a, b] = native.socketPair()
+      waiting.set(`d${n}`, OwnedFd.own(a, `d${n}`))
+      others.push(OwnedFd.own(b, `peer of d${n}`))
+    }
+    const departures = old.departures.bind(old)
+    // The first ten can leave now, and the others after these.
+    const mayLeave = (names: string[]) => {
+      for (const name of names) old.here.set(name, waiting.get(name)!)
+    }
+    const names = [...waiting.keys()]
+    mayLeave(names.slice(0, 10))
+    let left = 0
+    old.departures = function* (which) {
+      yield* departures(which)
+      if (left++ > 0) return
+      mayLeave(names.slice(10))
+      setImmediate(() => old.onMovable?.())
+    }
+    receiver.start()
+    sender.start()
+    await seen(() => young.came.length === 420)
+    const last = young.came.findIndex(([name]) => name === 'd19')
+    expect(last).toBeLessThan(300)
+    await sender.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('do not hold the event loop if many stay', async () => {
+    const { sender, receiver, old, young, given } = way()
+    fill(old, 1)
+    const departures = old.departures.bind(old)
+    old.departures = function* (which) {
+      for (let n = 0; n < 400; n++) {
+        busy(0.1)
+        yield null
+      }
+      yield* departures(which)
+    }
+    receiver.start()
+    sender.start()
+    await seen(() => young.here.size === 1)
+    await sender.stop()
+    expect(given.report.longestGivingMs).toBeLessThan(20)
     for (const fd of young.here.values()) fd.close()
   })
 
@@ -728,7 +780,7 @@ describe('connections that move', () => {
     const source = { listener: 'web', moving: new Hand() }
     const fds = Array.from({ length: MAX_CONNECTION_FDS }, () => others[0]!)
     while (!filler.isFull && filler.items.length < MAX_FDS_PER_MESSAGE)
-      filler.add(source, { record: Buffer.alloc(0), fds })
+      filler.add({ source, departure: { record: Buffer.alloc(0), fds } })
     expect(fdsOf(filler.items).length).toBeLessThanOrEqual(MAX_FDS_PER_MESSAGE)
     expect(fdsOf(filler.items).length).toBeGreaterThan(MAX_FDS_PER_MESSAGE - MAX_CONNECTION_FDS)
   })

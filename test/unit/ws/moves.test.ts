@@ -1,9 +1,14 @@
 import http from 'node:http'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { WebSocket, WebSocketServer } from 'ws'
-import { takenOverOf } from '../../../src/connections/adapters/taken-over.js'
 import { carry, giveBack, type Place, place, taken } from '../../connections-support/http-pair.js'
-import { Client, moveWebSockets, Numbering, socketOf } from '../../connections-support/web-sockets.js'
+import {
+  Client,
+  moveWebSockets,
+  Numbering,
+  socketOf,
+  takenOverOf,
+} from '../../connections-support/web-sockets.js'
 import { until } from '../../processes/until.js'
 
 async function carried(from: Place, to: Place): Promise<void> {
