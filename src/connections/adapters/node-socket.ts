@@ -51,7 +51,7 @@ interface Carrying {
   abandon(socket: net.Socket): void
 }
 
-/** Takes a moved connection, whose hook has thrown, out of this process. Returns the error for {@link MovableConnections.arrive}; the connection is closed if it cannot leave. */
+/** Takes a moved connection, whose hook has thrown, out of this process. Returns the error for {@link MovableConnections.arrive}; the connection is closed if it cannot leave, or if the hook has written to it. */
 export function notRestored(
   socket: net.Socket,
   how: Arrival,
@@ -61,7 +61,8 @@ export function notRestored(
 ): unknown {
   if (how === 'moved') failed(cause)
   open.remove(socket)
-  const fd = how === 'moved' && by.canLeaveUnread(socket, () => {}) ? by.duplicate(socket) : null
+  const isAsBefore = how === 'moved' && socket.bytesWritten === 0 && by.canLeaveUnread(socket, () => {})
+  const fd = isAsBefore ? by.duplicate(socket) : null
   by.abandon(socket)
   return fd === null ? cause : new NotRestored(fd, cause)
 }

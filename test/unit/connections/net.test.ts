@@ -151,6 +151,18 @@ describe('a connection of an application protocol', () => {
     expect(carry(from, to)).toBe(1)
   })
 
+  it('does not go back if its hook has written before it throws', async () => {
+    const [, young, from, to] = await pair()
+    const lines = await connected(from)
+    const restore = (socket: net.Socket) => {
+      socket.write('half of an answer')
+      throw new Error('broken hook')
+    }
+    Object.assign(young.hooks, { restore })
+    expect(() => carry(from, to)).toThrow('broken hook')
+    await until('it is closed', () => lines.client.socket.destroyed)
+  })
+
   it('stays when half a character may be in its decoder', async () => {
     const [, , from, to] = await pair()
     await connected(from)

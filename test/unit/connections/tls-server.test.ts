@@ -108,6 +108,21 @@ describe('a connection of a tls.Server with hooks', () => {
     expect([a.served.connections, b.served.connections, c.served.connections]).toEqual([1, 0, 0])
   })
 
+  it('does not go back if its hook has written before it throws: both processes would use the same keys', async () => {
+    const [[, a], [counting, b]] = [await tlsPlace('a'), await tlsPlace('b')]
+    const { socket, hears } = await connected(a)
+    socket.write('one\n')
+    await hears('a 1 one')
+    const departures = await left(a)
+    const restore = (moved: net.Socket) => {
+      moved.write('b takes\n')
+      throw new Error('broken hook')
+    }
+    Object.assign(counting.hooks, { restore })
+    expect(() => giveBack(b, departures, 'moved')).toThrow('broken hook')
+    await once(socket, 'close')
+  })
+
   it('stays while its program has corked it', async () => {
     const [[counting, a], [, b]] = [await tlsPlace('a'), await tlsPlace('b')]
     const { socket, hears } = await connected(a)
