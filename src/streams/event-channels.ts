@@ -120,7 +120,7 @@ export class EventChannels {
     const last = String(request.headers['last-event-id'] ?? '')
     const known = last === '' ? this.#log.last : this.#numberOf(last)
     const stream = this.#open(channel, response, known ?? this.#log.floor)
-    if (known === null || known < this.#log.floor) this.#tellGap(stream)
+    if (known === null || known < this.#log.floor || !this.#log.reaches(known)) this.#tellGap(stream)
     else write(stream, this.#position(known))
     this.#advance(stream)
   }

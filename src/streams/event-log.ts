@@ -85,6 +85,13 @@ export class EventLog {
     return this.#head?.last ?? 0
   }
 
+  /** Whether the number is one of this log, which may be older than a client: a machine that fails can lose the last changes of its file of the state. */
+  reaches(number: number): boolean {
+    // Reads the changes of others.
+    if (number > this.last) this.#section?.has(HEAD)
+    return number <= this.last
+  }
+
   /** The number of the last event that was told by {@link EventLogOptions.added}. */
   get told(): number {
     return this.#told

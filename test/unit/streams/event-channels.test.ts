@@ -119,6 +119,8 @@ describe('a channel of events', () => {
       Client.of(at, 'news', 'other-7'),
       Client.of(at, 'news', `${start}-1`),
       Client.of(at, 'news'),
+      // From before a machine failed, whose file of the state lacks the last events.
+      Client.of(at, 'news', `${start}-9`),
     ])
     await events.publish('news', 'four')
     for (const answer of answers) await answer.gets('four')
@@ -128,6 +130,7 @@ describe('a channel of events', () => {
       ['#1 event: gap data: ', ...rest],
       ['#1', ...rest],
       ['#3', '#4 data: four', ''],
+      ['#1 event: gap data: ', ...rest],
     ])
   })
 
