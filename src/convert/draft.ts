@@ -25,6 +25,7 @@ export interface ListenerDraft {
   tls?: true
   http2?: true
   forward?: string
+  idle?: string
   clientCa?: { file: string; required: boolean }
   proxyProtocol?: string[]
 }

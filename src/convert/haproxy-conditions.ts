@@ -1,22 +1,26 @@
 import { FdbError } from '../errors.js'
 import { allOf } from './conditions.js'
 import type { Statement } from './haproxy-syntax.js'
+import { networkOf } from './networks.js'
 import { commonHost, commonPath } from './order.js'
+import { patternsOf } from './patterns.js'
 
 /** Requests of one kind; an absent key means any. */
 export interface Condition {
   readonly host?: string
   readonly path?: string
-  /** Only the path itself, not what is below it. */
+  /** The conditions say the path too. */
   readonly exact?: true
+  /** HAProxy compares the begin of the path with this, not its segments. */
+  readonly begin?: string
   readonly when: readonly string[]
   /** Whether the listener speaks TLS. */
   readonly secure?: boolean
   readonly port?: string
   /** Requests that are excepted. */
   readonly except?: readonly Condition[]
-  /** A part that cannot be said; `negated` if the requests must not fulfil it. */
-  readonly unknown?: { readonly text: string; readonly negated: boolean }
+  /** A part that cannot be said; `negated` if the requests must not fulfil it. `wide`: the rest holds for all requests that fulfil it, and for others. */
+  readonly unknown?: { readonly text: string; readonly negated: boolean; readonly wide?: boolean }
 }
 
 /** Alternatives: one of them must hold. */
@@ -31,11 +35,33 @@ export const ALWAYS: Parsed = { any: [{ when: [] }], near: '' }
 /** The named conditions (`acl`) of a section. */
 export class Conditions {
   readonly #named = new Map<string, string[][]>()
+  /** The samples that variables stand for. */
+  readonly #variables = new Map<string, string>()
+  #isAddressKnown = true
 
   /** Adds an `acl`: several with one name are alternatives. */
   add({ words }: Statement): void {
     const [, name = '', ...test] = words
     this.#named.set(name, [...(this.#named.get(name) ?? []), test])
+  }
+
+  /** Takes note of `http-request set-var(txn.path) path`, and of what changes the address of the client. Returns whether a variable is known now. */
+  variable({ words }: Statement): boolean {
+    const [first, second = '', sample = '', ...rest] = words
+    if (/^set-src$/.test(second)) this.#isAddressKnown = false
+    const name = /^set-var\(([\w.]+)\)$/.exec(second)?.[1]
+    const isPlain = /^(?:path|method|(?:req\.)?hdr\([\w-]+\)|src)$/.test(sample)
+    if (first !== 'http-request' || name === undefined || !isPlain || rest.length > 0) return false
+    this.#variables.set(name, sample)
+    return true
+  }
+
+  #known(test: readonly string[]): readonly string[] {
+    const [first = '', ...rest] = test
+    const name = /^var\(([\w.]+)\)$/.exec(first)?.[1]
+    const sample = name === undefined ? undefined : this.#variables.get(name)
+    if (!this.#isAddressKnown && /^src$/.test(sample ?? first)) return ['src-is-changed']
+    return sample === undefined ? test : [sample, ...rest]
   }
 
   /** The only test behind `if`, as `src_conn_cur gt 10`; null if there are several, or another word than `if`. */
@@ -87,7 +113,7 @@ export class Conditions {
       const negated = word.startsWith('!')
       const name = negated ? word.slice(1) : word
       const tests = name === '{}' ? [test] : (this.#named.get(name) ?? [[name]])
-      const either = eitherOf(tests.map(atomOf))
+      const either = eitherOf(tests.map(each => atomOf(this.#known(each))))
       whole = both(whole, negated ? negationOf(either) : either)
     }
     return whole
@@ -115,7 +141,10 @@ function merged(a: Condition, b: Condition): Condition | null {
   if (host === null || secure === null || port === null || path === null || when === null) return null
   // A path below it does not fulfil the other one.
   if ([a, b].some(each => each.exact && each.path !== path)) return null
-  const unknown = a.unknown?.negated ? a.unknown : (b.unknown ?? a.unknown)
+  const unknown = [a.unknown, b.unknown]
+    .filter(each => each !== undefined)
+    .sort((one, other) => weightOf(other) - weightOf(one))[0]
+  const begin = [a, b].find(each => each.begin !== undefined && each.path === path)?.begin
   return {
     when,
     ...(unknown !== undefined && { unknown }),
@@ -124,31 +153,35 @@ function merged(a: Condition, b: Condition): Condition | null {
     ...(port[0] !== undefined && { port: port[0] as string }),
     ...((path !== '/' || a.path !== undefined || b.path !== undefined) && { path }),
     ...((a.exact || b.exact) && { exact: true as const }),
+    ...(begin !== undefined && !a.exact && !b.exact && { begin }),
     ...((a.except ?? b.except) !== undefined && { except: [...(a.except ?? []), ...(b.except ?? [])] }),
   }
 }
 
-/** The negation of alternatives: those about headers, parameters, cookies, methods or TLS can be said, all others are excepted. */
+/** The weight of a part that cannot be said: the one counts for which most requests are refused. */
+const weightOf = ({ negated, wide }: NonNullable<Condition['unknown']>) => (negated ? 2 : wide ? 0 : 1)
+
+/** The negation of alternatives: those about hosts and ports are excepted, all others can be said. */
 function negationOf({ any, near }: Parsed): Parsed {
   let whole: Parsed = { ...ALWAYS, near }
   const without = (parts: readonly Condition[]) => (whole = both(whole, { any: parts, near: '' }))
-  const known = any.filter(({ except, unknown }) => except === undefined && unknown === undefined)
-  const plain = known.every(
-    each => each.host === undefined && each.path === undefined && each.port === undefined,
-  )
-  if (!plain) without([{ when: [], except: known }])
-  for (const { when, secure } of plain ? known : []) {
-    const parts: Condition[] = when.map(each => ({
-      when: [each.startsWith('!') ? each.slice(1) : `!${each}`],
-    }))
-    if (secure !== undefined) parts.push({ when: [], secure: !secure })
-    without(parts)
-  }
+  const excepted: Condition[] = []
   for (const each of any) {
-    if (known.includes(each)) continue
-    const { text, negated } = each.unknown ?? { text: 'a negation within another', negated: false }
-    without([{ when: [], unknown: { text, negated: !negated } }])
+    const { when, secure, path, exact, begin, host, port, except, unknown } = each
+    if (host === undefined && port === undefined && except === undefined) {
+      const parts: Condition[] = when.map(one => ({
+        when: [one.startsWith('!') ? one.slice(1) : `!${one}`],
+      }))
+      if (secure !== undefined) parts.push({ when: [], secure: !secure })
+      if (path !== undefined && path !== '/' && !exact) parts.push({ when: [`!path=${begin ?? path}*`] })
+      if (unknown !== undefined)
+        parts.push({ when: [], unknown: { text: unknown.text, negated: !unknown.negated } })
+      without(parts)
+    } else if (except === undefined && unknown === undefined) excepted.push(each)
+    else
+      without([{ when: [], unknown: { text: unknown?.text ?? 'a negation within another', negated: true } }])
   }
+  if (excepted.length > 0) without([{ when: [], except: excepted }])
   return whole
 }
 
@@ -171,9 +204,16 @@ function atomOf(test: readonly string[]): Parsed {
     return { any: values.flatMap(value => of(value) ?? lost(`${fetch} ${value}`)), near }
   }
   if (/^(?:TRUE|always_true|HTTP)$/.test(fetch)) return ALWAYS
+  if (/^(?:FALSE|always_false)$/.test(fetch)) return { any: [], near: '' }
   if (kind === 'ssl_fc') {
     const wanted = values[0] !== '0' && values[0] !== 'false'
     return { any: [{ when: [], secure: wanted }], near: '' }
+  }
+  if (kind === 'src' && fetch === 'src') {
+    const networks = values.map(networkOf)
+    return values.length === 0 || networks.includes(null)
+      ? unknown
+      : { any: [{ when: [`address=${[...new Set(networks)].sort().join('|')}`] }], near: '' }
   }
   if (kind === 'dst_port') return each(port => (/^\d+$/.test(port) ? { when: [], port } : null))
   const [, named] = /^METH_([A-Z]+)$/.exec(fetch) ?? []
@@ -187,17 +227,10 @@ function atomOf(test: readonly string[]): Parsed {
     return each(host => hostsOf(host, how), how === 'dom' ? 'by whole names' : '')
   if (kind === 'ssl_fc_sni' || kind === 'req.ssl_sni')
     return each(host => hostsOf(host, how), 'by the host of the request')
-  if (base === 'path' || base === 'url' || base === 'base') {
-    const whole = how === '' || how === 'str'
-    if (how !== 'beg' && !whole) return unknown
-    const near = rest.includes('-i')
-      ? 'upper and lower case differ'
-      : whole
-        ? 'with a / at the end too'
-        : values.every(value => value.endsWith('/'))
-          ? ''
-          : 'by whole segments'
-    return each(value => pathCondition(value, whole), near)
+  if (base === 'path') return ofPath(fetch, how, values, rest.includes('-i'))
+  if (base === 'url' || base === 'base') {
+    if (how !== 'beg') return unknown
+    return each(value => pathCondition(value, false), 'by the path')
   }
   const what =
     base === 'hdr' || base === 'fhdr'
@@ -224,13 +257,65 @@ function hostsOf(given: string, how: string): readonly Condition[] | null {
   return [{ when: [], host }, ...(how === 'dom' ? [{ when: [], host: `*.${host}` }] : [])]
 }
 
+/** A test of the path, by its way of comparing. */
+function ofPath(fetch: string, how: string, values: readonly string[], anycase: boolean): Parsed {
+  const name = anycase ? 'ipath' : 'path'
+  const lost = (value: string): Condition => ({
+    when: [],
+    unknown: { text: `${fetch} ${value}`, negated: false },
+  })
+  if (values.length === 0) return { any: [lost('')], near: '' }
+  const any = values.flatMap((value): readonly Condition[] => {
+    if (how === 'beg' && !anycase) return [pathCondition(value, false) ?? lost(value)]
+    if ((how === '' || how === 'str') && !anycase) return [pathCondition(value, true) ?? lost(value)]
+    const expression = how === 'reg' ? value : expressionOf(how, value)
+    if (expression === null) return [lost(value)]
+    return patternsOf(expression).map(({ glob, exact, withoutSlash }) => {
+      const when = [`${name}=${glob}`, ...(exact && withoutSlash ? ['!path=*/'] : [])]
+      const text = `${fetch} ${value}`
+      return exact ? { when } : { when, unknown: { text, negated: false, wide: true } }
+    })
+  })
+  const begins = any.some(({ begin }) => begin !== undefined && !begin.endsWith('/'))
+  return { any, near: begins ? 'by whole segments' : '' }
+}
+
+/** The regular expression of `path_end` and its like; null for others. */
+function expressionOf(how: string, value: string): string | null {
+  const text = value.replaceAll(/[\\^$.|?*+()[\]{}]/g, '\\$&')
+  const all: Readonly<Record<string, string>> = {
+    beg: `^${text}`,
+    end: `${text}$`,
+    sub: text,
+    str: `^${text}$`,
+    '': `^${text}$`,
+    dir: `/${text.replaceAll(/^\/+|\/+$/g, '')}(/|$)`,
+  }
+  return all[how] ?? null
+}
+
 function pathCondition(text: string, exact: boolean): Condition | null {
   const path = text === '/' ? '/' : text.replace(/\/+$/, '')
   if (!/^\/[^\s%;*?#]*$/.test(path)) return null
-  return { when: [], ...((exact || path !== '/') && { path }), ...(exact && { exact: true }) }
+  if (!exact) return { when: [], ...(path !== '/' && { path, begin: text }) }
+  const strict = path === text && path !== '/' ? ['!path=*/'] : []
+  return { when: [`path=${text}`, ...strict], path, exact: true }
 }
 
-/** The requests below the path of a condition. */
-export function below({ exact: _, except: __, path = '/', ...condition }: Condition): Condition {
-  return { ...condition, path: `${path.replace(/\/$/, '')}/*` }
+/** The condition with the begin of the path in place of its segments. */
+export function asBegin(condition: Condition): Condition {
+  const { begin, path, ...others } = condition
+  if (begin === undefined || begin.endsWith('/')) return condition
+  return { ...others, when: [...others.when, `path=${begin}*`] }
 }
+
+/** The requests that may fulfil conditions that cannot be said, unless they are `kept`: what their backend refuses must be refused. */
+export function withoutUnknown({ any }: Parsed, kept: Parsed | null): Parsed {
+  const lost = any.filter(({ unknown }) => unknown !== undefined)
+  const isKept = kept !== null && kept.any.length === any.length
+  return { any: isKept ? [] : lost.map(({ unknown: _, ...each }) => each), near: '' }
+}
+
+/** Whether a condition names some addresses, and asks for nothing else. */
+export const isOfAddresses = ({ when, ...others }: Condition) =>
+  when.length > 0 && when.every(each => each.startsWith('address=')) && Object.keys(others).length === 0

@@ -2,7 +2,16 @@ import { isAbsolute, join } from 'node:path'
 import { FdbError } from '../errors.js'
 import { type Action, CLOSED, Draft, type ListenerDraft, type RouteDraft, type Section } from './draft.js'
 import { type Changes, changeOf, upstreamOf, withoutStrangePrefix } from './haproxy-backend.js'
-import { ALWAYS, below, both, type Condition, Conditions, type Parsed } from './haproxy-conditions.js'
+import {
+  ALWAYS,
+  asBegin,
+  both,
+  type Condition,
+  Conditions,
+  isOfAddresses,
+  type Parsed,
+  withoutUnknown,
+} from './haproxy-conditions.js'
 import { type HaproxySection, parseHaproxy, type Statement } from './haproxy-syntax.js'
 import { OWN, sampleText, WITHOUT } from './haproxy-values.js'
 import { bothChanges } from './header-changes.js'
@@ -104,6 +113,7 @@ class Translation {
     const { limit, limits } = this.#clientLimits(section.statements, conditions)
     const rules: Rule[] = []
     const later: Rule[] = []
+    for (const each of all) if (conditions.variable(each)) draft.said(each)
     for (const statement of all) {
       const { words } = statement
       if (limits.has(statement) || !WITH_CONDITION.test(words[0]!)) continue
@@ -117,7 +127,8 @@ class Translation {
       else if (words[0] === 'monitor-uri') {
         draft.said(statement)
         const path = words[1]!
-        rules.push({ parsed: { any: [{ when: [], path, exact: true }], near: '' }, action: { respond: {} } })
+        const when = [`path=${path}`, '!path=*/']
+        rules.push({ parsed: { any: [{ when, path, exact: true }], near: '' }, action: { respond: {} } })
       }
     }
     const last = all.findLast(({ words }) => words[0] === 'default_backend')
@@ -202,15 +213,7 @@ class Translation {
       )
     const passed = (each: Condition) => within(each).flatMap(one => reachedBy(one, others))
     const except = condition.except ?? []
-    if (except.length === 0 && !condition.exact) return own.flatMap(withoutStrangePrefix)
-    // The longest path first: what is below a path is not excepted with it.
-    const exact = except.filter(each => each.exact).sort((a, b) => b.path!.length - a.path!.length)
-    return [
-      ...(condition.exact ? passed(below(condition)) : []),
-      ...except.filter(each => !each.exact).flatMap(passed),
-      ...exact.flatMap(each => [...within(below(each)), ...passed(each)]),
-      ...own,
-    ].flatMap(withoutStrangePrefix)
+    return [...except.flatMap(passed), ...own].flatMap(withoutStrangePrefix)
   }
 
   /** The rule for a statement that answers itself; none if its condition cannot be said. */
@@ -226,22 +229,26 @@ class Translation {
    */
   #kept(statement: Statement, { any, near }: Parsed, refuses: boolean, always = false): Parsed | null {
     const { draft } = this
-    const closes = ({ unknown }: Condition) => refuses && (always || unknown?.negated === true)
+    const closes = ({ unknown }: Condition) =>
+      refuses && (always || unknown?.negated === true || unknown?.wide === true)
     const lost = any.filter(({ unknown }) => unknown !== undefined)
     const [first] = [...lost.filter(closes), ...lost]
     if (first !== undefined)
-      draft.missing(
-        statement,
-        closes(first)
-          ? `${first.unknown!.text}: such routes answer 403 until they have a guard`
-          : `no counterpart: ${first.unknown!.text}`,
-      )
-    else if (near === '') draft.said(statement)
+      if (lost.every(each => closes(each) && each.unknown!.wide === true))
+        draft.near(statement, `${first.unknown!.text}: more requests are refused`)
+      else
+        draft.missing(
+          statement,
+          closes(first)
+            ? `${first.unknown!.text}: such routes answer 403 until they have a guard`
+            : `no counterpart: ${first.unknown!.text}`,
+        )
+    else if (near === '' || (refuses && near === 'by whole segments')) draft.said(statement)
     else if (refuses && PASSES.test(near)) draft.missing(statement, `${near}: some requests pass`)
     else draft.near(statement, near)
     const kept = any
       .filter(each => each.unknown === undefined || closes(each))
-      .map(({ unknown: _, ...each }): Condition => each)
+      .map(({ unknown: _, ...each }): Condition => (refuses ? asBegin(each) : each))
     return kept.length > 0 ? { any: kept, near } : null
   }
 
@@ -298,7 +305,7 @@ class Translation {
           ? `${sampleText(prefix) ?? ''}$request_uri`
           : sampleText(location ?? '/')
     if (to === null) return null
-    return { respond: { status, headers: { Location: to.startsWith('/') ? `$scheme://$host${to}` : to } } }
+    return { respond: { status, headers: { Location: to } } }
   }
 
   /** The rules for requests that a statement gives to a backend: first the backend's own ones, unless it is the section itself. */
@@ -315,8 +322,11 @@ class Translation {
       parsed,
       all.every(({ action }) => refuses(action)),
     )
-    if (kept === null) return []
-    return all.map(({ parsed: of, action }) => ({ parsed: both(kept, of), action }))
+    const refused = own
+      .filter(({ action }) => refuses(action))
+      .map(({ parsed: of, action }) => ({ parsed: both(withoutUnknown(parsed, kept), of), action }))
+    if (kept === null) return refused
+    return [...refused, ...all.map(({ parsed: of, action }) => ({ parsed: both(kept, of), action }))]
   }
 
   /** The rules of a backend that answer themselves. */
@@ -397,7 +407,7 @@ class Translation {
         rejects(each) &&
         conditions
           .parse(each.words, each)
-          .any.some(({ unknown }) => unknown === undefined || unknown.negated),
+          .any.some(each => (each.unknown === undefined ? !isOfAddresses(each) : each.unknown.negated)),
     )
   }
 
@@ -568,7 +578,7 @@ const alone = ({ secure: _, when, ...others }: Condition) =>
 const refuses = ({ respond }: Action) => ((respond as { status?: number } | undefined)?.status ?? 0) >= 400
 
 /** Differences by which a refusal concerns fewer requests. */
-const PASSES = /^(?:by whole segments|upper and lower case differ)$/
+const PASSES = /^upper and lower case differ$/
 
 /** Whether a statement closes connections. */
 const rejects = ({ words: [first, second = '', third] }: Statement) =>

@@ -1,17 +1,53 @@
-/** The condition of a route for an `if`; null if there is none. */
-export function conditionOf(text: string): string | null {
+import { networkOf } from './networks.js'
+import { patternsOf } from './patterns.js'
+
+/** The conditions for which an `if` holds: one of the lists must hold as a whole. */
+export interface Conditions {
+  readonly any: readonly (readonly string[])[]
+  /** Whether they hold for no other requests. */
+  readonly exact: boolean
+}
+
+/** Returns the conditions of an `if`; null if there are none. `address` tells whether the client's address is that of the connection. */
+export function conditionsOf(text: string, address: boolean): Conditions | null {
+  const [, variable, operator, value = ''] =
+    /^\(\s*\$\{?(\w+)\}?\s*(?:(!?[=~]\*?)\s*"?([^"]*?)"?)?\s*\)$/.exec(text) ?? []
+  if (/^(?:document_|request_)?uri$/.test(variable ?? '') && /~/.test(operator ?? ''))
+    return ofPath(operator!, value, variable === 'request_uri')
+  if (variable === 'remote_addr' && /^!?=$/.test(operator ?? '') && address) {
+    const network = networkOf(value)
+    if (network === null || network.includes('/')) return null
+    return { any: [[`${operator === '=' ? '' : '!'}address=${network}`]], exact: true }
+  }
+  const one = conditionOf(text)
+  return one === null ? null : { any: [[one]], exact: true }
+}
+
+function ofPath(operator: string, expression: string, asSent: boolean): Conditions | null {
+  // A path as sent has its query behind it.
+  const patterns = patternsOf(asSent ? expression.replace(/\$$/, '(?:\\?.*)?$') : expression)
+    .filter(({ glob }) => !glob.includes('%3F'))
+    .map(({ glob, exact }) => ({ text: `${operator.endsWith('*') ? 'ipath' : 'path'}=${glob}`, exact }))
+  const exact = patterns.every(each => each.exact) && (!asSent || expression.startsWith('^'))
+  if (!operator.startsWith('!')) return { any: patterns.map(({ text }) => [text]), exact }
+  return exact ? { any: [patterns.map(({ text }) => `!${text}`)], exact } : null
+}
+
+/** The condition about a method, a header, a parameter or a cookie. */
+function conditionOf(text: string): string | null {
   const [, variable, operator, value = ''] =
     /^\(\s*\$(\w+)\s*(?:(!?[=~]\*?)\s*"?([^"]*?)"?)?\s*\)$/.exec(text) ?? []
   if (variable === undefined || operator?.includes('*')) return null
   const not = operator?.startsWith('!') ? '!' : ''
   const exact = operator === undefined ? '' : operator.endsWith('=') ? `=${value}` : patternOf(value)
-  if (exact === null || value.includes('|')) {
-    const methods = /^\^?\(?((?:[A-Z]+\|)+[A-Z]+)\)?\$?$/.exec(value)?.[1]
-    return variable === 'request_method' && methods !== undefined ? `${not}method=${methods}` : null
+  if (variable === 'request_method' && operator?.endsWith('~') === true) {
+    const methods = /^\^?\(?([A-Z]+(?:\|[A-Z]+)*)\)?\$?$/.exec(value)?.[1]
+    return methods === undefined ? null : `${not}method=${methods}`
   }
+  if (exact === null || value.includes('|')) return null
   if (variable === 'request_method') return exact === '' ? null : `${not}method${exact}`
   const [, kind, name] = /^(http|arg|cookie)_(\w+)$/.exec(variable) ?? []
-  if (kind === undefined) return null
+  if (kind === undefined || variable === 'http_host') return null
   const what =
     kind === 'http'
       ? `header:${name!.replaceAll('_', '-')}`

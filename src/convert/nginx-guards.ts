@@ -5,16 +5,18 @@ import type { Levels } from './nginx-values.js'
 
 /** `auth_ldap`, `auth_pam` and the like, but not their settings, as `auth_jwt_key_file`. */
 const MODULE =
-  /^(?:auth_(?!basic$|request$|delay$|http$)[a-z]+|access_by_lua(?:_block|_file)?|js_access|secure_link|limit_except|valid_referers)$/
-const GUARD = /^(?:deny|auth_basic|auth_request)$/
+  /^(?:auth_(?!basic$|request$|delay$|http$)[a-z]+|access_by_lua(?:_block|_file)?|js_access|secure_link|valid_referers)$/
 
-/** Whether a directive keeps requests out. */
-const guards = (name: string) => GUARD.test(name) || MODULE.test(name)
-
-/** Whether a block has a guard, or refuses all requests. */
-export const isGuardedBlock = (block: readonly Directive[] | null) =>
-  block?.some(({ name, args }) => guards(name) || (name === 'return' && /^[45]\d\d$/.test(args[0] ?? ''))) ===
-  true
+/** Whether a block, or one in it, has a guard, or refuses requests. */
+export function hasGuards(block: readonly Directive[]): boolean {
+  return block.some(
+    ({ name, args, block: inner }) =>
+      /^(?:deny|auth_basic|auth_request|internal|limit_except)$/.test(name) ||
+      MODULE.test(name) ||
+      (name === 'return' && /^4\d\d$/.test(args[0] ?? '')) ||
+      (inner !== null && hasGuards(inner)),
+  )
+}
 
 /** The guards of modules at the innermost level that has one of the name. */
 export function moduleGuards(levels: Levels): Directive[] {
@@ -33,7 +35,7 @@ export function moduleGuards(levels: Levels): Directive[] {
 export const isGuarded = ({ respond, forwardAuth }: Action) =>
   forwardAuth !== undefined || refuses(respond as { status?: number } | undefined)
 
-const refuses = (respond: { status?: number } | undefined) => (respond?.status ?? 0) >= 400
+export const refuses = (respond: { status?: number } | undefined) => (respond?.status ?? 0) >= 400
 
 /** Parts of the request that a list of bad ones is about; the host is not a secret. */
 const OF_REQUESTS =

@@ -1,23 +1,18 @@
-import { type Action, CLOSED, type Draft, type ListenerDraft, put, type Section } from './draft.js'
-import { removeHeader, setHeader } from './header-changes.js'
-import { type Authorization, authorizationOf } from './nginx-auth.js'
-import { conditionOf } from './nginx-conditions.js'
-import { isGuardedBlock, moduleGuards, refusesOthers } from './nginx-guards.js'
-import { leadsTo, matcherOf, pathsOf } from './nginx-location.js'
-import { type Branch, Places } from './nginx-places.js'
+import { FdbError } from '../errors.js'
+import { type Action, CLOSED, type Draft, type ListenerDraft, type RouteDraft } from './draft.js'
+import { Actions, type Around } from './nginx-actions.js'
+import { conditionsOf } from './nginx-conditions.js'
+import { hasGuards, refuses, refusesOthers } from './nginx-guards.js'
+import { matcherOf } from './nginx-location.js'
+import { type Branch, type Located, type Rule, rulesOf } from './nginx-places.js'
 import { Rates } from './nginx-rates.js'
+import { leadsElsewhere } from './nginx-rewrite.js'
 import { clientCaOf, type Entry, isAlikeEverywhere, type Server, Settings } from './nginx-settings.js'
 import type { Directive } from './nginx-syntax.js'
-import { type Scheme, serverOf, serversOf } from './nginx-upstream.js'
-import { effective, effectiveOne, fileOf, type Levels, withVariables } from './nginx-values.js'
-import { routesInOrder } from './order.js'
-import { FRAMING, listenerAddress, millisecondsOf, timeOf } from './values.js'
-
-/** The answers to which nginx adds headers unless it is told `always`. */
-const WITH_HEADERS = /^(?:20[0146]|30[1234678])$/
-const REDIRECTS = new Set(['301', '302', '303', '307', '308'])
-
-const passes = (levels: Levels) => levels[0]!.some(({ name }) => name === 'proxy_pass')
+import { effective, effectiveOne, type Levels } from './nginx-values.js'
+import { MOST_ROUTES, routesInOrder } from './order.js'
+import { patternsOf } from './patterns.js'
+import { listenerAddress } from './values.js'
 
 /** Translates an `http` block. */
 export class HttpServers {
@@ -25,6 +20,9 @@ export class HttpServers {
   readonly #http: readonly Directive[]
   readonly #upstreams = new Map<string, Directive>()
   readonly #rates: Rates
+  readonly #actions: Actions
+  /** The hosts that have a server, by listener: as for nginx the first one counts. */
+  readonly #taken = new Set<string>()
   #servers: Server[] = []
   #everywhere = false
 
@@ -32,6 +30,7 @@ export class HttpServers {
     this.#draft = draft
     this.#http = http
     this.#rates = new Rates(draft)
+    this.#actions = new Actions(draft, http, this.#upstreams, this.#rates)
   }
 
   translate(): void {
@@ -55,12 +54,28 @@ export class HttpServers {
   #server(directive: Directive): Server {
     const block = directive.block ?? []
     this.#draft.said(directive)
-    const names: string[] = []
+    const entries = this.#entries(directive)
+    const names = new Set<string>()
     for (const each of block.filter(({ name }) => name === 'server_name')) {
       this.#draft.said(each)
-      for (const name of each.args) names.push(...this.#hostsOf(each, name))
+      for (const name of each.args) {
+        const hosts = this.#hostsOf(each, name)
+        if (this.#areFree(hosts, entries)) for (const host of hosts) names.add(host)
+        else if (!hosts.every(host => names.has(host)))
+          this.#draft.missing(each, `another server has the name ${name}: nginx ignores it here`)
+      }
     }
-    return { block, names: [...new Set(names)], entries: this.#entries(directive) }
+    return { block, names: [...names], entries }
+  }
+
+  /** Takes these hosts for a server, until one of them has another at one of its listeners. */
+  #areFree(hosts: readonly string[], entries: readonly Entry[]): boolean {
+    return entries.every(({ listener }) =>
+      hosts.every(host => {
+        const key = `${listener.name} ${host}`
+        return !this.#taken.has(key) && this.#taken.add(key)
+      }),
+    )
   }
 
   #hostsOf(directive: Directive, name: string): string[] {
@@ -136,52 +151,206 @@ export class HttpServers {
   #routes(server: Server): void {
     const { block } = server
     const levels: Levels = [block, this.#http]
-    const branches: Branch[] = []
-    const hosts = new Map<string, Action>()
-    let plain: Action | null = null
-    let whole = this.#returnOf(block, levels, server)
-    for (const each of block.filter(({ name }) => name === 'if')) {
-      const condition = each.args.join(' ')
-      const action = this.#returnOf(each.block ?? [], [each.block ?? [], ...levels], server)
-      const [, variable, operator, value] = /^\(\s*\$(\w+)\s*(!?=)\s*"?([^"]*?)"?\s*\)$/.exec(condition) ?? []
-      const when = action === null ? null : conditionOf(condition)
-      if (action === null) this.#draft.missing(each, 'only a return is possible within an if')
-      else if (variable === 'host' && operator === '=') hosts.set(value!.toLowerCase(), action)
-      else if (/^(?:scheme(?:=http|!=https)|https(?:=|!=on))$/.test(`${variable}${operator}${value}`))
-        plain = action
-      else if (when !== null) branches.push({ when, action })
-      else {
-        if (this.#lost(each, action)) whole = CLOSED
+    const { hosts, plain, branches, final } = this.#ofServer(server, levels)
+    const whole = this.#hasOtherCa(server) ? CLOSED : final
+    const rules: readonly Rule[] =
+      whole !== null ? [{ path: '/', when: [], action: whole }] : this.#locations(server, levels)
+    const all = [...branches.map(each => ({ ...each, path: '/' })), ...rules]
+    const ordered = new Map<string, RouteDraft[]>()
+    for (const { listener, host, secure } of this.#places(server, [...hosts.keys()])) {
+      const place = { ...(listener !== null && { listener }), host }
+      const moved = hosts.get(host) ?? (plain !== null && !secure ? plain : undefined)
+      if (moved !== undefined) {
+        this.#draft.routes.push({ ...place, path: '/', when: [], action: moved })
         continue
       }
-      if (action !== null) this.#draft.said(each)
+      const own = ordered.get('') ?? this.#inOrder(all)
+      ordered.set('', own)
+      this.#draft.routes.push(...own.map(each => ({ ...each, ...place })))
     }
-    if (this.#hasOtherCa(server)) whole = CLOSED
-    const add = (path: string, action: Action, also: readonly Branch[] = []) => {
-      for (const { listener, host, secure } of this.#places(server, [...hosts.keys()])) {
-        const moved = hosts.get(host)
-        const match = { ...(listener !== null && { listener }), host, path }
-        if (moved !== undefined || (plain !== null && !secure)) {
-          if (path === '/') this.#draft.routes.push({ ...match, when: [], action: moved ?? plain! })
+  }
+
+  #inOrder(rules: readonly Rule[]): RouteDraft[] {
+    const ordered = routesInOrder(rules.map(each => ({ ...each, host: '*', when: [...each.when].sort() })))
+    if (ordered === null)
+      throw new FdbError(
+        'ERR_FDB_CONFIG',
+        `the locations of a server overlap in more than ${MOST_ROUTES} ways: write fewer patterns`,
+      )
+    return ordered
+  }
+
+  /** The actions before nginx looks at locations: by host and scheme, by other conditions, or all of them. */
+  #ofServer(
+    server: Server,
+    levels: Levels,
+  ): { hosts: Map<string, Action>; plain: Action | null; branches: Branch[]; final: Action | null } {
+    const hosts = new Map<string, Action>()
+    let plain: Action | null = null
+    const { branches, final } = this.#first(server, levels, (condition, action) => {
+      const [, variable, operator, value] = /^\(\s*\$(\w+)\s*(!?=)\s*"?([^"]*?)"?\s*\)$/.exec(condition) ?? []
+      if (variable === 'host' && operator === '=') hosts.set(value!.toLowerCase(), action)
+      else if (/^(?:scheme(?:=http|!=https)|https(?:=|!=on))$/.test(`${variable}${operator}${value}`))
+        plain = action
+      else return false
+      return true
+    })
+    return { hosts, plain, branches, final }
+  }
+
+  /** The answers of the conditions and the `return` of a block, in their order. `taken` reports whether a condition is one of its own. */
+  #first(
+    server: Server,
+    levels: Levels,
+    taken: (condition: string, action: Action) => boolean = () => false,
+  ): { branches: Branch[]; final: Action | null } {
+    const branches: Branch[] = []
+    for (const each of levels[0]!) {
+      if (each.name === 'return' || each.name === 'rewrite') {
+        const final = this.#actions.returnOf(each, levels, server)
+        if (final !== null) return { branches, final }
+        const isOfServer = levels.length === 2
+        if (!leadsElsewhere(each) && !(isOfServer && each.name === 'rewrite')) {
+          this.#draft.missing(each, REWRITES)
           continue
         }
-        const rules = [...branches, ...also].map(each => ({
-          ...match,
-          when: [each.when],
-          action: each.action,
-        }))
-        const all = [...rules, { ...match, when: [], action }]
-        this.#draft.routes.push(...(routesInOrder(all) ?? all))
+        this.#draft.missing(each, 'it leads to another location')
+        if (!hasGuards(server.block)) continue
+        this.#draft.missing(
+          each,
+          'it leads to another location: its paths answer 403 until they have a route',
+        )
+        for (const { glob } of patternsOf(each.args[0] ?? ''))
+          branches.push({ when: [`path=${glob}`], action: CLOSED })
       }
+      if (each.name !== 'if') continue
+      const inner = [each.block ?? [], ...levels]
+      const condition = each.args.join(' ')
+      const answer = each.block?.find(({ name }) => name === 'return' || name === 'rewrite')
+      const isLed = answer !== undefined && leadsElsewhere(answer)
+      const action =
+        answer === undefined
+          ? null
+          : isLed && hasGuards(server.block)
+            ? CLOSED
+            : this.#actions.returnOf(answer, inner, server)
+      if (action === null) {
+        if (changesOf(each) === null) this.#draft.missing(each, 'only a return is possible within an if')
+        continue
+      }
+      if (isLed) this.#draft.missing(answer, 'it leads to another location: the route answers 403')
+      if (taken(condition, action)) {
+        this.#draft.said(each)
+        continue
+      }
+      const conditions = conditionsOf(condition, this.#knowsAddress(server, levels))
+      if (conditions === null || (!conditions.exact && !isRefusal(action))) {
+        if (this.#lost(each, action)) return { branches, final: CLOSED }
+        continue
+      }
+      if (conditions.exact) this.#draft.said(each)
+      else this.#draft.missing(each, 'as far as the path tells: the query is not looked at')
+      branches.push(...conditions.any.map(when => ({ when, action })))
     }
-    if (whole !== null) add('/', whole)
-    else {
-      const found = new Places()
-      for (const location of block.filter(({ name }) => name === 'location'))
-        this.#location(server, location, levels, found)
-      const files = () => this.#target(server, '/', levels) ?? { respond: { status: 404 } }
-      for (const [path, { action, also }] of found.all(files)) add(path, action, also)
+    return { branches, final: null }
+  }
+
+  /** Whether `$remote_addr` is the address of the connection. */
+  #knowsAddress(server: Server, levels: Levels): boolean {
+    const proxied = server.entries.some(({ listener }) => listener.proxyProtocol !== undefined)
+    return !proxied && effective(levels, 'set_real_ip_from').length === 0
+  }
+
+  #locations(server: Server, levels: Levels): readonly Rule[] {
+    const located = server.block
+      .filter(({ name }) => name === 'location')
+      .flatMap(each => this.#location(server, each, levels))
+    const files = (): Action =>
+      this.#actions.contents(server, { text: '/', path: '/', isExact: false }, levels)?.at(-1)?.action ?? {
+        respond: { status: 404 },
+      }
+    return rulesOf(located, files)
+  }
+
+  #location(server: Server, location: Directive, outer: Levels): Located[] {
+    const block = location.block ?? []
+    const levels = [block, ...outer]
+    const { modifier, text } = matcherOf(location)
+    // Only a `try_files` leads there.
+    if (text.startsWith('@')) return []
+    const inner = block
+      .filter(({ name }) => name === 'location')
+      .flatMap(each => this.#location(server, each, levels))
+    const path = modifier.startsWith('~') || !text.startsWith('/') ? '' : text.replace(/(.)\/+$/, '$1')
+    const branches = this.#branches(server, { text, path, isExact: modifier === '=' }, levels)
+    if (branches === null)
+      this.#draft.missing(
+        location,
+        'its files need a server; until then these requests go to the location around it',
+      )
+    const redirects = /^(?:\^~)?$/.test(modifier) && block.some(({ name }) => name === 'proxy_pass')
+    const tell = (how: string | null, isNear: boolean) => {
+      if (how === null) this.#draft.missing(location, 'no path of the proxy says it')
+      else if (how === '' || !isNear) this.#draft.said(location)
+      else this.#draft.near(location, how)
     }
+    return [{ text, modifier, branches, inner, redirects, tell }]
+  }
+
+  /** The actions for the requests of a location; null if those that no condition answers get files. */
+  #branches(server: Server, around: Around, levels: Levels): Branch[] | null {
+    const block = levels[0]!
+    const internal = block.find(({ name }) => name === 'internal')
+    if (internal !== undefined) {
+      this.#draft.said(internal)
+      return [{ when: [], action: { respond: { status: 404 } } }]
+    }
+    // With other methods the conditions of the location do not count.
+    const first = this.#otherMethods(server, around, levels)
+    const { branches, final } = this.#first(server, levels)
+    first.push(...branches)
+    const limit = this.#rates.at(levels)
+    if (final !== null) return [...first, ...this.#actions.answered(server, levels, { ...final, ...limit })]
+    const contents = this.#actions.contents(server, around, levels)
+    if (contents === null) return first.length > 0 ? first : null
+    return [...first, ...this.#changed(server, around, levels), ...contents]
+  }
+
+  /** `limit_except`: the actions for requests with other methods. */
+  #otherMethods(server: Server, around: Around, levels: Levels): Branch[] {
+    const limit = levels[0]!.find(({ name }) => name === 'limit_except')
+    if (limit === undefined) return []
+    this.#draft.said(limit)
+    const methods = new Set(limit.args.includes('GET') ? [...limit.args, 'HEAD'] : limit.args)
+    const files = [{ when: [], action: CLOSED }]
+    const other = this.#actions.contents(server, around, levels, [limit.block ?? [], ...levels]) ?? files
+    return other.map(({ when, action }) => ({
+      when: [...when, `!method=${[...methods].sort().join('|')}`],
+      action,
+    }))
+  }
+
+  /** Conditions that change headers or the servers: the last one that holds counts. */
+  #changed(server: Server, around: Around, levels: Levels): Branch[] {
+    const found: Branch[] = []
+    for (const each of levels[0]!.toReversed()) {
+      const changes = each.name === 'if' ? changesOf(each) : null
+      if (changes === null) continue
+      const conditions = conditionsOf(each.args.join(' '), this.#knowsAddress(server, levels))
+      const contents =
+        conditions === null
+          ? null
+          : this.#actions.contents(server, around, [withServers(changes, levels[0]!), ...levels])
+      if (conditions === null || contents === null) {
+        this.#draft.missing(each, 'no condition of the proxy says it')
+        continue
+      }
+      if (conditions.exact) this.#draft.said(each)
+      else this.#draft.near(each, 'by the path, without the query')
+      for (const when of conditions.any)
+        found.push(...contents.map(one => ({ when: [...when, ...one.when], action: one.action })))
+    }
+    return found
   }
 
   /** Says that the condition of an `if` has no counterpart. Returns whether its routes must be closed without it. */
@@ -221,8 +390,10 @@ export class HttpServers {
     { names, entries }: Server,
     moved: readonly string[],
   ): { listener: string | null; host: string; secure: boolean }[] {
+    const free = (listener: ListenerDraft) =>
+      moved.filter(host => names.includes(host) || !this.#taken.has(`${listener.name} ${host}`))
     return (this.#everywhere ? entries.slice(0, 1) : entries).flatMap(({ listener, isDefault, secure }) =>
-      [...new Set([...this.#hosts(names, isDefault, listener), ...moved])].map(host => ({
+      [...new Set([...this.#hosts(names, isDefault, listener), ...free(listener)])].map(host => ({
         listener: this.#everywhere ? null : listener.name,
         host,
         secure,
@@ -238,356 +409,24 @@ export class HttpServers {
       .flatMap(each => each.names.filter(name => name.startsWith('*.') && !names.includes(name)))
     return [...names.filter(name => wild.some(each => name.endsWith(each.slice(1)))), '*']
   }
+}
 
-  #location(server: Server, location: Directive, outer: Levels, found: Places): void {
-    const block = location.block ?? []
-    const levels = [block, ...outer]
-    const { modifier, text } = matcherOf(location)
-    // Only a `try_files` leads there.
-    if (text.startsWith('@')) return
-    const paths = pathsOf(this.#draft, location)
-    for (const each of block.filter(({ name }) => name === 'location'))
-      this.#location(server, each, levels, found)
-    if (paths.length === 0) {
-      // Plain locations may have its requests.
-      if (modifier.startsWith('~') && isGuardedBlock(block))
-        found.add({ text, modifier, paths, action: CLOSED, also: [] })
-      return
-    }
-    const branches: Branch[] = []
-    let isClosed = false
-    for (const each of block.filter(({ name }) => name === 'if')) {
-      const action = this.#returnOf(each.block ?? [], [each.block ?? [], ...levels], server)
-      const when = action === null ? null : conditionOf(each.args.join(' '))
-      if (action === null) this.#draft.missing(each, 'only a return is possible within an if')
-      else if (when === null) isClosed = this.#lost(each, action) || isClosed
-      else {
-        this.#draft.said(each)
-        branches.push({ when, action })
-      }
-    }
-    for (const path of paths) {
-      const action = isClosed
-        ? this.#closed(levels)
-        : (this.#internal(block) ?? this.#target(server, path, levels))
-      if (action === null) {
-        this.#draft.missing(
-          location,
-          'its files need a server; until then these requests go to the location around it',
-        )
-        return
-      }
-      if (modifier === '=' && leadsTo(action, `${path}/`)) {
-        const why = `${path} is served as ${path}/, without a redirect`
-        for (const each of [location, ...block.filter(({ name }) => name === 'return')])
-          this.#draft.near(each, why)
-        continue
-      }
-      found.add({ text, modifier, paths: [path], action, also: branches })
-    }
-  }
+const REWRITES = 'paths are changed by stripPrefix and addPrefix'
 
-  /** The action of a location; null if it only serves files. `tried`: a `try_files` has led to it. */
-  #target(server: Server, path: string, levels: Levels, tried = false): Action | null {
-    const draft = this.#draft
-    const guard = this.#guard(levels)
-    const back = this.#returnOf(levels[0]!, levels, server)
-    const limit = this.#rates.at(levels)
-    if (guard) return this.#closed(levels)
-    if (back !== null) return { ...back, ...limit }
-    const authorization = authorizationOf(draft, server.block, this.#http, levels)
-    const named = tried ? null : this.#named(server, levels)
-    if (authorization === 'unknown' && (named !== null || passes(levels))) return this.#closed(levels)
-    if (named !== null) {
-      const action = this.#target(server, path, named, true)
-      return action && { ...limit, ...this.#asked(authorization), ...action }
-    }
-    const pass = levels[0]!.find(({ name }) => name === 'proxy_pass')
-    // Without a server for its files, the location around it must not get requests that a service decides about.
-    if (pass === undefined) return authorization === null ? null : this.#closed(levels)
-    const target = serverOf(pass)
-    if (target === null) {
-      draft.missing(pass, 'servers cannot be chosen by a variable: 502 until there is an upstream')
-      return { respond: { status: 502 } }
-    }
-    draft.said(pass)
-    const { scheme, authority, uri } = target
-    const upstream = this.#upstream(scheme, authority, levels)
-    const asked = authorization === 'unknown' ? null : authorization
-    const request = this.#requestOf(server, authority, scheme, levels, asked)
-    if (uri !== '') {
-      const [strip, prefix] = [path.replace(/\/$/, ''), uri.replace(/\/$/, '')]
-      if (strip !== '' && strip !== prefix) request.stripPrefix = strip
-      if (prefix !== '' && strip !== prefix) request.addPrefix = prefix
-    }
-    const response = this.#responseOf(server, levels)
-    return {
-      upstream,
-      ...this.#asked(authorization),
-      ...limit,
-      ...(Object.keys(request).length > 0 && { request }),
-      ...(Object.keys(response).length > 0 && { response }),
-    }
-  }
+const isRefusal = ({ respond }: Action) => refuses(respond as { status?: number } | undefined)
 
-  #asked(authorization: Authorization | null | 'unknown'): Action {
-    if (authorization === null || authorization === 'unknown') return {}
-    const { scheme, authority, levels, path, headers } = authorization
-    return {
-      forwardAuth: {
-        upstream: this.#upstream(scheme, authority, levels),
-        path,
-        ...(headers.length > 0 && { responseHeaders: headers }),
-      },
-    }
-  }
+/** The directives of an `if` that only changes headers, or chooses servers; null for others. */
+function changesOf({ block }: Directive): readonly Directive[] | null {
+  const isChange = block?.every(({ name }) =>
+    /^(?:proxy_(?:pass|set_header|hide_header)|add_header|expires|break|access_log)$/.test(name),
+  )
+  return isChange === true && block!.length > 0 ? block : null
+}
 
-  /** The answer to clients of a location that only nginx itself uses; null for others. */
-  #internal(block: readonly Directive[]): Action | null {
-    const directive = block.find(({ name }) => name === 'internal')
-    if (directive === undefined) return null
-    this.#draft.said(directive)
-    return { respond: { status: 404 } }
-  }
-
-  #closed(levels: Levels): Action {
-    for (const each of levels[0]!)
-      if (each.name === 'proxy_pass') this.#draft.missing(each, 'its route answers 403 until it has a guard')
-    return CLOSED
-  }
-
-  /** The levels of the named location that gets what `try_files` does not find; null if there is none. */
-  #named(server: Server, levels: Levels): Levels | null {
-    const name = levels[0]!.find(each => each.name === 'try_files')?.args.at(-1)
-    if (name?.startsWith('@') !== true) return null
-    const location = server.block.find(each => each.name === 'location' && each.args[0] === name)
-    if (location === undefined || location.block === null) return null
-    this.#draft.near(location, 'for files too')
-    for (const each of levels[0]!)
-      if (each.name === 'proxy_pass') this.#draft.near(each, `by ${name}, for files too`)
-    return [location.block, ...levels.slice(-2)]
-  }
-
-  /** Reports whether requests are guarded by what the proxy cannot say. */
-  #guard(levels: Levels): boolean {
-    const basic = effectiveOne(levels, 'auth_basic')
-    const files = effective(levels, 'auth_basic_user_file')
-    const access = [...effective(levels, 'deny'), ...effective(levels, 'allow')]
-    const closing = moduleGuards(levels)
-    if (access.some(({ name }) => name === 'deny')) closing.push(...access)
-    if (basic !== undefined && basic.args[0] !== 'off') {
-      closing.push(basic, ...files)
-      for (const each of [basic, ...files])
-        this.#draft.missing(
-          each,
-          'give the route basicAuth, with the SHA-256 of the passwords; until then it answers 403',
-        )
-    }
-    for (const each of closing) this.#draft.missing(each, 'the route answers 403 until it has a guard')
-    return closing.length > 0
-  }
-
-  #upstream(scheme: Scheme, authority: string, levels: Levels): string {
-    const block = this.#upstreams.get(authority)
-    const plain = authority.replaceAll(/[^\w.-]+/g, '-').replaceAll(/^-|-$/g, '')
-    const name = this.#draft.upstreamName(
-      scheme === 'https' ? `${plain}-tls` : plain,
-      `${scheme} ${authority}`,
-    )
-    let upstream = this.#draft.upstreams.get(name)
-    if (upstream === undefined) {
-      upstream = serversOf(this.#draft, block, authority, scheme)
-      this.#draft.upstreams.set(name, upstream)
-    }
-    if (scheme === 'https') this.#serverTls(upstream, levels)
-    this.#longest(upstream, 'connect', effectiveOne(levels, 'proxy_connect_timeout'))
-    this.#longest(upstream, 'response', effectiveOne(levels, 'proxy_read_timeout'))
-    const sent = effectiveOne(levels, 'proxy_send_timeout')
-    if (sent !== undefined) this.#draft.near(sent, 'timeouts.stall limits bodies that make no progress')
-    return name
-  }
-
-  /** An upstream has one limit: the longest of those that its locations have. */
-  #longest(upstream: Section, key: string, directive: Directive | undefined): void {
-    const given = directive === undefined ? null : timeOf(directive.args[0] ?? '', 's')
-    if (directive === undefined || given === null) return
-    const known = (upstream.timeouts as Record<string, string> | undefined)?.[key]
-    if (known === undefined || known === given) this.#draft.said(directive)
-    else this.#draft.near(directive, 'an upstream has one limit, the longest')
-    if (known === undefined || millisecondsOf(given) > millisecondsOf(known))
-      put(upstream, 'timeouts', key, given)
-  }
-
-  #serverTls(upstream: Section, levels: Levels): void {
-    const draft = this.#draft
-    const take = (name: string, key: string) => {
-      const directive = effectiveOne(levels, name)
-      if (directive === undefined || directive.args[0]!.includes('$')) return
-      draft.said(directive)
-      put(upstream, 'tls', key, key === 'name' ? directive.args[0] : fileOf(directive))
-    }
-    take('proxy_ssl_trusted_certificate', 'ca')
-    take('proxy_ssl_name', 'name')
-    take('proxy_ssl_certificate', 'cert')
-    take('proxy_ssl_certificate_key', 'key')
-    const [verify, sni] = [
-      effectiveOne(levels, 'proxy_ssl_verify'),
-      effectiveOne(levels, 'proxy_ssl_server_name'),
-    ]
-    if (verify !== undefined) draft.said(verify)
-    if (sni !== undefined) draft.own(sni, 'servers are always told the name')
-    if (verify?.args[0] !== 'on') put(upstream, 'tls', 'verify', false)
-  }
-
-  #requestOf(
-    server: Server,
-    authority: string,
-    scheme: string,
-    levels: Levels,
-    authorization: Authorization | null,
-  ): Section {
-    const request: Section = {}
-    let host: string | null = authority.startsWith('unix:')
-      ? 'localhost'
-      : authority.replace(scheme === 'https' ? /:443$/ : /:80$/, '')
-    for (const directive of effective(levels, 'proxy_set_header')) {
-      const [name = '', text = ''] = directive.args
-      const key = name.toLowerCase()
-      if (key === 'host') host = this.#hostHeader(directive, text, host, server)
-      else if (key === 'upgrade' || key === 'connection')
-        this.#draft.own(directive, 'the proxy passes upgrades on')
-      else if (/^x-forwarded-(?:for|proto|host)$/.test(key) || FRAMING.test(key))
-        this.#draft.own(directive, 'the proxy says it always')
-      else if (text.replaceAll(/[{}]/g, '').toLowerCase() === `$http_${key.replaceAll('-', '_')}`)
-        this.#draft.own(directive, 'the proxy passes it on')
-      else if (authorization?.takes(directive) === true) continue
-      else if (text === '') {
-        this.#draft.said(directive)
-        removeHeader(request, name)
-      } else if (/^\$\{?request_id\}?$/.test(text)) {
-        this.#draft.said(directive)
-        this.#draft.set('tracing.requestId', name)
-      } else if (!this.#header(request, directive, name, text, server))
-        // Clients must not say in its place what nginx says.
-        removeHeader(request, name)
-    }
-    if (host !== null) request.host = host
-    return request
-  }
-
-  /** Returns the host that servers are told; null for the client's. */
-  #hostHeader(directive: Directive, text: string, authority: string | null, server: Server): string | null {
-    this.#draft.said(directive)
-    if (/^\$\{?(?:host|http_host)\}?(?::\$\{?server_port\}?)?$/.test(text)) return null
-    if (/^\$\{?proxy_host\}?$/.test(text)) return authority
-    if (/^\$\{?server_name\}?$/.test(text)) return server.names[0] ?? null
-    if (!text.includes('$')) return text
-    this.#draft.missing(directive, 'the host is the client’s, or a text')
-    return null
-  }
-
-  /** False if the value cannot be said. */
-  #header(into: Section, directive: Directive, name: string, text: string, server: Server): boolean {
-    if (FRAMING.test(name)) {
-      this.#draft.own(directive, 'the proxy says it always')
-      return true
-    }
-    const value = withVariables(text, this.#fixed(server))
-    if (value === null) {
-      this.#draft.missing(directive, 'the proxy has no such variable')
-      return false
-    }
-    if (value.near) this.#draft.near(directive, 'a variable differs: see the page')
-    else this.#draft.said(directive)
-    setHeader(into, name, value.value)
-    return true
-  }
-
-  #fixed({ names, entries }: Server): Record<string, string> {
-    const ports = new Set(entries.map(({ listener }) => /\d+$/.exec(listener.address)?.[0]))
-    const [port] = ports
-    return {
-      ...(names[0] !== undefined && { server_name: names[0] }),
-      ...(ports.size === 1 && port !== undefined && { server_port: port }),
-    }
-  }
-
-  #responseOf(server: Server, levels: Levels): Section {
-    const response: Section = {}
-    for (const directive of effective(levels, 'add_header')) {
-      const [name = '', text = ''] = directive.args
-      this.#header(response, directive, name, text, server)
-      if (directive.args[2] !== 'always') this.#draft.near(directive, 'errors of servers have it too')
-    }
-    for (const directive of effective(levels, 'proxy_hide_header')) {
-      this.#draft.said(directive)
-      removeHeader(response, directive.args[0]!)
-    }
-    const redirect = effectiveOne(levels, 'proxy_redirect')
-    if (redirect !== undefined) {
-      if (redirect.args[0] === 'off') this.#draft.own(redirect, 'Location stays as the server writes it')
-      else this.#draft.missing(redirect, 'Location stays as the server writes it')
-    }
-    return response
-  }
-
-  /** The answer of a `return`, or of a `rewrite` that redirects, at the innermost level. */
-  #returnOf(block: readonly Directive[], levels: Levels, server: Server): Action | null {
-    const directive = block.find(({ name }) => name === 'return')
-    if (directive === undefined) return this.#rewriteOf(block, server)
-    const [first = '', ...rest] = directive.args
-    const code = /^\d{3}$/.test(first) ? first : '302'
-    const text = (/^\d{3}$/.test(first) ? rest : directive.args).join(' ')
-    this.#draft.said(directive)
-    if (code === '444') {
-      this.#draft.near(directive, 'the proxy answers before it closes a connection')
-      return CLOSED
-    }
-    const changes: Section = {}
-    for (const each of effective(levels, 'add_header'))
-      if (each.args[2] === 'always' || WITH_HEADERS.test(code))
-        this.#header(changes, each, each.args[0]!, each.args[1] ?? '', server)
-    const headers = (changes.set ?? {}) as Section
-    if (REDIRECTS.has(code)) return this.#redirect(directive, Number(code), text, headers, server)
-    const type = effectiveOne(levels, 'default_type')
-    if (text !== '' && type !== undefined && headers['Content-Type'] === undefined) {
-      this.#draft.said(type)
-      headers['Content-Type'] = type.args[0]!
-    }
-    if (text.includes('$')) this.#draft.near(directive, 'bodies have no variables')
-    return {
-      respond: {
-        status: Number(code),
-        ...(text !== '' && { body: text }),
-        ...(Object.keys(headers).length > 0 && { headers }),
-      },
-    }
-  }
-
-  #redirect(directive: Directive, status: number, text: string, headers: Section, server: Server): Action {
-    const value = withVariables(text, this.#fixed(server))
-    if (value === null) this.#draft.missing(directive, 'the proxy has no such variable')
-    else if (value.near && !/\$http_host/.test(text))
-      this.#draft.near(directive, 'a variable differs: see the page')
-    const target = value?.value ?? '/'
-    const location = target.startsWith('/') ? `$scheme://$host${target}` : target
-    return { respond: { status, headers: { ...headers, Location: location } } }
-  }
-
-  /** `rewrite ^ URL permanent`, and patterns that take the whole path. */
-  #rewriteOf(block: readonly Directive[], server: Server): Action | null {
-    const directive = block.find(({ name }) => name === 'rewrite')
-    const [pattern = '', target = '', flag] = directive?.args ?? []
-    if (directive === undefined) return null
-    const whole = /^\^(?:\/?\(\.\*\)\$?|\/\(\.\*\)\$?|\(\.\*\)\$?)?$/.test(pattern)
-    const status = flag === 'permanent' ? 301 : flag === 'redirect' || /^https?:/.test(target) ? 302 : null
-    const slash = pattern.startsWith('^/')
-    const url = target.replace(slash ? /\/\$1\??$/ : /\$1\??$/, '$request_uri')
-    if (!whole || status === null || /\$\d/.test(url)) {
-      this.#draft.missing(directive, 'paths are changed by stripPrefix and addPrefix')
-      return null
-    }
-    this.#draft.said(directive)
-    return this.#redirect(directive, status, url, {}, server)
-  }
+/** An `if` has the rewrites of its location, and its `proxy_pass` unless it has its own. */
+function withServers(changes: readonly Directive[], block: readonly Directive[]): readonly Directive[] {
+  const inherited = changes.some(({ name }) => name === 'proxy_pass')
+    ? /^rewrite$/
+    : /^(?:rewrite|proxy_pass)$/
+  return [...changes, ...block.filter(({ name }) => inherited.test(name))]
 }

@@ -1,132 +1,282 @@
-/** The paths of the locations of a server, in the order in which nginx looks at them. */
-import type { Action } from './draft.js'
+/** The rules for the paths of a server, in the order in which nginx looks at its locations: the first that fits counts. */
+import { type Action, CLOSED } from './draft.js'
 import { isGuarded } from './nginx-guards.js'
+import { segmentPaths } from './nginx-location.js'
 import { commonPath } from './order.js'
+import { type PathPattern, patternsOf } from './patterns.js'
 
-/** An `if` with a `return` inside. */
+/** Requests of one kind, and what they get. */
 export interface Branch {
-  readonly when: string
+  readonly when: readonly string[]
   readonly action: Action
 }
 
-export interface Place {
-  readonly action: Action
-  readonly also: readonly Branch[]
+export interface Rule extends Branch {
+  readonly path: string
 }
 
-/** A location, with the paths that the proxy has for it. */
-interface Located extends Place {
-  /** The path, or the pattern. */
+/** A location, with the locations in it. */
+export interface Located {
   readonly text: string
   /** `=`, `~`, `~*`, `^~` or none. */
   readonly modifier: string
-  readonly paths: readonly string[]
-  /** Null for other locations, and for a pattern that cannot be tried here. */
-  readonly pattern: RegExp | null
+  /** The first that fits counts, and the last fits always; null if the location around it has its requests. */
+  readonly branches: readonly Branch[] | null
+  readonly inner: readonly Located[]
+  /** Whether nginx redirects its path without the slash at the end. */
+  readonly redirects: boolean
+  /** Is told what the proxy takes in place of the location: null if nothing. */
+  readonly tell: (how: string | null, isNear: boolean) => void
 }
-
-const MOST_PATHS = 2_000
 
 /**
- * Finds out what requests for a path, and those below it, get from nginx: the location of `=`, else the longest plain one if it has `^~`, else the first
- * pattern, else the longest plain one. For the parts of a path that a pattern leaves open it tries a name and a number.
+ * Returns the rules of a server's locations: those of `=`, then of each plain one, the longest first, the patterns that come before it, then its own. `otherwise`:
+ * what requests get that no location takes. A location that keeps no request out comes before one that does only if its paths can be said as they are; one that
+ * keeps requests out takes more paths rather than fewer.
  */
-export class Places {
-  readonly #locations: Located[] = []
+export function rulesOf(locations: readonly Located[], otherwise: () => Action): Rule[] {
+  return new Order(locations).rules(otherwise)
+}
 
-  add(location: Omit<Located, 'pattern'>): void {
-    this.#locations.push({ ...location, pattern: patternOf(location) })
+/** Whether a location does not let each request pass. */
+const guards = ({ branches }: Located) =>
+  branches?.some(({ action, when }) => isGuarded(action) || when.some(each => /address=/.test(each))) === true
+
+const isPattern = ({ modifier }: Located) => modifier.startsWith('~')
+const withoutSlash = (path: string) => (path === '/' ? '/' : path.replace(/\/+$/, ''))
+const isPath = (text: string) => /^\/[^\s%;*?#]*$/.test(text)
+
+class Order {
+  readonly #all: readonly Located[]
+  readonly #rules: Rule[] = []
+
+  constructor(all: readonly Located[]) {
+    this.#all = all
   }
 
-  /** `otherwise`: the action for requests that no location takes. */
-  all(otherwise: () => Action): ReadonlyMap<string, Place> {
-    let rest: Place | null = null
-    const restOf = () => (rest ??= { action: otherwise(), also: [] })
-    const plain = this.#locations.filter(isPlain).flatMap(each => each.paths)
-    const paths = new Set([...plain, '/'])
-    for (const each of this.#locations)
-      for (const path of each.paths) {
-        paths.add(path)
-        if (isExact(each)) paths.add(below(path))
+  rules(otherwise: () => Action): Rule[] {
+    this.#level(this.#all, [])
+    if (!this.#all.some(({ modifier, text }) => text === '/' && /^(?:\^~)?$/.test(modifier))) {
+      const rest = [{ when: [], action: otherwise() }]
+      const { status } = (rest[0]!.action.respond ?? {}) as { status?: number }
+      this.#leaf('/', this.#all.filter(isPattern), rest, status !== 404 && isGuarded(rest[0]!.action))
+    }
+    for (const each of flat(this.#all)) if (isPattern(each)) this.#tellPattern(each)
+    return this.#rules
+  }
+
+  /** `outer`: patterns that come behind those of this level. */
+  #level(level: readonly Located[], outer: readonly Located[]): void {
+    const patterns = level.filter(isPattern)
+    for (const each of level) if (each.modifier === '=') this.#exact(each)
+    const plain = level.filter(({ modifier }) => modifier === '' || modifier === '^~')
+    for (const each of plain.sort((a, b) => b.text.length - a.text.length)) {
+      const after = each.modifier === '^~' ? outer : [...patterns, ...outer]
+      this.#level(each.inner, after)
+      this.#withoutSlash(each, after)
+      this.#plain(each, [...each.inner.filter(isPattern), ...after])
+    }
+  }
+
+  #exact(location: Located): void {
+    const { text, branches, tell } = location
+    if (branches === null) return
+    if (!isPath(text)) {
+      tell(null, false)
+      return
+    }
+    const path = withoutSlash(text)
+    // Otherwise a request with a slash at the end would get what nginx keeps it from.
+    const hasOther = flat(this.#all).some(each => each.text === `${path}/`)
+    const isStrict =
+      !text.endsWith('/') && (hasOther || leadsTo(branches, `${path}/`) || this.#isKept(path, location))
+    const when = [`path=${text}`, ...(isStrict ? ['!path=*/'] : [])]
+    this.#push(path, when, branches)
+    tell(isStrict || text.endsWith('/') ? '' : `takes ${path}/ too`, true)
+  }
+
+  /** Beside a location `/a/` the path `/a` itself may have one. */
+  #withoutSlash({ text }: Located, after: readonly Located[]): void {
+    if (!text.endsWith('/') || text === '/') return
+    const path = withoutSlash(text)
+    const others = flat(this.#all).filter(each => each.text === path)
+    const other = others.find(({ modifier }) => /^(?:\^~)?$/.test(modifier))
+    // That of `=` comes first anyway, unless it is within the other.
+    if (other === undefined || others.some(({ modifier }) => modifier === '=')) return
+    const patterns = [...other.inner.filter(isPattern), ...(other.modifier === '^~' ? [] : after)]
+    this.#leaf(path, patterns, other.branches, guards(other), [`path=${path}`, '!path=*/'])
+  }
+
+  #plain(location: Located, patterns: readonly Located[]): void {
+    const { text, branches, redirects, tell } = location
+    if (!isPath(text)) {
+      tell(null, false)
+      return
+    }
+    const path = withoutSlash(text)
+    const isGuard = guards(location)
+    const inner = location.inner.filter(isPattern)
+    if (branches === null) {
+      this.#leaf(path, inner, null, true)
+      return
+    }
+    if (text.endsWith('/')) {
+      if (path !== '/' && !redirects && this.#isKept(path, location)) {
+        this.#rules.push({ path, when: [`path=${path}`, '!path=*/'], action: CLOSED })
+        tell(`${path} itself is refused`, true)
+      } else tell(path === '/' ? '' : `takes ${path} too`, true)
+    } else if (isGuard) tell(`${path}x is refused too`, true)
+    else tell(`by whole segments: ${path}x is another path`, true)
+    this.#leaf(path, patterns, branches, isGuard)
+    if (text.endsWith('/')) return
+    // For the proxy a path that begins as this one is another.
+    const closed = isGuard ? [{ when: [], action: CLOSED }] : null
+    this.#leaf(parentOf(path), inner.filter(guards), closed, isGuard, [`path=${path}*`])
+  }
+
+  /** Whether the location around this one does not let each request pass. */
+  #isKept(path: string, location: Located): boolean {
+    const around = flat(this.#all)
+      .filter(
+        each =>
+          each !== location && (isPattern(each) || each.text === '/' || `${path}/`.startsWith(each.text)),
+      )
+      .filter(each => each.modifier !== '=')
+    return around.some(guards)
+  }
+
+  #push(path: string, when: readonly string[], branches: readonly Branch[]): void {
+    for (const each of branches)
+      this.#rules.push({ path, when: [...when, ...each.when], action: each.action })
+  }
+
+  /** The rules for requests of which the plain location has the longest path: `patterns` come before it. */
+  #leaf(
+    path: string,
+    patterns: readonly Located[],
+    branches: readonly Branch[] | null,
+    isGuard: boolean,
+    only: readonly string[] = [],
+  ): void {
+    for (const [at, each] of patterns.entries()) {
+      const inner = each.inner.filter(isPattern)
+      const isKept = isGuard || patterns.slice(at + 1).some(guards) || inner.some(guards)
+      for (const one of inner) this.#pattern(path, one, each, isKept || guards(each), only)
+      this.#pattern(path, each, null, isKept, only)
+    }
+    if (branches !== null) this.#push(path, only, branches)
+  }
+
+  /** `within`: the pattern around it. `isKept`: another location would keep some of its requests out. */
+  #pattern(
+    path: string,
+    location: Located,
+    within: Located | null,
+    isKept: boolean,
+    only: readonly string[],
+  ): void {
+    const { branches } = location
+    if (branches === null) return
+    const isGuard = guards(location)
+    const outer = within === null ? [[]] : sides(within).map(({ when }) => when)
+    const segments = within === null && !isGuard && !isKept ? segmentsOf(location) : null
+    if (segments !== null) {
+      for (const one of segments) {
+        const common = commonPath(path, one.path)
+        if (common !== null) this.#push(common, [...only, ...one.when], branches)
       }
-    const found = new Map<string, Place>()
-    for (const path of withCommonOnes(paths)) {
-      const [own, within] = [this.#at(path) ?? restOf(), this.#below(path) ?? restOf()]
-      found.set(path, paths.has(below(path)) ? own : this.#either(own, within))
-      if (own === within || paths.has(below(path)) || isGuarded(own.action) || isGuarded(within.action))
+      return
+    }
+    const isPlain = within === null && only.length === 0 && location.modifier === '~'
+    const isClosed = branches.every(({ action }) => action === CLOSED)
+    for (const { pattern, when } of sides(location)) {
+      if (!pattern.exact && !isGuard) continue
+      const folder = folderOf(pattern)
+      const common = folder === null ? null : commonPath(path, folder)
+      if (common !== null && isPlain && pattern.exact && (!isKept || isClosed)) {
+        this.#push(common, [], branches)
         continue
-      found.set(path, own)
-      found.set(below(path), within)
+      }
+      for (const around of outer) {
+        const both = [...only, ...around, ...when].filter(each => !isAlways(path, each))
+        const isSure = pattern.exact && (within === null || sides(within).every(each => each.pattern.exact))
+        if (!isSure && !isGuard) continue
+        if (!isSure) this.#push(path, both, [{ when: [], action: CLOSED }])
+        else this.#push(path, isKept && pattern.withoutSlash ? [...both, '!path=*/'] : both, branches)
+      }
     }
-    return found
   }
 
-  /** The guarded one of two places, otherwise the second. */
-  #either(own: Place, within: Place): Place {
-    return isGuarded(own.action) && !isGuarded(within.action) ? own : within
-  }
-
-  /** The location for a path itself, which for the proxy is the same with a `/` at its end. */
-  #at(path: string): Located | null {
-    const own = this.#of(samplesOf(path))
-    const within = path === '/' ? own : this.#of(samplesOf(path).map(each => `${each}/`))
-    if (own !== null && isExact(own)) return own
-    const isNamed = own?.text === path && !(within !== null && isGuarded(within.action))
-    return isNamed || (within === null && own !== null) ? own : within
-  }
-
-  #below(path: string): Located | null {
-    return this.#of(
-      samplesOf(path).flatMap(each => ['x', 'x/y'].map(end => `${each.replace(/\/$/, '')}/${end}`)),
-    )
-  }
-
-  /** The location of these paths; if they have several, a guarded one. */
-  #of(samples: readonly string[]): Located | null {
-    const found = samples.map(each => this.#locationOf(each))
-    return found.find(each => each !== null && isGuarded(each.action)) ?? found[0] ?? null
-  }
-
-  #locationOf(path: string): Located | null {
-    const all = this.#locations
-    const exact = all.find(each => each.modifier === '=' && each.text === path)
-    if (exact !== undefined) return exact
-    const [longest] = all
-      .filter(each => isPlain(each) && path.startsWith(each.text))
-      .sort((a, b) => b.text.length - a.text.length)
-    const pattern = longest?.modifier === '^~' ? undefined : all.find(each => each.pattern?.test(path))
-    return pattern ?? longest ?? null
+  #tellPattern(location: Located): void {
+    const all = sides(location)
+    if (location.branches === null) return
+    const folders = all.flatMap(({ pattern }) => folderOf(pattern) ?? [])
+    if (all.every(({ pattern }) => pattern.exact))
+      location.tell(folders.length > 0 ? `takes ${folders.join(' and ')} too` : '', true)
+    else if (guards(location)) location.tell('more paths are refused', true)
+    else if (segmentsOf(location) !== null)
+      location.tell(
+        `by the path ${segmentsOf(location)!
+          .map(each => each.path)
+          .join(' and ')}`,
+        true,
+      )
+    else location.tell(null, false)
   }
 }
 
-function patternOf({ modifier, text }: Omit<Located, 'pattern'>): RegExp | null {
-  if (!modifier.startsWith('~')) return null
-  try {
-    return new RegExp(text, modifier === '~' ? '' : 'i')
-  } catch {
-    return null
-  }
+/** `/a` of the pattern `/a/*`; null for others. */
+const folderOf = ({ glob }: PathPattern) => /^(\/[^*]*[^*/])\/\*$/.exec(glob)?.[1] ?? null
+
+/** Whether all paths below a route's path fulfil the condition. */
+function isAlways(path: string, condition: string): boolean {
+  const begin = /^path=([^*]*)\*$/.exec(condition)?.[1]
+  return begin !== undefined && path.startsWith(begin)
 }
 
-const isPlain = ({ modifier }: Located) => modifier === '' || modifier === '^~'
+interface Side {
+  readonly pattern: PathPattern
+  readonly when: readonly string[]
+}
 
-/** Whether requests below the path are not meant: `= /x`, `~ ^/x$`. */
-const isExact = ({ modifier, text }: Located) =>
-  modifier === '=' || (modifier.startsWith('~') && text.endsWith('$') && !/\.[*+]\)?\$$/.test(text))
+const sidesOf = new WeakMap<Located, readonly Side[]>()
 
-const below = (path: string) => `${path.replace(/\/$/, '')}/*`
+/** The patterns of a location, as conditions. */
+function sides(location: Located): readonly Side[] {
+  const known = sidesOf.get(location)
+  if (known !== undefined) return known
+  const name = location.modifier === '~*' ? 'ipath' : 'path'
+  const made = patternsOf(location.text).map(pattern => ({
+    pattern,
+    when: pattern.glob === '*' ? [] : [`${name}=${pattern.glob}`],
+  }))
+  sidesOf.set(location, made)
+  return made
+}
 
-/** A path with a name, and with a number, in place of each `*`. */
-const samplesOf = (path: string) => [...new Set(['x', '1'].map(name => path.replaceAll('*', name)))]
+/** The paths of a pattern that consists of whole segments, which take more paths than it does. */
+function segmentsOf(location: Located): { path: string; when: string[] }[] | null {
+  const { text, modifier } = location
+  if (modifier !== '~' || sides(location).every(({ pattern }) => pattern.exact)) return null
+  const paths = segmentPaths(text)
+  if (paths === null) return null
+  const ends = text.endsWith('$') && !/\.[*+]\)?\$$/.test(text)
+  return paths.map(path => ({ path, when: ends ? [`!path=${path}/*`] : [] }))
+}
 
-/** Adds the paths that two of them have in common: one with names there comes before one with `*`. */
-function withCommonOnes(paths: ReadonlySet<string>): ReadonlySet<string> {
-  const all = new Set(paths)
-  for (const path of all) {
-    for (const other of all) {
-      const common = path.includes('*') && all.size < MOST_PATHS ? commonPath(path, other) : null
-      if (common !== null) all.add(common)
-    }
-  }
-  return all
+function flat(all: readonly Located[]): Located[] {
+  return all.flatMap(each => [each, ...flat(each.inner)])
+}
+
+function parentOf(path: string): string {
+  const end = path.lastIndexOf('/')
+  return end <= 0 ? '/' : path.slice(0, end)
+}
+
+/** Whether an answer redirects to this path. */
+function leadsTo(branches: readonly Branch[], path: string): boolean {
+  return branches.some(({ action: { respond } }) => {
+    const { headers } = (respond ?? {}) as { headers?: { Location?: string } }
+    return headers?.Location?.replace(/^(?:\$scheme|https?):\/\/[^/]*/, '') === path
+  })
 }

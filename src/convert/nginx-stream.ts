@@ -14,10 +14,15 @@ export function translateStream(draft: Draft, block: readonly Directive[]): void
     const own = server.block ?? []
     const one = (name: string) => own.find(each => each.name === name)
     const [listen, pass] = [one('listen'), one('proxy_pass')]
-    const address = listen === undefined ? null : listenerAddress(listen.args[0]!)
     if (listen === undefined || pass === undefined) continue
-    if (address === null || listen.args.some(each => each === 'udp' || each === 'ssl')) {
-      draft.missing(listen, 'only TCP without TLS is forwarded')
+    const scheme = listen.args.includes('udp') ? 'udp' : 'tcp'
+    const address = listenerAddress(listen.args[0]!)?.replace(/^tcp:/, `${scheme}:`) ?? null
+    if (
+      address === null ||
+      listen.args.includes('ssl') ||
+      (scheme === 'udp' && address.startsWith('unix:'))
+    ) {
+      draft.missing(listen, 'only connections without TLS are forwarded')
       continue
     }
     const target = pass.args[0]!
@@ -33,8 +38,8 @@ export function translateStream(draft: Draft, block: readonly Directive[]): void
       continue
     }
     const plain = target.replaceAll(/[^\w.-]+/g, '-').replaceAll(/^-|-$/g, '')
-    const name = draft.upstreamName(plain, `tcp ${target}`)
-    const upstream = serversOf(draft, upstreams.get(target), target, 'tcp')
+    const name = draft.upstreamName(plain, `${scheme} ${target}`)
+    const upstream = serversOf(draft, upstreams.get(target), target, scheme)
     const [protocol, connect, idle] = [
       one('proxy_protocol'),
       one('proxy_connect_timeout'),
@@ -42,18 +47,24 @@ export function translateStream(draft: Draft, block: readonly Directive[]): void
     ]
     if (protocol !== undefined) {
       draft.said(protocol)
-      if (protocol.args[0] === 'on') upstream.proxyProtocol = 'v1'
+      if (protocol.args[0] === 'on' && scheme === 'udp')
+        draft.missing(protocol, 'datagrams have no PROXY header')
+      else if (protocol.args[0] === 'on') upstream.proxyProtocol = 'v1'
     }
     if (connect !== undefined) {
       draft.said(connect)
-      upstream.timeouts = { connect: timeOf(connect.args[0]!, 's') }
+      if (scheme === 'tcp') upstream.timeouts = { connect: timeOf(connect.args[0]!, 's') }
     }
-    if (idle !== undefined) {
+    const listener = draft.listener(address)
+    if (idle !== undefined && scheme === 'udp') {
+      draft.said(idle)
+      listener.idle = timeOf(idle.args[0]!, 's')!
+    } else if (idle !== undefined) {
       draft.near(idle, 'one limit for all tunnels')
       draft.set('timeouts.tunnel', timeOf(idle.args[0]!, 's')!)
     }
     draft.upstreams.set(name, upstream)
-    draft.listener(address).forward = name
+    listener.forward = name
     draft.said(listen)
     draft.said(pass)
   }

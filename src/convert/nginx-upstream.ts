@@ -3,7 +3,7 @@ import type { Directive } from './nginx-syntax.js'
 import { keyOf } from './nginx-values.js'
 import { timeOf } from './values.js'
 
-export type Scheme = 'http' | 'https' | 'tcp'
+export type Scheme = 'http' | 'https' | 'tcp' | 'udp'
 
 /** The server that a `proxy_pass` leads to; null if a variable chooses it. */
 export function serverOf({ args }: Directive): { scheme: Scheme; authority: string; uri: string } | null {
@@ -29,10 +29,14 @@ export function serversOf(
   upstream.servers = (block.block ?? [])
     .filter(({ name }) => name === 'server')
     .flatMap(server => memberOf(draft, server, scheme, upstream))
+    .filter((each, at, all) => all.findIndex(other => addressOf(other) === addressOf(each)) === at)
   for (const directive of block.block ?? [])
     if (directive.name !== 'server') balance(draft, directive, upstream)
   return upstream
 }
+
+const addressOf = (member: unknown) =>
+  typeof member === 'string' ? member : (member as { address: string }).address
 
 /** The address of a server as the proxy writes it. */
 export function serverAddress(authority: string, scheme: Scheme): string {

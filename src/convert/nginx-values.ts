@@ -31,6 +31,9 @@ export const OWN: ReadonlyMap<string, string> = new Map(
       'proxy_busy_buffers_size',
       'proxy_max_temp_file_size',
       'proxy_temp_path',
+      'fastcgi_temp_path',
+      'uwsgi_temp_path',
+      'scgi_temp_path',
       'proxy_headers_hash_max_size',
       'proxy_headers_hash_bucket_size',
       'client_body_buffer_size',
@@ -65,6 +68,8 @@ export const OWN: ReadonlyMap<string, string> = new Map(
       'lingering_time',
       'lingering_timeout',
       'upstream_conf',
+      'proxy_responses',
+      'proxy_requests',
     ],
     'the unit of the service manager says it': [
       'user',

@@ -34,6 +34,7 @@ function markRest(
   directives: readonly Directive[],
   withoutEffectOf: (directive: Directive) => string | null,
   lost: string | null = null,
+  hasFiles = has(directives, /^(?:root|alias)$/),
 ): void {
   for (const directive of directives) {
     const { name, args, block } = directive
@@ -41,6 +42,8 @@ function markRest(
       if (name === 'include') included(draft, directive)
       else if (name === 'location' && args[0]!.startsWith('@'))
         draft.missing(directive, 'there are no named locations, except after try_files')
+      else if (name === 'try_files' && args.at(-1)?.startsWith('@') === true && !hasFiles)
+        draft.near(directive, 'no files are tried')
       else if (name === 'access_log' && args[0] === 'off')
         if (draft.get('accessLog') === true) draft.missing(directive, 'the log has all requests')
         else draft.own(directive, 'there is no log unless accessLog is true')
@@ -52,8 +55,13 @@ function markRest(
     }
     if (block === null || name === 'types') continue
     const within = (name === 'location' || name === 'if') && draft.outcomeOf(directive) === 'missing'
-    markRest(draft, block, withoutEffectOf, within ? `its ${name} has no counterpart` : lost)
+    markRest(draft, block, withoutEffectOf, within ? `its ${name} has no counterpart` : lost, hasFiles)
   }
+}
+
+/** Whether one of the directives, or one within them, has such a name. */
+function has(directives: readonly Directive[], name: RegExp): boolean {
+  return directives.some(each => name.test(each.name) || (each.block !== null && has(each.block, name)))
 }
 
 /** Files with types of files, or parameters for other protocols, say nothing to a proxy. */

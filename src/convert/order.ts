@@ -1,5 +1,6 @@
-import { allOf, implies } from './conditions.js'
+import { allOf, implies, mayMeet } from './conditions.js'
 import type { Action, Match, RouteDraft } from './draft.js'
+import { contains, narrowness } from './networks.js'
 
 export const MOST_ROUTES = 20_000
 
@@ -10,10 +11,11 @@ export const MOST_ROUTES = 20_000
 export function routesInOrder(rules: readonly RouteDraft[]): RouteDraft[] | null {
   const routes: Ranked[] = []
   const byKey = new Map<string, Ranked>()
-  for (const [rank, { action, ...given }] of withSingleMethods(rules).entries()) {
+  for (const [rank, { action, ...given }] of withSingleOnes(rules).entries()) {
     const when = allOf(given.when)
     // No request fulfils these.
     if (when === null) continue
+    if (!when.every(each => mayMeet(given.path, each))) continue
     const match = { ...given, when }
     const added: Ranked[] = [{ match, action, rank }]
     for (const earlier of routes) {
@@ -31,22 +33,33 @@ export function routesInOrder(rules: readonly RouteDraft[]): RouteDraft[] | null
   return pruned(routes).map(({ match, action }) => ({ ...match, action }))
 }
 
-/** The proxy takes the longer list of methods, so lists that overlap become a rule for each method. */
-function withSingleMethods(rules: readonly RouteDraft[]): RouteDraft[] {
-  const lists = new Set(rules.flatMap(({ when }) => when.filter(each => each.startsWith('method='))))
-  const methodsOf = (condition: string) => condition.slice('method='.length).split('|')
-  const overlapping = [...lists].filter(each =>
-    [...lists].some(
-      other => other !== each && methodsOf(other).some(method => methodsOf(each).includes(method)),
-    ),
-  )
-  return rules.flatMap(rule => {
-    const list = rule.when.find(each => overlapping.includes(each))
-    if (list === undefined) return [rule]
-    const others = rule.when.filter(each => each !== list)
-    return methodsOf(list).map(method => ({ ...rule, when: [...others, `method=${method}`].sort() }))
-  })
+/** The proxy has rules of its own among lists of methods or networks, so lists that overlap become a rule for each item. */
+function withSingleOnes(rules: readonly RouteDraft[]): RouteDraft[] {
+  let all = [...rules]
+  for (const [begin, areCommon] of LISTS) {
+    const lists = new Set(all.flatMap(({ when }) => when.filter(each => each.startsWith(begin))))
+    const itemsOf = (condition: string) => condition.slice(begin.length).split('|')
+    const overlapping = [...lists].filter(each =>
+      [...lists].some(
+        other =>
+          other !== each &&
+          itemsOf(other).some(one => itemsOf(each).some(another => areCommon(one, another))),
+      ),
+    )
+    all = all.flatMap(rule => {
+      const list = rule.when.find(each => overlapping.includes(each))
+      if (list === undefined) return [rule]
+      const others = rule.when.filter(each => each !== list)
+      return itemsOf(list).map(item => ({ ...rule, when: [...others, `${begin}${item}`].sort() }))
+    })
+  }
+  return all
 }
+
+const LISTS: readonly (readonly [string, (one: string, other: string) => boolean])[] = [
+  ['method=', (one, other) => one === other],
+  ['address=', (one, other) => contains(one, other) || contains(other, one)],
+]
 
 interface Ranked {
   readonly match: Match
@@ -130,10 +143,18 @@ const asked = (when: readonly string[]) => when.filter(each => !each.startsWith(
 
 /** Conditions that are not negated: their number, that of exact ones, and the length of their values. */
 function compareAsked(a: readonly string[], b: readonly string[]): number {
-  const exact = (all: readonly string[]) => all.filter(each => /=.*[^*]$/.test(each)).length
-  const length = (all: readonly string[]) =>
-    all.reduce((sum, each) => sum + each.replace(/^[^=]*=?/, '').replace(/\*$/, '').length, 0)
+  const exact = (all: readonly string[]) =>
+    all.filter(each => /=.*[^*]$/.test(each) && !isPattern(each)).length
+  const length = (all: readonly string[]) => all.reduce((sum, each) => sum + lengthOf(each), 0)
   return b.length - a.length || exact(b) - exact(a) || length(b) - length(a)
+}
+
+const isPattern = (condition: string) => /^i?path=.*\*/.test(condition)
+
+function lengthOf(condition: string): number {
+  const value = condition.replace(/^[^=]*=?/, '')
+  if (condition.startsWith('address=')) return narrowness(value.split('|'))
+  return /^i?path=/.test(condition) ? value.length : value.replace(/\*$/, '').length
 }
 
 /** Reports whether the first matches all requests that the second matches. */
@@ -188,6 +209,7 @@ export function intersection(a: Match, b: Match): Match | null {
   const path = host === null ? null : commonPath(a.path, b.path)
   const when = path === null ? null : allOf([...a.when, ...b.when])
   if (host === null || path === null || when === null) return null
+  if (!when.every(each => mayMeet(path, each))) return null
   const listener = a.listener ?? b.listener
   return { host, path, when, ...(listener !== undefined && { listener }) }
 }

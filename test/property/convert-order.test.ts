@@ -21,7 +21,32 @@ const CONDITIONS = [
     '!method=GET|PUT',
   ],
 ]
+const ADDRESSES = [
+  'address=10.0.0.0/8',
+  'address=10.1.0.0/16|::1',
+  'address=10.1.2.3|::/120',
+  '!address=10.1.0.0/16',
+]
+const PATTERNS = [
+  'path=*q',
+  'path=/p*',
+  'path=/p/q',
+  'path=*/',
+  'ipath=*/S',
+  '!path=*/q',
+  '!path=/p/*',
+  'path=*',
+]
 const LISTENERS = ['one', 'two']
+
+/** The clients of each network. */
+const NETWORKS: Readonly<Record<string, readonly string[]>> = {
+  '10.0.0.0/8': ['10.1.2.3', '10.1.9.9', '10.9.9.9'],
+  '10.1.0.0/16': ['10.1.2.3', '10.1.9.9'],
+  '10.1.2.3': ['10.1.2.3'],
+  '::1': ['::1'],
+  '::/120': ['::1'],
+}
 
 interface Asked {
   readonly host: string
@@ -30,14 +55,25 @@ interface Asked {
   readonly method: string
   readonly h: string | null
   readonly c: string | null
+  readonly client: string
 }
 
 /** The first rule that matches, as another server finds it. */
-function firstOf(rules: readonly RouteDraft[], { host, path, listener, method, h, c }: Asked): string | null {
+function firstOf(
+  rules: readonly RouteDraft[],
+  { host, path: sent, listener, method, h, c, client }: Asked,
+): string | null {
+  const path = sent.replace(/(.)\/$/, '$1')
   const holds = (when: string): boolean => {
     if (when.startsWith('!')) return !holds(when.slice(1))
     const [about = '', wanted] = when.split('=')
     if (about === 'method') return wanted!.split('|').includes(method)
+    if (about === 'address') return wanted!.split('|').some(each => NETWORKS[each]!.includes(client))
+    if (about === 'path' || about === 'ipath') {
+      const pattern = wanted!.replaceAll('*', '.*')
+      const matches = new RegExp(`^${pattern}$`, about === 'path' ? '' : 'i')
+      return (wanted!.endsWith('/') ? [sent] : [path, sent]).some(text => matches.test(text))
+    }
     const found = about === 'header:h' ? h : c
     if (found === null || wanted === undefined) return found !== null
     return wanted.endsWith('*') ? found.startsWith(wanted.slice(0, -1)) : found === wanted
@@ -78,14 +114,20 @@ function tableOf(routes: readonly RouteDraft[]): (asked: Asked) => string | null
   const table = new RouteTable<{ upstream: string }>()
   for (const { host, path, target } of configFrom(document as ProxyDocument).routes)
     table.put({ origin: 'file', host, path }, target as never)
-  return ({ host, path, listener, method, h, c }) => {
+  return ({ host, path, listener, method, h, c, client }) => {
     const fields = [
       `Host: ${host}`,
       ...(h === null ? [] : [`H: ${h}`]),
       ...(c === null ? [] : [`Cookie: c=${c}`]),
     ]
     const bytes = Buffer.from(`${[`${method} ${path} HTTP/1.1`, ...fields].join('\r\n')}\r\n\r\n`)
-    const found = table.lookup(host, path, listener, new RequestReader().read(bytes, 0, bytes.length)!)
+    const found = table.lookup(
+      host,
+      path,
+      listener,
+      new RequestReader().read(bytes, 0, bytes.length)!,
+      client,
+    )
     return typeof found === 'symbol' ? null : found.upstream
   }
 }
@@ -95,12 +137,15 @@ it('routes lead each request to the rule that is first, whatever the order of th
     listener: fc.option(fc.constantFrom(...LISTENERS), { nil: undefined, freq: 3 }),
     host: fc.constantFrom(...HOSTS),
     path: fc.constantFrom(...PATHS),
-    when: fc.uniqueArray(fc.constantFrom(...CONDITIONS), { maxLength: 3 }).map(all => all.sort()),
+    when: fc
+      .uniqueArray(fc.constantFrom(...CONDITIONS, ...ADDRESSES, ...PATTERNS), { maxLength: 3 })
+      .map(all => all.sort()),
     action: fc.integer({ min: 0, max: 3 }).map(number => ({ upstream: `u${number}` })),
   })
   const asked = fc.record({
     host: fc.constantFrom('a.x', 'b.x', 'c.x', 'y', 'z'),
-    path: fc.constantFrom('/', '/p', '/p/q', '/p/q/s', '/r/s', '/t'),
+    path: fc.constantFrom('/', '/p', '/p/', '/p/q', '/p/q/', '/p/q/s', '/r/s', '/t', '/pq'),
+    client: fc.constantFrom('10.1.2.3', '10.1.9.9', '10.9.9.9', '::1', '192.0.2.1'),
     listener: fc.constantFrom(...LISTENERS),
     method: fc.constantFrom('GET', 'POST', 'PUT'),
     h: fc.constantFrom(null, '1', '12', '2'),

@@ -40,6 +40,8 @@ export interface RequestPlace {
   readonly client: string
   /** As a route's path is compared with it, see path.ts. */
   readonly path: string
+  /** Whether the client has sent a slash at the end of the path. */
+  readonly slash: boolean
 }
 
 const KINDS = ['method', 'header', 'query', 'cookie', 'listener', 'path', 'ipath', 'address'] as const
@@ -81,7 +83,8 @@ function parse(written: string): Condition | string {
   }
   if (named === 'path' || named === 'ipath') {
     const why = whyNoPattern(value ?? '')
-    const given = named === 'path' ? value! : value?.toLowerCase()
+    const given =
+      named === 'path' ? value : value?.toLowerCase().replaceAll(/%../g, each => each.toUpperCase())
     return (
       why ?? { kind: named, not, name: '', match: given!.includes('*') ? 'begin' : 'exact', value: given! }
     )
@@ -234,11 +237,11 @@ const rangesOf = (value: string) =>
 function checkOf({ kind, name, match, value }: Condition): Check {
   if (kind === 'path') {
     const matches = matcherOf(value)
-    return (_, { path }) => matches(path)
+    return (_, { path, slash }) => matches(path, slash)
   }
   if (kind === 'ipath') {
-    const matches = matcherOf(value)
-    return (_, { path }) => matches(path.toLowerCase())
+    const matches = matcherOf(value.toLowerCase())
+    return (_, { path, slash }) => matches(path.toLowerCase(), slash)
   }
   if (kind === 'address') {
     const has = isIn(rangesOf(value))

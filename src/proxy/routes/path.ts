@@ -98,7 +98,13 @@ const AMBIGUOUS_ESCAPE = /%(?:2[Ff5]|5[Cc]|3[Bb]|00|(?![0-9A-Fa-f]{2}))/
  * decoded; the fully decoded path. Returns null if the target must be refused.
  */
 export function readings(target: string): string[] | null {
-  if (target === '*') return ['/']
+  const all = readingsWithEnd(target)?.map(({ path }) => path)
+  return all === undefined ? null : [...new Set(all)]
+}
+
+/** As {@link readings}, with what the client has sent at the end of the path. */
+export function readingsWithEnd(target: string): Reading[] | null {
+  if (target === '*') return [{ path: '/', slash: false }]
   const end = target.search(/[?#]/)
   const sent = end < 0 ? target : target.slice(0, end)
   if (!sent.startsWith('/') || sent.includes('\\')) return null
@@ -107,13 +113,20 @@ export function readings(target: string): string[] | null {
   const texts = AMBIGUOUS_ESCAPE.test(raw)
     ? [decoded, decodeSeparators(decoded), decodeFully(raw)]
     : [decoded]
-  const found: string[] = []
+  const found: Reading[] = []
   for (const text of texts) {
     const path = joinSegments(text)
     if (path === null) return null
-    if (!found.includes(path)) found.push(path)
+    const slash = path !== '/' && /\/(?:;[^/]*)?$/.test(text)
+    if (!found.some(each => each.path === path && each.slash === slash)) found.push({ path, slash })
   }
   return found
+}
+
+export interface Reading {
+  readonly path: string
+  /** Whether the path has a slash at its end, which {@link path} lacks. */
+  readonly slash: boolean
 }
 
 /** Joins the segments without their parameters. Returns null for dot segments and NUL. */

@@ -2,7 +2,7 @@ import { ShardedMap } from '../../base/large-collections.js'
 import { ORIGINS, type Origin } from '../entries/overlay.js'
 import { type ConditionFacts, Conditions, type RequestPlace, splitConditions } from './conditions.js'
 import { requestHost, splitScope } from './host.js'
-import { ANY_SEGMENT, plainEnd, readings } from './path.js'
+import { ANY_SEGMENT, plainEnd, readingsWithEnd } from './path.js'
 import {
   ensureNode,
   longestPattern,
@@ -63,15 +63,18 @@ export class RouteTable<T extends NonNullable<unknown>> {
     }
     const name = requestHost(host)
     const end = plainEnd(target)
-    const choiceFor = (path: string, until: number) =>
+    const choiceFor = (path: string, slash: boolean) =>
       this.#conditional.size === 0 || facts === undefined
         ? undefined
-        : this.#choice(facts, { listener, client, path: withoutSlash(path, until) })
-    if (end >= 0) return this.#match(name, target, end, choiceFor(target, end))
-    const paths = readings(target)
+        : this.#choice(facts, { listener, client, path, slash })
+    if (end >= 0) {
+      const slash = end > 1 && target.charCodeAt(end - 1) === SLASH
+      return this.#match(name, target, end, choiceFor(target.slice(0, slash ? end - 1 : end), slash))
+    }
+    const paths = readingsWithEnd(target)
     if (paths === null) return AMBIGUOUS_PATH
-    const [first, ...others] = paths.map(path =>
-      this.#match(name, path, path.length, choiceFor(path, path.length)),
+    const [first, ...others] = paths.map(({ path, slash }) =>
+      this.#match(name, path, path.length, choiceFor(path, slash)),
     )
     return others.some(other => other !== first) ? AMBIGUOUS_PATH : first!
   }
@@ -232,11 +235,7 @@ interface ConditionalRoute<T> {
 
 const MAX_NAME_LENGTH = 253
 
-/** The normalised path up to `end`, without a slash there. */
-function withoutSlash(path: string, end: number): string {
-  const last = end > 1 && path.charCodeAt(end - 1) === 0x2f ? end - 1 : end
-  return path.slice(0, last)
-}
+const SLASH = 0x2f
 
 function rankOf(origin: Origin): number {
   return ORIGINS.indexOf(origin)

@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest'
 import { type Conversion, convert } from '../../../src/convert/convert.js'
 import { configFrom } from '../../../src/proxy/config/load.js'
+import { answersOf } from '../../convert-support/answers.js'
 
 const from = (text: string): Conversion =>
   convert(text, { file: 'haproxy.cfg', language: 'haproxy', service: 'edge', included: () => [] })
@@ -32,13 +33,17 @@ it.each([
   'http-request deny if bots or { path_beg /admin/ } !internal',
   'http-request auth if { path_beg /admin/ } { req.ssl_hello_type 1 }',
 ])('a refusal of what is not on a list closes its routes: %s', rule => {
-  const conversion = web(['acl internal src 10.0.0.0/8', 'acl bots hdr_sub(User-Agent) bot', rule])
+  const conversion = web(['acl internal src -f /etc/lan.lst', 'acl bots hdr_sub(User-Agent) bot', rule])
   expect(gets(conversion)).toEqual({ '*/admin': 403, '*': 'app' })
   expect(conversion.remarks.find(({ line }) => line.text === rule)?.outcome).toBe('missing')
 })
 
 it('connections from others are refused as a whole', () => {
-  expect(gets(web(['tcp-request connection reject if !{ src 10.0.0.0/8 }']))).toEqual({ '*': 403 })
+  expect(gets(web(['tcp-request connection reject if !{ src -f /etc/lan.lst }']))).toEqual({ '*': 403 })
+  expect(gets(web(['tcp-request connection reject if !{ src 10.0.0.0/8 ::1 }']))).toEqual({
+    '* !address=10.0.0.0/8|::1': 403,
+    '*': 'app',
+  })
   const tcp = (rule: string) => () =>
     from(`listen db\n mode tcp\n bind :5432\n ${rule}\n server a 10.0.0.1:5432\n`).document.listeners
   expect(tcp('tcp-request content reject if { src 192.0.2.1 }')()).toHaveLength(1)
@@ -54,7 +59,11 @@ it('the rules of a backend apply to its requests', () => {
       ),
     )
   expect(admin('http-request auth realm x if !ok')).toEqual({ '*/admin': 403, '*': 'app' })
-  expect(admin('http-request deny unless { src 10.0.0.0/8 }')).toEqual({ '*/admin': 403, '*': 'app' })
+  expect(admin('http-request deny unless { src 10.0.0.0/8 }')).toEqual({
+    '*/admin !address=10.0.0.0/8': 403,
+    '*/admin': 'admin',
+    '*': 'app',
+  })
   expect(admin('http-request deny if { path_beg /admin/keys/ }')).toEqual({
     '*/admin/keys': 403,
     '*/admin': 'admin',
@@ -78,7 +87,7 @@ it('alternatives that can be said are not lost with one that cannot', () => {
         'http-request deny if private',
       ]),
     ),
-  ).toEqual({ '*/private': 403, '*/keys': 403, '*': 'app' })
+  ).toEqual({ '*/private': 403, '*/keys': 403, '* !path=*/ path=*.env': 403, '*': 'app' })
   expect(gets(web(['http-request deny if { path_beg /a/ /b%2F/ }']))).toEqual({ '*/a': 403, '*': 'app' })
 })
 
@@ -98,22 +107,48 @@ it('the first rule wins also where the proxy would take a later one', () => {
 })
 
 it('a path without below is a path without below', () => {
-  expect(gets(web(['http-request redirect location /app/ if { path / }']))).toEqual({
-    '*': 302,
-    '*/*': 'app',
-  })
-  expect(gets(web(['http-request deny unless { path /health } or { path_beg /open/ }']))).toEqual({
-    '*/health': 'app',
-    '*/health/*': 403,
-    '*/open': 'app',
-    '*': 403,
-  })
-  expect(gets(web(['use_backend api if { path /a }', 'use_backend deny if { path_beg /a/b/ }']))).toEqual({
-    '*/a': 'api',
-    '*/a/*': 'app',
-    '*/a/b': 403,
-    '*': 'app',
-  })
+  const redirect = answersOf(web(['http-request redirect location /app/ if { path / }']))
+  expect([redirect('/'), redirect('/x')]).toEqual([302, 'app'])
+  const open = answersOf(web(['http-request deny unless { path /health } or { path_beg /open/ }']))
+  const paths = ['/health', '/health/', '/health/x', '/open/x', '/']
+  expect(paths.map(path => open(path))).toEqual(['app', 403, 403, 'app', 403])
+  const both = answersOf(web(['use_backend api if { path /a }', 'use_backend deny if { path_beg /a/b/ }']))
+  expect(['/a', '/a/x', '/a/b/x', '/x'].map(path => both(path))).toEqual(['api', 'app', 403, 'app'])
+})
+
+it('a path is refused by its begin, its end, a part, or an expression', () => {
+  const refused = (test: string, ...paths: string[]) => {
+    const answers = answersOf(web([`http-request deny if { ${test} }`]))
+    return paths.map(path => answers(path) === 403)
+  }
+  expect(refused('path_beg /admin', '/admin', '/administrator', '/x/admin')).toEqual([true, true, false])
+  expect(refused('path_end -i .php', '/a.PHP', '/a.phpx')).toEqual([true, false])
+  expect(refused('path_sub /.', '/.git/x', '/a.b')).toEqual([true, false])
+  expect(refused('path_dir secret', '/a/secret/b', '/secret', '/secrets')).toEqual([true, true, false])
+  expect(refused('path_reg ^/v[12]/', '/v1/x', '/v3/x')).toEqual([true, false])
+  // More than HAProxy refuses, not less.
+  expect(refused('path_reg ^/u/[0-9]+$', '/u/7', '/u/x', '/v/7')).toEqual([true, true, false])
+  const lost = answersOf(web(['use_backend api if { path_reg ^/u/[0-9]+$ }']))
+  expect(lost('/u/7')).toBe('app')
+})
+
+it('a backend refuses its requests also where the condition that leads there cannot be said', () => {
+  const lines = ['use_backend admin if { rand(2) gt 0 } { path_beg /x }']
+  const answers = answersOf(
+    web(lines, 'backend admin\n http-request deny if { path_end .php }\n server s 10.0.0.9:80'),
+  )
+  expect([answers('/x/a.php'), answers('/a.php'), answers('/x')]).toEqual([403, 'app', 'app'])
+})
+
+it('a variable stands for its sample, and an address that is changed is not known', () => {
+  const named = answersOf(
+    web(['http-request set-var(txn.p) path', 'http-request deny if { var(txn.p) -m end .php }']),
+  )
+  expect([named('/a.php'), named('/a')]).toEqual([403, 'app'])
+  const changed = answersOf(
+    web(['http-request set-src hdr(X-Real)', 'http-request deny unless { src 10.0.0.0/8 }']),
+  )
+  expect(changed('/', { client: '10.0.0.1' })).toBe(403)
 })
 
 it('a name stands for the names below it where HAProxy looks for parts of names', () => {

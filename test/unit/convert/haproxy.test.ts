@@ -33,17 +33,19 @@ it('named conditions are alternatives, words in a row hold together, and or sepa
   expect(routes(conversion)).toEqual([
     '* /api header:X-Beta api',
     'api.test / header:X-Beta api',
-    '* /v1/* method=GET|HEAD app',
-    '* /v1 method=GET|HEAD api',
+    '* /v1 method=GET|HEAD,path=/v1/ api',
     '* /  app',
   ])
 })
 
 it('a refusal of addresses outside a list closes the route; a refusal of addresses on a list is named', () => {
-  const closed = web('http-request deny if { path_beg /admin/ } !{ src 10.0.0.0/8 }')
+  const said = web('http-request deny if { path_beg /admin/ } !{ src 10.0.0.0/8 }')
+  expect(routes(said)).toEqual(['* /admin !address=10.0.0.0/8 403', '* /  app'])
+  expect(said.counts.missing).toBe(0)
+  const closed = web('http-request deny if { path_beg /admin/ } !{ src -f /etc/lan.lst }')
   expect(routes(closed)).toEqual(['* /admin  403', '* /  app'])
   expect(closed.counts.missing).toBe(1)
-  const open = web('http-request deny if { src 192.0.2.0/24 }')
+  const open = web('http-request deny if { src -f /etc/bad.lst }')
   expect([routes(open), open.counts.missing]).toEqual([['* /  app'], 1])
   expect(routes(web('http-request auth unless { http_auth(users) }'))).toEqual(['* /  403'])
 })
@@ -51,7 +53,12 @@ it('a refusal of addresses outside a list closes the route; a refusal of address
 it('requests that a rule excepts get what they would get without it', () => {
   expect(
     routes(web('http-request deny if METH_GET !{ path_beg /api/ }', 'use_backend api if { path_beg /api/ }')),
-  ).toEqual(['* / method=GET|HEAD 403', '* /api  api', '* /  app'])
+  ).toEqual([
+    '* / !path=/api/*,method=GET|HEAD 403',
+    '* /api !path=/api/*,method=GET|HEAD 403',
+    '* /api  api',
+    '* /  app',
+  ])
 })
 
 it('a redirect to https concerns listeners without TLS', () => {

@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest'
 import { type Conversion, convert } from '../../../src/convert/convert.js'
+import { answersOf } from '../../convert-support/answers.js'
 
 const from = (text: string): Conversion =>
   convert(text, { file: '/etc/nginx/nginx.conf', language: 'nginx', service: 'edge', included: () => [] })
@@ -35,7 +36,7 @@ it('settings of such modules, and those that are off, close nothing', () => {
 it.each([
   '($ssl_client_verify != SUCCESS)',
   '($ssl_client_verify = NONE)',
-  '($remote_addr != 10.0.0.1)',
+  '($remote_addr != $known)',
   '($http_referer !~ ^https://shop\\.test/)',
   '($allowed = 0)',
   '($known !~ ^1)',
@@ -65,7 +66,6 @@ it.each([
   '($blocked = 1)',
   '(-f $document_root/maintenance.html)',
   '($host !~* ^(shop|www)\\.test$)',
-  '($request_uri ~ \\.env)',
 ])('a condition that refuses some requests only is named: %s', condition => {
   const tables =
     'map $http_user_agent $bad_bot { default 0; ~bot 1; } geo $blocked { default 0; 192.0.2.0/24 1; }'
@@ -82,62 +82,125 @@ it('a pattern comes before longer plain paths, and before later patterns', () =>
     `${open('/')} ${denied} ${open('/api/public')}`,
     `${open('/')} ${open('/api/public')} ${denied}`,
     `${open('/')} ${denied} ${open('~ ^/api/public/')}`,
-  ])
-    expect(gets(listening(block))).toEqual({ '/': 'a-1', '/api': 403, '/api/public': 403 })
-  expect(gets(listening(`${open('/api/')} ${denied}`))['/api']).toBe(403)
-  expect(gets(listening(`${open('^~ /api/public')} ${denied}`))['/api/public']).toBe('a-1')
+  ]) {
+    const answers = answersOf(listening(block))
+    expect(['/', '/api/', '/api/x', '/api/public', '/api/public/x'].map(path => answers(path))).toEqual([
+      'a-1',
+      ...[403, 403, 403, 403],
+    ])
+  }
+  const at = (block: string, path: string) => answersOf(listening(block))(path)
+  expect(at(`${open('/api/')} ${denied}`, '/api/x')).toBe(403)
+  expect(at(`${open('^~ /api/public')} ${denied}`, '/api/public/x')).toBe('a-1')
   // The first pattern that matches, not the longest.
-  expect(gets(listening(`${open('~ ^/api/public/')} ${denied}`))).toMatchObject({
-    '/api': 403,
-    '/api/public': 'a-1',
-  })
+  const later = `${open('~ ^/api/public/')} ${denied}`
+  expect([at(later, '/api/x'), at(later, '/api/public/x'), at(later, '/api/public')]).toEqual([
+    403,
+    'a-1',
+    403,
+  ])
   // A name in the pattern's open segment.
-  expect(
-    gets(listening(`${open('/users/me')} location ~ ^/users/[^/]+ { deny all; proxy_pass http://a:1; }`)),
-  ).toMatchObject({ '/users/*': 403, '/users/me': 403 })
-  expect(
-    gets(listening(`${open('= /users/me')} location ~ ^/users/[^/]+ { deny all; proxy_pass http://a:1; }`)),
-  ).toMatchObject({ '/users/me': 'a-1', '/users/me/*': 403 })
-  // No path of the proxy says the pattern, but all requests of the plain location match it.
-  expect(gets(listening(`${open('/a')} location ~ ^/(?!b) { deny all; }`))['/a']).toBe(403)
+  const me = (location: string) => `${location} location ~ ^/users/[^/]+ { deny all; proxy_pass http://a:1; }`
+  expect([at(me(open('/users/me')), '/users/me'), at(me(open('/users/me')), '/users/7')]).toEqual([403, 403])
+  const exact = answersOf(listening(me(open('= /users/me'))))
+  expect(['/users/me', '/users/me/', '/users/me/x'].map(path => exact(path))).toEqual(['a-1', 403, 403])
+  // No path of the proxy says the pattern: all requests that may match it are refused.
+  expect(at(`${open('/a')} location ~ ^/(?!b) { deny all; }`, '/a')).toBe(403)
 })
 
 it('where several locations take a part of each other, nginx decides which is first', () => {
   const denied = (at: string) => `location ${at} { deny all; proxy_pass http://b:1; }`
-  const at = (block: string, path: string) => gets(listening(`${block} ${open('/')}`))[path]
+  const at = (block: string, path: string) => answersOf(listening(`${block} ${open('/')}`))(path)
   // The pattern has more segments.
   expect(at(`${denied('^~ /a/')} ${open('~ ^/[^/]+/b')}`, '/a/b')).toBe(403)
   expect(at(`${denied('~ ^/c')} ${open('~ ^/[^/]+/b')}`, '/c/b')).toBe(403)
   // Below one that takes nothing below its own path.
-  expect(at(`${denied('~ ^/a/b')} ${open('~ ^/a/[^/]+$')}`, '/a/b/*')).toBe(403)
+  expect(at(`${denied('~ ^/a/b')} ${open('~ ^/a/[^/]+$')}`, '/a/b/c')).toBe(403)
   expect(at(`${open('/a/b')} ${denied('~ ^/a/[^/]+$')}`, '/a/b')).toBe(403)
-  expect(gets(listening(`${open('= /x')} ${open('/x', 'b')} ${open('/x/', 'c')}`))).toEqual({
-    '/x': 'a-1',
-    '/': 404,
-    '/x/*': 'c-1',
-  })
+  const three = answersOf(listening(`${open('= /x')} ${open('/x', 'b')} ${open('/x/', 'c')}`))
+  expect(['/x', '/x/', '/x/y', '/'].map(path => three(path))).toEqual(['a-1', 'c-1', 'c-1', 404])
 })
 
 it('a pattern that ends with $ takes nothing below its path', () => {
-  expect(gets(listening(`location / { deny all; proxy_pass http://a:1; } ${open('~ ^/health$')}`))).toEqual({
-    '/': 403,
-    '/health': 'a-1',
-    '/health/*': 403,
-  })
-  expect(gets(listening(`location / { deny all; proxy_pass http://a:1; } ${open('~ ^/files/.*$')}`))).toEqual(
-    {
-      '/': 403,
-      '/files': 'a-1',
-    },
+  const answers = answersOf(
+    listening(
+      `location / { deny all; proxy_pass http://a:1; } ${open('~ ^/health$')} ${open('~ ^/files/.*$')}`,
+    ),
   )
+  expect(
+    ['/health', '/health/', '/health/x', '/files/', '/files/x', '/files'].map(path => answers(path)),
+  ).toEqual(['a-1', ...[403, 403], ...['a-1', 'a-1'], 403])
 })
 
-it('a guarded location is not lost beside one with the same path', () => {
+it('a guarded location is not lost beside one with the same path, nor for paths that begin alike', () => {
   const guarded = 'location /x/ { deny all; proxy_pass http://b:1; }'
-  for (const block of [`${open('/x')} ${guarded}`, `${guarded} ${open('/x')}`])
-    expect(gets(listening(block))['/x']).toBe(403)
-  for (const block of [`${open('/x')} ${open('/x/', 'b')}`, `${open('/x/', 'b')} ${open('/x')}`])
-    expect(gets(listening(block))).toMatchObject({ '/x': 'a-1', '/x/*': 'b-1' })
+  for (const block of [`${open('/x')} ${guarded}`, `${guarded} ${open('/x')}`]) {
+    const answers = answersOf(listening(block))
+    expect([answers('/x'), answers('/x/'), answers('/x/y')]).toEqual(['a-1', 403, 403])
+  }
+  for (const block of [`${open('/x')} ${open('/x/', 'b')}`, `${open('/x/', 'b')} ${open('/x')}`]) {
+    const answers = answersOf(listening(block))
+    expect([answers('/x'), answers('/x/'), answers('/x/y')]).toEqual(['a-1', 'b-1', 'b-1'])
+  }
+  const begins = answersOf(listening(`${open('/')} location /x { deny all; proxy_pass http://b:1; }`))
+  expect([begins('/x'), begins('/xy'), begins('/xy/z'), begins('/y')]).toEqual([403, 403, 403, 'a-1'])
+})
+
+it('patterns in the middle and at the end of paths keep their guard, also within a location', () => {
+  const answers = answersOf(
+    listening(
+      `${open('/')} location ~ /\\. { deny all; } location /media/ { alias /srv/; location ~* \\.(php|cgi)$ { deny all; } } location ~ \\.css$ { proxy_pass http://css:1; }`,
+    ),
+  )
+  const paths = [
+    '/.env',
+    '/a/.git/x',
+    '/media/a.php',
+    '/media/a.PHP',
+    '/media/a.png',
+    '/a.php',
+    '/a/b.css',
+    '/a%2eCSS',
+  ]
+  expect(paths.map(path => answers(path))).toEqual([403, 403, 403, 403, 'a-1', 'a-1', 'css-1', 'a-1'])
+})
+
+it('addresses that are allowed or denied are those of connections', () => {
+  const at = (block: string, client: string, method = 'GET') =>
+    answersOf(listening(`location / { ${block} proxy_pass http://a:1; }`))('/', { client, method })
+  const both = (block: string) => [at(block, '10.1.1.1'), at(block, '192.0.2.7')]
+  expect(both('allow 10.0.0.0/8; deny all;')).toEqual(['a-1', 403])
+  expect(both('deny 10.1.0.0/16; allow 10.0.0.0/8; deny all;')).toEqual([403, 403])
+  expect(both('allow 10.1.1.0/24; deny 10.0.0.0/8;')).toEqual(['a-1', 'a-1'])
+  expect(both('satisfy any; allow 10.0.0.0/8; deny all; auth_basic x;')).toEqual(['a-1', 403])
+  expect(both('allow 10.0.0.0/8; deny all; auth_basic x;')).toEqual([403, 403])
+  expect(both('if ($remote_addr = 10.1.1.1) { return 410; }')).toEqual([410, 'a-1'])
+  // The address that a header says, and names, are others.
+  const real = 'set_real_ip_from 10.0.0.0/8; real_ip_header X-Forwarded-For;'
+  expect(both(`${real} allow 10.0.0.0/8; deny all;`)).toEqual([403, 403])
+  expect(both('allow unix:; deny all;')).toEqual([403, 403])
+  const limit = 'limit_except GET { allow 10.0.0.0/8; deny all; }'
+  expect([at(limit, '192.0.2.7'), at(limit, '192.0.2.7', 'PUT'), at(limit, '10.1.1.1', 'PUT')]).toEqual([
+    'a-1',
+    403,
+    'a-1',
+  ])
+})
+
+it('of several servers with one name the first has it, as nginx reads names', () => {
+  const { document } = from(
+    `http { ${['.b.test', 'b.test a.test', 'a.test'].map(name => `server { listen 80; server_name ${name}; return 200 "${name}"; }`).join('')} }`,
+  )
+  const found = (document.routes as { host: string; respond: { body: string } }[]).map(
+    ({ host, respond }) => `${host} ${respond.body}`,
+  )
+  expect(found).toEqual(['* .b.test', 'a.test b.test a.test'])
+})
+
+it('a rewrite that leads to another location closes its paths where the server has guards', () => {
+  const block = (more: string) =>
+    answersOf(listening(`rewrite ^/d/(.*)$ /admin/$1 last; ${open('/')} ${more}`))('/d/x')
+  expect([block('location /admin/ { deny all; }'), block(open('/admin/'))]).toEqual([403, 'a-1'])
 })
 
 it('of several conditions the first counts', () => {

@@ -1,5 +1,7 @@
 import { expect, it } from 'vitest'
 import { type Conversion, convert } from '../../../src/convert/convert.js'
+import { configFrom } from '../../../src/proxy/config/load.js'
+import { answersOf } from '../../convert-support/answers.js'
 
 function from(text: string, files: Record<string, string> = {}): Conversion {
   return convert(text, {
@@ -19,8 +21,7 @@ const fate = ({ remarks }: Conversion, name: string) =>
 
 it.each([
   ['auth_basic "x"; auth_basic_user_file f;', 'auth_basic'],
-  ['deny all;', 'deny'],
-  ['allow 10.0.0.0/8; deny all;', 'allow'],
+  ['allow unix:; deny all;', 'allow'],
   ['auth_jwt "x";', 'auth_jwt'],
 ])('a location that is guarded by %s is closed, not open', (guard, name) => {
   for (const block of [
@@ -71,8 +72,8 @@ it('headers of an outer level are forgotten where an inner level has any', () =>
     server { listen 80; location / { proxy_pass http://a:1; } location /b { proxy_set_header X-Inner 1; proxy_pass http://a:1; } }
   }`)
   expect(routesOf(conversion).map(({ request }) => (request as { set: object }).set)).toEqual([
-    { 'X-Outer': '1' },
     { 'X-Inner': '1' },
+    { 'X-Outer': '1' },
   ])
 })
 
@@ -139,6 +140,23 @@ it('a stream becomes listeners that forward', () => {
   })
 })
 
+it('datagrams are forwarded', () => {
+  const { document } = from(
+    'stream { upstream dns { server 10.0.0.1:53; server 10.0.0.2:53; hash $remote_addr; } server { listen 53 udp reuseport; proxy_pass dns; proxy_timeout 5s; proxy_responses 1; } server { listen 53; proxy_pass dns; } }',
+  )
+  expect(document).toMatchObject({
+    listeners: [
+      { address: 'udp://*:53', forward: 'dns', idle: '5s' },
+      { address: 'tcp://*:53', forward: 'dns-2' },
+    ],
+    upstreams: {
+      dns: { servers: ['udp://10.0.0.1:53', 'udp://10.0.0.2:53'], balance: 'hash:address' },
+      'dns-2': { servers: ['tcp://10.0.0.1:53', 'tcp://10.0.0.2:53'], balance: 'hash:address' },
+    },
+  })
+  configFrom(JSON.parse(JSON.stringify(document)))
+})
+
 it('included files are read, and those that are not there are named', () => {
   const conversion = from('http { include mime.types; include sites/a.conf; include gone.conf; }', {
     'sites/a.conf': 'server { listen 80; return 204; }',
@@ -181,9 +199,8 @@ it('a service that is asked becomes forwardAuth, and its own location is closed 
   const forwardAuth = { upstream: 'gate-1', path: '/verify?by=edge', responseHeaders: ['X-User'] }
   const open = { upstream: 'app-1', forwardAuth, request: { remove: ['X-Mail'] } }
   expect(routesOf(conversion)).toEqual([
+    { host: '*', path: '/gate', when: ['!path=*/', 'path=/gate'], respond: { status: 404 } },
     { host: '*', ...open },
-    { host: '*', path: '/gate', respond: { status: 404 } },
-    { host: '*', path: '/gate/*', ...open },
   ])
   expect(fate(conversion, 'auth_request_set')).toEqual(['said', 'missing'])
   expect(fate(conversion, 'auth_request')).toEqual(['near'])
@@ -200,36 +217,52 @@ it.each(['auth_request /none; proxy_pass http://a:1;', 'auth_request /files; pro
 )
 
 it('an exact location leaves what is below its path to others, whatever their order', () => {
-  const upstreams = (block: string) =>
-    routesOf(listening(block)).map(({ path = '/', upstream, respond }) => [path, upstream ?? respond])
   const exact = 'location = /a { proxy_pass http://one:1; }'
   const below = 'location /a/ { proxy_pass http://two:1; }'
-  for (const block of [`${exact} ${below}`, `${below} ${exact}`])
-    expect(upstreams(block)).toEqual([
-      ['/a', 'one-1'],
-      ['/', { status: 404 }],
-      ['/a/*', 'two-1'],
-    ])
-  expect(upstreams('location = / { return 302 /in/; } location / { proxy_pass http://two:1; }')).toEqual([
-    ['/', { status: 302, headers: { Location: '$scheme://$host/in/' } }],
-    ['/*', 'two-1'],
-  ])
-  const redirects = listening(`location = /a { return 308 /a/; } ${below}`)
-  expect(routesOf(redirects).map(({ path }) => path)).toEqual(['/a', undefined])
-  expect(fate(redirects, 'return')).toEqual(['near'])
+  for (const block of [`${exact} ${below}`, `${below} ${exact}`]) {
+    const answers = answersOf(listening(block))
+    expect([answers('/a'), answers('/a/b'), answers('/')]).toEqual(['one-1', 'two-1', 404])
+  }
+  const root = answersOf(
+    listening('location = / { return 302 /in/; } location / { proxy_pass http://two:1; }'),
+  )
+  expect([root('/'), root('/x')]).toEqual([302, 'two-1'])
+  const redirects = answersOf(listening(`location = /a { return 308 /a/; } ${below}`))
+  expect([redirects('/a'), redirects('/a/'), redirects('/a/b')]).toEqual([308, 'two-1', 'two-1'])
 })
 
-it('a pattern of alternatives becomes several paths, and a guard of other patterns is named', () => {
-  const conversion = listening('location ~ ^/(in|out)/(?:a|b) { deny all; proxy_pass http://a:1; }')
-  expect(routesOf(conversion).map(({ path, respond }) => [path, respond])).toEqual([
-    [undefined, { status: 404 }],
-    ...['/in/a', '/in/b', '/out/a', '/out/b'].map(path => [path, { status: 403 }]),
+it('a pattern of alternatives becomes several patterns', () => {
+  const answers = answersOf(
+    listening('location ~ ^/(in|out)/(?:a|b) { deny all; } location / { proxy_pass http://a:1; }'),
+  )
+  expect(['/in/a', '/out/bc', '/in/c', '/inside/a'].map(path => answers(path))).toEqual([
+    403,
+    403,
+    'a-1',
+    'a-1',
   ])
-  const lost = listening('location ~ /\\. { deny all; } location / { proxy_pass http://a:1; }')
-  expect(lost.remarks.find(({ line }) => line.text.startsWith('location ~'))).toMatchObject({
-    outcome: 'missing',
-    why: expect.stringContaining('its guard is lost'),
-  })
+  const open = listening('location ~ ^/(in|out)/[a-z]+/x { proxy_pass http://a:1; }')
+  expect(routesOf(open).map(({ path }) => path)).toEqual(['/in/*/x', '/out/*/x', undefined])
+})
+
+it('paths that a rewrite changes, and headers that a condition adds', () => {
+  const conversion = listening(
+    `location /api/ { rewrite ^/api/(.*)$ /v1/$1 break; proxy_pass http://a:1; proxy_set_header Host $host;
+       if ($request_uri ~* \\.js$) { add_header X-Js 1 always; } if ($arg_new) { proxy_pass http://b:1; } }`,
+  )
+  const request = { stripPrefix: '/api', addPrefix: '/v1' }
+  expect(routesOf(conversion).slice(0, 3)).toEqual([
+    { host: '*', path: '/api', when: ['query:new'], upstream: 'b-1', request },
+    { host: '*', path: '/api', when: ['ipath=*.js', 'query:new'], upstream: 'b-1', request },
+    {
+      host: '*',
+      path: '/api',
+      when: ['ipath=*.js'],
+      upstream: 'a-1',
+      request,
+      response: { set: { 'X-Js': '1' } },
+    },
+  ])
 })
 
 it('a named location gets the requests for which try_files finds no file', () => {
@@ -237,7 +270,7 @@ it('a named location gets the requests for which try_files finds no file', () =>
     'location / { try_files $uri @app; } location @app { proxy_pass http://app:1; proxy_set_header Host $host; }',
   )
   expect(routesOf(conversion)).toEqual([{ host: '*', upstream: 'app-1' }])
-  expect(fate(conversion, 'try_files')).toEqual(['missing'])
+  expect(fate(conversion, 'try_files')).toEqual(['near'])
   expect(fate(listening('location @other { proxy_pass http://a:1; }'), 'proxy_pass')).toEqual(['missing'])
 })
 
@@ -290,7 +323,7 @@ it('a named location has the service, the limit and the guard of the location th
     routesOf(
       from(`http { limit_req_zone $remote_addr zone=z:1m rate=5r/s; server { ${GATE}
         location / { ${block} try_files $uri @app; } location @app { try_files $uri @app; proxy_pass http://app:1; } } }`),
-    )[0]
+    ).at(-1)
   expect(led('auth_request /gate; limit_req zone=z;')).toMatchObject({
     upstream: 'app-1',
     forwardAuth: { upstream: 'gate-1', path: '/verify?by=edge' },

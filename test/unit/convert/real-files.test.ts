@@ -13,7 +13,7 @@ const FILES: readonly (readonly [file: string, lines: number, missing: string])[
     75,
     'access_log 52, add_header 86 87 88 89, alias 84, expires 85, gzip 23, gzip_comp_level 27, gzip_min_length 25, gzip_proxied 26, gzip_types 28, gzip_vary 24, location 83, try_files 99',
   ],
-  ['03-nginx.conf', 64, 'add_header 67 68 69, if 66, ssl_stapling 46, ssl_stapling_verify 47'],
+  ['03-nginx.conf', 64, 'ssl_stapling 46, ssl_stapling_verify 47'],
   ['04-nginx.conf', 33, ''],
   ['05-nginx.conf', 31, 'add_header 32, alias 30, expires 31, location 29'],
   [
@@ -24,7 +24,7 @@ const FILES: readonly (readonly [file: string, lines: number, missing: string])[
   [
     '07-nginx.conf',
     109,
-    'access_log 141 148 153 158, add_header 111 121, alias 109 119, deny 114 157, expires 110 120, gzip 22, gzip_comp_level 26, gzip_min_length 24, gzip_proxied 25, gzip_types 27, gzip_vary 23, location 108 113 118 146 151 156',
+    'access_log 141 148 153 158, add_header 111 121, alias 109 119, expires 110 120, gzip 22, gzip_comp_level 26, gzip_min_length 24, gzip_proxied 25, gzip_types 27, gzip_vary 23, location 108 118 146 151',
   ],
   ['08-nginx.conf', 45, 'location 58, root 59'],
   ['09-nginx.conf', 47, 'gzip 12, gzip_types 13, location 27, root 28'],
@@ -33,7 +33,7 @@ const FILES: readonly (readonly [file: string, lines: number, missing: string])[
   [
     '12-haproxy.cfg',
     49,
-    'compression 12 13 14 15 59, filter 48 58, http-request set-var(txn.req_path) 23, http-response set-header 29 30 44, http-response set-var(res.nonce) 25',
+    'compression 12 13 14 15 59, filter 48 58, http-response set-header 29 30 44, http-response set-var(res.nonce) 25',
   ],
   ['13-haproxy.cfg', 58, 'http-request set-header 40, lua-load 11'],
   ['14-haproxy.cfg', 30, ''],
@@ -106,5 +106,19 @@ it('the share of lines that the proxy has a counterpart for, or does not need', 
     haproxy: share('haproxy'),
     sozu: share('sozu'),
     all: share('all'),
-  }).toEqual({ nginx: [613, 88.7], haproxy: [276, 92], sozu: [83, 100], all: [972, 90.6] })
+  }).toEqual({ nginx: [613, 90], haproxy: [276, 92.3], sozu: [83, 100], all: [972, 91.5] })
+})
+
+it('most lines without a counterpart are about compression and files, which the proxy leaves to servers', () => {
+  const missing = FILES.flatMap(([file]) => converted(file).remarks).filter(
+    ({ outcome }) => outcome === 'missing',
+  )
+  const isOfFiles =
+    /does not compress|serves no files|its files need a server|its location has no counterpart|may be kept/
+  // One is of an answer to a login.
+  const notAsked = missing.filter(
+    ({ why, line }) => isOfFiles.test(why) && !line.text.startsWith('return'),
+  ).length
+  const share = Math.floor((1_000 * (972 - missing.length)) / (972 - notAsked)) / 10
+  expect([missing.length, notAsked, share]).toEqual([82, 53, 96.8])
 })

@@ -55,16 +55,15 @@ describe('conditions', () => {
   })
 
   it('have several patterns of paths, but no pattern that no path has', () => {
-    const name = named('path=*.php', '!path=/a/b*', 'ipath=*C*', 'path=/a*', 'address=::1|10.0.0.0/8')
+    const name = named('path=*.php', '!path=/a/b*', 'ipath=*C%C3*', 'path=/a*', 'address=::1|10.0.0.0/8')
     expect(name).toBe(
-      '?path=%2A.php&path=%2Fa%2A&!path=%2Fa%2Fb%2A&ipath=%2Ac%2A&address=10.0.0.0%2F8|%3A%3A1',
+      '?path=%2A.php&path=%2Fa%2A&!path=%2Fa%2Fb%2A&ipath=%2Ac%25C3%2A&address=10.0.0.0%2F8|%3A%3A1',
     )
     expect(named(...listed(name).reverse())).toBe(name)
     for (const wrong of [
       '',
       'a*',
-      '/a/',
-      '/a/*/',
+      '/a//',
       '/%61',
       '/a%2Fb',
       '/a;b',
@@ -131,6 +130,18 @@ describe('conditions', () => {
     ['path=*.php', 'GET /b.php;v=1', [], true],
     ['path=*.php', 'GET /b%2ephp', [], true],
     ['path=*.php', 'GET /b.PHP', [], false],
+    ['path=/a/', 'GET /a/?b', [], true],
+    ['path=/a/', 'GET /a//', [], true],
+    ['path=/a/', 'GET /a', [], false],
+    ['path=/a/*', 'GET /a/', [], true],
+    ['path=/a/*', 'GET /a', [], false],
+    ['path=/*', 'GET /', [], true],
+    ['path=*a/*', 'GET /b/a/', [], true],
+    ['path=*/', 'GET /', [], true],
+    ['!path=*/', 'GET /a/b;c', [], true],
+    ['!path=*/', 'GET /%61/;c', [], false],
+    ['ipath=*B/', 'GET /a/b/', [], true],
+    ['ipath=/caf%C3%A9', 'GET /CAF%c3%a9', [], true],
     ['ipath=*.pHp', 'GET /b.PhP', [], true],
     ['path=*/.*', 'GET /a//.env', [], true],
     ['path=*/.*', 'GET /.env/b', [], true],

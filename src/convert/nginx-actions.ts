@@ -1,0 +1,370 @@
+import type { Action, Draft, Section } from './draft.js'
+import { CLOSED, put } from './draft.js'
+import { removeHeader, setHeader } from './header-changes.js'
+import { type Access, accessOf } from './nginx-access.js'
+import { type Authorization, authorizationOf } from './nginx-auth.js'
+import type { Branch } from './nginx-places.js'
+import type { Rates } from './nginx-rates.js'
+import { rewriteOf } from './nginx-rewrite.js'
+import type { Server } from './nginx-settings.js'
+import type { Directive } from './nginx-syntax.js'
+import { type Scheme, serverOf, serversOf } from './nginx-upstream.js'
+import { effective, effectiveOne, fileOf, type Levels, withVariables } from './nginx-values.js'
+import { FRAMING, millisecondsOf, timeOf } from './values.js'
+
+/** The answers to which nginx adds headers unless it is told `always`. */
+const WITH_HEADERS = /^(?:20[0146]|30[1234678])$/
+const REDIRECTS = new Set(['301', '302', '303', '307', '308'])
+
+const passes = (levels: Levels) => levels[0]!.some(({ name }) => name === 'proxy_pass')
+
+/** The location around directives. */
+export interface Around {
+  readonly text: string
+  /** The path of its routes; empty for a pattern. */
+  readonly path: string
+  readonly isExact: boolean
+}
+
+/** Translates the directives of a location into actions of routes. */
+export class Actions {
+  readonly #draft: Draft
+  readonly #http: readonly Directive[]
+  readonly #upstreams: ReadonlyMap<string, Directive>
+  readonly #rates: Rates
+
+  constructor(
+    draft: Draft,
+    http: readonly Directive[],
+    upstreams: ReadonlyMap<string, Directive>,
+    rates: Rates,
+  ) {
+    this.#draft = draft
+    this.#http = http
+    this.#upstreams = upstreams
+    this.#rates = rates
+  }
+
+  /** The actions for requests that no `if` has answered: by their address, if that matters. Null if the location only serves files. */
+  contents(server: Server, location: Around, levels: Levels, access: Levels = levels): Branch[] | null {
+    const proxied = server.entries.some(({ listener }) => listener.proxyProtocol !== undefined)
+    const { admissions, needsPassword }: Access = accessOf(this.#draft, access, proxied)
+    const isOpen = admissions.every(({ gets }) => gets !== 'closed') && !needsPassword
+    const asked = needsPassword ? CLOSED : this.#target(server, location, levels, access)
+    if (asked === null && isOpen) return null
+    if (needsPassword || admissions.every(({ gets }) => gets === 'closed')) this.#told(levels, needsPassword)
+    const open = () => this.#target(server, location, levels, [])
+    return admissions.map(({ when, gets }) => ({
+      when,
+      action: gets === 'closed' ? CLOSED : ((gets === 'asked' ? asked : open()) ?? CLOSED),
+    }))
+  }
+
+  /** The actions for requests that a `return` answers. nginx asks for no address or password then; only redirects do without one here. */
+  answered(server: Server, levels: Levels, action: Action): Branch[] {
+    const { status = 200 } = (action.respond ?? {}) as { status?: number }
+    const branch = { when: [], action }
+    const mayStop = levels[0]!.some(({ name, args }) => name === 'rewrite' && args[2] === 'break')
+    if (status >= 400 || (status >= 300 && !mayStop)) return [branch]
+    const proxied = server.entries.some(({ listener }) => listener.proxyProtocol !== undefined)
+    const { admissions, needsPassword } = accessOf(this.#draft, levels, proxied)
+    if (admissions.length === 1 && admissions[0]!.gets === 'asked' && !needsPassword) return [branch]
+    for (const each of levels[0]!)
+      if (each.name === 'return')
+        this.#draft.near(each, 'nginx answers before it asks for an address or a password')
+    return admissions.map(({ when, gets }) => ({
+      when,
+      action: gets === 'open' || (gets === 'asked' && !needsPassword) ? action : CLOSED,
+    }))
+  }
+
+  #told(levels: Levels, needsPassword: boolean): void {
+    for (const each of levels[0]!) {
+      if (each.name !== 'proxy_pass') continue
+      if (needsPassword) this.#draft.missing(each, 'its route answers 403 until it has a guard')
+      else this.#draft.near(each, 'no request may pass: its route answers 403')
+    }
+  }
+
+  /** The action of a location; null if it only serves files. `access`: the levels with its guards. `tried`: a `try_files` has led to it. */
+  #target(server: Server, location: Around, levels: Levels, access: Levels, tried = false): Action | null {
+    const draft = this.#draft
+    const limit = this.#rates.at(levels)
+    const authorization = authorizationOf(draft, server.block, this.#http, access)
+    const named = tried ? null : this.#named(server, levels)
+    if (authorization === 'unknown' && (named !== null || passes(levels))) return this.#closed(levels)
+    if (named !== null) {
+      const action = this.#target(server, location, named, access, true)
+      return action && { ...limit, ...this.#asked(authorization), ...action }
+    }
+    const pass = levels[0]!.find(({ name }) => name === 'proxy_pass')
+    // Without a server for its files, the location around it must not get requests that a service decides about.
+    if (pass === undefined) return authorization === null ? null : this.#closed(levels)
+    const target = serverOf(pass)
+    if (target === null) {
+      draft.missing(pass, 'servers cannot be chosen by a variable: 502 until there is an upstream')
+      return { respond: { status: 502 } }
+    }
+    draft.said(pass)
+    const { scheme, authority, uri } = target
+    const upstream = this.#upstream(scheme, authority, levels)
+    const asked = authorization === 'unknown' ? null : authorization
+    const request = this.#requestOf(server, authority, scheme, levels, asked)
+    if (uri !== '') {
+      const { text, isExact, path } = location
+      const [strip, prefix] = [path.replace(/\/$/, ''), uri.replace(/\/$/, '')]
+      if (text.endsWith('/') !== uri.endsWith('/') || (isExact && uri.endsWith('/')))
+        draft.near(
+          pass,
+          `the path begins with ${prefix === '' ? '/' : `${prefix}/`}, or is ${prefix === '' ? '/' : prefix}`,
+        )
+      if (strip !== '' && strip !== prefix) request.stripPrefix = strip
+      if (prefix !== '' && strip !== prefix) request.addPrefix = prefix
+    } else Object.assign(request, rewriteOf(draft, levels[0]!, location.path) ?? {})
+    const response = this.#responseOf(server, levels)
+    return {
+      upstream,
+      ...this.#asked(authorization),
+      ...limit,
+      ...(Object.keys(request).length > 0 && { request }),
+      ...(Object.keys(response).length > 0 && { response }),
+    }
+  }
+
+  #asked(authorization: Authorization | null | 'unknown'): Action {
+    if (authorization === null || authorization === 'unknown') return {}
+    const { scheme, authority, levels, path, headers } = authorization
+    return {
+      forwardAuth: {
+        upstream: this.#upstream(scheme, authority, levels),
+        path,
+        ...(headers.length > 0 && { responseHeaders: headers }),
+      },
+    }
+  }
+
+  #closed(levels: Levels): Action {
+    for (const each of levels[0]!)
+      if (each.name === 'proxy_pass') this.#draft.missing(each, 'its route answers 403 until it has a guard')
+    return CLOSED
+  }
+
+  /** The levels of the named location that gets what `try_files` does not find; null if there is none. */
+  #named(server: Server, levels: Levels): Levels | null {
+    const name = levels[0]!.find(each => each.name === 'try_files')?.args.at(-1)
+    if (name?.startsWith('@') !== true) return null
+    const location = server.block.find(each => each.name === 'location' && each.args[0] === name)
+    if (location === undefined || location.block === null) return null
+    this.#draft.near(location, 'for files too')
+    for (const each of levels[0]!)
+      if (each.name === 'proxy_pass') this.#draft.near(each, `by ${name}, for files too`)
+    return [location.block, ...levels.slice(-2)]
+  }
+
+  #upstream(scheme: Scheme, authority: string, levels: Levels): string {
+    const block = this.#upstreams.get(authority)
+    const plain = authority.replaceAll(/[^\w.-]+/g, '-').replaceAll(/^-|-$/g, '')
+    const name = this.#draft.upstreamName(
+      scheme === 'https' ? `${plain}-tls` : plain,
+      `${scheme} ${authority}`,
+    )
+    let upstream = this.#draft.upstreams.get(name)
+    if (upstream === undefined) {
+      upstream = serversOf(this.#draft, block, authority, scheme)
+      this.#draft.upstreams.set(name, upstream)
+    }
+    if (scheme === 'https') this.#serverTls(upstream, levels)
+    this.#longest(upstream, 'connect', effectiveOne(levels, 'proxy_connect_timeout'))
+    this.#longest(upstream, 'response', effectiveOne(levels, 'proxy_read_timeout'))
+    const sent = effectiveOne(levels, 'proxy_send_timeout')
+    if (sent !== undefined) this.#draft.near(sent, 'timeouts.stall limits bodies that make no progress')
+    return name
+  }
+
+  /** An upstream has one limit: the longest of those that its locations have. */
+  #longest(upstream: Section, key: string, directive: Directive | undefined): void {
+    const given = directive === undefined ? null : timeOf(directive.args[0] ?? '', 's')
+    if (directive === undefined || given === null) return
+    const known = (upstream.timeouts as Record<string, string> | undefined)?.[key]
+    if (known === undefined || known === given) this.#draft.said(directive)
+    else this.#draft.near(directive, 'an upstream has one limit, the longest')
+    if (known === undefined || millisecondsOf(given) > millisecondsOf(known))
+      put(upstream, 'timeouts', key, given)
+  }
+
+  #serverTls(upstream: Section, levels: Levels): void {
+    const draft = this.#draft
+    const take = (name: string, key: string) => {
+      const directive = effectiveOne(levels, name)
+      if (directive === undefined || directive.args[0]!.includes('$')) return
+      draft.said(directive)
+      put(upstream, 'tls', key, key === 'name' ? directive.args[0] : fileOf(directive))
+    }
+    take('proxy_ssl_trusted_certificate', 'ca')
+    take('proxy_ssl_name', 'name')
+    take('proxy_ssl_certificate', 'cert')
+    take('proxy_ssl_certificate_key', 'key')
+    const [verify, sni] = [
+      effectiveOne(levels, 'proxy_ssl_verify'),
+      effectiveOne(levels, 'proxy_ssl_server_name'),
+    ]
+    if (verify !== undefined) draft.said(verify)
+    if (sni !== undefined) draft.own(sni, 'servers are always told the name')
+    if (verify?.args[0] !== 'on') put(upstream, 'tls', 'verify', false)
+  }
+
+  #requestOf(
+    server: Server,
+    authority: string,
+    scheme: string,
+    levels: Levels,
+    authorization: Authorization | null,
+  ): Section {
+    const request: Section = {}
+    let host: string | null = authority.startsWith('unix:')
+      ? 'localhost'
+      : authority.replace(scheme === 'https' ? /:443$/ : /:80$/, '')
+    for (const directive of effective(levels, 'proxy_set_header')) {
+      const [name = '', text = ''] = directive.args
+      const key = name.toLowerCase()
+      if (key === 'host') host = this.#hostHeader(directive, text, host, server)
+      else if (key === 'upgrade' || key === 'connection')
+        this.#draft.own(directive, 'the proxy passes upgrades on')
+      else if (/^x-forwarded-(?:for|proto|host)$/.test(key) || FRAMING.test(key))
+        this.#draft.own(directive, 'the proxy says it always')
+      else if (text.replaceAll(/[{}]/g, '').toLowerCase() === `$http_${key.replaceAll('-', '_')}`)
+        this.#draft.own(directive, 'the proxy passes it on')
+      else if (authorization?.takes(directive) === true) continue
+      else if (text === '') {
+        this.#draft.said(directive)
+        removeHeader(request, name)
+      } else if (/^\$\{?request_id\}?$/.test(text)) {
+        this.#draft.said(directive)
+        this.#draft.set('tracing.requestId', name)
+      } else if (!this.#header(request, directive, name, text, server))
+        // Clients must not say in its place what nginx says.
+        removeHeader(request, name)
+    }
+    if (host !== null) request.host = host
+    return request
+  }
+
+  /** Returns the host that servers are told; null for the client's. */
+  #hostHeader(directive: Directive, text: string, authority: string | null, server: Server): string | null {
+    this.#draft.said(directive)
+    if (/^\$\{?(?:host|http_host)\}?(?::\$\{?server_port\}?)?$/.test(text)) return null
+    if (/^\$\{?proxy_host\}?$/.test(text)) return authority
+    if (/^\$\{?server_name\}?$/.test(text)) return server.names[0] ?? null
+    if (!text.includes('$')) return text
+    this.#draft.missing(directive, 'the host is the client’s, or a text')
+    return null
+  }
+
+  /** False if the value cannot be said. */
+  #header(into: Section, directive: Directive, name: string, text: string, server: Server): boolean {
+    if (FRAMING.test(name)) {
+      this.#draft.own(directive, 'the proxy says it always')
+      return true
+    }
+    const value = withVariables(text, this.#fixed(server))
+    if (value === null) {
+      this.#draft.missing(directive, 'the proxy has no such variable')
+      return false
+    }
+    if (value.near) this.#draft.near(directive, 'a variable differs: see the page')
+    else this.#draft.said(directive)
+    setHeader(into, name, value.value)
+    return true
+  }
+
+  #fixed({ names, entries }: Server): Record<string, string> {
+    const ports = new Set(entries.map(({ listener }) => /\d+$/.exec(listener.address)?.[0]))
+    const [port] = ports
+    return {
+      ...(names[0] !== undefined && { server_name: names[0] }),
+      ...(ports.size === 1 && port !== undefined && { server_port: port }),
+    }
+  }
+
+  #responseOf(server: Server, levels: Levels): Section {
+    const response: Section = {}
+    for (const directive of effective(levels, 'add_header')) {
+      const [name = '', text = ''] = directive.args
+      this.#header(response, directive, name, text, server)
+      if (directive.args[2] !== 'always') this.#draft.near(directive, 'errors of servers have it too')
+    }
+    for (const directive of effective(levels, 'proxy_hide_header')) {
+      this.#draft.said(directive)
+      removeHeader(response, directive.args[0]!)
+    }
+    const redirect = effectiveOne(levels, 'proxy_redirect')
+    if (redirect !== undefined) {
+      if (redirect.args[0] === 'off') this.#draft.own(redirect, 'Location stays as the server writes it')
+      else this.#draft.missing(redirect, 'Location stays as the server writes it')
+    }
+    return response
+  }
+
+  /** The answer of a `return`, or of a `rewrite` that redirects. */
+  returnOf(directive: Directive, levels: Levels, server: Server): Action | null {
+    if (directive.name === 'rewrite') return this.#rewriteOf(directive, levels, server)
+    const [first = '', ...rest] = directive.args
+    const code = /^\d{3}$/.test(first) ? first : '302'
+    const text = (/^\d{3}$/.test(first) ? rest : directive.args).join(' ')
+    this.#draft.said(directive)
+    if (code === '444') {
+      this.#draft.near(directive, 'the proxy answers before it closes a connection')
+      return CLOSED
+    }
+    const headers = this.#headersOf(levels, code, server)
+    if (REDIRECTS.has(code)) return this.#redirect(directive, Number(code), text, headers, server)
+    const type = effectiveOne(levels, 'default_type')
+    if (text !== '' && type !== undefined && headers['Content-Type'] === undefined) {
+      this.#draft.said(type)
+      headers['Content-Type'] = type.args[0]!
+    }
+    if (text.includes('$')) this.#draft.near(directive, 'bodies have no variables')
+    return {
+      respond: {
+        status: Number(code),
+        ...(text !== '' && { body: text }),
+        ...(Object.keys(headers).length > 0 && { headers }),
+      },
+    }
+  }
+
+  /** The headers that an answer of nginx itself has. */
+  #headersOf(levels: Levels, code: string, server: Server): Section {
+    const changes: Section = {}
+    for (const each of effective(levels, 'add_header'))
+      if (each.args[2] === 'always' || WITH_HEADERS.test(code))
+        this.#header(changes, each, each.args[0]!, each.args[1] ?? '', server)
+    return (changes.set ?? {}) as Section
+  }
+
+  #redirect(directive: Directive, status: number, text: string, headers: Section, server: Server): Action {
+    const value = withVariables(text, this.#fixed(server))
+    if (value === null) this.#draft.missing(directive, 'the proxy has no such variable')
+    else if (value.near && !/\$http_host/.test(text))
+      this.#draft.near(directive, 'a variable differs: see the page')
+    const target = value?.value ?? '/'
+    const { server_port: port } = this.#fixed(server)
+    const own = port === undefined || /^(?:80|443)$/.test(port) ? '' : `:${port}`
+    const location = target.startsWith('/') ? `$scheme://$host${own}${target}` : target
+    return { respond: { status, headers: { ...headers, Location: location } } }
+  }
+
+  /** `rewrite ^ URL permanent`, and patterns that take the whole path. */
+  #rewriteOf(directive: Directive, levels: Levels, server: Server): Action | null {
+    const [pattern = '', target = '', flag] = directive.args
+    const whole = /^\^(?:\/?\(\.\*\)\$?|\/\(\.\*\)\$?|\(\.\*\)\$?)?$/.test(pattern)
+    const status = flag === 'permanent' ? 301 : flag === 'redirect' || /^https?:/.test(target) ? 302 : null
+    const slash = pattern.startsWith('^/')
+    const url = target.replace(slash ? /\/\$1\??$/ : /\$1\??$/, '$request_uri')
+    if (!whole || status === null || /\$\d/.test(url)) return null
+    this.#draft.said(directive)
+    if (!url.endsWith('$request_uri') && !target.endsWith('?'))
+      this.#draft.near(directive, 'without the query')
+    return this.#redirect(directive, status, url, this.#headersOf(levels, String(status), server), server)
+  }
+}

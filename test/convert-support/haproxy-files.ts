@@ -1,0 +1,255 @@
+import type { Arbitrary } from 'fast-check'
+import fc from '../lanes/generated.js'
+import { requestsOf } from './nginx-files.js'
+
+const of = (...all: readonly string[]): Arbitrary<string> => fc.constantFrom(...all)
+
+const HOSTS = ['a.test', 'b.test', 'w.b.test', 'v.w.b.test', 'z.test']
+const test = of(
+  ...[
+    'path /a',
+    'path /a /d',
+    'path /',
+    'path_beg /a',
+    'path_beg /a/',
+    'path_beg /d /a/b',
+    'path_beg -i /A',
+    'path -i /A/B',
+  ],
+  ...[
+    'path_end .php',
+    'path_end .php .css',
+    'path_end -i .PHP',
+    'path_end /',
+    'path_sub b',
+    'path_sub /.',
+    'path_dir b',
+    'path_reg ^/a/[^/]+/e$',
+  ],
+  ...[
+    'path_reg ^/(a|d)/',
+    'path_reg \\.php$',
+    'path_reg ^/[0-9]+$',
+    'path,lower -m beg /a',
+    'path -m end b',
+    'url_beg /a',
+  ],
+  ...[
+    'hdr(host) a.test',
+    'hdr(host) -i A.TEST b.test',
+    'hdr_end(host) .b.test',
+    'hdr_end(host) -i .test',
+    'hdr_beg(host) w.',
+    'hdr_dom(host) b.test',
+    'hdr(host) -m found',
+  ],
+  ...[
+    'method GET',
+    'method GET POST',
+    'hdr(X-A) 1',
+    'hdr(X-A) -m found',
+    'hdr_beg(X-A) 1',
+    'hdr_cnt(X-A) 0',
+    'cook(c) 1',
+    'url_param(t) s',
+    'urlp(t) -m found',
+  ],
+  ...[
+    'src 127.0.0.1',
+    'src 127.0.0.0/30 10.0.0.0/8',
+    'src 127.0.0.2 127.9.0.0/16',
+    'ssl_fc',
+    'dst_port @port',
+    'always_true',
+    'nbsrv(one) lt 1',
+    'rand(2) gt 3',
+  ],
+)
+const term = fc
+  .tuple(
+    fc.boolean(),
+    fc.oneof(
+      { weight: 3, arbitrary: test.map(each => `{ ${each} }`) },
+      { weight: 2, arbitrary: of('n0', 'n1', 'n2', 'METH_POST', 'METH_GET') },
+    ),
+  )
+  .map(([not, text]) => (not ? `!${text}` : text))
+const condition = fc
+  .tuple(
+    fc.constantFrom('if', 'if', 'if', 'unless'),
+    fc.array(fc.array(term, { minLength: 1, maxLength: 2 }), { minLength: 1, maxLength: 2 }),
+  )
+  .map(([word, any]) => `${word} ${any.map(all => all.join(' ')).join(' or ')}`)
+const maybe = fc.oneof({ weight: 1, arbitrary: fc.constant('') }, { weight: 4, arbitrary: condition })
+
+const refusal = of(
+  ...[
+    'http-request deny',
+    'http-request deny deny_status 405',
+    'http-request reject',
+    'http-request tarpit',
+    'http-request auth',
+    'http-request return status 403',
+  ],
+  ...['tcp-request content reject', 'tcp-request connection reject', 'http-request auth realm x'],
+)
+const answer = of(
+  ...[
+    'http-request redirect location https://moved.test/',
+    'http-request redirect prefix https://moved.test code 301',
+    'redirect scheme https code 301',
+    'http-request redirect location /else',
+  ],
+  ...['http-request return status 200 content-type text/plain string own', 'http-request allow'],
+)
+const change = of(
+  ...[
+    'http-request set-header X-B own',
+    'http-request set-header X-B %[src]',
+    'http-request del-header X-B',
+    'http-request set-header X-B %[hdr(host)]',
+  ],
+  ...[
+    'http-request add-header X-B more',
+    'http-response set-header X-C c',
+    'http-response del-header X-B',
+    'http-request replace-path /a/(.*) /\\1',
+    'http-request set-path /v1%[path]',
+    'http-request replace-path ^/a(/)?(.*) /v1/\\2',
+  ],
+)
+const rule = fc.oneof(
+  { weight: 4, arbitrary: fc.tuple(refusal, maybe).map(all => all.join(' ')) },
+  { weight: 2, arbitrary: fc.tuple(answer, condition).map(all => all.join(' ')) },
+  { weight: 2, arbitrary: change },
+  { weight: 1, arbitrary: fc.tuple(change, condition).map(all => all.join(' ')) },
+  {
+    weight: 5,
+    arbitrary: fc
+      .tuple(of('use_backend one', 'use_backend two', 'use_backend three'), condition)
+      .map(all => all.join(' ')),
+  },
+)
+const ofBackend = fc.oneof(
+  {
+    weight: 2,
+    arbitrary: fc
+      .tuple(
+        refusal.filter(each => !/connection/.test(each)),
+        maybe,
+      )
+      .map(all => all.join(' ')),
+  },
+  { weight: 1, arbitrary: fc.tuple(answer, condition).map(all => all.join(' ')) },
+  { weight: 2, arbitrary: change },
+  {
+    weight: 1,
+    arbitrary: of('balance leastconn', 'balance source', 'balance roundrobin', 'cookie s insert'),
+  },
+)
+const acl = (name: string) =>
+  fc.array(test, { minLength: 1, maxLength: 2 }).map(all => all.map(each => `acl ${name} ${each}`))
+
+const section = (name: string, lines: readonly string[]) =>
+  `${name}\n${lines.map(each => `  ${each}\n`).join('')}`
+const servers = of(
+  '  server s @N weight 10',
+  '  server s @N',
+  '  server s @N maxconn 50',
+  '  server s @N weight 1\n  server t @N backup',
+)
+const backend = (name: string) =>
+  fc
+    .tuple(
+      fc.tuple(acl('n0'), acl('n1'), acl('n2')),
+      fc.oneof({ weight: 2, arbitrary: fc.constant([] as string[]) }, fc.array(ofBackend, { maxLength: 2 })),
+      servers,
+    )
+    .map(
+      ([named, lines, of]) =>
+        section(`backend ${name}`, [...named.flat(), ...lines]) + `${of.replaceAll('@N', `@${name}`)}\n`,
+    )
+
+const whole = fc
+  .record({
+    named: fc.tuple(acl('n0'), acl('n1'), acl('n2')),
+    rules: fc.array(rule, { minLength: 1, maxLength: 5 }),
+    last: of('default_backend one', 'default_backend one', 'default_backend two', ''),
+    backends: fc.tuple(backend('one'), backend('two'), backend('three')),
+    common: of('', '', 'option forwardfor'),
+  })
+  .map(
+    ({ named, rules, last, backends, common }) =>
+      section('defaults d', [
+        'mode http',
+        'timeout connect 2s',
+        'timeout client 5s',
+        'timeout server 5s',
+        'timeout tarpit 1',
+        ...(common === '' ? [] : [common]),
+      ]) +
+      section('frontend web', [
+        'bind 127.0.0.1:@port',
+        ...named.flat(),
+        ...rules,
+        ...(last === '' ? [] : [last]),
+      ]) +
+      backends.join(''),
+  )
+
+/** Lines that have no counterpart, or a difference that each request may show. */
+const UNSAID =
+  /auth|lower|hdr_cnt|hdr_beg\(host|hdr\(host\) -m|nbsrv|rand|url_beg|-m end|-i |replace-path|set-path|add-header|backup|cookie|tarpit|reject/
+
+const onlySaid = (text: string) => {
+  const isKept = (line: string) => /^\s*acl/.test(line) || !UNSAID.test(line)
+  const known = (line: string) => (UNSAID.test(line) ? line.replace(/(acl \w+) .*/, '$1 always_false') : line)
+  return text.split('\n').filter(isKept).map(known).join('\n')
+}
+
+/** A configuration of HAProxy, with names in place of ports. */
+export const haproxyFiles: Arbitrary<string> = fc.oneof(whole, whole.map(onlySaid))
+
+const PATHS = [
+  ...[
+    '/',
+    '/a',
+    '/a/',
+    '/a/b',
+    '/a/b/',
+    '/a/b/c',
+    '/a/x',
+    '/a/x/e',
+    '/ax',
+    '/a/bc',
+    '/d',
+    '/d/',
+    '/d/b',
+    '/d/7',
+    '/dx',
+    '/7',
+    '/x',
+    '/x/y',
+  ],
+  ...[
+    '/a.php',
+    '/x.php',
+    '/a/x.php',
+    '/a/b/x.css',
+    '/X.PHP',
+    '/.e',
+    '/a/.e',
+    '/a?t=s',
+    '/a/x?t=s&u=1',
+    '/else',
+    '/A/b',
+    '/A/B',
+    '/a.php/x',
+    '/axphp',
+    '/x.php?t=s',
+    '/b/x',
+    '/x/b/y',
+  ],
+]
+
+export const haproxyRequests = requestsOf(HOSTS, PATHS)

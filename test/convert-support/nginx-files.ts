@@ -1,0 +1,423 @@
+import type { Arbitrary } from 'fast-check'
+import fc from '../lanes/generated.js'
+import type { Asked } from './places.js'
+
+const of = (...all: readonly string[]): Arbitrary<string> => fc.constantFrom(...all)
+
+const HOSTS = ['a.test', 'b.test', 'w.b.test', 'v.w.b.test', 'z.test']
+const NAMES = ['a.test', 'b.test', '*.b.test', '.b.test', 'w.b.test', 'A.test']
+const PLAIN = ['/', '/', '/a', '/a/', '/a/b', '/a/b/', '/d/', '/d', '/a.php', '/.e']
+const PATTERNS = [
+  ...[
+    '\\.php$',
+    '\\.(php|css)$',
+    '/\\.',
+    '^/a/[^/]+/e$',
+    '^/a/(.*)$',
+    '^/(a|d)/',
+    '^/a',
+    '^/[0-9]+$',
+    'b',
+    '^/$',
+  ],
+  ...[
+    '^/a/b',
+    '^/d/(\\w+)',
+    '\\.(?:css|js)(\\?.*)?$',
+    '^/(?!a)',
+    '^/a/.*\\.php$',
+    '/b/',
+    '^.+\\.css',
+    '^/a.php$',
+  ],
+  ...['^/a/b$', '^/a/?$', '^/a(/|$)', 'b$', '^/d/[0-9]'],
+]
+
+const address = of('127.0.0.1', '127.0.0.2', '127.0.0.0/30', '127.0.0.0/8', 'all', '10.0.0.0/8', '::1')
+const access = fc
+  .array(fc.tuple(of('allow', 'deny'), address), { minLength: 1, maxLength: 3 })
+  .chain(list => fc.boolean().map(rest => [...list, ...(rest ? [['deny', 'all']] : [])]))
+  .map(list => list.map(each => `${each.join(' ')};`).join(' '))
+const basic = 'auth_basic "x"; auth_basic_user_file @home/htpasswd;'
+const guard = fc.oneof(
+  { weight: 4, arbitrary: access },
+  of(
+    'deny all;',
+    'deny all;',
+    basic,
+    basic,
+    'auth_basic off;',
+    'allow all;',
+    'auth_request /judge;',
+    'auth_request off;',
+  ),
+  access.map(list => `satisfy any; ${list} ${basic}`),
+  access.map(list => `satisfy all; ${list} ${basic}`),
+  of(`satisfy any; ${basic}`, 'satisfy any;', `satisfy any; auth_request /judge; allow 127.0.0.1; deny all;`),
+  of(
+    'limit_except GET { deny all; }',
+    'limit_except GET POST { allow 127.0.0.1; deny all; }',
+    `limit_except GET { ${basic} }`,
+  ),
+)
+const answer = of(
+  ...[
+    'return 200 "own";',
+    'return 403;',
+    'return 410;',
+    'return 444;',
+    'return 204;',
+    'return 401;',
+    'return 503;',
+  ],
+  ...[
+    'return 301 https://moved.test$request_uri;',
+    'return 302 /else;',
+    'return 307 http://$host/x;',
+    'return 302 $scheme://$host/y$request_uri;',
+  ],
+  ...[
+    'rewrite ^ https://moved.test$request_uri permanent;',
+    'rewrite ^/a/(.*)$ https://moved.test/$1 redirect;',
+  ],
+  ...['rewrite ^(.*)$ /else redirect;', 'rewrite ^/(.*)$ http://w.test/$1 permanent;'],
+)
+const change = of(
+  ...[
+    'rewrite ^/a/(.*)$ /z/$1 break;',
+    'rewrite ^/d/(.*)$ /a/$1 last;',
+    'rewrite ^/a/b$ /d/ last;',
+    'rewrite ^/z http://z.test/ permanent;',
+  ],
+  ...['rewrite /b /c break;'],
+)
+const pass = of(
+  ...['one', 'two', 'three'].flatMap(name => [
+    `proxy_pass http://${name};`,
+    `proxy_pass http://${name}/;`,
+    `proxy_pass http://${name}/v1/;`,
+    `proxy_pass http://${name}/v1;`,
+  ]),
+  'proxy_pass http://@two;',
+)
+const header = of(
+  ...[
+    'proxy_set_header Host $host;',
+    'proxy_set_header Host $http_host;',
+    'proxy_set_header Host inner.test;',
+    'proxy_set_header X-Real-IP $remote_addr;',
+  ],
+  ...[
+    'proxy_set_header X-A own;',
+    'proxy_set_header X-A "";',
+    'proxy_set_header X-A $http_x_a;',
+    'proxy_set_header X-B "$scheme $request_method";',
+  ],
+  ...[
+    'proxy_set_header X-B $server_name;',
+    'add_header X-C c;',
+    'add_header X-C c always;',
+    'proxy_hide_header X-B;',
+  ],
+)
+const test = of(
+  ...[
+    '$request_method = POST',
+    '$request_method != GET',
+    '$request_method !~ ^(GET|HEAD)$',
+    '$request_method ~ POST',
+  ],
+  ...[
+    '$http_x_a',
+    '$http_x_a = 1',
+    '$http_x_a != 1',
+    '$http_x_a ~ ^1',
+    '$http_x_a !~* ^1$',
+    '$http_x_a = ""',
+  ],
+  ...['$arg_t = s', '$arg_t != s', '$cookie_c = 1'],
+  ...['$uri ~ \\.php$', '$request_uri ~ "^/a"', '$remote_addr = 127.0.0.1', '$remote_addr != 127.0.0.1'],
+)
+/** Conditions that the command only names: a list that refuses some requests and has no counterpart. */
+const listed = fc.tuple(
+  of(
+    '$http_user_agent ~* (bot|1)',
+    '$query_string = ""',
+    '$http_host ~ b',
+    '$args ~ s',
+    '$host != a.test',
+    '$host = a.test',
+    '$server_port = 1',
+  ),
+  of('return 301 https://moved.test/;', 'return 200 "own";', 'set $flag 1;'),
+)
+const branch = fc
+  .oneof(
+    {
+      weight: 8,
+      arbitrary: fc.tuple(
+        test,
+        fc.oneof(
+          { weight: 4, arbitrary: answer },
+          of(
+            'proxy_pass http://two;',
+            'add_header X-C if;',
+            'set $flag 1;',
+            'rewrite ^ /d/ last;',
+            'proxy_pass http://three; break;',
+          ),
+        ),
+      ),
+    },
+    { weight: 1, arbitrary: listed },
+  )
+  .map(([condition, then]) => `if (${condition}) { ${then} }`)
+const failure = of(
+  'error_page 404 /a;',
+  'error_page 403 =200 /d/;',
+  'error_page 403 =404 /none;',
+  'error_page 401 @else;',
+  'error_page 403 @else;',
+)
+
+type Lines = readonly string[]
+
+/** `freq`: one of so many has none. */
+const rarely = (arbitrary: Arbitrary<string>, times: number): Arbitrary<string> =>
+  fc.oneof({ weight: times - 1, arbitrary: fc.constant('') }, { weight: 1, arbitrary })
+
+const plainPass = of('proxy_pass http://one;', 'proxy_pass http://two;', 'proxy_pass http://three;')
+const target = (isPattern: boolean) =>
+  fc.oneof(
+    { weight: 6, arbitrary: isPattern ? plainPass : pass },
+    { weight: 3, arbitrary: answer },
+    { weight: 1, arbitrary: of('root /nowhere;', '') },
+  )
+const body = (isPattern: boolean): Arbitrary<Lines> =>
+  fc.tuple(
+    rarely(guard, 3),
+    rarely(branch, 5),
+    rarely(change, 9),
+    target(isPattern),
+    rarely(header, 2),
+    rarely(
+      header.filter(each => !each.startsWith('add_header')),
+      3,
+    ),
+    rarely(failure, 12),
+  )
+const plain = fc.oneof(
+  { weight: 6, arbitrary: of(...PLAIN) },
+  { weight: 2, arbitrary: of(...PLAIN).map(path => `= ${path}`) },
+  { weight: 1, arbitrary: of(...PLAIN).map(path => `^~ ${path}`) },
+)
+const pattern = fc.oneof(
+  { weight: 4, arbitrary: of(...PATTERNS).map(text => `~ ${text}`) },
+  { weight: 1, arbitrary: of(...PATTERNS).map(text => `~* ${text}`) },
+)
+
+function block(name: string, lines: Lines, inner: Lines = []): string {
+  const all = [...lines, ...inner].filter(each => each !== '')
+  return `${name} {\n${all.map(each => `  ${each.replaceAll('\n', '\n  ')}`).join('\n')}\n}`
+}
+
+interface Located {
+  readonly matcher: string
+  readonly lines: Lines
+  readonly inner: readonly Located[]
+}
+
+const leaf: Arbitrary<Located> = fc.oneof(
+  { weight: 3, arbitrary: fc.record({ matcher: plain, lines: body(false), inner: fc.constant([]) }) },
+  { weight: 2, arbitrary: fc.record({ matcher: pattern, lines: body(true), inner: fc.constant([]) }) },
+)
+const location: Arbitrary<Located> = fc
+  .tuple(
+    leaf,
+    fc.oneof(
+      { weight: 4, arbitrary: fc.constant([]) },
+      { weight: 1, arbitrary: fc.array(leaf, { minLength: 1, maxLength: 2 }) },
+    ),
+  )
+  .map(([of, inner]) => ({ ...of, inner }))
+
+/** The text of locations, without those that nginx would refuse: given twice, or outside the location around them. */
+function located(all: readonly Located[], around: string | null): Lines {
+  const known = new Set<string>()
+  return all.flatMap(({ matcher, lines, inner }) => {
+    const path = matcher.replace(/^(?:=|\^~) /, '')
+    const isPattern = matcher.startsWith('~')
+    const key = matcher.startsWith('=') ? matcher : path
+    if (known.has(key) || around?.startsWith('=') === true) return []
+    if (
+      around !== null &&
+      !isPattern &&
+      (around.startsWith('~') || !path.startsWith(around.replace('^~ ', '')))
+    )
+      return []
+    if (around?.startsWith('~') === true && !isPattern) return []
+    known.add(key)
+    return [block(`location ${matcher}`, lines, located(inner, matcher))]
+  })
+}
+
+const server = fc
+  .record({
+    names: fc.uniqueArray(of(...NAMES), { maxLength: 2 }),
+    main: fc.nat(3),
+    lines: fc.tuple(
+      rarely(
+        guard.filter(each => !/internal|limit_except/.test(each)),
+        6,
+      ),
+      rarely(
+        branch.filter(each => !/proxy_pass|add_header/.test(each)),
+        6,
+      ),
+      rarely(answer, 20),
+      rarely(header, 3),
+      rarely(change, 12),
+      rarely(failure, 20),
+    ),
+    locations: fc.array(location, { minLength: 1, maxLength: 4 }),
+  })
+  .map(each => each)
+
+function serverText(
+  { names, main, lines, locations }: { names: string[]; main: number; lines: Lines; locations: Located[] },
+  mayBeMain: boolean,
+): string {
+  const own = [...lines, ...located(locations, null)]
+  const text = own.join('\n')
+  return block('server', [
+    `listen 127.0.0.1:@port${main === 0 && mayBeMain ? ' default_server' : ''};`,
+    ...(names.length > 0 ? [`server_name ${names.join(' ')};`] : []),
+    ...own,
+    ...(text.includes('@else') ? ['location @else { return 418; }'] : []),
+    ...(text.includes('auth_request /') ? ['location = /judge { internal; proxy_pass http://judge; }'] : []),
+  ])
+}
+
+const upstreams = of(
+  'upstream one { server @one; }',
+  'upstream one { server @one weight=3 max_fails=2; keepalive 4; }',
+  'upstream one { least_conn; server @one; server @two down; }',
+  'upstream one { server @one; server @two backup; }',
+  'upstream one { ip_hash; server @one; }',
+)
+
+/** Lines that have no counterpart, or a difference that each request may show. */
+const UNSAID =
+  /auth_basic|error_page|backup|down;|set \$flag|rewrite (?:\^\/[adz]|\/b)|http_user_agent|query_string|http_host|args ~|\$host |server_port|real_ip|return 444|!~\*|~ \^1|location @/
+
+const onlySaid = (text: string) =>
+  text
+    .split('\n')
+    .filter(line => !UNSAID.test(line) || line.includes('upstream'))
+    .join('\n')
+    .replaceAll(' server @two down;', '')
+    .replaceAll(' server @two backup;', '')
+    .replaceAll('root /nowhere;', 'proxy_pass http://one;')
+
+/** A configuration of nginx, with names in place of ports. */
+const whole: Arbitrary<string> = fc
+  .record({
+    upstream: upstreams,
+    lines: fc.tuple(
+      rarely(
+        guard.filter(each => !/internal|limit_except|judge/.test(each)),
+        9,
+      ),
+      rarely(header, 4),
+      rarely(failure, 30),
+      rarely(fc.constant('real_ip_header X-Forwarded-For; set_real_ip_from 127.0.0.0/8;'), 15),
+    ),
+    servers: fc.array(server, { minLength: 1, maxLength: 3 }),
+  })
+  .map(({ upstream, lines, servers }) => {
+    const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+      name => `${name}_temp_path @home/${name};`,
+    )
+    const http = [
+      ...temporary,
+      'access_log off;',
+      upstream,
+      'upstream two { server @two; }',
+      'upstream three { server @three; }',
+      'upstream judge { server @judge; }',
+    ]
+    return `${process.getuid?.() === 0 ? 'user root;\n' : ''}daemon off; master_process off;\npid @home/nginx.pid; error_log @home/error.log;\nevents { worker_connections 200; }\n${block('http', http, [...lines, ...servers.map((each, at) => serverText(each, !servers.slice(0, at).some(({ main }) => main === 0)))])}\n`
+  })
+
+export const nginxFiles: Arbitrary<string> = fc.oneof(whole, whole.map(onlySaid))
+
+const PATHS = [
+  ...[
+    '/',
+    '/a',
+    '/a/',
+    '/a/b',
+    '/a/b/',
+    '/a/b/c',
+    '/a/x',
+    '/a/x/e',
+    '/ax',
+    '/a/bc',
+    '/d',
+    '/d/',
+    '/d/b',
+    '/d/7',
+    '/dx',
+    '/7',
+    '/x',
+    '/x/y',
+  ],
+  ...[
+    '/a.php',
+    '/x.php',
+    '/a/x.php',
+    '/a/b/x.css',
+    '/x.js',
+    '/X.PHP',
+    '/.e',
+    '/a/.e',
+    '/a?t=s',
+    '/a/x?t=s&u=1',
+    '//a/b',
+    '/a%2fb',
+    '/%61/b',
+    '/else',
+    '/v1/x',
+    '/a.php/x',
+    '/axphp',
+  ],
+  ...['/a/./b', '/x.php?t=s', '/A/b', '/judge', '/a/b.php'],
+]
+
+export const nginxRequests: Arbitrary<Asked[]> = requestsOf(HOSTS, PATHS)
+
+export function requestsOf(hosts: readonly string[], paths: readonly string[]): Arbitrary<Asked[]> {
+  const asked = fc.record({
+    host: of(...hosts),
+    path: of(...paths),
+    method: of('GET', 'GET', 'GET', 'POST', 'HEAD', 'PUT'),
+    headers: fc.oneof(
+      { weight: 4, arbitrary: fc.constant({}) },
+      {
+        weight: 1,
+        arbitrary: fc.constantFrom<Record<string, string>>(
+          { 'x-a': '1' },
+          { 'x-a': '12' },
+          { 'x-a': '2' },
+          { cookie: 'c=1' },
+          { 'x-pass': '1' },
+          { authorization: 'Basic YTph' },
+          { 'x-forwarded-for': '10.1.1.1' },
+          { 'user-agent': 'bot' },
+        ),
+      },
+    ),
+    from: of('127.0.0.1', '127.0.0.1', '127.0.0.2', '127.9.9.9'),
+  })
+  return fc.array(asked, { minLength: 50, maxLength: 50 })
+}

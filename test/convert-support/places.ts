@@ -1,0 +1,231 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { Agent, createServer, request } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { onTestFinished } from 'vitest'
+import { type Conversion, convert, type Language } from '../../src/convert/convert.js'
+import { configFrom, type ProxyDocument, type ReverseProxy, startProxy } from '../../src/proxy/index.js'
+import { freePort } from '../processes/scene.js'
+import { pause } from '../processes/until.js'
+
+/** A request, as both servers get it. */
+export interface Asked {
+  readonly host: string
+  readonly path: string
+  readonly method: string
+  readonly headers: Readonly<Record<string, string>>
+  /** The client's address, in 127.0.0.0/8. */
+  readonly from: string
+}
+
+/** The answer to a request, and what a server has seen of it; `server` is null if none has. */
+export interface Got {
+  readonly status: number
+  readonly location: string | null
+  readonly set: Readonly<Record<string, string>>
+  readonly body: string
+  readonly server: string | null
+  readonly seen: {
+    readonly url: string
+    readonly method: string
+    readonly headers: Record<string, string>
+  } | null
+}
+
+const NAMES = ['one', 'two', 'three'] as const
+/** Headers that the files change, in both directions. */
+const OF_FILES = /^(?:host|x-[abc]|x-real-ip)$/
+/** The status of a connection that was closed without an answer. */
+const CLOSED = 444
+
+/** Servers that say what has reached them: three that answer, and one that decides by the header `X-Pass`. */
+async function echoes(): Promise<Record<string, number>> {
+  const ports: Record<string, number> = {}
+  for (const name of [...NAMES, 'judge']) {
+    const server = createServer({ keepAlive: true }, (asked, response) => {
+      const { method, url, headers } = asked
+      response.setHeader('X-A', `of ${name}`)
+      response.setHeader('X-B', `of ${name}`)
+      if (name === 'judge') {
+        response.writeHead(headers['x-pass'] === '1' ? 200 : 401)
+        response.end()
+        return
+      }
+      const known = Object.entries(headers).filter(([key]) => OF_FILES.test(key))
+      const seen = { name, method, url, headers: Object.fromEntries(known) }
+      // Answers to HEAD have no body.
+      response.setHeader('X-Seen', JSON.stringify(seen))
+      response.end(name)
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    onTestFinished(() => {
+      server.close()
+      server.closeAllConnections()
+    })
+    ports[name] = (server.address() as AddressInfo).port
+  }
+  return ports
+}
+
+function ask(port: number, agent: Agent, asked: Asked): Promise<Got> {
+  const { host, path, method, headers, from } = asked
+  return new Promise(resolve => {
+    const closed = { status: CLOSED, location: null, set: {}, body: '', server: null, seen: null }
+    const sent = request(
+      { port, host: '127.0.0.1', localAddress: from, agent, path, method, headers: { host, ...headers } },
+      response => {
+        let body = ''
+        response.setEncoding('latin1').on('data', chunk => {
+          body += chunk
+        })
+        response.on('error', () => resolve(closed))
+        response.on('end', () => {
+          const status = response.statusCode ?? 0
+          const told = response.headers['x-seen']
+          const own = told === undefined ? null : JSON.parse(String(told))
+          const set = Object.entries(response.headers).filter(([key]) => OF_FILES.test(key))
+          resolve({
+            status,
+            location: response.headers.location?.replace(`:${port}`, ':PORT') ?? null,
+            set: Object.fromEntries(set.map(([key, value]) => [key, String(value)])),
+            // Servers have bodies of their own for errors and redirects.
+            body: own === null && status < 300 ? body : '',
+            server: own?.name ?? null,
+            seen: own === null ? null : { url: own.url, method: own.method, headers: own.headers },
+          })
+        })
+      },
+    )
+    sent.on('error', () => resolve(closed))
+    sent.end()
+  })
+}
+
+/** Both servers, in turn with one file after the other: the other server is started for each, the proxy reads it by a reload. */
+export class Places {
+  readonly #language: Language
+  readonly #folder = mkdtempSync(join(tmpdir(), 'convert-'))
+  readonly #ports: Readonly<Record<string, number>>
+  readonly #theirs: number
+  readonly #ours: number
+  #proxy: ReverseProxy | null = null
+
+  private constructor(language: Language, ports: Record<string, number>, theirs: number, ours: number) {
+    this.#language = language
+    this.#ports = ports
+    this.#theirs = theirs
+    this.#ours = ours
+  }
+
+  static async open(language: Language): Promise<Places> {
+    const places = new Places(language, await echoes(), await freePort(), await freePort())
+    onTestFinished(async () => {
+      await places.#proxy?.close({ timeout: 0 })
+      rmSync(places.#folder, { recursive: true, force: true })
+    })
+    return places
+  }
+
+  /** The text with the ports of this run for the names of servers. */
+  #filled(text: string): string {
+    let filled = text.replaceAll('@port', String(this.#theirs)).replaceAll('@home', this.#folder)
+    for (const [name, port] of Object.entries(this.#ports))
+      filled = filled.replaceAll(`@${name}`, `127.0.0.1:${port}`)
+    return filled
+  }
+
+  /** The answers of both to the requests; null if the other server refuses the file. */
+  async compare(
+    text: string,
+    asked: readonly Asked[],
+  ): Promise<{ conversion: Conversion | null; theirs: Got[]; ours: Got[] } | null> {
+    const filled = this.#filled(text)
+    const file = join(this.#folder, this.#language === 'nginx' ? 'nginx.conf' : 'haproxy.cfg')
+    writeFileSync(file, filled)
+    writeFileSync(join(this.#folder, 'htpasswd'), 'a:{PLAIN}a\n')
+    const theirs = await this.#other(file, port => this.#all(port, asked))
+    if (theirs === null) return null
+    const conversion = this.#converted(filled, file)
+    // No listener is left.
+    if (conversion === null) return { conversion, theirs, ours: [] }
+    const control = join(this.#folder, 'upgrade.sock')
+    const own = JSON.parse(
+      JSON.stringify(conversion.document).replaceAll(`:${this.#theirs}`, `:${this.#ours}`),
+    )
+    // There are no such files.
+    const config = configFrom({
+      ...own,
+      errorPages: {},
+      control,
+      upgrade: { probation: '0s' },
+    } as ProxyDocument)
+    if (this.#proxy === null) this.#proxy = await startProxy(config)
+    else await this.#proxy.reload(config)
+    return { conversion, theirs, ours: await this.#all(this.#ours, asked) }
+  }
+
+  #converted(text: string, file: string): Conversion | null {
+    try {
+      return convert(text, { file, language: this.#language, service: 'edge', included: () => [] })
+    } catch (error) {
+      if (/no listener is left/.test(String(error))) return null
+      throw error
+    }
+  }
+
+  async #all(port: number, asked: readonly Asked[]): Promise<Got[]> {
+    const agent = new Agent({ keepAlive: true, maxSockets: 4 })
+    try {
+      return await Promise.all(asked.map(each => ask(port, agent, each)))
+    } finally {
+      agent.destroy()
+    }
+  }
+
+  async #other<T>(file: string, use: (port: number) => Promise<T>): Promise<T | null> {
+    const [command, ...args] =
+      this.#language === 'nginx'
+        ? ['nginx', '-p', this.#folder, '-c', file, '-e', join(this.#folder, 'start.log')]
+        : ['haproxy', '-db', '-f', file]
+    const child = spawn(command!, args, { stdio: ['ignore', 'ignore', 'pipe'] })
+    let said = ''
+    child.stderr.setEncoding('utf8').on('data', chunk => {
+      said += chunk
+    })
+    const ended = once(child, 'exit')
+    try {
+      for (;;) {
+        if (await this.#accepts()) break
+        await pause(3)
+        if (child.exitCode !== null) {
+          this.refusals.push(said === '' ? readFileSync(join(this.#folder, 'start.log'), 'utf8') : said)
+          return null
+        }
+      }
+      return await use(this.#theirs)
+    } finally {
+      child.kill('SIGKILL')
+      await ended
+    }
+  }
+
+  /** Why the other server has refused files. */
+  readonly refusals: string[] = []
+
+  /** Whether the other server accepts connections. */
+  #accepts(): Promise<boolean> {
+    return new Promise(resolve => {
+      const socket = connect(this.#theirs, '127.0.0.1')
+      socket.on('connect', () => {
+        socket.destroy()
+        resolve(true)
+      })
+      socket.on('error', () => resolve(false))
+    })
+  }
+}

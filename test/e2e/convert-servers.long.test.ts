@@ -1,0 +1,55 @@
+import { expect, it } from 'vitest'
+import { haproxyFiles, haproxyRequests } from '../convert-support/haproxy-files.js'
+import { judge } from '../convert-support/judge.js'
+import { nginxFiles, nginxRequests } from '../convert-support/nginx-files.js'
+import { type Asked, Places } from '../convert-support/places.js'
+import fc from '../lanes/generated.js'
+import { has } from '../processes/toolchains.js'
+
+/** `FDB_CONVERT_MS` has more. */
+const MS = Number(process.env.FDB_CONVERT_MS ?? 30_000)
+
+/** Asks both servers, with one file after the other, until the time is over. A failure names both files, the seed and the first differences. */
+async function compare(
+  language: 'nginx' | 'haproxy',
+  files: fc.Arbitrary<string>,
+  requests: fc.Arbitrary<Asked[]>,
+): Promise<{ compared: number; strict: number }> {
+  const places = await Places.open(language)
+  const count = { compared: 0, strict: 0 }
+  await fc.assert(
+    fc.asyncProperty(files, requests, async (text, asked) => {
+      const result = await places.compare(text, asked)
+      // The other server refuses the file.
+      if (result === null) return
+      const { conversion, theirs, ours } = result
+      const { differences, strict } = judge(text, conversion, asked, theirs, ours)
+      count.compared += asked.length
+      count.strict += strict
+      if (differences.length > 0)
+        throw new Error(
+          [text, conversion!.yaml, ...differences.slice(0, 3).map(each => JSON.stringify(each))].join('\n'),
+        )
+    }),
+    { numRuns: 100_000, interruptAfterTimeLimit: MS },
+  )
+  return count
+}
+
+it.skipIf(!has('nginx'))(
+  'random files of nginx lead requests where nginx does, and are never open where it refuses',
+  async () => {
+    const { compared, strict } = await compare('nginx', nginxFiles, nginxRequests)
+    expect(compared).toBeGreaterThan(0)
+    expect(strict).toBeGreaterThan(0)
+  },
+)
+
+it.skipIf(!has('haproxy'))(
+  'random files of HAProxy lead requests where HAProxy does, and are never open where it refuses',
+  async () => {
+    const { compared, strict } = await compare('haproxy', haproxyFiles, haproxyRequests)
+    expect(compared).toBeGreaterThan(0)
+    expect(strict).toBeGreaterThan(0)
+  },
+)
