@@ -18,20 +18,28 @@ export interface ClientProtocol {
   /** See {@link ListenerConfig.halfClose}. */
   readonly halfClose: boolean
   readonly http2: boolean
+  readonly http2WebSockets: boolean
   /** See {@link askedOf}. */
   readonly clientCa: string
   /** Clients of any listener are asked for certificates. */
   readonly asked: boolean
 }
 
-export const HTTP1: ClientProtocol = { halfClose: false, http2: false, clientCa: '', asked: false }
+export const HTTP1: ClientProtocol = {
+  halfClose: false,
+  http2: false,
+  http2WebSockets: false,
+  clientCa: '',
+  asked: false,
+}
 
 /** Returns these settings of the listener with this name. */
 export function clientProtocol({ listeners }: ProxyConfig, name: string): ClientProtocol {
   const own = listeners.find(listener => listener.name === name)
   if (own === undefined) return HTTP1
-  const { halfClose, http2, clientCa } = own
-  return { halfClose, http2, clientCa: askedOf(clientCa), asked: listeners.some(each => each.clientCa) }
+  const { halfClose, http2, http2WebSockets, clientCa } = own
+  const asked = listeners.some(each => each.clientCa)
+  return { halfClose, http2, http2WebSockets, clientCa: askedOf(clientCa), asked }
 }
 
 /** Reports whether a client of any listener may use HTTP/2. */
@@ -42,7 +50,7 @@ export function mayHaveHttp2(config: ProxyConfig): boolean {
 /** Returns a relay's options. Two configurations with equal {@link relaySettings} have equal options. */
 export function relayOptions(
   config: ProxyConfig,
-  { halfClose, http2, clientCa, asked }: ClientProtocol,
+  { halfClose, http2, http2WebSockets, clientCa, asked }: ClientProtocol,
 ): Pick<
   RelayOptions,
   | 'timeouts'
@@ -54,6 +62,7 @@ export function relayOptions(
   | 'responseFields'
   | 'halfClosedClients'
   | 'http2WithoutTls'
+  | 'http2WebSockets'
   | 'clientCa'
   | 'trail'
 > {
@@ -67,6 +76,7 @@ export function relayOptions(
       attempts: MAX_ATTEMPTS,
     },
     http2WithoutTls: http2,
+    http2WebSockets,
     clientCa,
     trail: trailOptions(config),
     errorBody: errorBodies(config.errorPages),

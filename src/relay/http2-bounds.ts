@@ -56,7 +56,10 @@ const MAX_INVALID_FRAMES = 200
 const MAX_SESSION_MEMORY_MIB = 8
 
 /** Node's own bounds. A head that exceeds them gets no response, a smaller one that exceeds the limits of HTTP/1 gets 431. */
-export function sessionOptions({ headBytes, fields }: Readonly<HeadLimits>): ServerSessionOptions {
+export function sessionOptions(
+  { headBytes, fields }: Readonly<HeadLimits>,
+  webSockets: boolean,
+): ServerSessionOptions {
   const maxHeaderListPairs = fields + MORE_FIELDS
   return {
     maxHeaderListPairs,
@@ -65,6 +68,7 @@ export function sessionOptions({ headBytes, fields }: Readonly<HeadLimits>): Ser
     settings: {
       maxConcurrentStreams: MAX_STREAMS,
       maxHeaderListSize: headBytes + maxHeaderListPairs * HPACK_OVERHEAD,
+      ...(webSockets && { enableConnectProtocol: true }),
     },
   }
 }

@@ -78,7 +78,10 @@ export class Http2Connection implements StreamSession, Timed {
     this.secure = origin.scheme === 'https'
     // Node ends the session when the client sends FIN.
     socket.allowHalfOpen = false
-    const session = nodeHttp2().performServerHandshake(socket, sessionOptions(relay.readers.limits))
+    const session = nodeHttp2().performServerHandshake(
+      socket,
+      sessionOptions(relay.readers.limits, relay.http2WebSockets),
+    )
     this.#session = session
     this.#boundErrors(session)
     session.on('error', ignore)

@@ -16,6 +16,8 @@ const INTERNAL_ERROR = 2
 const CANCEL = 8
 /** More than a head of a server with what the relay adds: it has checked the head. */
 const HEAD_LIMITS = { headBytes: 2 * 1024 * 1024, fields: 2_000 }
+/** A stream has none (RFC 8441, 5). */
+const ACCEPT = 'sec-websocket-accept'
 /** Each head comes in one piece, so all streams share a reader. Null before the first response. */
 const reader: { shared: ResponseReader | null } = { shared: null }
 
@@ -212,8 +214,13 @@ export class Http2Stream implements ByteStream {
   }
 
   #respond(head: ResponseHead): void {
-    const body = head.framing({ method: this.#request.method, upgrade: false })
+    const { method, accept } = this.#request
+    const body = head.framing({ method, upgrade: accept !== null })
     this.#body = body
+    if (accept !== null && head.status < 300) {
+      this.#openWebSocket(head, accept)
+      return
+    }
     const hasTrailers =
       body.kind === 'chunked' && (this.#request.takesTrailers || head.fields.get('trailer') !== undefined)
     if (hasTrailers) this.#tail = ''
@@ -221,6 +228,19 @@ export class Http2Stream implements ByteStream {
     sendFields(responseFields(head), fields => this.#stream.respond(fields, options))
     if (hasTrailers) this.#stream.on('wantTrailers', () => this.#sendTrailers())
     this.#complete = body.done
+  }
+
+  /** A 200 tells a client that its WebSocket is open, whatever else the server has meant by it. */
+  #openWebSocket(head: ResponseHead, accept: string): void {
+    if (head.status !== 101 || head.fields.get(ACCEPT) !== accept) {
+      this.#complete = true
+      this.#stream.respond({ ':status': 502 }, { endStream: true })
+      return
+    }
+    const fields = responseFields(head)
+    fields[':status'] = 200
+    delete fields[ACCEPT]
+    sendFields(fields, all => this.#stream.respond(all))
   }
 
   #sendBody(body: Framing, chunk: Buffer, at: number, to: number): number {
@@ -266,7 +286,7 @@ export class Http2Stream implements ByteStream {
   #onRequestEnd(): void {
     // A stream that was reset ends too.
     if (this.#stream.rstCode !== NO_ERROR || this.#stream.aborted) return
-    if (this.#request.method === 'CONNECT') this.owner?.onEnd(this)
+    if (this.#request.method === 'CONNECT' || this.#request.accept !== null) this.owner?.onEnd(this)
     if (!this.#request.chunked) return
     const text = lastChunk(this.#trailers)
     if (text === null) this.#refuse(PROTOCOL_ERROR)

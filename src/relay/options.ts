@@ -74,6 +74,8 @@ export interface RelayOptions {
   gateway?: GatewayOptions
   /** Takes HTTP/2 from clients without TLS too, if they begin with its preface. Default: only connections that `origin` says to be HTTP/2. */
   http2WithoutTls?: boolean
+  /** Lets clients of HTTP/2 open WebSockets as streams (RFC 8441), which end with their connection. Default: these clients use HTTP/1.1 for them. */
+  http2WebSockets?: boolean
   /** Called when the connection of a client ends because the client has exceeded a bound of HTTP/2. `client`: its IP address, or ''. */
   onHttp2Bound?(bound: Http2Bound, client: string): void
   /** The notes about each request. Default: none. */

@@ -57,6 +57,8 @@ export interface RelayContext {
   readonly tls: () => TlsCarrier | null
   /** Continues a connection without TLS whose first bytes are the preface of HTTP/2. Returns false if it cannot. If null, such clients are refused. */
   readonly takeHttp2: ((connection: object, early: Buffer) => boolean) | null
+  /** See {@link RelayOptions.http2WebSockets}. */
+  readonly http2WebSockets: boolean
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
   readonly onShortage: ((shortage: Shortage, destination: string) => void) | undefined
   readonly onFault: ((error: unknown) => void) | undefined

@@ -86,6 +86,7 @@ export class Relay {
       takeHttp2: options.http2WithoutTls
         ? (connection, early) => this.#turnToHttp2(connection as RelayConnection, early)
         : null,
+      http2WebSockets: options.http2WebSockets ?? false,
       onExchange: options.onExchange,
       onShortage: options.onShortage,
       onFault: options.onFault,

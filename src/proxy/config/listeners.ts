@@ -28,6 +28,7 @@ export interface ListenerConfig {
   halfClose: boolean
   /** Clients may use HTTP/2. */
   http2: boolean
+  http2WebSockets: boolean
   /** The clients whose connections begin with a header of the PROXY protocol. */
   proxyProtocol: AddressRange[]
   /** Clients are asked for certificates. */
@@ -93,6 +94,11 @@ export const listenerShape = {
     false,
     'whether clients may use [HTTP/2](proxy.md#http2), without TLS by prior knowledge',
   ),
+  http2WebSockets: optional(
+    boolean,
+    false,
+    'whether WebSockets may be [streams of HTTP/2](proxy.md#http2), which do not move',
+  ),
   proxyProtocol: optional(
     list(text('an address', addressRange)),
     [],
@@ -113,6 +119,7 @@ export const listeners = (upstreamNames: ReadonlySet<string>) => () => {
       clientCa,
       halfClose,
       http2,
+      http2WebSockets,
       proxyProtocol,
       idle,
     } = given
@@ -133,12 +140,14 @@ export const listeners = (upstreamNames: ReadonlySet<string>) => () => {
         .wrong('whole connections may always be ended one side at a time; leave it out')
     if (forward !== null && http2)
       return place.at('http2').wrong('whole connections are passed on whatever they speak; leave it out')
+    if (http2WebSockets && !http2)
+      return place.at('http2WebSockets').wrong('clients do not use HTTP/2; add "http2: true"')
     if (clientCa !== null && !tls)
       return place.at('clientCa').wrong('clients without TLS show no certificate; add "tls: true"')
     if (spec.kind === 'unix' && !spec.abstract && isFolder(spec.path))
       return place.at('address').wrong(`${shortJson(spec.path)} is a folder; write the path of a socket`)
     if (forward === null || upstreamNames.has(forward))
-      return { name, spec, forward, tls, clientCa, halfClose, http2, proxyProtocol, idle }
+      return { name, spec, forward, tls, clientCa, halfClose, http2, http2WebSockets, proxyProtocol, idle }
     return place.at('forward').wrong(noUpstream(forward, upstreamNames))
   })
   const names = unique(listener, 'the name', each => each.name, 'name')()

@@ -186,7 +186,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
 
 /** Returns null for a listener that this version cannot use. */
 export function listenerOf(name: string, message: ListenerMessage): ListenerConfig | null {
-  const { address, forward, tls, halfClose, http2, proxyProtocol, idleMs } = message
+  const { address, forward, tls, halfClose, http2, http2WebSockets, proxyProtocol, idleMs } = message
   try {
     const spec = parseListenerSpec(address)
     const given = { file: message.clientCa, required: !message.clientMayLackCertificate }
@@ -200,6 +200,7 @@ export function listenerOf(name: string, message: ListenerMessage): ListenerConf
       tls,
       halfClose,
       http2: http2 ?? false,
+      http2WebSockets,
       proxyProtocol: rangesOf(proxyProtocol),
       clientCa: ca,
       idle: idleMs || null,
@@ -210,7 +211,7 @@ export function listenerOf(name: string, message: ListenerMessage): ListenerConf
 }
 
 export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerMessage {
-  const { spec, forward, tls, halfClose, http2, proxyProtocol, clientCa, idle } = config
+  const { spec, forward, tls, halfClose, http2, http2WebSockets, proxyProtocol, clientCa, idle } = config
   return Listener.create({
     address: formatListenerSpec(spec),
     forward: forward ?? '',
@@ -218,6 +219,7 @@ export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerM
     halfClose,
     // Unset by default: with it each upgrade from a release without HTTP/2 would write, and report, a change of every listener.
     http2: http2 || null,
+    http2WebSockets,
     proxyProtocol: proxyProtocol.map(rangeText),
     clientCa: clientCa?.path ?? '',
     clientCaId: clientCa?.id ?? '',

@@ -67,6 +67,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['listeners[0].clientCa.required', 'maybe', /neither true nor false/],
   ['listeners[0].halfClose', 'on', /neither true nor false/],
   ['listeners[0].http2', 'on', /neither true nor false/],
+  ['listeners[0].http2WebSockets', 'on', /neither true nor false/],
   ['listeners[0].tls', 'on', /neither true nor false/],
   ['listeners[0].tls', 'true', /TLS needs a certificate: give one under "tls.certificates"/],
   ['upstreams', '[]', /is a list, not a map of names to values/],

@@ -38,6 +38,17 @@ describe('a request of HTTP/2 as text of HTTP/1.1', () => {
     })
   })
 
+  it('opens a WebSocket, with a key of its own', () => {
+    const open = [':method', 'CONNECT', ':protocol', 'websocket', ...GET.slice(2)]
+    const asked = requestText([...open, 'sec-websocket-key', 'x', 'sec-websocket-version', '13'], false)!
+    expect(asked.text).toMatch(
+      /^GET \/x\?y=1 HTTP\/1\.1\r\nhost: a\.test\r\nsec-websocket-version: 13\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: [A-Za-z0-9+/]{22}==\r\n\r\n$/,
+    )
+    expect(asked).toMatchObject({ method: 'GET', chunked: false })
+    expect(asked.accept).toMatch(/^[A-Za-z0-9+/]{27}=$/)
+    expect(requestText(GET, true)?.accept).toBeNull()
+  })
+
   it('takes Host for a missing authority, and one that repeats it', () => {
     const bare = GET.filter((_, i) => i !== 4 && i !== 5)
     expect(text([...bare, 'host', 'b.test'])).toMatch(/\r\nhost: b\.test\r\n/)
@@ -58,6 +69,8 @@ describe('a request of HTTP/2 as text of HTTP/1.1', () => {
     ['a capital in a name', [...GET, 'X', 'y']],
     ['a field without a name', [...GET, '', 'y']],
     ['an unknown field with a colon', [...GET, ':x', 'y']],
+    ['a protocol without CONNECT', [...GET, ':protocol', 'websocket']],
+    ['another protocol than WebSocket', [':method', 'CONNECT', ':protocol', 'x', ...GET.slice(2)]],
     ['extended CONNECT', [...GET, ':protocol', 'websocket']],
     ['Transfer-Encoding', [...GET, 'transfer-encoding', 'chunked']],
     ['Connection', [...GET, 'connection', 'close']],
