@@ -363,8 +363,8 @@ export class Actions {
     const url = target.replace(slash ? /\/\$1\??$/ : /\$1\??$/, '$request_uri')
     if (!whole || status === null || /\$\d/.test(url)) return null
     this.#draft.said(directive)
-    if (!url.endsWith('$request_uri') && !target.endsWith('?'))
-      this.#draft.near(directive, 'without the query')
+    if (!target.endsWith('?') && !/\$1$/.test(target))
+      this.#draft.near(directive, url.endsWith('$request_uri') ? 'with the query once' : 'without the query')
     return this.#redirect(directive, status, url, this.#headersOf(levels, String(status), server), server)
   }
 }

@@ -49,13 +49,16 @@ const isPath = (text: string) => /^\/[^\s%;*?#]*$/.test(text)
 class Order {
   readonly #all: readonly Located[]
   readonly #rules: Rule[] = []
+  /** The patterns that come before a plain location. */
+  readonly #before = new Map<Located, readonly Located[]>()
 
   constructor(all: readonly Located[]) {
     this.#all = all
   }
 
   rules(otherwise: () => Action): Rule[] {
-    this.#level(this.#all, [])
+    this.#order(this.#all, [])
+    this.#level(this.#all)
     if (!this.#all.some(({ modifier, text }) => text === '/' && /^(?:\^~)?$/.test(modifier))) {
       const rest = [{ when: [], action: otherwise() }]
       const { status } = (rest[0]!.action.respond ?? {}) as { status?: number }
@@ -66,15 +69,22 @@ class Order {
   }
 
   /** `outer`: patterns that come behind those of this level. */
-  #level(level: readonly Located[], outer: readonly Located[]): void {
+  #order(level: readonly Located[], outer: readonly Located[]): void {
     const patterns = level.filter(isPattern)
+    for (const each of level) {
+      const after = each.modifier === '^~' ? outer : [...patterns, ...outer]
+      this.#before.set(each, [...each.inner.filter(isPattern), ...after])
+      if (!isPattern(each)) this.#order(each.inner, after)
+    }
+  }
+
+  #level(level: readonly Located[]): void {
     for (const each of level) if (each.modifier === '=') this.#exact(each)
     const plain = level.filter(({ modifier }) => modifier === '' || modifier === '^~')
     for (const each of plain.sort((a, b) => b.text.length - a.text.length)) {
-      const after = each.modifier === '^~' ? outer : [...patterns, ...outer]
-      this.#level(each.inner, after)
-      this.#withoutSlash(each, after)
-      this.#plain(each, [...each.inner.filter(isPattern), ...after])
+      this.#level(each.inner)
+      this.#withoutSlash(each)
+      this.#plain(each, this.#before.get(each)!)
     }
   }
 
@@ -96,15 +106,14 @@ class Order {
   }
 
   /** Beside a location `/a/` the path `/a` itself may have one. */
-  #withoutSlash({ text }: Located, after: readonly Located[]): void {
+  #withoutSlash({ text }: Located): void {
     if (!text.endsWith('/') || text === '/') return
     const path = withoutSlash(text)
     const others = flat(this.#all).filter(each => each.text === path)
     const other = others.find(({ modifier }) => /^(?:\^~)?$/.test(modifier))
     // That of `=` comes first anyway, unless it is within the other.
     if (other === undefined || others.some(({ modifier }) => modifier === '=')) return
-    const patterns = [...other.inner.filter(isPattern), ...(other.modifier === '^~' ? [] : after)]
-    this.#leaf(path, patterns, other.branches, guards(other), [`path=${path}`, '!path=*/'])
+    this.#leaf(path, this.#before.get(other)!, other.branches, guards(other), [`path=${path}`, '!path=*/'])
   }
 
   #plain(location: Located, patterns: readonly Located[]): void {

@@ -146,6 +146,12 @@ it('a guarded location is not lost beside one with the same path, nor for paths 
   expect([begins('/x'), begins('/xy'), begins('/xy/z'), begins('/y')]).toEqual([403, 403, 403, 'a-1'])
 })
 
+it('a pattern comes before a location within another, beside one with a slash', () => {
+  const within = `location / { proxy_pass http://a:1; ${open('^~ /a')} } ${open('/a/', 'b')} location ~ ^/a(/|$) { return 401; }`
+  const answers = answersOf(listening(within))
+  expect(['/a', '/a/', '/a/b', '/b'].map(path => answers(path))).toEqual([401, 401, 401, 'a-1'])
+})
+
 it('patterns in the middle and at the end of paths keep their guard, also within a location', () => {
   const answers = answersOf(
     listening(
