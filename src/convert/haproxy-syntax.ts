@@ -80,3 +80,11 @@ function wordsOf(line: string, file: string, place: number): string[] {
   if (word !== null) words.push(word)
   return words
 }
+
+const PHASES = [/^monitor-uri$/, /^tcp-request$/, /^block$/, /^http-request$/, /^redirect$/]
+
+/** The statements in the order in which HAProxy looks at those of different kinds: all rules about connections come before those about requests. */
+export function inOrder(statements: readonly Statement[]): Statement[] {
+  const phase = ({ words: [first = ''] }: Statement) => (PHASES.findIndex(each => each.test(first)) + 6) % 6
+  return statements.toSorted((a, b) => phase(a) - phase(b))
+}

@@ -12,7 +12,7 @@ import {
   type Parsed,
   withoutUnknown,
 } from './haproxy-conditions.js'
-import { type HaproxySection, parseHaproxy, type Statement } from './haproxy-syntax.js'
+import { type HaproxySection, inOrder, parseHaproxy, type Statement } from './haproxy-syntax.js'
 import { OWN, sampleText, WITHOUT } from './haproxy-values.js'
 import { bothChanges } from './header-changes.js'
 import { firstOnes, intersection, MOST_ROUTES, reachedBy, routesInOrder } from './order.js'
@@ -114,7 +114,7 @@ class Translation {
     const rules: Rule[] = []
     const later: Rule[] = []
     for (const each of all) if (conditions.variable(each)) draft.said(each)
-    for (const statement of all) {
+    for (const statement of inOrder(all)) {
       const { words } = statement
       if (limits.has(statement) || !WITH_CONDITION.test(words[0]!)) continue
       const parsed = conditions.parse(words, statement)
@@ -332,7 +332,7 @@ class Translation {
   /** The rules of a backend that answer themselves. */
   #answersOf({ statements }: Inheriting): Rule[] {
     const conditions = this.#conditionsOf(statements)
-    return statements.flatMap(each => {
+    return inOrder(statements).flatMap(each => {
       const action = WITH_CONDITION.test(each.words[0]!) ? this.#answerOf(each) : null
       return action === null ? [] : this.#rule(each, conditions.parse(each.words, each), action)
     })

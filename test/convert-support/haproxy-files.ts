@@ -91,7 +91,7 @@ const refusal = of(
     'http-request auth',
     'http-request return status 403',
   ],
-  ...['tcp-request content reject', 'tcp-request connection reject', 'http-request auth realm x'],
+  ...['tcp-request content reject', 'http-request auth realm x'],
 )
 const answer = of(
   ...[

@@ -63,7 +63,8 @@ export function judge(
     if (one.status === 301 && one.location?.includes(`${each.path.replace(/\?.*/, '')}/`)) continue
     const path = each.path.replace(/\?.*/, '')
     // A folder without its slash.
-    if (text.includes(` ${path}/ {`) || (ofFiles && FOLDER.test(path))) continue
+    if (text.includes(` ${path}/ {`) || (FOLDER.test(path) && (ofFiles || text.includes(`${path}/`))))
+      continue
     if (!isWhole || TRICKY.test(each.path) || BEGINS.test(each.path)) continue
     strict += 1
     if (refuses(other) && !refuses(one)) find('closed')

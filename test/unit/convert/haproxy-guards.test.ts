@@ -151,6 +151,17 @@ it('a variable stands for its sample, and an address that is changed is not know
   expect(changed('/', { client: '10.0.0.1' })).toBe(403)
 })
 
+it('rules about connections come before those about requests, and redirects after them', () => {
+  const answers = answersOf(
+    web([
+      'redirect location /else if { path_beg /a/ }',
+      'http-request return status 200 if { path_beg /a/b/ }',
+      'tcp-request content reject if { path_beg /a/b/c/ }',
+    ]),
+  )
+  expect(['/a/x', '/a/b/x', '/a/b/c/x'].map(path => answers(path))).toEqual([302, 200, 403])
+})
+
 it('a name stands for the names below it where HAProxy looks for parts of names', () => {
   expect(gets(web(['http-request deny if { hdr_dom(host) -i corp.test }']))).toEqual({
     'corp.test': 403,
