@@ -1,11 +1,22 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { OperatorClient } from '../../src/operator/client.js'
-import { ROLLBACK } from '../../src/operator/service-commands.js'
+import { ROLLBACK, STOP, stopBody } from '../../src/operator/service-commands.js'
+import type { ServiceStatus } from '../../src/operator/status-report.js'
 import { RawClient } from '../connections-support/http-client.js'
 import type { App } from './app.js'
 import { startDaemon } from './daemon.js'
+import {
+  bothOf,
+  type Census,
+  differences,
+  isListened,
+  leftIn,
+  memoryFilesOf,
+  settledCensus,
+  textOf,
+} from './descriptor-census.js'
 import { hasEnded, signalPid } from './launch.js'
 import { randomFrom } from './random.js'
 import { freePort, Scene } from './scene.js'
@@ -27,6 +38,8 @@ const LOOK_MS = 30
 const CALM_MS = 1_500
 /** Descriptors of processes that have ended are closed within this time. */
 const LEFT_MS = 4_000
+/** The memory files of a process that are no segments of its state: the segment of a rollback, and names of descriptors. */
+const MORE_MEMORY_FILES = 2
 /** In this time after a fault a change may be refused. */
 const TROUBLE_MS = 3_000
 
@@ -75,8 +88,11 @@ export class RandomOrders {
   #clientsRun = true
   #keys = 0
   #acts = 0
-  /** The descriptors of the first process. */
-  #before = 0
+  /** The descriptors of a daemon without a service. */
+  #fresh: Census = new Map()
+  readonly #children: ChildProcess[] = []
+  /** The processes that were killed here. */
+  readonly #killed = new Set<number>()
 
   constructor(seed: number, hosting: 'embedded' | 'daemon') {
     this.#below = randomFrom(seed)
@@ -87,10 +103,12 @@ export class RandomOrders {
   async run(acts: number): Promise<string[]> {
     this.#port = await freePort()
     this.#second = await freePort()
-    if (this.#hosting === 'daemon') await this.#startDaemon()
+    if (this.#hosting === 'daemon') {
+      const { pid } = await this.#startDaemon()
+      await settledCensus(pid)
+      this.#fresh = bothOf(pid)
+    }
     await this.#serve()
-    const [first] = this.#living
-    this.#before = first === undefined ? 0 : readdirSync(`/proc/${first}/fd`).length
     const clients = Array.from({ length: CLIENTS }, () => this.#client())
     for (let n = 0; n < acts; n++) {
       const act = ACTS[this.#below(ACTS.length)]!
@@ -124,8 +142,9 @@ export class RandomOrders {
     return joined.filter(pid => !hasEnded(pid))
   }
 
-  async #startDaemon(): Promise<void> {
+  async #startDaemon(): Promise<App> {
     this.#daemon = await startDaemon(this.#scene, { upgrade: UPGRADE })
+    return this.#daemon
   }
 
   #launch(): ChildProcess {
@@ -146,7 +165,14 @@ export class RandomOrders {
     }
     const child = spawn(process.execPath, [PROGRAM], { env, stdio: ['ignore', log, log], detached: true })
     closeSync(log)
+    this.#children.push(child)
     return child
+  }
+
+  /** Whether a process was started that has neither joined nor ended. */
+  get #isStarting(): boolean {
+    const { output } = this
+    return this.#children.some(({ pid }) => !hasEnded(pid!) && !output.includes(`${pid} joined\n`))
   }
 
   /** Starts a version, again until one serves. */
@@ -167,17 +193,16 @@ export class RandomOrders {
 
   /** The status of the version that serves; null if none does. */
   async #status(): Promise<{ readonly pid: number; readonly phase: string } | null> {
-    try {
-      using client = await OperatorClient.connect(this.#scene.control, { timeout: 500 })
-      const text = JSON.parse(JSON.stringify(await client.status())) as Record<string, unknown>
-      const services = (text.services ?? []) as { service: string }[]
-      const found = this.#daemon === null ? text : services.find(({ service }) => service === SERVICE)
-      if (found === undefined) return null
-      const { pid, phase } = found as { pid?: number | null; phase?: string }
-      return pid == null ? null : { pid, phase: phase ?? '' }
-    } catch {
-      return null
-    }
+    const found = await this.#report().catch(() => undefined)
+    return found?.pid == null ? null : { pid: found.pid, phase: found.phase ?? '' }
+  }
+
+  /** What the service tells of itself; undefined if the daemon has no such service. */
+  async #report(): Promise<ServiceStatus | undefined> {
+    using client = await OperatorClient.connect(this.#scene.control, { timeout: 500 })
+    const text = JSON.parse(JSON.stringify(await client.status())) as { services?: ServiceStatus[] }
+    if (this.#daemon === null) return text as ServiceStatus
+    return text.services?.find(({ service }) => service === SERVICE)
   }
 
   #excuse(why: string, cutsOnly = false): Excuse {
@@ -305,6 +330,7 @@ export class RandomOrders {
     // With a daemon to which the process is back, clients wait. Otherwise another process that has the listener serves again only in a probation.
     const isAlone = status === null || (this.#hosting === 'embedded' && status.pid === pid)
     const excuse = this.#excuse(`kill of ${pid}`, !isAlone)
+    this.#killed.add(pid)
     signalPid(pid, 'SIGKILL')
     await until('it has ended', () => hasEnded(pid))
     if (isAlone) await this.#untilServedAgain(pid, excuse)
@@ -325,20 +351,30 @@ export class RandomOrders {
     const answer = await this.#ask('POST', '/listen').catch(error => `${error}`)
     if (answer !== 'done') return
     const failed = await RawClient.to(this.#second)
-      .then(client => client.ask('/pid'))
+      .then(client => client.ask('/pid').finally(() => client.socket.destroy()))
       .then(() => null, String)
     if (failed !== null && acts === this.#acts) this.#wrong.push(`at the second listener: ${failed}`)
   }
 
   async #put(isDurable: boolean): Promise<void> {
-    const key = `k${++this.#keys}`
+    // No key is the begin of another one: the state file must have it.
+    const key = `key-${++this.#keys}-`
     const answer = await this.#ask('PUT', `/${key}${isDurable ? '?durable' : ''}`).catch(error => `${error}`)
-    if (answer === 'put' && isDurable) this.#durable.add(key)
+    if (answer === 'put' && isDurable) {
+      this.#durable.add(key)
+      if (!this.#isWritten(key))
+        this.#wrong.push(`the durable change of ${key} was acknowledged, and the state file lacks it`)
+    }
     if (/^ERR_/.test(answer)) {
       this.#note(`${key} was refused: ${answer}`)
       if (performance.now() - this.#troubleAt > TROUBLE_MS)
         this.#wrong.push(`a change was refused: ${answer}`)
     }
+  }
+
+  #isWritten(key: string): boolean {
+    const file = this.#scene.file('state')
+    return existsSync(file) && readFileSync(file, 'latin1').includes(key)
   }
 
   /** One request on a connection of its own. */
@@ -410,7 +446,8 @@ export class RandomOrders {
       async () => {
         const status = await this.#status()
         await this.#maintain()
-        return status?.phase === 'idle' && this.#living.length === 1 && this.#living[0] === status.pid
+        const isOne = status?.phase === 'idle' && this.#living.join() === `${status.pid}`
+        return isOne && !this.#isStarting
       },
       20_000,
       () => `${this.#living}\n${this.story.join('\n')}\n${this.output}`,
@@ -428,37 +465,135 @@ export class RandomOrders {
       )
       if (!isExcused) this.#wrong.push(`${how}, sent at ${sentAt.toFixed(0)}, at ${at.toFixed(0)}`)
     }
-    if (/^Node\.js v\d/m.test(this.output)) this.#wrong.push('a process has ended by an exception')
+    const outputs = [this.output, this.#daemon?.output ?? '']
+    if (outputs.some(text => /^Node\.js v\d/m.test(text)))
+      this.#wrong.push('a process has ended by an exception')
+    for (const { pid, exitCode, signalCode } of this.#children) {
+      const isKilled = signalCode === 'SIGKILL' && this.#killed.has(pid!)
+      // Code 3: the library has refused the program.
+      if (signalCode === null ? ![null, 0, 3].includes(exitCode) : !isKilled)
+        this.#wrong.push(`process ${pid} has ended: ${signalCode ?? `code ${exitCode}`}`)
+    }
   }
 
-  /** Nothing is left of processes that have ended. */
+  /** Nothing is left of processes that have ended, of failures, and at last of the service. */
   async #census(): Promise<void> {
+    // The state file gets its name with its first record.
+    await this.#put(true)
+    for (const path of ['/listen', '/unlisten'])
+      await this.#ask('POST', path).catch(error => this.#wrong.push(`${error}`))
+    await this.#failUpgrade()
     const [pid] = this.#living
     if (pid === undefined) return
-    this.#note(`${readdirSync(`/proc/${pid}/fd`).length} descriptors, ${this.#before} at first`)
-    await until('no descriptor is left', () => leftIn(pid).length === 0, LEFT_MS).catch(() =>
-      this.#wrong.push(`process ${pid} has ${leftIn(pid)}`),
+    await this.#eventually(
+      'the second listener was closed, and its port is listened on',
+      () => !isListened(this.#second),
     )
-    this.#operator(client =>
-      client.command('service.stop', JSON.stringify({ timeoutMs: null, drop: true }), {
-        service: this.#named,
-      }),
+    await this.#eventually(
+      () => `process ${pid} has ${leftIn(pid)}`,
+      () => leftIn(pid).length === 0,
     )
-    await until('the service ends', () => hasEnded(pid), 6_000).catch(() =>
-      this.#wrong.push('the service was stopped, and its process lives'),
+    await this.#judgeStatus(pid)
+    await this.#compareWithNext(pid)
+    await this.#stop()
+    await this.#eventually(
+      'the service was stopped, and its port is listened on',
+      () => !isListened(this.#port),
     )
+    if (this.#daemon === null) return
+    const { pid: daemon } = this.#daemon
+    const left = () => differences(this.#fresh, bothOf(daemon))
+    await this.#eventually(
+      () => `the service was stopped, and its daemon has ${left()}`,
+      () => left().length === 0,
+    )
+  }
+
+  async #failUpgrade(): Promise<void> {
+    using client = await OperatorClient.connect(this.#scene.control)
+    const program = ['/bin/false']
+    const code = await client.upgrade({ service: this.#named, argv: program }).then(
+      () => 'none',
+      ({ code }) => code,
+    )
+    if (code !== 'ERR_FDB_SUCCESSOR_EXITED')
+      this.#wrong.push(`the upgrade to ${program} has failed with ${code}`)
+  }
+
+  /** Stops the service as `fd-broker stop --drop` does: a daemon keeps listeners and state of the process that has ended until a second order. */
+  async #stop(): Promise<void> {
+    const order = async () => {
+      using client = await OperatorClient.connect(this.#scene.control)
+      await client.command(STOP, stopBody({ timeoutMs: null, drop: true }), { service: this.#named })
+    }
+    await order()
+    await this.#eventually(
+      () => `the service was stopped, and ${this.#living} live`,
+      () => this.#living.length === 0,
+    )
+    if (this.#daemon === null) return
+    await until('the daemon knows that no process serves', async () => (await this.#report())?.pid === null)
+    await order()
+  }
+
+  /** Waits for something that holds soon after all trouble. Otherwise `what` is wrong. */
+  async #eventually(what: string | (() => string), holds: () => boolean | Promise<boolean>): Promise<void> {
+    await until('it holds', holds, LEFT_MS).catch(() =>
+      this.#wrong.push(typeof what === 'string' ? what : what()),
+    )
+  }
+
+  /** The status says what is. */
+  async #judgeStatus(pid: number): Promise<void> {
+    const answers = Number(await this.#ask('GET', '/pid'))
+    const entries = (JSON.parse(await this.#ask('GET', '/all')) as string[]).length
+    const is = JSON.stringify({
+      ...{ pid: answers, role: 'serving', phase: 'idle' },
+      listeners: [{ name: 'web', address: `tcp://127.0.0.1:${this.#port}`, accepting: true }],
+      ...{ draining: [], blockedBy: [], unfit: null, entries, file: true },
+    })
+    if (answers !== pid) this.#wrong.push(`${pid} lives, and ${answers} answers`)
+    let said = ''
+    await this.#eventually(
+      () => `the status says ${said}, and there is ${is}`,
+      async () => {
+        said = saidBy(await this.#report())
+        return said === is
+      },
+    )
+  }
+
+  /** A version that has just taken over has the same descriptors as the one that went through all. */
+  async #compareWithNext(pid: number): Promise<void> {
+    const before = await settledCensus(pid)
+    await this.#judgeMemory(pid)
+    this.#operator(client => client.upgrade({ service: this.#named, timeout: 8_000 }))
+    const next = await until('the last upgrade is done', async () => {
+      const status = await this.#status()
+      const isDone = status?.phase === 'idle' && status.pid !== pid && this.#living.join() === `${status.pid}`
+      return isDone ? status.pid : null
+    })
+    const fresh = await settledCensus(next)
+    await this.#judgeMemory(next)
+    const differing = differences(fresh, before)
+    this.#note(`a fresh process has ${textOf(fresh)}`)
+    if (differing.length > 0) this.#wrong.push(`process ${pid} has ${differing.join(', ')} as a fresh one`)
+  }
+
+  /** A process has each segment of the state twice, for its log and for the next version, and perhaps the one of a rollback and the names of descriptors. */
+  async #judgeMemory(pid: number): Promise<void> {
+    const { segments = 0 } = (await this.#report())?.state ?? {}
+    const files = memoryFilesOf(pid)
+    if (files.size > segments + MORE_MEMORY_FILES || [...files.values()].some(count => count > 2))
+      this.#wrong.push(`process ${pid} has ${textOf(files)}, for ${segments} segments`)
   }
 }
 
-/** The descriptors of a process that stand for processes that have ended. */
-function leftIn(pid: number): string[] {
-  return readdirSync(`/proc/${pid}/fd`).flatMap(fd => {
-    try {
-      if (!readlinkSync(`/proc/${pid}/fd/${fd}`).includes('pidfd')) return []
-      const [, of] = /^Pid:\s+(-?\d+)/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8')) ?? []
-      return Number(of) === -1 ? [`a pidfd (${fd}) of an ended process`] : []
-    } catch {
-      return []
-    }
+function saidBy(report: ServiceStatus | undefined): string {
+  const listeners = report?.listeners?.map(({ name, address, accepting }) => ({ name, address, accepting }))
+  return JSON.stringify({
+    ...{ pid: report?.pid, role: report?.role, phase: report?.phase, listeners },
+    ...{ draining: report?.draining, blockedBy: report?.blockedBy, unfit: report?.unfit },
+    ...{ entries: report?.state?.entries, file: report?.state?.file?.ok },
   })
 }
