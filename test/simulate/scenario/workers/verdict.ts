@@ -110,11 +110,14 @@ export function wrongOfClients({
     const lacks = startedAt > mains.all[0]!.startedAt && schedule.acts.some(({ what }) => what === 'lack')
     // One of the two was stopped, and the one before serves on.
     const isLate = (waits || stoppedUntil > startedAt) && before.some(other => other.diedAt > diedAt)
+    // The present one refuses a second next one.
+    const isSecond = before.filter(other => other.diedAt > startedAt).length > 1
     for (const { code, message, stack } of failures as NodeJS.ErrnoException[])
       if (
         !ENDED_EARLY.test(message) &&
         !(waits && code === 'ERR_FDB_DEADLINE') &&
         !(isLate && code === 'ERR_FDB_FENCED') &&
+        !(isSecond && code === 'ERR_FDB_BUSY') &&
         !(lacks && LACKS.has(code ?? ''))
       )
         wrong.push(`${name} fails: ${stack}`)
