@@ -43,6 +43,17 @@ const { values: flags } = parseArgs({
 const { bin } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 
 /**
+ * What pino gets for these: Node's modules took 2 % of a start. The command has one thread, and does not use pino's transports and several outputs. Only a
+ * transport needs the callers of pino, for which pino captures a stack.
+ */
+const REPLACED = {
+  assert: '(holds, message) => { if (!holds) throw new Error(message) }',
+  worker_threads: '{ isMainThread: true }',
+  './lib/caller': '() => []',
+}
+const REPLACED_PATHS = /^(?:assert|worker_threads|\.\/(?:lib\/)?(?:caller|transport|multistream))$/
+
+/**
  * Leaves out packages that no code uses: `thread-stream` and `@pinojs/redact` (transports and the option `redact` of pino), and `long` (inexact
  * 64-bit numbers of protobufjs). As part of the bundle, an empty `long` also keeps protobufjs from looking for the application's copy.
  * @type {import('esbuild').Plugin}
@@ -59,6 +70,12 @@ const unused = {
       importer.includes('/commander/') ? { path, namespace: 'unused' } : undefined,
     )
     onLoad({ filter: /./, namespace: 'unused' }, () => ({ contents: 'module.exports = undefined' }))
+    onResolve({ filter: REPLACED_PATHS }, ({ path, importer }) =>
+      /\/(?:pino|sonic-boom)\//.test(importer) ? { path, namespace: 'replaced' } : undefined,
+    )
+    onLoad({ filter: /./, namespace: 'replaced' }, ({ path }) => ({
+      contents: `module.exports = ${REPLACED[/** @type {keyof typeof REPLACED} */ (path)]}`,
+    }))
   },
 }
 

@@ -1,4 +1,5 @@
 import {
+  appendFileSync,
   lstatSync,
   mkdirSync,
   readdirSync,
@@ -87,10 +88,9 @@ export class CacheFile<Stage extends string> {
       const made = this.#madeIn(folder)
       try {
         if (!this.#prepare(folder)) continue
-        writeFileSync(made, Buffer.concat([this.#headOf(crc32(data), stage), data]), {
-          flag: 'wx',
-          mode: this.#modeIn(folder),
-        })
+        writeFileSync(made, this.#headOf(crc32(data), stage), { flag: 'wx', mode: this.#modeIn(folder) })
+        // Not joined: the copy would stay in memory for long.
+        appendFileSync(made, data)
         this.#finish(folder, made)
         return
       } catch (error) {
