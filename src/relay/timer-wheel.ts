@@ -14,7 +14,8 @@ const SLOTS = 256
 /** Watches any number of deadlines with one timer. An entry expires up to two ticks late, never early, and not before what has arrived is read. Postponing a deadline costs two assignments. */
 export class TimerWheel {
   readonly tickMs: number
-  readonly #slots: Set<Timed>[] = Array.from({ length: SLOTS }, () => new Set())
+  /** Made on first use: most stay empty. */
+  readonly #slots: (Set<Timed> | undefined)[] = new Array(SLOTS).fill(undefined)
   #count = 0
   #tick = 0
   /** `performance.now()` at the last tick. Ticks only while a deadline is armed. */
@@ -53,7 +54,9 @@ export class TimerWheel {
 
   #insert(entry: Timed): void {
     entry.tick = this.#tickOf(entry.deadline)
-    this.#slots[entry.tick % SLOTS]!.add(entry)
+    const slot = entry.tick % SLOTS
+    const entries = (this.#slots[slot] ??= new Set())
+    entries.add(entry)
     this.#count++
   }
 
@@ -80,8 +83,7 @@ export class TimerWheel {
   #turn(): void {
     this.now = performance.now()
     this.#tick++
-    const due = this.#slots[this.#tick % SLOTS]!
-    for (const entry of [...due]) {
+    for (const entry of [...(this.#slots[this.#tick % SLOTS] ?? [])]) {
       if (entry.tick !== this.#tick) continue
       this.#remove(entry)
       if (entry.deadline > this.now) this.#insert(entry)
