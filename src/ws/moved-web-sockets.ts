@@ -32,8 +32,8 @@ export interface AnyHooks {
 
 /** A held WebSocket that does not leave within this time (milliseconds) continues here. */
 const HOLD_MS = 500
-/** Maximum WebSockets that are held at first while a message of theirs is compressed or inflated: few leave at a time. One more for each that has left, half as many after one that has not. */
-const FEWEST_HELD = 16
+/** Maximum WebSockets that are held at first while a message of theirs is compressed or inflated: as many as leave in two slices. One more for each that has left, half as many after one that has not. */
+const FEWEST_HELD = 64
 /** Bytes of a record for everything but the messages: headers, the window, the application's data. */
 const OTHER_BYTES = 512 * 1024
 /** The codes with which WebSockets are closed: "service restart", "going away" (RFC 6455). */

@@ -166,25 +166,25 @@ describe('a WebSocket of the package ws', () => {
   it('waits for a message that is being compressed, with more others the more of them leave', async () => {
     const [old, young] = [new Numbering('old'), new Numbering('young')]
     const [from, to] = [await old.place(), await young.place()]
-    for (let n = 0; n < 40; n++) await Client.to(from)
+    for (let n = 0; n < 160; n++) await Client.to(from)
     const senders = new Map([...old.wss.clients].map(ws => [ws, Reflect.get(ws, '_sender')]))
     const waiting = () => [...old.wss.clients].filter(ws => socketOf(ws).isPaused())
     // As while a message is compressed.
     for (const sender of senders.values()) sender._state = 1
     const asked = vi.spyOn(takenOverOf(socketOf([...old.wss.clients][0]!))!, 'serialize')
-    expect([carry(from, to), waiting().length]).toEqual([0, 16])
+    expect([carry(from, to), waiting().length]).toEqual([0, 64])
     // The others cost no descriptor in this pass, and none does in the next.
     expect(carry(from, to)).toBe(0)
-    expect(asked).toHaveBeenCalledTimes(16)
+    expect(asked).toHaveBeenCalledTimes(64)
     for (const ws of waiting()) senders.get(ws).dequeue()
     let moved = 0
     await until('those are moved', () => {
       moved += carry(from, to)
-      return moved === 16
+      return moved === 64
     })
     expect(carry(from, to)).toBe(0)
-    await until('those are closed', () => old.wss.clients.size === 24)
-    expect(waiting()).toHaveLength(24)
+    await until('those are closed', () => old.wss.clients.size === 96)
+    expect(waiting()).toHaveLength(96)
   })
 
   it('moves between the fragments of a compressed message', async () => {
