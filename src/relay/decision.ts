@@ -60,8 +60,8 @@ export interface RequestQueue {
   readonly ms: number
   /** How many requests wait now. Changed by the relay. */
   waiting: number
-  /** The servers that may get a waiting request. */
-  servers(): readonly Destination[]
+  /** The servers that may get a waiting request which those of `failed` could not serve. */
+  servers(failed?: ReadonlySet<string>): readonly Destination[]
   /** Called when a request that has waited goes to this server. */
   taken?(server: Destination): void
   /** Calls `look` when {@link servers} may have changed. Returns a function that ends this. */

@@ -54,8 +54,8 @@ export interface Destination {
   /** Called when a new connection is established. `tcp`: it is for a whole TCP connection, so no response will show whether the server is healthy. */
   opened?(tcp: boolean): void
   failed?(failure: ServerFailure, error: Error | null): void
-  /** Called if {@link Forward.pick} has returned the server and it gets nothing: it shows nothing about the server. */
-  passedOver?(): void
+  /** Called if {@link Forward.pick} has returned the server and it gets nothing: it shows nothing about the server. `isLate`: the server may not be the one that was picked last. */
+  passedOver?(isLate: boolean): void
 }
 
 /** TLS with a server. */

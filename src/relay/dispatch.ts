@@ -219,7 +219,7 @@ export class Dispatch {
   retryElsewhere(failure: DialFailure, error: Error | null = null): void {
     const stream = this.#exchange.upstream!
     if (stream instanceof WaitingStream) {
-      this.#endWaiting(stream, null)
+      this.#endWaiting(stream, this.#queue === null ? this.#pickAgain() : null)
       return
     }
     const bytes = this.takeUnsent(stream)
@@ -262,10 +262,12 @@ export class Dispatch {
       this.#full++
       this.#passOver(this.destination!)
     }
-    const next = this.#nextServer()
     const queue = this.#full > 0 ? this.route?.queue : undefined
+    // The next server is usable no more when its trial has begun.
+    const usable = queue && this.#serversOf(queue)
+    const next = this.#nextServer()
     // A server that is up is only full: the request waits for it, and tries none that is down.
-    const isLast = next === null || (queue !== undefined && !queue.servers().includes(next))
+    const isLast = next === null || usable?.includes(next) === false
     if (isLast) {
       if (next !== null) this.#passOver(next)
       if (reason === 'servers-full' || queue !== undefined) return this.#awaitServer(status, reason)
@@ -292,18 +294,24 @@ export class Dispatch {
     return stream
   }
 
-  /** Waits until another process of the service closes a connection to the last server. Returns null if this process has all of them. */
+  /** Waits until another process of the service closes a connection to a server, or until earlier requests have theirs. Returns null if this process has all connections. */
   #waitForOthers(): ByteStream | null {
-    const server = this.destination!
-    const stream = this.#relay.pools.wait(server, () =>
+    this.#queue = null
+    const proceed = () =>
       this.#side.contain(() => {
-        this.#forgetFull()
-        // The server may be drained by now, and another one free.
-        this.#endWaiting(stream!, this.#pickServer())
+        this.#endWaiting(stream!, this.#pickAgain())
         this.#side.settle()
-      }),
-    )
+      })
+    const full = this.#tried?.filter(server => !this.#failed?.includes(server)) ?? []
+    let stream: ByteStream | null = null
+    while (stream === null && full.length > 0) stream = this.#relay.pools.wait(full.pop()!, proceed)
     return stream
+  }
+
+  /** The server for which the request has waited may be drained or without a limit by now, and another one free. */
+  #pickAgain(): Destination | null {
+    this.#forgetFull()
+    return this.#pickServer()
   }
 
   /** Returns null if no server is left for which the request could wait. */
@@ -320,9 +328,10 @@ export class Dispatch {
     queue.waiting++
     const proceed = ({ key }: Destination) =>
       this.#side.contain(() => {
-        const now = queue.servers()
+        const now = this.#serversOf(queue)
         const server = now.find(each => each.key === key)
-        if (server === undefined && now.length > 0) this.#waitForOthersOf(queue, stream)
+        // Only if none is left at all, it goes to the one for which it has waited.
+        if (server === undefined && queue.servers().length > 0) this.#waitForOthersOf(queue, stream)
         else {
           queue.ended('served')
           if (server !== undefined) queue.taken?.(server)
@@ -339,9 +348,8 @@ export class Dispatch {
   }
 
   /** Returns the servers for which the request may wait. */
-  #serversOf(queue: RequestQueue): Destination[] {
-    const failed = new Set(this.#failed?.map(({ key }) => key))
-    return queue.servers().filter(({ key }) => !failed.has(key))
+  #serversOf(queue: RequestQueue): readonly Destination[] {
+    return queue.servers(this.#failed === null ? undefined : new Set(this.#failed.map(({ key }) => key)))
   }
 
   /** Waits for the servers that there are now, at the same place, if they or their limits are others than `before`. */
@@ -386,8 +394,8 @@ export class Dispatch {
   }
 
   /** The server was picked, and gets nothing. */
-  #passOver(server: Destination): void {
-    callSafely(this.#relay, () => server.passedOver?.())
+  #passOver(server: Destination, isLate = false): void {
+    callSafely(this.#relay, () => server.passedOver?.(isLate))
   }
 
   /** A server that was at its limit may be free by now. */
@@ -417,7 +425,7 @@ export class Dispatch {
     }
     callSafely(this.#relay, () => this.#relay.onShortage?.(shortage, this.#exchange.facts.destination))
     if (shortage === 'no-ports') {
-      this.#passOver(this.destination!)
+      this.#passOver(this.destination!, true)
       // The request waits for no server that it cannot reach.
       this.#hasFailed(this.destination!)
       return this.#connectToNext(503, shortage)

@@ -248,6 +248,11 @@ export class Slot {
     this.#lock = lock
   }
 
+  /** Reports whether the slot is one of the first `limit`, as far as this process knows. */
+  isWithin(limit: number): boolean {
+    return this.#number < limit
+  }
+
   /** Idempotent. */
   release(): void {
     const slots = this.#slots

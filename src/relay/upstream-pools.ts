@@ -39,9 +39,30 @@ interface Waiting {
   readonly proceed: (free: boolean) => void
 }
 
+/** The number of connections to a server. */
+class PoolTally implements Tally {
+  #open = 0
+  readonly #closed: () => void
+
+  /** Calls `closed` after each connection that closes. */
+  constructor(closed: () => void) {
+    this.#closed = closed
+  }
+
+  get open(): number {
+    return this.#open
+  }
+
+  set open(count: number) {
+    const hasClosed = count < this.#open
+    this.#open = count
+    if (hasClosed) this.#closed()
+  }
+}
+
 /** The idle connections to one server. If the server sends bytes on an idle connection or closes it, the pool discards the connection at once. */
 class UpstreamPool implements StreamOwner, Timed {
-  readonly tally: Tally = { open: 0 }
+  readonly tally: Tally = new PoolTally(() => this.#onClosed())
   deadline = 0
   tick = -1
   readonly #wheel: TimerWheel
@@ -151,16 +172,18 @@ class UpstreamPool implements StreamOwner, Timed {
     const slots = this.slots!
     const granted = this.#granted
     this.#granted = null
-    if (granted !== null) return granted
+    // A reload may have lowered the limit since the request began to wait.
+    if (granted !== null && this.tally.open < limit && granted.isWithin(limit)) return granted
+    granted?.release()
     for (;;) {
-      const slot = this.tally.open < limit ? (this.#takeClosed() ?? slots.take(limit)) : null
+      const slot = this.tally.open < limit ? (this.#takeClosed(limit) ?? slots.take(limit)) : null
       if (slot !== null) return slot
       const oldest = this.#idle.shift()
       if (oldest === undefined) return null
       const freed = slotTallies.get(oldest.stream)?.giveUp() ?? null
       oldest.stream.destroy()
       // A reload may have lowered the limit.
-      if (freed !== null && this.tally.open < limit) return freed
+      if (freed?.isWithin(limit) && this.tally.open < limit) return freed
       freed?.release()
     }
   }
@@ -176,10 +199,11 @@ class UpstreamPool implements StreamOwner, Timed {
   }
 
   /** Returns the slot of a connection that has just closed: a request that is repeated must not lose it to another process. */
-  #takeClosed(): Slot | null {
+  #takeClosed(limit: number): Slot | null {
     for (let tally = this.#closed.pop(); tally !== undefined; tally = this.#closed.pop()) {
       const slot = tally.giveUp()
-      if (slot !== null) return slot
+      if (slot?.isWithin(limit)) return slot
+      slot?.release()
     }
     return null
   }
@@ -188,7 +212,9 @@ class UpstreamPool implements StreamOwner, Timed {
   wait(limit: number, proceed: (free: boolean) => void): ByteStream | null {
     const { slots } = this
     // Only other processes can free a slot that this one does not know to be in use.
-    if (slots === null || slots.file.closed || slots.held >= limit || this.tally.open >= limit) return null
+    const isShared = slots !== null && !slots.file.closed && slots.held < limit
+    // A place that is free now belongs to the requests of a queue that a reload has removed.
+    if ((!isShared && !this.mustQueue) || this.tally.open - this.#idle.length >= limit) return null
     const stream = new WaitingStream(left => this.leave(left))
     this.#enter({ stream, queued: false, until: performance.now() + MAX_WAIT_MS, limit, proceed })
     return stream
@@ -225,6 +251,11 @@ class UpstreamPool implements StreamOwner, Timed {
     return this.#queued > 0 && !this.#proceeds
   }
 
+  /** A connection was closed: a waiting request may open one. Its slot is released after this turn's microtasks. */
+  #onClosed(): void {
+    if (this.#waiting.length > 0) setImmediate(() => this.serveWaiting())
+  }
+
   #stopAsking(): void {
     clearInterval(this.#asking)
     this.#asking = undefined
@@ -234,16 +265,20 @@ class UpstreamPool implements StreamOwner, Timed {
   /** Lets waiting requests proceed, as far as connections or slots are free, or their time is over. */
   serveWaiting(): void {
     const now = performance.now()
+    /** Up to this limit no place is free; a reload may have changed the limit while requests wait. */
+    let full = 0
     for (const waiting of [...this.#waiting]) {
       const { stream, queued, until, limit, proceed } = waiting
-      if (!stream.alive) continue
+      const isOver = !queued && now >= until
+      if (!stream.alive || (limit <= full && !isOver)) continue
       const { slots } = this
       const shares = slots !== null && !slots.file.closed
       // Connections from before there was a limit have no slots.
-      const mayTake = this.#idle.length === 0 && shares && this.tally.open < limit
-      const slot = mayTake ? slots.take(limit) : null
-      const free = slot !== null || this.#idle.length > 0 || (queued && !shares && this.tally.open < limit)
-      if (!free && (queued || now < until)) return
+      const mayTake: boolean = limit > full && this.#idle.length === 0 && shares && this.tally.open < limit
+      const slot: Slot | null = mayTake ? slots!.take(limit) : null
+      const free: boolean = slot !== null || this.#idle.length > 0 || (!shares && this.tally.open < limit)
+      if (!free) full = Math.max(full, limit)
+      if (!free && !isOver) continue
       this.#granted = slot
       this.#proceeds = true
       try {

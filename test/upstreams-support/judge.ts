@@ -9,6 +9,8 @@ const SOON_MS = 12
 const SOON_TURNS = 4
 /** The same for a connection that another process keeps idle. */
 const ASKED_MS = 60
+/** So long a request without a queue waits for a connection of another process, or in a queue that is gone. */
+const UNQUEUED_MS = 250
 /** A limit of time ends up to two ticks late. */
 const LATE_MS = 60
 export interface RequestFacts {
@@ -23,8 +25,8 @@ export interface Request extends RequestFacts {
   readonly edge: SimulatedEdge
   readonly sentAt: number
   readonly sentIn: number
-  /** The settings when it came. */
-  readonly settings: Settings
+  /** The settings that there have been since it came. */
+  readonly seen: Settings[]
   state: 'asking' | 'open' | 'answered' | 'gone'
   /** The connection on which it is. */
   stream: ServerStream | null
@@ -106,7 +108,7 @@ export class Judge {
       ...{ id, edge, post, answerMs, last },
       sentAt: this.#clock.now,
       sentIn: this.#clock.turn,
-      settings: edge.settings,
+      seen: [edge.settings],
       state: 'asking',
       stream: null,
       sentOn: 0,
@@ -157,6 +159,8 @@ export class Judge {
 
   /** The process has another configuration now. */
   changed(edge: SimulatedEdge): void {
+    for (const request of this.requests.values())
+      if (request.edge === edge && request.state !== 'answered') request.seen.push(edge.settings)
     for (const { key } of this.#streams)
       this.#before.set(
         `${edge.number} ${key}`,
@@ -229,7 +233,7 @@ export class Judge {
     for (const request of open) {
       if (request.edge !== edge || request.state !== 'open' || request.waits === null) continue
       // Without a queue it waits for one server, and 250 ms at most.
-      if (request.settings.queue === null || edge.settings.queue === null) continue
+      if (request.seen.some(({ queue }) => queue === null)) continue
       const key =
         this.#freeFor(request, this.#free, SOON_MS, request.waits) ??
         this.#freeFor(request, this.#freeWhenAsked, ASKED_MS, request.waits)
@@ -272,10 +276,10 @@ export class Judge {
     return undefined
   }
 
-  #mayGet({ failures, edge, settings, sentAt }: Request, key: string): boolean {
+  #mayGet({ failures, edge, seen, sentAt }: Request, key: string): boolean {
     // Without a port the request tries and awaits a server no more.
     if ((this.#lacksUntil.get(edge.number) ?? 0) >= sentAt) return false
-    const retry = Math.min(settings.retry, edge.settings.retry)
+    const retry = Math.min(...seen.map(({ retry }) => retry))
     return failures.length <= retry && !failures.some(each => each.key === key)
   }
 
@@ -315,7 +319,9 @@ export class Judge {
       [...this.requests.values()].some(each => each.edge === edge && each.waits !== null)
     if (isBad && !isBehind) {
       const better = this.#freeFor(request, this.#free, 0, { at: 0, turn: 0 })
-      if (better !== undefined && !this.#isBadOf(places, better))
+      // Another request may have got it in this turn.
+      const isFree = better !== undefined && places.get(better)?.isFree
+      if (isFree && !this.#isBadOf(places, better))
         this.blame(`request ${id} goes to ${key}, which is ${state}, and ${better} is free`)
     }
     if (edge.settings.connections === null || edge.settings.queue === null) return
@@ -344,11 +350,7 @@ export class Judge {
     if (others.size > 2) this.blame(`${others.size} servers get request ${id}`)
     // A kept connection shows nothing about its server when it closes.
     if (request.delivered.length === 1) request.wasKept = stream.isReused
-    if (
-      others.size > 1 &&
-      !request.wasKept &&
-      Math.max(request.settings.resend, request.edge.settings.resend) === 0
-    )
+    if (others.size > 1 && !request.wasKept && request.seen.every(({ resend }) => resend === 0))
       this.blame(`two servers get request ${id}, and resend is 0`)
   }
 
@@ -364,7 +366,7 @@ export class Judge {
     request.stream = null
     if (request.state !== 'open' && request.state !== 'asking') return
     const { key } = stream
-    const limit = Math.min(request.settings.connect, request.edge.settings.connect)
+    const limit = Math.min(...request.seen.map(({ connect }) => connect))
     const how = stream.connecting
       ? stream.failure === 'refused'
         ? 'refused'
@@ -401,17 +403,17 @@ export class Judge {
   }
 
   #judgeError(request: Request, status: number, reason: string): void {
-    const { edge, id, settings, failures } = request
+    const { edge, id, failures } = request
     const now = this.#clock.now
     const says = `request ${id} gets ${status} ${reason}`
     const isShort = (this.#lacksUntil.get(edge.number) ?? 0) + SOON_MS > now
-    const queue = settings.queue !== null && edge.settings.queue !== null
+    const queue = request.seen.every(each => each.queue !== null)
     const places = this.#places(edge)
     /** A server that has been free for some turns. */
     const free = this.#freeFor(
       request,
       this.#free,
-      (settings.queue ?? edge.settings.queue) !== null ? SOON_MS : 0,
+      request.seen.some(each => each.queue !== null) ? SOON_MS : 0,
       { at: 0, turn: 0 },
     )
     const blameIf = (isWrong: boolean, why: string) => {
@@ -422,16 +424,15 @@ export class Judge {
       return
     }
     const mayResend =
-      !request.post &&
-      Math.min(settings.resend, edge.settings.resend) > 0 &&
-      new Set(request.delivered).size === 1
+      !request.post && request.seen.every(({ resend }) => resend > 0) && new Set(request.delivered).size === 1
     const isFinal = reason === 'response-timeout' || (reason === 'upstream-closed' && !mayResend)
-    const others = [...this.requests.values()].filter(each => each.edge === edge && each.waits !== null)
-    // A reload has removed the queue in which others wait.
-    const isBehind = reason === 'servers-full' && others.length > 0
+    // One that begins to wait in this turn has no `waits` yet.
+    const others = [...this.requests.values()].filter(
+      each => each !== request && each.edge === edge && each.state === 'open' && each.stream === null,
+    )
     const place = free === undefined ? undefined : places.get(free)
     const isStill = place?.isUsable === true && place.isFree
-    if (isStill && !isFinal && !isBehind) this.blame(`${says}, and ${free} is free`)
+    if (isStill && !isFinal) this.blame(`${says}, and ${free} is free`)
     /** Servers that it may wait for. */
     const left = [...places]
       .filter(([key, { isUsable }]) => isUsable && this.#mayGet(request, key))
@@ -444,22 +445,24 @@ export class Judge {
         blameIf(queue && left.length > 0, 'there is a queue')
         return
       case 'queue-full': {
-        const most = Math.min(settings.queue?.requests ?? 0, edge.settings.queue?.requests ?? 0)
+        const most = Math.min(...request.seen.map(({ queue }) => queue?.requests ?? 0))
         this.#full++
         blameIf(others.length < most, `${others.length} requests wait, of ${most}`)
         return
       }
       case 'queue-timeout': {
         const waited = now - (request.firstWait?.at ?? now)
-        const limits = [settings.queue?.timeout ?? 0, edge.settings.queue?.timeout ?? 0]
+        const hasLacked = request.seen.some(({ queue }) => queue === null)
+        const limits = request.seen.map(({ queue }) => queue?.timeout ?? UNQUEUED_MS)
         this.#late++
-        blameIf(waited < Math.min(...limits) - 1, `has waited for ${waited.toFixed(1)} ms`)
+        blameIf(!hasLacked && waited < Math.min(...limits) - 1, `has waited for ${waited.toFixed(1)} ms`)
         const last = now - (request.waits?.at ?? now)
-        blameIf(last > Math.max(...limits) + LATE_MS, `has waited for ${last.toFixed(1)} ms`)
+        const most = Math.max(...limits) + (hasLacked ? UNQUEUED_MS : 0)
+        blameIf(last > most + LATE_MS, `has waited for ${last.toFixed(1)} ms`)
         return
       }
       case 'response-timeout': {
-        const ms = Math.min(settings.response, edge.settings.response)
+        const ms = Math.min(...request.seen.map(({ response }) => response))
         blameIf(now - request.sentOn < ms, `was sent ${(now - request.sentOn).toFixed(1)} ms ago`)
         return
       }

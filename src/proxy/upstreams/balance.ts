@@ -19,6 +19,8 @@ export interface BalancerOptions {
   readonly balancing: Balancing
   /** Returns how many connections of this process to the server are in use. */
   readonly busy: (address: string) => number
+  /** Called when {@link Balancer.usable} may return other servers than before, except by {@link Balancer.configure}. */
+  readonly changed?: () => void
 }
 
 /** The share of a server that begins to start slowly. */
@@ -41,6 +43,8 @@ export class Balancer {
   /** The number of servers that are down, probing or failing. */
   #outCount = 0
   #failingCount = 0
+  /** The server that the last pick has made a trial of; null: the pick was no trial. */
+  #trial: string | null = null
   /** Whether a server starts slowly. */
   #hasSlow = false
   #slowMs = 0
@@ -85,7 +89,7 @@ export class Balancer {
     const server = this.#find(address)
     if (server === undefined || server.failing === failing) return
     server.failing = failing
-    this.#count()
+    this.#healthChanged()
   }
 
   /** Lets the share of the server rise to its whole weight within `ms`, which end at `until`. {@link configure} ends it. */
@@ -130,10 +134,12 @@ export class Balancer {
     )
   }
 
-  /** The servers that may be picked now, in the order of preference of {@link pick}. */
-  usable(now: number): string[] {
+  /** The servers of the best state among those that are not in `tried`. */
+  usable(now: number, tried?: ReadonlySet<string>): string[] {
     const of = (eligible: (server: Server, now: number) => boolean) =>
-      this.#servers.filter(server => eligible(server, now)).map(({ address }) => address)
+      this.#servers
+        .filter(server => !tried?.has(server.address) && eligible(server, now))
+        .map(({ address }) => address)
     const good = of((server, now) => isUp(server) || isDue(server, now))
     if (good.length > 0) return good
     return of(this.#failingCount < this.#servers.length ? isPassing : isAny)
@@ -222,8 +228,24 @@ export class Balancer {
   }
 
   #picked(server: Server, now: number): string {
-    if (server.health.kind !== 'up') server.health = afterEvent(server.health, 'picked', this.#rules, now)
+    this.#trial = null
+    if (server.health.kind !== 'up') {
+      const before = server.health
+      this.#setHealth(server, afterEvent(before, 'picked', this.#rules, now))
+      if (server.health !== before) this.#trial = server.address
+    }
     return server.address
+  }
+
+  #setHealth(server: Server, health: ServerHealth): void {
+    const before = server.health
+    server.health = health
+    if (health !== before && !(health.kind === 'up' && before.kind === 'up')) this.#healthChanged()
+  }
+
+  #healthChanged(): void {
+    this.#count()
+    this.#options.changed?.()
   }
 
   /** Call for any response of the server. Returns whether the server was out until now. */
@@ -240,6 +262,11 @@ export class Balancer {
     this.#applyEvent(address, 'undecided', now)
   }
 
+  /** The server that was picked last gets nothing. Ends its trial if the pick was one: another request may be the trial. */
+  passOver(address: string, now: number): void {
+    if (this.#trial === address) this.recordUndecided(address, now)
+  }
+
   /** Returns when a server that is down is tried again, or null. */
   downUntil(address: string): number | null {
     const health = this.#find(address)?.health
@@ -250,19 +277,18 @@ export class Balancer {
   apply(address: string, until: number | null, now: number): void {
     const server = this.#find(address)
     if (server === undefined || this.#rules.failures === null) return
-    if (until !== null) server.health = { kind: 'down', until: Math.min(until, now + this.#rules.coolDown) }
-    else if (server.health.kind !== 'up') server.health = UP
-    this.#count()
+    if (until !== null)
+      this.#setHealth(server, { kind: 'down', until: Math.min(until, now + this.#rules.coolDown) })
+    else if (server.health.kind !== 'up') this.#setHealth(server, UP)
   }
 
   #applyEvent(address: string, event: HealthEvent, now: number): 'in' | 'out' | null {
     const server = this.#find(address)
     if (server === undefined) return null
     const wasUp = server.health.kind === 'up'
-    server.health = afterEvent(server.health, event, this.#rules, now)
+    this.#setHealth(server, afterEvent(server.health, event, this.#rules, now))
     const up = server.health.kind === 'up'
     if (up === wasUp) return null
-    this.#count()
     return up ? 'in' : 'out'
   }
 

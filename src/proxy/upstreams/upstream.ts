@@ -87,7 +87,7 @@ export class Upstream {
   #check: ServerCheckConfig | null = null
   #sticky: StickyCookies | null = null
   readonly #queue = new UpstreamQueue({
-    servers: () => this.#usable(),
+    servers: failed => this.#usable(failed),
     ended: how => this.#watch.onQueued?.(this.name, how),
     taken: ({ key }) => this.#balancer?.take(key, performance.now()),
     untilDue: () => this.#balancer?.untilDue(performance.now()) ?? null,
@@ -185,7 +185,7 @@ export class Upstream {
       .map(({ text: address, weight = 1 }) => ({ address, weight }))
     const balancing = balancingOf(config.balance)
     this.#balancing = balancing instanceof InvalidValue ? IN_TURN : balancing
-    const options = { balancing: this.#balancing, busy: this.#busy }
+    const options = { balancing: this.#balancing, busy: this.#busy, changed: () => this.#queue.changed() }
     if (this.#balancer === null) this.#balancer = new Balancer(used, health, options)
     else this.#balancer.configure(used, health, options)
     this.#destinations = new Map(
@@ -288,7 +288,6 @@ export class Upstream {
     this.#verdicts.set(key, verdict)
     this.#balancer?.setFailing(key, !verdict.up)
     this.#startSlowly(key, verdict)
-    this.#queue.changed()
   }
 
   /** The time since when the server passes its checks is in the state: another process goes on with the same share. */
@@ -306,7 +305,6 @@ export class Upstream {
   recordSuccess(key: string): void {
     this.#tlsReasons.delete(key)
     if (!this.#balancer?.recordSuccess(key, performance.now())) return
-    this.#queue.changed()
     this.#watch.onIn(this.name, key)
     this.#watch.onHealth(this.name, key, null)
   }
@@ -334,10 +332,7 @@ export class Upstream {
     this.#watch.onFailure(key)
     const now = performance.now()
     const before = balancer.downUntil(key)
-    if (balancer.recordFailure(key, now)) {
-      this.#queue.changed()
-      this.#watch.onOut(this.name, key, this.#tlsReasons.get(key))
-    }
+    if (balancer.recordFailure(key, now)) this.#watch.onOut(this.name, key, this.#tlsReasons.get(key))
     const until = balancer.downUntil(key)
     if (until !== null && until !== before) this.#watch.onHealth(this.name, key, until - now)
   }
@@ -347,7 +342,6 @@ export class Upstream {
     const balancer = this.#balancer
     if (balancer === null || balancer.downUntil(key) === null) return
     balancer.apply(key, null, performance.now())
-    this.#queue.changed()
     this.#watch.onHealth(this.name, key, null)
   }
 
@@ -355,7 +349,6 @@ export class Upstream {
   applyHealth(key: string, ms: number | null): void {
     const now = performance.now()
     this.#balancer?.apply(key, ms === null ? null : now + ms, now)
-    this.#queue.changed()
     // So that a success is recorded.
     if (ms !== null && this.#destinations.has(key)) this.#watch.onFailure(key)
   }
@@ -375,8 +368,8 @@ export class Upstream {
     return this.#queue.waiting
   }
 
-  #usable(): Destination[] {
-    const usable = this.#balancer?.usable(performance.now()) ?? []
+  #usable(failed?: ReadonlySet<string>): Destination[] {
+    const usable = this.#balancer?.usable(performance.now(), failed) ?? []
     return usable.flatMap(key => this.#destinations.get(key) ?? [])
   }
 
@@ -399,7 +392,10 @@ export class Upstream {
       opened: isTcp => {
         if (isTcp) this.recordSuccess(key)
       },
-      passedOver: () => this.recordUndecided(key),
+      passedOver: isLate => {
+        if (isLate) this.recordUndecided(key)
+        else this.#balancer?.passOver(key, performance.now())
+      },
       failed: (failure, error) => {
         const isTls = error !== null && tlsFailureOf(error) === failure
         if (isTls) {
