@@ -6,7 +6,7 @@ import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
 import { formatDuration, print, table } from './output.js'
 
-type ChangeFlags = AnswerFlags & { weight?: string }
+type ChangeFlags = AnswerFlags & { weight?: string; backup?: boolean }
 
 export function addServers(program: Command): void {
   const servers = program
@@ -32,10 +32,9 @@ export function addServers(program: Command): void {
         ...(weight !== 'file' && { weight: weightOf(weight) }),
       }),
     )
-  changing(servers, 'add', 'add a server that the configuration file lacks').option(
-    '--weight <weight>',
-    'share of the requests, relative to the other servers; default: 1',
-  )
+  changing(servers, 'add', 'add a server that the configuration file lacks')
+    .option('--weight <weight>', 'share of the requests, relative to the other servers; default: 1')
+    .option('--backup', 'requests only while no other server is usable')
   changing(servers, 'remove', 'remove a server that was added at run time')
 }
 
@@ -45,12 +44,13 @@ function changing(servers: Command, kind: ServerRequest['change'], about: string
     .argument('<upstream>', 'name of the upstream')
     .argument('<server>', 'address of the server, as in the configuration file')
     .examples(`fd-broker servers ${kind} --control /run/edge/upgrade.sock app http://10.0.0.1:8080`)
-    .action((upstream: string, server: string, { weight, ...flags }: ChangeFlags) =>
+    .action((upstream: string, server: string, { weight, backup, ...flags }: ChangeFlags) =>
       change(flags, {
         change: kind,
         upstream,
         server,
         ...(weight !== undefined && { weight: weightOf(weight) }),
+        ...(backup !== undefined && { backup }),
       }),
     )
 }
@@ -95,8 +95,9 @@ function listText(servers: readonly ListedServer[]): string {
   return `${table(['UPSTREAM', 'SERVER', 'ORIGIN', 'WEIGHT', 'STATE', 'NOTE'], rows).join('\n')}\n`
 }
 
-function noteOf({ check, changed, state, triedInSeconds }: ListedServer): string {
+function noteOf({ backup, check, changed, state, triedInSeconds }: ListedServer): string {
   const notes: string[] = []
+  if (backup) notes.push('backup')
   if (triedInSeconds !== null) notes.push(`tried in ${formatDuration(triedInSeconds)}`)
   if (check?.up === false) notes.push(check.reason)
   else if (check !== null && check.count > 0) notes.push(`${check.count} checks failed`)

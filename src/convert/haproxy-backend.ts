@@ -3,7 +3,7 @@ import { type Draft, put, type RouteDraft, type Section } from './draft.js'
 import type { HaproxySection, Statement } from './haproxy-syntax.js'
 import { sampleText } from './haproxy-values.js'
 import { removeHeader, setHeader } from './header-changes.js'
-import { FRAMING, timeOf } from './values.js'
+import { FRAMING, serverEntry, timeOf } from './values.js'
 
 /** Changes of requests and answers, as the keys of a route. */
 export interface Changes {
@@ -25,7 +25,7 @@ export function upstreamOf(
     .filter(({ words }) => words[0] === 'default-server')
     .flatMap(({ words }) => words.slice(1))
   let checked = false
-  let elsewhere = false
+  const askers: { readonly server: Statement; readonly port: string | null }[] = []
   for (const server of statements.filter(({ words }) => /^server(?:-template)?$/.test(words[0]!))) {
     if (server.words[0] === 'server-template') {
       draft.missing(server, 'name each server, or use a name with several addresses')
@@ -33,20 +33,36 @@ export function upstreamOf(
     }
     const text = serverOf(draft, server, common, upstream, mode, caBase)
     if (text !== null) (upstream.servers as unknown[]).push(text)
+    const isBackup = (each: unknown) => typeof each === 'object' && (each as Section).backup === true
+    const backups = (upstream.servers as unknown[]).filter(isBackup).length
+    if (isBackup(text) && backups > 1 && !all.some(each => each.text === 'option allbackups'))
+      draft.near(server, 'all backup servers share the requests')
     checked ||= server.words.includes('check') || common.includes('check')
-    if (text === null || !checksElsewhere([...common, ...server.words])) continue
-    elsewhere = true
-    draft.missing(server, 'its check asks another port: leave out the servers that must get no requests')
+    if (text !== null) askers.push({ server, port: askedPort([...common, ...server.words]) })
   }
   for (const statement of all) settingOf(draft, statement, upstream, mode)
   checkOf(draft, all, upstream, checked)
-  if (elsewhere) ownPort(draft, all, upstream)
+  const port = askers[0]?.port ?? ''
+  if (askers.every(each => each.port === null)) return upstream
+  if (port !== '' && askers.every(each => each.port === port)) {
+    upstream.check = { ...(typeof upstream.check === 'object' && upstream.check), port: Number(port) }
+    return upstream
+  }
+  for (const asker of askers)
+    if (asker.port !== null)
+      draft.missing(
+        asker.server,
+        'its check asks an address or port of its own: leave out the servers that must get no requests',
+      )
+  ownPort(draft, all, upstream)
   return upstream
 }
 
-/** Whether the checks of a server ask another address or port than its own. */
-function checksElsewhere(words: readonly string[]): boolean {
-  return words.includes('check') && (words.includes('port') || words.includes('addr'))
+/** Returns the port that the checks of a server ask; null if it is the server's own, '' for another address. */
+function askedPort(words: readonly string[]): string | null {
+  if (!words.includes('check')) return null
+  if (words.includes('addr')) return ''
+  return words.includes('port') ? (words[words.lastIndexOf('port') + 1] ?? '') : null
 }
 
 /** Without the port of the checks, only connections to the servers' own ports are tried. */
@@ -74,10 +90,6 @@ function serverOf(
     options.lastIndexOf(name) < 0 ? null : (options[options.lastIndexOf(name) + 1] ?? '')
   const file = (path: string) => (isAbsolute(path) ? path : join(caBase, path))
   draft.said(server)
-  if (has('backup')) {
-    draft.missing(server, 'left out: there are no backup servers')
-    return null
-  }
   if (own.includes('disabled')) {
     draft.near(server, 'left out: fd-broker servers drains and undrains servers')
     return null
@@ -108,7 +120,7 @@ function serverOf(
     draft.near(server, 'left out: a server has a weight of at least 1')
     return null
   }
-  return weight === null || weight === '1' ? text : { address: text, weight: Number(weight) }
+  return serverEntry(text, weight === null ? null : Number(weight), has('backup'))
 }
 
 function addressOf(given: string, mode: string, secure: boolean): string {

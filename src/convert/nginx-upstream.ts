@@ -1,7 +1,7 @@
 import { type Draft, put, type Section } from './draft.js'
 import type { Directive } from './nginx-syntax.js'
 import { keyOf } from './nginx-values.js'
-import { timeOf } from './values.js'
+import { serverEntry, timeOf } from './values.js'
 
 export type Scheme = 'http' | 'https' | 'tcp' | 'udp'
 
@@ -48,6 +48,7 @@ export function serverAddress(authority: string, scheme: Scheme): string {
 function memberOf(draft: Draft, server: Directive, scheme: Scheme, upstream: Section): unknown[] {
   const [address, ...parameters] = server.args
   let weight: number | null = null
+  let backup = false
   if (address === undefined) {
     draft.missing(server, 'it has no address')
     return []
@@ -63,13 +64,11 @@ function memberOf(draft: Draft, server: Directive, scheme: Scheme, upstream: Sec
     else if (name === 'down') {
       draft.near(server, 'left out: fd-broker servers drains and undrains servers')
       return []
-    } else if (name === 'backup') {
-      draft.missing(server, 'left out: there are no backup servers')
-      return []
-    } else if (name !== 'resolve') draft.near(server, `without ${parameter}`)
+    } else if (name === 'backup') backup = true
+    else if (name !== 'resolve') draft.near(server, `without ${parameter}`)
   }
   const text = serverAddress(address, scheme)
-  return [weight === null || weight === 1 ? text : { address: text, weight }]
+  return [serverEntry(text, weight, backup)]
 }
 
 function balance(draft: Draft, directive: Directive, upstream: Section): void {

@@ -1,7 +1,7 @@
 import { parse, TomlError } from 'smol-toml'
 import { FdbError } from '../errors.js'
 import { type Action, CLOSED, Draft, type Section, type SourceLine } from './draft.js'
-import { listenerAddress, timeText } from './values.js'
+import { listenerAddress, serverEntry, timeText } from './values.js'
 
 type Table = Record<string, unknown>
 
@@ -217,14 +217,9 @@ class Translation {
     this.draft.said(line)
     for (const key of Object.keys(table))
       if (Object.hasOwn(OWN, key)) this.draft.own(this.#line(`${place}.${key}`, table[key]), OWN[key]!)
-    if (table.backup === true) {
-      this.draft.missing(line, 'left out: there are no backup servers')
-      return
-    }
     const address = `${tcp ? 'tcp' : 'http'}://${String(table.address)}`
     const weight = table.weight as number | undefined
-    const text = weight === undefined || weight === 1 ? address : { address, weight }
-    ;(upstream.servers as unknown[]).push(text)
+    ;(upstream.servers as unknown[]).push(serverEntry(address, weight ?? null, table.backup === true))
   }
 
   #frontend(place: string, table: Table, upstream: string, tcp: boolean, redirect: boolean): void {

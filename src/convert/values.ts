@@ -51,3 +51,9 @@ export function listenerAddress(text: string, port = ''): string | null {
 /** Headers about framing, which the proxy itself says. */
 export const FRAMING =
   /^(?:connection|content-length|date|expect|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade)$/i
+
+/** The entry of a server in `servers`, as short as it can be. */
+export function serverEntry(address: string, weight: number | null, backup: boolean): unknown {
+  const hasWeight = weight !== null && weight !== 1
+  return hasWeight || backup ? { address, ...(hasWeight && { weight }), ...(backup && { backup }) } : address
+}

@@ -55,6 +55,37 @@ async function scene(changes: Config = {}) {
   return { one, two, three, edge, servers, shares }
 }
 
+describe('backup servers', () => {
+  it('get requests while no other is usable, by the file and by a command, also in the next version', async () => {
+    const { one, two, three, edge, servers, shares } = await scene()
+    const of = (...backups: string[]) => ({
+      upstreams: {
+        app: { servers: [one.url, ...backups.map(address => ({ address, backup: true }))] },
+      },
+    })
+    await edge.next()
+    expect(await shares()).toEqual([3, 3, 0])
+    await edge.reload(of(two.url))
+    expect(await shares()).toEqual([6, 0, 0])
+    expect(await servers('add', 'app', three.url, '--backup')).toBe('changed, 3 in use in app\n')
+    expect(await shares()).toEqual([6, 0, 0])
+    await servers('drain', 'app', one.url)
+    expect(await shares()).toEqual([0, 3, 3])
+    await edge.next()
+    expect(await shares()).toEqual([0, 3, 3])
+    expect(JSON.parse(await servers('list', '--json'))).toMatchObject([
+      { server: one.url, backup: false, state: 'drained' },
+      { server: two.url, backup: true, origin: 'file' },
+      { server: three.url, backup: true, origin: 'runtime' },
+    ])
+    expect(await servers('list')).toMatch(
+      new RegExp(`^app +${three.url} +runtime +1 +up +backup; changed at run time$`, 'm'),
+    )
+    await servers('undrain', 'app', one.url)
+    expect(await shares()).toEqual([6, 0, 0])
+  })
+})
+
 describe('changes of servers at run time', () => {
   it('apply at once, and in each next version, until they are undone', async () => {
     const { one, two, three, edge, servers, shares } = await scene({ upgrade: { probation: '60s' } })

@@ -32,6 +32,7 @@ const upstream = fc.record({
   resend: fc.integer({ min: 0, max: 100 }),
   health: fc.record({
     failures: fc.option(fc.integer({ min: 1, max: 1000 })),
+    errors: fc.option(fc.integer({ min: 1, max: 1000 })),
     coolDown: ms,
   }),
   balance: fc.constantFrom('round-robin', 'two-choices', 'hash:header:X-User'),
@@ -40,6 +41,7 @@ const upstream = fc.record({
       http: fc.option(fc.constantFrom('/', '/health')),
       status: fc.option(fc.integer({ min: 100, max: 599 })),
       host: fc.option(fc.constantFrom('a.test', '[::1]:80')),
+      port: fc.option(fc.integer({ min: 1, max: 65_535 })),
       interval: ms,
       timeout: ms,
       rise: fc.integer({ min: 1, max: 1000 }),
@@ -70,7 +72,11 @@ const upstreams = fc.dictionary(name, upstream, { maxKeys: 4 }).map(given =>
     const servers = each.servers.map(text => `"${text}"`).join(', ')
     const [read] = config(`${LEAST}upstreams: { ${name}: { servers: [${servers}] } }`).upstreams
     const [first, ...rest] = read!.servers
-    return { ...each, name, servers: [{ ...first!, weight: 3 }, ...rest] }
+    return {
+      ...each,
+      name,
+      servers: [{ ...first!, weight: 3 }, ...rest.map(server => ({ ...server, backup: true as const }))],
+    }
   }),
 )
 const listeners = fc

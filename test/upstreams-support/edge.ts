@@ -96,6 +96,7 @@ export class SimulatedEdge {
       added: false,
       drained: false,
       weight: 0,
+      backup: false,
     }
     if (order === 'remove') this.#overrides.delete(server)
     else if (order === 'add') this.#overrides.set(server, { ...own, added: !isConfigured || own.added })

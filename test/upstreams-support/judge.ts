@@ -178,11 +178,13 @@ export class Judge {
     const isGood = ({ state, triedInSeconds }: ServerState) =>
       state === 'up' || (state !== 'failing' && triedInSeconds !== null && triedInSeconds <= 0)
     const isPassing = ({ state }: ServerState) => state !== 'failing'
-    const usable = servers.some(isGood)
-      ? servers.filter(isGood)
-      : servers.some(isPassing)
-        ? servers.filter(isPassing)
-        : servers
+    // Backup servers come behind the others in each state.
+    const isMain = ({ backup }: ServerState) => !backup
+    const isAny = () => true
+    const usable =
+      [isGood, isPassing, isAny]
+        .flatMap(state => [isMain, isAny].map(tier => servers.filter(each => state(each) && tier(each))))
+        .find(each => each.length > 0) ?? []
     const limit = edge.settings.connections ?? Number.POSITIVE_INFINITY
     return new Map(
       servers.map(state => {
@@ -317,12 +319,16 @@ export class Judge {
     const isBehind =
       edge.settings.queue === null &&
       [...this.requests.values()].some(each => each.edge === edge && each.waits !== null)
-    if (isBad && !isBehind) {
+    const isMain = (key: string) => places.get(key)?.state.backup === false
+    const isBackup = !isMain(key) && [...places.keys()].some(isMain)
+    if ((isBad || isBackup) && !isBehind) {
       const better = this.#freeFor(request, this.#free, 0, { at: 0, turn: 0 })
       // Another request may have got it in this turn.
       const isFree = better !== undefined && places.get(better)?.isFree
-      if (isFree && !this.#isBadOf(places, better))
-        this.blame(`request ${id} goes to ${key}, which is ${state}, and ${better} is free`)
+      if (isFree && !this.#isBadOf(places, better) && (isBad || isMain(better)))
+        this.blame(
+          `request ${id} goes to ${key}, which is ${isBad ? state : 'a backup'}, and ${better} is free`,
+        )
     }
     if (edge.settings.connections === null || edge.settings.queue === null) return
     const own = request.firstWait?.turn ?? request.sentIn
@@ -396,6 +402,7 @@ export class Judge {
     }
     this.note(`${request.id} gets ${status} ${reason}`)
     if (request.state === 'answered') this.blame(`request ${request.id} gets a second answer, ${status}`)
+    else if (status === 500 && reason === 'ok') this.note('an error of the server')
     else if (status !== 200) this.#judgeError(request, status, reason)
     request.state = 'answered'
     request.stream = null

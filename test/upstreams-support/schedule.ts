@@ -9,6 +9,8 @@ export const EDGES = 2
 export interface Settings {
   /** Which of {@link SERVERS} the file has. */
   readonly servers: readonly number[]
+  /** Which of these are backup servers. */
+  readonly backups: readonly number[]
   readonly balance: string
   readonly sticky: boolean
   /** Null stands for `off`. */
@@ -17,6 +19,7 @@ export interface Settings {
   readonly retry: number
   readonly resend: number
   readonly failures: number | null
+  readonly errors: number | null
   readonly coolDown: number
   readonly kept: number
   readonly idle: number
@@ -28,7 +31,8 @@ export interface Settings {
   readonly proxyProtocol: boolean
 }
 
-export type ServerMode = 'up' | 'refuses' | 'silent' | 'resets' | 'closes' | 'hangs'
+/** `errs`: answers with 500. */
+export type ServerMode = 'up' | 'refuses' | 'silent' | 'resets' | 'closes' | 'hangs' | 'errs'
 
 export type Act =
   | {
@@ -92,6 +96,10 @@ const queue = fc.oneof(
 )
 const FIELDS: { readonly [K in keyof Settings]: fc.Arbitrary<Settings[K]> } = {
   servers: fc.subarray([0, 1, 2, 3], { minLength: 1 }),
+  backups: fc.oneof(
+    { arbitrary: fc.constant([]), weight: 2 },
+    { arbitrary: fc.subarray([0, 1, 2, 3], { minLength: 1, maxLength: 2 }), weight: 1 },
+  ),
   balance: fc.constantFrom(
     'round-robin',
     'round-robin',
@@ -107,6 +115,7 @@ const FIELDS: { readonly [K in keyof Settings]: fc.Arbitrary<Settings[K]> } = {
   retry: fc.constantFrom(2, 0, 1, 10),
   resend: fc.constantFrom(20, 0, 100),
   failures: fc.constantFrom(3, 1, 2, null),
+  errors: fc.constantFrom(null, null, 1, 2),
   coolDown: fc.constantFrom(1000, 60, 200),
   kept: fc.constantFrom(4096, 0, 1),
   idle: fc.constantFrom(4000, 20, 100),
@@ -140,7 +149,16 @@ const act: fc.Arbitrary<Act> = fc.oneof(
     arbitrary: fc.record({
       kind: fc.constant('server' as const),
       server,
-      mode: fc.constantFrom<ServerMode[]>('up', 'up', 'refuses', 'silent', 'resets', 'closes', 'hangs'),
+      mode: fc.constantFrom<ServerMode[]>(
+        'up',
+        'up',
+        'refuses',
+        'silent',
+        'resets',
+        'closes',
+        'hangs',
+        'errs',
+      ),
     }),
     weight: 4,
   },
@@ -217,10 +235,12 @@ const seen = new Map<string, ProxyConfig>()
 
 /** Returns the checked configuration. */
 export function configOf(settings: Settings): ProxyConfig {
-  const { connections, queue, failures, kept, idle, age, check } = settings
+  const { connections, queue, failures, errors, kept, idle, age, check } = settings
   const off = (value: unknown, unit = '') => (value === null ? 'off' : `${value}${unit}`)
   const app = {
-    servers: settings.servers.map(n => SERVERS[n]!),
+    servers: settings.servers.map(n =>
+      settings.backups.includes(n) ? { address: SERVERS[n]!, backup: true } : SERVERS[n]!,
+    ),
     balance: settings.balance,
     sticky: settings.sticky ? 'edge' : 'off',
     ...(connections !== null && {
@@ -229,7 +249,7 @@ export function configOf(settings: Settings): ProxyConfig {
     }),
     retry: settings.retry,
     resend: settings.resend,
-    health: { failures: failures ?? 'off', coolDown: `${settings.coolDown}ms` },
+    health: { failures: failures ?? 'off', errors: errors ?? 'off', coolDown: `${settings.coolDown}ms` },
     keepAlive: { connections: kept, idle: `${idle}ms`, age: off(age, 'ms') },
     timeouts: { connect: `${settings.connect}ms`, response: `${settings.response}ms` },
     ...(check && { check: 'tcp', slowStart: settings.slowStart ? '500ms' : 'off' }),

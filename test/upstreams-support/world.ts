@@ -105,7 +105,8 @@ class UpstreamsWorld {
     if (stream.request !== id) return
     const close = last ? 'Connection: close\r\n' : ''
     this.judge.answers(stream, id)
-    stream.respond(`HTTP/1.1 200 OK\r\n${close}Content-Length: 2\r\n\r\nok`, last)
+    const status = this.#servers.get(stream.key)!.mode === 'errs' ? '500 Error' : '200 OK'
+    stream.respond(`HTTP/1.1 ${status}\r\n${close}Content-Length: 2\r\n\r\nok`, last)
   }
 
   #perform(act: Act): void {

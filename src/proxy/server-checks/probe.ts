@@ -6,14 +6,18 @@ import type { ServerCheckConfig } from './shape.js'
 
 /** Makes the check of one server. Each run opens a connection of its own. */
 export function probeOf(
-  { http, status, host }: Pick<ServerCheckConfig, 'http' | 'status' | 'host'>,
+  { http, status, host, port }: Pick<ServerCheckConfig, 'http' | 'status' | 'host' | 'port'>,
   destination: Destination,
 ): HealthCheck {
   const { address, authority, named, proxyProtocol, tls } = destination
   const options: NetConnectOpts =
     address.kind === 'unix'
       ? { path: address.path }
-      : { host: address.host, port: address.port, ...(named !== undefined && { lookup: named.lookup }) }
+      : {
+          host: address.host,
+          port: port ?? address.port,
+          ...(named !== undefined && { lookup: named.lookup }),
+        }
   const open = (more?: { signal: AbortSignal }) => {
     const all = { ...options, ...more }
     const socket = tls?.connect(all) ?? connect(all)
@@ -22,7 +26,7 @@ export function probeOf(
   }
   if (http === null)
     return connectCheck(
-      address.kind === 'unix' ? address.path : authority,
+      address.kind === 'unix' ? address.path : port === null ? authority : `${address.host}:${port}`,
       signal => open({ signal }),
       tls === undefined ? 'connect' : 'secureConnect',
     )

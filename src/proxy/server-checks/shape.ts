@@ -34,6 +34,7 @@ export const checkShape = {
   ),
   status: absent(integer(100, 599), null, 'the status of the answer; default: 2xx or 3xx'),
   host: absent(text('a host', hostField), null, '`Host` of the GET; default: the server’s'),
+  port: absent(integer(1, 65_535), null, 'the port that is asked; default: the server’s'),
   interval: optional(duration(10), '2s', 'time between an answer and the next check'),
   timeout: optional(duration(1), '1s', 'limit of one check'),
   rise: optional(integer(1, 1000), 2, 'passed checks in a row after which a server gets requests again'),

@@ -20,6 +20,8 @@ export interface ServerRequest {
   server: string
   /** For `add` and `weight`; `weight` without it returns to the file's weight. */
   weight?: number | undefined
+  /** For `add`: as a backup server. */
+  backup?: boolean | undefined
 }
 
 export interface ServerReply {
@@ -30,7 +32,7 @@ export interface ServerReply {
   used: number
 }
 
-export interface ListedServer extends Pick<ServerState, 'server' | 'weight' | 'triedInSeconds'> {
+export interface ListedServer extends Pick<ServerState, 'server' | 'weight' | 'backup' | 'triedInSeconds'> {
   upstream: string
   /** `runtime`: the configuration file lacks the server. */
   origin: Origin
@@ -51,7 +53,7 @@ export interface LiveServersOptions {
   readonly changed: () => void
 }
 
-const NO_CHANGE = { added: false, drained: false, weight: 0 }
+const NO_CHANGE = { added: false, drained: false, weight: 0, backup: false }
 
 /** The operators' changes of servers. A change overrides the configuration file until it is removed, also in the next version. */
 export class LiveServers extends Overlay<ServerMessage> {
@@ -81,7 +83,7 @@ export class LiveServers extends Overlay<ServerMessage> {
    */
   changeServer(given: unknown, gone?: AbortSignal): Promise<ServerReply> {
     return this.change(async () => {
-      const { change, upstream, server, weight } = readRequest(given)
+      const { change, upstream, server, weight, backup } = readRequest(given)
       const key = overlayKey('runtime', serverName(upstream, server))
       const stored = getIfReadable(this.section, key)
       const before = { ...NO_CHANGE, ...(stored && overrideFields(stored)) }
@@ -93,7 +95,7 @@ export class LiveServers extends Overlay<ServerMessage> {
         throw wrong(`${upstream} has no server ${server}: see "fd-broker servers list"`)
       if (change === 'remove' && !before.added && present !== undefined)
         throw wrong(`${server} comes from the configuration file: drain it, or change the file and reload it`)
-      const after = changed(before, change, weight)
+      const after = changed(before, change, weight, backup)
       // Without its server, nothing is left to override.
       const isEmpty = (!after.added && !present?.configured) || isEqual(after, NO_CHANGE)
       if (isEqual(after, before) && !(isEmpty && stored !== undefined))
@@ -113,9 +115,15 @@ export class LiveServers extends Overlay<ServerMessage> {
     const changes = new Map<string, number>()
     for (const { name, stored } of this.#entries()) changes.set(name, stored.created)
     for (const upstream of this.#upstreams.names)
-      for (const { server, configured, weight, state, triedInSeconds, verdict } of this.#upstreams.get(
-        upstream,
-      ).servers) {
+      for (const {
+        server,
+        configured,
+        weight,
+        backup,
+        state,
+        triedInSeconds,
+        verdict,
+      } of this.#upstreams.get(upstream).servers) {
         const name = serverName(upstream, server)
         const origin = configured ? 'file' : 'runtime'
         const created = changes.get(name) ?? null
@@ -125,6 +133,7 @@ export class LiveServers extends Overlay<ServerMessage> {
           server,
           origin,
           weight,
+          backup,
           state,
           triedInSeconds,
           check: verdict,
@@ -136,6 +145,7 @@ export class LiveServers extends Overlay<ServerMessage> {
         ...parseServerName(name),
         origin: 'runtime',
         weight: 0,
+        backup: false,
         state: 'unused',
         triedInSeconds: null,
         check: null,
@@ -230,20 +240,21 @@ export class LiveServers extends Overlay<ServerMessage> {
   }
 }
 
-function overrideFields({ added, drained, weight }: ServerMessage): typeof NO_CHANGE {
-  return { added, drained, weight: Math.min(weight, MOST_WEIGHT) }
+function overrideFields({ added, drained, weight, backup }: ServerMessage): typeof NO_CHANGE {
+  return { added, drained, weight: Math.min(weight, MOST_WEIGHT), backup }
 }
 
 function changed(
   before: typeof NO_CHANGE,
   change: ServerChangeKind,
   weight: number | undefined,
+  backup: boolean | undefined,
 ): typeof NO_CHANGE {
   switch (change) {
     case 'add':
-      return { ...before, added: true, weight: weight ?? before.weight }
+      return { ...before, added: true, weight: weight ?? before.weight, backup: backup ?? before.backup }
     case 'remove':
-      return { ...before, added: false }
+      return { ...before, added: false, backup: false }
     case 'drain':
       return { ...before, drained: true }
     case 'undrain':
@@ -254,22 +265,25 @@ function changed(
 }
 
 function isEqual(a: typeof NO_CHANGE, b: typeof NO_CHANGE): boolean {
-  return a.added === b.added && a.drained === b.drained && a.weight === b.weight
+  return (Object.keys(a) as (keyof typeof NO_CHANGE)[]).every(key => a[key] === b[key])
 }
 
 function readRequest(given: unknown): ServerRequest {
-  const { change, upstream, server, weight } = (isMap(given) ? given : {}) as Partial<ServerRequest>
+  const { change, upstream, server, weight, backup } = (isMap(given) ? given : {}) as Partial<ServerRequest>
   if (!SERVER_CHANGES.some(each => each === change))
     throw wrong(`${shortJson(change)} is no change of a server`)
   if (typeof upstream !== 'string' || typeof server !== 'string') throw wrong('give an upstream and a server')
   if (weight !== undefined && !(Number.isInteger(weight) && weight >= 1 && weight <= MOST_WEIGHT))
     throw wrong(`${shortJson(weight)} is no weight: give a whole number from 1 to ${MOST_WEIGHT}`)
+  if (backup !== undefined && typeof backup !== 'boolean')
+    throw wrong(`${shortJson(backup)} is not true or false`)
   const address = upstreamAddress(server)
   return {
     change: change!,
     upstream,
     server: address instanceof InvalidValue ? server : address.text,
     weight,
+    backup,
   }
 }
 

@@ -13,7 +13,7 @@ export const serversSection = messageSection<ServerMessage, fdbroker.proxy.Serve
 
 /** Creates a stored change. Keeps the fields of newer versions from the replaced change `before`. */
 export function serverMessage(
-  change: { added: boolean; drained: boolean; weight: number },
+  change: { added: boolean; drained: boolean; weight: number; backup: boolean },
   stamp: Stamp,
   before: ServerMessage | undefined,
 ): ServerMessage {

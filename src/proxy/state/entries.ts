@@ -21,7 +21,7 @@ import type { StickyConfig } from '../upstreams/sticky.js'
 import { type ServerTlsConfig, serverTls, tlsId } from '../upstreams/tls-shape.js'
 import type { ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
 
-const { Upstream, Check, Listener, ServerTls, Setting, StickyCookie } = fdbroker.proxy
+const { Upstream, Check, Listener, ServerOptions, ServerTls, Setting, StickyCookie } = fdbroker.proxy
 type CheckMessage = fdbroker.proxy.Check
 
 const time = milliseconds(1)
@@ -53,6 +53,7 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     retry,
     resendPercent: resend === DEFAULT_RESEND ? null : resend,
     failures: health.failures,
+    errors: health.errors ?? 0,
     coolDownMs: health.coolDown,
     keepAliveConnections: keepAlive.connections,
     keepAliveIdleMs: keepAlive.idle,
@@ -68,8 +69,8 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
     ...(sticky !== null && { sticky: { ...sticky, maxAgeMs: sticky.maxAge ?? 0 } }),
     slowStartMs: slowStart ?? 0,
     balance: balance === IN_TURN ? '' : balance,
-    ...(servers.some(({ weight = 1 }) => weight !== 1) && {
-      options: servers.map(({ weight = 1 }) => ({ weight })),
+    ...(servers.some(({ weight = 1, backup }) => weight !== 1 || backup) && {
+      options: servers.map(({ weight = 1, backup = false }) => ({ weight, backup })),
     }),
     ...stamp,
   })
@@ -111,11 +112,12 @@ function stickyOf(message: fdbroker.proxy.StickyCookie.$Properties): StickyConfi
 }
 
 function checkMessage(check: ServerCheckConfig): CheckMessage {
-  const { http, status, host, interval, timeout, rise, fall } = check
+  const { http, status, host, port, interval, timeout, rise, fall } = check
   return Check.create({
     http: http ?? '',
     status: status ?? 0,
     host: host ?? '',
+    port: port ?? 0,
     intervalMs: interval,
     timeoutMs: timeout,
     rise,
@@ -125,12 +127,13 @@ function checkMessage(check: ServerCheckConfig): CheckMessage {
 
 /** Returns undefined for a check that this version cannot use. */
 function checkOf(message: fdbroker.proxy.Check.$Properties): ServerCheckConfig | undefined {
-  const { http, status, host, intervalMs, timeoutMs, rise, fall } = Check.create(message)
+  const { http, status, host, port, intervalMs, timeoutMs, rise, fall } = Check.create(message)
   if (![intervalMs, timeoutMs].every(ms => accepts(time, ms)) || rise < 1 || fall < 1) return undefined
   return {
     http: http || null,
     status: status || null,
     host: host || null,
+    port: port || null,
     interval: intervalMs,
     timeout: timeoutMs,
     rise,
@@ -144,8 +147,8 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
   for (const [index, text] of message.servers.entries()) {
     const server = upstreamAddress(text)
     if (server instanceof InvalidValue) return null
-    const weight = message.options[index]?.weight ?? 1
-    servers.push(weight > 1 ? { ...server, weight } : server)
+    const { weight, backup } = ServerOptions.create(message.options[index])
+    servers.push({ ...server, ...(weight > 1 && { weight }), ...(backup && { backup }) })
   }
   const { retry, failures = null, coolDownMs, keepAliveConnections, keepAliveIdleMs } = message
   const { connectTimeoutMs, responseTimeoutMs, connections = null } = message
@@ -166,7 +169,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
     connections,
     retry,
     resend: Math.min(message.resendPercent ?? DEFAULT_RESEND, 100),
-    health: { failures, coolDown: coolDownMs },
+    health: { failures, errors: message.errors || null, coolDown: coolDownMs },
     check,
     tls,
     proxyProtocol: PROXY_VERSIONS[message.proxyProtocol] ?? null,

@@ -12,6 +12,8 @@ export type UpstreamAddress =
 export type ServerConfig = UpstreamAddress & {
   /** The server's share of the requests, relative to the other servers; absent: 1. */
   weight?: number
+  /** The server gets requests only while no other one is usable. */
+  backup?: true
 }
 
 const SUN_PATH_BYTES = 107

@@ -2,6 +2,7 @@ import { type Balancing, type Candidate, leastBusy, randomOf, rendezvous } from 
 
 interface Server {
   readonly address: string
+  readonly backup: boolean
   health: ServerHealth
   /** The active checks of the server fail. */
   failing: boolean
@@ -13,6 +14,19 @@ interface Server {
   /** How far the server is behind its share; see `Balancer.#pickByWeight`. */
   credit: number
 }
+
+/** The servers that take requests together: those that are no backup, or those that are. */
+interface Tier {
+  readonly servers: readonly Server[]
+  readonly hasWeights: boolean
+  next: number
+}
+
+const tierOf = (servers: readonly Server[], next = 0): Tier => ({
+  servers,
+  hasWeights: servers.some(({ fullWeight }) => fullWeight !== servers[0]!.fullWeight),
+  next: next < servers.length ? next : 0,
+})
 
 /** How a {@link Balancer} chooses among the servers that may be used. */
 export interface BalancerOptions {
@@ -30,14 +44,15 @@ const IN_TURN: BalancerOptions = { balancing: { kind: 'round-robin' }, busy: () 
 
 /**
  * Picks the servers of one upstream, in turn or as `balancing` says. After `failures` consecutive failures a server is out for `coolDown`; then one request tries it. A server
- * whose active checks fail is out until they pass. If all servers are out, picks them anyway, first those whose checks pass. Times are in milliseconds, on
- * the caller's clock.
+ * whose active checks fail is out until they pass. A backup server is picked if none of the others may be. If all servers are out, picks them anyway, first
+ * those whose checks pass. Times are in milliseconds, on the caller's clock.
  */
 export class Balancer {
   #servers: Server[] = []
   #rules: HealthRules
-  #next = 0
-  #hasWeights = false
+  #main: Tier = tierOf([])
+  /** Null without backup servers, and if there are no others. */
+  #backup: Tier | null = null
   #options: BalancerOptions
   #inTurn = true
   /** The number of servers that are down, probing or failing. */
@@ -60,23 +75,26 @@ export class Balancer {
     this.#options = options
     this.#inTurn = options.balancing.kind === 'round-robin'
     const before = new Map(this.#servers.map(server => [server.address, server]))
-    this.#servers = servers.map(({ address, weight }) => {
+    this.#servers = servers.map(({ address, weight, backup = false }) => {
       const { health, failing = false, credit = 0 } = before.get(address) ?? {}
       return {
         address,
+        backup,
         weight,
         fullWeight: weight,
         slowUntil: null,
-        health: (rules.failures === null ? undefined : health) ?? UP,
+        health: (isNeverOut(rules) ? undefined : health) ?? UP,
         failing,
         credit,
       }
     })
     this.#hasSlow = false
-    this.#hasWeights = servers.some(({ weight }) => weight !== servers[0]!.weight)
+    const [backups, others] = [true, false].map(each => this.#servers.filter(({ backup }) => backup === each))
+    const isDivided = backups!.length > 0 && others!.length > 0
+    this.#main = tierOf(isDivided ? others! : this.#servers, this.#main.next)
+    this.#backup = isDivided ? tierOf(backups!, this.#backup?.next) : null
     this.#count()
     this.#rules = rules
-    if (this.#next >= this.#servers.length) this.#next = 0
   }
 
   #count(): void {
@@ -121,28 +139,40 @@ export class Balancer {
   pick(now: number, tried?: ReadonlySet<string>, key?: string, wanted?: string): string | undefined {
     if (wanted !== undefined && !tried?.has(wanted)) {
       const server = this.#find(wanted)
-      if (server !== undefined && isUp(server)) return wanted
+      if (server !== undefined && isUp(server) && !this.#isHeldBack(server, now)) return wanted
     }
     if (this.#hasSlow) this.#updateSlow(now)
-    if (this.#outCount === 0) return this.#pick(tried, isUp, now, key)
+    const [main, backup] = [this.#main, this.#backup]
+    if (this.#outCount === 0) {
+      const found = this.#pick(main, tried, isUp, now, key)
+      return found === undefined && backup !== null ? this.#pick(backup, tried, isUp, now, key) : found
+    }
     const [first, second] = tried === undefined || tried.size === 0 ? [isDue, isUp] : [isUp, isDue]
     const last = this.#failingCount < this.#servers.length ? isPassing : isAny
+    const good = (tier: Tier) =>
+      this.#pick(tier, tried, first, now, key) ?? this.#pick(tier, tried, second, now, key)
     return (
-      this.#pick(tried, first, now, key) ??
-      this.#pick(tried, second, now, key) ??
-      this.#pick(tried, last, now, key)
+      good(main) ??
+      (backup === null ? undefined : good(backup)) ??
+      this.#pick(main, tried, last, now, key) ??
+      (backup === null ? undefined : this.#pick(backup, tried, last, now, key))
     )
+  }
+
+  /** Reports whether this is a backup server, and another one may be picked. */
+  #isHeldBack({ backup }: Server, now: number): boolean {
+    return backup && this.#backup !== null && this.#main.servers.some(each => isGood(each, now))
   }
 
   /** The servers of the best state among those that are not in `tried`. */
   usable(now: number, tried?: ReadonlySet<string>): string[] {
-    const of = (eligible: (server: Server, now: number) => boolean) =>
-      this.#servers
-        .filter(server => !tried?.has(server.address) && eligible(server, now))
-        .map(({ address }) => address)
-    const good = of((server, now) => isUp(server) || isDue(server, now))
-    if (good.length > 0) return good
-    return of(this.#failingCount < this.#servers.length ? isPassing : isAny)
+    const tiers = this.#backup === null ? [this.#main] : [this.#main, this.#backup]
+    for (const eligible of [isGood, this.#failingCount < this.#servers.length ? isPassing : isAny])
+      for (const { servers } of tiers) {
+        const found = servers.filter(server => !tried?.has(server.address) && eligible(server, now))
+        if (found.length > 0) return found.map(({ address }) => address)
+      }
+    return []
   }
 
   /** A request that has waited for this server goes to it: if the server is out, as its trial. */
@@ -164,6 +194,7 @@ export class Balancer {
   }
 
   #pick(
+    tier: Tier,
     tried: ReadonlySet<string> | undefined,
     eligible: (server: Server, now: number) => boolean,
     now: number,
@@ -171,18 +202,19 @@ export class Balancer {
   ): string | undefined {
     if (!this.#inTurn && (key !== undefined || this.#options.balancing.kind !== 'hash'))
       return this.#choose(
-        this.#servers.filter(server => !tried?.has(server.address) && eligible(server, now)),
+        tier,
+        tier.servers.filter(server => !tried?.has(server.address) && eligible(server, now)),
         now,
         key,
       )
-    if (this.#hasWeights || this.#hasSlow) return this.#pickByWeight(tried, eligible, now)
-    const { length } = this.#servers
+    if (tier.hasWeights || this.#hasSlow) return this.#pickByWeight(tier.servers, tried, eligible, now)
+    const { length } = tier.servers
     for (let i = 0; i < length; i++) {
-      let at = this.#next + i
+      let at = tier.next + i
       if (at >= length) at -= length
-      const server = this.#servers[at]!
+      const server = tier.servers[at]!
       if (tried?.has(server.address) || !eligible(server, now)) continue
-      this.#next = at + 1 === length ? 0 : at + 1
+      tier.next = at + 1 === length ? 0 : at + 1
       return this.#picked(server, now)
     }
     return undefined
@@ -190,13 +222,14 @@ export class Balancer {
 
   /** Picks the server that is furthest behind its share of the requests, so that the requests of a heavy server are spread between those of the others. */
   #pickByWeight(
+    servers: readonly Server[],
     tried: ReadonlySet<string> | undefined,
     eligible: (server: Server, now: number) => boolean,
     now: number,
   ): string | undefined {
     let best: Server | undefined
     let total = 0
-    for (const server of this.#servers) {
+    for (const server of servers) {
       if (tried?.has(server.address) || !eligible(server, now)) continue
       total += server.weight
       server.credit += server.weight
@@ -208,14 +241,19 @@ export class Balancer {
   }
 
   /** `key`: the text to hash. */
-  #choose(candidates: readonly Server[], now: number, key: string | undefined): string | undefined {
+  #choose(
+    tier: Tier,
+    candidates: readonly Server[],
+    now: number,
+    key: string | undefined,
+  ): string | undefined {
     if (candidates.length === 0) return undefined
     const { balancing, busy } = this.#options
     switch (balancing.kind) {
       case 'hash':
         return this.#picked(rendezvous(candidates, key ?? ''), now)
       case 'least-connections':
-        return this.#picked(leastBusy(candidates, busy, this.#next++ % candidates.length), now)
+        return this.#picked(leastBusy(candidates, busy, tier.next++ % candidates.length), now)
       case 'two-choices': {
         const one = randomOf(candidates, Math.random())
         const others = candidates.filter(each => each !== one)
@@ -258,6 +296,11 @@ export class Balancer {
     return this.#applyEvent(address, 'failed', now) === 'out'
   }
 
+  /** Call if the server answered, with a status that shows an error of its own. Returns whether the server is out from now on. */
+  recordError(address: string, now: number): boolean {
+    return this.#applyEvent(address, 'erred', now) === 'out'
+  }
+
   recordUndecided(address: string, now: number): void {
     this.#applyEvent(address, 'undecided', now)
   }
@@ -276,7 +319,7 @@ export class Balancer {
   /** Applies the finding of another process: `until` is the time of the next trial, or null for a server that is up. */
   apply(address: string, until: number | null, now: number): void {
     const server = this.#find(address)
-    if (server === undefined || this.#rules.failures === null) return
+    if (server === undefined || isNeverOut(this.#rules)) return
     if (until !== null)
       this.#setHealth(server, { kind: 'down', until: Math.min(until, now + this.#rules.coolDown) })
     else if (server.health.kind !== 'up') this.#setHealth(server, UP)
@@ -310,24 +353,29 @@ export type ServerOutState = 'down' | 'probing' | 'failing'
 
 const isUp = ({ health, failing }: Server): boolean => health.kind === 'up' && !failing
 const isDue = ({ health, failing }: Server, now: number): boolean => !failing && isRetryDue(health, now)
+const isGood = (server: Server, now: number): boolean => isUp(server) || isDue(server, now)
 const isPassing = ({ failing }: Server): boolean => !failing
 const isAny = (): boolean => true
 
 interface HealthRules {
   /** Consecutive failures after which a server is out; null: never. */
   readonly failures: number | null
+  /** The same for consecutive answers that show an error of the server; default: null. */
+  readonly errors?: number | null
   /** How long a server stays out before a trial, and how long a trial may take before the next one. */
   readonly coolDown: number
 }
 
+const isNeverOut = ({ failures, errors = null }: HealthRules): boolean => failures === null && errors === null
+
 /** `up`: gets requests in turn. `down`: gets no request before `until`. `probing`: one request is its trial; if the trial has no outcome before `until`, another request is. */
 export type ServerHealth =
-  | { readonly kind: 'up'; readonly failures: number }
+  | { readonly kind: 'up'; readonly failures: number; readonly errors?: number }
   | { readonly kind: 'down'; readonly until: number }
   | { readonly kind: 'probing'; readonly until: number }
 
-/** `undecided`: the trial shows nothing about the server, for example because the client has disconnected. */
-export type HealthEvent = 'picked' | 'succeeded' | 'failed' | 'undecided'
+/** `erred`: the server has answered, with an error of its own. `undecided`: the trial shows nothing about the server, for example because the client has disconnected. */
+export type HealthEvent = 'picked' | 'succeeded' | 'failed' | 'erred' | 'undecided'
 
 export const UP: ServerHealth = { kind: 'up', failures: 0 }
 
@@ -339,24 +387,35 @@ function isRetryDue(health: ServerHealth, now: number): boolean {
 export function afterEvent(
   health: ServerHealth,
   event: HealthEvent,
-  { failures, coolDown }: HealthRules,
+  rules: HealthRules,
   now: number,
 ): ServerHealth {
+  const { failures, errors = null, coolDown } = rules
   switch (event) {
     case 'picked':
       // If all servers are out, a server may be picked before its trial is due.
       return isRetryDue(health, now) ? { kind: 'probing', until: now + coolDown } : health
     case 'succeeded':
-      return health.kind === 'up' && health.failures === 0 ? health : UP
+      return health.kind === 'up' && health.failures === 0 && !health.errors ? health : UP
     case 'undecided':
       return health.kind === 'probing' ? { kind: 'down', until: now } : health
+    case 'erred':
+      if (errors === null) return afterEvent(health, 'succeeded', rules, now)
+      if (health.kind === 'up') {
+        const count = (health.errors ?? 0) + 1
+        return count < errors
+          ? { kind: 'up', failures: 0, errors: count }
+          : { kind: 'down', until: now + coolDown }
+      }
+      return afterEvent(health, 'failed', rules, now)
     case 'failed':
-      if (failures === null) return UP
+      if (isNeverOut(rules)) return UP
+      if (failures === null && health.kind === 'up') return health
       // Failures of requests that were sent before the server was out do not keep it out longer.
       if (health.kind === 'down')
         return isRetryDue(health, now) ? { kind: 'down', until: now + coolDown } : health
-      if (health.kind === 'up' && health.failures + 1 < failures)
-        return { kind: 'up', failures: health.failures + 1 }
+      if (health.kind === 'up' && failures !== null && health.failures + 1 < failures)
+        return { ...health, failures: health.failures + 1 }
       return { kind: 'down', until: now + coolDown }
   }
 }

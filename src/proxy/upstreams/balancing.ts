@@ -56,6 +56,8 @@ export function cookieOf(cookies: string | undefined, name: string): string | un
 export interface Candidate {
   readonly address: string
   readonly weight: number
+  /** Gets requests only if none of the others may. */
+  readonly backup?: boolean
 }
 
 /** Chooses by weight. `random`: from 0 to less than 1. */

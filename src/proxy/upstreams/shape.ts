@@ -2,6 +2,7 @@
 import { isMap, type Place } from '../../checks/place.js'
 import { absent, group, map, optional, required, type WithDefaults } from '../../checks/shape.js'
 import {
+  boolean,
   type Checked,
   duration,
   fresh,
@@ -28,6 +29,11 @@ const serverHealthShape = {
     orOff(integer(1, 1000)),
     3,
     'failures in a row after which a server is skipped; `off`: never',
+  ),
+  errors: optional(
+    orOff(integer(1, 1000)),
+    'off',
+    'answers with a status of 500 or more in a row after which a server is skipped; `off`: never',
   ),
   coolDown: optional(duration(1), '10s', 'how long a server is skipped; then one request tries it'),
 }
@@ -56,6 +62,7 @@ const serverShape = {
     1,
     'share of the requests, relative to the other servers, at most 1000',
   ),
+  backup: optional(boolean, false, '[gets requests only while no other server is usable](#backup-servers)'),
 }
 const serverMap = map(serverShape)
 
@@ -63,7 +70,9 @@ const serverMap = map(serverShape)
 const server: ValueCheck<ServerConfig, string | Written<typeof serverMap>> = (value, place) => {
   if (!isMap(value)) return address(value, place)
   const given = serverMap(value, place)
-  return given && (given.weight === 1 ? given.address : { ...given.address, weight: given.weight })
+  if (given === undefined) return undefined
+  const { address: of, weight, backup } = given
+  return weight === 1 && !backup ? of : { ...of, ...(weight !== 1 && { weight }), ...(backup && { backup }) }
 }
 
 export const upstreamShape = {
@@ -147,6 +156,8 @@ const RULES: readonly ((given: Fields, place: Place) => Fields | undefined)[] = 
   headerBeforeTls,
   stickyTakesRequests,
   queueHasLimit,
+  checksPort,
+  countsAnswers,
 ]
 
 /** Turns `[["app", …]]` into `[{ name: "app", … }]`. */
@@ -178,6 +189,20 @@ function headerBeforeTls(given: Fields, place: Place): Fields | undefined {
 function queueHasLimit(given: Fields, place: Place): Fields | undefined {
   if (given.queue === null || given.connections !== null) return given
   return place.at('queue').wrong('it is valid only with a limit of "connections"; leave it out')
+}
+
+function checksPort(given: Fields, place: Place): Fields | undefined {
+  if (given.check === null || given.check.port === null) return given
+  if (given.servers.every(({ kind }) => kind === 'tcp')) return given
+  return place.at('check').at('port').wrong('unix: servers have no ports; leave it out')
+}
+
+function countsAnswers(given: Fields, place: Place): Fields | undefined {
+  if (given.health.errors === null || kindOf(given.servers) === 'requests') return given
+  return place
+    .at('health')
+    .at('errors')
+    .wrong('only servers that take requests answer with a status; leave it out')
 }
 
 function tlsIsUsed(given: Fields, place: Place): Fields | undefined {

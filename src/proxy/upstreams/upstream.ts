@@ -64,6 +64,8 @@ export interface ServerOverride {
   readonly drained: boolean
   /** Replaces the configured weight; 0: does not. */
   readonly weight: number
+  /** The server is a backup server, also if it is none in the configuration. */
+  readonly backup: boolean
 }
 
 /** A server of an upstream, for lists. */
@@ -72,6 +74,7 @@ export interface ServerState {
   /** Whether the configuration has the server. */
   readonly configured: boolean
   readonly weight: number
+  readonly backup: boolean
   readonly state: 'up' | 'drained' | ServerOutState
   /** The time until the next request that tries the server; null: none will. */
   readonly triedInSeconds: number | null
@@ -95,8 +98,8 @@ export class Upstream {
   #tls: UpstreamTls | null = null
   /** The TLS of each server that uses it, which keeps its session. */
   readonly #serverTls = new Map<string, ServerTls>()
-  /** Why TLS failed with servers that fail, by server. */
-  readonly #tlsReasons = new Map<string, string>()
+  /** Why servers fail with which TLS fails, or that answer with errors, by server. */
+  readonly #reasons = new Map<string, string>()
   /** The findings of active checks, by server. Empty without checks. */
   readonly #verdicts = new Map<string, Verdict>()
   #config: UpstreamConfig | null = null
@@ -182,7 +185,7 @@ export class Upstream {
     }
     const used = servers
       .filter(({ text }) => !this.#overrides.get(text)?.drained)
-      .map(({ text: address, weight = 1 }) => ({ address, weight }))
+      .map(({ text: address, weight = 1, backup = false }) => ({ address, weight, backup }))
     const balancing = balancingOf(config.balance)
     this.#balancing = balancing instanceof InvalidValue ? IN_TURN : balancing
     const options = { balancing: this.#balancing, busy: this.#busy, changed: () => this.#queue.changed() }
@@ -196,6 +199,7 @@ export class Upstream {
     if (config.queue !== null) this.#queue.configure(config.queue)
     this.forward.queue = config.queue === null ? undefined : this.#queue
     this.#check = check
+    for (const key of this.#reasons.keys()) if (!this.#destinations.has(key)) this.#reasons.delete(key)
     for (const key of this.#verdicts.keys())
       if (check === null || !this.#destinations.has(key)) this.#verdicts.delete(key)
     for (const { address } of used) {
@@ -219,8 +223,7 @@ export class Upstream {
       this.#serverTls.clear()
     }
     const present = new Set(secure.map(({ text }) => text))
-    for (const known of [this.#serverTls, this.#tlsReasons])
-      for (const key of known.keys()) if (!present.has(key)) known.delete(key)
+    for (const key of this.#serverTls.keys()) if (!present.has(key)) this.#serverTls.delete(key)
     for (const { text, host } of secure)
       if (!this.#serverTls.has(text))
         this.#serverTls.set(text, this.#tls!.server(host, text.startsWith('https:')))
@@ -230,11 +233,12 @@ export class Upstream {
   #serversOf({ servers }: UpstreamConfig): ServerConfig[] {
     if (this.#overrides.size === 0) return servers
     const all = new Map<string, ServerConfig>(servers.map(server => [server.text, server]))
-    for (const [key, { server, added, weight }] of this.#overrides) {
+    for (const [key, { server, added, weight, backup }] of this.#overrides) {
       // The file may have changed to servers of another kind.
       const fits = () => ofOneKind([key, ...servers.map(({ text }) => text)])
       const present = all.get(key) ?? (added && fits() ? server : undefined)
-      if (present !== undefined) all.set(key, weight === 0 ? present : { ...present, weight })
+      if (present === undefined) continue
+      all.set(key, { ...present, ...(weight !== 0 && { weight }), ...(backup && { backup }) })
     }
     return [...all.values()]
   }
@@ -250,10 +254,11 @@ export class Upstream {
     if (this.#config === null) return []
     const out = new Map(this.out.map(each => [each.server, each]))
     const configured = new Set(this.#config.servers.map(({ text }) => text))
-    return this.#serversOf(this.#config).map(({ text: server, weight = 1 }) => ({
+    return this.#serversOf(this.#config).map(({ text: server, weight = 1, backup = false }) => ({
       server,
       configured: configured.has(server),
       weight,
+      backup,
       state: this.#overrides.get(server)?.drained ? 'drained' : (out.get(server)?.state ?? 'up'),
       triedInSeconds: out.get(server)?.triedInSeconds ?? null,
       verdict: this.verdict(server),
@@ -303,7 +308,7 @@ export class Upstream {
   }
 
   recordSuccess(key: string): void {
-    this.#tlsReasons.delete(key)
+    this.#reasons.delete(key)
     if (!this.#balancer?.recordSuccess(key, performance.now())) return
     this.#watch.onIn(this.name, key)
     this.#watch.onHealth(this.name, key, null)
@@ -322,17 +327,32 @@ export class Upstream {
       triedInSeconds: ms === null ? null : ms / 1000,
       ...(kind === 'failing'
         ? { reason: this.#verdicts.get(address)?.reason ?? '' }
-        : this.#tlsReasons.has(address) && { reason: this.#tlsReasons.get(address)! }),
+        : this.#reasons.has(address) && { reason: this.#reasons.get(address)! }),
     }))
   }
 
   recordFailure(key: string): void {
+    this.#recordTrouble(key, (balancer, now) => balancer.recordFailure(key, now))
+  }
+
+  /** Whether answers with a status from 500 count. */
+  get countsErrors(): boolean {
+    return this.configured && this.#config!.health.errors !== null
+  }
+
+  /** The server has answered with such a `status`. */
+  recordError(key: string, status: number): void {
+    this.#reasons.set(key, `status ${status}`)
+    this.#recordTrouble(key, (balancer, now) => balancer.recordError(key, now))
+  }
+
+  #recordTrouble(key: string, record: (balancer: Balancer, now: number) => boolean): void {
     const balancer = this.#balancer
     if (balancer === null) return
     this.#watch.onFailure(key)
     const now = performance.now()
     const before = balancer.downUntil(key)
-    if (balancer.recordFailure(key, now)) this.#watch.onOut(this.name, key, this.#tlsReasons.get(key))
+    if (record(balancer, now)) this.#watch.onOut(this.name, key, this.#reasons.get(key))
     const until = balancer.downUntil(key)
     if (until !== null && until !== before) this.#watch.onHealth(this.name, key, until - now)
   }
@@ -399,14 +419,14 @@ export class Upstream {
       failed: (failure, error) => {
         const isTls = error !== null && tlsFailureOf(error) === failure
         if (isTls) {
-          this.#tlsReasons.set(key, failure)
+          this.#reasons.set(key, failure)
           this.#watch.onTlsFailure?.({
             upstream: this.name,
             server: key,
             reason: failure,
             why: error.message,
           })
-        } else this.#tlsReasons.delete(key)
+        } else this.#reasons.delete(key)
         this.recordFailure(key)
       },
     }

@@ -15,6 +15,8 @@ export class Upstreams {
   /** The names of the configured upstreams that take requests. */
   forRequests: ReadonlySet<string> = new Set()
   readonly #failing = new Set<string>()
+  /** Whether an upstream counts answers with a status from 500. */
+  #countsErrors = false
 
   /** `busy`: how many connections of this process to the server are in use. `hosts` looks up the host names of servers; if `hosts` is null, Node does it. */
   constructor(
@@ -43,6 +45,7 @@ export class Upstreams {
       configs.filter(({ servers }) => kindOf(servers) === 'requests').map(({ name }) => name),
     )
     for (const config of configs) this.get(config.name).configure(config)
+    this.#countsErrors = [...this.#upstreams.values()].some(each => each.countsErrors)
   }
 
   /**
@@ -52,6 +55,7 @@ export class Upstreams {
   adopt(config: UpstreamConfig): void {
     const present = this.get(config.name)
     if (!present.configured || present.kind === kindOf(config.servers)) present.configure(config)
+    this.#countsErrors ||= present.countsErrors
   }
 
   prune(needed: ReadonlySet<string>): void {
@@ -135,11 +139,18 @@ export class Upstreams {
     if (destination === undefined || subject === 'tcp' || subject === 'udp') return
     if (serverFailed) {
       for (const upstream of this.#upstreams.values()) upstream.recordFailure(destination)
-    } else if (this.#failing.has(destination)) {
+    } else if ((this.#countsErrors && status >= 500) || this.#failing.has(destination)) {
       const answered = status !== 0 && reason === undefined
       if (answered) this.#failing.delete(destination)
       for (const upstream of this.#upstreams.values()) {
-        if (answered) upstream.recordSuccess(destination)
+        if (
+          answered &&
+          status >= 500 &&
+          upstream.countsErrors &&
+          upstream.destination(destination) !== undefined
+        )
+          upstream.recordError(destination, status)
+        else if (answered) upstream.recordSuccess(destination)
         else upstream.recordUndecided(destination)
       }
     }

@@ -101,7 +101,11 @@ backend app
  server c 10.0.0.3:80 check backup`)
   expect(document.upstreams).toEqual({
     app: {
-      servers: [{ address: 'http://10.0.0.1:80', weight: 3 }, 'https://10.0.0.2:443'],
+      servers: [
+        { address: 'http://10.0.0.1:80', weight: 3 },
+        'https://10.0.0.2:443',
+        { address: 'http://10.0.0.3:80', backup: true },
+      ],
       balance: 'least-connections',
       check: { interval: '2s', fall: 5, http: '/health', status: 204 },
       connections: 50,
@@ -201,17 +205,21 @@ it('name servers and files for errors are said', () => {
   expect(counts.missing).toBe(0)
 })
 
-it('servers whose checks ask another port are named, and checked by a connection', () => {
-  const { document, remarks } = from(
-    'listen db\n mode tcp\n bind :5432\n option httpchk\n server a 10.0.0.1:5432 check port 8008 inter 3s\n',
-  )
-  expect(document.upstreams).toEqual({
-    db: { servers: ['tcp://10.0.0.1:5432'], check: { interval: '3s' } },
-  })
-  expect(remarks.filter(({ outcome }) => outcome === 'missing').map(({ line }) => line.text)).toEqual([
-    'server a 10.0.0.1:5432 check port 8008 inter 3s',
-    'option httpchk',
-  ])
+it('servers whose checks ask another port are checked there, if all ask the same one', () => {
+  const lines = (ports: readonly string[]) =>
+    ports.map((port, n) => ` server s${n} 10.0.0.${n}:5432 check ${port} inter 3s\n`).join('')
+  const of = (...ports: readonly string[]) =>
+    from(`listen db\n mode tcp\n bind :5432\n option httpchk\n${lines(ports)}`)
+  const same = of('port 8008', 'port 8008')
+  expect(same.document.upstreams).toMatchObject({ db: { check: { interval: '3s', http: '/', port: 8008 } } })
+  expect(same.counts.missing).toBe(0)
+  for (const other of ['port 8009', 'addr 10.0.0.9 port 8008', '']) {
+    const { document, remarks } = of('port 8008', other)
+    expect(document.upstreams).toMatchObject({ db: { check: { interval: '3s' } } })
+    const missing = remarks.filter(({ outcome }) => outcome === 'missing').map(({ line }) => line.text)
+    expect(missing[0]).toBe('server s0 10.0.0.0:5432 check port 8008 inter 3s')
+    expect(missing.at(-1)).toBe('option httpchk')
+  }
 })
 
 it('a header has one change, the last, also of a backend', () => {

@@ -135,7 +135,7 @@ it('a stream becomes listeners that forward', () => {
   )
   expect(document).toMatchObject({
     listeners: [{ name: 'port-5432', address: 'tcp://*:5432', forward: 'db' }],
-    upstreams: { db: { servers: ['tcp://10.0.0.1:5432'] } },
+    upstreams: { db: { servers: ['tcp://10.0.0.1:5432', { address: 'tcp://10.0.0.2:5432', backup: true }] } },
     timeouts: { tunnel: '1h' },
   })
 })

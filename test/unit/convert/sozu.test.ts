@@ -42,7 +42,10 @@ backends = [{ address = "127.0.0.1:5433" }]
     ],
     upstreams: {
       shop: {
-        servers: [{ address: 'http://127.0.0.1:1026', weight: 5 }],
+        servers: [
+          { address: 'http://127.0.0.1:1026', weight: 5 },
+          { address: 'http://127.0.0.1:1027', backup: true },
+        ],
         balance: 'two-choices',
         sticky: { cookie: 'SOZUBALANCEID' },
       },
@@ -58,7 +61,7 @@ backends = [{ address = "127.0.0.1:5433" }]
     ],
     tls: { certificates: [{ cert: '/c.pem', key: '/k.pem', names: ['shop.test'] }], minVersion: 'TLSv1.3' },
   })
-  expect(counts.missing).toBe(2)
+  expect(counts.missing).toBe(1)
   expect(yaml).toContain('clusters.shop.frontends[2]')
 })
 

@@ -95,6 +95,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upstreams.a.servers[0]', '{ weight: 2 }', /address/],
   ['upstreams.a.servers[0].address', 'x', /not an upstream address/],
   ['upstreams.a.servers[0].weight', '0', /no whole number from 1 to 1000/],
+  ['upstreams.a.servers[0].backup', '1', /1 is neither true nor false/],
   ['upstreams.a.servers', '["http://x:1", "tcp://x:2"]', /http:\/\/ and tcp:\/\/ do not go together/],
   ['upstreams.a.servers', '["udp://x:1", "tcp://x:2"]', /do not go together/],
   ['upstreams.a.servers', '["https://x:1", "tls://x:2"]', /nor do https:\/\/ and tls:\/\//],
@@ -122,6 +123,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upstreams.a.tls.name', '"*.test"', /"\*\.test" is not the name of a server/],
   ['upstreams.a.health', 'on', /not a map/],
   ['upstreams.a.health.failures', '0', /no whole number from 1 to 1000/],
+  ['upstreams.a.health.errors', '0', /no whole number from 1 to 1000/],
   ['upstreams.a.health.coolDown', '10', /10 has no unit; write 10s or 10ms/],
   ['upstreams.a.balance', 'fair', /"fair" is no way to balance; write round-robin, random, /],
   ['upstreams.a.balance', '"hash:cookie:a b"', /no way to balance/],
@@ -132,6 +134,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upstreams.a.check.status', '600', /no whole number from 100 to 599/],
   ['upstreams.a.check.status', '200', /valid only with "http: \/PATH"/],
   ['upstreams.a.check.host', '"a b.com"', /not a host \(app\.example\.com\)/],
+  ['upstreams.a.check.port', '70000', /no whole number from 1 to 65535/],
   ['upstreams.a.check.interval', '1ms', /from 10ms/],
   ['upstreams.a.check.timeout', '0s', /from 1ms/],
   ['upstreams.a.check.rise', '0', /no whole number from 1 to 1000/],
@@ -423,7 +426,12 @@ function fileWith(key: string, value: string): string {
       const nested = top === 'upstreams' || key.startsWith('upgrade.health.')
       const first = depth === (inList ? below.indexOf('0') + 1 : nested ? 1 : 0)
       const beside = depth === below.length - 1 ? BESIDE[key.replace(/^upstreams\.a\./, '')] : undefined
-      const more = step === 'weight' ? 'address: "http://a:1"' : first ? around(step) : (beside ?? '')
+      const more =
+        step === 'weight' || step === 'backup'
+          ? 'address: "http://a:1"'
+          : first
+            ? around(step)
+            : (beside ?? '')
       text = `{ ${JSON.stringify(step)}: ${text}${more === '' ? '' : `, ${more}`} }`
     }
   }

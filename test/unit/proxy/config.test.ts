@@ -24,7 +24,7 @@ describe('a configuration', () => {
         slowStart: null,
         tls: null,
         sticky: null,
-        health: { failures: 3, coolDown: 10_000 },
+        health: { failures: 3, errors: null, coolDown: 10_000 },
         keepAlive: { connections: 4096, idle: 4000, age: 3_600_000 },
         connections: null,
         queue: null,

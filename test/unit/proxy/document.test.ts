@@ -28,7 +28,7 @@ const EVERY: ProxyDocument = {
       tls: { name: 'app.test', verify: false },
       sticky: { cookie: 'edge', maxAge: '1h', secure: true },
       balance: 'hash:cookie:sid',
-      health: { failures: 'off', coolDown: '1s' },
+      health: { failures: 'off', errors: 5, coolDown: '1s' },
       check: {
         http: '/health',
         status: 204,
@@ -47,8 +47,8 @@ const EVERY: ProxyDocument = {
       timeouts: { connect: '1s', response: '2m' },
     },
     db: {
-      servers: ['tcp://127.0.0.1:9002', { address: 'tcp://127.0.0.1:9003', weight: 2 }],
-      check: 'tcp',
+      servers: ['tcp://127.0.0.1:9002', { address: 'tcp://127.0.0.1:9003', weight: 2, backup: true }],
+      check: { port: 9004 },
       proxyProtocol: 'v2',
     },
   },

@@ -9,6 +9,7 @@ const DEFAULTS: CheckedServer['config'] = {
   http: '/health',
   status: null,
   host: null,
+  port: null,
   interval: 10,
   timeout: 20_000,
   rise: 1,
@@ -55,6 +56,23 @@ describe('checks of servers', () => {
     await until('both are checked three times', () => results.length >= 6)
     expect(new Set(results)).toEqual(new Set(results.map(() => [well.key, null])))
     expect(new Set(hosts)).toEqual(new Set([`${well.authority}/health`, 'app.test/health']))
+  })
+
+  it('ask another port, and a server that listens there alone passes', async () => {
+    const gone = createTcpServer()
+    const refusing = await listening(gone)
+    await new Promise(resolve => gone.close(resolve))
+    const hosts: (string | undefined)[] = []
+    const { address } = await answering(({ headers }, response) => {
+      hosts.push(headers.host)
+      response.end()
+    })
+    const { port } = address as { port: number }
+    const { checks, results } = checking(server(refusing, { port }), server(refusing, { port, http: null }))
+    checks.start()
+    await until('both are checked', () => results.length >= 4 && hosts.length > 0)
+    expect(new Set(results.map(([, why]) => why))).toEqual(new Set([null]))
+    expect(hosts[0]).toBe(refusing.authority)
   })
 
   it('fail with another status, without an answer in time and without a connection', async () => {
