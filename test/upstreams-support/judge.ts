@@ -34,6 +34,8 @@ export interface Request extends RequestFacts {
   sentOn: number
   /** Servers that could not be used. */
   readonly failures: { readonly key: string; readonly how: 'refused' | 'timeout' | 'closed' }[]
+  /** Servers whose connection closed after it was sent. */
+  readonly lost: Set<string>
   /** Servers that have got it, in order. */
   readonly delivered: string[]
   /** The first of them got it over a kept connection. */
@@ -113,6 +115,7 @@ export class Judge {
       stream: null,
       sentOn: 0,
       failures: [],
+      lost: new Set(),
       delivered: [],
       wasKept: false,
       sentTo: new Set(),
@@ -143,7 +146,9 @@ export class Judge {
     const { key, edge } = stream
     this.#streams.add(stream)
     const limit = this.#edges[edge]!.settings.connections
-    if (limit === null) return
+    // Requests that wait go to the server that was removed if no other is left, within the limit that it had.
+    if (limit === null || !this.#edges.every(each => each.servers.some(({ server }) => server === key)))
+      return
     const own = this.#openOf(key).filter(each => each.edge === edge).length
     // A lower limit closes none of those that are there, and lets requests be repeated over new ones.
     if (own > Math.max(limit, this.#before.get(`${edge} ${key}`) ?? 0))
@@ -334,6 +339,8 @@ export class Judge {
     const own = request.firstWait?.turn ?? request.sentIn
     for (const other of this.requests.values()) {
       if (other === request || other.edge !== edge || other.state !== 'open' || other.waits === null) continue
+      // A wait without a queue has no place in one.
+      if (other.seen.some(({ queue }) => queue === null)) continue
       const first = other.firstWait!
       const isUsable = place.isUsable && state === 'up' && this.#clock.turn - other.waits.turn > SOON_TURNS
       if (isUsable && first.turn < own && this.#mayGet(other, key) && edge.changedAt < other.waits.at)
@@ -372,6 +379,7 @@ export class Judge {
     request.stream = null
     if (request.state !== 'open' && request.state !== 'asking') return
     const { key } = stream
+    if (!stream.connecting) request.lost.add(key)
     const limit = Math.min(...request.seen.map(({ connect }) => connect))
     const how = stream.connecting
       ? stream.failure === 'refused'
@@ -432,7 +440,8 @@ export class Judge {
     }
     const mayResend =
       !request.post && request.seen.every(({ resend }) => resend > 0) && new Set(request.delivered).size === 1
-    const isFinal = reason === 'response-timeout' || (reason === 'upstream-closed' && !mayResend)
+    const isFinal =
+      reason === 'response-timeout' || (reason === 'upstream-closed' && !mayResend) || request.lost.size > 1
     // One that begins to wait in this turn has no `waits` yet.
     const others = [...this.requests.values()].filter(
       each => each !== request && each.edge === edge && each.state === 'open' && each.stream === null,
@@ -476,7 +485,7 @@ export class Judge {
       case 'connect-failed':
       case 'connect-timeout':
         blameIf(failures.length === 0 && !isShort, 'no server has failed')
-        blameIf(queue && left.length > 0, `it could wait for ${left}`)
+        blameIf(queue && !isFinal && left.length > 0, `it could wait for ${left}`)
         return
       case 'upstream-closed': {
         const closed = failures.filter(({ how }) => how === 'closed').length
