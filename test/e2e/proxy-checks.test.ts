@@ -13,6 +13,8 @@ import { until } from '../processes/until.js'
 class Checked {
   /** Whether the checks pass. */
   well = true
+  /** The status of answers to requests. */
+  status = 200
   /** Requests, without checks. */
   requests = 0
   /** The Host of each check. */
@@ -28,7 +30,7 @@ class Checked {
         return
       }
       checked.requests++
-      response.writeHead(200).end('well')
+      response.writeHead(checked.status).end('well')
     })
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
@@ -62,7 +64,43 @@ async function requests(edge: Edge, count = 6): Promise<void> {
   for (let n = 0; n < count; n++) expect((await ask(edge.url).answer).status).toBe(200)
 }
 
+describe('a server that answers with errors', () => {
+  it('is skipped after so many in a row, by a reload, and in the next version', async () => {
+    const { one, two, edge, upstreams } = await checked(ONCE)
+    await edge.next()
+    one.status = 500
+    const statuses = async (count: number) => {
+      const all: number[] = []
+      for (let n = 0; n < count; n++) all.push((await ask(edge.url).answer).status)
+      return all.filter(status => status === 500).length
+    }
+    expect(await statuses(6)).toBe(3)
+    const { app } = upstreams(ONCE)
+    await edge.reload({ upstreams: { app: { ...app, health: { errors: 2, coolDown: '1h' } } } })
+    expect(await statuses(10)).toBe(2)
+    expect(await out(edge)).toMatchObject([{ server: one.url, state: 'down', reason: 'status 500' }])
+    await edge.next()
+    expect(await statuses(4)).toBe(0)
+    expect([one.requests, two.requests]).toEqual([5, 15])
+  })
+})
+
 describe('a server that is checked', () => {
+  it('is asked at another port as soon as the file says so', async () => {
+    const other = await Checked.start()
+    const { one, edge, upstreams } = await checked(FAST)
+    await edge.next()
+    const port = Number(new URL(other.url).port)
+    await edge.reload({ upstreams: upstreams({ ...FAST, port }) })
+    await until('the other port is asked', () => other.hosts.includes(one.url.slice(7)))
+    other.well = false
+    await until('both servers are out', async () => (await out(edge)).length === 2)
+    await edge.next()
+    expect(await out(edge)).toHaveLength(2)
+    other.well = true
+    await until('both servers are back', async () => (await out(edge)).length === 0)
+  })
+
   it('gets no requests from when its checks fail until they pass, and no client notices', async () => {
     const port = await freePort()
     const { one, two, edge } = await checked(FAST, { metrics: `tcp://127.0.0.1:${port}` })
