@@ -33,6 +33,9 @@ export interface NotedDescriptors {
   readonly segments?: readonly string[]
 }
 
+/** A write that has failed is repeated after this time. */
+const RETRY_MS = 1_000
+
 /**
  * Writes the names of an embedded holder's descriptors to a memory file, after each change. If the holder hangs, `upgrade --kill-stuck`
  * duplicates its descriptors through the kernel, which knows no names, and reads the names in this file.
@@ -43,6 +46,8 @@ export class DescriptorNames {
   readonly #segments: (() => readonly string[]) | null
   #fd: OwnedFd | null = null
   #scheduled: NodeJS.Immediate | undefined
+  /** Writes again after a failure. */
+  #retry: NodeJS.Timeout | undefined
 
   constructor(
     facts: Omit<NotedDescriptors, 'entries' | 'segments'>,
@@ -70,6 +75,7 @@ export class DescriptorNames {
 
   close(): void {
     clearImmediate(this.#scheduled)
+    clearTimeout(this.#retry)
     this.#fd?.close()
     this.#fd = null
   }
@@ -93,8 +99,14 @@ export class DescriptorNames {
       const text = Buffer.from(JSON.stringify(noted))
       const whole = Buffer.concat([Buffer.from(String(text.length).padStart(DIGITS)), text])
       writeAt(this.#fd, whole, 0, whole.length, 0)
+      clearTimeout(this.#retry)
+      this.#retry = undefined
     } catch {
       // This process lacks descriptors or memory. If it hangs now, its listeners cannot be recovered.
+      this.#retry ??= setTimeout(() => {
+        this.#retry = undefined
+        this.write()
+      }, RETRY_MS).unref()
     }
   }
 }

@@ -312,7 +312,8 @@ export function closeOnThrow<T>(owned: Iterable<{ close(): void } | null | undef
   }
 }
 
-const SHORTAGES: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM'])
+/** ENOSPC: this user's limit of watches (fs.epoll.max_user_watches) is reached. */
+const SHORTAGES: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'ENOBUFS', 'ENOSPC'])
 
 /** Whether a call has failed because no descriptor or no memory was left: a later call may succeed. */
 export function isShortage(error: unknown): boolean {

@@ -31,7 +31,10 @@ interface Guarded {
   readonly name: string
   readonly spec: ListenerSpec | null
   readonly address: string
+  /** Null while the kernel has no memory for it, and after a shutdown that cannot be undone. */
   poll: Poll | null
+  /** A Unix socket was shut down. */
+  isEnded: boolean
   /** Why clients cannot reach the listener; null if they can. */
   fault: string | null
   mendedAt: number
@@ -64,20 +67,14 @@ export class ListenerGuard implements Disposable {
       spec,
       address: formatAddress(about),
       poll: null,
+      isEnded: false,
       mendedAt: Number.NEGATIVE_INFINITY,
       loggedAt: Number.NEGATIVE_INFINITY,
       fault: null,
       seen: null,
     }
     this.#guarded.set(fd, guarded)
-    try {
-      guarded.poll = watch(fd, () => this.#disconnected(fd, guarded))
-      guarded.poll.unref()
-      guarded.poll.start(DISCONNECT)
-    } catch (error) {
-      // The checks find a TCP socket that was shut down, a little later.
-      this.#logger.debug({ err: error, listener: name }, 'the kernel does not report the end of a listener')
-    }
+    this.#watch(fd, guarded)
     if (isPath(guarded.spec) && this.keepsPaths) keepPath(fd, guarded.spec.path)
     this.#timer ??= setInterval(() => this.check(), PATH_CHECK_MS).unref()
   }
@@ -100,8 +97,9 @@ export class ListenerGuard implements Disposable {
   check(): void {
     for (const [fd, guarded] of this.#guarded) {
       const { spec } = guarded
+      if (guarded.poll === null && !guarded.isEnded) this.#watch(fd, guarded)
       if (isPath(spec)) {
-        if (guarded.poll !== null) this.#found(guarded, this.#checkPath(fd, spec.path, guarded.name))
+        if (!guarded.isEnded) this.#found(guarded, this.#checkPath(fd, spec.path, guarded.name))
       } else if (inspectOne(fd).accepting === false) this.#listenAgain(fd, guarded)
     }
   }
@@ -110,11 +108,27 @@ export class ListenerGuard implements Disposable {
     for (const fd of [...this.#guarded.keys()]) this.remove(fd)
   }
 
+  #watch(fd: OwnedFd, guarded: Guarded): void {
+    try {
+      guarded.poll = watch(fd, () => this.#disconnected(fd, guarded))
+      guarded.poll.unref()
+      guarded.poll.start(DISCONNECT)
+    } catch (error) {
+      this.#unwatch(guarded)
+      // The next check tries again, and finds a TCP socket that was shut down meanwhile.
+      this.#logger.debug(
+        { err: error, listener: guarded.name },
+        'the kernel does not report the end of a listener',
+      )
+    }
+  }
+
   #disconnected(fd: OwnedFd, guarded: Guarded): void {
     if (inspectOne(fd).accepting === false) this.#listenAgain(fd, guarded)
     else {
       // The kernel reports it again and again, and refuses clients of a Unix socket that was shut down until it is closed.
       this.#unwatch(guarded)
+      guarded.isEnded = true
       this.#report(
         guarded,
         'a process that shares the socket has shut it down, and a Unix socket cannot listen again: end that program’s use of shutdown(2), and upgrade',

@@ -1,4 +1,4 @@
-import { accessSync, constants, readFileSync, statSync } from 'node:fs'
+import { accessSync, type BigIntStats, constants, readFileSync, statSync } from 'node:fs'
 import { isAbsolute, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 import type { ProgramStart } from '../kernel/index.js'
@@ -45,7 +45,7 @@ export function successorCommand(options: SuccessorOptions = {}): ProgramStart {
   const { argv0, execArgv, script, args } = startedAs
   const argv = options.argv ?? [argv0, ...execArgv, ...(script === undefined ? [] : [script]), ...args]
   const cwd = options.cwd ?? startedAs.cwd
-  const found = statSync(cwd, { bigint: true, throwIfNoEntry: false })
+  const found = folderAt(cwd)
   if (!found?.isDirectory()) {
     const why = found
       ? `${cwd} is no folder: give the folder to start in as cwd (fd-broker run --cwd)`
@@ -75,6 +75,20 @@ export function namedPath(path: string): string {
   return resolve(startedAs.cwd, path)
 }
 
+/** Returns undefined if nothing is there. Throws ERR_FDB_NO_CWD if this process may not look. */
+function folderAt(cwd: string): BigIntStats | undefined {
+  try {
+    return statSync(cwd, { bigint: true, throwIfNoEntry: false })
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    throw new FdbError(
+      'ERR_FDB_NO_CWD',
+      `the folder ${cwd} to start in cannot be entered (${code}): ${message}. Give another cwd`,
+      { cause: error, details: { cwd } },
+    )
+  }
+}
+
 interface Search {
   readonly cwd: string
   readonly path: string | undefined
@@ -86,17 +100,23 @@ function resolveBinary(name: string, { cwd, path, given }: Search): string {
   if (name.includes('/')) {
     // Not normalised: only the kernel resolves `..` after a symbolic link correctly.
     const file = isAbsolute(name) ? name : `${cwd}/${name}`
-    if (runnable(file)) return file
-    throw noBinary(name, `${file} is missing or not executable`, given)
+    const fault = faultOf(file)
+    if (fault === null) return file
+    throw noBinary(name, `${file} is missing or not executable (${fault})`, given)
   }
+  const faults = new Set<string>()
   if (name !== '') {
     for (const folder of (path ?? '/usr/local/bin:/usr/bin:/bin').split(':')) {
       const base = folder === '' ? cwd : isAbsolute(folder) ? folder : `${cwd}/${folder}`
       const file = `${base}/${name}`
-      if (runnable(file)) return file
+      const fault = faultOf(file)
+      if (fault === null) return file
+      faults.add(fault)
     }
   }
-  throw noBinary(name, `no executable of that name is in a folder of PATH`, given)
+  faults.delete('ENOENT')
+  const why = faults.size === 0 ? '' : ` (${[...faults].join(', ')})`
+  throw noBinary(name, `no executable of that name is in a folder of PATH${why}`, given)
 }
 
 function noBinary(name: string, why: string, given: boolean): FdbError {
@@ -106,12 +126,13 @@ function noBinary(name: string, why: string, given: boolean): FdbError {
   return new FdbError('ERR_FDB_NO_BINARY', text, { details: { name } })
 }
 
-function runnable(file: string): boolean {
+/** Returns why a file cannot be executed; null if it can. */
+function faultOf(file: string): string | null {
   try {
     accessSync(file, constants.X_OK)
-    return statSync(file, { bigint: true }).isFile()
-  } catch {
-    return false
+    return statSync(file, { bigint: true }).isFile() ? null : 'not a file'
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? String(error)
   }
 }
 
@@ -170,9 +191,17 @@ function givenCwd(): string {
     return named !== undefined && isAbsolute(named) ? named : '/'
   }
   if (named === undefined || !isAbsolute(named)) return real
-  const a = statSync(named, { bigint: true, throwIfNoEntry: false })
-  const b = statSync(real, { bigint: true })
-  return a !== undefined && a.ino === b.ino && a.dev === b.dev ? named : real
+  return isSameFolder(named, real) ? named : real
+}
+
+/** Returns false also if this process may not look there: a program that has changed its user may be in a folder of another one. */
+function isSameFolder(one: string, other: string): boolean {
+  try {
+    const [a, b] = [statSync(one, { bigint: true }), statSync(other, { bigint: true })]
+    return a.ino === b.ino && a.dev === b.dev
+  } catch {
+    return false
+  }
 }
 
 /** Environment variable: mask of the signals that native/preloaded.c blocks; bit n - 1 stands for signal n. Removed for children. */

@@ -93,9 +93,23 @@ export async function connectUnix(path: string, options: ConnectOptions = {}): P
   return await retry(attempt, performance.now() + timeoutMs, signal, late)
 }
 
+/** Asks the file system about the control socket, or its folder. */
+function look<T>(path: string, ask: () => T): T {
+  try {
+    return ask()
+  } catch (error) {
+    const { code } = error as NativeError
+    throw new FdbError(
+      code === 'EACCES' || code === 'EPERM' ? 'ERR_FDB_DENIED' : 'ERR_FDB_CONTROL_PATH',
+      `cannot look at the control socket ${path} (${code}): ${remedy(code)}`,
+      { cause: error, details: { path } },
+    )
+  }
+}
+
 /** Returns the kind of file at the path, for messages; null for a socket, or if unknown. */
 function kindAt(path: string): string | null {
-  const stat = statSync(path, { bigint: true, throwIfNoEntry: false })
+  const stat = look(path, () => statSync(path, { bigint: true, throwIfNoEntry: false }))
   if (stat === undefined || stat.isSocket()) return null
   return stat.isFile() ? 'a file' : stat.isDirectory() ? 'a folder' : 'another kind of file'
 }
@@ -160,13 +174,14 @@ const STICKY = 0o1000
 function verifyHolder(channel: OwnedFd, path: string, role: ConnectRole): void {
   const { uid: peer } = peerCredentials(channel)
   const own = process.geteuid?.() ?? peer
-  const folder = statSync(dirname(path))
+  const folder = look(path, () => statSync(dirname(path)))
   const trusted = new Set([own, 0])
   if (own === 0 && role === 'operator' && (folder.mode & STICKY) === 0) trusted.add(folder.uid)
   requirePrivateFolder(dirname(path), folder, trusted)
   // The socket is in a folder of root's, so root created it, even if the server runs as another user now.
   if (own === 0 && folder.uid === 0 && (folder.mode & WRITABLE_BY_OTHERS) === 0) return
-  const owner = Number(lstatSync(path, { bigint: true, throwIfNoEntry: false })?.uid ?? peer)
+  const socket = look(path, () => lstatSync(path, { bigint: true, throwIfNoEntry: false }))
+  const owner = Number(socket?.uid ?? peer)
   for (const [uid, what] of [
     [peer, `${listeningProcess(channel)}, which listens there, runs as`],
     [owner, 'it belongs to'],

@@ -322,13 +322,22 @@ function removeIfThere(path: string): void {
   }
 }
 
+/** Returns what is at the path of a control socket's folder; undefined if nothing is there. */
+function present(folder: string): Stats | undefined {
+  try {
+    return statSync(folder, { throwIfNoEntry: false })
+  } catch (error) {
+    throw pathError(`cannot look at the folder ${folder} of the control socket`, error as NativeError)
+  }
+}
+
 /** Makes the folder of a control socket if it is missing: with mode and group of `former`, if that was there before. */
 export function ensureFolder(folder: string, former: FolderAccess | null = null): void {
   try {
     mkdirSync(folder, { mode: FOLDER_MODES.private })
     if (former !== null) giveAccess(folder, former)
   } catch (error) {
-    const there = statSync(folder, { throwIfNoEntry: false })
+    const there = present(folder)
     if (!there?.isDirectory()) {
       throw pathError(`cannot create the folder ${folder} of the control socket`, error as NativeError)
     }

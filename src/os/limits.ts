@@ -60,7 +60,7 @@ export function outOfDescriptors(what: string, cause: unknown): FdbError {
   return new FdbError(
     'ERR_FDB_NO_DESCRIPTORS',
     NO_MEMORY.has(code)
-      ? `${what} (${code}): the kernel has no memory for it: free memory and try again`
+      ? `${what} (${code}): the kernel has no memory for it: free memory${code === 'ENOSPC' ? ', or raise fs.epoll.max_user_watches,' : ''} and try again`
       : `${what} (${code}): process ${process.pid} has ${open ?? 'an unknown number of'} descriptors open and may have ${soft ?? 'no more'}: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) and try again`,
     { cause, retryable: true, details: { open, soft } },
   )

@@ -3,6 +3,7 @@ import { FdbError } from '../errors.js'
 import {
   closeAll,
   isHungUp,
+  isShortage,
   type NativeError,
   type OwnedFd,
   type PeerCredentials,
@@ -16,7 +17,7 @@ import {
   watch,
 } from '../kernel/index.js'
 import { type ConnectOptions, connectUnix, listeningPid } from '../os/connect.js'
-import { fdLimits } from '../os/limits.js'
+import { fdLimits, outOfDescriptors } from '../os/limits.js'
 import { chargeTurn, type ForeignUser } from './foreign-user.js'
 import { type FrameLimits, frameLimits, SMALL_FRAMES } from './frame.js'
 import { FrameDecoder } from './frame-decoder.js'
@@ -96,7 +97,13 @@ export class Channel {
   #waitTimer: NodeJS.Timeout | undefined
 
   static async connect(path: string, options: ChannelOptions & ConnectOptions = {}): Promise<Channel> {
-    return new Channel(await connectUnix(path, options), options)
+    const fd = await connectUnix(path, options)
+    try {
+      return new Channel(fd, options)
+    } catch (error) {
+      if (!isShortage(error)) throw error
+      throw outOfDescriptors('the connection to the control socket cannot be watched', error)
+    }
   }
 
   /** Takes ownership of `fd`, a connected, non-blocking Unix stream socket; closes it if the constructor throws. */

@@ -99,6 +99,8 @@ export class ControlListener {
   }
 
   #accept(): void {
+    // No descriptor may have been free when the spare one was taken last.
+    this.#reserveSpare()
     const until = performance.now() + TURN_MS
     for (let left = TURN_ACCEPTS; left > 0 && this.#poll !== null && performance.now() < until; left--) {
       if (foreignConnections.closing > MOST_CLOSING) {

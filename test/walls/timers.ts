@@ -140,6 +140,7 @@ export const PLAIN: Readonly<Record<string, readonly string[]>> = {
     'EventLog.#write: retries: writes events again',
     'EventLog.follow: paces: looks for new events',
   ],
+  'holder/descriptor-names.ts': ['DescriptorNames.write: retries: writes again after a failure'],
   'holder/holder.ts': [
     'Holder.constructor: paces: tells the members that this process is alive',
     'repeatAfterFailure: retries: a step that has failed',

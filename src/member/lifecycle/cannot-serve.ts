@@ -48,8 +48,10 @@ export function entryFencedError(name: string): FdbError {
   )
 }
 
+const SHORTAGES: ReadonlySet<string> = new Set(['ERR_FDB_FDS_TRUNCATED', 'ERR_FDB_NO_DESCRIPTORS'])
+
 export function isDescriptorShortage(error: unknown): boolean {
-  return isShortage(error) || (FdbError.is(error) && error.code === 'ERR_FDB_FDS_TRUNCATED')
+  return isShortage(error) || (FdbError.is(error) && SHORTAGES.has(error.code))
 }
 
 /** Retries an operation that failed for lack of descriptors, with an increasing delay. Logs the start and the end of the shortage. */

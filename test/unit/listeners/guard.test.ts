@@ -11,11 +11,12 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { connect } from 'node:net'
-import { tmpdir } from 'node:os'
+import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { numbersOf, type OwnedFd } from '../../../src/kernel/index.js'
+import { native } from '../../../src/kernel/native.js'
 import {
   bindListener,
   formatListenerSpec,
@@ -112,6 +113,19 @@ describe('the path of a Unix listener', () => {
     guard.check()
     expect(await reach({ path })).toBe('connected')
     expect(lines).toMatchObject([{ level: 'warn', text: expect.stringMatching(/was removed.*restored/) }])
+  })
+
+  it('comes back although the kernel had no memory to watch the listener when it was added', async () => {
+    const path = join(folder(), 'app.sock')
+    const createPoll = vi.spyOn(native, 'createPoll').mockImplementationOnce(() => {
+      throw native.failure(constants.errno.ENOSPC, 'epoll_ctl')
+    })
+    const { guard } = guarded(`unix:${path}`)
+    rmSync(path)
+    guard.check()
+    expect(createPoll).toHaveBeenCalledTimes(2)
+    createPoll.mockRestore()
+    expect(await reach({ path })).toBe('connected')
   })
 
   it('counts as lost, once, if its second name was removed too', async () => {

@@ -68,6 +68,25 @@ describe('the command line of the successor', () => {
     expect(start(`${folder}/current/node`, cwd).command.file).toBe(`${folder}/current/node`)
   })
 
+  it('has the start folder as the kernel names it if PWD cannot be looked up', () => {
+    symlinkSync('loop', join(folder, 'loop'))
+    const cwd = join(folder, 'v1')
+    const seen = spawnSync(process.execPath, ['--import', tsx, 'main.ts'], {
+      cwd,
+      env: { ...process.env, PWD: join(folder, 'loop') },
+      encoding: 'utf8',
+    })
+    expect(seen.stderr).toBe('')
+    expect(JSON.parse(seen.stdout).cwd).toBe(cwd)
+  })
+
+  it('cannot be started in a folder that cannot be looked up, and says why', () => {
+    symlinkSync('loop', join(folder, 'loop'))
+    expect(() => successorCommand({ cwd: join(folder, 'loop') })).toThrow(
+      expect.objectContaining({ code: 'ERR_FDB_NO_CWD', message: expect.stringContaining('ELOOP') }),
+    )
+  })
+
   it('says what is missing', () => {
     expect(() => successorCommand({ argv: ['./no-such'] })).toThrow(
       expect.objectContaining({

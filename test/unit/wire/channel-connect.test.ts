@@ -1,5 +1,5 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { OwnedFd } from '../../../src/kernel/index.js'
@@ -39,6 +39,44 @@ describe('Channel.connect', () => {
     listener.stop()
     fd.close()
     await Promise.all([client.close(), server.close()])
+  })
+
+  it.each(['ENOSPC', 'ENOMEM'] as const)(
+    'says that the kernel cannot watch the connection (%s)',
+    async code => {
+      const path = join(folder, 's')
+      const fd = listenAt(path)
+      const createPoll = vi.spyOn(native, 'createPoll').mockImplementationOnce(() => {
+        throw native.failure(constants.errno[code], 'epoll_ctl')
+      })
+      onTestFinished(() => {
+        createPoll.mockRestore()
+        fd.close()
+      })
+      await expect(Channel.connect(path)).rejects.toMatchObject({
+        code: 'ERR_FDB_NO_DESCRIPTORS',
+        message: expect.stringContaining(code),
+      })
+    },
+  )
+
+  it('says that the folder of the control socket cannot be looked up', async () => {
+    const path = join(folder, 's')
+    const fd = listenAt(path)
+    const connectUnix = vi.spyOn(native, 'connectUnix').mockImplementationOnce(address => {
+      const connection = native.connectUnix(address, false)
+      rmSync(folder, { recursive: true })
+      symlinkSync(folder, folder)
+      return connection
+    })
+    onTestFinished(() => {
+      connectUnix.mockRestore()
+      fd.close()
+    })
+    await expect(Channel.connect(path)).rejects.toMatchObject({
+      code: 'ERR_FDB_CONTROL_PATH',
+      message: expect.stringContaining('ELOOP'),
+    })
   })
 
   it('says that there is no holder, and why', async () => {
