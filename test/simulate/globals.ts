@@ -36,6 +36,8 @@ export interface Code extends Exports {
   readonly promises: typeof simulatedPromises
   readonly Server: typeof SimulatedServer
   readonly modules: readonly string[]
+  /** The bundle, with its source map. */
+  readonly text: string
   /** The number of module-level variables that are exchanged between processes. */
   readonly slots: number
 }
@@ -58,7 +60,7 @@ function guarded<T extends object>(what: string, table: T): T {
       NO_CALLS.has(name) || typeof call !== 'function'
         ? call
         : (a: unknown, b: unknown, c: unknown, d: unknown, e: unknown) => {
-            at.p.world.enter(at.p, name, a)
+            at.p.world.enter(at.p, name, a, e)
             return call(a, b, c, d, e)
           }
   }
@@ -112,6 +114,15 @@ function missing(call: string): never {
   throw error
 }
 
+/** Starts a timer for code of `src`. */
+function startTimer(act: () => void, ms: number, repeats = false): SimulatedTimer {
+  const { p } = at
+  const lateMs = p.world.tap?.timer(p) ?? 0
+  const timer = p.setTimer(act, ms, repeats)
+  timer.at += lateMs
+  return timer
+}
+
 function wait(ms: number, value?: unknown, { signal }: { signal?: AbortSignal } = {}): Promise<unknown> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted) {
@@ -119,7 +130,7 @@ function wait(ms: number, value?: unknown, { signal }: { signal?: AbortSignal } 
       return
     }
     const { p } = at
-    const timer = p.setTimer(() => {
+    const timer = startTimer(() => {
       signal?.removeEventListener('abort', abort)
       resolve(value)
     }, ms)
@@ -149,9 +160,7 @@ const SimulatedAbortSignal = new Proxy(AbortSignal, {
 function timeoutSignal(ms: number): AbortSignal {
   const controller = new AbortController()
   // As in Node it does not keep the process alive.
-  at.p
-    .setTimer(() => controller.abort(new DOMException('The operation timed out', 'TimeoutError')), ms)
-    .unref()
+  startTimer(() => controller.abort(new DOMException('The operation timed out', 'TimeoutError')), ms).unref()
   return controller.signal
 }
 
@@ -308,9 +317,9 @@ export async function load(edits: readonly Edit[] = []): Promise<Code> {
       set: (_, key, value) => Reflect.set(at.p.globals, key, value),
     }),
     setTimeout: (act: (...args: unknown[]) => void, ms: number, ...args: unknown[]) =>
-      at.p.setTimer(() => act(...args), ms),
+      startTimer(() => act(...args), ms),
     setInterval: (act: (...args: unknown[]) => void, ms: number, ...args: unknown[]) =>
-      at.p.setTimer(() => act(...args), ms, true),
+      startTimer(() => act(...args), ms, true),
     clearTimeout: (timer: SimulatedTimer | undefined) => at.p.clearTimer(timer),
     clearInterval: (timer: SimulatedTimer | undefined) => at.p.clearTimer(timer),
     setImmediate: (act: (...args: unknown[]) => void, ...args: unknown[]) =>
@@ -342,6 +351,6 @@ export async function load(edits: readonly Edit[] = []): Promise<Code> {
   const script = new vm.Script(`(function(${Object.keys(globals)}){${text}\n})`, { filename: 'fd-broker.js' })
   new World({ seed: 0 }).start('none', async () => {})
   script.runInThisContext()(...Object.values(globals))
-  const own = { addon, files, promises, Server: SimulatedServer, modules, slots: countSlots() }
+  const own = { addon, files, promises, Server: SimulatedServer, modules, text, slots: countSlots() }
   return Object.assign({}, exported.exports, own)
 }

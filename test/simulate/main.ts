@@ -7,6 +7,16 @@ import { parseArgs } from 'node:util'
 import { Progress } from '../../bench/report.mjs'
 import type { Edit } from './bundle.js'
 import { type Code, load } from './globals.js'
+import {
+  type PointsResult,
+  playPoints,
+  pointsText,
+  type Share,
+  scenariosOf,
+  sumOf,
+  tellPoint,
+} from './points/command.js'
+import { SCENARIOS } from './points/scenarios.js'
 import { collectUnhandled, runSeed, scheduleText, shortest } from './run-seed.js'
 import { ALL_KINDS, anyScheduleOf } from './scenario/any.js'
 
@@ -21,6 +31,9 @@ const HELP = `npm run simulate -- [options]
   --state-file   each service has a state file; default: each fourth, and those whose trouble it is
   --findings N   end after so many wrong seeds in a process (20)
   --jobs N       processes; default: one for each processor; 1: no other than this one
+  --points NAMES let each call of these scenarios fail in each way, one in each run: ${Object.keys(SCENARIOS).join(', ')}, or every
+  --share S      of these points: all (default), or gate: at each place of src each call fails once with each error
+  --point P      play this point only, and print its story
   --edits FILE   seed defects: a list of [file below src, from, to] in JSON
   --json         print the result as JSON
 `
@@ -36,6 +49,9 @@ const { values: given } = parseArgs({
     'state-file': { type: 'boolean' },
     findings: { type: 'string', default: '20' },
     jobs: { type: 'string' },
+    points: { type: 'string' },
+    point: { type: 'string' },
+    share: { type: 'string', default: 'all' },
     edits: { type: 'string' },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -133,23 +149,36 @@ function show(all: readonly Done[]): void {
   progress.show([`simulating: ${sum(({ runs }) => runs)} runs, ${sum(({ wrong }) => wrong)} wrong, ${end}`])
 }
 
-/** The same in several processes, each with its share of the seeds. */
-async function inParallel(from: number, jobs: number): Promise<Result> {
-  const done: Done[] = []
+/** Starts several processes, each with its share. Returns their results. */
+function inProcesses<R, M>(
+  jobs: number,
+  shareOf: (job: number) => object,
+  told: (job: number, now: M) => void,
+): Promise<R[]> {
   const parts = Array.from({ length: jobs }, async (_, job) => {
-    const env = { ...process.env, SIMULATE_JOB: JSON.stringify({ from: from + job, step: jobs }) }
+    const env = { ...process.env, SIMULATE_JOB: JSON.stringify(shareOf(job)) }
     const own = fileURLToPath(import.meta.url)
     const args = ['--import', 'tsx', own, ...process.argv.slice(2), '--json', '--jobs', '1']
     const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'inherit', 'ipc'] })
-    child.on('message', (now: Done) => {
-      done[job] = now
-      show(Object.values(done))
-    })
+    child.on('message', (now: M) => told(job, now))
     let output = ''
     for await (const data of child.stdout!) output += data
-    return JSON.parse(output) as Result
+    return JSON.parse(output) as R
   })
-  const results = await Promise.all(parts)
+  return Promise.all(parts)
+}
+
+/** The same in several processes, each with its share of the seeds. */
+async function inParallel(from: number, jobs: number): Promise<Result> {
+  const done: Done[] = []
+  const results = await inProcesses<Result, Done>(
+    jobs,
+    job => ({ from: from + job, step: jobs }),
+    (job, now) => {
+      done[job] = now
+      show(Object.values(done))
+    },
+  )
   const sum = (of: (result: Result) => number) => results.reduce((total, result) => total + of(result), 0)
   return {
     from,
@@ -176,12 +205,44 @@ function loaded(edits: readonly Edit[]): Promise<Code> {
   return load(edits)
 }
 
+/** Plays the points of scenarios. Returns whether all promises were kept. */
+async function points(names: string, edits: readonly Edit[], jobs: number): Promise<boolean> {
+  const which = given.share === 'gate' ? 'gate' : 'all'
+  const shareOf = (part: number): Share => ({ scenarios: scenariosOf(names), which, part, parts: jobs })
+  const job = process.env.SIMULATE_JOB
+  if (job !== undefined) {
+    const share = JSON.parse(job) as Share
+    const result = await playPoints(await loaded(edits), share, now => process.send?.(now))
+    process.stdout.write(JSON.stringify(result))
+    return true
+  }
+  const all =
+    jobs === 1
+      ? [await playPoints(await loaded(edits), shareOf(0), now => progress.show([now]))]
+      : await inProcesses<PointsResult, string>(jobs, shareOf, (at, now) => {
+          if (at === 0) progress.show([now])
+        })
+  progress.clear()
+  const result = sumOf(all)
+  process.stdout.write(pointsText(result))
+  return result.wrong.length === 0
+}
+
 async function main(): Promise<void> {
   if (given.help) {
     process.stdout.write(HELP)
     return
   }
   const edits = given.edits === undefined ? [] : (JSON.parse(readFileSync(given.edits, 'utf8')) as Edit[])
+  const jobs = Number(given.jobs ?? availableParallelism())
+  if (given.point !== undefined) {
+    if (!(await tellPoint(await loaded(edits), given.point))) process.exitCode = 1
+    return
+  }
+  if (given.points !== undefined) {
+    if (!(await points(given.points, edits, jobs))) process.exitCode = 1
+    return
+  }
   const job = process.env.SIMULATE_JOB
   if (given.seed !== undefined) {
     if (!(await story(await loaded(edits), Number(given.seed)))) process.exitCode = 1
@@ -195,7 +256,6 @@ async function main(): Promise<void> {
     return
   }
   const from = Number(given.from ?? Math.floor(Math.random() * 1e9))
-  const jobs = Number(given.jobs ?? availableParallelism())
   const result = await (jobs === 1
     ? campaign(await loaded(edits), from, 1, now => show([now]))
     : inParallel(from, jobs))

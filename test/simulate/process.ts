@@ -141,6 +141,8 @@ export class SimulatedProcess {
   #asides = 0
   /** Child processes that keep this one alive. */
   children = 0
+  /** Called once, when the callback that runs has ended. */
+  afterCallback: Act | null = null
   /** Called when nothing keeps the process alive. */
   onIdle: () => void = () => {}
   #changed = true
@@ -287,6 +289,10 @@ export class SimulatedProcess {
       for (const tick of this.#ticks.splice(0)) this.#attempt(tick)
       runMicrotasks()
     } while (this.#ticks.length > 0)
+    const { afterCallback } = this
+    if (afterCallback === null) return
+    this.afterCallback = null
+    afterCallback()
   }
 
   #attempt(act: Act): void {

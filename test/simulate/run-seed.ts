@@ -14,6 +14,11 @@ export function collectUnhandled(): void {
   })
 }
 
+/** Returns the rejections that no code has handled since it was called last. */
+export function takeUnhandled(): string[] {
+  return unhandled.splice(0)
+}
+
 /** Not within a microtask: there those of simulated processes would wait. */
 export function afterMicrotasks<T>(act: () => T): Promise<T> {
   return new Promise((resolve, reject) => {
@@ -35,7 +40,7 @@ export async function runSeed(
   trace = false,
 ): Promise<Outcome> {
   const { wrong, world } = await afterMicrotasks(() => runAny(code, seed, schedule, trace))
-  const rejections = await afterMicrotasks(() => unhandled.splice(0))
+  const rejections = await afterMicrotasks(takeUnhandled)
   return { world, wrong: [...wrong, ...rejections.map(each => `unhandled rejection: ${each}`)] }
 }
 

@@ -4,6 +4,7 @@ import type { Fault } from './faults.js'
 import { bury } from './kernel/families.js'
 import { Kernel } from './kernel/kernel.js'
 import { fail } from './kernel/objects.js'
+import type { Tap } from './points/tap.js'
 import { ALONE, DEAD, type Exit, type Origin, SimulatedProcess } from './process.js'
 import { type Random, randomOf } from './random.js'
 
@@ -51,6 +52,8 @@ export class World {
   readonly nonces = new Set<string>()
   /** The secrets of connections that have moved. */
   readonly secrets: Buffer[] = []
+  /** Plays a fault at one chosen call; null in a run with random ones. */
+  tap: Tap | null = null
   /** Milliseconds. */
   now = 1_000
   steps = 0
@@ -85,8 +88,9 @@ export class World {
     return Math.floor(this.random() * n)
   }
 
-  /** How many of `most` bytes one call moves. */
-  part(most: number): number {
+  /** How many of `most` bytes a call moves; `name`: that of the call. */
+  part(most: number, name: string): number {
+    if (this.tap !== null) return this.tap.part(most, name)
     const { partial = 0.05 } = this.#options
     return most > 1 && this.random() < partial ? 1 + this.below(most) : most
   }
@@ -130,10 +134,12 @@ export class World {
     const begin = () => {
       main(p).catch(error => p.fail(error))
     }
+    const lateMs = origin.parent === null ? 0 : (this.tap?.takeLateness() ?? 0)
     if (origin.parent === null) {
       p.enter()
       p.run(begin)
-    } else p.complete(begin)
+    } else if (lateMs > 0) this.after(lateMs, () => p.complete(begin))
+    else p.complete(begin)
     return p
   }
 
@@ -142,8 +148,8 @@ export class World {
     at.p = p
   }
 
-  /** Before each call of a process to its kernel. Here the process can die, stop, or lack something. */
-  enter(p: SimulatedProcess, name: string, argument?: unknown): void {
+  /** Before each call of a process to its kernel. Here the process can die, stop, or lack something. `first`, `fds`: its first argument, and the descriptors that it sends. */
+  enter(p: SimulatedProcess, name: string, first: unknown = null, fds: unknown = null): void {
     if (p.dead) {
       if (++p.deadCalls > MOST_DEAD_CALLS)
         throw new Livelock(`the dead process ${p.name} goes on: ${new Error(name).stack}`)
@@ -151,10 +157,11 @@ export class World {
     }
     this.calls++
     p.calls++
+    this.tap?.enter(p, name, first, fds)
     for (const fault of this.#faults) {
       if (fault.who !== p.name || p.calls < fault.call) continue
       if (fault.what === 'lack') {
-        if (p.calls < fault.call + fault.calls && this.#isShort(fault, name, argument)) {
+        if (p.calls < fault.call + fault.calls && this.#isShort(fault, name, first)) {
           this.note(p, `${name}() fails: ${fault.code}`)
           fail(fault.code, name)
         }

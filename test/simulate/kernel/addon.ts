@@ -169,7 +169,7 @@ const sockets: Partial<Native> = {
     if (peer === null || ended) return fail('EPIPE', 'sendmsg')
     const room = kernel().buffer - peer.receivedBytes
     if (room <= 0) return -1
-    const bytes = at.p.world.part(Math.min(length, room))
+    const bytes = at.p.world.part(Math.min(length, room), 'sendMessage')
     for (const each of sent ?? []) kernel().hold(each)
     peer.received.push({ bytes: Buffer.from(data.subarray(offset, offset + bytes)), fds: sent })
     peer.receivedBytes += bytes
@@ -186,7 +186,7 @@ const sockets: Partial<Native> = {
       return { bytes: open.peer === null || open.peer.ended ? 0 : -1, fds: null, truncated: false }
     }
     // As Linux: one read joins what was sent separately, and stops after descriptors.
-    const most = at.p.world.part(length)
+    const most = at.p.world.part(length, 'receiveMessage')
     let bytes = 0
     let fds: number[] | null = null
     while (bytes < most && open.received.length > 0 && fds === null) {
@@ -201,6 +201,10 @@ const sockets: Partial<Native> = {
     }
     open.receivedBytes -= bytes
     open.peer?.wake()
+    if (fds !== null && at.p.world.tap?.truncates() === true) {
+      for (const each of fds) closeFd(each)
+      return { bytes, fds: null, truncated: true }
+    }
     return { bytes, fds, truncated: false }
   },
   shutDown(fd) {
@@ -325,9 +329,10 @@ export function writeInto({ inode, writable }: File, bytes: Uint8Array, at: numb
   if (inode.onDisk) return kernel().disk.write(inode, bytes, position)
   if (inode.seals & SEAL_WRITE || (inode.seals & SEAL_GROW && position + bytes.length > inode.size))
     fail('EPERM', 'pwrite')
-  growTo(inode, position + bytes.length)
-  inode.data.set(bytes, position)
-  return bytes.length
+  const count = kernel().world.tap?.part(bytes.length, 'pwrite') ?? bytes.length
+  growTo(inode, position + count)
+  inode.data.set(bytes.subarray(0, count), position)
+  return count
 }
 
 const memory: Partial<Native> = {

@@ -82,7 +82,7 @@ export class Disk {
     const grows = Math.max(0, at + bytes.length - inode.size)
     let count = Math.min(bytes.length, bytes.length - grows + this.room)
     if (count <= 0) return fail('ENOSPC', 'write')
-    count = this.#world.part(count)
+    count = this.#world.part(count, 'write')
     const written = Buffer.from(bytes.subarray(0, count))
     this.#room -= Math.max(0, at + count - inode.size)
     this.#kept.add({ kind: 'write', inode: inode.ino, at, bytes: written })

@@ -27,7 +27,9 @@ function aside<T>(call: () => T, isSync = false): Promise<T> {
         return () => reject(error)
       }
     }
-    p.aside(attempt, p.world.kernel.disk.delays(isSync))
+    const lateMs = p.world.tap?.takeLateness() ?? 0
+    const { begin, end } = p.world.kernel.disk.delays(isSync)
+    p.aside(attempt, { begin: begin + lateMs, end })
   })
 }
 

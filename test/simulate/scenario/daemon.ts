@@ -17,6 +17,8 @@ export class Daemons {
   readonly #code: Code
   readonly #world: World
   readonly all: SimulatedProcess[] = []
+  /** Why next daemons have not taken over. */
+  readonly refusals: Error[] = []
   /** The next daemons of which it is not decided yet whether they serve, and when they started. */
   readonly #undecided = new Map<SimulatedProcess, number>()
   readonly #daemons = new Map<SimulatedProcess, Daemon>()
@@ -101,6 +103,7 @@ export class Daemons {
         if (takeOver) {
           // The previous daemon goes on.
           world.note(p, `does not take over: ${error}`)
+          this.refusals.push(error as Error)
           const { code = '' } = error as NodeJS.ErrnoException
           if (!/^ERR_FDB_/.test(code)) p.fail(error)
         } else p.fail(error)

@@ -1,4 +1,5 @@
 import type { Code } from '../globals.js'
+import type { SimulatedProcess } from '../process.js'
 import type { World } from '../world.js'
 import { CONTROL } from './program.js'
 
@@ -24,7 +25,7 @@ interface Answers {
   upgraded(pid: number): void
   status(status: Status): void
   done(): void
-  failed(code: string): void
+  failed(code: string, error: Error): void
 }
 
 type Status = Awaited<ReturnType<Code['OperatorClient']['prototype']['status']>>
@@ -35,8 +36,8 @@ export function startOperator(
   world: World,
   what: OperatorOrder,
   { upgraded = () => {}, failed = () => {}, status = () => {}, done = () => {} }: Partial<Answers> = {},
-): void {
-  world.start('op', async p => {
+): SimulatedProcess {
+  return world.start('op', async p => {
     try {
       const client = await code.OperatorClient.connect(CONTROL)
       if (what === 'status') status(await client.status())
@@ -48,7 +49,7 @@ export function startOperator(
       done()
     } catch (error) {
       // An answer too: the operator sees it.
-      if (!p.dead) failed((error as { code?: string }).code ?? String(error))
+      if (!p.dead) failed((error as { code?: string }).code ?? String(error), error as Error)
       if (!p.dead) world.note(p, `${what}: ${(error as { code?: string }).code ?? error}`)
       if ((error as { code?: string }).code === 'ENOSYS') throw error
     }

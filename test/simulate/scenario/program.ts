@@ -310,6 +310,7 @@ export function loggerOf(p: SimulatedProcess, onPhase: (phase: string) => void =
   const shown = (_: string, value: unknown) =>
     value instanceof Error ? ((value as NodeJS.ErrnoException).code ?? value.message) : value
   const write = (level: string) => (facts: object, message: string) => {
+    if (level !== 'info' && !p.dead) p.world.tap?.hear(facts)
     if (message === 'member phase' && 'phase' in facts && !p.dead) onPhase(String(facts.phase))
     if (!p.dead && p.world.traces) p.world.note(p, `${level}: ${message} ${JSON.stringify(facts, shown)}`)
   }
@@ -408,7 +409,11 @@ class Connection {
     let bytes = 0
     try {
       bytes = this.#keeper.code.receiveMessage(this.fd, into).bytes
-    } catch {
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOMEM') {
+        this.#readLater()
+        return
+      }
       // Reset by the client.
     }
     if (bytes === 0) {
@@ -423,6 +428,14 @@ class Connection {
       return
     }
     void this.answer()
+  }
+
+  /** The kernel has lacked memory. */
+  #readLater(): void {
+    this.#poll?.start(0)
+    this.#keeper.version.p.setTimer(() => {
+      if (!this.fd.closed && !this.#left) this.#poll?.start(1)
+    }, 1)
   }
 
   /** Takes bytes of the client. */
@@ -508,7 +521,8 @@ class Connection {
         sent = code.sendMessage(this.fd, this.#unsent, 0, this.#unsent.length, [])
       } catch (error) {
         // The client has left: the poll tells.
-        if ((error as NodeJS.ErrnoException).code !== 'ENOMEM') break
+        const { code: errno = '' } = error as NodeJS.ErrnoException
+        if (errno !== 'ENOMEM' && errno !== 'ENOBUFS') break
       }
       this.#unsent = this.#unsent.subarray(Math.max(0, sent))
       // With TLS the connection may leave after a part.

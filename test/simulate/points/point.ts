@@ -1,0 +1,47 @@
+/** What happens at one call of a process to its kernel. */
+export type Trouble =
+  /** The call fails with `code`; `always`: so does each later call of that name in this process, until the trouble ends. */
+  | { readonly what: 'fails'; readonly code: string; readonly always: boolean }
+  /** Half of the bytes are read or written. */
+  | { readonly what: 'half' }
+  /** The message arrives without its descriptors: the process has no room for them. */
+  | { readonly what: 'truncated' }
+  /** A call of another thread, a timer or the start of a child takes effect {@link LATE_MS} later. */
+  | { readonly what: 'late' }
+  | { readonly what: 'dies before' }
+  /** The callback that makes the call ends first. */
+  | { readonly what: 'dies after' | 'stops after' }
+
+/** A trouble at the `n`-th call of a process since the trouble of the scenario has begun. */
+export interface Point {
+  readonly scenario: string
+  readonly process: string
+  readonly n: number
+  readonly trouble: Trouble
+}
+
+export const LATE_MS = 3_000
+
+const SIMPLE = ['half', 'truncated', 'late', 'dies before', 'dies after', 'stops after'] as const
+
+export function troubleText(trouble: Trouble): string {
+  if (trouble.what !== 'fails') return trouble.what.replace(' ', '-')
+  return trouble.always ? `${trouble.code}-always` : trouble.code
+}
+
+/** As `--point` takes it: `embedded:B:37:EMFILE`. */
+export function pointText({ scenario, process, n, trouble }: Point): string {
+  return `${scenario}:${process}:${n}:${troubleText(trouble)}`
+}
+
+export function parsePoint(text: string): Point {
+  const [, scenario, process, n, rest] = /^([\w-]+):([^:]+):(\d+):([\w-]+)$/.exec(text) ?? []
+  if (rest === undefined) throw new Error(`"${text}" is no point: SCENARIO:PROCESS:N:TROUBLE`)
+  const simple = SIMPLE.find(what => what.replace(' ', '-') === rest)
+  const always = rest.endsWith('-always')
+  const trouble: Trouble =
+    simple === undefined
+      ? { what: 'fails', code: always ? rest.slice(0, -'-always'.length) : rest, always }
+      : { what: simple }
+  return { scenario: scenario!, process: process!, n: Number(n), trouble }
+}

@@ -1,0 +1,317 @@
+import type { Code } from '../globals.js'
+import type { Origin, SimulatedProcess } from '../process.js'
+import { remains } from '../scenario/census.js'
+import { type History, Lasts, startClient } from '../scenario/client.js'
+import { DAEMON_SCRIPT, Daemons } from '../scenario/daemon.js'
+import { Endings } from '../scenario/endings.js'
+import { Ledger } from '../scenario/ledger.js'
+import { startOperator } from '../scenario/operator.js'
+import { OnceOnlyWork, startVersion, type Version } from '../scenario/program.js'
+import type { Act, Schedule, Who } from '../scenario/schedule.js'
+import { phaseOf, verdict } from '../scenario/verdict.js'
+import { World } from '../world.js'
+import { type Census, censusOf, differences, STATE } from './descriptors.js'
+import type { Point, Trouble } from './point.js'
+import { Tap } from './tap.js'
+
+const SEED = 1
+/** The first client is the one whose connections stay. */
+const CLIENTS = [1, 2]
+const START_MS = 5_000
+const PROBATION_MS = 400
+/** An order is answered, also by a process that was stopped. */
+const ANSWER_MS = 25_000
+/** The probation has ended, and the version before has left. */
+const CALM_MS = 1_000
+/** A service without requests is at rest after so long, also after trouble. */
+const REST_MS = 6_000
+/** A failed write of the state file is repeated after so long at the latest. */
+const LONG_REST_MS = 12_000
+const SOON_MS = 300
+const REMOVES = /^(?:rm|unlink)/
+const FILE = /^the file .* remains$/
+const WHEN = ['before the trouble', 'after the trouble', 'at the end']
+
+/** The parts of a scenario that has a service with one version. */
+export interface ServiceScenario {
+  readonly hosting: 'embedded' | 'daemon'
+  /** Brings the service to the moment at which the trouble may begin. */
+  readonly before?: (run: ServiceRun) => void
+  /** The acts during which the trouble may happen. */
+  readonly during: (run: ServiceRun) => void
+}
+
+/** The result of one run. */
+export interface Played {
+  readonly world: World
+  readonly wrong: readonly string[]
+  /** The name of the call at which the trouble has happened; null if it has not. */
+  readonly at: string | null
+  /** The censuses before the trouble, after it and at the end. */
+  readonly censuses: readonly Censuses[]
+}
+
+/** The censuses at one moment, by the part of each process. */
+interface Censuses {
+  /** The number of successful upgrades since the service has begun. */
+  readonly upgrades: number
+  readonly parts: ReadonlyMap<string, Census>
+}
+
+interface Answer {
+  pid: number | null
+  done: boolean
+  error: Error | null
+}
+
+/** Plays a scenario with a service of one version, with the trouble of one point, or none. */
+export class ServiceRun {
+  readonly world: World
+  readonly tap: Tap
+  readonly versions = new Map<string, Version>()
+  daemons: Daemons | null = null
+  readonly #code: Code
+  readonly #scenario: ServiceScenario
+  readonly #point: Point | null
+  readonly #ledger = new Ledger()
+  readonly #work = new OnceOnlyWork()
+  readonly #clients: { readonly p: SimulatedProcess; readonly history: History }[] = []
+  readonly #wrong: string[] = []
+  readonly #censuses: Censuses[] = []
+  /** The name of the version that starts next. */
+  #next = 'A'
+
+  constructor(code: Code, scenario: ServiceScenario, point: Point | null, trace: boolean) {
+    this.#code = code
+    this.#scenario = scenario
+    this.#point = point
+    this.tap = new Tap(point)
+    this.world = new World({ seed: SEED, trace, partial: 0 })
+    this.world.tap = this.tap
+  }
+
+  /** `usual`: the censuses of a run without trouble. */
+  run(usual: Played['censuses'] | null): Played {
+    const { world, tap } = this
+    const { hosting, before, during } = this.#scenario
+    world.execute = origin => this.#execute(origin)
+    const endings = new Endings(world, { versions: () => this.versions.values(), mayEnd: () => false })
+    if (hosting === 'daemon') this.daemons = new Daemons(this.#code, world)
+    const A = this.start()
+    if (!world.run(() => A.hasServed, START_MS))
+      throw new Error(
+        `the first version does not serve: ${A.p.failures.map(each => each.stack)} ${world.story.join('\n')}`,
+      )
+    const lasts = new Lasts(Math.max(...CLIENTS) + 1)
+    lasts.mayLag = () => this.daemons?.mayLag ?? false
+    this.#ledger.onStartedAgain = () => lasts.startAgain()
+    for (const index of CLIENTS) {
+      const history = startClient(this.#code, world, lasts, index, false)
+      this.#clients.push({ p: [...world.processes.values()].at(-1)!, history })
+    }
+    world.run(() => false, 400)
+    this.#takeCensus()
+    before?.(this)
+    tap.active = true
+    during(this)
+    world.run(() => false, CALM_MS)
+    tap.end()
+    this.#takeCensus()
+    const tookOver = this.#startLast()
+    world.run(() => false, CALM_MS)
+    this.#takeCensus()
+    // The clients have their last answers.
+    world.run(() => false, SOON_MS)
+    return {
+      world,
+      at: tap.played,
+      censuses: this.#censuses,
+      wrong: [
+        ...this.#wrong,
+        ...this.#verdict(tookOver),
+        ...this.#failures(),
+        ...endings.wrong,
+        ...(usual === null ? [] : this.#compare(usual)),
+        ...this.#remains(),
+      ],
+    }
+  }
+
+  start(origin: Partial<Origin> = {}): Version {
+    const name = this.#next
+    this.#next = String.fromCharCode(name.charCodeAt(0) + 1)
+    const options = {
+      probation: PROBATION_MS,
+      hosting: this.#scenario.hosting,
+      ledger: this.#ledger,
+    }
+    const version = startVersion(this.#code, name, this.world, this.#work, options, origin)
+    this.versions.set(name, version)
+    return version
+  }
+
+  /** Gives an order, and waits for its answer. */
+  order(what: 'upgrade' | 'upgrade daemon' | 'rollback'): Answer {
+    const { world } = this
+    const answer: Answer = { pid: null, done: false, error: null }
+    const operator = startOperator(this.#code, world, what, {
+      upgraded: pid => {
+        answer.pid = pid
+      },
+      done: () => {
+        answer.done = true
+      },
+      failed: (_, error) => {
+        answer.error = error
+      },
+    })
+    const isAnswered = world.run(() => answer.done || answer.error !== null || operator.dead, ANSWER_MS)
+    if (!isAnswered) this.#wrong.push(`the order "${what}" has no answer`)
+    return answer
+  }
+
+  /** Gives an order to upgrade, whose answer must say what has happened. */
+  upgrade(what: 'upgrade' | 'upgrade daemon' = 'upgrade'): Answer {
+    const { world } = this
+    const answer = this.order(what)
+    world.run(() => false, 100)
+    const { pid, error } = answer
+    if (pid !== null) {
+      const p = world.processes.get(pid)
+      const version = [...this.versions.values()].find(each => each.p === p)
+      const serves = p !== undefined && (version?.hasServed === true || this.daemons?.serves(p) === true)
+      if (!serves && p?.dead !== true)
+        this.#wrong.push(`the answer to "${what}" names process ${pid}, which does not serve`)
+    }
+    if (error !== null) this.#judge(what, error)
+    return answer
+  }
+
+  /** The error of an order says which call has failed. */
+  #judge(what: string, error: Error): void {
+    const { code = '' } = error as { code?: string }
+    if (!/^ERR_FDB_/.test(code)) this.#wrong.push(`the answer to "${what}" is ${code} ${error.message}`)
+    const { trouble } = this.#point ?? {}
+    this.world.note(this.world.processes.values().next().value!, `answer: ${describe(error)}`)
+    if (trouble?.what !== 'fails' || this.tap.played === null) return
+    if (!this.#isTold(code, error, trouble))
+      this.#wrong.push(`the answer to "${what}" does not name ${trouble.code}: ${describe(error)}`)
+  }
+
+  /** Whether an operator can find out which call has failed. */
+  #isTold(code: string, error: Error, { code: errno, always }: Trouble & { what: 'fails' }): boolean {
+    if (describe(error).includes(errno)) return true
+    // The process that must answer has lost the connection.
+    if (code === 'ERR_FDB_CHANNEL_CLOSED') return true
+    // A call that fails again and again is repeated until the time has run out; the answer says what did not happen.
+    const isLate = (each: unknown) => always && (each as { code?: string }).code === 'ERR_FDB_DEADLINE'
+    if (isLate(error)) return true
+    if (!code.startsWith('ERR_FDB_SUCCESSOR_')) return false
+    // The next version has written its own error, to which the answer refers; the present one has logged why it has refused that one.
+    const own = [...this.versions.values()].flatMap(({ p }) => p.failures)
+    const told = [...own, ...(this.daemons?.refusals ?? []), ...this.tap.logged]
+    return told.some(each => describe(each).includes(errno) || isLate(each))
+  }
+
+  /** After the trouble one more upgrade must succeed; without a version that lives, a start. */
+  #startLast(): boolean {
+    const { world } = this
+    const isAny = [...this.versions.values()].some(({ p }) => !p.dead)
+    this.#next = 'L'
+    if (!isAny) this.start()
+    else {
+      const { error } = this.order('upgrade')
+      if (error !== null) this.#wrong.push(`the second upgrade fails: ${describe(error)}`)
+    }
+    return world.run(() => this.versions.get('L')?.hasServed === true, 1_000)
+  }
+
+  #execute(origin: Origin): SimulatedProcess {
+    return origin.script === DAEMON_SCRIPT ? this.daemons!.upgrade('T', origin) : this.start(origin).p
+  }
+
+  /** Counts what the serving version, and the daemon, have. */
+  #takeCensus(): void {
+    const { world } = this
+    const { trouble } = this.#point ?? {}
+    const hasFailed = this.tap.played !== null && trouble?.what === 'fails' && trouble.always
+    const restMs = hasFailed ? LONG_REST_MS : REST_MS
+    for (const { p } of this.#clients) world.stop(p, restMs + 1)
+    world.run(() => false, restMs)
+    const census = new Map<string, Census>()
+    const serving = [...this.versions.values()].find(version => phaseOf(version) === 'serving')
+    if (serving !== undefined) census.set('the version', censusOf(serving.p))
+    const [daemon] = this.daemons?.living ?? []
+    if (daemon !== undefined) census.set('the daemon', censusOf(daemon))
+    const served = [...this.versions.values()].filter(({ hasServed }) => hasServed)
+    const begun = served.findLastIndex(({ first }) => first)
+    this.#censuses.push({ upgrades: served.length - 1 - begun, parts: census })
+  }
+
+  #compare(usual: Played['censuses']): string[] {
+    return this.#censuses.flatMap(({ upgrades, parts }, at) => {
+      const same = usual.find(each => each.upgrades === upgrades)
+      if (same === undefined) return []
+      return [...parts].flatMap(([part, has]) => {
+        const most = Math.max(...usual.map(each => each.parts.get(part)?.get(STATE) ?? 0))
+        const expected = new Map(same.parts.get(part)).set(STATE, most)
+        return differences(`${WHEN[at]}, ${upgrades} upgrades, ${part}`, has, expected)
+      })
+    })
+  }
+
+  #verdict(tookOver: boolean): string[] {
+    return verdict({
+      world: this.world,
+      schedule: this.#schedule,
+      versions: this.versions,
+      daemons: this.daemons?.all ?? [],
+      clients: this.#clients.map(({ history }) => history),
+      tookOver,
+      work: this.#work,
+      forgotten: null,
+      ledger: this.#ledger,
+      ended: null,
+    })
+  }
+
+  /** The trouble as a schedule has it. */
+  get #schedule(): Schedule {
+    const { trouble, process, n } = this.#point ?? {}
+    const what = (
+      { fails: 'lack', 'dies before': 'kill', 'dies after': 'kill', 'stops after': 'stop' } as const
+    )[trouble?.what as 'fails']
+    const acts: Act[] = what === undefined ? [] : [{ what, who: process as Who, call: n! }]
+    return { kind: 'kill', hosting: this.#scenario.hosting, ordered: true, stateFile: true, acts }
+  }
+
+  /** A version may only fail before it serves, and once. */
+  #failures(): string[] {
+    return [...this.versions.values()].flatMap(({ p, hasServed }) =>
+      p.failures
+        .slice(hasServed ? 0 : 1)
+        .map(failure => `${p.name} ${hasServed ? 'has served, and ' : ''}fails: ${failure.message}`),
+    )
+  }
+
+  #remains(): string[] {
+    const phases = [...this.versions.values()].map(version => [version.p.name, phaseOf(version)] as const)
+    const left = phases.filter(([, phase]) => phase !== 'serving' && phase !== 'dead')
+    const living = [...this.versions.values()].map(({ p }) => p).filter(({ dead }) => !dead)
+    const { trouble } = this.#point ?? {}
+    // The file could not be removed.
+    const mayStay = trouble?.what === 'fails' && REMOVES.test(this.tap.played ?? '')
+    return [
+      ...left.map(([name, phase]) => `${name} remains, ${phase}`),
+      ...remains(this.world, this.daemons?.living ?? [], living).filter(each => !mayStay || !FILE.test(each)),
+    ]
+  }
+}
+
+/** The text of an error with its causes. */
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  const { code = '', cause, details } = error as Error & { code?: string; details?: object }
+  const more = details === undefined ? '' : ` ${JSON.stringify(details)}`
+  return `${code} ${error.message}${more}${cause === undefined ? '' : ` < ${describe(cause)}`}`
+}

@@ -1,0 +1,110 @@
+import type { Code } from '../globals.js'
+import { afterMicrotasks, takeUnhandled } from '../run-seed.js'
+import { Livelock } from '../world.js'
+import { CAN_BE_LATE, ERRNOS, ERRNOS_OF_FDS, IN_PARTS, ONCE } from './errnos.js'
+import type { Point, Trouble } from './point.js'
+import { SCENARIOS } from './scenarios.js'
+import { type Played, ServiceRun } from './service.js'
+import { Sites } from './sites.js'
+import { type Call, TIMER } from './tap.js'
+
+/** A point, and where in `src` its call is made; null: the program of the scenario makes it. */
+export interface Placed {
+  readonly point: Point
+  readonly name: string
+  readonly place: string | null
+}
+
+/** A scenario without a trouble: what it has at the end, and its points. */
+export interface Clean {
+  readonly scenario: string
+  readonly played: Played
+  readonly calls: number
+  readonly points: readonly Placed[]
+}
+
+/** Runs a scenario without a trouble, and lists each trouble at each of its calls. */
+export async function cleanRun(code: Code, scenario: string): Promise<Clean> {
+  const sites = new Sites(code.text)
+  const calls: (Call & { place: string | null })[] = []
+  const run = new ServiceRun(code, SCENARIOS[scenario]!, null, false)
+  run.tap.onCall = call => {
+    if (!/^c\d/.test(call.process)) calls.push(Object.assign(call, { place: sites.here() }))
+  }
+  const played = await play(run, null)
+  if (played.wrong.length > 0) throw new Error(`without a trouble: ${played.wrong.join('; ')}`)
+  const points = calls.flatMap((call, at) => {
+    const { process, n, name, step, place } = call
+    const next = calls.slice(at + 1).find(each => each.process === process)
+    const isLast = next?.step !== step
+    return [...troublesOf(call, isLast)].map(trouble => ({
+      point: { scenario, process, n, trouble },
+      name,
+      place,
+    }))
+  })
+  return { scenario, played, calls: calls.length, points }
+}
+
+/** Each trouble that can happen at a call. A callback is atomic for others: what happens after its last call stands for the other ones. */
+function* troublesOf(
+  { name, hasFds, isOfItself, place }: Call & { place: string | null },
+  isLast: boolean,
+): Generator<Trouble> {
+  if (name !== TIMER) yield { what: 'dies before' }
+  if (isLast) {
+    yield { what: 'dies after' }
+    yield { what: 'stops after' }
+  }
+  if (place === null) return
+  const codes = isOfItself
+    ? ['EMFILE']
+    : [...(ERRNOS[name] ?? []), ...(name === 'sendMessage' && hasFds ? ERRNOS_OF_FDS : [])]
+  for (const code of codes) {
+    yield { what: 'fails', code, always: false }
+    if (!ONCE.has(code)) yield { what: 'fails', code, always: true }
+  }
+  if (IN_PARTS.has(name)) yield { what: 'half' }
+  if (CAN_BE_LATE.has(name)) yield { what: 'late' }
+  if (name === 'receiveMessage' && hasFds) yield { what: 'truncated' }
+}
+
+/** The night plays it. */
+const AS_EMFILE: ReadonlySet<string> = new Set(['ENFILE'])
+
+/** The share of the gate: at each place in `src` each call fails once with each error. `seen`: what other scenarios have played. */
+export function forGate(points: readonly Placed[], seen: Set<string>): Placed[] {
+  return points.filter(({ point: { trouble }, name, place }) => {
+    if (trouble.what !== 'fails' || trouble.always || AS_EMFILE.has(trouble.code)) return false
+    const key = `${place} ${name} ${trouble.code}`
+    if (seen.has(key)) return false
+    seen.add(key)
+    return true
+  })
+}
+
+async function play(run: ServiceRun, usual: Played['censuses'] | null): Promise<Played> {
+  const played = await afterMicrotasks(() => {
+    try {
+      return run.run(usual)
+    } catch (error) {
+      if (!(error instanceof Livelock)) throw error
+      return { world: run.world, wrong: [error.message], at: run.tap.played, censuses: [] }
+    }
+  })
+  const rejections = await afterMicrotasks(takeUnhandled)
+  return {
+    ...played,
+    wrong: [...new Set([...played.wrong, ...rejections.map(each => `unhandled rejection: ${each}`)])],
+  }
+}
+
+/** Plays one point. */
+export function playPoint(
+  code: Code,
+  { played: usual }: Clean,
+  point: Point,
+  trace = false,
+): Promise<Played> {
+  return play(new ServiceRun(code, SCENARIOS[point.scenario]!, point, trace), usual.censuses)
+}

@@ -1,0 +1,143 @@
+import { fail } from '../kernel/objects.js'
+import { DEAD, type SimulatedProcess } from '../process.js'
+import { ERRNOS_OF_FDS } from './errnos.js'
+import { LATE_MS, type Point, pointText } from './point.js'
+
+/** The name of a timer among the calls of a process. */
+export const TIMER = 'setTimeout'
+const STOP_MS = 3_000
+const NEEDS_FDS: ReadonlySet<string> = new Set(ERRNOS_OF_FDS)
+
+/** A call of a process, as the run without a trouble makes it. */
+export interface Call {
+  readonly process: string
+  readonly n: number
+  readonly name: string
+  /** The number of its callback. */
+  readonly step: number
+  /** The descriptors that it sends or gets. */
+  hasFds: boolean
+  /** It opens a pidfd of the process itself, which lives. */
+  readonly isOfItself: boolean
+}
+
+/** Counts the calls of each process while a scenario lets trouble happen, and plays the trouble of one point. */
+export class Tap {
+  readonly #point: Point | null
+  readonly #counts = new Map<string, number>()
+  /** Called for each call. */
+  onCall: ((call: Call) => void) | null = null
+  /** Called when the trouble happens. */
+  onPlayed: () => void = () => {}
+  active = false
+  /** The errors that processes have logged since. */
+  readonly logged: Error[] = []
+  #last: Call | null = null
+  /** The name of the call that moves half of its bytes, or comes late, or loses its descriptors. */
+  #half: string | null = null
+  #isLate = false
+  #isTruncated = false
+  #always: string | null = null
+  /** The name of the call at which the trouble has happened; null before. */
+  played: string | null = null
+
+  constructor(point: Point | null) {
+    this.#point = point
+  }
+
+  /** A process has logged a warning or an error. */
+  hear(facts: object): void {
+    if (this.played !== null) this.logged.push(...Object.values(facts).filter(each => each instanceof Error))
+  }
+
+  /** The trouble ends. */
+  end(): void {
+    this.active = false
+    this.#always = null
+  }
+
+  enter(p: SimulatedProcess, name: string, first: unknown, fds: unknown): void {
+    if (!this.active) return
+    this.#isLate = false
+    this.#isTruncated = false
+    this.#half = null
+    const n = (this.#counts.get(p.name) ?? 0) + 1
+    this.#counts.set(p.name, n)
+    const hasFds = name === 'sendMessage' && Array.isArray(fds) && fds.length > 0
+    if (this.onCall !== null) {
+      const isOfItself = name === 'pidfdOpen' && first === p.pid
+      this.#last = { process: p.name, n, name, step: p.steps, hasFds, isOfItself }
+      this.onCall(this.#last)
+    }
+    const point = this.#point
+    if (point === null || point.process !== p.name) return
+    const { trouble } = point
+    if (this.#always === name && trouble.what === 'fails' && (hasFds || !NEEDS_FDS.has(trouble.code)))
+      this.#fail(p, name, trouble.code)
+    if (n === point.n) this.#play(p, name, point)
+  }
+
+  #play(p: SimulatedProcess, name: string, point: Point): void {
+    const { world } = p
+    const { trouble } = point
+    this.played = name
+    if (world.traces) world.note(p, `${pointText(point)} at ${name}() ${new Error('here').stack}`)
+    this.onPlayed()
+    switch (trouble.what) {
+      case 'fails':
+        if (trouble.always) this.#always = name
+        this.#fail(p, name, trouble.code)
+        return
+      case 'half':
+        this.#half = name
+        return
+      case 'truncated':
+        this.#isTruncated = true
+        return
+      case 'late':
+        this.#isLate = true
+        return
+      case 'dies before':
+        world.kill(p, `dies before ${name}()`)
+        throw DEAD
+      case 'dies after':
+        p.afterCallback = () => world.kill(p, `dies after ${name}()`)
+        return
+      case 'stops after':
+        world.note(p, `stops after ${name}()`)
+        world.stop(p, STOP_MS)
+    }
+  }
+
+  #fail(p: SimulatedProcess, name: string, code: string): never {
+    p.world.note(p, `${name}() fails: ${code}`)
+    return fail(code, name)
+  }
+
+  /** A timer is started. Returns by how much it is late. */
+  timer(p: SimulatedProcess): number {
+    if (p.dead) return 0
+    this.enter(p, TIMER, null, null)
+    return this.takeLateness()
+  }
+
+  takeLateness(): number {
+    if (!this.#isLate) return 0
+    this.#isLate = false
+    return LATE_MS
+  }
+
+  /** How many of `most` bytes a call of this name moves. */
+  part(most: number, name: string): number {
+    const isHalf = this.#half === name || (name === 'write' && this.#half === 'writeSync')
+    if (!isHalf || most < 2) return most
+    this.#half = null
+    return Math.floor(most / 2)
+  }
+
+  /** A message with descriptors arrives. Returns whether they are lost. */
+  truncates(): boolean {
+    if (this.#last !== null) this.#last.hasFds = true
+    return this.#isTruncated
+  }
+}
