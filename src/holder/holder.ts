@@ -12,6 +12,7 @@ import { type HolderPhase, isBeforeCommit, isCommitted } from '../handoff/phases
 import type { Failure, HandoffRecord } from '../operator/status-report.js'
 import { outOfDescriptors } from '../os/limits.js'
 import type { Lineage } from '../os/lineage.js'
+import { isSame, type ProcessIdentity } from '../os/process-identity.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { type HandoffFacts, joinRefusal, observedReason } from './failure-reasons.js'
@@ -142,6 +143,11 @@ export class Holder {
 
   get peers(): Peer[] {
     return this.#peers.all
+  }
+
+  /** Whether the process is connected as a member. */
+  has(identity: ProcessIdentity): boolean {
+    return this.#peers.all.some(peer => isSame(peer.identity, identity))
   }
 
   peer(id: Id): Peer | undefined {

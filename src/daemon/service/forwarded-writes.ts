@@ -3,6 +3,7 @@ import { FdbError } from '../../errors.js'
 import type { Epoch } from '../../handoff/messages.js'
 import type { MemberPhase } from '../../handoff/phases.js'
 import { type Caller, dismiss, isForeign, turnAway, welcome } from '../../holder/admission.js'
+import type { Holder } from '../../holder/holder.js'
 import { LostProcesses } from '../../holder/lost-processes.js'
 import { parseReport } from '../../holder/message-handler.js'
 import type { Peer } from '../../holder/peer.js'
@@ -74,8 +75,8 @@ export interface ForwardedWritesDeps {
   readonly writer: {
     /** Returns the member that may write, if it is connected. */
     peer(): Peer | undefined
-    /** Whether the member seems to hang: it sends no heartbeats. */
-    isSilent(peer: Peer): boolean
+    /** The members: whether one seems to hang, as it sends no heartbeats, and whether a process is one. */
+    members(): Pick<Holder, 'isSilent' | 'has'>
   }
   readonly events: {
     /** Called for a process that drains for good: a restarted daemon need not wait for it. */
@@ -220,7 +221,7 @@ export class ForwardedWrites {
     const writer = this.#deps.writer.peer()
     if (writer !== undefined && this.#ends !== null && this.#ends.of !== writer) this.#ends = null
     for (const [number, { peer }] of [...this.#inFlight])
-      if (writer !== undefined && peer !== writer && this.#deps.writer.isSilent(peer))
+      if (writer !== undefined && peer !== writer && this.#deps.writer.members().isSilent(peer))
         this.#settle(number, { outcome: Outcome.AGAIN })
     this.#followers.updateWriter()
   }
@@ -366,7 +367,8 @@ export class ForwardedWrites {
     this.#supply.forget(caller)
     this.#forgetForeign(caller)
     this.#followers.remove(caller.link)
-    if (author !== undefined && drains(author)) this.noteLost(caller)
+    if (author !== undefined && drains(author) && !this.#deps.writer.members().has(caller.identity))
+      this.noteLost(caller)
     dismiss(caller)
     for (const mapped of author?.inFlight.values() ?? []) this.#removeInFlight(author!, mapped)
     if (caller.intent !== 'follow') this.#deps.events.changed()

@@ -125,7 +125,7 @@ export class Service {
         most: () => deps.policy().limits.state,
         exists: () => this.#machine.phase !== 'rebuilding' && this.#machine.epoch !== UNSERVED_HOLDER.epoch,
       },
-      writer: { peer: () => this.#owner, isSilent: peer => this.#holder.isSilent(peer) },
+      writer: { peer: () => this.#owner, members: () => this.#holder },
       events: {
         onGivenUp: identity => this.#recovery.stopAwaiting(identity),
         moveConnections: drainer => this.#openMoveChannel(drainer),

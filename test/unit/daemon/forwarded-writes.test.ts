@@ -40,7 +40,7 @@ describe('a generation that drains, to a daemon that was started anew', () => {
       name: 'shop',
       logger: SILENT,
       state: { segmentSet: new SegmentSet(), exists: () => true, most: () => 2 ** 30 },
-      writer: { peer: () => undefined, isSilent: () => false },
+      writer: { peer: () => undefined, members: () => ({ isSilent: () => false, has: () => false }) },
       events: { onGivenUp: process => gaveUp.push(process), moveConnections: () => {}, changed: () => {} },
     })
     const hello = { capabilities: [FORWARDS_WRITES] }
@@ -82,13 +82,16 @@ describe('a generation that drains and loses its connection', () => {
   }
 
   /** A daemon's side of one service, and the processes that drain there. */
-  function service(draining: readonly ProcessIdentity[] = []) {
+  function service(draining: readonly ProcessIdentity[] = [], members: readonly number[] = []) {
     const writes = new ForwardedWrites({
       name: 'shop',
       draining,
       logger: SILENT,
       state: { segmentSet: new SegmentSet(), exists: () => true, most: () => 2 ** 30 },
-      writer: { peer: () => undefined, isSilent: () => false },
+      writer: {
+        peer: () => undefined,
+        members: () => ({ isSilent: () => false, has: ({ pid }) => members.includes(pid) }),
+      },
       events: { onGivenUp: () => {}, moveConnections: () => {}, changed: () => {} },
     })
     onTestFinished(() => writes.close())
@@ -126,6 +129,13 @@ describe('a generation that drains and loses its connection', () => {
     const { visit, pids } = service()
     await visit(sleeper().pid, ['leaving', 'gone'])
     await visit(sleeper().pid, ['retired'])
+    expect(pids()).toEqual([])
+  })
+
+  it('drains no more when it is a member again: it serves after a rollback', async () => {
+    const { pid } = sleeper()
+    const { visit, pids } = service([], [pid])
+    await visit(pid, ['leaving'])
     expect(pids()).toEqual([])
   })
 
@@ -175,7 +185,7 @@ describe('those that follow a service', () => {
       name: 'shop',
       logger,
       state: { segmentSet: new SegmentSet(), exists: () => true, most: () => 2 ** 30 },
-      writer: { peer: () => undefined, isSilent: () => false },
+      writer: { peer: () => undefined, members: () => ({ isSilent: () => false, has: () => false }) },
       events: { onGivenUp: () => {}, moveConnections: () => {}, changed: () => {} },
     })
     const told: WireBody[] = []
@@ -232,7 +242,10 @@ describe('a change that is forwarded in several pieces', () => {
       name: 'shop',
       logger: SILENT,
       state: { segmentSet: new SegmentSet(), exists: () => true, most: () => 2 ** 30 },
-      writer: { peer: () => writer?.peer, isSilent: peer => silent.has(peer) },
+      writer: {
+        peer: () => writer?.peer,
+        members: () => ({ isSilent: peer => silent.has(peer), has: () => false }),
+      },
       events: { onGivenUp: () => {}, moveConnections: () => {}, changed: () => {} },
     })
     onTestFinished(() => writes.close())
