@@ -157,7 +157,7 @@ function lostControlError(path: string, state: string, ms: number): FdbError {
 
 /** Returns device and inode of the file at `path`; null if there is none. */
 export function controlEntry(path: string): PathEntry | null {
-  const stat = lstatSync(path, { bigint: true, throwIfNoEntry: false })
+  const stat = looked(path, () => lstatSync(path, { bigint: true, throwIfNoEntry: false }))
   return stat === undefined ? null : { dev: stat.dev, ino: stat.ino }
 }
 
@@ -259,13 +259,13 @@ export function takeLock(path: string): OwnedFd | null {
 /** Whether the path names the file of this descriptor. */
 export function isNamed(fd: OwnedFd, path: string): boolean {
   const { dev, ino } = inspectOne(fd)
-  const named = statSync(path, { bigint: true, throwIfNoEntry: false })
+  const named = looked(path, () => statSync(path, { bigint: true, throwIfNoEntry: false }))
   return named !== undefined && String(named.ino) === ino && String(named.dev) === dev
 }
 
 /** Returns whether a socket is at the path. Throws ERR_FDB_CONTROL_PATH if another file is there. */
 export function checkIsSocket(path: string): boolean {
-  const kind = lstatSync(path, { bigint: true, throwIfNoEntry: false })
+  const kind = looked(path, () => lstatSync(path, { bigint: true, throwIfNoEntry: false }))
   if (kind === undefined) return false
   if (kind.isSocket()) return true
   throw new FdbError(
@@ -322,12 +322,12 @@ function removeIfThere(path: string): void {
   }
 }
 
-/** Returns what is at the path of a control socket's folder; undefined if nothing is there. */
-function present(folder: string): Stats | undefined {
+/** Returns the answer of the file system about a path. */
+function looked<T>(path: string, look: () => T): T {
   try {
-    return statSync(folder, { throwIfNoEntry: false })
+    return look()
   } catch (error) {
-    throw pathError(`cannot look at the folder ${folder} of the control socket`, error as NativeError)
+    throw pathError(`cannot look at ${path}`, error as NativeError)
   }
 }
 
@@ -337,7 +337,7 @@ export function ensureFolder(folder: string, former: FolderAccess | null = null)
     mkdirSync(folder, { mode: FOLDER_MODES.private })
     if (former !== null) giveAccess(folder, former)
   } catch (error) {
-    const there = present(folder)
+    const there = looked(folder, () => statSync(folder, { throwIfNoEntry: false }))
     if (!there?.isDirectory()) {
       throw pathError(`cannot create the folder ${folder} of the control socket`, error as NativeError)
     }

@@ -8,11 +8,12 @@ import { loadForListen } from '../../node/server-connections.js'
 import { DAEMON_ITSELF } from '../../operator/service-name.js'
 import { connectUnix } from '../../os/connect.js'
 import { acquireControl, type FirstControl, releaseControl } from '../../os/control-path.js'
-import { makeRoomForDescriptors } from '../../os/limits.js'
+import { makeRoomForDescriptors, outOfDescriptors } from '../../os/limits.js'
 import { ServiceManager } from '../../os/service-manager/service-manager.js'
 import { peerLeft } from '../../wire/link.js'
 import type { MemberDriver } from '../driver.js'
 import { HolderLink } from '../hosting/holder-link.js'
+import { isDescriptorShortage } from '../lifecycle/cannot-serve.js'
 import { type Member, memberOf } from '../member.js'
 import { type JoinOptions, resolveOptions, type Settings } from '../options/options.js'
 import { closeStored, recoverFromFdStore } from './fd-store-recovery.js'
@@ -75,12 +76,13 @@ function isClusterWorker(): boolean {
 /** Joins with checked settings, which {@link join} or a daemon has made. */
 export async function startMember(settings: Settings): Promise<MemberDriver> {
   const { control } = settings
-  if (control === null) return startFirst(settings, null)
   try {
-    return await joinAt(settings, control)
+    return control === null ? await startFirst(settings, null) : await joinAt(settings, control)
+  } catch (error) {
+    throw isDescriptorShortage(error) ? outOfDescriptors('this process cannot start', error) : error
   } finally {
     // If they are not needed, the process that serves has them.
-    if (mayRecover(settings)) closeStored(settings.service)
+    if (control !== null && mayRecover(settings)) closeStored(settings.service)
   }
 }
 

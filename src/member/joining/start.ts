@@ -35,23 +35,23 @@ export async function startFirst(
   })
   const { controlSocket, machine, segmentSet, state } = driver.runtime
   machine.assume({ holds: true, link: 'none', epoch: FIRST_EPOCH, source: 0, wayBack: FIRST_EPOCH })
-  segmentSet.make([FIRST_EPOCH])
   try {
+    segmentSet.make([FIRST_EPOCH])
     await state.file?.claim()
     // The first process may write before ready(), because no other process can.
     await state.loader.startFirst(FIRST_EPOCH, settings.stateFile, state.file)
+    await state.file?.prepare()
+    warnUnsealed(driver)
+    if (control !== null) {
+      const { listener, lock, reservation, entry } = control
+      controlSocket.adopt({ listener, lock, reservation, entry })
+      controlSocket.open()
+    }
   } catch (error) {
     state.file?.stop()
     state.log.close()
     segmentSet.close()
     throw error
-  }
-  await state.file?.prepare()
-  warnUnsealed(driver)
-  if (control !== null) {
-    const { listener, lock, reservation, entry } = control
-    controlSocket.adopt({ listener, lock, reservation, entry })
-    controlSocket.open()
   }
   return driver
 }

@@ -65,7 +65,7 @@ export class FileClaim {
         const { ino } = statOf(present)
         if (!isFree(present)) return { inode: BigInt(ino) }
         // Another process has just replaced it.
-        if (lstatSync(path, { throwIfNoEntry: false })?.ino !== ino) return { inode: 0n }
+        if (inodeAt(path) !== ino) return { inode: 0n }
       }
       const leftovers: string[] = []
       for (const other of othersBeside(path, beside)) {
@@ -157,4 +157,16 @@ function lockHolder(inode: bigint): number | null {
   )
   const pid = Number(found.length === 1 ? found[0]![1] : 0)
   return pid > 0 && pid !== process.pid ? pid : null
+}
+
+/** Returns the inode of the file at the path; undefined if there is none. */
+function inodeAt(path: string): number | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false })?.ino
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    throw new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} cannot be looked up (${code})`, {
+      cause,
+    })
+  }
 }
