@@ -36,6 +36,7 @@ export const HARMLESS: Readonly<Record<string, Readonly<Record<string, string>>>
     registry: 'the simulation has no garbage collector',
     foreignConnections: 'all processes have one user',
   },
+  'kernel/splice': { pipe: 'the simulation relays nothing' },
   'member/listeners/attached-server': { attachedServers: 'keyed by servers, each of one process' },
   'member/listeners/datagram-server': { given: 'keyed by sockets, each of one process' },
   'member/member': { make: 'set once, at the evaluation' },

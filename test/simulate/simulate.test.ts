@@ -199,7 +199,13 @@ describe('the drivers on a simulated kernel', () => {
   })
 
   it('keep all promises when any one call fails', async () => {
-    const { code, output } = await simulate('--points', 'every', '--share', perLane('gate', 'all'))
+    const scenarios = perLane('embedded,daemon,next-daemon,start', 'every')
+    const { code, output } = await simulate('--points', scenarios, '--share', perLane('gate', 'places'))
+    expect(code, output).toBe(0)
+  })
+
+  it.runIf(NIGHTLY)('keep all promises in each trouble at each call of an upgrade', async () => {
+    const { code, output } = await simulate('--points', 'embedded')
     expect(code, output).toBe(0)
   })
 

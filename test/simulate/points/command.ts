@@ -17,8 +17,8 @@ export async function tellPoint(code: Code, text: string): Promise<boolean> {
 /** The points that one process plays. */
 export interface Share {
   readonly scenarios: readonly string[]
-  /** Those of the gate, or all. */
-  readonly which: 'gate' | 'all'
+  /** At each place of `src` each call once with each error: in all scenarios together, or in each of them; or all points. */
+  readonly which: 'gate' | 'places' | 'all'
   readonly part: number
   readonly parts: number
 }
@@ -56,7 +56,8 @@ export async function playPoints(
   const wrong: WrongPoint[] = []
   for (const scenario of scenarios) {
     const clean = await cleanRun(code, scenario)
-    const chosen: readonly Placed[] = which === 'gate' ? forGate(clean.points, seen) : clean.points
+    if (which === 'places') seen.clear()
+    const chosen: readonly Placed[] = which === 'all' ? clean.points : forGate(clean.points, seen)
     const own = chosen.filter((_, at) => at % parts === part)
     const count = { calls: clean.calls, points: clean.points.length, chosen: chosen.length, played: 0 }
     counts[scenario] = count

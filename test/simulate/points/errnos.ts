@@ -58,7 +58,7 @@ export const ERRNOS: Readonly<Record<string, readonly string[]>> = {
   truncateSync: OF_DISK,
 }
 
-/** Of sends with descriptors. */
+/** Errors of sends with descriptors only. */
 export const ERRNOS_OF_FDS = ['ETOOMANYREFS'] as const
 
 /** Calls that can move a part of their bytes. */

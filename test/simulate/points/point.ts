@@ -1,4 +1,4 @@
-/** What happens at one call of a process to its kernel. */
+/** The trouble at one call of a process to its kernel. */
 export type Trouble =
   /** The call fails with `code`; `always`: so does each later call of that name in this process, until the trouble ends. */
   | { readonly what: 'fails'; readonly code: string; readonly always: boolean }

@@ -1,9 +1,54 @@
 import type { ServiceScenario } from './service.js'
 
-/** What one run of the rule plays; each is fixed, short, and without another trouble than that of its point. */
+const PROBATION_MS = 3_000
+const STOP_MS = 4_000
+const UPGRADE_MS = 25_000
+const CALM_MS = 1_000
+
+/** An operator orders a rollback soon after an upgrade. */
+function rollback(hosting: ServiceScenario['hosting']): ServiceScenario {
+  return {
+    hosting,
+    probation: PROBATION_MS,
+    before: run => void run.upgrade(),
+    during: run => run.rollBack(),
+  }
+}
+
+/** The scenarios of the rule: fixed, short, and without another trouble than that of a point. */
 export const SCENARIOS: Readonly<Record<string, ServiceScenario>> = {
   /** The present version starts the next one, and the connections of clients move to it. */
   embedded: { hosting: 'embedded', during: run => void run.upgrade() },
   daemon: { hosting: 'daemon', during: run => void run.upgrade() },
+  /** An operator takes the upgrade back in the probation. */
+  rollback: rollback('embedded'),
+  'daemon-rollback': rollback('daemon'),
+  /** The next version is stopped when connections begin to move to it, and an operator takes the upgrade back: connections return. */
+  'taken-back': {
+    hosting: 'embedded',
+    probation: PROBATION_MS,
+    during(run) {
+      let isTakenBack = false
+      run.onCommit = () => {
+        run.world.stop(run.versions.get('B')!.p, STOP_MS)
+        run.give('rollback')
+        isTakenBack = true
+      }
+      run.give('upgrade')
+      run.world.run(() => isTakenBack, UPGRADE_MS)
+      run.world.run(() => false, STOP_MS + CALM_MS)
+    },
+  },
+  /** All processes of the machine were killed, and a version starts with the state file. */
+  start: {
+    hosting: 'embedded',
+    before: run => run.world.kill(run.versions.get('A')!.p, 'is killed'),
+    during(run) {
+      const B = run.start()
+      run.world.run(() => B.hasServed || B.p.dead, UPGRADE_MS)
+      // A connection: the control socket can then reserve the descriptor that it lacked.
+      if (!B.p.dead) run.order('status')
+    },
+  },
   'next-daemon': { hosting: 'daemon', during: run => void run.upgrade('upgrade daemon') },
 }

@@ -10,7 +10,7 @@ import { OnceOnlyWork, startVersion, type Version } from '../scenario/program.js
 import type { Act, Schedule, Who } from '../scenario/schedule.js'
 import { phaseOf, verdict } from '../scenario/verdict.js'
 import { World } from '../world.js'
-import { type Census, censusOf, differences, STATE } from './descriptors.js'
+import { type Census, censusOf, differences, STATE, tooManyPidfds } from './descriptors.js'
 import type { Point, Trouble } from './point.js'
 import { Tap } from './tap.js'
 
@@ -21,13 +21,15 @@ const START_MS = 5_000
 const PROBATION_MS = 400
 /** An order is answered, also by a process that was stopped. */
 const ANSWER_MS = 25_000
-/** The probation has ended, and the version before has left. */
+/** By then the probation has ended, and the replaced version has left. */
 const CALM_MS = 1_000
 /** A service without requests is at rest after so long, also after trouble. */
 const REST_MS = 6_000
 /** A failed write of the state file is repeated after so long at the latest. */
 const LONG_REST_MS = 12_000
 const SOON_MS = 300
+const FILES = ['files', 'locked files']
+const LASTING = /^ERR_FDB_(?:DEADLINE|CHANNEL_)/
 const REMOVES = /^(?:rm|unlink)/
 const FILE = /^the file .* remains$/
 const WHEN = ['before the trouble', 'after the trouble', 'at the end']
@@ -35,6 +37,8 @@ const WHEN = ['before the trouble', 'after the trouble', 'at the end']
 /** The parts of a scenario that has a service with one version. */
 export interface ServiceScenario {
   readonly hosting: 'embedded' | 'daemon'
+  /** Default {@link PROBATION_MS}. */
+  readonly probation?: number
   /** Brings the service to the moment at which the trouble may begin. */
   readonly before?: (run: ServiceRun) => void
   /** The acts during which the trouble may happen. */
@@ -53,15 +57,18 @@ export interface Played {
 
 /** The censuses at one moment, by the part of each process. */
 interface Censuses {
-  /** The number of successful upgrades since the service has begun. */
-  readonly upgrades: number
+  /** The number of successful upgrades since the service has begun, and which version serves. */
+  readonly since: string
   readonly parts: ReadonlyMap<string, Census>
 }
+
+type Order = 'upgrade' | 'upgrade daemon' | 'rollback' | 'status'
 
 interface Answer {
   pid: number | null
   done: boolean
   error: Error | null
+  isOver(): boolean
 }
 
 /** Plays a scenario with a service of one version, with the trouble of one point, or none. */
@@ -78,6 +85,8 @@ export class ServiceRun {
   readonly #clients: { readonly p: SimulatedProcess; readonly history: History }[] = []
   readonly #wrong: string[] = []
   readonly #censuses: Censuses[] = []
+  /** B begins to serve. */
+  onCommit: () => void = () => {}
   /** The name of the version that starts next. */
   #next = 'A'
 
@@ -141,8 +150,11 @@ export class ServiceRun {
     const name = this.#next
     this.#next = String.fromCharCode(name.charCodeAt(0) + 1)
     const options = {
-      probation: PROBATION_MS,
+      probation: this.#scenario.probation ?? PROBATION_MS,
       hosting: this.#scenario.hosting,
+      onPhase: (phase: string) => {
+        if (name === 'B' && phase === 'beginning') this.world.after(0, () => this.onCommit())
+      },
       ledger: this.#ledger,
     }
     const version = startVersion(this.#code, name, this.world, this.#work, options, origin)
@@ -151,9 +163,22 @@ export class ServiceRun {
   }
 
   /** Gives an order, and waits for its answer. */
-  order(what: 'upgrade' | 'upgrade daemon' | 'rollback'): Answer {
+  order(what: Order): Answer {
+    const answer = this.give(what)
+    const isAnswered = this.world.run(() => answer.isOver(), ANSWER_MS)
+    if (!isAnswered) this.#wrong.push(`the order "${what}" has no answer`)
+    return answer
+  }
+
+  /** Gives an order. */
+  give(what: Order): Answer {
     const { world } = this
-    const answer: Answer = { pid: null, done: false, error: null }
+    const answer: Answer = {
+      pid: null,
+      done: false,
+      error: null,
+      isOver: () => answer.done || answer.error !== null || operator.dead,
+    }
     const operator = startOperator(this.#code, world, what, {
       upgraded: pid => {
         answer.pid = pid
@@ -161,13 +186,24 @@ export class ServiceRun {
       done: () => {
         answer.done = true
       },
+      status: () => {
+        answer.done = true
+      },
       failed: (_, error) => {
         answer.error = error
       },
     })
-    const isAnswered = world.run(() => answer.done || answer.error !== null || operator.dead, ANSWER_MS)
-    if (!isAnswered) this.#wrong.push(`the order "${what}" has no answer`)
     return answer
+  }
+
+  /** Orders a rollback: then A serves, or the answer says why it does not. */
+  rollBack(): void {
+    const { done, error } = this.order('rollback')
+    this.world.run(() => false, SOON_MS)
+    const A = this.versions.get('A')!
+    if (done && !A.p.dead && phaseOf(A) !== 'serving')
+      this.#wrong.push(`the answer to "rollback" is that it has happened, and A is ${phaseOf(A)}`)
+    if (error !== null) this.#judge('rollback', error)
   }
 
   /** Gives an order to upgrade, whose answer must say what has happened. */
@@ -203,11 +239,11 @@ export class ServiceRun {
     if (describe(error).includes(errno)) return true
     // The process that must answer has lost the connection.
     if (code === 'ERR_FDB_CHANNEL_CLOSED') return true
-    // A call that fails again and again is repeated until the time has run out; the answer says what did not happen.
-    const isLate = (each: unknown) => always && (each as { code?: string }).code === 'ERR_FDB_DEADLINE'
+    // A call that fails again and again is repeated until the time has run out, or costs each connection; the answer says what did not happen.
+    const isLate = (each: unknown) => always && LASTING.test((each as { code?: string }).code ?? '')
     if (isLate(error)) return true
-    if (!code.startsWith('ERR_FDB_SUCCESSOR_')) return false
-    // The next version has written its own error, to which the answer refers; the present one has logged why it has refused that one.
+    if (!code.startsWith('ERR_FDB_SUCCESSOR_') && code !== 'ERR_FDB_NO_STANDBY') return false
+    // The next version has written its own error, to which the answer refers; the present one has logged why it has refused that one, and a standby why it does not serve.
     const own = [...this.versions.values()].flatMap(({ p }) => p.failures)
     const told = [...own, ...(this.daemons?.refusals ?? []), ...this.tap.logged]
     return told.some(each => describe(each).includes(errno) || isLate(each))
@@ -242,20 +278,28 @@ export class ServiceRun {
     const serving = [...this.versions.values()].find(version => phaseOf(version) === 'serving')
     if (serving !== undefined) census.set('the version', censusOf(serving.p))
     const [daemon] = this.daemons?.living ?? []
-    if (daemon !== undefined) census.set('the daemon', censusOf(daemon))
+    if (daemon !== undefined) {
+      census.set('the daemon', censusOf(daemon))
+      this.#wrong.push(...tooManyPidfds(daemon))
+    }
     const served = [...this.versions.values()].filter(({ hasServed }) => hasServed)
     const begun = served.findLastIndex(({ first }) => first)
-    this.#censuses.push({ upgrades: served.length - 1 - begun, parts: census })
+    const name = serving?.p.name ?? 'none'
+    this.#censuses.push({ since: `${served.length - 1 - begun} upgrades, ${name}`, parts: census })
   }
 
   #compare(usual: Played['censuses']): string[] {
-    return this.#censuses.flatMap(({ upgrades, parts }, at) => {
-      const same = usual.find(each => each.upgrades === upgrades)
+    return this.#censuses.flatMap(({ since, parts }, at) => {
+      const same = usual.find(each => each.since === since)
       if (same === undefined) return []
       return [...parts].flatMap(([part, has]) => {
         const most = Math.max(...usual.map(each => each.parts.get(part)?.get(STATE) ?? 0))
         const expected = new Map(same.parts.get(part)).set(STATE, most)
-        return differences(`${WHEN[at]}, ${upgrades} upgrades, ${part}`, has, expected)
+        // With a full disk a version writes the present state file, and keeps the next one that it has begun.
+        const { trouble } = this.#point ?? {}
+        if (trouble?.what === 'fails' && trouble.code === 'ENOSPC')
+          for (const kind of FILES) expected.set(kind, has.get(kind) ?? 0)
+        return differences(`${WHEN[at]}, ${since}, ${part}`, has, expected)
       })
     })
   }

@@ -69,13 +69,15 @@ function* troublesOf(
   if (name === 'receiveMessage' && hasFds) yield { what: 'truncated' }
 }
 
-/** The night plays it. */
-const AS_EMFILE: ReadonlySet<string> = new Set(['ENFILE'])
+/** In the gate the second error stands for the first one at a call that can give both. */
+const AS_OTHER: Readonly<Record<string, string>> = { ENFILE: 'EMFILE', ENOBUFS: 'ENOMEM', EIO: 'EACCES' }
 
 /** The share of the gate: at each place in `src` each call fails once with each error. `seen`: what other scenarios have played. */
 export function forGate(points: readonly Placed[], seen: Set<string>): Placed[] {
   return points.filter(({ point: { trouble }, name, place }) => {
-    if (trouble.what !== 'fails' || trouble.always || AS_EMFILE.has(trouble.code)) return false
+    if (trouble.what !== 'fails' || trouble.always) return false
+    const other = AS_OTHER[trouble.code]
+    if (other !== undefined && ERRNOS[name]?.includes(other)) return false
     const key = `${place} ${name} ${trouble.code}`
     if (seen.has(key)) return false
     seen.add(key)

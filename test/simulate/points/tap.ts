@@ -15,9 +15,9 @@ export interface Call {
   readonly name: string
   /** The number of its callback. */
   readonly step: number
-  /** The descriptors that it sends or gets. */
+  /** The call sends or gets descriptors. */
   hasFds: boolean
-  /** It opens a pidfd of the process itself, which lives. */
+  /** The call opens a pidfd of its own process, which lives. */
   readonly isOfItself: boolean
 }
 
