@@ -186,6 +186,9 @@ export const PLAIN: Readonly<Record<string, readonly string[]>> = {
   'member/listeners/closed-sockets.ts': [
     'ClosedSockets.keep: paces: looks whether a closed socket is needed',
   ],
+  'member/listeners/datagram-server.ts': [
+    "DatagramServer.emptied: own end: the last moment for an application's late answers",
+  ],
   'member/listeners/worker-orders.ts': ['claimFrom: retries: asks the next main process'],
   'member/operator/member-metrics.ts': ['MemberMetrics.text: delays: the text without the last counts'],
   'member/state/followed-state.ts': ['FollowedState.#start: paces: reads changes of others'],

@@ -16,6 +16,9 @@ import { type DrainCounts, sumCounts } from './forced-closes.js'
 
 const given = new WeakSet<Socket>()
 
+/** A process that leaves waits so long after its last datagram, because its application may answer late. */
+const LATE_ANSWERS_MS = 1_000
+
 /** An application's `dgram.Socket`, which reads from the socket of a listener while this process serves. */
 export class DatagramServer implements DatagramReader {
   readonly scheme = 'udp'
@@ -23,6 +26,10 @@ export class DatagramServer implements DatagramReader {
   readonly #socket: Socket
   readonly #reuseAddr: boolean
   #started = false
+  /** When the last datagram came, in milliseconds of `performance.now()`. */
+  #heardAt = Number.NEGATIVE_INFINITY
+  /** Ends the wait for late answers. */
+  #answered: (() => void) | null = null
 
   /** `reuseAddr`: the option of the listener, which Node would change. Throws ERR_FDB_NOT_A_SERVER, ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS or ERR_FDB_NODE. */
   constructor(socket: unknown, reuseAddr: boolean) {
@@ -44,6 +51,9 @@ export class DatagramServer implements DatagramReader {
         'this socket has an address already, so that it could not read from the listener: do not call its bind(), the library does',
       )
     given.add(socket)
+    socket.on('message', () => {
+      this.#heardAt = performance.now()
+    })
     this.#socket = socket
     this.#reuseAddr = reuseAddr
   }
@@ -68,13 +78,26 @@ export class DatagramServer implements DatagramReader {
 
   announce(): void {}
 
-  async emptied(): Promise<void> {}
+  async emptied(): Promise<void> {
+    const leftMs = this.#heardAt + LATE_ANSWERS_MS - performance.now()
+    if (leftMs <= 0 || !this.active) return
+    await new Promise<void>(resolve => {
+      const timer = setTimeout(resolve, leftMs)
+      this.#answered = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+      this.#socket.once('close', this.#answered)
+    })
+  }
 
   cut(): DrainCounts {
+    this.#answered?.()
     return sumCounts([])
   }
 
   close(): void {
+    this.#answered?.()
     if (isOpenDatagramSocket(this.#socket)) this.#socket.close()
   }
 }

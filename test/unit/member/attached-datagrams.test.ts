@@ -41,3 +41,38 @@ it('a socket that its program has bound after serve() leaves no descriptor', asy
   }
   expect(await leftBy(bindsToo, /already bound/)).toEqual([])
 })
+
+it('a socket sends the answers that its program gives late, although the process leaves', async () => {
+  const member = await join({ service: 'shop', control: false })
+  const listener = await member.listen('datagrams', 'udp://127.0.0.1:0')
+  const socket = createSocket('udp4')
+  const client = createSocket('udp4')
+  onTestFinished(async () => {
+    client.close()
+    await member.close({ timeout: 0 })
+  })
+  listener.serve(socket)
+  await member.ready()
+  client.send('question', listener.address.port!, '127.0.0.1')
+  const [, { port, address }] = await once(socket, 'message')
+  const closed = member.close()
+  const answered = once(client, 'message')
+  // Stands for a database of the program.
+  setTimeout(() => socket.send('answer', port, address), 200)
+  expect(String((await answered)[0])).toBe('answer')
+  await closed
+  expect(() => socket.address()).toThrow()
+})
+
+it('a socket that is to close at once does not wait for late answers', async () => {
+  const member = await join({ service: 'shop', control: false })
+  const listener = await member.listen('datagrams', 'udp://127.0.0.1:0')
+  const socket = createSocket('udp4')
+  listener.serve(socket)
+  await member.ready()
+  socket.send('question', listener.address.port!, '127.0.0.1')
+  await once(socket, 'message')
+  const startedAt = performance.now()
+  await member.close({ timeout: 0 })
+  expect(performance.now() - startedAt).toBeLessThan(900)
+})
