@@ -1,3 +1,4 @@
+import type { LookupAddress } from 'node:dns'
 import { isIP } from 'node:net'
 import { connectUdp, DatagramSocket, type OwnedFd, peerOfEnds } from '../kernel/index.js'
 import type { Destination } from './destination.js'
@@ -30,10 +31,18 @@ export class Flow implements Timed {
   socket: DatagramSocket | null = null
   /** Another process has the flow: this one still passes on what it reads from the client, and reads nothing from the server. */
   moved = false
+  /** When the flow has moved, in milliseconds of `performance.now()`. */
+  movedAt = 0
   /** The process that serves has refused the flow. */
   pinned = false
   /** The server has sent a datagram. */
   answered = false
+  /** The server counts as one that listens. */
+  heard = false
+  /** The address of a server with a name; null if it needs none, or another process has looked it up. */
+  address: string | null = null
+  /** Another address of the same server has just refused. */
+  again = false
   bytesSent = 0
   bytesReceived = 0
   startedAt = performance.now()
@@ -78,13 +87,9 @@ export class Flow implements Timed {
       this.#held.push(Buffer.from(chunk.subarray(0, length)))
       return 'sent'
     }
-    try {
-      return this.socket.send(chunk, length) ? 'sent' : 'full'
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException
-      if (AWAY.has(code)) return { away: error as Error }
-      return code === 'ENOBUFS' ? 'full' : 'refused'
-    }
+    const sent = attempt(this.socket, chunk, length)
+    // The error may be that of an earlier datagram, which was too long for the way to the server: the kernel divides the next ones.
+    return sent === 'refused' ? attempt(this.socket, chunk, length) : sent
   }
 
   /** Returns what the client has sent before the socket was open. */
@@ -99,6 +104,20 @@ export class Flow implements Timed {
   }
 }
 
+function attempt(socket: DatagramSocket, chunk: Uint8Array, length: number): Sent {
+  try {
+    return socket.send(chunk, length) ? 'sent' : 'full'
+  } catch (error) {
+    if (isAway(error)) return { away: error }
+    return (error as NodeJS.ErrnoException).code === 'ENOBUFS' ? 'full' : 'refused'
+  }
+}
+
+/** Whether the network has reported that the server does not listen. Other errors concern one datagram. */
+export function isAway(error: unknown): error is Error {
+  return AWAY.has((error as NodeJS.ErrnoException).code)
+}
+
 export function keyOf(ends: Buffer): string {
   return ends.toString('latin1')
 }
@@ -108,7 +127,21 @@ export function addressOf({ address, named }: Destination, found: (host: string 
   if (address.kind !== 'tcp') found(null)
   else if (isIP(address.host) !== 0) found(address.host)
   else if (named === undefined) found(null)
-  else named.lookup(address.host, {}, (error, host) => found(error === null ? String(host) : null))
+  else
+    named.lookup(address.host, { all: true }, (error, all) => {
+      const addresses = error === null ? (all as readonly LookupAddress[]).map(each => each.address) : []
+      const turn = named.turn()
+      found(turn !== null && addresses.includes(turn) ? turn : (addresses[0] ?? null))
+    })
+}
+
+/** Notes that one address of a server refuses. Reports whether its name has another one. */
+export function hasFurtherAddress({ named }: Destination, { address, again }: Flow): boolean {
+  if (named === undefined || address === null) return false
+  named.tried(address, false)
+  if (again) return false
+  const turn = named.turn()
+  return turn !== null && turn !== address
 }
 
 /** Returns a socket that is connected to the server. Throws the kernel's error. */

@@ -124,7 +124,8 @@ export class MovingFlows implements MovableConnections<MovedFlow> {
       else {
         const { answered, bytesSent, bytesReceived, elapsedMs } = state
         const startedAt = performance.now() - elapsedMs
-        forward.adopt(Object.assign(flow, { answered, bytesSent, bytesReceived, startedAt }), socket)
+        const more = { answered, heard: answered, bytesSent, bytesReceived, startedAt }
+        forward.adopt(Object.assign(flow, more), socket)
       }
       if (state.remainingMs >= 0) forward.arm(flow, state.remainingMs)
       if (how !== 'moved') forward.read()

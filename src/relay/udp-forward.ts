@@ -14,7 +14,7 @@ import type { ClientTally } from './client-tally.js'
 import type { Forward } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-facts.js'
-import { addressOf, connectTo, Flow, keyOf } from './flow.js'
+import { addressOf, connectTo, Flow, hasFurtherAddress, isAway, keyOf } from './flow.js'
 import type { FrontTurn } from './front-turn.js'
 import { type FlowHost, MovingFlows } from './moving-flows.js'
 import { shortageOf } from './shortage.js'
@@ -24,10 +24,17 @@ import { TimerWheel } from './timer-wheel.js'
 const MOST_AT_ONCE = 64
 /** When a listener is closed, its flows end after this silence. */
 const LAST_SILENCE_MS = 1_000
+/**
+ * If the network has not said within this time that a server does not listen, it does: some servers never answer. That a machine of the same network is
+ * away shows after some 3 s.
+ */
+const LISTENS_MS = 5_000
 /** How often a process that waits for its turn looks. */
 const LOOK_MS = 10
 /** If another process has the turn, and has not read the next datagram for this time, this process reads too. */
 const UNREAD_MS = 1_000
+/** How long the datagrams of clients wait at most for the last flows to leave. */
+const MOST_PAUSE_MS = 100
 /** Bytes by which the next datagram is recognized. */
 const SEEN_BYTES = 256
 
@@ -76,6 +83,8 @@ export class UdpForward implements DatagramReader, FlowHost {
   /** This process reads, as far as it does not pause. */
   #hasTurn = false
   #reads = false
+  /** When this process has begun to pause, in milliseconds of `performance.now()`. */
+  #pausedAt = 0
   #ending = false
   /** This process will not serve again. */
   #finished = false
@@ -186,7 +195,15 @@ export class UdpForward implements DatagramReader, FlowHost {
   look(): void {
     if (this.#waiting === null) return
     if (this.#serves ? this.#takeTurn() : this.#giveTurn()) this.#stopWaiting()
-    else if (!this.#serves) this.#inherit()
+    else if (!this.#serves) {
+      this.#inherit()
+      this.#endPause()
+    }
+  }
+
+  /** Reads on if the last flows leave slowly, or no longer: the moves may have a rate, or have ended. */
+  #endPause(): void {
+    if (this.#own > 0 && !this.#reads && performance.now() - this.#pausedAt > MOST_PAUSE_MS) this.read()
   }
 
   #wait(): void {
@@ -218,6 +235,7 @@ export class UdpForward implements DatagramReader, FlowHost {
   }
 
   pause(): void {
+    if (this.#reads) this.#pausedAt = performance.now()
     this.#reads = false
     this.#front?.watches(false)
   }
@@ -253,25 +271,37 @@ export class UdpForward implements DatagramReader, FlowHost {
   }
 
   #toServer(flow: Flow, chunk: Uint8Array, length: number): void {
+    // The other process does not hear this client: for that one the flow is silent. So the flow moves once more.
+    if (flow.moved && performance.now() - flow.movedAt > this.options.idleMs() / 2) this.own(flow)
     if (!flow.moved) {
       flow.bytesReceived += length
       this.arm(flow)
+      this.#judge(flow)
     }
     this.#send(flow, chunk, length)
   }
 
+  #judge(flow: Flow): void {
+    if (!flow.heard && performance.now() - flow.startedAt > LISTENS_MS) this.#listens(flow)
+  }
+
+  #listens(flow: Flow): void {
+    flow.heard = true
+    const destination = this.options.destinationByKey(flow.destination)
+    destination?.opened?.(true)
+    if (flow.address !== null) destination?.named?.tried(flow.address, true)
+  }
+
   #send(flow: Flow, chunk: Uint8Array, length: number): void {
-    let sent = flow.send(chunk, length)
-    // The error was that of an earlier datagram.
-    if (typeof sent === 'object' && flow.moved) sent = flow.send(chunk, length)
+    const sent = flow.send(chunk, length)
     if (sent === 'sent') return
-    if (typeof sent === 'string' || flow.moved) {
-      this.options.onDrop(typeof sent === 'string' ? sent : 'refused')
+    if (typeof sent === 'string') {
+      this.options.onDrop(sent)
       return
     }
-    const failed = this.options.destinationByKey(flow.destination)
-    this.#away(flow, sent.away)
-    this.#begin(chunk, length, flow.ends, failed === undefined ? [] : [failed])
+    const tried = this.#away(flow, sent.away)
+    this.#begin(chunk, length, flow.ends, tried, tried.length === 0)
+    this.settle()
   }
 
   onServer(flow: Flow): void {
@@ -292,14 +322,16 @@ export class UdpForward implements DatagramReader, FlowHost {
       try {
         length = flow.socket.read(this.#chunk)
       } catch (error) {
-        this.#away(flow, error as Error)
+        if (!isAway(error)) continue
+        this.#away(flow, error)
+        this.settle()
         return
       }
       if (length < 0) return
       if (!flow.answered) {
         flow.answered = true
         this.#unanswered.delete(flow)
-        this.options.destinationByKey(flow.destination)?.opened?.(true)
+        this.#listens(flow)
       }
       flow.bytesSent += length
       this.arm(flow)
@@ -315,14 +347,18 @@ export class UdpForward implements DatagramReader, FlowHost {
     }
   }
 
-  #away(flow: Flow, error: Error): void {
-    this.options.destinationByKey(flow.destination)?.failed?.('connect-failed', error)
-    this.end(flow, 'connect-failed')
+  /** Ends a flow, also one that has moved: the other process gets the client's next flow. Returns the server, unless it has another address. The caller settles. */
+  #away(flow: Flow, error: Error): Destination[] {
+    this.#leave(flow, 'connect-failed')
+    const destination = this.options.destinationByKey(flow.destination)
+    if (destination === undefined || hasFurtherAddress(destination, flow)) return []
+    destination.failed?.('connect-failed', error)
+    return [destination]
   }
 
   // ---- flows
 
-  #begin(chunk: Uint8Array, length: number, ends: Buffer, tried: Destination[] = []): void {
+  #begin(chunk: Uint8Array, length: number, ends: Buffer, tried: Destination[] = [], again = false): void {
     const { host: client } = peerOfEnds(ends)
     const drop = this.#ending ? 'ended' : this.#hasRoom(client, null) ? null : 'limit'
     const forward = drop === null ? this.options.forwardOf(client) : undefined
@@ -332,6 +368,7 @@ export class UdpForward implements DatagramReader, FlowHost {
       return
     }
     const flow = new Flow(ends, { route: forward.name, destination: destination.key }, this)
+    flow.again = again
     this.#flows.set(flow.key, flow)
     this.own(flow)
     this.#toServer(flow, chunk, length)
@@ -344,6 +381,7 @@ export class UdpForward implements DatagramReader, FlowHost {
   #connect(flow: Flow, destination: Destination, host: string | null): void {
     try {
       if (host === null) throw new Error(`the server ${destination.key} has no address`)
+      if (destination.named !== undefined) flow.address = host
       flow.open(connectTo(destination, host))
     } catch (error) {
       const short = shortageOf(error) !== null
@@ -357,8 +395,11 @@ export class UdpForward implements DatagramReader, FlowHost {
       this.end(flow, 'limit')
       return
     }
-    for (const held of flow.takeHeld())
-      if (this.#flows.get(flow.key) === flow) this.#send(flow, held, held.length)
+    for (const held of flow.takeHeld()) {
+      // The first of them may have found the server away.
+      const now = this.#flows.get(flow.key)
+      if (now !== undefined) this.#send(now, held, held.length)
+    }
   }
 
   /** Reports whether a client may have a further flow. A flow without an answer, whose client may be made up, gives way. */
@@ -370,7 +411,8 @@ export class UdpForward implements DatagramReader, FlowHost {
   #endOldest(but?: Flow): boolean {
     const [oldest] = this.#unanswered
     if (oldest === undefined || oldest === but) return false
-    this.end(oldest, 'limit')
+    // Not settled: a further flow follows.
+    this.#leave(oldest, 'limit')
     return true
   }
 
@@ -385,6 +427,7 @@ export class UdpForward implements DatagramReader, FlowHost {
 
   disown(flow: Flow): void {
     flow.moved = true
+    flow.movedAt = performance.now()
     this.#own--
     this.#unanswered.delete(flow)
     this.options.clients.remove(flow.client)
@@ -398,10 +441,22 @@ export class UdpForward implements DatagramReader, FlowHost {
 
   adopt(flow: Flow, fd: OwnedFd): void {
     const before = this.#flows.get(flow.key)
-    if (before !== undefined) this.#remove(before)
+    if (before !== undefined) this.#replace(before, flow)
     flow.open(fd)
     this.#flows.set(flow.key, flow)
     this.own(flow)
+  }
+
+  /** The client's flow comes once more, or the process that reads from the client has begun another one. */
+  #replace(before: Flow, now: Flow): void {
+    if (before.destination !== now.destination) {
+      this.#leave(before, 'connect-failed')
+      return
+    }
+    this.#remove(before)
+    now.answered ||= before.answered
+    now.bytesSent = Math.max(now.bytesSent, before.bytesSent)
+    now.bytesReceived = Math.max(now.bytesReceived, before.bytesReceived)
   }
 
   arm(flow: Flow, ms = this.options.idleMs()): void {
@@ -409,14 +464,21 @@ export class UdpForward implements DatagramReader, FlowHost {
   }
 
   onIdle(flow: Flow): void {
+    this.#judge(flow)
     this.end(flow)
   }
 
   /** `reason`: why it ends early. */
   end(flow: Flow, reason?: string): void {
-    this.#remove(flow)
-    this.#contain(() => this.#report(flow, reason))
+    this.#leave(flow, reason)
     this.settle()
+  }
+
+  #leave(flow: Flow, reason: string | undefined): void {
+    const { moved } = flow
+    this.#remove(flow)
+    // The process that has the flow reports it.
+    if (!moved) this.#contain(() => this.#report(flow, reason))
   }
 
   #report(flow: Flow, reason: string | undefined): void {

@@ -32,8 +32,8 @@ export class DatagramEcho {
     socket.on('message', (datagram, from) => this.#hear(datagram, from))
   }
 
-  static async start(name: string, port = 0): Promise<DatagramEcho> {
-    return new DatagramEcho(name, await bound('127.0.0.1', port))
+  static async start(name: string, port = 0, host = '127.0.0.1'): Promise<DatagramEcho> {
+    return new DatagramEcho(name, await bound(host, port))
   }
 
   get url(): string {

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { bindSocket, inspectOne, type OwnedFd } from '../../../src/kernel/index.js'
 import {
@@ -22,6 +23,7 @@ class Service {
   readonly drops: Drop[] = []
   readonly reports: ExchangeReport[] = []
   readonly failed: string[] = []
+  readonly opened: string[] = []
   idleMs = 60_000
   most = 1_000
   servers: readonly DatagramEcho[] = []
@@ -39,12 +41,14 @@ class Service {
     return inspectOne(this.socket).port!
   }
 
-  #destination(server: DatagramEcho): Destination {
+  destination(server: DatagramEcho, named?: Destination['named'] & object): Destination {
     return {
       key: server.url,
-      address: { kind: 'tcp', host: '127.0.0.1', port: server.port },
+      address: { kind: 'tcp', host: named === undefined ? '127.0.0.1' : 'server.test', port: server.port },
       authority: '',
+      opened: () => void this.opened.push(server.name),
       failed: () => void this.failed.push(server.name),
+      ...(named !== undefined && { named }),
     }
   }
 
@@ -58,12 +62,12 @@ class Service {
         name: 'echo',
         pick: tried => {
           const left = this.servers.filter(({ url }) => !tried.some(({ key }) => key === url))
-          return left.length === 0 ? null : this.#destination(left[this.#next++ % left.length]!)
+          return left.length === 0 ? null : this.destination(left[this.#next++ % left.length]!)
         },
       }),
       destinationByKey: key => {
         const server = this.servers.find(({ url }) => url === key)
-        return server && this.#destination(server)
+        return server && this.destination(server)
       },
       exceeds: (_, descriptor) => (descriptor === null && version.connections >= this.most ? 'all' : null),
       clients: new ClientTally(),
@@ -282,5 +286,147 @@ describe('datagrams that are forwarded', () => {
       { subject: 'udp', reason: undefined, bytesSent: 6, bytesReceived: 4 },
     ])
     expect(await client!.ask()).toBe('a')
+  })
+  it('leave a server that is away also when the other version, which has their flow, has noticed', async () => {
+    const shop = await service('a', 'b')
+    const old = shop.start(shop.version())
+    const [client, stays] = (await shop.clients(2)) as [DatagramClient, DatagramClient]
+    expect([await client.ask(), await stays.ask()]).toEqual(['a', 'b'])
+    const next = shop.start(shop.version())
+    old.stop()
+    expect(move(old, next, 1)).toBe(1)
+    shop.servers[0]!.socket.close()
+    client.say()
+    await until('the flow has ended', () => shop.reports.length === 1)
+    client.say()
+    client.forget()
+    expect(await client.ask()).toBe('b')
+    expect(move(old, next)).toBe(2)
+    await ask([client, stays])
+    expect([old.connections, next.connections, shop.reports.length]).toEqual([0, 2, 1])
+  })
+
+  it('move once more while the old version reads, for their silent server does not keep the flow', async () => {
+    const shop = await service('a', 'b')
+    shop.idleMs = 600
+    shop.servers[0]!.socket.removeAllListeners('message')
+    const old = shop.start(shop.version())
+    const [client, stays] = (await shop.clients(2)) as [DatagramClient, DatagramClient]
+    client.say()
+    await until('it has a flow', () => old.connections === 1)
+    await stays.ask()
+    const next = shop.start(shop.version())
+    old.stop()
+    expect(move(old, next, 1)).toBe(1)
+    for (const each of [client, stays]) each.talk(20)
+    await until('the flow is to move once more', () => old.connections === 2)
+    expect(move(old, next, 1)).toBe(1)
+    expect([next.connections, shop.reports]).toEqual([1, []])
+  })
+
+  it('keep their reader while the only flow gives way to one to another server', async () => {
+    const shop = await service('a', 'b')
+    const old = shop.start(shop.version())
+    const [client] = (await shop.clients(1)) as [DatagramClient]
+    expect(await client.ask()).toBe('a')
+    const next = shop.start(shop.version())
+    old.stop()
+    old.pause()
+    shop.servers[0]!.socket.close()
+    for (let i = 0; i < 2; i++) client.say()
+    await turn()
+    old.read()
+    await until('another server has it', () => shop.servers[1]!.heard === 1)
+    client.forget()
+    expect(await client.ask()).toBe('b')
+    expect([old.connections, next.connections]).toEqual([1, 0])
+    expectOnePortEach(shop)
+  })
+
+  it('go on at their server after an error that says nothing about it', async () => {
+    const shop = await service('a', 'b')
+    const forward = shop.start(shop.version())
+    const [client] = (await shop.clients(1)) as [DatagramClient]
+    expect(await client.ask()).toBe('a')
+    const [flow] = forward.flows
+    // A router on the way does not pass on datagrams of that size.
+    const tooLong = Object.assign(new Error('EMSGSIZE'), { code: 'EMSGSIZE' })
+    const { socket } = flow!
+    for (const call of ['read', 'send'] as const) {
+      const first = () => {
+        delete (socket as Partial<typeof socket>)[call]
+        throw tooLong
+      }
+      Object.defineProperty(socket, call, { value: first, configurable: true })
+      expect(await client.ask()).toBe('a')
+    }
+    expect([shop.failed, shop.reports, shop.drops]).toEqual([[], [], []])
+  })
+
+  it('do not wait for flows that leave slowly, or no longer', async () => {
+    const shop = await service('a')
+    const old = shop.start(shop.version())
+    await ask(await shop.clients(2))
+    const next = shop.start(shop.version())
+    old.stop()
+    const departures = old.moving.departures()
+    const leave = () => {
+      const { record, fds } = departures.next().value!
+      next.moving.arrive(next.moving.check(record, fds), 'moved')
+    }
+    for (let round = 1; round <= 3; round++) {
+      leave()
+      leave()
+      await ask(await shop.clients(2))
+    }
+    leave()
+    const [late] = await shop.clients(1)
+    await late!.ask()
+    expect([old.connections, next.connections]).toEqual([2, 7])
+  })
+
+  it('go to the addresses of a name in turn, and to the next one if one refuses', async () => {
+    const shop = await service('a')
+    const second = await DatagramEcho.start('second', shop.servers[0]!.port, '127.0.0.2')
+    let addresses = ['127.0.0.1', '127.0.0.2']
+    let turns = 0
+    const named: Destination['named'] & object = {
+      lookup: (_, { all }, found) => {
+        const known = addresses.map(address => ({ address, family: 4 }))
+        process.nextTick(() => (all ? found(null, known) : found(null, known[0]!.address, 4)))
+      },
+      current: () => true,
+      turn: () => addresses[turns++ % addresses.length]!,
+      tried(address, accepts) {
+        if (!accepts) addresses = addresses.filter(each => each !== address)
+      },
+    }
+    const server = shop.destination(shop.servers[0]!, named)
+    const route = { kind: 'upstream' as const, name: 'echo', pick: () => server }
+    shop.start(shop.version({ forwardOf: () => route, destinationByKey: () => server }))
+    const heard: string[] = []
+    for (const client of await shop.clients(4)) heard.push(await client.ask())
+    expect(heard).toEqual(['a', 'second', 'a', 'second'])
+    second.socket.close()
+    turns = 1
+    const [last] = await shop.clients(1)
+    // All three wait for the address: the first is lost.
+    for (let i = 0; i < 3; i++) last!.say()
+    await until('the others come to the next address', () => shop.servers[0]!.heard === 4)
+    expect(shop.failed).toEqual([])
+  })
+
+  it('count for a server that never answers, as long as it does not refuse', async () => {
+    const shop = await service('a')
+    shop.servers[0]!.socket.removeAllListeners('message')
+    const forward = shop.start(shop.version())
+    const [client] = await shop.clients(1)
+    client!.say()
+    await until('it has a flow', () => forward.connections === 1)
+    client!.say()
+    expect(shop.opened).toEqual([])
+    for (const flow of forward.flows) flow.startedAt -= 5_000
+    client!.say()
+    await until('it listens', () => shop.opened.length === 1)
   })
 })
