@@ -118,6 +118,8 @@ export class MovingFlows implements MovableConnections<MovedFlow> {
     const [socket] = fds as [OwnedFd]
     try {
       const here = how === 'moved' ? undefined : forward.find(keyOf(state.ends))
+      // The server was away, so that the client has another flow by now.
+      if (here?.moved === false) return
       const flow = here?.moved ? here : new Flow(state.ends, state, forward)
       flow.pinned = how === 'refused'
       if (flow === here) forward.own(flow)

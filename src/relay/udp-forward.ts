@@ -219,7 +219,7 @@ export class UdpForward implements DatagramReader, FlowHost {
       this.#hasTurn = true
       this.read()
     }
-    this.#waiting ??= everyAfterReading(LOOK_MS, look, { unref: true })
+    this.#waiting ??= everyAfterReading(LOOK_MS, () => this.#contain(look), { unref: true })
   }
 
   #stopWaiting(): void {

@@ -306,6 +306,22 @@ describe('datagrams that are forwarded', () => {
     expect([old.connections, next.connections, shop.reports.length]).toEqual([0, 2, 1])
   })
 
+  it('keep a newer flow when the one to a server that is away comes back', async () => {
+    const shop = await service('a', 'b')
+    const old = shop.start(shop.version())
+    const [client] = (await shop.clients(1)) as [DatagramClient]
+    expect(await client.ask()).toBe('a')
+    const [departure] = [...old.moving.departures()]
+    shop.servers[0]!.socket.close()
+    for (let i = 0; i < 2; i++) client.say()
+    await until('another server has it', () => shop.servers[1]!.heard === 1)
+    old.moving.arrive(departure!, 'returned')
+    client.forget()
+    expect(await client.ask()).toBe('b')
+    expect([old.connections, shop.reports]).toEqual([1, []])
+    expectOnePortEach(shop)
+  })
+
   it('move once more while the old version reads, for their silent server does not keep the flow', async () => {
     const shop = await service('a', 'b')
     shop.idleMs = 600
