@@ -243,6 +243,16 @@ describe('datagrams that are forwarded', () => {
     expect(await client!.ask()).toBe('b')
   })
 
+  it('of a broadcast over IPv4 to a socket for both kinds of addresses are answered', async () => {
+    const shop = new Service('::')
+    shop.servers = [await DatagramEcho.start('a')]
+    shop.start(shop.version())
+    const client = await DatagramClient.open('c', shop.port, '127.255.255.255')
+    client.socket.setBroadcast(true)
+    expect(await client.ask()).toBe('a')
+    expect(shop.drops).toEqual([])
+  })
+
   it('come from the address to which the client has sent', async () => {
     const shop = new Service('0.0.0.0')
     shop.servers = [await DatagramEcho.start('a')]
@@ -367,7 +377,7 @@ describe('datagrams that are forwarded', () => {
     const [flow] = forward.flows
     // A router on the way does not pass on datagrams of that size.
     const tooLong = Object.assign(new Error('EMSGSIZE'), { code: 'EMSGSIZE' })
-    const { socket } = flow!
+    const socket = flow!.socket!
     for (const call of ['read', 'send'] as const) {
       const first = () => {
         delete (socket as Partial<typeof socket>)[call]
