@@ -197,7 +197,7 @@ export class RandomOrders {
     return found?.pid == null ? null : { pid: found.pid, phase: found.phase ?? '' }
   }
 
-  /** What the service tells of itself; undefined if the daemon has no such service. */
+  /** Returns the status of the service; undefined if the daemon has no such service. */
   async #report(): Promise<ServiceStatus | undefined> {
     using client = await OperatorClient.connect(this.#scene.control, { timeout: 500 })
     const text = JSON.parse(JSON.stringify(await client.status())) as { services?: ServiceStatus[] }
