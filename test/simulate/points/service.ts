@@ -6,7 +6,7 @@ import { DAEMON_SCRIPT, Daemons } from '../scenario/daemon.js'
 import { Endings } from '../scenario/endings.js'
 import { Ledger } from '../scenario/ledger.js'
 import { startOperator } from '../scenario/operator.js'
-import { OnceOnlyWork, startVersion, type Version } from '../scenario/program.js'
+import { CONTROL, OnceOnlyWork, startVersion, type Version } from '../scenario/program.js'
 import type { Act, Schedule, Who } from '../scenario/schedule.js'
 import { phaseOf, verdict } from '../scenario/verdict.js'
 import { World } from '../world.js'
@@ -281,6 +281,10 @@ export class ServiceRun {
     if (daemon !== undefined) {
       census.set('the daemon', censusOf(daemon))
       this.#wrong.push(...tooManyPidfds(daemon))
+      const noted = textOf(world, `${CONTROL}.members`)
+      // The next daemon waits for the members in this file.
+      if (serving !== undefined && !noted.includes(`"pid":${serving.p.pid},`))
+        this.#wrong.push(`the file of members does not name ${serving.p.name}: ${noted}`)
     }
     const served = [...this.versions.values()].filter(({ hasServed }) => hasServed)
     const begun = served.findLastIndex(({ first }) => first)
@@ -350,6 +354,11 @@ export class ServiceRun {
       ...remains(this.world, this.daemons?.living ?? [], living).filter(each => !mayStay || !FILE.test(each)),
     ]
   }
+}
+
+function textOf({ kernel }: World, path: string): string {
+  const inode = kernel.names.get(path)
+  return inode === undefined ? '' : inode.data.toString('utf8', 0, inode.size)
 }
 
 /** The text of an error with its causes. */

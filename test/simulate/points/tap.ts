@@ -6,6 +6,8 @@ import { LATE_MS, type Point, pointText } from './point.js'
 /** The name of a timer among the calls of a process. */
 export const TIMER = 'setTimeout'
 const STOP_MS = 3_000
+const MESSAGES: ReadonlySet<string> = new Set(['sendMessage', 'receiveMessage'])
+const HEARD_TURNS = 10
 const NEEDS_FDS: ReadonlySet<string> = new Set(ERRNOS_OF_FDS)
 
 /** A call of a process, as the run without a trouble makes it. */
@@ -111,6 +113,8 @@ export class Tap {
 
   #fail(p: SimulatedProcess, name: string, code: string): never {
     p.world.note(p, `${name}() fails: ${code}`)
+    // A connection breaks by itself: the process hears of what follows from that within a few turns.
+    if (MESSAGES.has(name)) p.stoppedIn = p.turns + HEARD_TURNS
     return fail(code, name)
   }
 
