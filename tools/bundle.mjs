@@ -43,7 +43,7 @@ const { values: flags } = parseArgs({
 const { bin } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 
 /**
- * What pino gets for these: Node's modules took 2 % of a start. The command has one thread, and does not use pino's transports and several outputs. Only a
+ * The values that pino gets for these: Node's modules took 2 % of a start. The command has one thread, and does not use pino's transports and several outputs. Only a
  * transport needs the callers of pino, for which pino captures a stack.
  */
 const REPLACED = {
