@@ -446,7 +446,7 @@ static const char *tell_address(int fd, bool on) {
 #if defined(IPV6_RECVPKTINFO)
   if (domain == AF_INET6) {
 #if defined(IP_PKTINFO)
-    /* Of a broadcast over IPv4, IPv6 tells the address of the broadcast, from which no datagram leaves. Refused where the socket has no IPv4. */
+    /* IPv6 tells the address of a broadcast over IPv4, from which no datagram leaves. A socket without IPv4 refuses the option. */
     (void)set_flag(fd, IPPROTO_IP, IP_PKTINFO, on);
 #endif
     return set_flag(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, on);

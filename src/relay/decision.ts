@@ -60,7 +60,7 @@ export interface RequestQueue {
   readonly ms: number
   /** How many requests wait now. Changed by the relay. */
   waiting: number
-  /** The servers that may get a waiting request which those of `failed` could not serve. */
+  /** The servers that may get a waiting request; `failed` could not serve it. */
   servers(failed?: ReadonlySet<string>): readonly Destination[]
   /** Called when a request that has waited goes to this server. */
   taken?(server: Destination): void

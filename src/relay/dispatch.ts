@@ -260,7 +260,7 @@ export class Dispatch {
   #connectToNext(status: number, reason: string): ByteStream | null {
     if (reason === 'servers-full') {
       this.#full++
-      this.#passOver(this.destination!)
+      this.#passOver(this.destination!, this.#isRepeated)
     }
     const queue = this.#full > 0 ? this.route?.queue : undefined
     // The next server is usable no more when its trial has begun.
@@ -294,7 +294,7 @@ export class Dispatch {
     return stream
   }
 
-  /** Waits until another process of the service closes a connection to a server, or until earlier requests have theirs. Returns null if this process has all connections. */
+  /** Waits until another process of the service closes a connection to a server, or until earlier requests have one. Returns null if this process has all connections. */
   #waitForOthers(): ByteStream | null {
     this.#queue = null
     const proceed = () =>

@@ -251,7 +251,7 @@ class UpstreamPool implements StreamOwner, Timed {
     return this.#queued > 0 && !this.#proceeds
   }
 
-  /** A connection was closed: a waiting request may open one. Its slot is released after this turn's microtasks. */
+  /** A connection was closed: a waiting request may open one. The slot is released after this turn's microtasks. */
   #onClosed(): void {
     if (this.#waiting.length > 0) setImmediate(() => this.serveWaiting())
   }

@@ -65,7 +65,7 @@ async function requests(edge: Edge, count = 6): Promise<void> {
 }
 
 describe('a server that answers with errors', () => {
-  it('is skipped after so many in a row, by a reload, and in the next version', async () => {
+  it('gets no requests after so many in a row, by a reload, and in the next version', async () => {
     const { one, two, edge, upstreams } = await checked(ONCE)
     await edge.next()
     one.status = 500
@@ -86,7 +86,7 @@ describe('a server that answers with errors', () => {
 })
 
 describe('a server that is checked', () => {
-  it('is asked at another port as soon as the file says so', async () => {
+  it('answers its checks at another port as soon as the file says so', async () => {
     const other = await Checked.start()
     const { one, edge, upstreams } = await checked(FAST)
     await edge.next()

@@ -253,3 +253,69 @@ describe('servers', () => {
     expect([healthy(balancer, ['a']), balancer.allUp]).toEqual([['a'], true])
   })
 })
+
+const WITH_BACKUPS = [
+  { address: 'a', weight: 1 },
+  { address: 'b', weight: 1 },
+  { address: 'x', weight: 1, backup: true },
+  { address: 'y', weight: 1, backup: true },
+]
+
+function scene(servers = WITH_BACKUPS, kind: 'round-robin' | 'least-connections' = 'round-robin') {
+  const balancer = new Balancer(
+    servers,
+    { failures: 1, coolDown: 100 },
+    { balancing: { kind }, busy: () => 0 },
+  )
+  const picks = (count: number, now: number, tried: string[] = []) =>
+    Array.from({ length: count }, () => balancer.pick(now, new Set(tried)))
+  return { balancer, picks }
+}
+
+describe('backup servers', () => {
+  it.each(['round-robin', 'least-connections'] as const)(
+    'get requests in turn while all others are out, and until a trial is due (%s)',
+    kind => {
+      const { balancer, picks } = scene(WITH_BACKUPS, kind)
+      expect(picks(4, 0)).toEqual(['a', 'b', 'a', 'b'])
+      balancer.setFailing('a', true)
+      expect(picks(2, 0)).toEqual(['b', 'b'])
+      balancer.recordFailure('b', 0)
+      expect(picks(4, 1)).toEqual(['x', 'y', 'x', 'y'])
+      expect(balancer.usable(1)).toEqual(['x', 'y'])
+      expect(balancer.usable(100)).toEqual(['b'])
+      expect(picks(3, 100)).toEqual(['b', 'x', 'y'])
+      balancer.recordSuccess('b', 101)
+      expect(picks(2, 101)).toEqual(['b', 'b'])
+    },
+  )
+
+  it('get a request that all others could not serve', () => {
+    const { balancer, picks } = scene()
+    expect(picks(1, 0, ['a'])).toEqual(['b'])
+    expect(picks(2, 0, ['a', 'b'])).toEqual(['x', 'y'])
+    expect(balancer.usable(0, new Set(['a', 'b']))).toEqual(['x', 'y'])
+  })
+
+  it('come last if all are out, first those whose checks pass', () => {
+    const { balancer, picks } = scene()
+    for (const { address } of WITH_BACKUPS) balancer.recordFailure(address, 0)
+    expect(picks(2, 1)).toEqual(['a', 'b'])
+    balancer.setFailing('a', true)
+    balancer.setFailing('b', true)
+    expect(picks(2, 1)).toEqual(['x', 'y'])
+    expect(balancer.usable(1)).toEqual(['x', 'y'])
+  })
+
+  it('get all requests if there are no others', () => {
+    expect(scene(WITH_BACKUPS.slice(2)).picks(2, 0)).toEqual(['x', 'y'])
+  })
+
+  it('get no request by a cookie while another is usable', () => {
+    const { balancer } = scene()
+    expect(balancer.pick(0, undefined, undefined, 'x')).toBe('a')
+    balancer.setFailing('a', true)
+    balancer.setFailing('b', true)
+    expect(balancer.pick(0, undefined, undefined, 'y')).toBe('y')
+  })
+})

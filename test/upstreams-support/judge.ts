@@ -146,9 +146,8 @@ export class Judge {
     const { key, edge } = stream
     this.#streams.add(stream)
     const limit = this.#edges[edge]!.settings.connections
-    // Requests that wait go to the server that was removed if no other is left, within the limit that it had.
-    if (limit === null || !this.#edges.every(each => each.servers.some(({ server }) => server === key)))
-      return
+    // Requests that wait go to the server that was removed or drained if no other is left, within the limit that it had.
+    if (limit === null || !this.#edges.every(each => this.#places(each).has(key))) return
     const own = this.#openOf(key).filter(each => each.edge === edge).length
     // A lower limit closes none of those that are there, and lets requests be repeated over new ones.
     if (own > Math.max(limit, this.#before.get(`${edge} ${key}`) ?? 0))

@@ -15,7 +15,7 @@ interface Server {
   credit: number
 }
 
-/** The servers that take requests together: those that are no backup, or those that are. */
+/** The servers that take requests together: the backup servers, or all others. */
 interface Tier {
   readonly servers: readonly Server[]
   readonly hasWeights: boolean
@@ -59,7 +59,7 @@ export class Balancer {
   #outCount = 0
   #failingCount = 0
   /** The server that the last pick has made a trial of; null: the pick was no trial. */
-  #trial: string | null = null
+  #probed: string | null = null
   /** Whether a server starts slowly. */
   #hasSlow = false
   #slowMs = 0
@@ -266,11 +266,11 @@ export class Balancer {
   }
 
   #picked(server: Server, now: number): string {
-    this.#trial = null
+    this.#probed = null
     if (server.health.kind !== 'up') {
       const before = server.health
       this.#setHealth(server, afterEvent(before, 'picked', this.#rules, now))
-      if (server.health !== before) this.#trial = server.address
+      if (server.health !== before) this.#probed = server.address
     }
     return server.address
   }
@@ -307,7 +307,7 @@ export class Balancer {
 
   /** The server that was picked last gets nothing. Ends its trial if the pick was one: another request may be the trial. */
   passOver(address: string, now: number): void {
-    if (this.#trial === address) this.recordUndecided(address, now)
+    if (this.#probed === address) this.recordUndecided(address, now)
   }
 
   /** Returns when a server that is down is tried again, or null. */

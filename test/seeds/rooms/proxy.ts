@@ -36,8 +36,8 @@ export const proxy = room(
     ],
     ['proxy/upstreams/balance.ts', 'health.until <= now', 'health.until >= now', ...BALANCE],
     ['proxy/upstreams/balance.ts', "{ kind: 'down', until: now } : health", 'health : health', ...BALANCE],
-    ['proxy/upstreams/balance.ts', 'if (this.#next >= this.#servers.length) this.#next = 0', '', ...BALANCE],
-    ['proxy/upstreams/balance.ts', '(rules.failures === null ? undefined : health) ?? UP', 'UP', ...BALANCE],
+    ['proxy/upstreams/balance.ts', 'next: next < servers.length ? next : 0,', 'next,', ...BALANCE],
+    ['proxy/upstreams/balance.ts', '(isNeverOut(rules) ? undefined : health) ?? UP', 'UP', ...BALANCE],
     [
       'proxy/upstreams/upstream.ts',
       'if (balancer === null || tried.length - full > this.#retry) return null',

@@ -296,7 +296,7 @@ describe('close() of the last process', () => {
     symlinkSync(run, run)
     await member.close()
     expect(member.phase).toBe('gone')
-    expect(told).toMatchObject([{ facts: { err: { code: 'ELOOP' }, control } }])
+    expect(told).toMatchObject([{ facts: { err: { code: 'ERR_FDB_CONTROL_PATH' }, control } }])
   })
 })
 

@@ -232,7 +232,7 @@ describe('the control path', () => {
     symlinkSync(run, run)
     const told: object[] = []
     releaseControl(control, { ...SILENT, warn: facts => told.push(facts) })
-    expect(told).toMatchObject([{ err: { code: 'ELOOP' }, control: control.path }])
+    expect(told).toMatchObject([{ err: { code: 'ERR_FDB_CONTROL_PATH' }, control: control.path }])
     expect([control.listener.closed, control.lock.closed]).toEqual([true, true])
   })
 

@@ -229,3 +229,44 @@ describe('groups of servers', () => {
     expect([...all.former]).toEqual([])
   })
 })
+
+describe('a server that answers with errors', () => {
+  const of = (health: string) => {
+    const scene = upstreams(`  app: { servers: ["${A}", "${B}"], health: ${health} }`)
+    const answers = (...statuses: number[]) => {
+      for (const status of statuses) scene.all.recordOutcome(ended(A, undefined, status))
+    }
+    return { ...scene, answers }
+  }
+
+  it('gets no requests after so many in a row, and each other answer begins the count again', () => {
+    const { all, down, up, answers } = of('{ errors: 3 }')
+    answers(500, 503, 404, 500, 599)
+    expect(down).toEqual([])
+    answers(502)
+    expect(down).toEqual([`app ${A}`])
+    expect(all.out).toMatchObject([{ server: A, state: 'down', reason: 'status 502' }])
+    const { forward } = all.get('app')
+    expect([1, 2].map(() => forward.pick([])?.key)).toEqual([B, B])
+    answers(200)
+    expect([up, all.out]).toEqual([[`app ${A}`], []])
+  })
+
+  it('counts errors apart from failures, also if those never count', () => {
+    const { all, answers } = of('{ failures: off, errors: 2 }')
+    answers(500)
+    all.recordOutcome(ended(A, 'upstream-closed', 502, true))
+    expect(all.out).toEqual([])
+    answers(500)
+    expect(all.out).toMatchObject([{ server: A, state: 'down' }])
+  })
+
+  it('goes on by default, and answers of the proxy never count', () => {
+    const one = of('{}')
+    one.answers(500, 500, 500, 500, 500)
+    expect(one.all.out).toEqual([])
+    const two = of('{ errors: 1 }')
+    two.all.recordOutcome(ended(A, 'queue-timeout', 503))
+    expect(two.all.out).toEqual([])
+  })
+})
