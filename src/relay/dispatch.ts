@@ -121,13 +121,19 @@ export class Dispatch {
     const { resend } = this
     const { reused, heard } = this.#exchange.facts
     if (heard || resend === '' || this.destination === null) return false
-    if (reused) this.#isRepeated = true
+    if (reused) this.#repeatOn(this.destination)
     else if (!this.#leaveDeadServer(failure, error)) return false
     const stream = this.#connect(true, undefined, reused)
     if (stream === null) return true
     stream.write(resend)
     this.#onSent(stream)
     return true
+  }
+
+  /** A reload may have changed the limit of the server since the request came. */
+  #repeatOn(destination: Destination): void {
+    this.#isRepeated = true
+    this.#setDestination(this.#relay.destinationByKey?.(destination.key) ?? destination)
   }
 
   /** Chooses another server, and forgets the request so that no third one gets it: it may have killed the first. Returns false if there is none. */

@@ -15,7 +15,7 @@ const FILES: readonly Rule[] = [
   ],
   [
     /^dist\/modules\/(?:index|proxy|operator|adapter|errors|stores|sources|ws|streams|socket-io)\.js$/,
-    266_000,
+    268_000,
   ],
   [/^dist\/modules\/chunk-\w+\.js$/, 700_000, '?'],
   [/^dist\/fd-broker\.1$/, 83_500],
@@ -23,7 +23,7 @@ const FILES: readonly Rule[] = [
   [/^dist\/auto\.cjs$/, 31_000],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/(?:cli|load)\.cjs$/, 26_500],
-  [/^dist\/program\.cjs$/, 1_975_000],
+  [/^dist\/program\.cjs$/, 1_985_000],
   [/^dist\/timeline\.cjs$/, 602_000],
   [/^dist\/library\.cjs$/, 1_510_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
@@ -38,7 +38,7 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 6_290_000
+export const MOST_UNPACKED = 6_340_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
   // Some forty besides the pieces that the bundler shares between entries: one more or less comes with any import.
@@ -54,7 +54,7 @@ const MOST = {
   // the PROXY protocol, and `drain`; 4_990_000 before clients could use HTTP/2; 5_030_000 before ECharts drew the picture of an upgrade, also without a browser;
   // 5_625_000 before routes had conditions, rate limits, passwords and CORS, clients certificates, and the access log formats;
   // 5_810_000 before `convert`, forwardAuth and patterns in paths; 6_030_000 before the proxy forwarded datagrams.
-  withoutAddons: 6_140_000,
+  withoutAddons: 6_180_000,
 }
 
 /**

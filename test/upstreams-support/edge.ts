@@ -60,6 +60,7 @@ export class SimulatedEdge {
       route: (head, origin, client) =>
         decisionOf(head.authority?.host === 'changed.test' ? changed : plain, head, origin, client),
       pools: this.pools,
+      destinationByKey: key => this.#upstreams.destination(key),
       tickMs: TICK_MS,
       onExchange: report => this.#upstreams.recordOutcome(report),
       onFault: error => events.fault(error),
