@@ -29,7 +29,9 @@ export class Pass {
 
   constructor(sources: readonly Source[], options: PassOptions) {
     this.#options = options
-    for (const source of sources) this.#turns.push({ source, departures: null, isFirst: true })
+    // A server of two listeners is asked once: of two iterators each would give the connections that were open when it began.
+    for (const source of sources)
+      if (!this.#isOpen(source)) this.#turns.push({ source, departures: null, isFirst: true })
   }
 
   /** Returns the next connection that leaves, null after one that stays, or undefined at the end of the pass. */
@@ -63,8 +65,11 @@ export class Pass {
 
   /** Asks a source again whose connections may be able to leave now, if others have not had their first turns yet. So the pass ends. */
   again(source: Source): void {
-    const isOpen = this.#turns.some(({ source: { moving } }) => moving === source.moving)
-    if (!isOpen && this.#turns.some(({ isFirst }) => isFirst))
+    if (!this.#isOpen(source) && this.#turns.some(({ isFirst }) => isFirst))
       this.#turns.push({ source, departures: null, isFirst: false })
+  }
+
+  #isOpen(source: Source): boolean {
+    return this.#turns.some(({ source: { moving } }) => moving === source.moving)
   }
 }

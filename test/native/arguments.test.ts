@@ -30,7 +30,7 @@ const anything = fc.oneof(
 )
 
 /** Calls that open something for a text argument alone, or none, would leave files or memory behind: not with random texts. */
-const opening = new Set(['memfd', 'openLockFile', 'socketPair', 'createEpoll', 'openCount'])
+const opening = new Set(['memfd', 'openLockFile', 'openPipe', 'socketPair', 'createEpoll', 'openCount'])
 /** Functions that concern the whole process, whatever their arguments are. */
 const without = new Set([
   'adoptOrphans',

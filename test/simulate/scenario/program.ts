@@ -351,7 +351,7 @@ class Connection {
   /** Watches the connection; while the kernel lacks memory, again and again. */
   #watch(): void {
     const { code, version } = this.#keeper
-    if (this.fd.closed) return
+    if (this.fd.closed || this.#left) return
     try {
       this.#poll = code.watch(this.fd, () => this.read())
       this.#poll.start(1)

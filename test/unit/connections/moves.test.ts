@@ -402,6 +402,25 @@ describe('connections that move', () => {
     for (const fd of young.here.values()) fd.close()
   })
 
+  it('are asked by one iterator at a time, also those of a server with two listeners', async () => {
+    const [both, young] = [new Hand(), new Hand()]
+    const { sender, receiver } = moveBetween([both, both], young, {})
+    fill(both, 50)
+    const departures = both.departures.bind(both)
+    let [now, most] = [0, 0]
+    both.departures = function* (which) {
+      most = Math.max(most, ++now)
+      yield* departures(which)
+      now--
+    }
+    receiver.start()
+    sender.start()
+    await seen(() => young.here.size === 50)
+    expect(most).toBe(1)
+    await sender.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
   it('do not hold the event loop if many stay', async () => {
     const { sender, receiver, old, young, given } = way()
     fill(old, 1)
