@@ -134,7 +134,7 @@ async function leavesNothing(begun: () => Promise<Life>, live: (life: Life) => P
 }
 
 /** The note that a version is not ready yet. */
-const ENDS_BY_ITSELF = /^run\/supervisor\.ts Supervisor\.#spawn$/
+const ENDS_BY_ITSELF = /^run\/supervisor\.ts (?:Supervisor\.)?#spawn$/
 /** The events outlive the service: fd-broker history reads them. */
 const isRemainder = (name: string) => name !== 'run' && !/\.(?:lock|events)$/.test(name)
 
