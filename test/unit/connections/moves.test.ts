@@ -402,7 +402,7 @@ describe('connections that move', () => {
     for (const fd of young.here.values()) fd.close()
   })
 
-  it('are asked by one iterator at a time, also those of a server with two listeners', async () => {
+  it('leave by one iterator at a time, also those of a server with two listeners', async () => {
     const [both, young] = [new Hand(), new Hand()]
     const { sender, receiver } = moveBetween([both, both], young, {})
     fill(both, 50)
