@@ -1,6 +1,7 @@
 import type { Arbitrary } from 'fast-check'
 import fc from '../lanes/generated.js'
 import { requestsOf } from './nginx-files.js'
+import { PLAIN_PATHS } from './plain-paths.js'
 
 const of = (...all: readonly string[]): Arbitrary<string> => fc.constantFrom(...all)
 
@@ -205,26 +206,7 @@ const onlySaid = (text: string) => {
 export const haproxyFiles: Arbitrary<string> = fc.oneof(whole, whole.map(onlySaid))
 
 const PATHS = [
-  ...[
-    '/',
-    '/a',
-    '/a/',
-    '/a/b',
-    '/a/b/',
-    '/a/b/c',
-    '/a/x',
-    '/a/x/e',
-    '/ax',
-    '/a/bc',
-    '/d',
-    '/d/',
-    '/d/b',
-    '/d/7',
-    '/dx',
-    '/7',
-    '/x',
-    '/x/y',
-  ],
+  ...PLAIN_PATHS,
   ...[
     '/a.php',
     '/x.php',

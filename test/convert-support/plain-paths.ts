@@ -1,0 +1,21 @@
+/** Paths without an extension, which the random files and the requests have. */
+export const PLAIN_PATHS: readonly string[] = [
+  '/',
+  '/a',
+  '/a/',
+  '/a/b',
+  '/a/b/',
+  '/a/b/c',
+  '/a/x',
+  '/a/x/e',
+  '/ax',
+  '/a/bc',
+  '/d',
+  '/d/',
+  '/d/b',
+  '/d/7',
+  '/dx',
+  '/7',
+  '/x',
+  '/x/y',
+]
