@@ -3,7 +3,7 @@ import { type Draft, put, type RouteDraft, type Section } from './draft.js'
 import type { HaproxySection, Statement } from './haproxy-syntax.js'
 import { sampleText } from './haproxy-values.js'
 import { removeHeader, setHeader } from './header-changes.js'
-import { FRAMING, serverEntry, timeOf } from './values.js'
+import { FRAMING, onePerAddress, serverEntry, timeOf } from './values.js'
 
 /** Changes of requests and answers, as the keys of a route. */
 export interface Changes {
@@ -40,6 +40,7 @@ export function upstreamOf(
     checked ||= server.words.includes('check') || common.includes('check')
     if (text !== null) askers.push({ server, port: askedPort([...common, ...server.words]) })
   }
+  upstream.servers = onePerAddress(upstream.servers as unknown[])
   for (const statement of all) settingOf(draft, statement, upstream, mode)
   checkOf(draft, all, upstream, checked)
   const port = askers[0]?.port ?? ''

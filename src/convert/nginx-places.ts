@@ -31,8 +31,8 @@ export interface Located {
 
 /**
  * Returns the rules of a server's locations: those of `=`, then of each plain one, the longest first, the patterns that come before it, then its own. `otherwise`:
- * what requests get that no location takes. A location that keeps no request out comes before one that does only if its paths can be said as they are; one that
- * keeps requests out takes more paths rather than fewer.
+ * the answer to requests that no location takes. A location that keeps no request out comes before a location that does only if its paths can be said as they are; a
+ * location that keeps requests out takes more paths rather than fewer.
  */
 export function rulesOf(locations: readonly Located[], otherwise: () => Action): Rule[] {
   return new Order(locations).rules(otherwise)
@@ -51,19 +51,22 @@ class Order {
   readonly #rules: Rule[] = []
   /** The patterns that come before a plain location. */
   readonly #before = new Map<Located, readonly Located[]>()
+  /** The server keeps out requests that no location takes. */
+  #isRestKept = false
 
   constructor(all: readonly Located[]) {
     this.#all = all
   }
 
   rules(otherwise: () => Action): Rule[] {
+    const isWhole = this.#all.some(({ modifier, text }) => text === '/' && /^(?:\^~)?$/.test(modifier))
+    const rest = isWhole ? null : otherwise()
+    const { status } = (rest?.respond ?? {}) as { status?: number }
+    this.#isRestKept = rest !== null && status !== 404 && isGuarded(rest)
     this.#order(this.#all, [])
     this.#level(this.#all)
-    if (!this.#all.some(({ modifier, text }) => text === '/' && /^(?:\^~)?$/.test(modifier))) {
-      const rest = [{ when: [], action: otherwise() }]
-      const { status } = (rest[0]!.action.respond ?? {}) as { status?: number }
-      this.#leaf('/', this.#all.filter(isPattern), rest, status !== 404 && isGuarded(rest[0]!.action))
-    }
+    if (rest !== null)
+      this.#leaf('/', this.#all.filter(isPattern), [{ when: [], action: rest }], this.#isRestKept)
     for (const each of flat(this.#all)) if (isPattern(each)) this.#tellPattern(each)
     return this.#rules
   }
@@ -143,8 +146,9 @@ class Order {
     this.#leaf(parentOf(path), inner.filter(guards), closed, isGuard, [`path=${path}*`])
   }
 
-  /** Whether the location around this one does not let each request pass. */
+  /** Whether the location around this one, or the server, does not let each request pass. */
   #isKept(path: string, location: Located): boolean {
+    if (this.#isRestKept) return true
     const around = flat(this.#all)
       .filter(
         each =>

@@ -1,7 +1,7 @@
 import { type Draft, put, type Section } from './draft.js'
 import type { Directive } from './nginx-syntax.js'
 import { keyOf } from './nginx-values.js'
-import { serverEntry, timeOf } from './values.js'
+import { onePerAddress, serverEntry, timeOf } from './values.js'
 
 export type Scheme = 'http' | 'https' | 'tcp' | 'udp'
 
@@ -26,17 +26,12 @@ export function serversOf(
     return upstream
   }
   draft.said(block)
-  upstream.servers = (block.block ?? [])
-    .filter(({ name }) => name === 'server')
-    .flatMap(server => memberOf(draft, server, scheme, upstream))
-    .filter((each, at, all) => all.findIndex(other => addressOf(other) === addressOf(each)) === at)
+  const members = (block.block ?? []).filter(({ name }) => name === 'server')
+  upstream.servers = onePerAddress(members.flatMap(server => memberOf(draft, server, scheme, upstream)))
   for (const directive of block.block ?? [])
     if (directive.name !== 'server') balance(draft, directive, upstream)
   return upstream
 }
-
-const addressOf = (member: unknown) =>
-  typeof member === 'string' ? member : (member as { address: string }).address
 
 /** The address of a server as the proxy writes it. */
 export function serverAddress(authority: string, scheme: Scheme): string {

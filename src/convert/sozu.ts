@@ -1,7 +1,7 @@
 import { parse, TomlError } from 'smol-toml'
 import { FdbError } from '../errors.js'
 import { type Action, CLOSED, Draft, type Section, type SourceLine } from './draft.js'
-import { listenerAddress, serverEntry, timeText } from './values.js'
+import { listenerAddress, onePerAddress, serverEntry, timeText } from './values.js'
 
 type Table = Record<string, unknown>
 
@@ -188,6 +188,7 @@ class Translation {
       } else if (key === 'health_check') this.#check(`${place}.health_check`, value as Table, upstream)
       else this.#common(key, `${place}.${key}`, value)
     }
+    upstream.servers = onePerAddress(upstream.servers as unknown[])
     this.draft.upstreams.set(name, upstream)
     for (const [at, each] of tables(cluster.frontends).entries())
       this.#frontend(`${place}.frontends[${at}]`, each, name, tcp, cluster.https_redirect === true)

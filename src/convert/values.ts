@@ -57,3 +57,17 @@ export function serverEntry(address: string, weight: number | null, backup: bool
   const hasWeight = weight !== null && weight !== 1
   return hasWeight || backup ? { address, ...(hasWeight && { weight }), ...(backup && { backup }) } : address
 }
+
+type ServerEntry = string | { readonly address: string; readonly backup?: boolean }
+
+/** Returns one entry for each address: the first that is no backup server, else the first. */
+export function onePerAddress(entries: readonly unknown[]): unknown[] {
+  const found = new Map<string, ServerEntry>()
+  const isBackup = (entry: ServerEntry) => typeof entry === 'object' && entry.backup === true
+  for (const entry of entries as readonly ServerEntry[]) {
+    const address = typeof entry === 'string' ? entry : entry.address
+    const known = found.get(address)
+    if (known === undefined || (isBackup(known) && !isBackup(entry))) found.set(address, entry)
+  }
+  return [...found.values()]
+}

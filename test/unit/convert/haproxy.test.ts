@@ -117,6 +117,13 @@ backend app
   })
 })
 
+it('a server that is given twice has one entry, which is no backup if one of them is none', () => {
+  const { document } = from(
+    'listen a\n bind :80\n mode http\n server a 10.0.0.1:80 backup\n server b 10.0.0.1:80\n server c 10.0.0.1:80 backup',
+  )
+  expect(document.upstreams).toEqual({ a: { servers: ['http://10.0.0.1:80'] } })
+})
+
 it('connections without HTTP are forwarded', () => {
   const { document } = from(
     'listen db\n bind 10.0.0.9:5432\n mode tcp\n server a 10.0.0.1:5432 send-proxy-v2',

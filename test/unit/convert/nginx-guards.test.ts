@@ -323,3 +323,12 @@ it('odd files are refused with their line, and nothing of them leaves the commen
   const { yaml } = listening('server_name "~x\nservice: evil"; return 204;')
   expect(yaml.split('\n').filter(line => !line.startsWith('#') && /evil/.test(line))).toEqual([])
 })
+
+it('an exact location takes no path with a slash at its end that the server keeps out', () => {
+  const exact = 'location = /a { satisfy any; allow 10.0.0.1; deny all; proxy_pass http://a:1; }'
+  const conversion = from(`http { deny 10.0.0.0/8; server { listen 80; ${exact} } }`)
+  const open = routesOf(conversion).filter(({ upstream }) => upstream !== undefined)
+  expect(open.length).toBeGreaterThan(0)
+  for (const { when } of open) expect(when).toContain('!path=*/')
+  expect(routesOf(conversion).at(-1)).toMatchObject({ respond: { status: 403 } })
+})

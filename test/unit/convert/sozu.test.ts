@@ -90,3 +90,13 @@ it('a mistake is named with its line', () => {
     expect.objectContaining({ code: 'ERR_FDB_CONFIG', message: expect.stringMatching(/^sozu\.toml:2: /) }),
   )
 })
+
+it('a backend that is given twice has one entry', () => {
+  const { document } = from(`
+[clusters.shop]
+protocol = "http"
+frontends = [{ address = "0.0.0.0:8080", hostname = "a.test" }]
+backends = [{ address = "127.0.0.1:1026", backup = true }, { address = "127.0.0.1:1026" }]
+`)
+  expect(document.upstreams).toEqual({ shop: { servers: ['http://127.0.0.1:1026'] } })
+})
