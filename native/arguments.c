@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 bool fdb_enter(napi_env env, napi_callback_info info, size_t wanted, fdb_call *call) {
   void *data = NULL;
@@ -180,4 +181,22 @@ napi_value fdb_bool_value(napi_env env, bool flag) {
 
 napi_value fdb_owned_value(fdb_instance *self, int fd) {
   return fdb_own(self, fd) ? fdb_int_value(self->env, fd) : NULL;
+}
+
+napi_value fdb_owned_pair(fdb_instance *self, const int pair[2]) {
+  napi_value both, value;
+  if (!fdb_own(self, pair[0])) {
+    close(pair[1]);
+    return NULL;
+  }
+  if (!fdb_own(self, pair[1])) {
+    fdb_disown(self, pair[0]);
+    close(pair[0]);
+    return NULL;
+  }
+  if (napi_create_array_with_length(self->env, 2, &both) != napi_ok) return NULL;
+  for (uint32_t i = 0; i < 2; i++)
+    if (napi_create_int32(self->env, pair[i], &value) != napi_ok || napi_set_element(self->env, both, i, value) != napi_ok)
+      return NULL;
+  return both;
 }

@@ -132,6 +132,7 @@ napi_value fdb_null(napi_env env);
 napi_value fdb_int_value(napi_env env, int64_t value);
 napi_value fdb_bool_value(napi_env env, bool value);
 napi_value fdb_owned_value(fdb_instance *self, int fd); /* takes ownership of a new descriptor and returns its number */
+napi_value fdb_owned_pair(fdb_instance *self, const int pair[2]); /* the same for two, as an array; on failure both are closed and an error thrown */
 
 /* Reports whether the kernel lacks a system call or option, or seccomp refuses it. */
 static inline bool fdb_is_missing(int error) {

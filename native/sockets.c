@@ -415,17 +415,7 @@ napi_value fdb_socket_pair(napi_env env, napi_callback_info info) {
   if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0) return fdb_throw(env, errno, "socketpair");
   if (prepare(pair[0]) < 0 || prepare(pair[1]) < 0) return fdb_throw(env, errno, "fcntl");
 #endif
-  if (!fdb_own(call.self, pair[0])) {
-    close(pair[1]);
-    return NULL;
-  }
-  if (!fdb_own(call.self, pair[1])) return NULL;
-  napi_value result, value;
-  if (napi_create_array_with_length(env, 2, &result) != napi_ok) return NULL;
-  for (uint32_t i = 0; i < 2; i++)
-    if (napi_create_int32(env, pair[i], &value) != napi_ok || napi_set_element(env, result, i, value) != napi_ok)
-      return NULL;
-  return result;
+  return fdb_owned_pair(call.self, pair);
 }
 
 /* Bytes of the receive queue of a UDP socket that many clients share. */

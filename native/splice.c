@@ -16,19 +16,11 @@
 napi_value fdb_open_pipe(napi_env env, napi_callback_info info) {
   fdb_call call;
   int ends[2];
-  napi_value both, value;
   if (!fdb_enter(env, info, 0, &call)) return NULL;
   if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) return fdb_throw(env, errno, "pipe2");
   /* Fails if the user's pipes have too much memory already: a smaller one is slower. */
   (void)fcntl(ends[1], F_SETPIPE_SZ, ROOM);
-  if (!fdb_own(call.self, ends[0])) {
-    close(ends[1]);
-    return NULL;
-  }
-  if (!fdb_own(call.self, ends[1]) || napi_create_array_with_length(env, 2, &both) != napi_ok) return NULL;
-  for (uint32_t i = 0; i < 2; i++)
-    if (napi_create_int32(env, ends[i], &value) != napi_ok || napi_set_element(env, both, i, value) != napi_ok) return NULL;
-  return both;
+  return fdb_owned_pair(call.self, ends);
 }
 
 /* A socket that blocks would stop the event loop: MSG_DONTWAIT has no counterpart that holds for both of its ends in all kernels. */
