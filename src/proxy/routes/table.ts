@@ -63,11 +63,12 @@ export class RouteTable<T extends NonNullable<unknown>> {
     }
     const name = requestHost(host)
     const end = plainEnd(target)
+    const asked = this.#conditional.size === 0 ? undefined : facts
     const choiceFor = (path: string, slash: boolean) =>
-      this.#conditional.size === 0 || facts === undefined
-        ? undefined
-        : this.#choice(facts, { listener, client, path, slash })
+      asked === undefined ? undefined : this.#choice(asked, { listener, client, path, slash })
     if (end >= 0) {
+      // Cuts no path for requests without conditions.
+      if (asked === undefined) return this.#match(name, target, end, undefined)
       const slash = end > 1 && target.charCodeAt(end - 1) === SLASH
       return this.#match(name, target, end, choiceFor(target.slice(0, slash ? end - 1 : end), slash))
     }
