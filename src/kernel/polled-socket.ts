@@ -28,6 +28,7 @@ class PolledSet {
   readonly #reported = new Array<PolledSocket | undefined>(MAX_EVENTS).fill(undefined)
   #at = 0
   #end = 0
+  #inTurn = false
   /** The sockets by descriptor number. */
   readonly #members: (PolledSocket | undefined)[] = []
   /** By descriptor number: 1 if the poll reads from the socket before it notifies it. */
@@ -82,7 +83,23 @@ class PolledSet {
     for (let i = 0; i < end; i++) this.#reported[i] = this.#members[ready[i * FIELDS + DESCRIPTOR]!]
     this.#at = 0
     this.#end = end
-    this.#dispatchReady()
+    this.#inTurn = true
+    try {
+      this.#dispatchReady()
+    } finally {
+      this.#inTurn = false
+    }
+  }
+
+  /** Whether a callback runs that the last poll has caused: a socket that this poll has not reported had nothing to read at the begin of this turn. */
+  get isInTurn(): boolean {
+    return this.#inTurn
+  }
+
+  /** Whether the last poll has reported the socket, and it has not been notified yet. */
+  isReported(member: PolledSocket): boolean {
+    for (let i = this.#at; i < this.#end; i++) if (this.#reported[i] === member) return true
+    return false
   }
 
   #dispatchReady(): void {
@@ -235,6 +252,16 @@ export abstract class PolledSocket {
   /** Takes the bytes that the poll has read in this turn, if {@link ready} has not been called yet. */
   protected takeRead(): Buffer | null {
     return polledSet!.takeUndelivered(this)
+  }
+
+  /** Whether a callback runs that the last poll of all sockets has caused. */
+  protected get isInTurn(): boolean {
+    return polledSet!.isInTurn
+  }
+
+  /** Whether the last poll has reported this socket, and {@link ready} has not been called yet. */
+  protected get isReported(): boolean {
+    return polledSet!.isReported(this)
   }
 
   /** Returns the error for a number of bytes below -1. */

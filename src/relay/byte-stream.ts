@@ -59,8 +59,10 @@ export interface ByteStream {
   readonly alive: boolean
   /** Another request may be sent: neither side has sent FIN, and no bytes are known to wait in either direction. */
   readonly reusable: boolean
-  /** As {@link reusable}, but asks the kernel whether bytes, FIN or an error have arrived that the event loop has not reported yet. Call it just before another request is sent. */
+  /** As {@link reusable}, and neither bytes, FIN nor an error had arrived when the kernel was asked last, at most one turn of the event loop ago. */
   readonly untouched: boolean
+  /** As {@link untouched}, but asks the kernel now, which is a system call. */
+  readonly untouchedNow: boolean
   readonly bytesRead: number
   readonly bytesWritten: number
   /** How many written bytes have left this process, if the stream knows that better than the kernel, which knows only the whole connection. */

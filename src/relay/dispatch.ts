@@ -214,9 +214,14 @@ export class Dispatch {
     return this.#headerBytes === 0 ? bytes : bytes.subarray(this.#headerBytes)
   }
 
-  /** Closes a reused connection on which something has arrived: its server has closed it, or has sent bytes that the next response would begin with. */
+  /**
+   * Closes a reused connection on which something has arrived: its server has closed it, or has sent bytes that the next response would begin with. Asks the
+   * kernel once more for a request that {@link retry} cannot send again, because the check is a system call.
+   */
   #isStale(stream: ByteStream): boolean {
-    if (stream.connecting || stream.untouched) return false
+    if (stream.connecting) return false
+    const repeats = this.#retryHead !== null || this.#exchange.facts.resend !== ''
+    if (repeats ? stream.untouched : stream.untouchedNow) return false
     stream.destroy()
     return true
   }

@@ -48,6 +48,7 @@ export class Http2Stream implements ByteStream {
   readonly stays = null
   readonly reusable = false
   readonly untouched = false
+  readonly untouchedNow = false
   bytesRead = 0
   bytesWritten = 0
   readonly #stream: ServerHttp2Stream

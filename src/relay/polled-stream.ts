@@ -25,7 +25,7 @@ const MAX_READS = 4
  */
 const PASSED_BYTES = { first: 64 * 1024, most: 256 * 1024 } as const
 
-/** Not a shared buffer: a caller of {@link PolledStream.untouched} may be processing bytes in it. */
+/** Not a shared buffer: a caller of {@link PolledStream.untouchedNow} may be processing bytes in it. */
 const ONE_BYTE = Buffer.alloc(1)
 
 interface PolledInput {
@@ -63,6 +63,8 @@ export class PolledStream extends PolledSocket implements ByteStream {
   #reading: boolean
   /** The last read filled its buffer, so the kernel may have more bytes. */
   #moreToRead = false
+  /** The last read has left nothing in the kernel. */
+  #drained = true
   #ended = false
   #peerEnded = false
   #closed = false
@@ -117,7 +119,12 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   get untouched(): boolean {
-    if (!this.reusable || this.takeRead() !== null) return false
+    if (!this.reusable) return false
+    return this.isInTurn && this.#drained ? !this.isReported : this.untouchedNow
+  }
+
+  get untouchedNow(): boolean {
+    if (!this.reusable || this.isReported) return false
     try {
       return this.receive(ONE_BYTE) === -1
     } catch {
@@ -303,9 +310,11 @@ export class PolledStream extends PolledSocket implements ByteStream {
     const passage = this.owner?.passage?.(this)
     const to = passage?.to
     if (!(to instanceof PolledStream) || !to.#takesPassed) return false
-    const passed = splice(this.descriptor, to.descriptor, Math.min(passage!.most, to.#passable))
+    const most = Math.min(passage!.most, to.#passable)
+    const passed = splice(this.descriptor, to.descriptor, most)
     if (passed === null) return false
     const taken = passed?.taken ?? 0
+    this.#drained = taken < most
     this.#moreToRead = taken >= READ_BYTES && taken !== passage!.most
     if (taken === 0) return passed === undefined
     this.bytesRead += taken
@@ -331,6 +340,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   #deliver(chunk: Buffer, bytes: number, bufferSize: number): void {
     this.#moreToRead = bytes >= bufferSize
+    this.#drained = !this.#moreToRead
     if (bytes === 0) {
       this.#peerEnded = true
       // After RST a failed write consumes the kernel's error, so that the next read reports 0 bytes as after FIN. EPIPE means that FIN came before RST.

@@ -99,6 +99,10 @@ export class SocketStream implements ByteStream {
   }
 
   get untouched(): boolean {
+    return this.untouchedNow
+  }
+
+  get untouchedNow(): boolean {
     return this.reusable && isSilent(this.#socket)
   }
 

@@ -10,6 +10,7 @@ export class WaitingStream implements ByteStream {
   readonly congested = true
   readonly reusable = false
   readonly untouched = false
+  readonly untouchedNow = false
   readonly bytesRead = 0
   readonly bytesWritten = 0
   readonly remoteAddress = ''

@@ -34,6 +34,7 @@ abstract class SimulatedStream implements ByteStream {
 
   abstract readonly reusable: boolean
   abstract readonly untouched: boolean
+  abstract readonly untouchedNow: boolean
   protected abstract take(text: string): void
   protected abstract closed(): void
   abstract end(): void
@@ -106,6 +107,7 @@ export class ClientStream extends SimulatedStream {
   readonly remoteAddress = '10.9.9.9'
   readonly reusable = true
   readonly untouched = true
+  readonly untouchedNow = true
   readonly #events: ClientEvents
   #text = ''
   #ended = false
@@ -212,6 +214,10 @@ export class ServerStream extends SimulatedStream {
   }
 
   get untouched(): boolean {
+    return this.reusable
+  }
+
+  get untouchedNow(): boolean {
     return this.reusable
   }
 

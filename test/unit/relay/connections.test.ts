@@ -36,6 +36,7 @@ class Stream implements ByteStream {
   alive = true
   reusable = true
   untouched = true
+  untouchedNow = true
   bytesRead = 0
   bytesWritten = 0
   remoteAddress = '9.9.9.9'
