@@ -16,7 +16,7 @@ export class DeathGuard {
   add(mark: string): void {
     this.#marks.push(mark)
     if (this.#guard === undefined) this.#start()
-    this.#guard?.add(mark)
+    this.#put(mark)
   }
 
   /** The supervisor ends as it should, or executes its next image, which starts a guard of its own. */
@@ -29,7 +29,7 @@ export class DeathGuard {
   renew(): void {
     if (this.#marks.length === 0) return
     this.#start()
-    for (const mark of this.#marks) this.#guard?.add(mark)
+    for (const mark of this.#marks) this.#put(mark)
   }
 
   #start(): void {
@@ -39,10 +39,23 @@ export class DeathGuard {
       this.#guard = new EndGuard()
     } catch (error) {
       this.#guard = null
-      this.#logger.warn(
-        { err: error },
-        'no guardian could be started: if this supervisor is killed, only the main process of the program is killed with it',
-      )
+      this.#warn(error, 'no guardian could be started')
     }
+  }
+
+  /** Never throws: a version starts also without a guardian. */
+  #put(mark: string): void {
+    try {
+      this.#guard?.add(mark)
+    } catch (error) {
+      this.#warn(error, 'the guardian could not be told of a version')
+    }
+  }
+
+  #warn(err: unknown, why: string): void {
+    this.#logger.warn(
+      { err },
+      `${why}: if this supervisor is killed, only the main process of the program is killed with it`,
+    )
   }
 }
