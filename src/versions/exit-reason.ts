@@ -1,4 +1,12 @@
-import { lstatSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { nodeCrypto } from '../base/lazy.js'
 import { inheritedOutput, LAST_LINES, LAST_WORDS, stepFile } from '../base/successor-output.js'
@@ -93,9 +101,9 @@ export class ExitReason {
     }
   }
 
-  /** Removes the files. Never throws. */
+  /** Removes the files, first the one by which the successor sees that it is awaited. Never throws. */
   close(): void {
-    for (const file of [this.#file, this.#lines, this.#step]) remove(file)
+    for (const file of [this.#step, this.#lines, this.#file]) remove(file)
   }
 }
 
@@ -153,13 +161,15 @@ export function indented(lines: string | null): string {
   return lines === null ? '' : `\n${lines.replaceAll(/^/gm, '  ')}`
 }
 
-/** Reports to the process that started this one why this one ends. Does nothing if this process is not a successor. */
+/** Reports to the process that started this one, if it waits, why this one ends. Does nothing if this process is not a successor. */
 export function writeExitReason(text: string): void {
   const file = reasonFile
   reasonFile = undefined
   if (file === undefined) return
   try {
     writeFileSync(file, text, { flag: 'wx', mode: 0o600 })
+    // No process would remove the file. Looked at after the write: the other process may stop waiting meanwhile.
+    if (!existsSync(stepFile(file))) remove(file)
   } catch {
     // The reason is in the process's own output.
   }

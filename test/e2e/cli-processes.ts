@@ -11,7 +11,7 @@ import { endMarked, markedProcesses, procText } from '../processes/marked.js'
 import { printedStatus } from '../processes/operator.js'
 import { until } from '../processes/until.js'
 
-const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+export const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 export const SHOP = fileURLToPath(new URL('../../docs/examples/shop/server.mjs', import.meta.url))
 
 export interface Ran {

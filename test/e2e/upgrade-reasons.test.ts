@@ -1,6 +1,8 @@
+import { readdirSync, writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import * as operator from '../processes/operator.js'
 import { AutoProgram } from './auto-program.js'
+import { CLI, Sandbox } from './cli-processes.js'
 
 /** `ready` is the end of the version's start. */
 const member = (ready: string) => `import http from 'node:http'
@@ -78,5 +80,23 @@ describe('an upgrade that comes to its limit names the step that is missing, and
     expect(code).toBe(1)
     const { lastFailure } = await operator.status(program.control)
     expect(lastFailure?.message).toContain(why)
+  })
+})
+
+describe('a successor that cannot read its configuration', () => {
+  it.each([
+    ['writes why for the process that waits for it', true],
+    ['leaves no file for a process that does not wait for it any more', false],
+  ])('%s', async (_what, isAwaited) => {
+    const sandbox = Sandbox.open()
+    const file = sandbox.file('upgrade.sock.0123456789abcdef')
+    if (isAwaited) writeFileSync(`${file}.step`, '')
+    const command = [process.execPath, CLI, 'proxy', '--config', sandbox.file('missing')]
+    const { code } = await sandbox.runCommand(['env', `FD_BROKER_LAST_WORDS=${file}`, ...command])
+    expect(code).toBe(1)
+    const left = readdirSync(sandbox.folder).filter(name => name.startsWith('upgrade.sock'))
+    expect(left).toEqual(
+      isAwaited ? ['upgrade.sock.0123456789abcdef', 'upgrade.sock.0123456789abcdef.step'] : [],
+    )
   })
 })
