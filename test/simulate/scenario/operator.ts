@@ -3,10 +3,14 @@ import type { SimulatedProcess } from '../process.js'
 import type { World } from '../world.js'
 import { CONTROL } from './program.js'
 
+/** The time for the last connections that \`stop soon\` gives. */
+export const SOON_MS = 1_000
+
 /** The commands that an operator gives, as the command line sends them. */
 const COMMANDS = {
   rollback: ['service.rollback', ''],
   'stop service': ['service.stop', ''],
+  'stop soon': ['service.stop', `{"timeoutMs":${SOON_MS}}`],
   reload: ['service.reload', ''],
   restart: ['workers.replace', ''],
   'set 1': ['workers.set', '1'],
@@ -18,8 +22,10 @@ const COMMANDS = {
 const UPGRADES = { upgrade: 'shop', 'upgrade daemon': 'fd-broker.daemon' } as const
 /** The time limit of an upgrade. */
 const UPGRADE_MS = 20_000
+/** An operator who cancels an upgrade does so within this time. */
+const CANCEL_MS = 1_500
 
-export type OperatorOrder = keyof typeof COMMANDS | keyof typeof UPGRADES | 'status'
+export type OperatorOrder = keyof typeof COMMANDS | keyof typeof UPGRADES | 'status' | 'cancelled upgrade'
 
 interface Answers {
   upgraded(pid: number): void
@@ -41,7 +47,12 @@ export function startOperator(
     try {
       const client = await code.OperatorClient.connect(CONTROL)
       if (what === 'status') status(await client.status())
-      else if (what === 'upgrade' || what === 'upgrade daemon') {
+      else if (what === 'cancelled upgrade') {
+        const cancel = new AbortController()
+        p.setTimer(() => cancel.abort(), world.below(CANCEL_MS))
+        const answer = await client.upgrade({ service: 'shop', timeout: UPGRADE_MS, signal: cancel.signal })
+        upgraded(answer.pid)
+      } else if (what === 'upgrade' || what === 'upgrade daemon') {
         const answer = await client.upgrade({ service: UPGRADES[what], timeout: UPGRADE_MS })
         upgraded(answer.pid)
       } else await client.command(COMMANDS[what][0], COMMANDS[what][1], { service: 'shop' })

@@ -4,7 +4,7 @@ import { Inode } from '../../kernel/objects.js'
 import type { Origin, SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
 import { callLate, wrongOfQueues } from '../late-callers.js'
-import { type OperatorOrder, startOperator } from '../operator.js'
+import { type OperatorOrder, SOON_MS as STOP_SOON_MS, startOperator } from '../operator.js'
 import { performActs } from '../performed-acts.js'
 import { PORT } from '../program.js'
 import { type ClientHistory, startCallers } from './clients.js'
@@ -183,6 +183,16 @@ export class SupervisedRun {
         world.after(act.ms, () => names.set(PROGRAM, inode))
         return
       }
+      case 'bad file':
+        this.#supervisors.isFileBad = true
+        world.after(act.ms, () => {
+          this.#supervisors.isFileBad = false
+        })
+        return
+      case 'start':
+        this.#supervisors.keepsAlive = true
+        this.#supervisors.start()
+        return
       case 'signal':
         this.#signal(act.signal)
         return
@@ -199,7 +209,8 @@ export class SupervisedRun {
     const answered = () => {
       order.answeredAt = world.now
     }
-    if (what === 'stop service') {
+    const isEnd = what === 'stop service' || what === 'stop soon'
+    if (isEnd) {
       this.#supervisors.keepsAlive = false
       if (supervisor !== null) supervisor.mayEndFrom = Math.min(supervisor.mayEndFrom, world.now)
     }
@@ -215,7 +226,9 @@ export class SupervisedRun {
       done: () => {
         done()
         answered()
-        if (what === 'stop service' && supervisor !== null) this.#stopped(supervisor)
+        if (isEnd && supervisor !== null) this.#stopped(supervisor)
+        if (what === 'stop soon' && supervisor !== null)
+          supervisor.killsFrom = Math.min(supervisor.killsFrom, world.now + STOP_SOON_MS)
       },
       failed: code => {
         order.failed = code

@@ -23,7 +23,21 @@ export type SupervisedAct =
       readonly code: keyof typeof LACKS
       readonly calls: number
     }
-  | { readonly what: 'upgrade' | 'rollback' | 'reload' | 'status' | 'stop service'; readonly when: When }
+  | {
+      readonly what:
+        | 'upgrade'
+        | 'cancelled upgrade'
+        | 'rollback'
+        | 'reload'
+        | 'status'
+        | 'stop service'
+        | 'stop soon'
+      readonly when: When
+    }
+  /** Another `fd-broker run` is started at the control path. */
+  | { readonly what: 'start'; readonly when: When }
+  /** The file with the settings has mistakes for `ms`. */
+  | { readonly what: 'bad file'; readonly ms: number; readonly when: When }
   | { readonly what: 'signal'; readonly signal: NodeJS.Signals; readonly when: When }
   /** A process ends: by itself with a code, or by SIGKILL. */
   | { readonly what: 'dies'; readonly part: Part; readonly code: number | null; readonly when: When }
@@ -145,6 +159,7 @@ export function supervisedScheduleOf(seed: number): SupervisedSchedule {
       ],
     }
   const troubles = Array.from({ length: one([0, 1, 1, 1, 2, 2, 3]) }, trouble)
+  const orders = ordersOf(seed)
   const world = {
     buffer: one([512, 4_096, 65_536]),
     late: { share: 0.1 + random() * 0.4, ms: below(800) },
@@ -154,7 +169,41 @@ export function supervisedScheduleOf(seed: number): SupervisedSchedule {
     hosting: 'run',
     restart: one(RESTARTS),
     ready: one(['http', 'http', 'fd', 'tcp', 'delay']),
-    acts: [first(), ...troubles],
+    acts: [first(), ...troubles, ...orders],
     ...(below(8) === 0 && world),
   }
+}
+
+const ORDERS = [
+  ...(['upgrade', 'upgrade', 'upgrade', 'cancelled upgrade', 'cancelled upgrade'] as const),
+  ...([
+    'rollback',
+    'rollback',
+    'rollback',
+    'reload',
+    'status',
+    'start',
+    'start',
+    'bad file',
+    'bad file',
+  ] as const),
+  ...(['stop service', 'stop soon', 'stop soon'] as const),
+] as const
+
+/** In half of the runs, more orders beside the troubles: also two at once, and one twice. */
+function ordersOf(seed: number): SupervisedAct[] {
+  const random = randomOf(seed * 6_287 + 11)
+  const below = (n: number) => Math.floor(random() * n)
+  const one = <T>(list: readonly T[]): T => list[below(list.length)]!
+  if (below(2) === 0) return []
+  const order = (when: When): SupervisedAct => {
+    const what = one(ORDERS)
+    return what === 'bad file' ? { what, ms: 500 + below(6_000), when } : { what, when }
+  }
+  return Array.from({ length: 1 + below(4) }, () => {
+    const after = one(ALL)
+    const when = below(2) === 0 ? { ms: below(SOON_MS) } : { after, steps: below(SIZES[after].steps) }
+    const given = order(when)
+    return [[given], [given], [given, given], [given, order(when)]][below(4)]!
+  }).flat()
 }

@@ -78,8 +78,8 @@ export class Signals {
     return isGood && serving.includes(program) && others.every(each => each === program)
   }
 
-  #mayKill({ stoppedAgainAt }: SupervisorProcess, { p, isHelper }: Program): boolean {
-    if (stoppedAgainAt <= this.#world.now || isHelper) return true
+  #mayKill({ killsFrom, stoppedAgainAt }: SupervisorProcess, { p, isHelper }: Program): boolean {
+    if (Math.min(killsFrom - EARLY_MS, stoppedAgainAt) <= this.#world.now || isHelper) return true
     return this.#world.now - this.#told.get(p)! >= Math.min(GRACE_MS, TIMES.stop) - EARLY_MS
   }
 }

@@ -1,3 +1,4 @@
+import { FdbError } from '../../../../src/errors.js'
 import { parseListenerSpec } from '../../../../src/listeners/spec.js'
 import type { VersionSettings } from '../../../../src/run/settings.js'
 import type { Restart } from '../../../../src/versions/version-machine.js'
@@ -41,6 +42,8 @@ export interface SupervisorProcess {
   /** When it was first ordered to end, and for the second time; infinite if it was not. */
   stoppedAt: number
   stoppedAgainAt: number
+  /** From when it may kill, because an operator's order to end gave less time; infinite if none did. */
+  killsFrom: number
   /** The exit code that `run` returns; null before that. */
   code: number | null
 }
@@ -51,6 +54,8 @@ export class Supervisors {
   readonly #world: World
   readonly #options: SupervisorsOptions
   readonly #all: SupervisorProcess[] = []
+  /** Whether the file with the settings has mistakes. */
+  isFileBad = false
   /** Whether the service manager starts the service again: not after an order to end it. */
   keepsAlive = true
 
@@ -82,37 +87,49 @@ export class Supervisors {
   start(origin: Partial<Origin> = {}): SimulatedProcess {
     const world = this.#world
     const { restart } = this.#options
+    this.isFileBad = false
     const supervisor: Omit<SupervisorProcess, 'p'> & { p?: SimulatedProcess } = {
       mayEndFrom: Number.POSITIVE_INFINITY,
       stoppedAt: Number.POSITIVE_INFINITY,
       stoppedAgainAt: Number.POSITIVE_INFINITY,
+      killsFrom: Number.POSITIVE_INFINITY,
       code: null,
     }
+    const settings = {
+      name: 'shop',
+      control: CONTROL,
+      pidFile: PID_FILE,
+      restart,
+      restartDelay: TIMES.restart,
+      upgradeSignal: 'SIGHUP',
+    } as const
     const main = async (p: SimulatedProcess) => {
       try {
         const { code } = await this.#code.runSupervisor({
-          settings: {
-            name: 'shop',
-            control: CONTROL,
-            pidFile: PID_FILE,
-            restart,
-            restartDelay: TIMES.restart,
-            upgradeSignal: 'SIGHUP',
-          },
-          read: async () => this.#versionSettings(),
-          readSupervisorSettings: null,
+          settings,
+          read: async () => this.#read(this.#versionSettings()),
+          readSupervisorSettings: async () => this.#read(settings),
           logger: loggerOf(p),
           state: null,
         })
         supervisor.code = code
         world.exitWhenIdle(p, `ends with code ${code}`, code)
       } catch (error) {
-        world.exitByError(p, error)
+        // Another one has the control path.
+        if (FdbError.is(error) && error.code === 'ERR_FDB_CONTROL_TAKEN') {
+          supervisor.code = 1
+          world.exitWhenIdle(p, error.code, 1)
+        } else world.exitByError(p, error)
       }
     }
     const p = world.start(`R${this.#all.length + 1}`, main, { script: SUPERVISOR_SCRIPT, ...origin })
     this.#all.push(Object.assign(supervisor, { p }))
     return p
+  }
+
+  #read<T>(settings: T): T {
+    if (!this.isFileBad) return settings
+    throw new FdbError('ERR_FDB_CONFIG', 'the file has mistakes')
   }
 
   #versionSettings(): VersionSettings {

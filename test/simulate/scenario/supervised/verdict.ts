@@ -84,11 +84,27 @@ export function wrongOfClients({ world, supervisors, programs, clients }: Seen):
   return wrong
 }
 
-/** Returns which orders had no answer in time. */
+/** The process that has an order ends, or no process hears it; an operator's process lacks what others lack. */
+const UNHEARD = ['ERR_FDB_NO_HOLDER', 'ERR_FDB_CHANNEL_CLOSED', 'ERR_FDB_CHANNEL_RESET', 'ERR_FDB_DEADLINE']
+const STARTS = [
+  ...['ERR_FDB_ABORTED', 'ERR_FDB_CONFIG', 'ERR_FDB_SUCCESSOR_EXITED', 'ERR_FDB_UNHEALTHY'],
+  ...['ERR_FDB_SPAWN', 'ERR_FDB_NO_BINARY', 'ERR_FDB_NO_DESCRIPTORS', 'ERR_FDB_BIND'],
+]
+const REFUSALS: Readonly<Record<string, readonly string[]>> = {
+  upgrade: STARTS,
+  'cancelled upgrade': STARTS,
+  rollback: [...STARTS, 'ERR_FDB_NO_STANDBY', 'ERR_FDB_BUSY'],
+  reload: ['ERR_FDB_BUSY', 'ERR_FDB_CONFIG'],
+}
+
+/** Returns which orders had no answer in time, or one that is none to this order. */
 export function wrongOfOrders({ orders }: Seen): string[] {
-  return orders
-    .filter(({ answeredAt }) => answeredAt === null)
-    .map(({ what, at }) => `the order ${what} of ${at.toFixed(3)} has no answer`)
+  return orders.flatMap(({ what, at, answeredAt, failed }) => {
+    const order = `the order ${what} of ${at.toFixed(3)}`
+    if (answeredAt === null) return [`${order} has no answer`]
+    const isRefusal = failed === null || [...UNHEARD, ...(REFUSALS[what] ?? [])].includes(failed)
+    return isRefusal ? [] : [`${order} is answered by ${failed}`]
+  })
 }
 
 const KEPT = new Set([`${CONTROL}.lock`, `${CONTROL}.members`, STATE_FILE])
