@@ -212,6 +212,41 @@ export async function replaceImage(
   }
 }
 
+interface ReplacementParts {
+  readonly hooks: { ended(): Promise<void> }
+  readonly children: ChildProcesses
+  readonly deathGuard: DeathGuard
+  readonly logger: Logger
+}
+
+/** The replacement of this process's image by the installed release: one attempt at a time. */
+export class ImageReplacement {
+  readonly #snapshot: () => ExecState
+  readonly #parts: ReplacementParts
+  #attempt: Promise<never> | null = null
+
+  /** `snapshot` returns the state for the next image, and throws if this process cannot be replaced now. */
+  constructor(snapshot: () => ExecState, parts: ReplacementParts) {
+    this.#snapshot = snapshot
+    this.#parts = parts
+  }
+
+  /** Joins the attempt that is under way, if there is one. Never resolves. Rejects as {@link replaceImage} does. */
+  start(): Promise<never> {
+    this.#attempt ??= this.#replace().finally(() => {
+      this.#attempt = null
+    })
+    return this.#attempt
+  }
+
+  async #replace(): Promise<never> {
+    const { hooks, children, deathGuard, logger } = this.#parts
+    // The next image would not know their limits.
+    await hooks.ended()
+    return await replaceImage(this.#snapshot, () => hooks.ended(), children, deathGuard, logger)
+  }
+}
+
 /** Resolves with variables that make the next image start with blocked signals; null if its loader or release does not support them. */
 async function tryNextImage(state: ExecState, children: ChildProcesses): Promise<NodeJS.ProcessEnv | null> {
   const holding = holdingVariables(handledSignals())

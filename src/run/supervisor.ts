@@ -31,7 +31,7 @@ import { probeFor, probeOfInherited } from '../versions/version-probe.js'
 import { RunHooks } from './child-hook.js'
 import { Control, openControl } from './control.js'
 import { DeathGuard } from './death-guard.js'
-import { type ExecState, replaceImage } from './exec-state.js'
+import { type ExecState, ImageReplacement } from './exec-state.js'
 import { exitCodeText, type SupervisorEnd, VersionFailures } from './failures.js'
 import { KnownVersions, ReleaseLinks } from './known-versions.js'
 import type { ListenerDaemon } from './listener-daemon.js'
@@ -92,6 +92,7 @@ export class Supervisor {
   readonly #unused: UnusedListeners
   readonly #pidFile: PidFile | null
   readonly #hooks: RunHooks
+  readonly #replacement: ImageReplacement
   /** The first of the versions with the settings of the one that serves, or has served last. */
   #release: number
   /** The rollback that an operator has ordered, until the previous version serves. */
@@ -131,7 +132,10 @@ export class Supervisor {
       new ListenerGuard(deps.logger),
       this.#deathGuard,
     )
-    this.#hooks = new RunHooks(this.eventLog, deps.logger, this.#versions.children)
+    const { children } = this.#versions
+    this.#hooks = new RunHooks(this.eventLog, deps.logger, children)
+    const parts = { hooks: this.#hooks, children, deathGuard: this.#deathGuard, logger: deps.logger }
+    this.#replacement = new ImageReplacement(() => this.#snapshot, parts)
     this.#report = new ManagerReport(manager)
     this.#unused = new UnusedListeners(this.#versions, deps.logger)
     this.#pidFile = PidFile.at(deps.settings.pidFile, deps.logger)
@@ -203,18 +207,10 @@ export class Supervisor {
 
   /**
    * Executes the installed release in this process; versions, listeners and control socket stay. Never resolves. Rejects, with nothing
-   * changed, with ERR_FDB_BUSY during an upgrade, ERR_FDB_ABORTED while stopping, and as {@link replaceImage} does.
+   * changed, with ERR_FDB_BUSY during an upgrade, ERR_FDB_ABORTED while stopping, and as {@link ImageReplacement.start} does.
    */
-  async upgradeSelf(): Promise<never> {
-    // The next image would not know their limits.
-    await this.#hooks.ended()
-    return await replaceImage(
-      () => this.#snapshot,
-      () => this.#hooks.ended(),
-      this.#versions.children,
-      this.#deathGuard,
-      this.#deps.logger,
-    )
+  upgradeSelf(): Promise<never> {
+    return this.#replacement.start()
   }
 
   /**

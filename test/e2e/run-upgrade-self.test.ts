@@ -14,6 +14,8 @@ import { dirname, join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { OperatorClient } from '../../src/operator/client.js'
+import { UPGRADE_SELF } from '../../src/operator/service-commands.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ancestorsOf, hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
@@ -25,6 +27,8 @@ const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 /** Signals that are sent while it is replaced, spread over so long. */
 const ROUNDS = perLane(2, 60)
 const LAST_MS = 150
+/** In this time a second order starts a second try, if it starts one. */
+const TRIED_MS = 1_000
 const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
 
 /** `fd-broker run` by a command that can be replaced: a `node` and a script in the folder of the test. */
@@ -135,6 +139,36 @@ describe('fd-broker upgrade --self', () => {
     expect(readdirSync(folder).filter(name => /\.[0-9a-f]{16}/.test(name))).toEqual([])
     expect([hasEnded(run.pid), hasEnded(last)]).toEqual([true, true])
     expect([existsSync(run.control), existsSync(pidFile)]).toEqual([false, false])
+  })
+
+  it('replaces the supervisor for two orders at once', async () => {
+    const installed = await Installed.serving()
+    const { run } = installed
+    const gate = join(run.sandbox.folder, 'gate')
+    const waits = `const fs = require('node:fs'); while (!fs.existsSync('${gate}')) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10)`
+    installed.release('two', waits)
+    const order = async () => {
+      using client = await OperatorClient.connect(run.control)
+      return await client.command(UPGRADE_SELF, '').catch(({ code }) => code)
+    }
+    const orders = Promise.all([order(), order()])
+    const tries = () =>
+      [...readFileSync(installed.said, 'utf8').matchAll(/^two (\d+)$/gm)].map(([, pid]) => Number(pid))
+    const tried = () => tries().every(hasEnded)
+    await until('the installed release is tried', () => tries().length > 0)
+    // The supervisor hears of all that happens meanwhile in the same turn.
+    await setTimeout(TRIED_MS)
+    run.signal('SIGSTOP')
+    writeFileSync(gate, '')
+    await until('each try has ended', tried)
+    run.signal('SIGCONT')
+    // The connections end without an answer.
+    expect(await orders).toEqual([
+      expect.stringMatching(/^ERR_FDB_CHANNEL_(?:CLOSED|RESET)$/),
+      expect.stringMatching(/^ERR_FDB_CHANNEL_(?:CLOSED|RESET)$/),
+    ])
+    await run.logged('the supervisor runs the installed release')
+    expect((await run.status()).supervisor.replaced).toBe(1)
   })
 
   it.runIf(NIGHTLY)(
