@@ -15,6 +15,7 @@ import {
   type Upgraded,
 } from '../index.js'
 import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
+import { leaveAtAbort } from './aborted-start.js'
 import { type AccessSink, logAccess } from './access-line.js'
 import { afterHandoff } from './after-handoff.js'
 import { ClientLimits, RateLimitedWarnings } from './client-limits.js'
@@ -64,6 +65,7 @@ export interface ProxyOptions {
    * the followed state and never writes them; `drain`, `upgrade` and `control` come from the proxy's own configuration.
    */
   place?: JoinedBy['place'] | undefined
+  /** Aborts the start: a version that does not serve yet leaves, and the previous one serves on. */
   signal?: AbortSignal | undefined
   /** @internal Called before the proxy serves, to register commands that must exist from the start. */
   prepare?: ((proxy: ReverseProxy) => void) | undefined
@@ -237,6 +239,7 @@ export class ReverseProxy {
     const { timeout } = config.upgrade
     let health: HealthChecker | null = null
     const member = await join(joinOptions(config, options, () => health?.report ?? true))
+    using _abort = leaveAtAbort(member, options.signal)
     try {
       const proxy = new ReverseProxy(member, config, await sharedConfigOf(member, config, options), options)
       options.prepare?.(proxy)
@@ -273,7 +276,7 @@ export class ReverseProxy {
     } catch (error) {
       health?.[Symbol.dispose]()
       await member.close({ timeout: 0 })
-      throw error
+      throw options.signal?.aborted ? options.signal.reason : error
     }
   }
 

@@ -199,6 +199,29 @@ describe('signals to the proxy', () => {
     expect((await ask(edge.url).answer).body).toBe('two')
   })
 
+  it.each(['SIGTERM', 'SIGQUIT', 'SIGINT'] as const)(
+    '%s to a next version that waits for its health: it ends, and the previous one serves on',
+    async signal => {
+      const { edge, pid } = await start()
+      const [asked, gate] = ['asked', 'gate'].map(name => `${edge.sandbox.folder}/${name}`) as [
+        string,
+        string,
+      ]
+      const command = `echo > ${asked}; test -e ${gate}`
+      const health = { command, passes: 1, interval: '100ms', timeout: '5s', within: '30s' }
+      edge.write({ upgrade: { probation: '10s', ready: '60s', timeout: '60s', health } })
+      const next = await edge.launch()
+      await until('it is asked for its health', () => existsSync(asked), 20_000)
+      await edge.signal(signal, next)
+      await edge.logged('signal', line => line.pid === next)
+      writeFileSync(gate, '')
+      await edge.ended(next)
+      expect(edge.sandbox.output).toContain(`ERR_FDB_ABORTED: ended by ${signal} before it served`)
+      expect((await ask(`${edge.url}/r/1`).answer).headers['x-pid']).toBe(String(pid))
+      expect(await edge.status()).toMatchObject({ pid, role: 'serving', phase: 'idle' })
+    },
+  )
+
   it('before it serves: USR2 does nothing, HUP waits, TERM ends it', async () => {
     const edge = await Edge.prepare({ routes: [] })
     const pid = await edge.launch()
