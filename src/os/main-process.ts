@@ -128,9 +128,20 @@ export function statIfSeen(pid: number): ProcessStat | null | undefined {
       startTicks: Number(fields[19]),
       isExiting: (Number(fields[6]) & PF_EXITING) !== 0,
     }
+  } catch {
+    // /proc may hide a living process (`hidepid`, `ProtectProc=invisible`), and this process may have no free descriptor.
+    return isTaken(pid) ? undefined : null
+  }
+}
+
+/** Whether a process has this pid. */
+function isTaken(pid: number): boolean {
+  // 0 and negative numbers name process groups.
+  if (pid <= 0) return false
+  try {
+    return process.kill(pid, 0)
   } catch (error) {
-    const { code = '' } = error as NodeJS.ErrnoException
-    return code === 'ENOENT' || code === 'ESRCH' ? null : undefined
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
   }
 }
 

@@ -190,12 +190,5 @@ function poll(isDead: () => boolean, onDead: () => void): { close(): void } {
 
 /** Whether the process exists and a thread of it has not ended. */
 function exists(pid: number): boolean {
-  const startTime = startTimeOf(pid)
-  if (startTime !== undefined) return startTime !== null
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
-  }
+  return startTimeOf(pid) !== null
 }

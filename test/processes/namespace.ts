@@ -17,6 +17,12 @@ export const afterBoot = (file: string) => [
   ...['sh', '-c', `mount --bind '${file}' /proc/sys/kernel/random/boot_id && exec "$@"`, 'sh'],
 ]
 
+/** Before a command: its process does not see process `pid` in /proc. */
+export const hiding = (pid: number) => [
+  ...['unshare', ...INTO, '--mount'],
+  ...['sh', '-c', `mount -t tmpfs none /proc/${pid} && exec "$@"`, 'sh'],
+]
+
 /** A PID namespace of its own, as a container has it, seen from outside. All of it ends with its first process. */
 export class PidNamespace {
   /** Resolves with the exit code of its first process; of one that a signal ended with 128 and its number. */
