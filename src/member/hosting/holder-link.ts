@@ -48,6 +48,7 @@ export class HolderLink {
   readonly link: Link
   readonly #pidfd: OwnedFd | null
   readonly #watch: DeathWatch | null
+  readonly #welcomedAt = performance.now()
   #dead = false
   #onDeath: (() => void) | null = null
   /** The holder's pid if the kernel reports the same one; otherwise 0, because the holder may be in another PID namespace. */
@@ -155,6 +156,11 @@ export class HolderLink {
     return this.#dead
   }
 
+  /** Milliseconds since the Welcome. */
+  get ageMs(): number {
+    return performance.now() - this.#welcomedAt
+  }
+
   /** Resolves with `alive` only after 100 ms, because the kernel may report a death later than the end of the channel. */
   async fate(): Promise<'dead' | 'alive'> {
     const fate = await fateOf(this.#pidfd ?? this.#confirmedPid)
@@ -231,7 +237,10 @@ function factsOf(welcome: fdbroker.wire.Welcome.$Properties): HolderFacts {
 
 const DAEMON_RETRY_MS = 100
 
-/** Connects to the daemon, or to a restarted one, as a returning member. Retries until `signal` aborts, then returns null. */
+/**
+ * Connects to the daemon, or to a restarted one, as a returning member. Retries until `signal` aborts, then returns null. Waits first if the last
+ * connection has just been made: a daemon without a free descriptor welcomes the member and closes the connection.
+ */
 export async function reconnectToDaemon(
   settings: Settings,
   old: HolderLink,
@@ -240,6 +249,8 @@ export async function reconnectToDaemon(
 ): Promise<HolderLink | null> {
   const { control, timeout: timeoutMs, logger } = settings
   const { incarnation } = old.facts
+  const pause = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
+  if (old.ageMs < DAEMON_RETRY_MS) await pause(DAEMON_RETRY_MS - old.ageMs)
   while (!signal.aborted && control !== null) {
     try {
       const fd = await connectUnix(control, { timeoutMs, signal, as: 'member' })
@@ -247,7 +258,7 @@ export async function reconnectToDaemon(
     } catch (error) {
       if (signal.aborted) return null
       logger.debug({ err: error }, 'the daemon cannot be reached yet')
-      await new Promise(resolve => setTimeout(resolve, DAEMON_RETRY_MS))
+      await pause(DAEMON_RETRY_MS)
     }
   }
   return null

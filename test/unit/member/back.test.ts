@@ -164,3 +164,25 @@ it('a member is in the list of those for which the next daemon waits as soon as 
   const listed = JSON.parse(readFileSync(`${control}.members`, 'utf8')) as { members: { pid: number }[] }[]
   expect(listed.flatMap(({ members }) => members.map(({ pid }) => pid))).toEqual([process.pid])
 })
+
+it('a member of a daemon that welcomes it and closes each connection connects again after a pause', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-back-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const control = joinPath(folder, 'control.sock')
+  const daemon = await serveDaemon({ control })
+  const member = await join({ service: 'shop', control, hosting: 'daemon', drain: { timeout: 0 } })
+  await member.listen('web', 'tcp://127.0.0.1:0')
+  await member.ready({ unserved: true })
+  await daemon.close()
+  const welcomedAt: number[] = []
+  await deafDaemon(control, Number.POSITIVE_INFINITY, link => {
+    welcomedAt.push(performance.now())
+    // As a daemon that has no free descriptor to watch the member.
+    setImmediate(() => link.close())
+  })
+  onTestFinished(() => member.close({ timeout: 0 }))
+  await until('it has come back four times', () => welcomedAt.length >= 4)
+  const pauses = welcomedAt.slice(1).map((at, i) => at - welcomedAt[i]!)
+  expect(Math.min(...pauses)).toBeGreaterThan(90)
+  expect(member.phase).toBe('serving')
+})
