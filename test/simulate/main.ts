@@ -32,7 +32,7 @@ const HELP = `npm run simulate -- [options]
   --findings N   end after so many wrong seeds in a process (20)
   --jobs N       processes; default: one for each processor; 1: no other than this one
   --points NAMES let each call of these scenarios fail in each way, one in each run: ${Object.keys(SCENARIOS).join(', ')}, or every
-  --share S      of these points: all (default); places: at each place of src each call fails once with each error; gate: in one of the scenarios
+  --share S      of these points: all (default); sites: each trouble once at each place of src, for each process; places: each call fails once there with each error; gate: in one of the scenarios
   --point P      play this point only, and print its story
   --edits FILE   seed defects: a list of [file below src, from, to] in JSON
   --json         print the result as JSON
@@ -207,7 +207,7 @@ function loaded(edits: readonly Edit[]): Promise<Code> {
 
 /** Plays the points of scenarios. Returns whether all promises were kept. */
 async function points(names: string, edits: readonly Edit[], jobs: number): Promise<boolean> {
-  const which = (['gate', 'places'] as const).find(each => each === given.share) ?? 'all'
+  const which = (['gate', 'places', 'sites'] as const).find(each => each === given.share) ?? 'all'
   const shareOf = (part: number): Share => ({ scenarios: scenariosOf(names), which, part, parts: jobs })
   const job = process.env.SIMULATE_JOB
   if (job !== undefined) {

@@ -20,10 +20,12 @@ export interface WorldOptions {
   readonly partial?: number
   /** The share of timers that fire late, and how much at most, in milliseconds. */
   readonly late?: { readonly share: number; readonly ms: number }
+  /** After so many callbacks the run cannot end. Default 400,000. */
+  readonly mostSteps?: number
 }
 
-/** A step or a call after its process's death is a loop that never ends. */
 const MOST_STEPS = 400_000
+/** A call after its process's death is a loop that never ends. */
 const MOST_DEAD_CALLS = 10_000
 
 /** Signals that do nothing without a handler; Node starts its inspector at SIGUSR1. */
@@ -310,7 +312,7 @@ export class World {
       }
       if (ready.length > 0) {
         this.now += this.random() * 0.02
-        if (++this.steps > MOST_STEPS)
+        if (++this.steps > (this.#options.mostSteps ?? MOST_STEPS))
           throw new Livelock(`no end after ${this.steps} callbacks, at ${this.now} ms`)
         ready[ready.length === 1 ? 0 : this.below(ready.length)]!.step()
       } else if (next > until) {

@@ -1,7 +1,7 @@
 import type { Code } from '../globals.js'
 import { type Point, parsePoint, pointText } from './point.js'
 import { SCENARIOS } from './scenarios.js'
-import { cleanRun, forGate, type Placed, playPoint } from './sweep.js'
+import { cleanRun, forGate, forSites, type Placed, playPoint } from './sweep.js'
 
 /** Plays one point, and prints its story. Returns whether all promises were kept. */
 export async function tellPoint(code: Code, text: string): Promise<boolean> {
@@ -17,8 +17,8 @@ export async function tellPoint(code: Code, text: string): Promise<boolean> {
 /** The points that one process plays. */
 export interface Share {
   readonly scenarios: readonly string[]
-  /** At each place of `src` each call once with each error: in all scenarios together, or in each of them; or all points. */
-  readonly which: 'gate' | 'places' | 'all'
+  /** At each place of `src` each call once with each error: in all scenarios together, or in each of them; each trouble, for each process; or all points. */
+  readonly which: 'gate' | 'places' | 'sites' | 'all'
   readonly part: number
   readonly parts: number
 }
@@ -44,6 +44,11 @@ export function scenariosOf(given: string): string[] {
   return names
 }
 
+function chosenOf(points: readonly Placed[], which: Share['which'], seen: Set<string>): readonly Placed[] {
+  if (which === 'all') return points
+  return which === 'sites' ? forSites(points) : forGate(points, seen)
+}
+
 /** Plays the points of these scenarios, each by itself. */
 export async function playPoints(
   code: Code,
@@ -57,7 +62,7 @@ export async function playPoints(
   for (const scenario of scenarios) {
     const clean = await cleanRun(code, scenario)
     if (which === 'places') seen.clear()
-    const chosen: readonly Placed[] = which === 'all' ? clean.points : forGate(clean.points, seen)
+    const chosen = chosenOf(clean.points, which, seen)
     const own = chosen.filter((_, at) => at % parts === part)
     const count = { calls: clean.calls, points: clean.points.length, chosen: chosen.length, played: 0 }
     counts[scenario] = count
@@ -67,8 +72,9 @@ export async function playPoints(
         report(`${scenario}: ${at * parts} of ${chosen.length} points, ${wrong.length} wrong`)
       const played = await playPoint(code, clean, point)
       if (played.at !== null) count.played++
-      if (played.wrong.length > 0)
-        wrong.push({ point, place: `${name}() of ${place ?? 'the program'}`, wrong: played.wrong })
+      if (played.wrong.length === 0) continue
+      wrong.push({ point, place: `${name}() of ${place ?? 'the program'}`, wrong: played.wrong })
+      process.stderr.write(`${wrongText(wrong.at(-1)!)}\n`)
     }
   }
   const { user, system } = process.cpuUsage(before)
@@ -87,11 +93,13 @@ export function sumOf(results: readonly PointsResult[]): PointsResult {
   }
 }
 
+function wrongText({ point, place, wrong }: WrongPoint): string {
+  const text = pointText(point)
+  return `WRONG, ${text}, ${place}: ${wrong.join('; ')}\n  npm run simulate -- --point ${text}`
+}
+
 export function pointsText({ counts, wrong, cpu }: PointsResult): string {
-  const lines = wrong.map(
-    ({ point, place, wrong }) =>
-      `WRONG, ${pointText(point)}, ${place}: ${wrong.join('; ')}\n  npm run simulate -- --point ${pointText(point)}`,
-  )
+  const lines = wrong.map(wrongText)
   for (const [scenario, { calls, points, chosen, played }] of Object.entries(counts))
     lines.push(`${scenario}: ${calls} calls, ${points} points, ${chosen} chosen, ${played} played`)
   return `${[...lines, `${wrong.length} wrong; ${cpu.toFixed(1)} s of processor time`].join('\n')}\n`

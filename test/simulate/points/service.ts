@@ -15,6 +15,8 @@ import type { Point, Trouble } from './point.js'
 import { Tap } from './tap.js'
 
 const SEED = 1
+/** Far more than a run has whose trouble lasts long. */
+const MOST_STEPS = 50_000
 /** The first client is the one whose connections stay. */
 const CLIENTS = [1, 2]
 const START_MS = 5_000
@@ -95,7 +97,7 @@ export class ServiceRun {
     this.#scenario = scenario
     this.#point = point
     this.tap = new Tap(point)
-    this.world = new World({ seed: SEED, trace, partial: 0 })
+    this.world = new World({ seed: SEED, trace, partial: 0, mostSteps: MOST_STEPS })
     this.world.tap = this.tap
   }
 

@@ -2,7 +2,7 @@ import type { Code } from '../globals.js'
 import { afterMicrotasks, takeUnhandled } from '../run-seed.js'
 import { Livelock } from '../world.js'
 import { CAN_BE_LATE, ERRNOS, ERRNOS_OF_FDS, IN_PARTS, ONCE } from './errnos.js'
-import type { Point, Trouble } from './point.js'
+import { type Point, type Trouble, troubleText } from './point.js'
 import { SCENARIOS } from './scenarios.js'
 import { type Played, ServiceRun } from './service.js'
 import { Sites } from './sites.js'
@@ -79,6 +79,17 @@ export function forGate(points: readonly Placed[], seen: Set<string>): Placed[] 
     const other = AS_OTHER[trouble.code]
     if (other !== undefined && ERRNOS[name]?.includes(other)) return false
     const key = `${place} ${name} ${trouble.code}`
+    if (seen.has(key)) return false
+    seen.add(key)
+    return true
+  })
+}
+
+/** Each trouble once at each place in `src`, for each process. */
+export function forSites(points: readonly Placed[]): Placed[] {
+  const seen = new Set<string>()
+  return points.filter(({ point: { process, trouble }, name, place }) => {
+    const key = `${process} ${place} ${name} ${troubleText(trouble)}`
     if (seen.has(key)) return false
     seen.add(key)
     return true
