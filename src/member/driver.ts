@@ -174,7 +174,7 @@ export class MemberDriver implements RuntimeDriver {
       // A process that has accepted answers its clients before end() rejects ready(), because applications end then.
       const hasClients = accepting || listeners.all.some(({ connections }) => connections > 0)
       if (!readiness.served && !hasClients) readiness.fail(this.leaveReason())
-      this.runtime.upgrades.failIfLost()
+      void this.runtime.upgrades.failIfLost()
     }
     if (phase === 'frozen' && link !== 'local') {
       // The holder's deadline is shorter; this one passes only if the holder is stuck.

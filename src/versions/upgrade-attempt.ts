@@ -26,9 +26,9 @@ const JOIN_MS = 2_000
 /** Interval at which processes of such a command are searched. */
 const JOINER_SEARCH_MS = 250
 /** Time to wait for the end of a successor whose handoff broke: its exit code and last lines explain the failure. */
-const REASON_MS = 1_000
+export const REASON_MS = 1_000
 /** Error codes of a handoff that broke because the successor's connection or process ended. */
-const BROKEN_CODES: ReadonlySet<string> = new Set([
+export const BROKEN_CODES: ReadonlySet<string> = new Set([
   'ERR_FDB_SUCCESSOR_LOST',
   'ERR_FDB_SUCCESSOR_DIED',
   'ERR_FDB_CLOSED',
@@ -243,6 +243,12 @@ export class UpgradeAttempt {
   async #giveUp(reason: unknown): Promise<void> {
     const replaced = this.#incumbent
     if (FdbError.is(reason) && isCommitted(reason.phase)) throw reason
+    // A daemon reports that the handoff has failed.
+    if (FdbError.is(reason) && BROKEN_CODES.has(reason.code)) {
+      const { code, message, phase = 'starting' } = reason
+      await this.#failed({ code, message, phase, at: Date.now() })
+      return
+    }
     const phase = replaced.phase ?? this.#phase
     const cancelled = await replaced.cancelHandoff(reasonFor(reason))
     if (cancelled === 'late') {
@@ -291,6 +297,11 @@ export class UpgradeAttempt {
     if (isOther) this.#report('unserved', pid)
     this.#settled.resolve(served)
     return true
+  }
+
+  /** Whether the command of this attempt has started the process. */
+  hasStarted(pid: number): boolean {
+    return !this.#isOfAnother(lineageOf(identify(pid)))
   }
 
   #isOfAnother(process: Lineage): boolean {

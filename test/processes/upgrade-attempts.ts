@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
+import type { FdbError } from '../../src/errors.js'
 import type { Upgraded } from '../../src/operator/requests.js'
 import type { Failure } from '../../src/operator/status-report.js'
 import { successorCommand } from '../../src/os/command-line.js'
@@ -83,7 +84,8 @@ export async function attemptWith(argv: readonly string[] = ['sleep', '60'], end
     served = { pid, generation: 2 }
     look()
   }
-  return { attempt, child, control, fails, outcome, serves, told }
+  const cancel = (reason: FdbError) => end.abort(reason)
+  return { attempt, cancel, child, control, fails, outcome, serves, told }
 }
 
 /** Whether the process comes from another command than `leader`, of which all processes have these last words. */

@@ -35,7 +35,10 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'daemon/service/descriptor-store.ts': [
     'unit/daemon/descriptor-store: can be claimed by a process that has asked in time, though the daemon was stopped then',
   ],
-  'daemon/service/forwarded-upgrades.ts': ['unit/wire/deadlines: the answer of a member to an upgrade'],
+  'daemon/service/forwarded-upgrades.ts': [
+    'unit/wire/deadlines: the answer of a member to an upgrade',
+    'unit/wire/deadlines: the answer of a member whose successor has lost its connection',
+  ],
   'daemon/service/recovery.ts': [
     'unit/daemon/recovery: a restarted daemon that was stopped for these 5 s first reads that the member is back',
   ],

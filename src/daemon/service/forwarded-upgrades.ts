@@ -11,10 +11,13 @@ import {
 import { anotherFailed, type Failure } from '../../operator/status-report.js'
 import { isOfAnother, type Lineage } from '../../os/lineage.js'
 import type { fdbroker } from '../../proto/wire.js'
+import { BROKEN_CODES, REASON_MS } from '../../versions/upgrade-attempt.js'
 import { Calls } from '../../wire/pending.js'
 
 /** The member enforces the time limit of an upgrade itself; its answer may arrive this much later. */
 const GRACE_MS = 4_000
+/** Time for the member to tell the exit code and the last lines of its successor, whose connection or process has ended. */
+const TOLD_MS = REASON_MS + 500
 /** Time limit for the successor's process to start. */
 const SPAWN_MS = 10_000
 /** The failure of a member that reports none. */
@@ -105,7 +108,14 @@ export class ForwardedUpgrades {
         continue
       }
       sendFailure(peer, { code, message, phase })
-      pending.reject(new FdbError(code, `${message} (phase ${phase}; the incumbent keeps serving)`))
+      const reject = () =>
+        pending.reject(new FdbError(code, `${message} (phase ${phase}; the incumbent keeps serving)`))
+      if (!BROKEN_CODES.has(code)) {
+        reject()
+        continue
+      }
+      call.cancelled = true
+      pending.limit(TOLD_MS, reject)
     }
   }
 

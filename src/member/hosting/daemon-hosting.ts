@@ -174,8 +174,10 @@ export class DaemonHosting implements Hosting {
     return true
   }
 
-  cancelHandoff(reason: FdbError): Promise<CancelResult> {
-    return this.#deps.requests.cancelHandoff(reason)
+  /** A daemon that does not answer may have sent Commit if it has sealed this process's segment. */
+  async cancelHandoff(reason: FdbError): Promise<CancelResult> {
+    const { machine, requests } = this.#deps
+    return (await requests.cancelHandoff(reason)) ?? (machine.sealed ? 'late' : 'cancelled')
   }
 
   /** Does not wait for the answer, because this process ends. */

@@ -12,7 +12,7 @@ import type { OfferReceiver } from './offer-receiver.js'
 
 interface HolderMessagesDeps {
   readonly machine: Pick<Machine, 'isSealed' | 'sealed' | 'step'> & {
-    readonly member: Pick<MemberState, 'epoch'>
+    readonly member: Pick<MemberState, 'epoch' | 'phase'>
   }
   readonly shutdown: Pick<Shutdown, 'cannotServe' | 'handleVerdict' | 'recordReason' | 'replaceReason'>
   readonly leadership: Pick<Leadership, 'quiesce'>
@@ -59,9 +59,12 @@ export class HolderMessages {
 
   #pass(message: NonNullable<ReturnType<typeof unpackToMember>>, { retire, released }: WireEnvelope): void {
     const { leadership, machine, shutdown } = this.#deps
-    // An unfit process has already recorded why it cannot serve.
-    if (message.kind === 'fenced' && shutdown.cannotServe.cause === null)
-      shutdown.replaceReason(fencedError(machine.member.epoch))
+    // An unfit process has already recorded why it cannot serve, and a joiner why it has lost the channel.
+    if (message.kind === 'fenced' && shutdown.cannotServe.cause === null) {
+      const { epoch, phase } = machine.member
+      if (phase === 'joining' || phase === 'ready') shutdown.recordReason(fencedError(epoch))
+      else shutdown.replaceReason(fencedError(epoch))
+    }
     // Another process serves; the state machine may first find out whether that one has died meanwhile.
     if (message.kind === 'fenced' && machine.sealed) void leadership.quiesce()
     if (retire || released) this.#deps.hosting().onGivenUp?.((retire ?? released)?.givenUp ?? [])

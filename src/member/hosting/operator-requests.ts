@@ -16,7 +16,7 @@ export class OperatorRequests {
   readonly #link: () => Link | undefined
   readonly #requests: RequestHandler
   readonly #appends: AppendNotice
-  #cancelled: Pending<CancelResult> | null = null
+  #cancelled: Pending<CancelResult | null> | null = null
   #writes: { link: Link; receiver: WriteReceiver } | null = null
 
   constructor(operations: Operations, state: StateLog, link: () => Link | undefined) {
@@ -52,11 +52,11 @@ export class OperatorRequests {
     return true
   }
 
-  /** Asks the daemon to give up the successor that this member started. */
-  async cancelHandoff({ code, message }: FdbError): Promise<CancelResult> {
+  /** Asks the daemon to give up the successor that this member started. Resolves with null if the daemon does not answer. */
+  async cancelHandoff({ code, message }: FdbError): Promise<CancelResult | null> {
     this.#link()?.post({ cancelUpgrade: { code, message } })
-    const cancelled = new Pending<CancelResult>()
-    this.#cancelled = cancelled.limit(CANCELLED_MS, () => cancelled.resolve('cancelled'))
+    const cancelled = new Pending<CancelResult | null>()
+    this.#cancelled = cancelled.limit(CANCELLED_MS, () => cancelled.resolve(null))
     return await cancelled.answer
   }
 

@@ -7,6 +7,7 @@ import { orderFacts, type Requester } from '../../events/requester.js'
 import type { Id } from '../../handoff/messages.js'
 import type { Peer } from '../../holder/peer.js'
 import { refuseWithout, type Upgraded, type UpgradeProgress } from '../../operator/requests.js'
+import { askServing } from '../../operator/serving.js'
 import { type Failure, probationText, type UpgradeReport } from '../../operator/status-report.js'
 import { successorCommand } from '../../os/command-line.js'
 import { checkGivenUp, givingUp, type NamedAddress } from '../../os/given-up.js'
@@ -77,6 +78,10 @@ export class Upgrades implements AttemptIncumbent {
   #step: UpgradeProgress | null = null
   /** The time between SIGTERM and SIGKILL for the successor of a cancelled upgrade. */
   #graceMs = GRACE_MS
+  /** The successor serves, although this process has not heard of the commit. */
+  #isReplaced = false
+  /** No process has told whether the successor serves. */
+  successorAccepts = false
   /** The last failure of an upgrade that the handoff itself has not recorded. */
   #failure: Failure | null = null
 
@@ -122,7 +127,7 @@ export class Upgrades implements AttemptIncumbent {
    */
   servedBy(started: number): Upgraded | null {
     const { machine, origin } = this.#deps
-    if (machine.phase !== 'standby' && this.#whyLeft !== 'replaced') return null
+    if (machine.phase !== 'standby' && this.#whyLeft !== 'replaced' && !this.#isReplaced) return null
     // In daemon hosting the successor's pid is not known here.
     const peer = this.#peer(machine.holder?.owner)
     return { pid: peer?.pid ?? started, generation: peer?.generation ?? origin.generation + 1 }
@@ -179,9 +184,25 @@ export class Upgrades implements AttemptIncumbent {
     return machine.phase === 'leaving' ? shutdown.whyLeft(hosting.released) : null
   }
 
-  /** Fails the upgrade under way if this process has lost the right to serve: then no successor of its own replaces it. Called when it leaves. */
-  failIfLost(): void {
-    if (this.#attempt === null || this.#whyLeft !== 'lost') return
+  /** Fails the upgrade under way if this process has lost the right to serve to another process than its successor. Called when it leaves. */
+  async failIfLost(): Promise<void> {
+    const { control, service } = this.#deps.settings
+    const attempt = this.#attempt
+    if (attempt === null || this.#whyLeft !== 'lost') return
+    // A daemon that this process could not hear may have given the right to the successor.
+    const serving = await askServing(control, service)
+    if (this.#attempt !== attempt) return
+    this.successorAccepts = FdbError.is(serving)
+    if (
+      serving !== null &&
+      !FdbError.is(serving) &&
+      serving.pid !== null &&
+      attempt.hasStarted(serving.pid)
+    ) {
+      this.#isReplaced = true
+      this.#deps.machine.changes.notify()
+      return
+    }
     const why = `process ${process.pid} has lost the right to serve, and starts no successor any more: see fd-broker status`
     this.#recordFailure(new FdbError('ERR_FDB_LOST', why))
   }

@@ -70,3 +70,19 @@ it('a failed handoff ends an upgrade, unless another command has started its pro
   upgrades.handleResult(peer, { ok: true, pid: 42, generation: 2, request: 6 })
   expect(await fourth).toEqual({ pid: 42, generation: 2 })
 })
+
+it('a successor whose connection ends leaves its member time to say why', async () => {
+  const { link, heard } = linked()
+  const peer = peerWith({ pid: 7, link })
+  const upgrades = forwardedUpgrades()
+  const order = { argv: [], timeoutMs: 0, service: 'shop', killStuck: false, without: [] }
+  const ask = () => upgrades.ask(peer, order, () => {}, new AbortController().signal).catch(error => error)
+  const failure = { code: 'ERR_FDB_SUCCESSOR_LOST', message: 'lost', phase: 'offering', at: 0 } as const
+  const first = ask()
+  upgrades.failed(failure, null)
+  // The next handoff fails before the member has answered.
+  upgrades.failed({ ...failure, code: 'ERR_FDB_CHECK' }, null)
+  await until('the member has heard it', () => heard.some(({ result }) => result?.code === failure.code))
+  upgrades.handleResult(peer, { ok: false, code: failure.code, message: 'lost: no such file', request: 1 })
+  expect(await first).toMatchObject({ code: failure.code, message: 'lost: no such file' })
+})

@@ -2,6 +2,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import type { FdbError } from '../../../src/errors.js'
 import type { ToMember } from '../../../src/handoff/messages.js'
+import type { MemberPhase } from '../../../src/handoff/phases.js'
 import { closeAll, OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import { HolderLink } from '../../../src/member/hosting/holder-link.js'
@@ -21,23 +22,32 @@ const { Envelope } = fdbroker.wire
 type Handler = Parameters<HolderLink['listen']>[0]
 
 /** A joined holder, what it is told, and what comes of that, in order. */
-function joined(holds = true): { handler: Handler; story: string[]; link: { open: boolean } } {
+function joined(
+  holds = true,
+  phase: MemberPhase = 'serving',
+): { handler: Handler; story: string[]; link: { open: boolean } } {
   const story: string[] = []
-  const because = (error: FdbError) => story.push(`because ${error.code}`)
+  let reason: FdbError | null = null
+  const because = (error: FdbError) => {
+    reason = error
+    story.push(`because ${error.code}`)
+  }
   const hosting = {
     handle: () => false,
     onLost: () => story.push('hosting lost'),
     onReleased: () => story.push('hosting released'),
   }
   const shutdown = {
-    recordReason: because,
+    recordReason: (error: FdbError) => {
+      if (reason === null) because(error)
+    },
     replaceReason: because,
     handleVerdict: (word: string) => story.push(`shutdown ${word}`),
     over: false,
     cannotServe: new Shutdown().cannotServe,
   }
   const machine = {
-    member: { epoch: 1, holds, phase: 'serving' as const },
+    member: { epoch: 1, holds, phase },
     sealed: false,
     isSealed: () => false,
     isReleased: false,
@@ -83,6 +93,18 @@ describe('a message of the holder', () => {
     const { handler, story } = joined()
     handler.message(said(message))
     expect(story).toEqual(wanted)
+  })
+
+  it('replaces the reason of a process that has served, not that of a joiner which has lost its channel', () => {
+    const cut = { code: 'ERR_FDB_CHANNEL_RESET' } as FdbError
+    const afterCut = (phase: MemberPhase) => {
+      const { handler, story } = joined(true, phase)
+      handler.lost(cut)
+      handler.message(said({ kind: 'fenced' }))
+      return story.filter(each => each.startsWith('because'))
+    }
+    expect(afterCut('serving')).toEqual(['because ERR_FDB_CHANNEL_RESET', 'because ERR_FDB_FENCED'])
+    expect(afterCut('ready')).toEqual(['because ERR_FDB_CHANNEL_RESET'])
   })
 
   it('says why this process is refused', () => {

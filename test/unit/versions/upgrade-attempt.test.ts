@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { FdbError } from '../../../src/errors.js'
 import { hasEnded } from '../../processes/launch.js'
 import { until } from '../../processes/until.js'
 import { attemptWith, OTHER } from '../../processes/upgrade-attempts.js'
@@ -77,5 +78,12 @@ describe('an attempt', () => {
     await later.outcome
     await until('the later one is ended', () => hasEnded(later.child.pid))
     expect(hasEnded(child.pid)).toBe(false)
+  })
+
+  it('waits for the end of its successor if a daemon reports that the handoff broke, and names it', async () => {
+    const { cancel, outcome } = await attemptWith(['sh', '-c', 'sleep 0.3; exit 7'])
+    cancel(new FdbError('ERR_FDB_SUCCESSOR_LOST', 'process 4711 closed its channel', { phase: 'offering' }))
+    const why = 'process 4711 closed its channel; it ended with code 7 (phase offering; process 1 serves on)'
+    expect(await outcome).toMatchObject({ code: 'ERR_FDB_SUCCESSOR_LOST', message: why })
   })
 })

@@ -149,6 +149,17 @@ const WAITS: Readonly<Record<string, Wait>> = {
         never,
       ),
   },
+  'the answer of a member whose successor has lost its connection': {
+    ms: 1_500,
+    says: 'phase offering; the incumbent keeps serving',
+    begin: () => {
+      const [peer, upgrades] = [silentPeer(), forwardedUpgrades()]
+      const order = { argv: [], timeoutMs: 0, service: '', killStuck: false, without: [] }
+      const answer = upgrades.ask(peer, order, () => {}, never)
+      upgrades.failed({ code: 'ERR_FDB_SUCCESSOR_LOST', message: 'lost', phase: 'offering', at: 0 }, null)
+      return answer
+    },
+  },
   'the answer of a member to a question for its status': {
     ms: 1_000,
     begin: () => new StatusRequests().ask(silentPeer()),
