@@ -1,4 +1,5 @@
 import type { Code } from '../globals.js'
+import { pinnedOf } from './pinned.js'
 import { type Point, parsePoint, pointText } from './point.js'
 import { SCENARIOS } from './scenarios.js'
 import { cleanRun, forGate, forSites, type Placed, playPoint } from './sweep.js'
@@ -62,7 +63,8 @@ export async function playPoints(
   for (const scenario of scenarios) {
     const clean = await cleanRun(code, scenario)
     if (which === 'places') seen.clear()
-    const chosen = chosenOf(clean.points, which, seen)
+    const pinned = which === 'all' || which === 'sites' ? [] : pinnedOf(scenario, clean.points)
+    const chosen = [...chosenOf(clean.points, which, seen), ...pinned]
     const own = chosen.filter((_, at) => at % parts === part)
     const count = { calls: clean.calls, points: clean.points.length, chosen: chosen.length, played: 0 }
     counts[scenario] = count

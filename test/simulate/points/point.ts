@@ -1,7 +1,7 @@
 /** The trouble at one call of a process to its kernel. */
 export type Trouble =
-  /** The call fails with `code`; `always`: so does each later call of that name in this process, until the trouble ends. */
-  | { readonly what: 'fails'; readonly code: string; readonly always: boolean }
+  /** The call fails with `code`; `always`: so does each later call of that name in this process, until the trouble ends, or for `seconds`. */
+  | { readonly what: 'fails'; readonly code: string; readonly always: boolean; readonly seconds?: number }
   /** Half of the bytes are read or written. */
   | { readonly what: 'half' }
   /** The message arrives without its descriptors: the process has no room for them. */
@@ -26,7 +26,8 @@ const SIMPLE = ['half', 'truncated', 'late', 'dies before', 'dies after', 'stops
 
 export function troubleText(trouble: Trouble): string {
   if (trouble.what !== 'fails') return trouble.what.replace(' ', '-')
-  return trouble.always ? `${trouble.code}-always` : trouble.code
+  if (!trouble.always) return trouble.code
+  return `${trouble.code}-${trouble.seconds === undefined ? 'always' : `${trouble.seconds}s`}`
 }
 
 /** As `--point` takes it: `embedded:B:37:EMFILE`. */
@@ -37,11 +38,14 @@ export function pointText({ scenario, process, n, trouble }: Point): string {
 export function parsePoint(text: string): Point {
   const [, scenario, process, n, rest] = /^([\w-]+):([^:]+):(\d+):([\w-]+)$/.exec(text) ?? []
   if (rest === undefined) throw new Error(`"${text}" is no point: SCENARIO:PROCESS:N:TROUBLE`)
-  const simple = SIMPLE.find(what => what.replace(' ', '-') === rest)
-  const always = rest.endsWith('-always')
-  const trouble: Trouble =
-    simple === undefined
-      ? { what: 'fails', code: always ? rest.slice(0, -'-always'.length) : rest, always }
-      : { what: simple }
-  return { scenario: scenario!, process: process!, n: Number(n), trouble }
+  return { scenario: scenario!, process: process!, n: Number(n), trouble: parseTrouble(rest) }
+}
+
+export function parseTrouble(text: string): Trouble {
+  const simple = SIMPLE.find(what => what.replace(' ', '-') === text)
+  if (simple !== undefined) return { what: simple }
+  const [, code = '', forHowLong, seconds] = /^(\w+?)(?:-(always|(\d+)s))?$/.exec(text) ?? []
+  if (code === '') throw new Error(`"${text}" is no trouble`)
+  const always = forHowLong !== undefined
+  return { what: 'fails', code, always, ...(seconds !== undefined && { seconds: Number(seconds) }) }
 }

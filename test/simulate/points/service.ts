@@ -16,7 +16,7 @@ import { Tap } from './tap.js'
 
 const SEED = 1
 /** Far more than a run has whose trouble lasts long. */
-const MOST_STEPS = 50_000
+const MOST_STEPS = 200_000
 /** The first client is the one whose connections stay. */
 const CLIENTS = [1, 2]
 const START_MS = 5_000

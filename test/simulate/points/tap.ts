@@ -88,6 +88,7 @@ export class Tap {
     switch (trouble.what) {
       case 'fails':
         if (trouble.always) this.#always = name
+        if (trouble.seconds !== undefined) world.after(trouble.seconds * 1_000, () => this.end())
         this.#fail(p, name, trouble.code)
         return
       case 'half':

@@ -20,8 +20,8 @@ const COMMANDS = {
 
 /** Services that an operator upgrades. */
 const UPGRADES = { upgrade: 'shop', 'upgrade daemon': 'fd-broker.daemon' } as const
-/** The time limit of an upgrade. */
-const UPGRADE_MS = 20_000
+/** The time limit of an order. */
+const ORDER_MS = 20_000
 /** An operator who cancels an upgrade does so within this time. */
 const CANCEL_MS = 1_500
 
@@ -50,12 +50,15 @@ export function startOperator(
       else if (what === 'cancelled upgrade') {
         const cancel = new AbortController()
         p.setTimer(() => cancel.abort(), world.below(CANCEL_MS))
-        const answer = await client.upgrade({ service: 'shop', timeout: UPGRADE_MS, signal: cancel.signal })
+        const answer = await client.upgrade({ service: 'shop', timeout: ORDER_MS, signal: cancel.signal })
         upgraded(answer.pid)
       } else if (what === 'upgrade' || what === 'upgrade daemon') {
-        const answer = await client.upgrade({ service: UPGRADES[what], timeout: UPGRADE_MS })
+        const answer = await client.upgrade({ service: UPGRADES[what], timeout: ORDER_MS })
         upgraded(answer.pid)
-      } else await client.command(COMMANDS[what][0], COMMANDS[what][1], { service: 'shop' })
+      } else {
+        const [name, body] = COMMANDS[what]
+        await client.command(name, body, { service: 'shop', timeoutMs: ORDER_MS })
+      }
       world.note(p, `${what}: done`)
       done()
     } catch (error) {

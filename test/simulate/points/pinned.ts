@@ -1,0 +1,41 @@
+import { type Point, parseTrouble } from './point.js'
+import type { Placed } from './sweep.js'
+
+/** A point that has been wrong and that the share of the gate would leave out. */
+interface Pin {
+  readonly scenario: string
+  readonly process: string
+  readonly name: string
+  /** The file in `src` that makes the call. */
+  readonly file: string
+  /** The number of the call among those of this name, process and file; counts from 1. */
+  readonly nth: number
+  /** As in `--point`. */
+  readonly trouble: string
+}
+
+const PINS: readonly Pin[] = [
+  // The next daemon took a member for dead, of which /proc showed nothing, and told it to leave.
+  { scenario: 'next-daemon', process: 'T', name: 'readFileSync', file: 'os/main-process.ts', nth: 10, trouble: 'ENOENT' },
+  // A member that the next daemon could not watch connected again and again, without a pause.
+  { scenario: 'next-daemon', process: 'T', name: 'dup', file: 'os/liveness.ts', nth: 3, trouble: 'EMFILE-always' },
+  // A version that could not hear the daemon ended its next version, which served: when its limit was over, and when it had lost the right.
+  { scenario: 'daemon', process: 'S', name: 'sendMessage', file: 'wire/outbound.ts', nth: 12, trouble: 'ENOMEM-always' },
+  { scenario: 'daemon', process: 'S', name: 'sendMessage', file: 'wire/outbound.ts', nth: 12, trouble: 'ENOMEM-15s' },
+  // The reason of a next version whose connection had ended was lost.
+  { scenario: 'daemon', process: 'B', name: 'receiveMessage', file: 'wire/channel.ts', nth: 4, trouble: 'ENOMEM' },
+]
+
+/** Returns the pinned points of a scenario, whose calls without trouble are in `points`. */
+export function pinnedOf(scenario: string, points: readonly Placed[]): Placed[] {
+  return PINS.filter(pin => pin.scenario === scenario).map(({ process, name, file, nth, trouble }) => {
+    const isHere = (each: Placed) =>
+      each.point.process === process && each.name === name && each.place?.startsWith(`${file}:`)
+    const calls = new Map(points.filter(isHere).map(each => [each.point.n, each]))
+    const call = [...calls.values()][nth - 1]
+    if (call === undefined)
+      throw new Error(`${process} of "${scenario}" makes no ${name}() number ${nth} in ${file}: pin another call`)
+    const point: Point = { ...call.point, trouble: parseTrouble(trouble) }
+    return { ...call, point }
+  })
+}
