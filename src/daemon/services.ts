@@ -18,7 +18,7 @@ import type { BundleItem } from '../wire/bundle.js'
 import type { PersistedFds } from './persisted-fds.js'
 import type { AccessCheck } from './policy/access-check.js'
 import type { Unserved } from './policy/policy.js'
-import { RightsHolders, type ServiceRecord } from './service/recovery.js'
+import { RightsHolders, type ServiceRecord, UNKNOWN_MEMBER } from './service/recovery.js'
 import { Service } from './service/service.js'
 import type { CommonSettings } from './service/settings.js'
 import type { SoleCopy } from './service/sole-copy.js'
@@ -69,7 +69,7 @@ export class Services {
     this.#rightsHolders = new RightsHolders(control, error =>
       logger.warn(
         { err: error },
-        'the list of the processes that an earlier daemon served cannot be used: this daemon does not wait for them',
+        'the list of the processes that an earlier daemon served cannot be used: this daemon waits 5 s for members of the services that it was given, and for no others',
       ),
     )
     this.#sizes = new StateSizes(() => this.all.map(service => this.#sizeOf(service)), logger)
@@ -94,9 +94,11 @@ export class Services {
       const remains = members.length > 0 || handedOver.length > 0 || (record.draining ?? []).length > 0
       if (remains) this.#add({ ...record, members }, handedOver)
     }
-    // These services are missing in the list, so the users of their members are unknown.
-    for (const [service, handedOver] of items)
-      this.#add({ service, generation: 1, startedAt: Date.now(), members: [], foreign: true }, handedOver)
+    // The list cannot be read, or was removed: the users of these services' members are unknown, and a member may serve.
+    for (const [service, handedOver] of items) {
+      const members = [UNKNOWN_MEMBER]
+      this.#add({ service, generation: 1, startedAt: Date.now(), members, foreign: true }, handedOver)
+    }
     this.#restored = true
     this.#resumeWriting()
     this.applyPolicy()

@@ -108,13 +108,18 @@ function watchOf(member: RightsHolder, pidfd: OwnedFd | null, died: () => void):
 }
 
 export function recoveringError(missing: readonly ProcessIdentity[]): FdbError {
-  const names = missing.map(({ pid }) => `process ${pid}`).join(', ')
+  const names = missing
+    .map(({ pid }) => (pid > 0 ? `process ${pid}` : 'members that it does not know'))
+    .join(', ')
   const reason = `the daemon was restarted and waits for ${names} to reconnect or end: try again`
   return new FdbError('ERR_FDB_BUSY', reason, { retryable: true })
 }
 
 /** A process that has got the service's descriptors: it may have the right to write. */
 type RightsHolder = ProcessIdentity
+
+/** Stands for the members of a service of which the list says nothing. As processes in another PID namespace, they have 5 s to reconnect. */
+export const UNKNOWN_MEMBER: RightsHolder = { pid: 0 }
 
 /** The facts about a service that a restarted daemon needs, above all the processes for which it must wait. */
 export interface ServiceRecord {
