@@ -1,10 +1,12 @@
 import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
+import { isShortage } from '../kernel/index.js'
 import type { ServedService } from '../operator/service-name.js'
 import { startedAs } from '../os/command-line.js'
 import { acquireControl, type FirstControl, releaseControl } from '../os/control-path.js'
 import { runControl } from '../os/default-control.js'
+import { outOfDescriptors } from '../os/limits.js'
 import { ControlWatch, withRestored } from '../os/restore-control.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ControlListener } from '../wire/control-listener.js'
@@ -73,7 +75,11 @@ export class Control {
     this.#settings = settings
     this.#logger = logger
     this.#firstControl = place
-    this.#listen()
+    try {
+      this.#listen()
+    } catch (error) {
+      throw isShortage(error) ? outOfDescriptors('the control socket cannot be watched', error) : error
+    }
     this.#watch = new ControlWatch({
       control: () => this.#firstControl,
       restored: made => {

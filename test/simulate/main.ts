@@ -16,7 +16,7 @@ import {
   sumOf,
   tellPoint,
 } from './points/command.js'
-import { SCENARIOS } from './points/scenarios.js'
+import { ALL_SCENARIOS } from './points/scenarios.js'
 import { collectUnhandled, runSeed, scheduleText, shortest } from './run-seed.js'
 import { ALL_KINDS, anyScheduleOf } from './scenario/any.js'
 
@@ -31,7 +31,7 @@ const HELP = `npm run simulate -- [options]
   --state-file   each service has a state file; default: each fourth, and those whose trouble it is
   --findings N   end after so many wrong seeds in a process (20)
   --jobs N       processes; default: one for each processor; 1: no other than this one
-  --points NAMES let each call of these scenarios fail in each way, one in each run: ${Object.keys(SCENARIOS).join(', ')}, or every
+  --points NAMES let each call of these scenarios fail in each way, one in each run: ${ALL_SCENARIOS.join(', ')}, or every
   --share S      of these points: all (default); sites: each trouble once at each place of src, for each process; places: each call fails once there with each error; gate: in one of the scenarios
   --point P      play this point only, and print its story
   --edits FILE   seed defects: a list of [file below src, from, to] in JSON

@@ -121,6 +121,7 @@ export class World {
   /** From now on no fault happens at a call. */
   endFaults(): void {
     this.#faults = []
+    this.tap?.end()
   }
 
   /** Starts a process with `main`, which gets the process. */

@@ -1,7 +1,7 @@
 import type { Code } from '../globals.js'
 import { pinnedOf } from './pinned.js'
 import { type Point, parsePoint, pointText } from './point.js'
-import { SCENARIOS } from './scenarios.js'
+import { ALL_SCENARIOS } from './scenarios.js'
 import { cleanRun, forGate, forSites, type Placed, playPoint } from './sweep.js'
 
 /** Plays one point, and prints its story. Returns whether all promises were kept. */
@@ -39,9 +39,9 @@ export interface PointsResult {
 }
 
 export function scenariosOf(given: string): string[] {
-  const names = given === 'every' ? Object.keys(SCENARIOS) : given.split(',')
-  const unknown = names.find(name => !(name in SCENARIOS))
-  if (unknown !== undefined) throw new Error(`no scenario "${unknown}": ${Object.keys(SCENARIOS).join(', ')}`)
+  const names = given === 'every' ? [...ALL_SCENARIOS] : given.split(',')
+  const unknown = names.find(name => !ALL_SCENARIOS.includes(name))
+  if (unknown !== undefined) throw new Error(`no scenario "${unknown}": ${ALL_SCENARIOS.join(', ')}`)
   return names
 }
 

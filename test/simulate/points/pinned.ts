@@ -15,15 +15,59 @@ interface Pin {
 }
 
 const PINS: readonly Pin[] = [
+  // The next daemon could not read the list of members, did not wait for any, and told the one that came back to leave.
+  {
+    scenario: 'next-daemon',
+    process: 'T',
+    name: 'openSync',
+    file: 'daemon/service/recovery.ts',
+    nth: 1,
+    trouble: 'EACCES-always',
+  },
   // The next daemon took a member for dead, of which /proc showed nothing, and told it to leave.
-  { scenario: 'next-daemon', process: 'T', name: 'readFileSync', file: 'os/main-process.ts', nth: 10, trouble: 'ENOENT' },
+  {
+    scenario: 'next-daemon',
+    process: 'T',
+    name: 'readFileSync',
+    file: 'os/main-process.ts',
+    nth: 10,
+    trouble: 'ENOENT',
+  },
   // A member that the next daemon could not watch connected again and again, without a pause.
-  { scenario: 'next-daemon', process: 'T', name: 'dup', file: 'os/liveness.ts', nth: 3, trouble: 'EMFILE-always' },
+  {
+    scenario: 'next-daemon',
+    process: 'T',
+    name: 'dup',
+    file: 'os/liveness.ts',
+    nth: 3,
+    trouble: 'EMFILE-always',
+  },
   // A version that could not hear the daemon ended its next version, which served: when its limit was over, and when it had lost the right.
-  { scenario: 'daemon', process: 'S', name: 'sendMessage', file: 'wire/outbound.ts', nth: 12, trouble: 'ENOMEM-always' },
-  { scenario: 'daemon', process: 'S', name: 'sendMessage', file: 'wire/outbound.ts', nth: 12, trouble: 'ENOMEM-15s' },
+  {
+    scenario: 'daemon',
+    process: 'S',
+    name: 'sendMessage',
+    file: 'wire/outbound.ts',
+    nth: 12,
+    trouble: 'ENOMEM-always',
+  },
+  {
+    scenario: 'daemon',
+    process: 'S',
+    name: 'sendMessage',
+    file: 'wire/outbound.ts',
+    nth: 12,
+    trouble: 'ENOMEM-15s',
+  },
   // The reason of a next version whose connection had ended was lost.
-  { scenario: 'daemon', process: 'B', name: 'receiveMessage', file: 'wire/channel.ts', nth: 4, trouble: 'ENOMEM' },
+  {
+    scenario: 'daemon',
+    process: 'B',
+    name: 'receiveMessage',
+    file: 'wire/channel.ts',
+    nth: 4,
+    trouble: 'ENOMEM',
+  },
 ]
 
 /** Returns the pinned points of a scenario, whose calls without trouble are in `points`. */
@@ -34,7 +78,9 @@ export function pinnedOf(scenario: string, points: readonly Placed[]): Placed[] 
     const calls = new Map(points.filter(isHere).map(each => [each.point.n, each]))
     const call = [...calls.values()][nth - 1]
     if (call === undefined)
-      throw new Error(`${process} of "${scenario}" makes no ${name}() number ${nth} in ${file}: pin another call`)
+      throw new Error(
+        `${process} of "${scenario}" makes no ${name}() number ${nth} in ${file}: pin another call`,
+      )
     const point: Point = { ...call.point, trouble: parseTrouble(trouble) }
     return { ...call, point }
   })

@@ -1,3 +1,4 @@
+import type { ScheduledScenario } from './scheduled.js'
 import type { ServiceScenario } from './service.js'
 
 const PROBATION_MS = 3_000
@@ -13,6 +14,41 @@ function rollback(hosting: ServiceScenario['hosting']): ServiceScenario {
     before: run => void run.upgrade(),
     during: run => run.rollBack(),
   }
+}
+
+/** The scenarios with workers, and with `fd-broker run`. */
+export const SCHEDULED: Readonly<Record<string, ScheduledScenario>> = {
+  /** All workers are replaced. */
+  workers: { hosting: 'workers', forMs: 4_000, acts: [{ what: 'upgrade', when: { ms: 0 } }] },
+  /** A worker dies while the workers are replaced. */
+  'worker-dies': {
+    hosting: 'workers',
+    forMs: 5_000,
+    acts: [
+      { what: 'upgrade', when: { ms: 0 } },
+      { what: 'dies', part: 'worker 1', when: { after: '0.2', steps: 5 } },
+    ],
+  },
+  /** A next main process takes over. */
+  'next-main': { hosting: 'workers', forMs: 3_000, acts: [{ what: 'start', when: { ms: 0 } }] },
+  /** A next version replaces the present one. */
+  run: { hosting: 'run', forMs: 6_000, acts: [{ what: 'upgrade', when: { ms: 0 } }] },
+  /** A next version crashes, and then the present one does and is started again. */
+  'run-restarts': {
+    hosting: 'run',
+    forMs: 4_000,
+    acts: [
+      { what: 'bad', manner: 'crashes', ms: 1_000, when: { ms: 0 } },
+      { what: 'upgrade', when: { ms: 1 } },
+      { what: 'dies', part: 'newest', code: 1, when: { ms: 2_000 } },
+    ],
+  },
+  /** The process of `fd-broker run` is killed, and starts again. */
+  'run-starts': {
+    hosting: 'run',
+    forMs: 3_000,
+    acts: [{ what: 'dies', part: 'run', code: null, when: { ms: 0 } }],
+  },
 }
 
 /** The scenarios of the rule: fixed, short, and without another trouble than that of a point. */
@@ -52,3 +88,5 @@ export const SCENARIOS: Readonly<Record<string, ServiceScenario>> = {
   },
   'next-daemon': { hosting: 'daemon', during: run => void run.upgrade('upgrade daemon') },
 }
+
+export const ALL_SCENARIOS: readonly string[] = [...Object.keys(SCENARIOS), ...Object.keys(SCHEDULED)]

@@ -30,6 +30,7 @@ const REST_MS = 6_000
 /** A failed write of the state file is repeated after so long at the latest. */
 const LONG_REST_MS = 12_000
 const SOON_MS = 300
+const WATCHES = ['pidfds', 'polls', 'timers']
 const FILES = ['files', 'locked files']
 const LASTING = /^ERR_FDB_(?:DEADLINE|CHANNEL_)/
 const REMOVES = /^(?:rm|unlink)/
@@ -73,8 +74,16 @@ interface Answer {
   isOver(): boolean
 }
 
+/** A run of a scenario, with the trouble of one point, or none. */
+export interface PlayableRun {
+  readonly world: World
+  readonly tap: Tap
+  /** `usual`: the censuses of a run without trouble. */
+  run(usual: Played['censuses'] | null): Played
+}
+
 /** Plays a scenario with a service of one version, with the trouble of one point, or none. */
-export class ServiceRun {
+export class ServiceRun implements PlayableRun {
   readonly world: World
   readonly tap: Tap
   readonly versions = new Map<string, Version>()
@@ -123,7 +132,7 @@ export class ServiceRun {
     world.run(() => false, 400)
     this.#takeCensus()
     before?.(this)
-    tap.active = true
+    tap.begin(world.now)
     during(this)
     world.run(() => false, CALM_MS)
     tap.end()
@@ -251,10 +260,12 @@ export class ServiceRun {
     return told.some(each => describe(each).includes(errno) || isLate(each))
   }
 
-  /** After the trouble one more upgrade must succeed; without a version that lives, a start. */
+  /** After the trouble one more upgrade must succeed; if no version lives, or the one that serves is killed while others leave, a start. */
   #startLast(): boolean {
     const { world } = this
-    const isAny = [...this.versions.values()].some(({ p }) => !p.dead)
+    const isKilled = this.#point?.trouble.what.startsWith('dies') === true
+    const phases = [...this.versions.values()].map(phaseOf)
+    const isAny = phases.some(phase => phase !== 'dead' && !(isKilled && phase === 'leaving'))
     this.#next = 'L'
     if (!isAny) this.start()
     else {
@@ -305,6 +316,9 @@ export class ServiceRun {
         const { trouble } = this.#point ?? {}
         if (trouble?.what === 'fails' && trouble.code === 'ENOSPC')
           for (const kind of FILES) expected.set(kind, has.get(kind) ?? 0)
+        // Processes that have got no pidfd poll each other.
+        if (trouble?.what === 'fails' && trouble.always && this.tap.played === 'pidfdOpen')
+          for (const kind of WATCHES) expected.set(kind, has.get(kind) ?? 0)
         return differences(`${WHEN[at]}, ${since}, ${part}`, has, expected)
       })
     })

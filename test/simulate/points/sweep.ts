@@ -3,8 +3,9 @@ import { afterMicrotasks, takeUnhandled } from '../run-seed.js'
 import { Livelock } from '../world.js'
 import { CAN_BE_LATE, ERRNOS, ERRNOS_OF_FDS, IN_PARTS, ONCE } from './errnos.js'
 import { type Point, type Trouble, troubleText } from './point.js'
-import { SCENARIOS } from './scenarios.js'
-import { type Played, ServiceRun } from './service.js'
+import { SCENARIOS, SCHEDULED } from './scenarios.js'
+import { ScheduledRun } from './scheduled.js'
+import { type PlayableRun, type Played, ServiceRun } from './service.js'
 import { Sites } from './sites.js'
 import { type Call, TIMER } from './tap.js'
 
@@ -27,9 +28,11 @@ export interface Clean {
 export async function cleanRun(code: Code, scenario: string): Promise<Clean> {
   const sites = new Sites(code.text)
   const calls: (Call & { place: string | null })[] = []
-  const run = new ServiceRun(code, SCENARIOS[scenario]!, null, false)
+  const run = runOf(code, scenario, null, false)
+  // The orders of a schedule have no answer if their operator dies.
+  const others = scenario in SCHEDULED ? /^(?:c\d|op$)/ : /^c\d/
   run.tap.onCall = call => {
-    if (!/^c\d/.test(call.process)) calls.push(Object.assign(call, { place: sites.here() }))
+    if (!others.test(call.process)) calls.push(Object.assign(call, { place: sites.here() }))
   }
   const played = await play(run, null)
   if (played.wrong.length > 0) throw new Error(`without a trouble: ${played.wrong.join('; ')}`)
@@ -96,7 +99,13 @@ export function forSites(points: readonly Placed[]): Placed[] {
   })
 }
 
-async function play(run: ServiceRun, usual: Played['censuses'] | null): Promise<Played> {
+function runOf(code: Code, scenario: string, point: Point | null, trace: boolean): PlayableRun {
+  const scheduled = SCHEDULED[scenario]
+  if (scheduled !== undefined) return new ScheduledRun(code, scheduled, point, trace)
+  return new ServiceRun(code, SCENARIOS[scenario]!, point, trace)
+}
+
+async function play(run: PlayableRun, usual: Played['censuses'] | null): Promise<Played> {
   const played = await afterMicrotasks(() => {
     try {
       return run.run(usual)
@@ -119,5 +128,5 @@ export function playPoint(
   point: Point,
   trace = false,
 ): Promise<Played> {
-  return play(new ServiceRun(code, SCENARIOS[point.scenario]!, point, trace), usual.censuses)
+  return play(runOf(code, point.scenario, point, trace), usual.censuses)
 }

@@ -32,6 +32,8 @@ export class Tap {
   /** Called when the trouble happens. */
   onPlayed: () => void = () => {}
   active = false
+  /** The time of the world from which calls count. */
+  activeSince = Number.POSITIVE_INFINITY
   /** The errors that processes have logged since. */
   readonly logged: Error[] = []
   #last: Call | null = null
@@ -50,6 +52,12 @@ export class Tap {
   /** A process has logged a warning or an error. */
   hear(facts: object): void {
     if (this.played !== null) this.logged.push(...Object.values(facts).filter(each => each instanceof Error))
+  }
+
+  /** Calls count from now on. */
+  begin(now: number): void {
+    this.active = true
+    this.activeSince = now
   }
 
   /** The trouble ends. */

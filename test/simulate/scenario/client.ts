@@ -8,8 +8,8 @@ import { HELLO, HELLO_BYTES, hasTls, recordsOf } from './records.js'
 /** The observations of a client. Times are those of the world. */
 export interface History {
   readonly refused: { readonly at: number; readonly code: string }[]
-  /** Keys of changes that the service has acknowledged. */
-  readonly acknowledged: { readonly at: number; readonly key: string }[]
+  /** Keys of changes that the service has acknowledged, with the times of the request and of the answer. */
+  readonly acknowledged: { readonly askedAt: number; readonly at: number; readonly key: string }[]
   readonly failed: number[]
   /** All answers, also to reads. */
   readonly answers: ('made' | 'refused')[]
@@ -251,7 +251,8 @@ class Client {
           `a read of the last number of client ${of + 1} shows ${answer}, older than ${least}`,
         )
     } else if (answer === this.#last) {
-      history.acknowledged.push({ at: this.#p.world.now, key: request.toString('hex') })
+      const { askedAt } = history
+      history.acknowledged.push({ askedAt, at: this.#p.world.now, key: request.toString('hex') })
       this.#lasts.set(this.#index, answer)
     } else if (answer === REFUSED) history.failed.push(this.#p.world.now)
     else history.wrong.push(`${answer} for ${this.#last}`)

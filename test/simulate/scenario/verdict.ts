@@ -154,7 +154,9 @@ function lostInFile(
   const isOnlyTrouble = acts.length === 1 && late === undefined && acts[0]!.what !== 'damage'
   const before = ended !== null && isOnlyTrouble ? ended.at - (ended.cut ? SYNCED_MS : WRITTEN_MS) : 0
   for (const { acknowledged, wrong: answers } of clients) {
-    const lost = acknowledged.filter(({ at, key }) => (at > since || at < before) && isLost(key))
+    // A part of a change may have been made before the service began again, although a later one was answered after that.
+    const isDue = ({ askedAt, at }: { askedAt: number; at: number }) => askedAt > since || at < before
+    const lost = acknowledged.filter(each => isDue(each) && isLost(each.key))
     if (lost.length > 0)
       wrong.push(`${lost.length} acknowledged changes are lost, the first of ${lost[0]!.at.toFixed(3)}`)
     if (answers.length > 0) wrong.push(`wrong answers: ${answers}`)

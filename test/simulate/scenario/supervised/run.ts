@@ -28,6 +28,8 @@ export class SupervisedRun {
   readonly #code: Code
   readonly #world: World
   readonly #schedule: SupervisedSchedule
+  /** The time of the acts and of all that follows from them. */
+  readonly #forMs: number
   readonly #programs: Programs
   readonly #supervisors: Supervisors
   readonly #signals: Signals
@@ -36,10 +38,11 @@ export class SupervisedRun {
   readonly #wrong: string[] = []
   #clients: ClientHistory[] = []
 
-  constructor(code: Code, world: World, schedule: SupervisedSchedule) {
+  constructor(code: Code, world: World, schedule: SupervisedSchedule, forMs = RUN_MS) {
     this.#code = code
     this.#world = world
     this.#schedule = schedule
+    this.#forMs = forMs
     for (const path of ['/srv']) world.kernel.names.set(path, new Inode('dir', path, 0o755))
     world.kernel.names.set(PROGRAM, new Inode('file', PROGRAM, 0o755))
     this.#programs = new Programs(code, world, () => 20 + world.below(400))
@@ -57,8 +60,9 @@ export class SupervisedRun {
     world.run(() => false, 100 + world.below(6_000))
     for (const act of this.#schedule.acts) this.#prepare(act)
     for (const { name, steps } of world.processes.values()) this.#counted.set(name, steps)
+    world.tap?.begin(world.now)
     performActs(world, this.#schedule.acts, {
-      ms: RUN_MS,
+      ms: this.#forMs,
       isReached: ({ after, steps }) => {
         const p = this.#named(after)
         return p !== undefined && (p.dead || p.steps >= (this.#counted.get(after) ?? 0) + steps)

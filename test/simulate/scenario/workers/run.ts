@@ -49,6 +49,8 @@ export class WorkersRun {
   readonly #code: Code
   readonly #world: World
   readonly #schedule: WorkersSchedule
+  /** The time of the acts and of all that follows from them. */
+  readonly #forMs: number
   readonly #mains: Mains
   readonly #workers: WorkerProcesses
   readonly #endings: Endings
@@ -67,10 +69,11 @@ export class WorkersRun {
   /** Orders to end the service: when, and the main process that got the signal. */
   readonly #ends: { readonly at: number; readonly by: SimulatedProcess | null }[] = []
 
-  constructor(code: Code, world: World, schedule: WorkersSchedule) {
+  constructor(code: Code, world: World, schedule: WorkersSchedule, forMs = RUN_MS) {
     this.#code = code
     this.#world = world
     this.#schedule = schedule
+    this.#forMs = forMs
     this.#wanted = schedule.workers
     this.#workers = new WorkerProcesses(code, world, schedule.queues === true)
     this.#workers.onJoined = version => this.#demandState(version)
@@ -242,8 +245,9 @@ export class WorkersRun {
 
   /** Runs the world, and does what is scheduled when its time has come. */
   #act(): void {
+    this.#world.tap?.begin(this.#world.now)
     performActs(this.#world, this.#schedule.acts, {
-      ms: RUN_MS,
+      ms: this.#forMs,
       isReached: ({ after, steps }) => {
         const p = this.#named(after)
         return p !== undefined && (p.dead || p.steps >= (this.#counted.get(after) ?? 0) + steps)
