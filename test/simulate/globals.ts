@@ -210,13 +210,18 @@ function simulatedProcess(module: (name: string) => unknown) {
   )
 }
 
-/** Node tries again later if no descriptor is free. */
-function acceptOf(fd: number): number {
+const ACCEPT_AGAIN_MS = 5
+const SHORTAGES: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'])
+
+/** Returns -1 if no connection waits, and null if the kernel lacks something: Node tries again later. */
+function acceptOf(fd: number): number | null {
   try {
     return SimulatedServer.addon.accept(fd)
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EMFILE') throw error
-    return -1
+    const { code = '' } = error as NodeJS.ErrnoException
+    if (code === 'ECONNABORTED') return -1
+    if (!SHORTAGES.has(code)) throw error
+    return null
   }
 }
 
@@ -252,8 +257,12 @@ export class SimulatedServer extends EventEmitter {
     this.#fd = fd
     this._handle = { onconnection: (_, { fd }) => this.accepted(fd) }
     const poll = addon.createPoll(fd, () => {
-      for (let socket = acceptOf(fd); socket !== -1; socket = this.listening ? acceptOf(fd) : -1)
+      let socket = acceptOf(fd)
+      for (; socket !== null && socket !== -1; socket = this.listening ? acceptOf(fd) : -1)
         this._handle!.onconnection(0, { fd: socket })
+      if (socket !== null) return
+      poll.start(0)
+      at.p.setTimer(() => this.listening && poll.start(1), ACCEPT_AGAIN_MS)
     })
     this.#close = () => poll.close()
     poll.start(1)

@@ -59,6 +59,15 @@ const PINS: readonly Pin[] = [
     nth: 12,
     trouble: 'ENOMEM-15s',
   },
+  // The state file was replaced again and again, without a pause, while that failed.
+  {
+    scenario: 'taken-back',
+    process: 'A',
+    name: 'open',
+    file: 'state/file/files.ts',
+    nth: 1,
+    trouble: 'ENOSPC-always',
+  },
   // The reason of a next version whose connection had ended was lost.
   {
     scenario: 'daemon',

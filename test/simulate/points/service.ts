@@ -153,6 +153,7 @@ export class ServiceRun implements PlayableRun {
         ...endings.wrong,
         ...(usual === null ? [] : this.#compare(usual)),
         ...this.#remains(),
+        ...(tap.spins ? [`${tap.played}() is repeated without a pause`] : []),
       ],
     }
   }

@@ -1,6 +1,6 @@
 import { fail } from '../kernel/objects.js'
 import { DEAD, type SimulatedProcess } from '../process.js'
-import { ERRNOS_OF_FDS } from './errnos.js'
+import { CAN_BE_LATE, ERRNOS_OF_FDS } from './errnos.js'
 import { LATE_MS, type Point, pointText } from './point.js'
 
 /** The name of a timer among the calls of a process. */
@@ -8,6 +8,8 @@ export const TIMER = 'setTimeout'
 const STOP_MS = 3_000
 const MESSAGES: ReadonlySet<string> = new Set(['sendMessage', 'receiveMessage'])
 const HEARD_TURNS = 10
+/** More failing calls of another thread than these come from a loop without a pause. */
+const MOST_FAILURES = 1_000
 const NEEDS_FDS: ReadonlySet<string> = new Set(ERRNOS_OF_FDS)
 
 /** A call of a process, as the run without a trouble makes it. */
@@ -45,6 +47,8 @@ export class Tap {
   /** The name of the call at which the trouble has happened; null before. */
   played: string | null = null
 
+  #failures = 0
+
   constructor(point: Point | null) {
     this.#point = point
   }
@@ -52,6 +56,11 @@ export class Tap {
   /** A process has logged a warning or an error. */
   hear(facts: object): void {
     if (this.played !== null) this.logged.push(...Object.values(facts).filter(each => each instanceof Error))
+  }
+
+  /** Whether a process repeats a failing call without a pause. Only the library makes calls of other threads. */
+  get spins(): boolean {
+    return this.#failures > MOST_FAILURES
   }
 
   /** Calls count from now on. */
@@ -122,6 +131,7 @@ export class Tap {
 
   #fail(p: SimulatedProcess, name: string, code: string): never {
     p.world.note(p, `${name}() fails: ${code}`)
+    if (CAN_BE_LATE.has(name)) this.#failures++
     // A connection breaks by itself: the process hears of what follows from that within a few turns.
     if (MESSAGES.has(name)) p.stoppedIn = p.turns + HEARD_TURNS
     return fail(code, name)
