@@ -30,9 +30,10 @@ export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): vo
 
 /**
  * Makes a UDP socket of Node read from a descriptor. Takes ownership of the descriptor, and closes it if it throws. Node sets SO_REUSEADDR, which would let
- * another user's process take the datagrams: `reuseAddr` is set again.
+ * another user's process take the datagrams: the socket gets the option back that it had.
  */
-export function bindOver(socket: dgram.Socket, fd: OwnedFd, reuseAddr: boolean): void {
+export function bindOver(socket: dgram.Socket, fd: OwnedFd): void {
+  const { reuseAddr = false } = native.inspect([fd.raw])[0]!
   const number = give(fd, own => socket.bind({ fd: own, exclusive: true }))
   native.setOption(number, 'reuseAddr', reuseAddr)
 }

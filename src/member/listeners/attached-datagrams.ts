@@ -17,25 +17,40 @@ export interface DatagramReader extends ConnectionKeeper {
   close(): void
 }
 
+/** The socket of an application that a {@link DatagramReader} reads. */
+interface ApplicationSocket {
+  /** The application has closed the socket, which then never reads again. */
+  readonly isClosed: boolean
+  /** This process leaves, and no other process reads: reads the datagrams that wait, until the socket is closed. */
+  readLast(): void
+}
+
+/** Returns a duplicate of a listener's descriptor for its reader. Throws ERR_FDB_NO_DESCRIPTORS. */
+export function dupFor(fd: OwnedFd): OwnedFd {
+  try {
+    return fd.dup()
+  } catch (cause) {
+    throw outOfDescriptors(`${fd.label} cannot be given to its reader`, cause)
+  }
+}
+
 /** The reader of a UDP listener, in the form of a server for streams. */
 export class AttachedDatagrams {
   readonly server = null
   readonly secure = false
   readonly acceptedUntilDetached = false
   readonly #reader: DatagramReader
+  readonly #socket: ApplicationSocket | null
   #attached = false
 
-  constructor(reader: DatagramReader) {
+  constructor(reader: DatagramReader, socket: ApplicationSocket | null = null) {
     this.#reader = reader
+    this.#socket = socket
   }
 
   async attach(fd: OwnedFd): Promise<void> {
-    let own: OwnedFd
-    try {
-      own = fd.dup()
-    } catch (cause) {
-      throw outOfDescriptors(`${fd.label} cannot be given to its reader`, cause)
-    }
+    if (this.#socket?.isClosed) return
+    const own = dupFor(fd)
     this.#reader.resume?.()
     closeOnThrow([own], () => this.#reader.start(own))
     this.#attached = true
@@ -51,7 +66,7 @@ export class AttachedDatagrams {
   }
 
   get isClosed(): boolean {
-    return this.#attached && !this.#reader.active
+    return this.#socket?.isClosed || (this.#attached && !this.#reader.active)
   }
 
   get connections(): number {
@@ -102,6 +117,10 @@ export class AttachedDatagrams {
 
   remaining(): DrainCounts {
     return this.#reader.remaining?.() ?? sumCounts([])
+  }
+
+  readLast(): void {
+    this.#socket?.readLast()
   }
 
   finish(): void {

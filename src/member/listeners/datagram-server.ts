@@ -2,7 +2,7 @@ import type { Socket } from 'node:dgram'
 import { nodeDgram } from '../../base/lazy.js'
 import { inspected } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
-import { bindOver, type OwnedFd } from '../../kernel/index.js'
+import { bindOver, type OwnedFd, setSocketOption } from '../../kernel/index.js'
 import {
   DATAGRAM_READING,
   isBound,
@@ -11,7 +11,7 @@ import {
   readDatagrams,
 } from '../../node/datagram-reading.js'
 import { missingInternals } from '../../node/missing-internals.js'
-import { AttachedDatagrams, type DatagramReader } from './attached-datagrams.js'
+import { AttachedDatagrams, type DatagramReader, dupFor } from './attached-datagrams.js'
 import { type DrainCounts, sumCounts } from './forced-closes.js'
 
 const given = new WeakSet<Socket>()
@@ -19,7 +19,10 @@ const given = new WeakSet<Socket>()
 /** A process that leaves waits so long after its last datagram, because its application may answer late. */
 const LATE_ANSWERS_MS = 1_000
 
-/** An application's `dgram.Socket`, which reads from the socket of a listener while this process serves. */
+/**
+ * An application's `dgram.Socket` over the socket of a listener, which can send at any time, and reads while this process serves. The constructor binds
+ * the socket: Node would bind a socket that sends to a random port.
+ */
 export class DatagramServer implements DatagramReader {
   readonly scheme = 'udp'
   readonly connections = 0
@@ -31,8 +34,11 @@ export class DatagramServer implements DatagramReader {
   /** Ends the wait for late answers. */
   #answered: (() => void) | null = null
 
-  /** `reuseAddr`: the option of the listener, which Node would change. Throws ERR_FDB_NOT_A_SERVER, ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS or ERR_FDB_NODE. */
-  constructor(socket: unknown, reuseAddr: boolean) {
+  /**
+   * `reuseAddr`: the option of the listener. Borrows the descriptor. Throws ERR_FDB_NOT_A_SERVER, ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS,
+   * ERR_FDB_NODE, ERR_FDB_NO_DESCRIPTORS, or the error of Node that cannot bind the socket.
+   */
+  constructor(socket: unknown, fd: OwnedFd, reuseAddr: boolean) {
     if (!(socket instanceof nodeDgram().Socket))
       throw new FdbError(
         'ERR_FDB_NOT_A_SERVER',
@@ -50,6 +56,8 @@ export class DatagramServer implements DatagramReader {
         'ERR_FDB_SERVER_LISTENS',
         'this socket has an address already, so that it could not read from the listener: do not call its bind(), the library does',
       )
+    bindOver(socket, dupFor(fd))
+    leaveDatagrams(socket)
     given.add(socket)
     socket.on('message', () => {
       this.#heardAt = performance.now()
@@ -58,20 +66,30 @@ export class DatagramServer implements DatagramReader {
     this.#reuseAddr = reuseAddr
   }
 
+  get isClosed(): boolean {
+    return !isOpenDatagramSocket(this.#socket)
+  }
+
   get active(): boolean {
-    return this.#started && isOpenDatagramSocket(this.#socket)
+    return this.#started && !this.isClosed
   }
 
   start(fd: OwnedFd): void {
-    if (this.#started) {
-      fd.close()
-      readDatagrams(this.#socket)
-    } else bindOver(this.#socket, fd, this.#reuseAddr)
+    // An earlier version may have left the option that Node sets.
+    if (!this.#started) setSocketOption(fd, 'reuseAddr', this.#reuseAddr)
+    fd.close()
     this.#started = true
+    readDatagrams(this.#socket)
   }
 
   stop(): void {
     leaveDatagrams(this.#socket)
+  }
+
+  readLast(): void {
+    if (!this.#started) return
+    this.#heardAt = performance.now()
+    readDatagrams(this.#socket)
   }
 
   finish(): void {}
@@ -98,17 +116,19 @@ export class DatagramServer implements DatagramReader {
 
   close(): void {
     this.#answered?.()
-    if (isOpenDatagramSocket(this.#socket)) this.#socket.close()
+    if (!this.isClosed) this.#socket.close()
   }
 }
 
-/** Throws as the constructor of {@link DatagramServer}, and ERR_FDB_OPTION for options. */
+/** Throws as the constructor of {@link DatagramServer}, and ERR_FDB_OPTION for options. Borrows the descriptor. */
 export function attachDatagrams(
   socket: unknown,
   options: object | undefined,
+  fd: OwnedFd,
   { reuseAddr }: { readonly reuseAddr: boolean },
 ): AttachedDatagrams {
   if (options !== undefined)
     throw new FdbError('ERR_FDB_OPTION', 'serve() of a UDP listener has no options: leave them out')
-  return new AttachedDatagrams(new DatagramServer(socket, reuseAddr))
+  const server = new DatagramServer(socket, fd, reuseAddr)
+  return new AttachedDatagrams(server, server)
 }

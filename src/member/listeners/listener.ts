@@ -93,8 +93,8 @@ export class Listener {
 
   /**
    * Makes `server` (net, http, https, http2, tls) accept on this listener while this process serves, never before the commit. Several servers
-   * may share a listener. Do not call the server's own `listen()`. On a UDP listener `server` is a `dgram.Socket` without an address, which reads
-   * while this process serves, and can always send.
+   * may share a listener. Do not call the server's own `listen()`. On a UDP listener `server` is a `dgram.Socket` without an address, which gets
+   * that of the listener: it reads while this process serves, and can always send.
    *
    * {@link ServeOptions} control how the server's connections continue in the next process, or end here:
    * - The connections of an `http.Server` move between two requests, without any option. `http` hooks move the application's own data about a
@@ -115,7 +115,7 @@ export class Listener {
     const failed = (error: unknown) => this.#deps.events.failed(this.#named(error))
     let served: AttachedServer | AttachedDatagrams
     try {
-      if (this.#spec.kind === 'udp') served = attachDatagrams(server, options, this.#spec)
+      if (this.#spec.kind === 'udp') served = attachDatagrams(server, options, this.#fd, this.#spec)
       else served = new AttachedServer(server as ServableServer, options, failed)
     } catch (error) {
       throw this.#named(error)
@@ -193,9 +193,10 @@ export class Listener {
     return this.#isClosed || this.#paused || this.accepting || (this.#accepting && this.#servers.length === 0)
   }
 
-  /** @internal Whether this version will accept clients when it serves. A datagram socket needs no server. */
+  /** @internal Whether this version will accept clients when it serves. A datagram socket needs no server; a closed server does not count. */
   get hasServer(): boolean {
-    return this.#servers.length > 0 || this.#borrowed || this.spec.kind === 'udp'
+    if (this.#borrowed) return true
+    return this.spec.kind === 'udp' ? !this.hasClosedServers : this.#servers.length > 0
   }
 
   /** @internal Sets this version's socket options, when it starts to serve. Reports a failure to `failed`, and does not throw. */
@@ -358,6 +359,7 @@ export class Listener {
    * has closed its servers.
    */
   acceptUntilLeft(fd: OwnedFd): void {
+    for (const served of this.#servers) if (served instanceof AttachedDatagrams) served.readLast()
     const first = this.#servers.find(served => served.acceptedUntilDetached)?.server
     if (!first) return
     try {

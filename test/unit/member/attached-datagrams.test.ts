@@ -1,7 +1,8 @@
-import { createSocket } from 'node:dgram'
+import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
+import { setTimeout } from 'node:timers/promises'
 import { expect, it, onTestFinished } from 'vitest'
-import { join, type Listener } from '../../../src/index.js'
+import { join, type Listener, type Member } from '../../../src/index.js'
 import { openFds } from '../../processes/descriptors.js'
 
 /** The descriptors that are left behind when what was given to a listener of datagrams does not start to read. */
@@ -32,14 +33,72 @@ it('a reader of datagrams that does not start leaves no descriptor', async () =>
   expect(await leftBy(listener => listener.serveDatagrams(reader), /no turn/)).toEqual([])
 })
 
-it('a socket that its program has bound after serve() leaves no descriptor', async () => {
-  const bindsToo = async (listener: Listener) => {
-    const socket = createSocket('udp4')
-    listener.serve(socket)
-    socket.bind(0, '127.0.0.1')
-    await once(socket, 'listening')
-  }
-  expect(await leftBy(bindsToo, /already bound/)).toEqual([])
+async function socketOf(listener: Listener): Promise<Socket> {
+  const socket = createSocket('udp4')
+  listener.serve(socket)
+  return socket
+}
+
+/** A member that does not serve yet, with a listener of datagrams. */
+async function joined(): Promise<{ member: Member; listener: Listener }> {
+  const member = await join({ service: 'shop', control: false })
+  onTestFinished(() => member.close({ timeout: 0 }))
+  return { member, listener: await member.listen('datagrams', 'udp://127.0.0.1:0') }
+}
+
+it('a socket sends from the address of its listener before its process serves', async () => {
+  const { member, listener } = await joined()
+  const socket = await socketOf(listener)
+  const client = createSocket('udp4')
+  onTestFinished(() => void client.close())
+  client.bind(0, '127.0.0.1')
+  await once(client, 'listening')
+  const heard = once(client, 'message')
+  socket.send('hello', client.address().port, '127.0.0.1')
+  expect((await heard)[1]).toMatchObject({ port: listener.address.port })
+  await member.ready()
+  client.send('question', listener.address.port!, '127.0.0.1')
+  expect(String((await once(socket, 'message'))[0])).toBe('question')
+})
+
+it('a socket reads the datagrams that have come when its process serves, none before', async () => {
+  const { member, listener } = await joined()
+  const socket = await socketOf(listener)
+  const heard: string[] = []
+  socket.on('message', message => heard.push(String(message)))
+  const client = createSocket('udp4')
+  onTestFinished(() => void client.close())
+  client.send('early', listener.address.port!, '127.0.0.1')
+  await setTimeout(100)
+  expect(heard).toEqual([])
+  await member.ready()
+  await expect.poll(() => heard).toEqual(['early'])
+})
+
+it('a socket that is served has an address: its program cannot bind it to another', async () => {
+  const { listener } = await joined()
+  const socket = await socketOf(listener)
+  expect(() => socket.bind(0, '127.0.0.1')).toThrow(/already bound/)
+  expect(socket.address()).toMatchObject({ port: listener.address.port })
+})
+
+it('a version whose only socket of a listener is closed does not serve', async () => {
+  const { member, listener } = await joined()
+  const socket = await socketOf(listener)
+  socket.close()
+  await expect(member.ready()).rejects.toMatchObject({ code: 'ERR_FDB_UNSERVED' })
+})
+
+it('a socket takes the place of a closed one of its listener', async () => {
+  const { member, listener } = await joined()
+  const closed = await socketOf(listener)
+  closed.close()
+  const socket = await socketOf(listener)
+  await member.ready()
+  const client = createSocket('udp4')
+  onTestFinished(() => void client.close())
+  client.send('question', listener.address.port!, '127.0.0.1')
+  expect(String((await once(socket, 'message'))[0])).toBe('question')
 })
 
 it('a socket sends the answers that its program gives late, although the process leaves', async () => {
@@ -58,7 +117,7 @@ it('a socket sends the answers that its program gives late, although the process
   const closed = member.close()
   const answered = once(client, 'message')
   // Stands for a database of the program.
-  setTimeout(() => socket.send('answer', port, address), 200)
+  void setTimeout(200).then(() => socket.send('answer', port, address))
   expect(String((await answered)[0])).toBe('answer')
   await closed
   expect(() => socket.address()).toThrow()

@@ -1,3 +1,4 @@
+import { createSocket, type Socket } from 'node:dgram'
 import http from 'node:http'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
@@ -65,12 +66,19 @@ async function givingUp(hosting: 'embedded' | 'daemon', name: string, probation 
     onTestFinished(() => daemon.close())
   }
   const ports = [await freePort(), await freePort()] as const
+  const datagrams: Socket[] = []
   const version = async (answer: string, names: readonly string[]) => {
     const member = await join({ service: 'shop', control, hosting, upgrade, drain: { timeout: 2_000 } })
     onTestFinished(() => member.close({ timeout: 0 }))
     for (const [n, each] of names.entries()) {
       const listener = await member.listen(each, `tcp://127.0.0.1:${ports[n]}`)
       listener.serve(http.createServer((_request, response) => response.end(answer)))
+      if (each !== 'old') continue
+      const socket = createSocket('udp4')
+      socket.on('message', (text, { port, address }) => socket.send(`${answer} ${text}`, port, address))
+      const udp = await member.listen('datagrams', `udp://127.0.0.1:${ports[n]}`)
+      udp.serve(socket)
+      datagrams.push(socket)
     }
     await member.ready({ unserved: true })
     return member
@@ -78,7 +86,7 @@ async function givingUp(hosting: 'embedded' | 'daemon', name: string, probation 
   const first = await version('first', ['web', 'old'])
   await version('next', [name])
   await until('the first version stands by', () => !['serving', 'frozen'].includes(first.phase))
-  return { control, first, ports }
+  return { control, datagrams, first, ports }
 }
 
 describe.each(['embedded', 'daemon'] as const)('a listener that the next version gives up (%s)', hosting => {
@@ -88,6 +96,18 @@ describe.each(['embedded', 'daemon'] as const)('a listener that the next version
     expect(await Promise.all(answers)).toEqual(['first', 'first', 'next'])
     await first.retired
     await expect(ask(ports[1])).rejects.toThrow('ECONNREFUSED')
+  })
+
+  it('answers the datagrams that have come in the probation', async () => {
+    const { datagrams, first, ports } = await givingUp(hosting, 'web')
+    const client = createSocket('udp4')
+    onTestFinished(() => void client.close())
+    const answers: string[] = []
+    client.on('message', answer => answers.push(String(answer)))
+    for (const text of ['1', '2', '3']) client.send(text, ports[1], '127.0.0.1')
+    await first.retired
+    await expect.poll(() => answers).toEqual(['first 1', 'first 2', 'first 3'])
+    expect(() => datagrams[0]!.address()).toThrow()
   })
 
   it('answers them although the service is stopped in the probation', async () => {
