@@ -33,11 +33,12 @@ export class EventLog {
 
   constructor(
     logger: Logger,
-    origin: Pick<ServiceEvent, 'service' | 'generation'>,
+    { service, generation }: Pick<ServiceEvent, 'service' | 'generation'>,
     file: EventFile = new EventFile(),
   ) {
     this.#logger = logger
-    this.#origin = origin
+    // Further facts of a caller's record would not fit into the file.
+    this.#origin = { service, generation }
     this.#file = file
     file.join(this)
   }
