@@ -35,6 +35,7 @@ export function handleMessage(
   if (heartbeat) {
     closeAll(fds)
     recordHeartbeat(peer, heartbeat)
+    context.host.onReport?.()
     if (peer.rollsBack) context.rollBack(peer)
     return
   }
@@ -169,6 +170,8 @@ export interface HolderHost {
   amidBulk?(): boolean
   /** Daemon: a successor has sent Serving, so the names that it did not adopt may be dropped. */
   onServing?(peer: Peer): void
+  /** A member has reported. */
+  onReport?(): void
   changed(): void
   /** Records an event of the service. */
   note?(type: EventType, facts: EventFacts): void

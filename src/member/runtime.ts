@@ -17,7 +17,7 @@ import type { FdStore } from '../os/service-manager/passed-sockets.js'
 import { serveStateCommands } from '../state/commands.js'
 import type { StateLog } from '../state/state-log.js'
 import { ConnectionDrain } from './drain/connection-drain.js'
-import { DrainOrders } from './drain/drain-orders.js'
+import { DrainOrders, drainLimits } from './drain/drain-orders.js'
 import { LastRequests } from './drain/last-requests.js'
 import { Moves } from './drain/moves.js'
 import { OlderGenerations } from './drain/older-generations.js'
@@ -450,7 +450,10 @@ export class MemberRuntime {
         if (this.shutdown.handsBack) return ROLLS_BACK
         return checkHealth(() => this.#unattended ?? this.followed?.outdatedReason ?? health())
       },
-      report: () => this.reportLink.report,
+      report: () => ({
+        ...this.reportLink.report,
+        ...(this.machine.phase === 'serving' && { drainLimit: drainLimits(this.settings) }),
+      }),
       events: {
         before: () => this.pauses.hear(),
         onSilent: () => this.hosting.onSilent?.(),

@@ -112,6 +112,13 @@ export interface DrainReport {
   readonly leaves?: string
   /** From 2 s after the process has retired: what keeps it alive, counted by Node's names (`process.getActiveResourcesInfo()`). */
   readonly keptBy?: Readonly<Record<string, number>>
+  /** In the report of the process that serves: how many older versions may drain, and how soon the oldest of too many closes its connections. */
+  readonly drainLimit?: DrainLimits
+}
+
+export interface DrainLimits {
+  readonly most: number
+  readonly timeoutMs: number
 }
 
 /** Maximum number of kinds of resources or connections that are read from another process's report. */
@@ -125,6 +132,36 @@ export function readCounts<Name extends 'keptBy' | 'kinds'>(
   if (typeof report !== 'object' || report === null) return {}
   const known = Object.entries(report).filter(([, count]) => Number.isSafeInteger(count) && count > 0)
   return { [name]: Object.fromEntries(known.slice(0, MOST_KINDS)) } as Pick<DrainReport, Name>
+}
+
+/** Reads the parsed report of another process, which has this pid; returns null if it is malformed. */
+export function readDrainReport(report: unknown, pid: number): DrainReport | null {
+  if (typeof report !== 'object' || report === null) return null
+  const { generation, phase, connections, kinds, moves, closed, unfit, quiescedMs, keptBy, standbySeconds } =
+    report as Partial<DrainReport>
+  if (typeof connections !== 'number' || typeof phase !== 'string') return null
+  return {
+    pid,
+    generation: Number(generation),
+    phase,
+    connections,
+    ...(moves && { moves }),
+    ...(Array.isArray(closed) && {
+      closed: closed.filter(each => typeof each === 'object' && each !== null),
+    }),
+    ...(typeof quiescedMs === 'number' && { quiescedMs }),
+    ...unfitIn(unfit),
+    ...readCounts('kinds', kinds),
+    ...readCounts('keptBy', keptBy),
+    ...(typeof standbySeconds === 'number' && { standbySeconds }),
+  }
+}
+
+/** Returns the field `unfit` of a report, if it is valid. */
+function unfitIn(unfit: DrainReport['unfit']): Pick<DrainReport, 'unfit'> {
+  if (typeof unfit?.code !== 'string' || typeof unfit.message !== 'string') return {}
+  const { code, message } = unfit
+  return { unfit: { code, message } }
 }
 
 /** Formats `keptBy`: `2 Timeout, 1 TCPSocketWrap`. With a verb: `1 Timeout keeps`, `2 Timeout keep`. */

@@ -10,9 +10,10 @@ import { freePort, Scene } from '../processes/scene.js'
 import { Sandbox } from './cli-processes.js'
 
 /** A service over TLS: a connection stays in its generation. */
-async function world(drain: object) {
+async function world(drain: object, hosting: 'embedded' | 'daemon' = 'embedded') {
   const port = await freePort()
   const scene = Scene.open({
+    hosting,
     upgrade: { probation: 0, heartbeat: 50 },
     drain,
     listeners: [{ name: 'tls', spec: `tcp://127.0.0.1:${port}`, server: 'https' }],
@@ -98,22 +99,49 @@ describe('older versions that drain', () => {
     },
   )
 
-  it('close their connections, the oldest first, when there are more than drain.generations', async () => {
-    const { scene, client } = await world({ timeout: 300, tlsTimeout: 60_000, generations: 1 })
-    const generations = [await scene.serve()]
-    const clients = [await client()]
-    await scene.statusWhere('it is there', ({ connections }) => connections === 1)
-    generations.push(await scene.serve())
-    clients.push(await client())
-    await scene.statusWhere('the second has one too', ({ connections }) => connections === 1)
-    const cut = once(clients[0]!, 'close')
+  it.each(['embedded', 'daemon'] as const)(
+    'close their connections, the oldest first, when there are more than drain.generations (%s)',
+    async hosting => {
+      const { scene, client } = await world({ timeout: 300, tlsTimeout: 600_000, generations: 1 }, hosting)
+      if (hosting === 'daemon') await startDaemon(scene)
+      const generations = [await scene.serve()]
+      const clients = [await client()]
+      const isThere = (answer: StatusAnswer) => only(answer)?.connections === 1
+      await scene.statusWhere('it is there', isThere)
+      generations.push(await scene.serve())
+      clients.push(await client())
+      await scene.statusWhere('the second has one too', isThere)
+      const cut = once(clients[0]!, 'close')
+      await scene.serve()
+      await cut
+      await generations[0]!.end()
+      expect(generations[1]!.ended).toBe(false)
+      const { draining } = only(await scene.status())!
+      expect(draining).toMatchObject([{ generation: 2, connections: 1 }])
+      clients[1]!.destroy()
+      await generations[1]!.end()
+    },
+  )
+
+  it('stand in the status of the next daemon, which knows drain.generations too', async () => {
+    const { scene, client } = await world({ timeout: 300, tlsTimeout: 600_000, generations: 1 }, 'daemon')
+    const daemon = await startDaemon(scene)
+    const first = await scene.serve()
+    const held = await client()
+    await scene.statusWhere('it is there', answer => only(answer)?.connections === 1)
+    await scene.serve()
+    await scene.statusWhere('it drains', answer => only(answer)?.draining?.[0]?.connections === 1)
+    await daemon.kill()
+    await startDaemon(scene)
+    const older = { pid: first.pid, generation: 1, phase: 'leaving', connections: 1 }
+    const { draining } = only(
+      await scene.statusWhere('it drains still', answer => (only(answer)?.draining?.length ?? 0) > 0),
+    )!
+    expect(draining).toMatchObject([older])
+    await client()
+    const cut = once(held, 'close')
     await scene.serve()
     await cut
-    await generations[0]!.end()
-    expect(generations[1]!.ended).toBe(false)
-    const { draining } = await scene.status()
-    expect(draining).toMatchObject([{ generation: 2, connections: 1 }])
-    clients[1]!.destroy()
-    await generations[1]!.end()
+    await first.end()
   })
 })

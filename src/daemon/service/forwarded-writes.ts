@@ -10,7 +10,7 @@ import type { Peer } from '../../holder/peer.js'
 import { type SegmentSet, SegmentSupply } from '../../holder/segment-set.js'
 import { closeAll } from '../../kernel/index.js'
 import { OWN_LIMIT, orderToEnd, refuseMoves } from '../../member/drain/drain-orders.js'
-import { type DrainReport, readCounts } from '../../operator/status-report.js'
+import { type DrainReport, readDrainReport } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'
 import { fdbroker } from '../../proto/wire.js'
 import { FORWARDS_WRITES, type WireEnvelope } from '../../wire/link.js'
@@ -28,6 +28,9 @@ const LOG_MS = 60_000
 /** Phases in which a member can never serve again. */
 const GIVEN_UP: ReadonlySet<unknown> = new Set<MemberPhase>(['leaving', 'gone'])
 
+/** Phases in which a process has no connection left. */
+const ENDED: ReadonlySet<unknown> = new Set(['gone', 'retired'])
+
 type Write = fdbroker.wire.Write.$Properties
 type Written = fdbroker.wire.Written.$Properties
 
@@ -44,10 +47,8 @@ interface Author {
   readonly cutShort: Set<number>
   /** One change of this author was answered AGAIN. All later ones get the same answer until the author reconnects, so that its changes keep their order. */
   mustReconnect: boolean
-  /** The drain report of a process that has retired but still lives; otherwise null. */
-  retired: DrainReport | null
-  /** Whether its process has no connection left, and ends. */
-  isGone: boolean
+  /** The last report of an older generation. */
+  report: DrainReport | null
 }
 
 /** A change that was forwarded to a member, perhaps not completely. */
@@ -83,7 +84,9 @@ export interface ForwardedWritesDeps {
     onGivenUp(process: ProcessIdentity): void
     /** Opens a channel from a draining process to the member that serves, for its connections. */
     moveConnections(from: Caller): void
-    /** Called when an older generation has retired or gone. */
+    /** Called when an older generation has reported. */
+    onReport(): void
+    /** Called when an older generation has connected no more, or has another phase, such as retired or gone. */
     changed(): void
   }
 }
@@ -141,8 +144,7 @@ export class ForwardedWrites {
       inFlight: new Map(),
       cutShort: new Set(),
       mustReconnect: false,
-      retired: null,
-      isGone: false,
+      report: null,
     }
     this.#authors.set(caller, author)
     const drains = caller.intent !== 'follow'
@@ -201,19 +203,27 @@ export class ForwardedWrites {
     orderToEnd(link, Math.min(leftMs, OWN_LIMIT))
   }
 
-  get retired(): DrainReport[] {
-    return [...this.#authors.values()].flatMap(({ retired }) => retired ?? [])
+  /** The reports of the older generations that are no members any more: they have retired, or come from an earlier daemon. */
+  get reports(): (DrainReport & Pick<Caller, 'link'>)[] {
+    const members = this.#deps.writer.members()
+    const found = []
+    for (const { caller, report } of this.#authors.values())
+      if (report !== null && !members.has(caller.identity)) found.push({ ...report, link: caller.link })
+    return found
   }
 
   #recordReport(author: Author, text: string): void {
     const { caller } = author
-    const { phase, keptBy } = (parseReport(text) ?? {}) as Partial<DrainReport>
-    if (GIVEN_UP.has(phase)) this.#deps.events.onGivenUp(caller.identity)
-    author.isGone = phase === 'gone'
-    if (phase !== 'retired') return
+    const { onGivenUp, onReport, changed } = this.#deps.events
+    const facts = parseReport(text)
+    const { phase } = (facts ?? {}) as Partial<DrainReport>
+    if (GIVEN_UP.has(phase)) onGivenUp(caller.identity)
+    const before = author.report?.phase
     const generation = caller.hello.generation ?? 0
-    author.retired = { pid: caller.pid, generation, phase, connections: 0, ...readCounts('keptBy', keptBy) }
-    this.#deps.events.changed()
+    const read = readDrainReport(facts, caller.pid)
+    if (read !== null) author.report = { ...read, generation }
+    if (author.report?.phase !== before) changed()
+    onReport()
   }
 
   /** If another member has become the writer: asks the authors to repeat the changes that a hanging member has not answered. */
@@ -376,8 +386,8 @@ export class ForwardedWrites {
 }
 
 /** Whether it is an older generation that may have connections. */
-function drains({ caller, isGone, retired }: Author): boolean {
-  return caller.intent !== 'follow' && retired === null && !isGone
+function drains({ caller, report }: Author): boolean {
+  return caller.intent !== 'follow' && !ENDED.has(report?.phase)
 }
 
 /** Returns the highest epoch of which the caller has a segment. Segments of an ended service of the same name do not count. */

@@ -36,6 +36,7 @@ import { DescriptorTable } from './descriptor-table.js'
 import { ForwardedWrites } from './forwarded-writes.js'
 import { giveOwed, handBack } from './hand-back.js'
 import { Merging } from './merging.js'
+import { OlderVersions } from './older-versions.js'
 import { Pause } from './pause.js'
 import { keepOfLeft, LastSeals, type ReattachTarget, reattach } from './reattach.js'
 import { Recovery, recoveringError, type ServiceRecord } from './recovery.js'
@@ -85,6 +86,7 @@ export class Service {
   readonly #holder: Holder
   readonly #merging: Merging
   readonly #writes: ForwardedWrites
+  readonly #older: OlderVersions
   /** The previous daemon handed over items of the service: they stay valid even if no member lives any more. */
   readonly #handedOver: boolean
   readonly #pause = new Pause()
@@ -129,12 +131,15 @@ export class Service {
       events: {
         onGivenUp: identity => this.#recovery.stopAwaiting(identity),
         moveConnections: drainer => this.#openMoveChannel(drainer),
+        onReport: () => this.#older.limit(),
         changed: () => {
           this.operations.changed()
           deps.changed()
         },
       },
     })
+    const [holder, machine] = [() => this.#holder, () => this.#machine]
+    this.#older = new OlderVersions({ holder, machine, writes: this.#writes, logger })
     this.#recovery = new Recovery(record.members, () => {
       this.#tryRebuilt()
       deps.changed()
@@ -165,6 +170,7 @@ export class Service {
         position: () => null,
         onServing: peer => this.#settled(peer),
         changed: () => deps.changed(),
+        onReport: () => this.#older.limit(),
         probationMayEnd: () => !this.#pause.isOn,
         otherMessage: (peer, envelope, fds) => this.#onOther(peer, envelope, fds),
         bundle: (peer, items) => this.#onBundle(peer, items),
@@ -336,9 +342,9 @@ export class Service {
 
   /** Returns the status: the report of the serving member, if there is one, with the facts that the daemon knows better. */
   #describe(answer: Record<string, unknown> | null): object {
-    const { peers, timeline, probationLeftMs } = this.#holder
-    const { bound, epoch, joiner, owner: ownerId, phase } = this.#machine
-    const owner = this.#holder.peer(ownerId)
+    const { timeline, probationLeftMs } = this.#holder
+    const { bound, epoch, phase } = this.#machine
+    const owner = this.#owner
     const entries = this.#descriptorTable.entriesFor(owner)
     const identities = inspect(entries.map(({ fd }) => fd))
     const listeners = entries.flatMap((entry, i) => {
@@ -362,12 +368,7 @@ export class Service {
       serviceStartedAt: new Date(this.#startedAt).toISOString(),
       uptimeSeconds: Math.max(0, (Date.now() - this.#startedAt) / 1000),
       listeners: answer === null ? listeners : merged(listeners, answer),
-      draining: [
-        ...peers
-          .filter(({ id, report }) => id !== ownerId && id !== joiner && report !== null)
-          .map(({ report }) => report),
-        ...this.#writes.retired,
-      ],
+      draining: this.#older.reports,
       held: entries.filter(({ role }) => role === 'named').map(({ name }) => name),
       segments: segments.length,
       logBytes: segments.reduce((sum, segment) => sum + segment.size(), 0),

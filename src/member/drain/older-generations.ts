@@ -7,7 +7,7 @@ import { parseReport } from '../../holder/message-handler.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { SegmentSupply } from '../../holder/segment-set.js'
 import { closeAll, trySignalTo } from '../../kernel/index.js'
-import { type DrainReport, type ForcedClose, readCounts } from '../../operator/status-report.js'
+import { type DrainReport, type ForcedClose, readDrainReport } from '../../operator/status-report.js'
 import type { StateLog } from '../../state/state-log.js'
 import { FORWARDS_WRITES, type Link } from '../../wire/link.js'
 import { ChangeNotifier } from '../../wire/pending.js'
@@ -15,7 +15,7 @@ import type { Origin } from '../lifecycle/process-machine.js'
 import { ForcedCloses } from '../listeners/forced-closes.js'
 import type { Settings } from '../options/options.js'
 import { WriteReceiver } from '../state/write-receiver.js'
-import { orderToEnd, refuseMoves } from './drain-orders.js'
+import { DrainLimit, drainLimits, orderToEnd, refuseMoves } from './drain-orders.js'
 import type { Moves } from './moves.js'
 
 /** The most generations that may report at the same time. */
@@ -26,8 +26,6 @@ const UNKNOWN = 'unknown'
 export const LAST = 'last'
 /** The phases of generations that have no connection left, and that end, or wait for other processes or their application. */
 const DONE: ReadonlySet<string> = new Set(['gone', 'retired', LAST])
-/** The oldest of too many generations closes its connections within this time. */
-const EARLY_MS = 10_000
 /** Time beyond the limit of their drains in which older generations end. */
 const ENDS_MS = 2_000
 /** The link to a generation that does not acknowledge a move channel within this time is closed; then that generation reconnects. */
@@ -42,13 +40,6 @@ export interface OlderGenerationsDeps {
   readonly state: StateLog
 }
 
-/** Returns the field `unfit` of a report, if it is valid. */
-function unfitIn(unfit: DrainReport['unfit']): Pick<DrainReport, 'unfit'> {
-  if (typeof unfit?.code !== 'string' || typeof unfit.message !== 'string') return {}
-  const { code, message } = unfit
-  return { unfit: { code, message } }
-}
-
 /** The older generations that report to this process. */
 export class OlderGenerations {
   readonly #callers = new Map<Caller, DrainReport>()
@@ -58,14 +49,14 @@ export class OlderGenerations {
   readonly #closed = new Map<string, readonly ForcedClose[]>()
   readonly #deps: OlderGenerationsDeps
   readonly #supply: SegmentSupply
-  /** Generations that were told to end because too many drain. */
-  readonly #early = new WeakSet<Caller>()
+  readonly #limit: DrainLimit
   readonly #reported = new ChangeNotifier()
   /** The time limit that the generations were given when the service ended; null: it does not end. */
   #endsWithin: number | null = null
 
   constructor(deps: OlderGenerationsDeps) {
     this.#deps = deps
+    this.#limit = new DrainLimit(deps.settings.logger)
     this.#supply = new SegmentSupply(deps.segmentSet, caller => this.#drop(caller))
     this.#lost = new LostProcesses(() => deps.changes.notify())
   }
@@ -197,55 +188,16 @@ export class OlderGenerations {
   }
 
   #recordReport(caller: Caller, text: string): void {
-    try {
-      const facts = parseReport(text) as DrainReport
-      const {
-        generation,
-        phase,
-        connections,
-        kinds,
-        moves,
-        closed,
-        unfit,
-        quiescedMs,
-        keptBy,
-        standbySeconds,
-      } = facts
-      if (typeof connections !== 'number' || typeof phase !== 'string') return
-      const report = { pid: caller.pid, generation: Number(generation), phase, connections }
-      this.#callers.set(caller, {
-        ...report,
-        ...(moves && { moves }),
-        ...(typeof quiescedMs === 'number' && { quiescedMs }),
-        ...unfitIn(unfit),
-        ...readCounts('kinds', kinds),
-        ...readCounts('keptBy', keptBy),
-        ...(typeof standbySeconds === 'number' && { standbySeconds }),
-      })
-      this.#limitDraining()
-      if (this.#endsWithin !== null) this.#deps.changes.notify()
-      if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
-      this.#reported.notify()
-    } catch {
-      // The report is no valid JSON. The previous one stays.
-    }
-  }
-
-  /** Lets the oldest generation end earlier if too many drain. */
-  #limitDraining(): void {
-    const { drainGenerations, drainTimeout, logger } = this.#deps.settings
-    const draining = [...this.#callers].filter(([, { phase }]) => phase === 'leaving')
-    draining.sort(([, a], [, b]) => a.generation - b.generation)
-    for (const [caller, { pid, generation, connections }] of draining.slice(0, -drainGenerations)) {
-      if (this.#early.has(caller)) continue
-      this.#early.add(caller)
-      const timeoutMs = Math.min(EARLY_MS, drainTimeout)
-      logger.warn(
-        { pid, generation, connections, timeoutMs },
-        `more than ${drainGenerations} older versions drain (drain.generations): the oldest closes its connections`,
-      )
-      caller.link.post({ endDrain: { timeoutMs } })
-    }
+    const report = readDrainReport(parseReport(text), caller.pid)
+    // The previous report stays.
+    if (report === null) return
+    const { closed = [], ...facts } = report
+    this.#callers.set(caller, facts)
+    const drainers = [...this.#callers].map(([{ link }, known]) => ({ ...known, link }))
+    this.#limit.apply(drainers, drainLimits(this.#deps.settings))
+    if (this.#endsWithin !== null) this.#deps.changes.notify()
+    if (closed.length > 0) this.#noteClosed(report, closed)
+    this.#reported.notify()
   }
 
   signal(signal: NodeJS.Signals): void {

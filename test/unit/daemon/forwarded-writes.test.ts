@@ -41,7 +41,12 @@ describe('a generation that drains, to a daemon that was started anew', () => {
       logger: SILENT,
       state: { segmentSet: new SegmentSet(), exists: () => true, most: () => 2 ** 30 },
       writer: { peer: () => undefined, members: () => ({ isSilent: () => false, has: () => false }) },
-      events: { onGivenUp: process => gaveUp.push(process), moveConnections: () => {}, changed: () => {} },
+      events: {
+        onGivenUp: process => gaveUp.push(process),
+        moveConnections: () => {},
+        onReport: () => {},
+        changed: () => {},
+      },
     })
     const hello = { capabilities: [FORWARDS_WRITES] }
     writes.add(callerWith({ hello, intent: 'draining', link: new Link(ours), identity }), {}, true)
@@ -92,7 +97,7 @@ describe('a generation that drains and loses its connection', () => {
         peer: () => undefined,
         members: () => ({ isSilent: () => false, has: ({ pid }) => members.includes(pid) }),
       },
-      events: { onGivenUp: () => {}, moveConnections: () => {}, changed: () => {} },
+      events: { onGivenUp: () => {}, moveConnections: () => {}, onReport: () => {}, changed: () => {} },
     })
     onTestFinished(() => writes.close())
     /** Connects a generation, which says these phases, and leaves. */
@@ -186,7 +191,7 @@ describe('those that follow a service', () => {
       logger,
       state: { segmentSet: new SegmentSet(), exists: () => true, most: () => 2 ** 30 },
       writer: { peer: () => undefined, members: () => ({ isSilent: () => false, has: () => false }) },
-      events: { onGivenUp: () => {}, moveConnections: () => {}, changed: () => {} },
+      events: { onGivenUp: () => {}, moveConnections: () => {}, onReport: () => {}, changed: () => {} },
     })
     const told: WireBody[] = []
     const follower = () => {
@@ -246,7 +251,7 @@ describe('a change that is forwarded in several pieces', () => {
         peer: () => writer?.peer,
         members: () => ({ isSilent: peer => silent.has(peer), has: () => false }),
       },
-      events: { onGivenUp: () => {}, moveConnections: () => {}, changed: () => {} },
+      events: { onGivenUp: () => {}, moveConnections: () => {}, onReport: () => {}, changed: () => {} },
     })
     onTestFinished(() => writes.close())
     const author = () => {
