@@ -1,6 +1,6 @@
 import { numbersOf } from './for-node.js'
 import { type BindOptions, type Inspected, native, type PeerCredentials } from './native.js'
-import { type ForeignFds, OwnedFd } from './owned.js'
+import { closeAll, type ForeignFds, OwnedFd } from './owned.js'
 
 export function bindSocket(options: BindOptions, label: string): OwnedFd {
   return OwnedFd.own(native.bindSocket(options), label)
@@ -99,6 +99,20 @@ export function sendMessage(
   fds: readonly OwnedFd[],
 ): number {
   return native.sendMessage(socket.raw, data, offset, length, fds.length === 0 ? null : numbersOf(fds))
+}
+
+/** Reports whether the kernel passes this open descriptor to other processes. The kernel refuses only io_uring (since Linux 6.7). */
+export function isPassable(fd: OwnedFd | number): boolean {
+  const ends: OwnedFd[] = []
+  try {
+    ends.push(...socketPair('a descriptor that may not be passed'))
+    native.sendMessage(ends[0]!.raw, Buffer.of(0), 0, 1, [typeof fd === 'number' ? fd : fd.raw])
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'EINVAL'
+  } finally {
+    closeAll(ends)
+  }
 }
 
 export interface ReceivedMessage {

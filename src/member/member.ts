@@ -9,7 +9,7 @@ import { boolean, commandLine, isTexts, list, milliseconds, predicate } from '..
 import { FdbError } from '../errors.js'
 import type { ServiceEvent } from '../events/events.js'
 import { namedEntry } from '../holder/entry.js'
-import { inspectOne, isOpenDescriptor, type OwnedFd, takeDescriptor } from '../kernel/index.js'
+import { inspectOne, isOpenDescriptor, isPassable, type OwnedFd, takeDescriptor } from '../kernel/index.js'
 import { addressOf, type ListenerOptions, listenerAddress, parseListenerSpec } from '../listeners/index.js'
 import type { CommandHandler, Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
@@ -376,12 +376,14 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    *
    * A successor that is starting gets the descriptor too, and after a rollback the previous version. While a handoff commits, the call waits. Rejects with ERR_FDB_FENCED, and closes
    * the descriptor, if another process serves. Rejects with ERR_FDB_CLOSED if this member has left, and with ERR_FDB_LISTENER_TWICE if a listener
-   * has the name; then the caller still owns the descriptor.
+   * has the name, or ERR_FDB_OPTION for io_uring, which the kernel passes to no process; then the caller still owns the descriptor.
    */
   async hold(name: string, fd: OwnedFd | number): Promise<void> {
     this.#driver.throwIfLeft()
     checkName(name)
     if (!isOpenDescriptor(fd)) throw wrongOption('fd', fd, 'the number of an open descriptor, or an OwnedFd')
+    if (!isPassable(fd))
+      throw wrongOption('fd', fd, 'a descriptor that other processes can get: the kernel passes no io_uring')
     await this.#listeners.name(name, () =>
       this.#runtime.holdings.register(namedEntry(name, takeDescriptor(fd, name))),
     )

@@ -1,7 +1,9 @@
+import { execFile } from 'node:child_process'
 import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
+import { promisify } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { join, type Member } from '../../../src/index.js'
 import { OwnedFd } from '../../../src/kernel/index.js'
@@ -49,7 +51,26 @@ async function serving(
   return member
 }
 
+/** Holds a ring of io_uring, which Node opens with UV_USE_IO_URING, and prints what happens. */
+const HOLDS_RING = `
+  import { readdirSync, readlinkSync } from 'node:fs'
+  import { join } from ${JSON.stringify(new URL('../../../dist/index.js', import.meta.url).href)}
+  const isRing = fd => { try { return readlinkSync('/proc/self/fd/' + fd).endsWith('[io_uring]') } catch { return false } }
+  const ring = readdirSync('/proc/self/fd').find(isRing)
+  const member = await join({ service: 'shop', control: process.argv[1] })
+  const held = member.hold('ring', Number(ring)).then(() => 'held', ({ code, message }) => code + ' ' + message)
+  console.log(ring === undefined ? 'no ring' : await held)
+  process.exit()
+`
+
 describe('hold()', () => {
+  it('refuses a descriptor that the kernel passes to no process: each upgrade would fail', async () => {
+    const env = { ...process.env, UV_USE_IO_URING: '1' }
+    const args = ['--input-type=module', '-e', HOLDS_RING, joinPath(folder(), 'c.sock')]
+    const { stdout } = await promisify(execFile)(process.execPath, args, { env })
+    expect(stdout).toMatch(/^no ring$|ERR_FDB_OPTION .*the kernel passes no io_uring/m)
+  })
+
   it('closes the number with the member', async () => {
     const member = await serving(joinPath(folder(), 'c.sock'))
     const number = open('of the service')
