@@ -56,7 +56,7 @@ export function describe(runtime: MemberRuntime): StatusReport {
     lastFailure: runtime.upgrades.lastFailure,
     upgrade: runtime.upgrades.report,
     blockedBy: hosting.blockedBy,
-    incumbent: incumbentOf(runtime),
+    incumbent: runtime.joined.facts?.daemon ? null : incumbentOf(runtime),
     takeover: runtime.timing.steps,
     handoffs: hosting.holder?.timeline.records ?? [],
     applicationErrors: application?.failures() ?? 0,
@@ -129,7 +129,7 @@ function connectionsOf(listeners: readonly Listener[]): number {
   return listeners.reduce((sum, listener) => sum + listener.connections, 0)
 }
 
-/** Returns the pid of the previous version while it can still take over again: until `ready()` resolves, and in probation. */
+/** Returns the pid of the previous version, or of the daemon, while it can still take over again: until `ready()` resolves, and in probation. */
 export function incumbentOf({ hosting, joined }: Pick<MemberRuntime, 'hosting' | 'joined'>): number | null {
   return hosting.standsBy ? (joined.facts?.pid ?? null) : null
 }

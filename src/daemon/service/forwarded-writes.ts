@@ -209,7 +209,7 @@ export class ForwardedWrites {
     const found = []
     for (const { caller, report } of this.#authors.values())
       if (report !== null && !members.has(caller.identity)) found.push({ ...report, link: caller.link })
-    return found
+    return found.sort((a, b) => a.generation - b.generation)
   }
 
   #recordReport(author: Author, text: string): void {

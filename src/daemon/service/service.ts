@@ -369,6 +369,7 @@ export class Service {
       uptimeSeconds: Math.max(0, (Date.now() - this.#startedAt) / 1000),
       listeners: answer === null ? listeners : merged(listeners, answer),
       draining: this.#older.reports,
+      incumbent: this.#holder.peer(this.#machine.standby)?.pid ?? null,
       held: entries.filter(({ role }) => role === 'named').map(({ name }) => name),
       segments: segments.length,
       logBytes: segments.reduce((sum, segment) => sum + segment.size(), 0),

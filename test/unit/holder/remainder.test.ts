@@ -97,11 +97,12 @@ describe('a heartbeat', () => {
     fdbroker.wire.Envelope.decode(fdbroker.wire.Envelope.encode({ heartbeat }).finish())
 
   it('counts for the life of a process, and not for its health if it says that the process is not well', () => {
+    const context = untyped<HandlerContext>({ host: {} })
     const peer = { heartbeatAt: 0, healthyAt: 0, healthy: true } as Peer
-    handleMessage({} as HandlerContext, peer, heard({ healthy: false, unwell: 'no disk' }), [])
+    handleMessage(context, peer, heard({ healthy: false, unwell: 'no disk' }), [])
     expect(peer).toMatchObject({ healthy: false, healthyAt: 0, healthProblem: 'no disk' })
     expect(peer.heartbeatAt).toBeGreaterThan(0)
-    handleMessage({} as HandlerContext, peer, heard({ healthy: true }), [])
+    handleMessage(context, peer, heard({ healthy: true }), [])
     expect(peer.healthyAt).toBe(peer.heartbeatAt)
   })
 })
