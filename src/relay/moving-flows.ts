@@ -17,6 +17,8 @@ import type { TimerWheel } from './timer-wheel.js'
 /** The part of {@link UdpForward} that moves its flows. */
 export interface FlowHost extends FlowEvents {
   readonly listener: string
+  /** Whether it reads nothing from clients any more, also if its process serves again. */
+  readonly closed: boolean
   /** With those that have moved. */
   readonly flows: Iterable<Flow>
   /** How many flows this process has. */
@@ -108,6 +110,7 @@ export class MovingFlows implements MovableConnections<MovedFlow> {
     const isUdp = socket?.socketType === 'dgram' && (socket.family === 'inet' || socket.family === 'inet6')
     if (fds.length !== 2 || !isUdp || turn?.type !== 'file')
       throw flowRefused(`it has ${fds.length} descriptors, which are not a UDP socket and a lock`)
+    if (this.#forward.closed) throw flowRefused('its listener was closed')
     if (state.listener !== this.#forward.listener)
       throw flowRefused(`it belongs to the listener ${JSON.stringify(state.listener)}`)
     return { record, fds, state }

@@ -88,6 +88,7 @@ export class UdpForward implements DatagramReader, FlowHost {
   #ending = false
   /** This process will not serve again. */
   #finished = false
+  #closed = false
   #waiting: Limit | null = null
   readonly #chunk = Buffer.allocUnsafeSlow(DATAGRAM_BYTES)
   readonly #ends = Buffer.alloc(ENDS_BYTES)
@@ -103,6 +104,10 @@ export class UdpForward implements DatagramReader, FlowHost {
 
   get active(): boolean {
     return this.#front !== null
+  }
+
+  get closed(): boolean {
+    return this.#closed
   }
 
   get listener(): string {
@@ -128,6 +133,11 @@ export class UdpForward implements DatagramReader, FlowHost {
   // ---- the turn to read
 
   start(fd: OwnedFd): void {
+    // The member starts all its listeners, also one that it leaves when no other version has it any more.
+    if (this.#closed) {
+      fd.close()
+      return
+    }
     this.#serves = true
     this.#ending = false
     this.#finished = false
@@ -547,7 +557,9 @@ export class UdpForward implements DatagramReader, FlowHost {
     return counts
   }
 
+  /** Final: {@link start} does nothing then. */
   close(): void {
+    this.#closed = true
     this.#serves = false
     this.#stopWaiting()
     for (const flow of [...this.#flows.values()]) this.#remove(flow)

@@ -101,6 +101,25 @@ describe('a udp:// listener', () => {
     expectOneFlowEach(talking, servers)
   })
 
+  it('ends when a reload removes it in the probation, and opens again after that', async () => {
+    const [server] = await echoes('one')
+    const { edge, port } = await forwarding([server!], { upgrade: { probation: '1s' } })
+    const first = await edge.pid
+    const client = await DatagramClient.open('client', port)
+    await client.ask()
+    await edge.next()
+    const { listeners } = edge.config
+    await edge.reload({ listeners: [{ name: 'http', address: `tcp://127.0.0.1:${edge.port}` }] })
+    const { heard } = server!
+    const sends = setInterval(() => client.say(), 50)
+    await edge.ended(first)
+    clearInterval(sends)
+    expect(server!.heard).toBe(heard)
+    expect((await edge.reload({ listeners })).msg).toBe('the configuration was read again')
+    client.forget()
+    await client.ask()
+  })
+
   it.runIf(NIGHTLY)('gives its flows back when it is rolled back', async () => {
     const servers = await echoes('one', 'two', 'three')
     const { edge, port } = await forwarding(servers, { upgrade: { probation: '1m' } })

@@ -442,6 +442,22 @@ describe('datagrams that are forwarded', () => {
     expect(shop.failed).toEqual([])
   })
 
+  it('find no reader that was closed, also if its process serves again, and no flow goes there', async () => {
+    const edge = await service('one')
+    const [before, closed] = [edge.start(edge.version()), edge.version()]
+    const [client] = await edge.clients(1)
+    await client!.ask()
+    closed.close()
+    edge.start(closed)
+    expect(closed.active).toBe(false)
+    const [flow] = [...before.moving.departures()]
+    expect(() => closed.moving.check(flow!.record, flow!.fds)).toThrow('its listener was closed')
+    before.moving.arrive(flow!, 'refused')
+    await client!.ask()
+    expectOnePortEach(edge)
+    await closed.emptied()
+  })
+
   it('count for a server that never answers, as long as it does not refuse', async () => {
     const shop = await service('a')
     shop.servers[0]!.socket.removeAllListeners('message')
