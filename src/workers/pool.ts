@@ -71,6 +71,8 @@ export class WorkerPool {
   readonly #hung: HungWorkers
   /** Workers whose process was told to stop serving: surplus ones, and all of them when this main process ends. */
   readonly #leaving = new Map<WorkerSlot, LeaveOrder>()
+  /** The workers that the last order to replace workers has replaced, each with the generation that has served since. */
+  readonly #replaced = new Map<WorkerSlot, number>()
   #services: WorkerServices | null = null
   #count: number
   #closing = false
@@ -273,9 +275,11 @@ export class WorkerPool {
     const [first, ...others] = slots
     if (first === undefined) return
     const old = new Set(slots)
+    this.#replaced.clear()
     const replace = async (slot: WorkerSlot) => {
       await this.#start(slot)
       old.delete(slot)
+      this.#replaced.set(slot, slot.owner?.generation ?? 0)
     }
     try {
       await replace(first)
@@ -352,20 +356,40 @@ export class WorkerPool {
     if (failures.length > 0) throw failures[0]
   }
 
-  /** Rolls back each worker whose previous process stands by. Resolves with the reply of the first of them; rejects if there is none. */
+  /**
+   * Rolls back each worker whose previous process stands by. Resolves with the reply of the first of them; rejects if there is none, or if others that
+   * were replaced together with them serve on: then both versions serve.
+   */
   async rollback(): Promise<Buffer> {
     this.#ownership.demand()
-    const slots = this.wantedSlots
-    const replies = await Promise.allSettled(slots.map(slot => this.#order(slot, ROLLBACK, '')))
-    for (const [at, reply] of replies.entries())
-      if (reply.status === 'rejected')
-        this.#settings.logger.warn(
-          { worker: slots[at]!.index, err: reply.reason },
-          'a worker was not rolled back',
-        )
-    const left = replies.find(one => one.status === 'fulfilled') ?? replies[0]!
-    if (left.status === 'rejected') throw left.reason
-    return left.value
+    const outcomes = await Promise.all(
+      this.wantedSlots.map(async slot => {
+        const since = (slot.owner?.generation ?? 0) - (this.#replaced.get(slot) ?? Number.POSITIVE_INFINITY)
+        const [reply] = await Promise.allSettled([this.#order(slot, ROLLBACK, '')])
+        return { slot, since, reply }
+      }),
+    )
+    const returned = outcomes.filter(({ reply }) => reply.status === 'fulfilled')
+    const kept = outcomes.flatMap(({ slot, since, reply }) =>
+      reply.status === 'rejected' ? { slot, since, reason: reply.reason } : [],
+    )
+    for (const { slot, reason } of kept)
+      this.#settings.logger.warn({ worker: slot.index, err: reason }, 'a worker was not rolled back')
+    if (returned.length === 0) throw kept[0]!.reason
+    // A worker that was replaced again since, alone, has another standby.
+    const hasReturned = returned.some(({ since }) => since === 0)
+    const serveOn = hasReturned ? kept.filter(({ since }) => since >= 0) : []
+    if (serveOn.length > 0) {
+      const { reason } = serveOn[0]!
+      const { code, message } = FdbError.from(reason)
+      const names = serveOn.map(({ slot: { name, owner } }) => `${name} (pid ${owner?.pid ?? 'none'})`)
+      throw new FdbError(
+        code,
+        `${message}; the other workers were rolled back, but these serve on: ${names.join(', ')}`,
+        { cause: reason },
+      )
+    }
+    return (returned[0]!.reply as PromiseFulfilledResult<Buffer>).value
   }
 
   get wantedSlots(): WorkerSlot[] {

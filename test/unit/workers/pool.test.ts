@@ -320,6 +320,55 @@ describe('a main process that another one has replaced', () => {
   })
 })
 
+describe('a rollback of workers', () => {
+  /** Three workers, all replaced by one order. */
+  async function replacedAll() {
+    const made = serving(3, { command: STAYS })
+    const { pool, standings } = made
+    const work = pool.replaceAll(pool.slots)
+    onTestFinished(async () => {
+      for (const pid of children()) process.kill(Number(pid), 'SIGKILL')
+      await until('they have ended', () => children().length === 0)
+    })
+    const seen = new Set<string>()
+    for (const { name } of pool.slots) {
+      const [pid] = await until(`${name} starts`, () => {
+        const fresh = children().filter(each => !seen.has(each))
+        return fresh.length > 0 ? fresh : null
+      })
+      seen.add(pid!)
+      standings.set(name, owned(Number(pid), 2))
+      pool.update()
+    }
+    await work
+    return made
+  }
+
+  it('fails if some of the workers that were replaced together serve on, and names them', async () => {
+    const { pool, failing } = await replacedAll()
+    const [first, , third] = pool.slots
+    failing.add(first!.name).add(third!.name)
+    const named = [first!, third!].map(({ name, owner }) => `${name} \\(pid ${owner!.pid}\\)`).join(', ')
+    await expect(pool.rollback()).rejects.toThrow(new RegExp(`shop refuses; .* serve on: ${named}$`))
+  })
+
+  it('succeeds if one worker alone was replaced again, and returns', async () => {
+    const { pool, failing, standings } = await replacedAll()
+    const [first, second, third] = pool.slots
+    failing.add(first!.name).add(third!.name)
+    standings.set(second!.name, owned(4711, 3))
+    await expect(pool.rollback()).resolves.toBeDefined()
+  })
+
+  it('succeeds if the others have returned before', async () => {
+    const { pool, failing, standings } = await replacedAll()
+    const [first] = pool.slots
+    failing.add(first!.name)
+    standings.set(first!.name, owned(4711, 1))
+    await expect(pool.rollback()).resolves.toBeDefined()
+  })
+})
+
 describe('a main process that is closed', () => {
   it('starts no worker whose replacement waited for the end of a probation, and refuses the order', async () => {
     const { pool, standings } = serving(1, { command: STAYS })
