@@ -110,6 +110,9 @@ describe('a listener that a version closes in its probation, while the one befor
         onTestFinished(() => daemon.close())
       }
       const [web, other] = [await freePort(), await freePort()]
+      const server = createServer((_request, response) =>
+        response.setHeader('connection', 'close').end('two'),
+      )
       const version = async (answer: string) => {
         const member = await join({ service: 'shop', control, hosting, upgrade, drain: { timeout } })
         onTestFinished(() => member.close({ timeout: 0 }))
@@ -118,7 +121,9 @@ describe('a listener that a version closes in its probation, while the one befor
           ['other', other],
         ] as const)
           (await member.listen(name, `tcp://127.0.0.1:${port}`)).serve(
-            createServer((_request, response) => response.setHeader('connection', 'close').end(answer)),
+            name === 'other' && answer === 'two'
+              ? server
+              : createServer((_request, response) => response.setHeader('connection', 'close').end(answer)),
           )
         await member.ready()
         return member
@@ -127,7 +132,8 @@ describe('a listener that a version closes in its probation, while the one befor
       const second = await version('two')
       await until('the first one stands by', () => first.phase === 'standby')
       second.unlisten('other')
-      return { first, second, web: `http://127.0.0.1:${web}/`, other: `http://127.0.0.1:${other}/` }
+      const at = (port: number) => `http://127.0.0.1:${port}/`
+      return { first, second, server, web: at(web), other: at(other) }
     }
 
     it(`answers until that one has closed it, and then refuses (${hosting})`, async () => {
@@ -149,6 +155,13 @@ describe('a listener that a version closes in its probation, while the one befor
       second.pause()
       await second.resume()
       expect([await answerOf(web), await answerOf(other)]).toEqual(['two', 'two'])
+    })
+
+    it(`stays closed if the application closes its server too (${hosting})`, async () => {
+      const { second, server, web } = await versions(LONG, 0)
+      server.close()
+      await second.resume()
+      expect([server.listening, await answerOf(web)]).toEqual([false, 'two'])
     })
 
     it(`does not keep it from ending when that one serves again (${hosting})`, async () => {

@@ -243,7 +243,8 @@ export class Listener {
 
   /** @internal Resolves when every server accepts. If a server cannot, passes the error to `failed` and rejects with it. */
   async start(): Promise<void> {
-    if (this.#leaving) return
+    // A server that the application has closed, as the listener, does not listen again.
+    if (this.#leaving || (this.#left !== null && this.hasClosedServers)) return
     this.#paused = false
     this.#accepting = true
     await Promise.all(this.#servers.map(served => this.#attach(served)))
