@@ -5,7 +5,8 @@ const LOOK_MS = 100
 
 /**
  * Returns a function that calls `act`, but during a handoff (phase `frozen`) once after it: if the handoff fails, this process serves on, and what has changed
- * meanwhile must apply here too. Calls `act` again if it rejects with ERR_FDB_FENCED, because a handoff has begun in the meantime; `failed` gets other errors.
+ * meanwhile must apply here too. Calls `act` again if it rejects with ERR_FDB_FENCED, because a handoff has begun in the meantime; `failed` gets other errors,
+ * but not that this process has left in the meantime.
  */
 export function afterHandoff(
   member: Pick<Member, 'phase'>,
@@ -25,7 +26,7 @@ export function afterHandoff(
     timer = undefined
     act().catch(error => {
       if (FdbError.is(error) && error.code === 'ERR_FDB_FENCED') lookLater()
-      else failed(error)
+      else if (!FdbError.is(error) || error.code !== 'ERR_FDB_STATE_CLOSED') failed(error)
     })
   }
   return look

@@ -158,6 +158,17 @@ describe('HUP', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
+  it('says nothing of a change of the store that comes when its process has left', async () => {
+    const told: unknown[] = []
+    const failing = (code: 'ERR_FDB_STATE_CLOSED' | 'ERR_FDB_OPTION') => async () => {
+      throw new FdbError(code, 'no')
+    }
+    for (const code of ['ERR_FDB_STATE_CLOSED', 'ERR_FDB_OPTION'] as const)
+      afterHandoff({ phase: 'serving' }, failing(code), error => told.push(error))()
+    await new Promise(resolve => setImmediate(resolve))
+    expect(told).toMatchObject([{ code: 'ERR_FDB_OPTION' }])
+  })
+
   it('leaves routes made at run time, also those whose upstream the new file does not have', async () => {
     const app = await upstream()
     const upstreams = { app: { servers: [app.url] }, spare: { servers: [app.url] } }
