@@ -7,6 +7,7 @@ export const keyOf = i => `file:shop-${i}.eu-west.example.com/`
 /** @param {number} i */
 export const routeOf = i => ({
   upstream: { name: `pool-${i % 997}.internal`, connect: false },
+  unlogged: false,
   created: 1_760_000_000_000 + i,
   generation: 1,
 })

@@ -11,7 +11,7 @@ export interface AccessSink extends Pick<Logger, 'info'> {
 /** Logs one line for a request, a TCP connection or a flow of datagrams. Omits unknown fields. */
 export function logAccess(log: AccessSink, report: ExchangeReport, config: AccessLineConfig): void {
   const { format, fields } = config
-  if (report.subject === 'authorization') return
+  if (report.subject === 'authorization' || report.unlogged) return
   const message = MESSAGES[report.subject] ?? 'request'
   if (format !== 'json') {
     const text = commonLine(report, format === 'combined', Date.now())

@@ -40,6 +40,7 @@ const answer = (status: number, body: string): Respond => ({
     ['Cache-Control', 'no-store'],
   ],
   body,
+  unlogged: true,
 })
 export const READY = answer(200, 'ready\n')
 export const UNREADY = answer(503, 'leaving\n')

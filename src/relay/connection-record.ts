@@ -224,6 +224,7 @@ function exchangeRecord(message: DecodedExchange, fds: number): ExchangeRecord {
     bytesSent: message.bytesSent,
     bytesReceived: message.bytesReceived,
     trail: message.trail ? trailOf(message.trail) : null,
+    unlogged: message.unlogged,
   }
   const record: ExchangeRecord = {
     facts,

@@ -31,7 +31,13 @@ export interface Authorization {
   readonly responseHeaders: readonly string[]
 }
 
-export interface Forward {
+/** The part of each {@link Decision}. */
+interface Common {
+  /** See {@link ExchangeReport.unlogged}. */
+  unlogged?: boolean
+}
+
+export interface Forward extends Common {
   kind: 'upstream'
   /** Asked before the relay chooses a server. Default: each request passes. */
   authorization?: Authorization | undefined
@@ -76,7 +82,7 @@ export interface Sticky {
 }
 
 /** The relay sends this response, and adds Content-Length, Date and Connection. */
-export interface Respond {
+export interface Respond extends Common {
   kind: 'respond'
   /** As {@link Forward.authorization}. */
   authorization?: Authorization | undefined
@@ -88,7 +94,7 @@ export interface Respond {
 }
 
 /** The relay responds with an error. `reason` becomes the body, and appears in the access log. */
-export interface Refuse {
+export interface Refuse extends Common {
   kind: 'refuse'
   status: number
   reason: string

@@ -47,6 +47,7 @@ export class ExchangeFacts {
   /** The options of the route if they change the head of the response; null after this head. */
   answer: ExchangeOptions | null = null
   // The following facts are only for the {@link ExchangeReport}.
+  unlogged = false
   target = ''
   host = ''
   attempts = 0
@@ -148,6 +149,8 @@ export interface ExchangeReport {
   /** The time from the end of the request's head (or its refusal) to the last byte of the response; for `tcp` the duration of the whole connection. */
   milliseconds: number
   trail: Trail | null
+  /** An access log has no line about it, as the route wants. */
+  unlogged: boolean
 }
 
 interface ReportedExchange {
@@ -191,6 +194,7 @@ export function reportExchange(
       bytesReceived: facts.bytesReceived,
       milliseconds: now - startedAt,
       trail: facts.trail,
+      unlogged: facts.unlogged,
     })
   } catch (error) {
     onFault?.(error)

@@ -510,6 +510,7 @@ export class UdpForward implements DatagramReader, FlowHost {
       bytesReceived: flow.bytesReceived,
       milliseconds: performance.now() - flow.startedAt,
       trail: null,
+      unlogged: false,
     })
   }
 

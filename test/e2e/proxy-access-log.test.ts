@@ -127,4 +127,34 @@ describe('the access log', () => {
     }
     expect(await edge.access(({ target }) => target === '/held')).toMatchObject({ 'header:User-Agent': 'u' })
   })
+
+  it('has no line about a route without, nor after a move, nor about "ready"', async () => {
+    const { url, held } = await teller()
+    const unlogged = { host: '*', upstream: 'app', accessLog: false }
+    const basicAuth = { users: { alice: '0'.repeat(64) } }
+    const edge = await edgeBefore(url, {
+      ready: '/ready',
+      upstreams: { app: { servers: [url] } },
+      routes: [
+        { host: '*', upstream: 'app' },
+        { ...unlogged, path: '/held' },
+        { ...unlogged, path: '/health', basicAuth },
+        { host: '*', path: '/fixed', respond: { body: 'ok' }, accessLog: false, cors: { origins: ['*'] } },
+      ],
+    })
+    const holding = await edge.raw()
+    holding.send('GET /held HTTP/1.1\r\nHost: a\r\n\r\n')
+    await until('the server has the request', () => held.length > 0)
+    const paths = ['/health', '/fixed', '/ready', '/logged']
+    const answers = await Promise.all(paths.map(path => ask(`${edge.url}${path}`).answer))
+    expect(answers.map(({ status }) => status)).toEqual([401, 200, 200, 200])
+    await edge.next()
+    await until('it has moved', async () => (await edge.status()).listeners[0]?.kinds?.waiting === 1)
+    held[0]!()
+    await holding.until(answer => answer.endsWith('}'))
+    await told(edge, {}, '/last')
+    await edge.access(({ target }) => target === '/last')
+    const logged = edge.lines.filter(({ msg }) => msg === 'request').map(({ target }) => target)
+    expect(logged).toEqual(['/logged', '/last'])
+  })
 })

@@ -73,6 +73,7 @@ const target: fc.Arbitrary<RouteTarget> = fc.oneof(
   fc.tuple(plain, cors).map(([given, cors]) => ({ ...given, cors })),
   fc.tuple(plain, limit).map(([given, limit]) => ({ ...given, limit })),
   fc.tuple(plain, auth, cors, limit).map(([given, auth, cors, limit]) => ({ ...given, auth, cors, limit })),
+  plain.map(given => ({ ...given, unlogged: true as const })),
   fc.tuple(plain, auth, cors).map(([given, auth, cors]) => ({ ...given, auth, cors })),
 )
 const stamp = fc.record({

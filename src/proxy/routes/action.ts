@@ -35,6 +35,7 @@ export type RouteAction =
       readonly authorization: Authorization | undefined
       readonly cors: CorsRule | null
       readonly limiter: RateLimiter | null
+      readonly unlogged: boolean
     }
   | FixedRoute
 
@@ -44,6 +45,7 @@ interface FixedRoute {
   readonly authorization: Authorization | undefined
   readonly cors: CorsRule | null
   readonly limiter: RateLimiter | null
+  readonly unlogged: boolean
   /** `facts` is called if headers have variables. */
   to(facts: () => VariableFacts): Respond
 }
@@ -55,19 +57,21 @@ class FixedAnswer implements FixedRoute {
   readonly authorization: Authorization | undefined
   readonly cors: CorsRule | null
   readonly limiter: RateLimiter | null
+  readonly unlogged: boolean
   readonly #target: RespondTarget
   #answer: Respond | null = null
   #varies = false
 
   constructor(
     target: RespondTarget,
-    { guard, authorization, cors, limiter }: Omit<FixedRoute, 'kind' | 'to'>,
+    { guard, authorization, cors, limiter, unlogged }: Omit<FixedRoute, 'kind' | 'to'>,
   ) {
     this.#target = target
     this.guard = guard
     this.authorization = authorization
     this.cors = cors
     this.limiter = limiter
+    this.unlogged = unlogged
   }
 
   to(facts: () => VariableFacts): Respond {
@@ -95,6 +99,7 @@ export function compileTarget(
   const authorization = target.forwardAuth && authorizationOf(target.forwardAuth, upstreams)
   const cors = target.cors === undefined ? null : new CorsRule(target.cors)
   const limiter = RateLimiter.of(target.limit, buckets)
+  const unlogged = target.unlogged ?? false
   if (target.kind === 'upstream') {
     const upstream = upstreams.get(target.upstream)
     const forward = forwardOf(target, upstream)
@@ -107,12 +112,13 @@ export function compileTarget(
       authorization,
       cors,
       limiter,
+      unlogged,
     } as const
     const { request, response } = target.changes ?? {}
     if (!hasVariables([...(request?.set ?? []), ...(response?.set ?? [])])) return action
     return { ...action, expand: facts => expandForward(forward, target.changes!, facts) }
   }
-  return new FixedAnswer(target, { guard, authorization, cors, limiter })
+  return new FixedAnswer(target, { guard, authorization, cors, limiter, unlogged })
 }
 
 /** Returns a route whose edits are those of one request. The relay prepares them for it alone. */
@@ -182,6 +188,16 @@ const UNKNOWN_UPSTREAM: Decision = { kind: 'refuse', status: 503, reason: 'upstr
 
 /** `client`: the client's IP address, or ''. */
 export function decisionOf(
+  action: RouteAction,
+  head: RequestHead,
+  origin: ClientOrigin,
+  client: string,
+): Decision {
+  const decision = sharedDecision(action, head, origin, client)
+  return action.unlogged ? { ...decision, unlogged: true } : decision
+}
+
+function sharedDecision(
   action: RouteAction,
   head: RequestHead,
   origin: ClientOrigin,

@@ -15,16 +15,22 @@ import {
   type ValueCheck,
   type Written,
 } from '../../checks/values.js'
-import { type BasicAuth, basicAuthShape } from './basic-auth.js'
+import { basicAuthShape } from './basic-auth.js'
 import { excludedListeners, when } from './conditions.js'
-import { type Cors, cors, corsShape } from './cors.js'
-import { type ForwardAuth, forwardAuth, forwardAuthShape } from './forward-auth.js'
+import { cors, corsShape } from './cors.js'
+import { forwardAuth, forwardAuthShape } from './forward-auth.js'
 import { headerName } from './header-name.js'
 import { canonicalHost, scopedHost } from './host.js'
 import { canonicalPath } from './path.js'
 import { routeName } from './path-tree.js'
 import { type RateLimit, rateLimitShape } from './rate-limit.js'
-import { type FieldChanges, type RespondTarget, type RouteTarget, routeChanges } from './target.js'
+import {
+  type FieldChanges,
+  type RespondTarget,
+  type RouteTarget,
+  routeChanges,
+  type UpstreamTarget,
+} from './target.js'
 import { checkVariables } from './variables.js'
 
 /** A checked route of a file or of `routes add`. Host and path are canonical. */
@@ -178,6 +184,11 @@ export const routeShape = {
     'only [so many requests in a time](#rate-limits); the others get 429',
     rateLimitShape,
   ),
+  accessLog: optional(
+    boolean,
+    true,
+    'whether the [access log](proxy.md#access-log) has lines about these requests, if there is one',
+  ),
   request: absent(requestChanges, undefined, 'changes to requests', requestShape),
   response: absent(responseChanges, undefined, 'changes to answers of the servers', fieldShape),
 }
@@ -205,6 +216,7 @@ export function routeCheck(
       forwardAuth,
       cors,
       rateLimit,
+      accessLog,
       request,
       response,
       listener,
@@ -239,7 +251,13 @@ export function routeCheck(
       if (both !== undefined)
         return at.at('responseHeaders').wrong(`"request" changes the header ${shortJson(both)} too`)
     }
-    const guards = { auth: basicAuth, forwardAuth, cors, limit }
+    const more: TargetParts = {
+      ...(basicAuth && { auth: basicAuth }),
+      ...(forwardAuth && { forwardAuth }),
+      ...(cors && { cors }),
+      ...(limit && { limit }),
+      ...(!accessLog && { unlogged: true }),
+    }
     if (respond) {
       if (upstream !== undefined)
         return place.at('respond').wrongKey('give "upstream" or "respond", not both')
@@ -248,7 +266,7 @@ export function routeCheck(
           return place.at(key).wrongKey('this route answers by itself; leave it out')
       }
       if (connect) return place.at('connect').wrong('CONNECT needs an upstream; this route answers by itself')
-      return { host, path, target: guarded(respond, guards) }
+      return { host, path, target: { ...respond, ...more } }
     }
     if (upstream === undefined) return place.wrong('the route has no target: give "upstream" or "respond"')
     if (connect && basicAuth !== undefined)
@@ -261,39 +279,18 @@ export function routeCheck(
       }
       const changes = routeChanges(request ?? {}, fieldsOf(request), fieldsOf(response))
       const target = { kind: 'upstream', upstream, connect } as const
-      return {
-        host,
-        path,
-        target: guarded(changes === undefined ? target : { ...target, changes }, guards),
-      }
+      return { host, path, target: { ...target, ...(changes && { changes }), ...more } }
     }
     const at = place.at('upstream')
     return at.wrong(noUpstream(upstream, place.problems.full ? new Set() : upstreams))
   }
 }
 
-interface Guards {
-  auth: BasicAuth | undefined
-  forwardAuth: ForwardAuth | undefined
-  cors: Cors | undefined
-  limit: RateLimit | undefined
-}
+type TargetParts = Omit<RouteTarget, keyof UpstreamTarget | keyof RespondTarget>
 
 function commonName(some: readonly string[], others: readonly string[]): string | undefined {
   const names = new Set(others.map(name => name.toLowerCase()))
   return some.find(name => names.has(name.toLowerCase()))
-}
-
-function guarded(target: RouteTarget, { auth, forwardAuth, cors, limit }: Guards): RouteTarget {
-  if (auth === undefined && forwardAuth === undefined && cors === undefined && limit === undefined)
-    return target
-  return {
-    ...target,
-    ...(auth && { auth }),
-    ...(forwardAuth && { forwardAuth }),
-    ...(cors && { cors }),
-    ...(limit && { limit }),
-  }
 }
 
 /** Returns a check for the routes of a file, as {@link routeCheck} for each. */

@@ -37,10 +37,11 @@ export function routeMessage(target: RouteTarget, stamp: Stamp, before?: RouteMe
 }
 
 export function targetFields(target: RouteTarget): fdbroker.proxy.Route.$Properties {
-  const { cors, limit } = target
+  const { cors, limit, unlogged } = target
   const more = {
     ...(cors && { cors: corsMessage(cors) }),
     ...(limit && { rateLimit: limitMessage(limit) }),
+    ...(unlogged && { unlogged }),
   }
   if (target.forwardAuth !== undefined) {
     const forwardAuth = forwardAuthMessage(target.forwardAuth)
@@ -95,10 +96,15 @@ function changesOf(
 export function targetOf(message: fdbroker.proxy.Route.$Properties): RouteTarget | null {
   const target = guardedTarget(message)
   if (target === null) return null
-  const { cors, rateLimit } = message
+  const { cors, rateLimit, unlogged } = message
   const limit = rateLimit ? limitOf(rateLimit) : null
-  if (!cors && limit === null) return target
-  return { ...target, ...(cors && { cors: corsOf(cors) }), ...(limit && { limit }) }
+  if (!cors && limit === null && !unlogged) return target
+  return {
+    ...target,
+    ...(cors && { cors: corsOf(cors) }),
+    ...(limit && { limit }),
+    ...(unlogged && { unlogged }),
+  }
 }
 
 /** The answer of a route whose guard this version does not know: its requests must not pass, nor get a wider route, which may have no guard. */

@@ -10,6 +10,8 @@ export type RouteTarget = (UpstreamTarget | RespondTarget) & {
   forwardAuth?: ForwardAuth
   cors?: Cors
   limit?: RateLimit
+  /** Requests have no line in the access log. */
+  unlogged?: true
 }
 
 export interface UpstreamTarget {
@@ -69,9 +71,10 @@ export function upstreamsOf(target: RouteTarget): string[] {
 
 /** Returns equal strings for equal targets. */
 export function targetKey(target: RouteTarget): string {
-  const { auth, forwardAuth, cors, limit } = target
-  const isPlain = auth === undefined && forwardAuth === undefined && cors === undefined && limit === undefined
-  const guard = isPlain ? '' : `${JSON.stringify({ auth, cors, limit, forwardAuth })} `
+  const { auth, forwardAuth, cors, limit, unlogged } = target
+  const own = [auth, forwardAuth, cors, limit, unlogged]
+  const isPlain = own.every(part => part === undefined)
+  const guard = isPlain ? '' : `${JSON.stringify({ auth, cors, limit, forwardAuth, unlogged })} `
   if (target.kind === 'upstream') {
     const { upstream, connect, changes } = target
     return `${guard}${connect ? '+' : '-'}${changes === undefined ? '' : JSON.stringify(changes)} ${upstream}`

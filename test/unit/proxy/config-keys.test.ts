@@ -232,6 +232,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
     /"ip" is nothing to count by; write address, all, header:NAME or cookie:NAME/,
   ],
   ['routes[0].rateLimit.name', "'a/b'", /"a\/b" is no name/],
+  ['routes[0].accessLog', 'off', /"off" is neither true nor false/],
   ['routes[0].request', 'x', /not a map; its keys are: host/],
   ['routes[0].request.host', '"a b"', /not a host with or without a port/],
   ['routes[0].request.addPrefix', '"/*"', /a prefix by itself/],

@@ -68,6 +68,7 @@ const EVERY: ProxyDocument = {
         maxAge: '1h',
       },
       rateLimit: { requests: 10, per: '1m', burst: 20, by: 'all', name: 'a' },
+      accessLog: false,
       request: { host: 'b', stripPrefix: '/a', addPrefix: '/b', set: { a: 'b' }, remove: ['c'] },
       response: { set: { a: 'b' }, remove: ['c'] },
     },

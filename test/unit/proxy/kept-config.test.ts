@@ -103,6 +103,7 @@ describe('a kept configuration', () => {
         basicAuth: { users: { b: 'B0'.repeat(32), 'a\u00e9': 'a0'.repeat(32) } },
         cors: { origins: ['*'] },
         rateLimit: { requests: 10 },
+        accessLog: false,
         when: ['header:x="y"'],
       },
       {

@@ -42,6 +42,7 @@ async function scene(before: Record<string, string> = {}) {
       authorization: undefined,
       cors: null,
       limiter: null,
+      unlogged: false,
       to: () => ({ kind: 'respond', status: 200, body: 'body' in target ? target.body : '' }),
     }),
     logger: SILENT,

@@ -309,8 +309,8 @@ describe('routes at run time', () => {
       'routes[3].upstream: there is no upstream "ap" (did you mean "app"?)',
       'routes[4]: the route has no target: give "upstream" or "respond"',
       'routes[5]: fine/ is given twice, first by routes[0]',
-      'routes[6].upstrem: unknown key (did you mean "upstream"?); the keys here are: host, path, listener, when, upstream, respond, connect, basicAuth, forwardAuth, cors, rateLimit, request, response',
-      'routes[7]: "f" is a string, not a map; its keys are: host, path, listener, when, upstream, respond, connect, basicAuth, forwardAuth, cors, rateLimit, request, response',
+      'routes[6].upstrem: unknown key (did you mean "upstream"?); the keys here are: host, path, listener, when, upstream, respond, connect, basicAuth, forwardAuth, cors, rateLimit, accessLog, request, response',
+      'routes[7]: "f" is a string, not a map; its keys are: host, path, listener, when, upstream, respond, connect, basicAuth, forwardAuth, cors, rateLimit, accessLog, request, response',
     ])
     expect(refused(() => add(current, []))).toContain('routes: the list is empty')
     expect(refused(() => add(current, {}))).toContain('routes: {} is not a list of routes')

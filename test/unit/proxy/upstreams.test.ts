@@ -28,6 +28,7 @@ const ended = (destination: string, reason?: string, status = 200, serverFailed 
   http2: false,
   http10: false,
   trail: null,
+  unlogged: false,
   method: 'GET',
   target: '/',
   host: '',
