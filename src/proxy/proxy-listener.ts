@@ -83,6 +83,8 @@ export class ProxyListener implements ConnectionKeeper {
   readonly #clientLimits: ClientLimits
   readonly #onEmpty: () => void
   #forward: string | null
+  /** See {@link ListenerConfig.acme}. */
+  #acme: string | null = null
   #handshakes: Handshakes | null = null
   #secure = false
   /** {@link ClientCa.id}, or '' if clients are not asked for certificates. */
@@ -267,18 +269,23 @@ export class ProxyListener implements ConnectionKeeper {
     const own = listeners.find(({ name }) => name === this.#name)
     if (own === undefined) return
     this.#forward = own.forward
+    this.#acme = own.acme
     this.#secure = own.tls
     this.#clientCaId = own.clientCa?.id ?? ''
     this.#beginsWithHeader = own.proxyProtocol.length === 0 ? null : isIn(own.proxyProtocol)
     this.#headMs = timeouts.head
     const protocols = own.forward === null ? protocolsOf(own) : []
+    const onChallenge =
+      own.acme === null ? null : (raw: Socket, hello: Buffer) => this.#acceptChallenge(raw, hello)
     if (this.#handshakes !== null) {
       this.#handshakes.protocols = protocols
       this.#handshakes.clientCa = own.clientCa
+      this.#handshakes.onChallenge = onChallenge
     } else if (own.tls) {
       this.#handshakes = this.#tls.handshakes({
         protocols,
         clientCa: own.clientCa,
+        onChallenge,
         onSecure: (socket, raw, asked) => this.#acceptSecure(socket, raw, asked),
         onEnd: () => this.#pruneFormer(),
       })
@@ -347,6 +354,18 @@ export class ProxyListener implements ConnectionKeeper {
     this.#accept(socket, { ...origin, certificate: certificateLines(shown) }, raw)
   }
 
+  /** Passes the connection of an authority on as it is: the client of ACME at the other end has the certificate that the authority asks for. */
+  #acceptChallenge(raw: Socket, hello: Buffer): void {
+    const arriving = incomingOver(raw)
+    const excess = this.#excess(arriving)
+    if (excess !== null) {
+      this.#clientLimits.warnRefused(this.#name, excess, raw.remoteAddress)
+      raw.destroy()
+      return
+    }
+    this.#current.relay.accept(raw, this.#origins.http, this.#routeTo(this.#acme, arriving), hello)
+  }
+
   /** `raw` is the socket below TLS, if known. */
   #accept(socket: Socket, origin: ClientOrigin, raw: Socket | undefined = socket, early?: Buffer): void {
     const addresses = raw === undefined || raw === socket ? undefined : passedOn(raw)
@@ -361,10 +380,14 @@ export class ProxyListener implements ConnectionKeeper {
     this.#current.relay.accept(socket, origin, this.#forwardRoute(arriving), early)
   }
 
-  /** The route of whole connections; undefined for HTTP. If the upstream no longer exists, the relay resets the connection, and reports it. */
-  #forwardRoute({ remoteAddress }: Pick<IncomingConnection, 'remoteAddress'>): Forward | undefined {
-    if (this.#forward === null) return undefined
-    return this.#wiring.forwardOf(this.#forward, remoteAddress) ?? NOWHERE
+  /** The route of whole connections; undefined for HTTP. */
+  #forwardRoute(client: Pick<IncomingConnection, 'remoteAddress'>): Forward | undefined {
+    return this.#forward === null ? undefined : this.#routeTo(this.#forward, client)
+  }
+
+  /** If the upstream no longer exists, the relay resets the connection, and reports it. */
+  #routeTo(upstream: string | null, { remoteAddress }: Pick<IncomingConnection, 'remoteAddress'>): Forward {
+    return (upstream === null ? undefined : this.#wiring.forwardOf(upstream, remoteAddress)) ?? NOWHERE
   }
 
   #refuseConnection(socket: Socket, excess: ExceededLimit, response: string | Buffer): void {

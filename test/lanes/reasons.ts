@@ -51,6 +51,9 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   "!has('certbot') || !has('pebble')": {
     text: 'there is no certbot, or no pebble (go install github.com/letsencrypt/pebble/v2/cmd/pebble@latest)',
   },
+  "!has('lego') || !has('pebble')": {
+    text: 'there is no lego, or no pebble (go install github.com/letsencrypt/pebble/v2/cmd/pebble@latest)',
+  },
   "!has('h2load')": { text: 'there is no h2load' },
   "!has('h2spec')": {
     text: 'there is no h2spec (go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1)',

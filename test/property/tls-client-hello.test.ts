@@ -57,6 +57,21 @@ describe('the server name of a ClientHello', () => {
     }
   })
 
+  it('comes with the protocols that the client offers', async () => {
+    for (const [offer, protocols] of [
+      [['acme-tls/1'], ['acme-tls/1']],
+      [
+        ['h2', 'http/1.1'],
+        ['h2', 'http/1.1'],
+      ],
+      [[], []],
+    ]) {
+      const bytes = await hello({ ...(offer!.length > 0 && { ALPNProtocols: offer! }), servername: NAME })
+      const reader = new HelloReader()
+      expect([reader.add(bytes), reader.protocols]).toEqual([NAME, protocols])
+    }
+  })
+
   it('comes from any number of records', () => {
     const sizes = fc.array(fc.integer({ min: 1, max: 400 }), { minLength: 1, maxLength: 5 })
     fc.assert(

@@ -33,6 +33,8 @@ export interface ListenerConfig {
   proxyProtocol: AddressRange[]
   /** Clients are asked for certificates. */
   clientCa: ClientCa | null
+  /** The upstream of a client of ACME, which answers an authority itself (TLS-ALPN-01); null: the proxy refuses its connections. */
+  acme: string | null
   /** A flow of datagrams ends after this silence, in milliseconds; null: after `timeouts.tunnel`. */
   idle: number | null
 }
@@ -84,6 +86,11 @@ export const listenerShape = {
     'file with the CAs of [certificates that clients must show](tls.md#certificates-of-clients), PEM, or a map',
     clientCaShape,
   ),
+  acme: absent(
+    text('the name of an upstream', name => name),
+    null,
+    'upstream of an ACME client: gets the connections of an authority that [proves names by TLS-ALPN-01](tls.md#by-tls-alpn-01), undecrypted',
+  ),
   halfClose: optional(
     boolean,
     false,
@@ -111,18 +118,8 @@ export interface ListenerDocument extends Written<typeof listenerMap> {}
 /** Returns a function that creates a check of one list's items. */
 export const listeners = (upstreamNames: ReadonlySet<string>) => () => {
   const listener = refine(listenerMap, (given, place): ListenerConfig | undefined => {
-    const {
-      name,
-      address: spec,
-      forward = null,
-      tls,
-      clientCa,
-      halfClose,
-      http2,
-      http2WebSockets,
-      proxyProtocol,
-      idle,
-    } = given
+    const { address: spec, forward = null, ...rest } = given
+    const { tls, clientCa, acme, halfClose, http2, http2WebSockets, proxyProtocol, idle } = rest
     if (spec.kind === 'udp') {
       if (forward === null) return place.at('address').wrong('datagrams are only passed on: add "forward"')
       for (const key of ['tls', 'halfClose', 'http2'] as const)
@@ -144,10 +141,13 @@ export const listeners = (upstreamNames: ReadonlySet<string>) => () => {
       return place.at('http2WebSockets').wrong('clients do not use HTTP/2; add "http2: true"')
     if (clientCa !== null && !tls)
       return place.at('clientCa').wrong('clients without TLS show no certificate; add "tls: true"')
+    if (acme !== null && !tls)
+      return place.at('acme').wrong('an authority asks where clients speak TLS; add "tls: true"')
+    if (acme !== null && !upstreamNames.has(acme))
+      return place.at('acme').wrong(noUpstream(acme, upstreamNames))
     if (spec.kind === 'unix' && !spec.abstract && isFolder(spec.path))
       return place.at('address').wrong(`${shortJson(spec.path)} is a folder; write the path of a socket`)
-    if (forward === null || upstreamNames.has(forward))
-      return { name, spec, forward, tls, clientCa, halfClose, http2, http2WebSockets, proxyProtocol, idle }
+    if (forward === null || upstreamNames.has(forward)) return { ...rest, spec, forward }
     return place.at('forward').wrong(noUpstream(forward, upstreamNames))
   })
   const names = unique(listener, 'the name', each => each.name, 'name')()

@@ -440,13 +440,15 @@ function datagramsFit(
   const datagrams = new Set(
     upstreams.filter(({ servers }) => kindOf(servers) === 'datagrams').map(({ name }) => name),
   )
-  for (const [index, { spec, forward }] of listeners.entries()) {
+  for (const [index, { spec, forward, acme }] of listeners.entries()) {
     const at = place.at('listeners').at(index)
     const isUdp = spec.kind === 'udp'
     if (forward !== null && datagrams.has(forward) !== isUdp)
       at.at('forward').wrong(
         `${shortJson(forward)} has ${isUdp ? 'no udp:// servers' : 'udp:// servers'}; write the name of an upstream ${isUdp ? 'with' : 'without'} them`,
       )
+    if (acme !== null && datagrams.has(acme))
+      at.at('acme').wrong(`${shortJson(acme)} has udp:// servers; write the name of an upstream without them`)
     if (isUdp && workers !== null)
       at.at('address').wrong(
         'the kernel would spread the datagrams of a client over the workers; leave "workers" out',

@@ -189,7 +189,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
 
 /** Returns null for a listener that this version cannot use. */
 export function listenerOf(name: string, message: ListenerMessage): ListenerConfig | null {
-  const { address, forward, tls, halfClose, http2, http2WebSockets, proxyProtocol, idleMs } = message
+  const { address, forward, tls, acme, halfClose, http2, http2WebSockets, proxyProtocol, idleMs } = message
   try {
     const spec = parseListenerSpec(address)
     const given = { file: message.clientCa, required: !message.clientMayLackCertificate }
@@ -201,6 +201,7 @@ export function listenerOf(name: string, message: ListenerMessage): ListenerConf
       spec,
       forward: forward || null,
       tls,
+      acme: acme || null,
       halfClose,
       http2: http2 ?? false,
       http2WebSockets,
@@ -214,11 +215,13 @@ export function listenerOf(name: string, message: ListenerMessage): ListenerConf
 }
 
 export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerMessage {
-  const { spec, forward, tls, halfClose, http2, http2WebSockets, proxyProtocol, clientCa, idle } = config
+  const { spec, forward, tls, acme, halfClose, http2, http2WebSockets, proxyProtocol, clientCa, idle } =
+    config
   return Listener.create({
     address: formatListenerSpec(spec),
     forward: forward ?? '',
     tls,
+    acme: acme ?? '',
     halfClose,
     // Unset by default: with it each upgrade from a release without HTTP/2 would write, and report, a change of every listener.
     http2: http2 || null,

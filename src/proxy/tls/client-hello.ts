@@ -5,6 +5,7 @@ const HANDSHAKE = 22
 const CLIENT_HELLO = 1
 const SERVER_NAME = 0
 const HOST_NAME = 0
+const PROTOCOLS = 16
 const RECORD_HEAD = 5
 const MESSAGE_HEAD = 4
 
@@ -23,6 +24,8 @@ export class HelloReader {
   /** The message, of one or several records. */
   readonly #message = new JoinedBytes()
   #wanted = MESSAGE_HEAD
+  /** The names of ALPN (RFC 7301) that the client offers, once {@link add} has returned a name or null. */
+  protocols: readonly string[] = []
 
   /** All bytes that were added. */
   get bytes(): Buffer {
@@ -61,7 +64,9 @@ export class HelloReader {
       if (!isHello || this.#wanted > MAX_HELLO_BYTES) return null
     }
     if (this.#wanted === MESSAGE_HEAD || message.length < this.#wanted) return undefined
-    return nameIn(message.bytes.subarray(MESSAGE_HEAD, this.#wanted))
+    const { name, protocols } = offersIn(message.bytes.subarray(MESSAGE_HEAD, this.#wanted))
+    this.protocols = protocols
+    return name
   }
 }
 
@@ -86,7 +91,7 @@ class JoinedBytes {
   }
 }
 
-function nameIn(message: Buffer): string | null {
+function offersIn(message: Buffer): { name: string | null; protocols: string[] } {
   const reader = new ByteReader(message)
   // Skips the version and the random bytes.
   reader.skip(2 + 32)
@@ -94,12 +99,22 @@ function nameIn(message: Buffer): string | null {
   reader.skip(reader.number(2))
   reader.skip(reader.number(1))
   const extensions = reader.part(reader.number(2))
+  let name: string | null | undefined
+  let protocols: string[] | undefined
   while (extensions.left > 0) {
     const type = extensions.number(2)
     const extension = extensions.part(extensions.number(2))
-    if (type === SERVER_NAME) return hostNameIn(extension)
+    if (type === SERVER_NAME) name ??= hostNameIn(extension)
+    if (type === PROTOCOLS) protocols ??= protocolsIn(extension)
   }
-  return null
+  return { name: name ?? null, protocols: protocols ?? [] }
+}
+
+function protocolsIn(extension: ByteReader): string[] {
+  const names = extension.part(extension.number(2))
+  const protocols: string[] = []
+  while (names.left > 0) protocols.push(names.part(names.number(1)).text())
+  return names.broken ? [] : protocols
 }
 
 function hostNameIn(extension: ByteReader): string | null {

@@ -28,6 +28,8 @@ export interface HandshakeOptions {
   /** Names of ALPN, the preferred first. Clients whose list has none of them are refused. Empty: all clients are served. */
   protocols: readonly string[]
   clientCa: ClientCa | null
+  /** Gets each connection by which an authority asks for a proof of a name (TLS-ALPN-01), and its first bytes, instead of a handshake; null: none. */
+  onChallenge: OnChallenge | null
   /**
    * Called after a successful handshake. `raw` is the socket that was given to {@link Handshakes.start}, if known. `asked`: the {@link ClientCa.id} by which the
    * client was asked for a certificate, or ''.
@@ -36,6 +38,11 @@ export interface HandshakeOptions {
   /** Called after each handshake, successful or not, and after `onSecure`. */
   onEnd: () => void
 }
+
+export type OnChallenge = (raw: Socket, hello: Buffer) => void
+
+/** The one name of ALPN in the ClientHello of an authority (RFC 8737). */
+const CHALLENGE = 'acme-tls/1'
 
 /** The session id context is the same for all versions, so that clients can resume sessions. Different services have different ticket keys. */
 const SESSIONS = 'fd-broker proxy'
@@ -57,6 +64,7 @@ export class Handshakes {
   #settings: HandshakeSettings
   #protocols: readonly string[]
   #clientCa: ClientCa | null
+  onChallenge: OnChallenge | null
   /** Sockets of this process itself, which shows no certificate. */
   readonly #own = new WeakSet<Socket>()
 
@@ -65,6 +73,7 @@ export class Handshakes {
     this.#settings = options.settings
     this.#protocols = options.protocols
     this.#clientCa = options.clientCa
+    this.onChallenge = options.onChallenge
   }
 
   get size(): number {
@@ -99,14 +108,28 @@ export class Handshakes {
       if (this.#handshaking.delete(raw)) this.#options.onEnd()
     })
     const { certificates, counts } = this.#options
-    if (certificates.kinds.size < 2) {
+    if (certificates.kinds.size < 2 && this.onChallenge === null) {
       this.#handshake(raw, certificates.defaultCertificate)
       return
     }
-    peekServerName(raw, this.#settings.timeout, (name, failed) => {
+    readHello(raw, this.#settings.timeout, (hello, name, failed) => {
       if (failed !== null) counts.countFailed(failed)
-      else this.#handshake(raw, certificates.find(name ?? ''))
+      else if (String(hello.protocols) === CHALLENGE && this.onChallenge !== null)
+        this.#pass(raw, hello, this.onChallenge)
+      else {
+        raw.unshift(hello.bytes)
+        this.#handshake(raw, certificates.find(name ?? ''))
+      }
     })
+  }
+
+  /** The receiver counts the connection from now on: it must not be counted twice. */
+  #pass(raw: Socket, hello: HelloReader, onChallenge: OnChallenge): void {
+    const early: Buffer[] = [hello.bytes]
+    for (let rest = raw.read(); rest !== null; rest = raw.read()) early.push(rest)
+    this.#handshaking.delete(raw)
+    onChallenge(raw, Buffer.concat(early))
+    this.#options.onEnd()
   }
 
   cut(): void {
@@ -221,13 +244,13 @@ export class Handshakes {
   }
 }
 
-type PeekEnd = 'timeout' | 'broken-off'
+type HelloEnd = 'timeout' | 'broken-off'
 
-/** Reads the server name that a client requests, and puts the bytes back. `done` gets the name, or null if there is none; if the socket closes first, the reason. */
-function peekServerName(
+/** Reads a ClientHello. `done` gets the server name that the client requests, or null if there is none; if the socket closes first, the reason. */
+function readHello(
   raw: Socket,
   timeoutMs: number,
-  done: (name: string | null, failed: PeekEnd | null) => void,
+  done: (hello: HelloReader, name: string | null, failed: HelloEnd | null) => void,
 ): void {
   const hello = new HelloReader()
   let timedOut = false
@@ -240,12 +263,11 @@ function peekServerName(
     }
     if (name === undefined) return
     cleanUp()
-    raw.unshift(hello.bytes)
-    done(name, null)
+    done(hello, name, null)
   }
   const onClose = () => {
     cleanUp()
-    done(null, timedOut ? 'timeout' : 'broken-off')
+    done(hello, null, timedOut ? 'timeout' : 'broken-off')
   }
   const ignore = () => {}
   const timer = afterReading(timeoutMs, () => {

@@ -50,7 +50,7 @@ export class TlsTermination {
     return this.liveCertificates.write(config.tls.certificates)
   }
 
-  handshakes(own: Pick<HandshakeOptions, 'protocols' | 'clientCa' | 'onSecure' | 'onEnd'>): Handshakes {
+  handshakes(own: Omit<HandshakeOptions, 'certificates' | 'counts' | 'settings'>): Handshakes {
     const { table: certificates, counts } = this
     const handshakes = new Handshakes({ ...own, certificates, counts, settings: this.#settings })
     this.#handshakes.add(handshakes)

@@ -65,6 +65,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['listeners[0].clientCa', NOTHING, /nothing\.pem": there is no certificate in PEM/],
   ['listeners[0].clientCa.file', '"ca.crt"', /no absolute path of a file/],
   ['listeners[0].clientCa.required', 'maybe', /neither true nor false/],
+  ['listeners[0].acme', 'app', /"tls: true"/],
   ['listeners[0].halfClose', 'on', /neither true nor false/],
   ['listeners[0].http2', 'on', /neither true nor false/],
   ['listeners[0].http2WebSockets', 'on', /neither true nor false/],

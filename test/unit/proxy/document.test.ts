@@ -153,7 +153,7 @@ const FILES = [
   ...['', '.file', '.required'].map(key => `listeners[].clientCa${key}`),
 ]
 /** In place of `upgrade.health.http`, and of `workers`. */
-const OTHERS = ['upgrade.health.tcp', 'upgrade.health.command', 'listeners[].idle']
+const OTHERS = ['upgrade.health.tcp', 'upgrade.health.command', 'listeners[].idle', 'listeners[].acme']
 
 function keysOf(value: unknown, path = ''): string[] {
   if (Array.isArray(value)) return value.flatMap(item => keysOf(item, `${path}[]`))
