@@ -4,7 +4,7 @@ import http2 from 'node:http2'
 import { type AddressInfo, connect, createServer as createTcpServer, type Server } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { type Certificate, issueBy } from '../processes/certificate.js'
+import { type Certificate, issueBy, revoke } from '../processes/certificate.js'
 import { Edge } from '../processes/edge.js'
 import { freePort } from '../processes/scene.js'
 import { askTls, TlsClient } from '../processes/tls-client.js'
@@ -250,5 +250,131 @@ describe('a listener with the CAs of its clients', () => {
     })
     await edge.next()
     expect(await told(port, client(ca, 'alice'))).toMatchObject({ 'x-client-cert-verified': 'true' })
+  })
+})
+
+describe('a client whose certificate its CA has revoked', () => {
+  async function revoking(names: readonly string[], required = true) {
+    let lists: string[] = []
+    const scene = await edgeWith(({ cert }) => cert)
+    const { edge, ca, listeners } = scene
+    const { folder } = edge.sandbox
+    const certificates = new Map(names.map(name => [name, issueBy(ca, folder, name)]))
+    const certificate = (name: string) => certificates.get(name)!
+    let made = 0
+    const given = (revoked: readonly string[], times = {}) => {
+      lists = [revoke(ca, folder, `list-${++made}.crl`, revoked.map(certificate), times)]
+      return listeners({ file: ca.cert, required, revoked: lists })
+    }
+    const reload = async (revoked: readonly string[], times = {}) =>
+      edge.reload({ listeners: given(revoked, times) })
+    const client = (name: string) => read(certificate(name))
+    return { ...scene, given, reload, client, folder }
+  }
+  const named = (name: string) => ({ 'x-client-cert-subject': `CN=${name},O=Example` })
+  /** Waits for the answer of a connection that was open, and returns whether it is the last one. */
+  const isLast = async (client: TlsClient) => /connection: close/i.test((await client.answer('/')).head)
+
+  it('gets no answer, with each certificate of the proxy, also where clients need no certificate', async () => {
+    for (const required of [true, false]) {
+      const { edge, port, reload, client } = await revoking(['alice', 'bob'], required)
+      await reload(['alice'])
+      await refusal(port, client('alice'))
+      await refusal(port, { ...client('alice'), servername: 'two.example' })
+      await refusal(port, { ...client('alice'), maxVersion: 'TLSv1.3' } as Options)
+      expect(await told(port, client('bob'))).toMatchObject(named('bob'))
+      expect(await told(port, { ...client('bob'), servername: 'two.example' })).toMatchObject(named('bob'))
+      await until('they are counted', async () => (await handshakes(edge))['client-cert-revoked'] === 3)
+    }
+  })
+
+  it('resumes no session, and its open connection ends after its next answer; a list that only is newer changes nothing', async () => {
+    const { port, reload, client } = await revoking(['alice', 'bob'])
+    await reload([])
+    const sessionOf = async (name: string) => (await askTls(port, client(name))).session
+    const [alice, bob] = [await sessionOf('alice'), await sessionOf('bob')]
+    const open = new TlsClient(port, client('alice'))
+    await open.ask('/')
+    await reload([], { from: '20210101000000Z' })
+    expect(await isLast(open)).toBe(false)
+    const again = new TlsClient(port, { ...client('alice'), session: alice })
+    expect(JSON.parse(await again.ask('/'))).toMatchObject(named('alice'))
+    expect(again.socket.isSessionReused()).toBe(true)
+
+    await reload(['alice'])
+    expect([await isLast(open), await isLast(again)]).toEqual([true, true])
+    await refusal(port, { ...client('alice'), session: alice })
+    const other = new TlsClient(port, { ...client('bob'), session: bob })
+    expect(JSON.parse(await other.ask('/'))).toMatchObject(named('bob'))
+    expect(other.socket.isSessionReused()).toBe(false)
+  })
+
+  it('moves to no version that knows that it is revoked, but to one with an equal list', async () => {
+    const { edge, port, reload, given, client } = await revoking(['alice'])
+    await reload([])
+    const { session } = await askTls(port, client('alice'))
+    const open = new TlsClient(port, { ...client('alice'), session })
+    await open.ask('/')
+    edge.write({ listeners: given([], { from: '20210101000000Z' }) })
+    const second = await edge.next()
+    await until('it has moved', async () => (await open.answer('/')).head.includes(`X-Pid: ${second}`))
+    edge.write({ listeners: given(['alice']) })
+    const third = await edge.next()
+    const draining = () => edge.status().then(({ draining }) => JSON.stringify(draining))
+    await until('it was refused', async () => (await draining()).includes('"ERR_FDB_RELAYED_REFUSED":1'))
+    const last = await open.answer('/')
+    expect([last.head.includes(`X-Pid: ${second}`), /connection: close/i.test(last.head)]).toEqual([
+      true,
+      true,
+    ])
+    await refusal(port, { ...client('alice'), session })
+    expect(third).not.toBe(second)
+  })
+
+  it('stays refused where a new list is wrong: the reload says why, and so does a next version', async () => {
+    const { edge, port, ca, other, listeners, reload, given, client, folder } = await revoking([
+      'alice',
+      'bob',
+    ])
+    await reload(['alice'])
+    const readable = revoke(ca, folder, 'whole.crl', [])
+    const foreign = revoke(other, folder, 'foreign.crl', [])
+    const listed = (...revoked: string[]) => listeners({ file: ca.cert, revoked })
+    for (const [wanted, why] of [
+      [
+        given([], { until: '20250101000000Z' }),
+        /list-2\.crl\\?": the list expired on 2025-01-01T00:00:00\.000Z/,
+      ],
+      [given([], { from: '20980101000000Z' }), /valid only from 2098-01-01T00:00:00\.000Z on/],
+      [listed(`${folder}/none.crl`), /none\.crl\\?" cannot be read \(ENOENT\)/],
+      [listed(ca.cert), /there is no list of revoked certificates in PEM/],
+      [listed(foreign), /CN=ca\\?" of .* has no list/],
+    ] as const) {
+      const { level, ...line } = await edge.reload({ listeners: wanted })
+      expect(JSON.stringify(line)).toMatch(why)
+      await refusal(port, client('alice'))
+      expect(await told(port, client('bob'))).toMatchObject(named('bob'))
+    }
+    const { code, stderr } = await edge.sandbox.run('proxy', '--config', edge.file, '--check')
+    expect([code, stderr]).toEqual([expect.any(Number), expect.stringMatching(/has no list/)])
+    expect(code).not.toBe(0)
+    await edge.reload({ listeners: listed(foreign, readable) })
+    expect(await told(port, client('alice'))).toMatchObject(named('alice'))
+  })
+
+  it('gets no answer, nor do others, when the list expires in force', async () => {
+    const { edge, port, given, client } = await revoking(['bob'])
+    const soon = new Date(Date.now() + 6_000).toISOString().replace(/\.\d+|[-:T]/g, '')
+    await edge.reload({ listeners: given([], { until: soon }) })
+    expect(await told(port, client('bob'))).toMatchObject(named('bob'))
+    await until(
+      'it has expired',
+      async () => {
+        await told(port, client('bob')).catch(() => {})
+        return ((await handshakes(edge))['client-crl-has-expired'] ?? 0) > 0
+      },
+      20_000,
+    )
+    await refusal(port, client('bob'))
   })
 })

@@ -192,7 +192,11 @@ export function listenerOf(name: string, message: ListenerMessage): ListenerConf
   const { address, forward, tls, acme, halfClose, http2, http2WebSockets, proxyProtocol, idleMs } = message
   try {
     const spec = parseListenerSpec(address)
-    const given = { file: message.clientCa, required: !message.clientMayLackCertificate }
+    const given = {
+      file: message.clientCa,
+      required: !message.clientMayLackCertificate,
+      revoked: message.clientCaRevoked,
+    }
     const ca = given.file === '' ? null : clientCa(given, new DocumentPlace(new Problems(0)))
     // Clients without a certificate must not be served because this process cannot read the CAs.
     if (ca === undefined) return null
@@ -228,7 +232,8 @@ export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerM
     http2WebSockets,
     proxyProtocol: proxyProtocol.map(rangeText),
     clientCa: clientCa?.path ?? '',
-    clientCaId: clientCa?.id ?? '',
+    clientCaId: clientCa?.contents ?? '',
+    clientCaRevoked: clientCa?.revoked.map(({ path }) => path) ?? [],
     clientMayLackCertificate: clientCa?.required === false,
     idleMs: idle ?? 0,
     ...stamp,

@@ -1,9 +1,12 @@
 /** Certificates of clients: the key `listeners[].clientCa`. */
 import { nodeCrypto, nodeTls } from '../../base/lazy.js'
-import { shortJson } from '../../checks/place.js'
+import { type Place, shortJson } from '../../checks/place.js'
 import { optional, required, shortFor } from '../../checks/shape.js'
-import { boolean, refine } from '../../checks/values.js'
+import { boolean, list, refine } from '../../checks/values.js'
 import { type PemFile, pemFile } from '../upstreams/tls-shape.js'
+import { type RevocationList, revocationLists, subjectKey } from './revocation-list.js'
+
+const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g
 
 const caFile = refine(pemFile, (file, place): PemFile | undefined => {
   const refuse = (why: string) => place.wrong(`${shortJson(file.path)}: ${why}`)
@@ -16,25 +19,91 @@ const caFile = refine(pemFile, (file, place): PemFile | undefined => {
   }
 })
 
+/** A file of PEM, and the lists in it. */
+interface ListFile extends PemFile {
+  readonly lists: readonly RevocationList[]
+}
+
+/** OpenSSL refuses all clients of a CA whose list is not in force. */
+const listFile = refine(pemFile, (file, place): ListFile | undefined => {
+  const refuse = (why: string) => place.wrong(`${shortJson(file.path)}: ${why}`)
+  let lists: RevocationList[]
+  try {
+    lists = revocationLists(file.pem)
+    nodeTls().createSecureContext({ crl: lists.map(({ pem }) => pem) })
+  } catch (error) {
+    return refuse(`it has no valid list of revoked certificates (${(error as Error).message})`)
+  }
+  if (lists.length === 0)
+    return refuse('there is no list of revoked certificates in PEM (-----BEGIN X509 CRL-----)')
+  const now = Date.now()
+  const expired = lists.find(({ until }) => until < now)
+  if (expired !== undefined)
+    return refuse(`the list expired on ${new Date(expired.until).toISOString()}; get a new one from its CA`)
+  const early = lists.find(({ from }) => from > now)
+  if (early === undefined) return { ...file, lists }
+  return refuse(`the list is valid only from ${new Date(early.from).toISOString()} on`)
+})
+
 export const clientCaShape = {
   file: required(caFile, 'file with the CAs, PEM'),
   required: optional(boolean, true, 'whether clients without a certificate are refused'),
+  revoked: optional(
+    list(listFile, { most: 100 }),
+    [],
+    'files with the [lists of revoked certificates](tls.md#revoked-certificates) (CRL) of all these CAs, PEM',
+  ),
 }
 
 export interface ClientCa extends PemFile {
   readonly required: boolean
-  /** Equal for equal CAs, and only for these. */
+  readonly revoked: readonly ListFile[]
+  /** Equal for equal CAs that have revoked the same certificates, and only for these. */
   readonly id: string
+  /** Equal for equal contents of all files, and only for these. */
+  readonly contents: string
 }
 
 /** `clientCa: /a.crt` is short for `clientCa: { file: /a.crt }`. */
-export const clientCa = refine(shortFor('file', clientCaShape), ({ file, required }): ClientCa => {
-  const id = nodeCrypto().createHash('sha256').update(file.pem).digest('hex').slice(0, 16)
-  return { ...file, required, id }
-})
+export const clientCa = refine(
+  shortFor('file', clientCaShape),
+  ({ file, required, revoked }, place): ClientCa | undefined => {
+    const lists = revoked.flatMap(({ lists }) => lists)
+    if (revoked.length > 0 && !haveLists(file, lists, place)) return undefined
+    const entries = lists.map(({ issuer, revoked }) => `${issuer}\n${revoked}`).sort()
+    const id = lists.length === 0 ? digest(file.pem) : digest([file.pem, ...entries].join('\n'))
+    const contents = lists.length === 0 ? id : digest([file.pem, ...revoked.map(({ pem }) => pem)].join('\n'))
+    return { ...file, required, revoked, id, contents }
+  },
+)
 
-/** Tells connections apart by what their clients had to show. '': nothing. */
+/** Reports a CA of the file without a list. */
+function haveLists({ pem, path }: PemFile, lists: readonly RevocationList[], place: Place): boolean {
+  for (const [text] of pem.matchAll(CERTIFICATE)) {
+    const { raw, subject } = new (nodeCrypto().X509Certificate)(text)
+    const key = subjectKey(raw)
+    if (lists.some(({ issuer }) => issuer === key)) continue
+    const name = shortJson(subject?.replaceAll('\n', ', ') ?? '')
+    place
+      .at('revoked')
+      .wrong(`${name} of ${shortJson(path)} has no list, so all its clients would be refused; add its list`)
+    return false
+  }
+  return true
+}
+
+function digest(text: string): string {
+  return nodeCrypto().createHash('sha256').update(text).digest('hex').slice(0, 16)
+}
+
+/** Tells connections apart by the certificates that their clients had to show. '': none. */
 export function askedOf(clientCa: ClientCa | null): string {
   if (clientCa === null) return ''
   return clientCa.required ? clientCa.id : `${clientCa.id} optional`
+}
+
+/** Returns the options of Node's `tls` for the certificates of clients. */
+export function caOptions({ pem, revoked }: ClientCa): { ca: string; crl?: string[] } {
+  if (revoked.length === 0) return { ca: pem }
+  return { ca: pem, crl: revoked.flatMap(({ lists }) => lists.map(list => list.pem)) }
 }

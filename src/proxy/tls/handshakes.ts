@@ -9,7 +9,7 @@ import { underlyingSocket } from '../../node/tls-internals.js'
 import { certificateOf } from '../../relay/index.js'
 import type { TlsCarrier } from '../../tls13/tls-carrier.js'
 import type { CertificateTable } from './certificate-table.js'
-import type { ClientCa } from './client-ca.js'
+import { type ClientCa, caOptions } from './client-ca.js'
 import { HelloReader } from './client-hello.js'
 import type { CertificateMaterial } from './material.js'
 
@@ -92,7 +92,8 @@ export class Handshakes {
   }
 
   set clientCa(clientCa: ClientCa | null) {
-    if (clientCa?.id === this.#clientCa?.id && clientCa?.required === this.#clientCa?.required) return
+    const before = this.#clientCa
+    if (clientCa?.contents === before?.contents && clientCa?.required === before?.required) return
     this.#clientCa = clientCa
     this.#serverByKeyKind.clear()
   }
@@ -170,7 +171,7 @@ export class Handshakes {
       // A session tells that its client was verified.
       sessionIdContext: clientCa === null ? SESSIONS : `${SESSIONS} ${clientCa.id}`,
       ...(clientCa !== null && {
-        ca: clientCa.pem,
+        ...caOptions(clientCa),
         requestCert: true,
         rejectUnauthorized: clientCa.required,
       }),
@@ -221,7 +222,7 @@ export class Handshakes {
       const { chain: cert, key } = material
       const known = contexts.get(material)
       if (known !== undefined) return known
-      const context = nodeTls().createSecureContext({ cert, key, ca: clientCa.pem })
+      const context = nodeTls().createSecureContext({ cert, key, ...caOptions(clientCa) })
       contexts.set(material, context)
       return context
     }

@@ -14,7 +14,7 @@ import { config, LEAST } from '../../fixtures/proxy-config.js'
 import { parseDockerfile } from '../../package/dockerfile.js'
 import { blocksIn, heredocs, inlineCommands, type PageBlock, pages, pageText } from '../../pages/blocks.js'
 import { commandLines, wrongWith } from '../../pages/command-lines.js'
-import { issue } from '../../processes/certificate.js'
+import { issue, revoke } from '../../processes/certificate.js'
 
 /** Blocks without a test, with the reason: this list only shrinks. */
 const UNTESTED: readonly { readonly page: string; readonly begins: string; readonly why: string }[] = []
@@ -105,7 +105,8 @@ describe('a block of code on a page', () => {
       const servers = { app: { servers: ['http://127.0.0.1:9001'] } }
       const completed = JSON.stringify({ ...parse(LEAST), upstreams: servers, ...document })
       const { cert, key } = issued(folder, completed)
-      const here = completed.replace(/"\/[^"]*\.crt"/g, `"${cert}"`).replace(/"\/[^"]*\.key"/g, `"${key}"`)
+      const files = completed.replace(/"\/[^"]*\.crt"/g, `"${cert}"`).replace(/"\/[^"]*\.key"/g, `"${key}"`)
+      const here = files.replace(/"\/[^"]*\.crl"/g, () => `"${revoke({ cert, key }, folder, 'a.crl', [])}"`)
       expect(config(here).service).toBe('edge')
     }
   })

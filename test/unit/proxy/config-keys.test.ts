@@ -65,6 +65,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['listeners[0].clientCa', NOTHING, /nothing\.pem": there is no certificate in PEM/],
   ['listeners[0].clientCa.file', '"ca.crt"', /no absolute path of a file/],
   ['listeners[0].clientCa.required', 'maybe', /neither true nor false/],
+  ['listeners[0].clientCa.revoked', CERT_FILE, /is a string, not a list/],
   ['listeners[0].acme', 'app', /"tls: true"/],
   ['listeners[0].halfClose', 'on', /neither true nor false/],
   ['listeners[0].http2', 'on', /neither true nor false/],
@@ -372,6 +373,7 @@ const BESIDE: Readonly<Record<string, string>> = {
   'sticky.maxAge': 'cookie: edge',
   'sticky.secure': 'cookie: edge',
   'listeners[0].clientCa.required': `file: ${CERT_FILE}`,
+  'listeners[0].clientCa.revoked': `file: ${CERT_FILE}`,
   ...Object.fromEntries(
     ['methods', 'headers', 'expose', 'credentials', 'maxAge'].map(key => [
       `routes[0].cors.${key}`,

@@ -150,7 +150,7 @@ const EVERY: ProxyDocument = {
 const FILES = [
   ...['cert', 'key', 'names'].map(key => `tls.certificates[].${key}`),
   ...['ca', 'cert', 'key'].map(key => `upstreams.NAME.tls.${key}`),
-  ...['', '.file', '.required'].map(key => `listeners[].clientCa${key}`),
+  ...['', '.file', '.required', '.revoked'].map(key => `listeners[].clientCa${key}`),
 ]
 /** In place of `upgrade.health.http`, and of `workers`. */
 const OTHERS = ['upgrade.health.tcp', 'upgrade.health.command', 'listeners[].idle', 'listeners[].acme']
