@@ -69,6 +69,8 @@ export interface ByteStream {
   readonly acked?: number
   /** {@link ServerTls.id}, if the stream leads to a server that uses TLS. */
   readonly tlsId?: string | undefined
+  /** The peer waits for a WebSocket over HTTP/2, which each 2xx opens: the server must have sent this `Sec-WebSocket-Accept`. Null, or absent, for all others. */
+  readonly webSocketAccept?: string | null
   /** The peer's IP address without zone or port; '' for Unix sockets. */
   readonly remoteAddress: string
   /** The peer's port, or 0. */

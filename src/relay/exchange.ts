@@ -28,6 +28,7 @@ import { maxForwards } from './gateway.js'
 import type { RelayTimeouts } from './options.js'
 import { buildResponse, errorResponse } from './own-response.js'
 import { callSafely, decide, type RelayContext, refusalOf } from './relay-context.js'
+import { NO_WEBSOCKET } from './response-plan.js'
 import { ServerResponse } from './server-response.js'
 import { tlsFailureOf } from './tls-failure.js'
 import { beginTrail, Trail } from './trail.js'
@@ -442,6 +443,10 @@ export class Exchange implements StreamOwner {
   }
 
   #respond(response: Respond): void {
+    if (response.status < 300 && (this.#side.client.webSocketAccept ?? null) !== null) {
+      this.fail(502, NO_WEBSOCKET)
+      return
+    }
     this.facts.closeClient = this.isLast
     const { status, text, reason } = buildResponse(response, this.facts, this.#relay)
     if (reason !== undefined) this.reason = reason

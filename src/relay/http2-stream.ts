@@ -115,6 +115,10 @@ export class Http2Stream implements ByteStream {
     return this.#stream.writableLength
   }
 
+  get webSocketAccept(): string | null {
+    return this.#request.accept
+  }
+
   /** See {@link ByteStream.acked}. */
   get acked(): number {
     return this.#given - this.#stream.writableLength
@@ -219,7 +223,7 @@ export class Http2Stream implements ByteStream {
     const body = head.framing({ method, upgrade: accept !== null })
     this.#body = body
     if (accept !== null && head.status < 300) {
-      this.#openWebSocket(head, accept)
+      this.#openWebSocket(head)
       return
     }
     const hasTrailers =
@@ -231,13 +235,9 @@ export class Http2Stream implements ByteStream {
     this.#complete = body.done
   }
 
-  /** A 200 tells a client that its WebSocket is open, whatever else the server has meant by it. */
-  #openWebSocket(head: ResponseHead, accept: string): void {
-    if (head.status !== 101 || head.fields.get(ACCEPT) !== accept) {
-      this.#complete = true
-      this.#stream.respond({ ':status': 502 }, { endStream: true })
-      return
-    }
+  /** A 200 tells a client that its WebSocket is open: the owner has compared the head with {@link webSocketAccept}. */
+  #openWebSocket(head: ResponseHead): void {
+    if (head.status !== 101) throw new Error(`a response with status ${head.status} opens no WebSocket`)
     const fields = responseFields(head)
     fields[':status'] = 200
     delete fields[ACCEPT]

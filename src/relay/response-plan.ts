@@ -85,6 +85,16 @@ export function framesOf(head: ResponseHead): FrameTracker | null {
   return head.status === 101 && head.upgrade?.toLowerCase() === 'websocket' ? new FrameTracker() : null
 }
 
+/** The reason of the relay's response to a client that waits for a WebSocket over HTTP/2, and whose server or route opens none. */
+export const NO_WEBSOCKET = 'no-websocket'
+
+/** Reports whether the head of a server's final response opens a WebSocket (RFC 6455, 4.1). */
+export function opensWebSocket({ status, upgrade, fields }: ResponseHead, accept: string): boolean {
+  return (
+    status === 101 && upgrade?.toLowerCase() === 'websocket' && fields.get('sec-websocket-accept') === accept
+  )
+}
+
 /** `spans`: start and end of each piece of content in `chunk`. */
 export function followSpans(events: EventTracker, chunk: Buffer, spans: readonly number[]): void {
   for (let i = 0; i < spans.length; i += 2) events.follow(chunk, spans[i]!, spans[i + 1]!)

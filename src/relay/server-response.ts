@@ -18,6 +18,8 @@ import {
   eventsOf,
   followSpans,
   framesOf,
+  NO_WEBSOCKET,
+  opensWebSocket,
   passBody,
   planResponse,
   type ResponsePlan,
@@ -34,6 +36,7 @@ interface ResponseExchange {
   send(bytes: BytesOrText): void
   becomeTunnel(): void
   finish(): void
+  fail(status: number, reason: string): void
   serverFails(status: number, reason: string): void
   refuseResponse(error: unknown): void
 }
@@ -98,6 +101,12 @@ export class ServerResponse {
     let plan: ResponsePlan
     let end = at
     facts.closeClient = exchange.isLast
+    const accept = this.#side.client.webSocketAccept ?? null
+    if (accept !== null && head.status < 300 && !opensWebSocket(head, accept)) {
+      // No failure of the server: it may know no WebSockets, and any client can ask it for one.
+      exchange.fail(502, NO_WEBSOCKET)
+      return
+    }
     try {
       plan = planResponse(head, facts, this.#rewriteOf(head))
       if (plan.body?.kind === 'tunnel' && facts.requestBody !== null) {

@@ -1,7 +1,9 @@
+import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import http2, { type ClientHttp2Session, type ClientHttp2Stream } from 'node:http2'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net'
+import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { type WebSocket, WebSocketServer } from 'ws'
 import { Edge } from '../processes/edge.js'
@@ -94,12 +96,73 @@ describe('a WebSocket over HTTP/2', () => {
     const { session } = await scene(true)
     const refused = open(session, '/other')
     expect((await once(refused.stream, 'response'))[0][':status']).toBe(400)
-    const { session: plain } = await scene(true, {
+    const { edge: other, session: plain } = await scene(true, {
       routes: [{ host: '*', respond: { body: 'no WebSocket' } }],
     })
     const answered = open(plain, '/echo')
     expect((await once(answered.stream, 'response'))[0][':status']).toBe(502)
+    await other.logged('request', line => line.status === 502 && line.reason === 'no-websocket')
   })
+
+  it.each([
+    [
+      '101 with a wrong Sec-WebSocket-Accept',
+      '101 S',
+      'Upgrade: websocket\r\nSec-WebSocket-Accept: aGVsbG8=\r\n',
+    ],
+    ['101 without Sec-WebSocket-Accept', '101 S', 'Upgrade: websocket\r\n'],
+    ['101 with another Upgrade', '101 S', 'Upgrade: h2c\r\nSec-WebSocket-Accept: RIGHT\r\n'],
+    ['101 without Upgrade', '101 S', 'Sec-WebSocket-Accept: RIGHT\r\n'],
+    ['200 that ends with its connection', '200 OK', ''],
+    ['200 with a length', '200 OK', 'Content-Length: 100\r\n'],
+    ['204', '204 No Content', 'Sec-WebSocket-Accept: RIGHT\r\nUpgrade: websocket\r\n'],
+  ])(
+    'ends with 502 if its server answers %s, and the server keeps its other clients',
+    async (_, status, lines) => {
+      const sockets: Socket[] = []
+      const server = createTcpServer(socket => {
+        socket.on('error', () => {})
+        socket.once('data', data => {
+          const key = /^sec-websocket-key: (.*)\r$/im.exec(data.toString('latin1'))?.[1]
+          if (key === undefined) {
+            socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+            return
+          }
+          sockets.push(socket)
+          const accept = createHash('sha1')
+            .update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`)
+            .digest('base64')
+          socket.write(
+            `HTTP/1.1 ${status}\r\n${lines.replace('RIGHT', accept)}Connection: upgrade\r\n\r\n\x81\x05hello`,
+            'latin1',
+          )
+        })
+      }).listen(0, '127.0.0.1')
+      await once(server, 'listening')
+      onTestFinished(() => {
+        server.close()
+        for (const socket of sockets) socket.destroy()
+      })
+      const servers = [`http://127.0.0.1:${(server.address() as AddressInfo).port}`]
+      const { edge, session } = await scene(true, {
+        upstreams: { app: { servers, health: { failures: 3, coolDown: '1m' }, retry: 0 } },
+      })
+      for (let n = 0; n < 4; n++) {
+        const { stream, got } = open(session, '/echo')
+        const closed = once(stream, 'close')
+        const [headers] = await once(stream, 'response')
+        stream.write(masked(1, Buffer.from('lost')))
+        expect(headers[':status']).toBe(502)
+        await closed
+        expect([got().toString('latin1'), stream.rstCode]).toEqual(['no-websocket\n', 0])
+        await until('the connection to the server is closed', () => sockets[n]!.destroyed)
+        expect(sockets[n]!.bytesRead).toBeLessThan(600)
+      }
+      await edge.logged('request', line => line.status === 502 && line.reason === 'no-websocket')
+      const plain = session.request({ ':path': '/' })
+      expect(await text(plain)).toBe('ok')
+    },
+  )
 
   it('gets a close frame between two frames when the time of the drain is over', async () => {
     const { edge, session } = await scene(true, { drain: { tlsTimeout: '300ms', timeout: '300ms' } })
