@@ -91,6 +91,7 @@ NAPI_MODULE_INIT() {
     METHOD("stopReceiving", fdb_stop_receiving),
     METHOD("receiveDatagram", fdb_receive_datagram),
     METHOD("receiveFrom", fdb_receive_from),
+    METHOD("arrival", fdb_arrival),
     METHOD("sendTo", fdb_send_to),
     METHOD("peerOfEnds", fdb_peer_of_ends),
     METHOD("send", fdb_send),

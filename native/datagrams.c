@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0 /* macOS: Node ignores SIGPIPE */
@@ -90,6 +91,42 @@ napi_value fdb_receive_from(napi_env env, napi_callback_info info) {
   }
   read_own(&message, ends.data);
   return fdb_int_value(env, got);
+}
+
+/* The time of a datagram, in nanoseconds since 1970; 0 if the kernel does not tell. */
+static int64_t time_of(struct msghdr *message) {
+#ifdef SO_TIMESTAMPNS
+  for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL; header = CMSG_NXTHDR(message, header)) {
+    struct timespec at;
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SO_TIMESTAMPNS) continue;
+    memcpy(&at, CMSG_DATA(header), sizeof(at));
+    return (int64_t)at.tv_sec * 1000000000 + at.tv_nsec;
+  }
+#else
+  (void)message;
+#endif
+  return 0;
+}
+
+napi_value fdb_arrival(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+#ifdef SO_TIMESTAMPNS
+  /* A datagram that came before gets the time of the first look, and keeps it. */
+  int on = 1;
+  if (setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on)) < 0) return fdb_throw(env, errno, "setsockopt");
+#endif
+  union {
+    struct cmsghdr align;
+    char space[256];
+  } control;
+  struct msghdr message = { .msg_control = control.space, .msg_controllen = sizeof(control.space) };
+  ssize_t got;
+  do got = recvmsg(fd, &message, MSG_DONTWAIT | MSG_PEEK);
+  while (got < 0 && errno == EINTR);
+  if (got >= 0) return fdb_int_value(env, time_of(&message));
+  return errno == EAGAIN || errno == EWOULDBLOCK ? fdb_int_value(env, -1) : fdb_throw(env, errno, "recvmsg");
 }
 
 static void put_control(struct msghdr *message, int level, int type, const void *data, size_t size) {

@@ -156,6 +156,7 @@ FDB_CALL(fdb_receive_message);
 FDB_CALL(fdb_stop_receiving);
 FDB_CALL(fdb_receive_datagram);
 FDB_CALL(fdb_receive_from);
+FDB_CALL(fdb_arrival);
 FDB_CALL(fdb_send_to);
 FDB_CALL(fdb_peer_of_ends);
 FDB_CALL(fdb_send);

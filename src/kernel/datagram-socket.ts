@@ -48,11 +48,10 @@ export class DatagramSocket extends PolledSocket {
     return native.receiveFrom(this.descriptor, into, 0, into.length, ends)
   }
 
-  /** Returns the begin of the next datagram, which stays; null if none waits. */
-  peek(most: number): Uint8Array | null {
-    const into = new Uint8Array(most)
-    const length = native.peek(this.descriptor, into, 0, most)
-    return length < 0 ? null : into.subarray(0, length)
+  /** Returns when the next datagram came, which stays; null if none waits. Equal times: it is the same datagram. */
+  nextArrival(): number | null {
+    const arrival = native.arrival(this.descriptor)
+    return arrival < 0 ? null : arrival
   }
 
   /** Sends to the peer. Returns false if the kernel has no room. Throws an error of the kernel; ECONNREFUSED is that of an earlier datagram. */

@@ -182,6 +182,8 @@ export interface Native {
    * with the option `tellAddress` the address to which the peer has sent.
    */
   receiveFrom(fd: number, into: Uint8Array, offset: number, length: number, ends: Uint8Array): number
+  /** Returns when the next datagram came, in nanoseconds since 1970; 0 if the kernel does not tell, -1 if none waits. The datagram stays. */
+  arrival(fd: number): number
   /** Sends a datagram from the one end to the other, as {@link receiveFrom} wrote them. Returns -1 if the kernel has no room. */
   sendTo(fd: number, from: Uint8Array, offset: number, length: number, ends: Uint8Array): number
   /** Returns the IP address of the peer. */

@@ -35,8 +35,6 @@ const LOOK_MS = 10
 const UNREAD_MS = 1_000
 /** How long the datagrams of clients wait at most for the last flows to leave. */
 const MOST_PAUSE_MS = 100
-/** Bytes by which the next datagram is recognized. */
-const SEEN_BYTES = 256
 
 const EVERY_ADDRESS: ReadonlySet<string | undefined> = new Set(['0.0.0.0', '::'])
 
@@ -217,13 +215,14 @@ export class UdpForward implements DatagramReader, FlowHost {
   }
 
   #wait(): void {
-    let seen: Uint8Array | null = null
+    let seen: number | null = null
     let unreadMs = 0
     const look = () => {
       this.look()
       if (this.#waiting === null || !this.#serves || this.#hasTurn) return
-      const next = this.#front!.peek(SEEN_BYTES)
-      unreadMs = next !== null && seen !== null && Buffer.compare(next, seen) === 0 ? unreadMs + LOOK_MS : 0
+      // Not by its bytes: a client may always say the same.
+      const next = this.#front!.nextArrival()
+      unreadMs = next !== null && next === seen ? unreadMs + LOOK_MS : 0
       seen = next
       if (unreadMs < UNREAD_MS) return
       this.#hasTurn = true
@@ -368,12 +367,19 @@ export class UdpForward implements DatagramReader, FlowHost {
 
   // ---- flows
 
-  #begin(chunk: Uint8Array, length: number, ends: Buffer, tried: Destination[] = [], again = false): void {
+  #begin(
+    chunk: Uint8Array,
+    length: number,
+    ends: Buffer,
+    tried: readonly Destination[] = [],
+    again = false,
+  ): void {
     const { host: client } = peerOfEnds(ends)
     const drop = this.#ending ? 'ended' : this.#hasRoom(client, null) ? null : 'limit'
     const forward = drop === null ? this.options.forwardOf(client) : undefined
     const destination = forward?.pick(tried) ?? null
-    if (forward === undefined || destination === null || !destination.key.startsWith('udp:')) {
+    const usable = destination?.key.startsWith('udp:') && !tried.some(({ key }) => key === destination.key)
+    if (forward === undefined || destination === null || !usable) {
       this.options.onDrop(drop ?? 'no-server')
       return
     }
@@ -383,21 +389,27 @@ export class UdpForward implements DatagramReader, FlowHost {
     this.own(flow)
     this.#toServer(flow, chunk, length)
     addressOf(destination, host => {
-      if (this.#flows.get(flow.key) === flow) this.#connect(flow, destination, host)
+      if (this.#flows.get(flow.key) === flow) this.#connect(flow, destination, host, tried)
     })
   }
 
-  /** `host`: null if the address of the server is not known. */
-  #connect(flow: Flow, destination: Destination, host: string | null): void {
+  /** `host`: null if the address of the server is not known. `tried`: servers that could not be used before. */
+  #connect(flow: Flow, destination: Destination, host: string | null, tried: readonly Destination[]): void {
     try {
       if (host === null) throw new Error(`the server ${destination.key} has no address`)
       if (destination.named !== undefined) flow.address = host
       flow.open(connectTo(destination, host))
     } catch (error) {
-      const short = shortageOf(error) !== null
-      if (!short) destination.failed?.('connect-failed', error as Error)
-      this.options.onDrop(short ? 'limit' : 'no-server')
-      this.end(flow, short ? 'limit' : 'connect-failed')
+      if (shortageOf(error) !== null) {
+        this.options.onDrop('limit')
+        this.end(flow, 'limit')
+        return
+      }
+      destination.failed?.('connect-failed', error as Error)
+      const held = flow.takeHeld()
+      this.#leave(flow, 'connect-failed')
+      for (const each of held) this.#pass(each, flow.ends, [...tried, destination])
+      this.settle()
       return
     }
     if (this.options.exceeds(flow.client, flow.socket!.descriptor) === 'all' && !this.#endOldest(flow)) {
@@ -410,6 +422,13 @@ export class UdpForward implements DatagramReader, FlowHost {
       const now = this.#flows.get(flow.key)
       if (now !== undefined) this.#send(now, held, held.length)
     }
+  }
+
+  /** Sends what has waited for a server to the client's next flow, which the first begins. */
+  #pass(held: Buffer, ends: Buffer, tried: readonly Destination[]): void {
+    const flow = this.#flows.get(keyOf(ends))
+    if (flow === undefined) this.#begin(held, held.length, ends, tried)
+    else this.#toServer(flow, held, held.length)
   }
 
   /** Reports whether a client may have a further flow. A flow without an answer, whose client may be made up, gives way. */

@@ -133,6 +133,15 @@ function datagrams() {
     const { port } = native.inspect([front])[0]
     const client = native.connectUdp(own, port)
     assert.equal(native.receiveFrom(front, bytes, 0, 9, ends), -1)
+    assert.equal(native.arrival(front), -1)
+    native.send(client, data, 0, 8, null, 0, 0)
+    const arrival = native.arrival(front)
+    assert.ok(Math.abs(arrival / 1e6 - Date.now()) < 60_000)
+    native.send(client, data, 0, 8, null, 0, 0)
+    assert.equal(native.arrival(front), arrival)
+    assert.equal(native.receiveFrom(front, bytes, 0, 9, ends), 8)
+    assert.ok(native.arrival(front) > arrival)
+    assert.equal(native.receiveFrom(front, bytes, 0, 9, ends), 8)
     for (const length of [0, 8]) {
       native.send(client, data, 0, length, null, 0, 0)
       assert.equal(native.receiveFrom(front, bytes, 0, 9, ends), length)
@@ -146,6 +155,7 @@ function datagrams() {
   refused(() => native.setOption(never, 'longQueue', true), 'EBADF')
   refused(() => native.setOption(never, 'tellAddress', true), 'EBADF')
   refused(() => native.receiveFrom(never, bytes, 0, 1, ends), 'EBADF')
+  refused(() => native.arrival(never), 'EBADF')
   refused(() => native.receiveFrom(never, bytes, 0, 1, Buffer.alloc(39)), 'ERR_OUT_OF_RANGE')
   refused(() => native.sendTo(never, bytes, 0, 1, ends), 'EBADF')
   refused(() => native.peerOfEnds('x'), 'ERR_INVALID_ARG_TYPE')

@@ -1,9 +1,18 @@
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { bindSocket, inspectOne, type OwnedFd } from '../../../src/kernel/index.js'
+import {
+  bindSocket,
+  DATAGRAM_BYTES,
+  DatagramSocket,
+  ENDS_BYTES,
+  inspectOne,
+  type OwnedFd,
+} from '../../../src/kernel/index.js'
 import {
   ClientTally,
   type Destination,
@@ -213,6 +222,34 @@ describe('datagrams that are forwarded', () => {
     const [client] = await shop.clients(1)
     expect(await client!.ask()).toBe('a')
     expect([stopped.connections, next.connections]).toEqual([0, 1])
+  })
+
+  it('reach no second version while the first one reads, although each that waits looks like the one before', async () => {
+    const shop = await service('a')
+    const old = shop.start(shop.version())
+    old.pause()
+    const next = shop.start(shop.version())
+    // As the first version in another process, which never comes to the end: one datagram is always left.
+    const reader = new DatagramSocket(shop.socket.dup(), () => {})
+    const [bytes, ends] = [Buffer.alloc(DATAGRAM_BYTES), Buffer.alloc(ENDS_BYTES)]
+    const talker = createSocket('udp4')
+    talker.connect(shop.port, '127.0.0.1')
+    await once(talker, 'connect')
+    talker.send('same again')
+    let read = 0
+    const talk = setInterval(() => {
+      talker.send('same again')
+      read += reader.readFrom(bytes, ends) > 0 ? 1 : 0
+    }, 5)
+    onTestFinished(() => {
+      clearInterval(talk)
+      talker.close()
+      reader.close()
+    })
+    await until('many are read, or the second version reads', () => read > 400 || next.connections > 0)
+    expect(next.connections).toBe(0)
+    clearInterval(talk)
+    await until('the second version reads what nothing else reads', () => next.connections === 1)
   })
 
   it('may have no bytes, or as many as fit', async () => {
@@ -456,6 +493,32 @@ describe('datagrams that are forwarded', () => {
     await client!.ask()
     expectOnePortEach(edge)
     await closed.emptied()
+  })
+
+  it('go to another server if the name of theirs has no address, all that have waited for it', async () => {
+    const shop = await service('a', 'b')
+    const [first] = shop.servers
+    const nowhere: Destination['named'] & object = {
+      lookup: (_host, _options, found) => void setTimeout(() => found(new Error('ENOTFOUND'), ''), 20),
+      current: () => false,
+      turn: () => null,
+      tried() {},
+    }
+    const all = [shop.destination(first!, nowhere), shop.destination(shop.servers[1]!)]
+    let usable = all
+    const pick = (tried: readonly Destination[]) => usable.find(each => !tried.includes(each)) ?? null
+    const forward = shop.start(shop.version({ forwardOf: () => ({ kind: 'upstream', name: 'echo', pick }) }))
+    const [client] = await shop.clients(1)
+    for (let i = 0; i < 3; i++) client!.say()
+    expect(await client!.ask()).toBe('b')
+    expect([shop.failed, shop.drops, forward.connections]).toEqual([['a'], [], 1])
+    expect(shop.servers[1]!.ports.get('c0')!.size).toBe(1)
+
+    usable = [all[0]!]
+    const [other] = await shop.clients(1)
+    for (let i = 0; i < 3; i++) other!.say()
+    await until('all are counted', () => shop.drops.length === 3)
+    expect([shop.drops, forward.connections]).toEqual([Array(3).fill('no-server'), 1])
   })
 
   it('count for a server that never answers, as long as it does not refuse', async () => {
