@@ -15,7 +15,7 @@ const FILES: readonly Rule[] = [
   ],
   [
     /^dist\/modules\/(?:index|proxy|operator|adapter|errors|stores|sources|ws|streams|socket-io)\.js$/,
-    268_000,
+    275_000,
   ],
   [/^dist\/modules\/chunk-\w+\.js$/, 700_000, '?'],
   [/^dist\/fd-broker\.1$/, 83_500],
@@ -23,9 +23,9 @@ const FILES: readonly Rule[] = [
   [/^dist\/auto\.cjs$/, 31_000],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/(?:cli|load)\.cjs$/, 26_500],
-  [/^dist\/program\.cjs$/, 1_985_000],
+  [/^dist\/program\.cjs$/, 2_000_000],
   [/^dist\/timeline\.cjs$/, 602_000],
-  [/^dist\/library\.cjs$/, 1_510_000],
+  [/^dist\/library\.cjs$/, 1_525_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml|prom-client|convert)\.cjs$/, 200_000],
   [
@@ -38,13 +38,13 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 6_340_000
+export const MOST_UNPACKED = 6_380_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
   // Some forty besides the pieces that the bundler shares between entries: one more or less comes with any import.
   filesWithoutAddons: 125,
-  packed: 2_015_000,
-  packedWithoutAddons: 1_970_000,
+  packed: 2_030_000,
+  packedWithoutAddons: 1_985_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more; 3_075_000 before TLS 1.3 connections, streamed answers and
   // sessions of socket.io could move; 3_225_000 before the proxy's TLS connections and those of tls.Server could; 3_250_000 before the
   // library was also one file, for V8's code cache; 4_460_000 before the mends of 2026-11-28; 4_490_000 before a page showed an
@@ -53,8 +53,9 @@ const MOST = {
   // 4_830_000 before the proxy followed a source, and `routes apply`; 4_885_000 before it spoke TLS to servers, queued requests and had
   // the PROXY protocol, and `drain`; 4_990_000 before clients could use HTTP/2; 5_030_000 before ECharts drew the picture of an upgrade, also without a browser;
   // 5_625_000 before routes had conditions, rate limits, passwords and CORS, clients certificates, and the access log formats;
-  // 5_810_000 before `convert`, forwardAuth and patterns in paths; 6_030_000 before the proxy forwarded datagrams.
-  withoutAddons: 6_180_000,
+  // 5_810_000 before `convert`, forwardAuth and patterns in paths; 6_030_000 before the proxy forwarded datagrams;
+  // 6_180_000 before lists of revoked certificates and TLS-ALPN-01.
+  withoutAddons: 6_220_000,
 }
 
 /**

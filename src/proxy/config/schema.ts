@@ -39,7 +39,7 @@ import { formatListenerSpec, type HandoffTimes } from '../../index.js'
 import { canonicalPath } from '../routes/path.js'
 import { routeShape, routesCheck } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
-import { kindOf } from '../upstreams/address.js'
+import { kindOf, usesTls } from '../upstreams/address.js'
 import { type UpstreamConfig, upstreamShape, upstreams, withTimeouts } from '../upstreams/shape.js'
 import { accessLine, accessLineShape, tracingShape } from './access-line.js'
 import { readCertificateFiles } from './certificate-files.js'
@@ -333,7 +333,7 @@ export const checkConfig: ValueCheck<ProxyConfig> = (value, place) => {
   const given = configMap(new Set(names), requestListenersIn(value))(value, place)
   if (given === undefined || !routesTakeRequests(given, place) || !hasCertificate(given, place))
     return undefined
-  if (!datagramsFit(given, place)) return undefined
+  if (!upstreamsFit(given, place)) return undefined
   if (!healthListener(given, place) || !pathsDiffer(given, place) || !metricsApart(given, place))
     return undefined
   const { idle, stall = idle, tunnel = idle } = given.timeouts
@@ -426,8 +426,8 @@ function hasCertificate({ listeners, tls }: Pick<ConfigFields, 'listeners' | 'tl
   return false
 }
 
-/** Reports a listener for datagrams whose upstream takes connections, or the other way round, and settings that do not go with it. */
-function datagramsFit(
+/** Reports a listener whose upstream does not take its datagrams, its connections or those of an authority, and settings that do not go with datagrams. */
+function upstreamsFit(
   {
     listeners,
     upstreams,
@@ -440,6 +440,11 @@ function datagramsFit(
   const datagrams = new Set(
     upstreams.filter(({ servers }) => kindOf(servers) === 'datagrams').map(({ name }) => name),
   )
+  const plain = new Set(
+    upstreams
+      .filter(({ name, servers }) => !datagrams.has(name) && !servers.some(usesTls))
+      .map(({ name }) => name),
+  )
   for (const [index, { spec, forward, acme }] of listeners.entries()) {
     const at = place.at('listeners').at(index)
     const isUdp = spec.kind === 'udp'
@@ -447,8 +452,10 @@ function datagramsFit(
       at.at('forward').wrong(
         `${shortJson(forward)} has ${isUdp ? 'no udp:// servers' : 'udp:// servers'}; write the name of an upstream ${isUdp ? 'with' : 'without'} them`,
       )
-    if (acme !== null && datagrams.has(acme))
-      at.at('acme').wrong(`${shortJson(acme)} has udp:// servers; write the name of an upstream without them`)
+    if (acme !== null && !plain.has(acme))
+      at.at('acme').wrong(
+        `${shortJson(acme)} has udp:// servers, or some with TLS; write the name of an upstream with tcp:// servers`,
+      )
     if (isUdp && workers !== null)
       at.at('address').wrong(
         'the kernel would spread the datagrams of a client over the workers; leave "workers" out',

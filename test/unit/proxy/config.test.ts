@@ -1,9 +1,10 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { readConfig } from '../../../src/proxy/config/load.js'
 import { isOptional, settingMessages, upstreamMessage, upstreamOf } from '../../../src/proxy/state/entries.js'
+import { CERTIFICATE, KEY } from '../../e2e/relay-certificate.js'
 import { config, EXAMPLE, LEAST, problems, refusal } from '../../fixtures/proxy-config.js'
 
 describe('a configuration', () => {
@@ -327,6 +328,27 @@ upstreams: { dns: { servers: ["udp://a:53"] } }
     expect(refusal(text)).toEqual([
       expect.stringContaining('"dns" has udp:// servers; write the name of an upstream without them'),
     ])
+  })
+
+  it('has an upstream with servers that get connections as they are, where an authority proves names', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-config-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const [cert, key] = ['a.crt', 'a.key'].map(name => join(folder, name))
+    writeFileSync(cert!, CERTIFICATE)
+    writeFileSync(key!, KEY)
+    const text = (acme: string) => `service: x
+listeners: [{ name: https, address: "tcp://127.0.0.1:443", tls: true, acme: ${acme} }]
+upstreams: { dns: { servers: ["udp://a:53"] }, db: { servers: ["tls://a:5432"] }, ok: { servers: ["tcp://a:1"] } }
+tls: { certificates: [{ cert: "${cert}", key: "${key}" }] }
+`
+    for (const name of ['dns', 'db'])
+      expect(refusal(text(name))).toEqual([
+        expect.stringContaining(`"${name}" has udp:// servers, or some with TLS`),
+      ])
+    expect(refusal(text('dbb'))).toEqual([
+      expect.stringContaining('there is no upstream "dbb" (did you mean'),
+    ])
+    expect(config(text('ok')).listeners[0]).toMatchObject({ acme: 'ok' })
   })
 
   it('points at an unknown key and guesses what was meant', () => {
