@@ -331,6 +331,19 @@ describe('a client whose certificate its CA has revoked', () => {
     expect(third).not.toBe(second)
   })
 
+  it('ends its connection after the next answer also where the connection has moved', async () => {
+    const { edge, port, reload, client } = await revoking(['alice'])
+    await reload([])
+    const { session } = await askTls(port, client('alice'))
+    const open = new TlsClient(port, { ...client('alice'), session })
+    await open.ask('/')
+    const second = await edge.next()
+    await until('it has moved', async () => (await open.answer('/')).head.includes(`X-Pid: ${second}`))
+    await reload(['alice'])
+    expect(await isLast(open)).toBe(true)
+    await refusal(port, { ...client('alice'), session })
+  })
+
   it('stays refused where a new list is wrong: the reload says why, and so does a next version', async () => {
     const { edge, port, ca, other, listeners, reload, given, client, folder } = await revoking([
       'alice',
