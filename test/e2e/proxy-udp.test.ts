@@ -3,6 +3,7 @@ import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { DatagramClient, DatagramEcho } from '../processes/datagrams.js'
 import { Edge } from '../processes/edge.js'
 import { signalPid } from '../processes/launch.js'
+import { NameServer } from '../processes/name-server.js'
 import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
@@ -118,6 +119,19 @@ describe('a udp:// listener', () => {
     expect((await edge.reload({ listeners })).msg).toBe('the configuration was read again')
     client.forget()
     await client.ask()
+  })
+
+  it('sends all datagrams of a client to another server if the name of the first one has no address', async () => {
+    const [server] = await echoes('one')
+    const names = await NameServer.start({})
+    const { port } = await forwarding([server!], {
+      upstreams: { echo: { servers: ['udp://nowhere.test:53', server!.url] } },
+      resolver: { servers: [names.address] },
+    })
+    const talking = await clients(4, port)
+    for (const client of talking) for (let n = 0; n < 3; n++) client.say()
+    await answered(talking)
+    expectOneFlowEach(talking, [server!])
   })
 
   it.runIf(NIGHTLY)('gives its flows back when it is rolled back', async () => {
