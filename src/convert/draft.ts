@@ -26,7 +26,7 @@ export interface ListenerDraft {
   http2?: true
   forward?: string
   idle?: string
-  clientCa?: { file: string; required: boolean }
+  clientCa?: { file: string; required: boolean; revoked?: string[] }
   proxyProtocol?: string[]
 }
 

@@ -436,11 +436,14 @@ class Translation {
       }
       for (const [at, option] of options.entries())
         if (option === 'crt') this.#certificate(statement, options[at + 1] ?? '')
-      const ca = value('ca-file')
+      const [ca, revoked] = [value('ca-file'), value('crl-file')]
       if (ca !== undefined && (value('verify') ?? 'none') !== 'none')
-        listener.clientCa = { file: this.#file(ca, this.#caBase), required: value('verify') === 'required' }
+        listener.clientCa = {
+          file: this.#file(ca, this.#caBase),
+          required: value('verify') === 'required',
+          ...(revoked !== undefined && { revoked: [this.#file(revoked, this.#caBase)] }),
+        }
       if (options.includes('crt-list')) draft.missing(statement, 'name each certificate in tls.certificates')
-      if (options.includes('crl-file')) draft.missing(statement, 'certificates that were revoked are taken')
       return [listener]
     })
   }

@@ -73,9 +73,13 @@ export class Settings {
     if (ca !== null) {
       draft.near(verify!, 'for all hosts of the listener')
       draft.near(ca.directive, 'for all hosts of the listener')
+      const lists = effectiveOne(levels, 'ssl_crl')
+      if (lists !== undefined) draft.near(lists, 'for all hosts of the listener')
       for (const { listener } of secure) {
-        const { file = ca.file, required = false } = listener.clientCa ?? {}
-        listener.clientCa = { file, required: required || ca.required }
+        const { file = ca.file, required = false, revoked = [] } = listener.clientCa ?? {}
+        const all = [...new Set([...revoked, ...(lists === undefined ? [] : [fileOf(lists)])])]
+        const known = all.length > 0 && { revoked: all }
+        listener.clientCa = { file, required: required || ca.required, ...known }
       }
     }
     const protocols = effectiveOne(levels, 'ssl_protocols')

@@ -237,3 +237,13 @@ it('a header has one change, the last, also of a backend', () => {
     { host: '*', upstream: 'app', request: { set: { 'X-A': '1', 'x-c': '2' }, remove: ['X-B'] } },
   ])
 })
+
+it('clients show certificates of the CA of a bind line, which are not in its list of revoked ones', () => {
+  const bind = 'bind :443 ssl crt /e/a.pem ca-file ca.crt verify required crl-file ca.crl'
+  const { document, remarks } = from(
+    `global\n ca-base /ca\n${HEAD}frontend web\n ${bind}\n default_backend app\n`,
+  )
+  const clientCa = { file: '/ca/ca.crt', required: true, revoked: ['/ca/ca.crl'] }
+  expect(document.listeners).toMatchObject([{ tls: true, clientCa }])
+  expect(remarks.filter(({ outcome }) => outcome === 'missing')).toEqual([])
+})

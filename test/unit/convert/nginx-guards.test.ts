@@ -252,6 +252,10 @@ it('clients show certificates of their own CA wherever a server asks for them', 
     required: true,
   })
   const on = 'ssl_verify_client on; ssl_client_certificate ca.pem;'
+  const lists = ['a.crl', 'a.crl', 'b.crl'].map(list => `${on} ssl_crl ${list};`)
+  expect(clientCa(on, ...lists)).toMatchObject({
+    revoked: ['a.crl', 'b.crl'].map(list => expect.stringMatching(list)),
+  })
   expect(clientCa(on, 'ssl_verify_client optional; ssl_client_certificate ca.pem;')).toMatchObject({
     required: true,
   })
