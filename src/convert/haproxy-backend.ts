@@ -33,7 +33,7 @@ export function upstreamOf(
     }
     const text = serverOf(draft, server, common, upstream, mode, caBase)
     if (text !== null) (upstream.servers as unknown[]).push(text)
-    const isBackup = (each: unknown) => typeof each === 'object' && (each as Section).backup === true
+    const isBackup = (each: unknown) => (each as Section | null)?.backup === true
     const backups = (upstream.servers as unknown[]).filter(isBackup).length
     if (isBackup(text) && backups > 1 && !all.some(each => each.text === 'option allbackups'))
       draft.near(server, 'all backup servers share the requests')

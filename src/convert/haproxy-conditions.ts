@@ -1,5 +1,6 @@
 import { FdbError } from '../errors.js'
 import { allOf } from './conditions.js'
+import type { Samples } from './haproxy-samples.js'
 import type { Statement } from './haproxy-syntax.js'
 import { networkOf } from './networks.js'
 import { commonHost, commonPath } from './order.js'
@@ -35,33 +36,16 @@ export const ALWAYS: Parsed = { any: [{ when: [] }], near: '' }
 /** The named conditions (`acl`) of a section. */
 export class Conditions {
   readonly #named = new Map<string, string[][]>()
-  /** The samples that variables stand for. */
-  readonly #variables = new Map<string, string>()
-  #isAddressKnown = true
+  readonly #samples: Samples
+
+  constructor(samples: Samples) {
+    this.#samples = samples
+  }
 
   /** Adds an `acl`: several with one name are alternatives. */
   add({ words }: Statement): void {
     const [, name = '', ...test] = words
     this.#named.set(name, [...(this.#named.get(name) ?? []), test])
-  }
-
-  /** Takes note of `http-request set-var(txn.path) path`, and of what changes the address of the client. Returns whether a variable is known now. */
-  variable({ words }: Statement): boolean {
-    const [first, second = '', sample = '', ...rest] = words
-    if (/^set-src$/.test(second)) this.#isAddressKnown = false
-    const name = /^set-var\(([\w.]+)\)$/.exec(second)?.[1]
-    const isPlain = /^(?:path|method|(?:req\.)?hdr\([\w-]+\)|src)$/.test(sample)
-    if (first !== 'http-request' || name === undefined || !isPlain || rest.length > 0) return false
-    this.#variables.set(name, sample)
-    return true
-  }
-
-  #known(test: readonly string[]): readonly string[] {
-    const [first = '', ...rest] = test
-    const name = /^var\(([\w.]+)\)$/.exec(first)?.[1]
-    const sample = name === undefined ? undefined : this.#variables.get(name)
-    if (!this.#isAddressKnown && /^src$/.test(sample ?? first)) return ['src-is-changed']
-    return sample === undefined ? test : [sample, ...rest]
   }
 
   /** The only test behind `if`, as `src_conn_cur gt 10`; null if there are several, or another word than `if`. */
@@ -113,12 +97,21 @@ export class Conditions {
       const negated = word.startsWith('!')
       const name = negated ? word.slice(1) : word
       const tests = name === '{}' ? [test] : (this.#named.get(name) ?? [[name]])
-      const either = eitherOf(tests.map(each => atomOf(this.#known(each))))
+      const either = eitherOf(tests.map(each => this.#atom(each)))
       whole = both(whole, negated ? negationOf(either) : either)
     }
     return whole
   }
+
+  #atom(test: readonly string[]): Parsed {
+    const known = this.#samples.known(test)
+    if (known !== null) return atomOf(known, test)
+    return { any: [{ when: [], unknown: { text: `${test.join(' ')}${CHANGED}`, negated: false } }], near: '' }
+  }
 }
+
+/** Behind the text of a test of what an earlier rule has changed. */
+const CHANGED = ' of the changed request'
 
 function eitherOf(all: readonly Parsed[]): Parsed {
   return { any: all.flatMap(({ any }) => any), near: all.find(({ near }) => near !== '')?.near ?? '' }
@@ -185,10 +178,11 @@ function negationOf({ any, near }: Parsed): Parsed {
   return whole
 }
 
-/** One test, as `path_beg /api`. */
-function atomOf(test: readonly string[]): Parsed {
+/** One test, as `path_beg /api`, without the variable that it may be written with. */
+function atomOf(test: readonly string[], asWritten: readonly string[]): Parsed {
   const [fetch = '', ...rest] = test
-  const text = test.join(' ')
+  const [written = ''] = asWritten
+  const text = asWritten.join(' ')
   const match = rest.indexOf('-m') >= 0 ? rest[rest.indexOf('-m') + 1] : null
   const values = rest.filter(
     (word, at) => !/^-(?:i|n|m|M|u)$/.test(word) && rest[at - 1] !== '-m' && word !== '--',
@@ -201,7 +195,7 @@ function atomOf(test: readonly string[]): Parsed {
   const [, base = '', how = match ?? ''] = /^(\w+?)(?:_(beg|end|dom|dir|reg|sub|len|str))?$/.exec(kind) ?? []
   const each = (of: (value: string) => readonly Condition[] | Condition | null, near = ''): Parsed => {
     if (values.length === 0) return unknown
-    return { any: values.flatMap(value => of(value) ?? lost(`${fetch} ${value}`)), near }
+    return { any: values.flatMap(value => of(value) ?? lost(`${written} ${value}`)), near }
   }
   if (/^(?:TRUE|always_true|HTTP)$/.test(fetch)) return ALWAYS
   if (/^(?:FALSE|always_false)$/.test(fetch)) return { any: [], near: '' }
@@ -227,7 +221,7 @@ function atomOf(test: readonly string[]): Parsed {
     return each(host => hostsOf(host, how), how === 'dom' ? 'by whole names' : '')
   if (kind === 'ssl_fc_sni' || kind === 'req.ssl_sni')
     return each(host => hostsOf(host, how), 'by the host of the request')
-  if (base === 'path') return ofPath(fetch, how, values, rest.includes('-i'))
+  if (base === 'path') return ofPath(written, how, values, rest.includes('-i'))
   if (base === 'url' || base === 'base') {
     if (how !== 'beg') return unknown
     return each(value => pathCondition(value, false), 'by the path')

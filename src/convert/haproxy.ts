@@ -12,6 +12,8 @@ import {
   type Parsed,
   withoutUnknown,
 } from './haproxy-conditions.js'
+import { Samples } from './haproxy-samples.js'
+import { clientLimits, errorPagesOf, limitsOf } from './haproxy-settings.js'
 import { type HaproxySection, inOrder, parseHaproxy, type Statement } from './haproxy-syntax.js'
 import { OWN, sampleText, WITHOUT } from './haproxy-values.js'
 import { bothChanges } from './header-changes.js'
@@ -47,9 +49,16 @@ class Translation {
 
   constructor(sections: readonly HaproxySection[], file: string) {
     this.#path = file
-    let defaults: readonly Statement[] = []
+    let last: readonly Statement[] = []
+    const named = new Map<string, readonly Statement[]>()
     for (const section of sections) {
-      if (section.kind === 'defaults') defaults = section.statements
+      const from = /\sfrom\s+(\S+)$/.exec(section.text)?.[1]
+      const inherited = from === undefined ? null : (named.get(from) ?? [])
+      if (section.kind === 'defaults') {
+        last = [...(inherited ?? []), ...section.statements]
+        named.set(section.name, last)
+      }
+      const defaults = inherited ?? last
       const mode =
         [...defaults, ...section.statements].findLast(({ words }) => words[0] === 'mode')?.words[1] ?? 'tcp'
       const inheriting = { ...section, defaults, mode }
@@ -102,28 +111,31 @@ class Translation {
       return []
     }
     const listeners = binds.flatMap(each => this.#bind(each))
-    this.#limits(all)
-    if (section.mode === 'http') for (const each of all) this.#errorPages(each)
+    limitsOf(draft, all)
+    if (section.mode === 'http') for (const each of all) errorPagesOf(draft, each, this.#sections)
     if (section.mode === 'tcp') {
       this.#forward(section, listeners)
       return []
     }
-    const conditions = this.#conditionsOf(all)
+    const samples = new Samples()
+    const conditions = this.#conditionsOf(all, samples)
     const changes = { plain: noChanges(), secure: noChanges() }
-    const { limit, limits } = this.#clientLimits(section.statements, conditions)
+    const { limit, limits } = clientLimits(draft, section.statements, conditions)
     const rules: Rule[] = []
     const later: Rule[] = []
-    for (const each of all) if (conditions.variable(each)) draft.said(each)
     for (const statement of inOrder(all)) {
       const { words } = statement
       if (limits.has(statement) || !WITH_CONDITION.test(words[0]!)) continue
       const parsed = conditions.parse(words, statement)
       const conditional = words.some(word => word === 'if' || word === 'unless')
+      const isChanged = samples.tellsChanged(statement)
+      if (samples.take(statement)) draft.said(statement)
+      if (isChanged) draft.near(statement, 'its value has the request as the client sent it')
       if (this.#change(statement, parsed, changes, conditional, listeners)) continue
       const action = this.#answerOf(statement)
       if (action !== null) rules.push(...this.#rule(statement, parsed, action))
       else if (words[0] === 'use_backend')
-        later.push(...this.#toBackend(statement, words[1]!, parsed, section))
+        later.push(...this.#toBackend(statement, words[1]!, parsed, section, samples))
       else if (words[0] === 'monitor-uri') {
         draft.said(statement)
         const path = words[1]!
@@ -134,9 +146,9 @@ class Translation {
     const last = all.findLast(({ words }) => words[0] === 'default_backend')
     const fallback =
       last !== undefined
-        ? this.#toBackend(last, last.words[1]!, ALWAYS, section)
+        ? this.#toBackend(last, last.words[1]!, ALWAYS, section, samples)
         : section.kind === 'listen'
-          ? this.#toBackend(section as never, section.name, ALWAYS, section)
+          ? this.#toBackend(section as never, section.name, ALWAYS, section, samples)
           : []
     const rest = fallback.length > 0 ? fallback : [{ parsed: ALWAYS, action: { respond: { status: 503 } } }]
     const ordered = [...rules, ...later, ...rest]
@@ -186,8 +198,8 @@ class Translation {
   }
 
   /** The named conditions of a section. */
-  #conditionsOf(statements: readonly Statement[]): Conditions {
-    const conditions = new Conditions()
+  #conditionsOf(statements: readonly Statement[], samples: Samples): Conditions {
+    const conditions = new Conditions(samples)
     for (const each of statements) {
       if (each.words[0] !== 'acl') continue
       conditions.add(each)
@@ -232,17 +244,18 @@ class Translation {
     const closes = ({ unknown }: Condition) =>
       refuses && (always || unknown?.negated === true || unknown?.wide === true)
     const lost = any.filter(({ unknown }) => unknown !== undefined)
-    const [first] = [...lost.filter(closes), ...lost]
-    if (first !== undefined)
-      if (lost.every(each => closes(each) && each.unknown!.wide === true))
-        draft.near(statement, `${first.unknown!.text}: more requests are refused`)
-      else
-        draft.missing(
-          statement,
-          closes(first)
-            ? `${first.unknown!.text}: such routes answer 403 until they have a guard`
-            : `no counterpart: ${first.unknown!.text}`,
-        )
+    const passing = textsOf(lost.filter(each => !closes(each)))
+    const closing = textsOf(lost.filter(closes))
+    if (lost.length > 0 && lost.every(each => closes(each) && each.unknown!.wide === true))
+      draft.near(statement, `${closing}: more requests are refused`)
+    else if (lost.length > 0)
+      draft.missing(
+        statement,
+        [
+          ...(closing === '' ? [] : [`${closing}: such routes answer 403 until they have a guard`]),
+          ...(passing === '' ? [] : [`no counterpart: ${passing}`]),
+        ].join('; '),
+      )
     else if (near === '' || (refuses && near === 'by whole segments')) draft.said(statement)
     else if (refuses && PASSES.test(near)) draft.missing(statement, `${near}: some requests pass`)
     else draft.near(statement, near)
@@ -309,13 +322,19 @@ class Translation {
   }
 
   /** The rules for requests that a statement gives to a backend: first the backend's own ones, unless it is the section itself. */
-  #toBackend(statement: Statement, name: string, parsed: Parsed, section: Inheriting): Rule[] {
+  #toBackend(
+    statement: Statement,
+    name: string,
+    parsed: Parsed,
+    section: Inheriting,
+    samples: Samples,
+  ): Rule[] {
     const backend = this.#backends.get(name)
     if (backend === undefined || name.includes('%')) {
       this.draft.missing(statement, 'there is no such backend')
       return []
     }
-    const own = backend === section ? [] : this.#answersOf(backend)
+    const own = backend === section ? [] : this.#answersOf(backend, samples.copy())
     const all = [...own, { parsed: ALWAYS, action: this.#serversOf(backend) }]
     const kept = this.#kept(
       statement,
@@ -330,11 +349,17 @@ class Translation {
   }
 
   /** The rules of a backend that answer themselves. */
-  #answersOf({ statements }: Inheriting): Rule[] {
-    const conditions = this.#conditionsOf(statements)
-    return inOrder(statements).flatMap(each => {
-      const action = WITH_CONDITION.test(each.words[0]!) ? this.#answerOf(each) : null
-      return action === null ? [] : this.#rule(each, conditions.parse(each.words, each), action)
+  #answersOf({ defaults, statements }: Inheriting, samples: Samples): Rule[] {
+    const all = [...defaults, ...statements]
+    const conditions = this.#conditionsOf(all, samples)
+    return inOrder(all).flatMap(each => {
+      if (!WITH_CONDITION.test(each.words[0]!)) return []
+      const action = this.#answerOf(each)
+      const parsed = conditions.parse(each.words, each)
+      const isChanged = samples.tellsChanged(each)
+      if (samples.take(each)) this.draft.said(each)
+      if (isChanged) this.draft.near(each, 'its value has the request as the client sent it')
+      return action === null ? [] : this.#rule(each, parsed, action)
     })
   }
 
@@ -343,11 +368,12 @@ class Translation {
     const { name, statements } = backend
     if (!statements.some(({ words }) => /^server(?:-template)?$/.test(words[0]!)))
       return { respond: { status: 503 } }
-    if (!this.draft.upstreams.has(name))
-      this.draft.upstreams.set(
-        name,
-        upstreamOf(this.draft, backend, backend.defaults, backend.mode, this.#caBase),
-      )
+    if (!this.draft.upstreams.has(name)) {
+      const made = upstreamOf(this.draft, backend, backend.defaults, backend.mode, this.#caBase)
+      // All of its servers are left out.
+      if ((made.servers as unknown[]).length === 0) return { respond: { status: 503 } }
+      this.draft.upstreams.set(name, made)
+    }
     const changes = { request: {} as Section, response: {} as Section }
     if (backend.kind === 'backend')
       for (const each of statements)
@@ -396,12 +422,14 @@ class Translation {
     }
     this.#serversOf(backend)
     if (target !== undefined) this.draft.said(target)
-    if (this.draft.upstreams.has(name)) for (const listener of listeners) listener.forward = name
+    for (const listener of listeners)
+      if (this.draft.upstreams.has(name)) listener.forward = name
+      else this.draft.leaveOut(listener)
   }
 
   /** The statements that refuse connections that are not on a list. */
   #guardsOf(statements: readonly Statement[]): Statement[] {
-    const conditions = this.#conditionsOf(statements)
+    const conditions = this.#conditionsOf(statements, new Samples())
     return statements.filter(
       each =>
         rejects(each) &&
@@ -458,82 +486,6 @@ class Translation {
     return isAbsolute(path) || base === '' ? path : join(base, path)
   }
 
-  #limits(all: readonly Statement[]): void {
-    const { draft } = this
-    const keys: Readonly<Record<string, string>> = {
-      client: 'timeouts.stall',
-      'http-request': 'timeouts.head',
-      'http-keep-alive': 'timeouts.idle',
-      tunnel: 'timeouts.tunnel',
-    }
-    for (const statement of all) {
-      const [first, second = '', text = ''] = statement.words
-      const key = first === 'timeout' ? keys[second] : undefined
-      const time = timeOf(text, 'ms')
-      if (key !== undefined && time !== null) {
-        if ((draft.get(key) ?? time) === time) draft.said(statement)
-        else draft.near(statement, `there is one ${key} for all`)
-        draft.set(key, time)
-      } else if (first === 'option' && /^(?:httplog|tcplog)$/.test(second)) {
-        draft.near(statement, 'JSON lines on stdout, or in the file of --access-log-file')
-        draft.set('accessLog', true)
-      } else if (first === 'maxconn' && draft.get('limits.connections') === undefined) {
-        draft.near(statement, 'for all listeners')
-        draft.set('limits.connections', Number(second))
-      } else if (first === 'maxconn') draft.near(statement, 'for all listeners: limits.connections')
-    }
-  }
-
-  /** `track-sc0 src`, and refusals above a rate of requests, or a number of connections. */
-  #clientLimits(
-    statements: readonly Statement[],
-    conditions: Conditions,
-  ): { readonly limit: Action; readonly limits: ReadonlySet<Statement> } {
-    const { draft } = this
-    const limits = new Set<Statement>()
-    const find = (pattern: RegExp) => statements.find(({ text }) => pattern.test(text))
-    const table = find(/^stick-table /)
-    const track = find(/^(?:http-request|tcp-request \w+) track-sc[012] src\b/)
-    const [, per] = /http_req_rate\((\w+)\)/.exec(table?.text ?? '') ?? []
-    const rates: number[] = []
-    for (const each of statements) {
-      if (!/^(?:http-request (?:deny|reject|tarpit)|tcp-request \w+ reject)\b/.test(each.text)) continue
-      const test = conditions.only(each.words)
-      const [, kind, most] =
-        /^(?:src|sc[012]?)_(http_req_rate|conn_cur)(?:\([^)]*\))? gt (\d+)$/.exec(test ?? '') ?? []
-      const counted = table !== undefined && (test?.startsWith('src') === true || track !== undefined)
-      if (kind === undefined || !counted) continue
-      if (kind === 'conn_cur') {
-        draft.near(each, 'for all listeners, of each process')
-        const known = draft.get('limits.connectionsPerClient') as number | undefined
-        draft.set('limits.connectionsPerClient', Math.min(Number(most), known ?? Infinity))
-      } else if (per !== undefined) {
-        draft.near(each, 'a bucket, answered with 429: the lowest rate')
-        rates.push(Number(most))
-      } else continue
-      limits.add(each)
-      for (const one of [table, track]) if (one !== undefined) draft.said(one)
-    }
-    if (rates.length === 0) return { limit: {}, limits }
-    const rate = { requests: Math.min(...rates), per: timeOf(per!, 'ms') }
-    return { limit: { rateLimit: { ...rate, by: 'address', name: 'clients' } }, limits }
-  }
-
-  /** Pages for errors: of a section, or of the section for errors that it names. */
-  #errorPages(statement: Statement): void {
-    const { draft } = this
-    const [first, second = '', path] = statement.words
-    if (first === 'errorfiles') {
-      const pages = this.#sections.find(({ kind, name }) => kind === 'http-errors' && name === second)
-      for (const each of pages?.statements ?? []) this.#errorPages(each)
-      draft.near(statement, 'for errors of the proxy itself')
-    } else if (first === 'errorfile' && /^[45]\d\d$/.test(second) && path?.startsWith('/') === true) {
-      const pages = (draft.get('errorPages') ?? {}) as Section
-      draft.near(statement, 'for errors of the proxy itself')
-      draft.set('errorPages', { ...pages, [second]: path })
-    }
-  }
-
   #rest(statement: Statement): void {
     const { draft } = this
     if (draft.has(statement)) return
@@ -579,6 +531,10 @@ const alone = ({ secure: _, when, ...others }: Condition) =>
   when.length === 0 && Object.keys(others).length === 0
 
 const refuses = ({ respond }: Action) => ((respond as { status?: number } | undefined)?.status ?? 0) >= 400
+
+/** The parts that cannot be said. */
+const textsOf = (conditions: readonly Condition[]) =>
+  [...new Set(conditions.map(({ unknown }) => unknown!.text))].join(' or ')
 
 /** Differences by which a refusal concerns fewer requests. */
 const PASSES = /^upper and lower case differ$/

@@ -65,6 +65,21 @@ const test = of(
     'nbsrv(one) lt 1',
     'rand(2) gt 3',
   ],
+  ...[
+    'path_beg /v1',
+    'path /v1/a',
+    'path_beg /b /v1/d',
+    'hdr(X-B) own',
+    'hdr(X-B) -m found',
+    'query -m found',
+  ],
+  ...[
+    'var(txn.p) -m beg /a',
+    'var(txn.p) -m end .php',
+    'var(txn.m) -m str POST',
+    'var(txn.x) -m str 1',
+    'var(req.no) -m found',
+  ],
 )
 const term = fc
   .tuple(
@@ -78,9 +93,10 @@ const term = fc
 const condition = fc
   .tuple(
     fc.constantFrom('if', 'if', 'if', 'unless'),
-    fc.array(fc.array(term, { minLength: 1, maxLength: 2 }), { minLength: 1, maxLength: 2 }),
+    fc.array(fc.array(term, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 2 }),
   )
   .map(([word, any]) => `${word} ${any.map(all => all.join(' ')).join(' or ')}`)
+const maybeNot = fc.oneof({ weight: 3, arbitrary: fc.constant('') }, { weight: 1, arbitrary: condition })
 const maybe = fc.oneof({ weight: 1, arbitrary: fc.constant('') }, { weight: 4, arbitrary: condition })
 
 const refusal = of(
@@ -100,10 +116,16 @@ const answer = of(
     'http-request redirect prefix https://moved.test code 301',
     'redirect scheme https code 301',
     'http-request redirect location /else',
+    'redirect location /else code 308',
+    'redirect prefix /v1 code 307',
+    'redirect prefix https://moved.test drop-query',
+    'redirect prefix https://moved.test append-slash',
+    'http-request redirect scheme https code 303 set-cookie s=1',
+    'http-request redirect location https://%[hdr(host)]/x',
+    'http-request redirect code 301 location https://moved.test%[path]',
   ],
   ...['http-request return status 200 content-type text/plain string own', 'http-request allow'],
 )
-/** Without changes of the path: conditions of the proxy see the request as it came (the page names it). */
 const change = of(
   ...[
     'http-request set-header X-B own',
@@ -113,11 +135,43 @@ const change = of(
   ],
   ...['http-request add-header X-B more', 'http-response set-header X-C c', 'http-response del-header X-B'],
 )
+/** Changes of what later conditions read. */
+const changeOfParts = of(
+  ...[
+    'http-request replace-path /a/(.*) /\\1',
+    'http-request replace-path ^/a/(.*) /\\1',
+    'http-request replace-path ^/a(/)?(.*) /v1/\\2',
+    'http-request set-path /v1%[path]',
+    'http-request set-path /d',
+    'http-request replace-uri ^/d/(.*) /\\1',
+    'http-request set-uri /a?t=s',
+  ],
+  ...[
+    'http-request set-query t=s',
+    'http-request set-method POST',
+    'http-request set-header X-A 1',
+    'http-request del-header X-A',
+    'http-request replace-header X-A 1 2',
+    'http-request set-header Host b.test',
+    'http-request del-header Cookie',
+    'http-request set-src hdr(x-forwarded-for)',
+  ],
+)
+const variable = of(
+  ...[
+    'http-request set-var(txn.p) path',
+    'http-request set-var(txn.m) method',
+    'http-request set-var(txn.x) hdr(X-A)',
+  ],
+  'http-request set-var(txn.p) path,lower',
+)
 const rule = fc.oneof(
   { weight: 4, arbitrary: fc.tuple(refusal, maybe).map(all => all.join(' ')) },
   { weight: 2, arbitrary: fc.tuple(answer, condition).map(all => all.join(' ')) },
   { weight: 2, arbitrary: change },
   { weight: 1, arbitrary: fc.tuple(change, condition).map(all => all.join(' ')) },
+  { weight: 1, arbitrary: fc.tuple(changeOfParts, maybeNot).map(all => all.join(' ')) },
+  { weight: 1, arbitrary: fc.tuple(variable, maybeNot).map(all => all.join(' ')) },
   {
     weight: 5,
     arbitrary: fc
@@ -137,6 +191,7 @@ const ofBackend = fc.oneof(
   },
   { weight: 1, arbitrary: fc.tuple(answer, condition).map(all => all.join(' ')) },
   { weight: 2, arbitrary: change },
+  { weight: 1, arbitrary: fc.tuple(changeOfParts, maybeNot).map(all => all.join(' ')) },
   {
     weight: 1,
     arbitrary: of('balance leastconn', 'balance source', 'balance roundrobin', 'cookie s insert'),
@@ -151,6 +206,10 @@ const servers = of(
   '  server s @N weight 10',
   '  server s @N',
   '  server s @N maxconn 50',
+  '  server s @N check inter 2s rise 1 fall 2',
+  '  default-server check inter 5s weight 3\n  server s @N',
+  '  option httpchk GET /\n  server s @N check',
+  '  server s @N\n  server t 127.0.0.1:1 disabled',
   '  server s @N weight 1\n  server t @N backup',
 )
 const backend = (name: string) =>
@@ -165,32 +224,47 @@ const backend = (name: string) =>
         section(`backend ${name}`, [...named.flat(), ...lines]) + `${of.replaceAll('@N', `@${name}`)}\n`,
     )
 
+const DEFAULTS = [
+  'mode http',
+  'timeout connect 2s',
+  'timeout client 5s',
+  'timeout server 5s',
+  'timeout tarpit 1',
+]
+
 const whole = fc
   .record({
     named: fc.tuple(acl('n0'), acl('n1'), acl('n2')),
     rules: fc.array(rule, { minLength: 1, maxLength: 5 }),
     last: of('default_backend one', 'default_backend one', 'default_backend two', ''),
     backends: fc.tuple(backend('one'), backend('two'), backend('three')),
-    common: of('', '', 'option forwardfor'),
+    common: of(
+      '',
+      '',
+      'option forwardfor',
+      'http-request deny if METH_POST',
+      'http-request set-header X-B d',
+      'http-request deny if { path,lower -m beg /d }',
+    ),
+    isNamed: fc.boolean(),
   })
-  .map(
-    ({ named, rules, last, backends, common }) =>
-      section('defaults d', [
-        'mode http',
-        'timeout connect 2s',
-        'timeout client 5s',
-        'timeout server 5s',
-        'timeout tarpit 1',
-        ...(common === '' ? [] : [common]),
-      ]) +
-      section('frontend web', [
-        'bind 127.0.0.1:@port',
-        ...named.flat(),
-        ...rules,
-        ...(last === '' ? [] : [last]),
-      ]) +
-      backends.join(''),
-  )
+  .map(({ named, rules, last, backends, common, isNamed }) => {
+    const web = section(`frontend web${isNamed ? ' from d' : ''}`, [
+      'bind 127.0.0.1:@port',
+      ...named.flat(),
+      ...rules,
+      ...(last === '' ? [] : [last]),
+    ])
+    // A section for frontends and backends has no rules.
+    const all = [
+      section('defaults d', [...DEFAULTS, ...(common === '' ? [] : [common])]),
+      ...(isNamed ? [] : [web]),
+      section('defaults e', DEFAULTS),
+      ...(isNamed ? [web] : []),
+      ...backends,
+    ]
+    return all.join('')
+  })
 
 /** Lines that have no counterpart, or a difference that each request may show. */
 const UNSAID =

@@ -28,42 +28,47 @@ export interface Verdict {
   readonly strict: number
 }
 
-/** Finds what must not be. Ours is never open where theirs refuses, even if a line is named as without a counterpart. */
+/** Whether ours serves what theirs refuses, except for files that are not there, rewrites that do not end, and servers that are not reached. */
+function isOpen(one: Got, other: Got, hasPages: boolean): boolean {
+  if (!refuses(one) || ofFiles(one) || one.status === 400) return false
+  return other.server !== null || (other.status < 300 && !hasPages)
+}
+
+const ofFiles = ({ status }: Got) => /^(?:404|405|50[024])$/.test(String(status))
+
+/**
+ * Finds what must not be. Ours is open where theirs refuses only if the refusal is named: `unnamed` has the answers of the other server without the refusals that are
+ * named, null if there are none.
+ */
 export function judge(
   text: string,
   conversion: Conversion | null,
   asked: readonly Asked[],
   theirs: readonly Got[],
   ours: readonly Got[],
+  unnamed: readonly Got[] | null = null,
 ): Verdict {
   if (conversion === null) return { differences: [], strict: 0 }
   const { remarks } = conversion
   const isWhole = remarks.every(
     ({ outcome, why }) => outcome !== 'missing' && (outcome !== 'near' || HARMLESS.test(why)),
   )
-  const noPages = remarks.some(({ line }) => /^error_page/.test(line.text))
+  const hasPages = remarks.some(({ line }) => /^error_page/.test(line.text))
   const differences: Difference[] = []
   let strict = 0
   for (const [at, each] of asked.entries()) {
     const [one, other] = [theirs[at]!, ours[at]!]
     const find = (kind: Difference['kind']) =>
       differences.push({ kind, asked: each, theirs: one, ours: other })
-    // A file that is not there, a rewrite that does not end, a server that is not reached.
-    const ofFiles = /^(?:404|405|50[024])$/.test(String(one.status))
-    if (
-      refuses(one) &&
-      !ofFiles &&
-      one.status !== 400 &&
-      (other.server !== null || (other.status < 300 && !noPages))
-    ) {
-      find('open')
+    if (isOpen(one, other, hasPages)) {
+      if (unnamed === null || isOpen(unnamed[at]!, other, hasPages)) find('open')
       continue
     }
     // nginx adds a slash to the path of a location that ends with one.
     if (one.status === 301 && one.location?.includes(`${each.path.replace(/\?.*/, '')}/`)) continue
     const path = each.path.replace(/\?.*/, '')
     // A folder without its slash.
-    if (text.includes(` ${path}/ {`) || (FOLDER.test(path) && (ofFiles || text.includes(`${path}/`))))
+    if (text.includes(` ${path}/ {`) || (FOLDER.test(path) && (ofFiles(one) || text.includes(`${path}/`))))
       continue
     if (!isWhole || TRICKY.test(each.path) || BEGINS.test(each.path)) continue
     strict += 1

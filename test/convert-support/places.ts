@@ -11,6 +11,7 @@ import { type Conversion, convert, type Language } from '../../src/convert/conve
 import { configFrom, type ProxyDocument, type ReverseProxy, startProxy } from '../../src/proxy/index.js'
 import { freePort } from '../processes/scene.js'
 import { pause } from '../processes/until.js'
+import { withoutNamedRefusals } from './named-refusals.js'
 
 /** A request, as both servers get it. */
 export interface Asked {
@@ -131,6 +132,17 @@ export class Places {
     return places
   }
 
+  get #file(): string {
+    return join(this.#folder, this.#language === 'nginx' ? 'nginx.conf' : 'haproxy.cfg')
+  }
+
+  /** Null if the other server refuses the file. */
+  async #theirAnswers(filled: string, asked: readonly Asked[]): Promise<Got[] | null> {
+    writeFileSync(this.#file, filled)
+    writeFileSync(join(this.#folder, 'htpasswd'), 'a:{PLAIN}a\n')
+    return await this.#other(this.#file, port => this.#all(port, asked))
+  }
+
   /** The text with the ports of this run for the names of servers. */
   #filled(text: string): string {
     let filled = text.replaceAll('@port', String(this.#theirs)).replaceAll('@home', this.#folder)
@@ -145,12 +157,9 @@ export class Places {
     asked: readonly Asked[],
   ): Promise<{ conversion: Conversion | null; theirs: Got[]; ours: Got[] } | null> {
     const filled = this.#filled(text)
-    const file = join(this.#folder, this.#language === 'nginx' ? 'nginx.conf' : 'haproxy.cfg')
-    writeFileSync(file, filled)
-    writeFileSync(join(this.#folder, 'htpasswd'), 'a:{PLAIN}a\n')
-    const theirs = await this.#other(file, port => this.#all(port, asked))
+    const theirs = await this.#theirAnswers(filled, asked)
     if (theirs === null) return null
-    const conversion = this.#converted(filled, file)
+    const conversion = this.#converted(filled, this.#file)
     // No listener is left.
     if (conversion === null) return { conversion, theirs, ours: [] }
     const control = join(this.#folder, 'upgrade.sock')
@@ -167,6 +176,16 @@ export class Places {
     if (this.#proxy === null) this.#proxy = await startProxy(config)
     else await this.#proxy.reload(config)
     return { conversion, theirs, ours: await this.#all(this.#ours, asked) }
+  }
+
+  /** The answers of the other server without the refusals that the conversion names; null if it names none. */
+  async withoutNamedRefusals(
+    text: string,
+    conversion: Conversion,
+    asked: readonly Asked[],
+  ): Promise<Got[] | null> {
+    const without = withoutNamedRefusals(text, conversion, this.#language)
+    return without === text ? null : await this.#theirAnswers(this.#filled(without), asked)
   }
 
   #converted(text: string, file: string): Conversion | null {

@@ -175,3 +175,100 @@ it('rules that overlap too much are refused, not put out of order', () => {
   const denies = Array.from({ length: 140 }, (_, at) => `http-request deny if { path_beg /d${at}/ }`)
   expect(() => web([...denies, ...hosts])).toThrow(/overlap in more than 20000 ways/)
 })
+
+it.each([
+  ['set-path /v1%[path]', 'path_beg /v1/admin'],
+  ['set-uri /x', 'path_beg /x'],
+  ['replace-path ^/a/(.*) /\\1', 'path_end .php'],
+  ['set-query a=1', 'url_param(a) 1'],
+  ['set-method POST', 'method POST'],
+  ['set-header X-A 1', 'hdr(X-A) 1'],
+  ['del-header x-a', 'hdr(X-A) 1'],
+  ['del-header x- -m beg', 'hdr(X-A) 1'],
+  ['set-header Host a', 'hdr(host) a'],
+  ['del-header Cookie', 'cook(c) 1'],
+])(
+  'a condition on a part that an earlier rule changes is named, and closes its routes if it lets requests pass: %s',
+  (change, test) => {
+    const outcome = (word: string) => {
+      const rule = `http-request deny ${word} { ${test} }`
+      const conversion = web([`http-request ${change}`, rule])
+      const answer = answersOf(conversion)('/')
+      return [answer, conversion.remarks.find(({ line }) => line.text === rule)?.why]
+    }
+    expect(outcome('if')).toEqual(['app', `no counterpart: ${test} of the changed request`])
+    expect(outcome('unless')[0]).toBe(403)
+    // Before the change it is a condition on the request as it came.
+    const before = web([`http-request deny if { ${test} }`, `http-request ${change}`])
+    expect(before.remarks.some(({ why }) => /changed request/.test(why))).toBe(false)
+  },
+)
+
+it('a condition of a backend sees the changes of the frontend and of its own rules, one of another backend does not', () => {
+  const guarded = (rules: string) =>
+    web(
+      ['use_backend admin if { hdr(host) b }', 'use_backend api if { hdr(host) c }'],
+      `backend admin\n ${rules}\n server s 10.0.0.9:80`,
+    ).remarks.filter(({ why }) => /changed request/.test(why)).length
+  expect(guarded('http-request set-path /x\n http-request deny if { path /x }')).toBe(1)
+  expect(guarded('http-request deny if { path /x }\n http-request set-path /x')).toBe(0)
+  const frontend = web(['http-request set-path /x', 'use_backend api if { path /x }'])
+  expect(frontend.remarks.find(({ line }) => line.text.startsWith('use_backend'))?.outcome).toBe('missing')
+})
+
+it('a variable that is set again, or under a condition, stands for nothing', () => {
+  const deny = 'http-request deny if { var(txn.p) -m end .php }'
+  const missing = (...rules: string[]) =>
+    web([...rules, deny]).remarks.find(({ line }) => line.text === deny)?.outcome === 'missing'
+  expect(missing('http-request set-var(txn.p) path')).toBe(false)
+  expect(missing('http-request set-var(txn.p) path', 'http-request set-path /x')).toBe(false)
+  expect(missing('http-request set-path /x', 'http-request set-var(txn.p) path')).toBe(true)
+  expect(missing('http-request set-var(txn.p) path', 'http-request set-var(txn.p) str(/) if METH_GET')).toBe(
+    true,
+  )
+  expect(missing('http-request set-var(txn.p) path', 'http-request unset-var(txn.p)')).toBe(true)
+})
+
+it('a value with a part that an earlier rule changes is named', () => {
+  const near = (...rules: string[]) =>
+    web(rules).remarks.find(({ line }) => line.text === rules.at(-1))?.outcome === 'near'
+  expect(near('http-request redirect scheme https')).toBe(false)
+  expect(near('http-request set-path /x', 'http-request redirect scheme https')).toBe(true)
+  expect(near('http-request set-header Host a', 'http-request set-header X-H %[hdr(host)]')).toBe(true)
+})
+
+it('each part of a refusal that cannot be said is named, beside those that close their routes', () => {
+  const rule =
+    'http-request deny if { hdr_sub(a) b } or { path_beg /x/ } !{ src -f /l } or { hdr_sub(c) d } or { path_beg /y/ }'
+  const conversion = web([rule])
+  expect(conversion.remarks.find(({ line }) => line.text === rule)?.why).toBe(
+    'src -f /l: such routes answer 403 until they have a guard; no counterpart: hdr_sub(a) b or hdr_sub(c) d',
+  )
+  expect(gets(conversion)).toEqual({ '*/x': 403, '*/y': 403, '*': 'app' })
+})
+
+it('rules of the defaults that a section names hold for it', () => {
+  const text = (from: string) =>
+    `defaults strict\n mode http\n http-request deny if { path_beg /x/ }\ndefaults open\n mode http\nbackend app\n server s 10.0.0.1:80\nfrontend w${from}\n bind :80\n default_backend app\n`
+  expect(gets(from(text('')))).toEqual({ '*': 'app' })
+  expect(gets(from(text(' from strict')))).toEqual({ '*/x': 403, '*': 'app' })
+})
+
+it('a backend has the rules of its defaults', () => {
+  const conversion = from(
+    'defaults open\n mode http\nfrontend w\n bind :80\n default_backend app\ndefaults strict\n mode http\n acl x path_beg /x/\n http-request deny if x\nbackend app\n server s 10.0.0.1:80\n',
+  )
+  expect(gets(conversion)).toEqual({ '*/x': 403, '*': 'app' })
+})
+
+it('a backend without a server that gets requests answers 503', () => {
+  const app = (servers: string) =>
+    gets(
+      from(`defaults\n mode http\nfrontend w\n bind :80\n default_backend app\nbackend app\n ${servers}\n`),
+    )
+  expect(app('server s 10.0.0.1:80 disabled')).toEqual({ '*': 503 })
+  expect(app('server s 10.0.0.1:80 disabled\n server t 10.0.0.2:80')).toEqual({ '*': 'app' })
+  expect(() => from('listen l\n mode tcp\n bind :5432\n server s 10.0.0.1:80 disabled\n')).toThrow(
+    /no listener is left/,
+  )
+})
