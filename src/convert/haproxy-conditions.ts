@@ -20,8 +20,15 @@ export interface Condition {
   readonly port?: string
   /** Requests that are excepted. */
   readonly except?: readonly Condition[]
-  /** A part that cannot be said; `negated` if the requests must not fulfil it. `wide`: the rest holds for all requests that fulfil it, and for others. */
-  readonly unknown?: { readonly text: string; readonly negated: boolean; readonly wide?: boolean }
+  /** The parts that cannot be said. */
+  readonly unknown?: readonly Unknown[]
+}
+
+/** A part that cannot be said; `negated` if the requests must not fulfil it. `wide`: the rest holds for all requests that fulfil it, and for others. */
+export interface Unknown {
+  readonly text: string
+  readonly negated: boolean
+  readonly wide?: boolean
 }
 
 /** Alternatives: one of them must hold. */
@@ -106,7 +113,7 @@ export class Conditions {
   #atom(test: readonly string[]): Parsed {
     const known = this.#samples.known(test)
     if (known !== null) return atomOf(known, test)
-    return { any: [{ when: [], unknown: { text: `${test.join(' ')}${CHANGED}`, negated: false } }], near: '' }
+    return { any: [lost(`${test.join(' ')}${CHANGED}`)], near: '' }
   }
 }
 
@@ -134,13 +141,11 @@ function merged(a: Condition, b: Condition): Condition | null {
   if (host === null || secure === null || port === null || path === null || when === null) return null
   // A path below it does not fulfil the other one.
   if ([a, b].some(each => each.exact && each.path !== path)) return null
-  const unknown = [a.unknown, b.unknown]
-    .filter(each => each !== undefined)
-    .sort((one, other) => weightOf(other) - weightOf(one))[0]
+  const unknown = [...(a.unknown ?? []), ...(b.unknown ?? [])]
   const begin = [a, b].find(each => each.begin !== undefined && each.path === path)?.begin
   return {
     when,
-    ...(unknown !== undefined && { unknown }),
+    ...(unknown.length > 0 && { unknown }),
     ...(host !== '*' && { host }),
     ...(secure[0] !== undefined && { secure: secure[0] as boolean }),
     ...(port[0] !== undefined && { port: port[0] as string }),
@@ -151,11 +156,14 @@ function merged(a: Condition, b: Condition): Condition | null {
   }
 }
 
-/** The weight of a part that cannot be said: the one counts for which most requests are refused. */
-const weightOf = ({ negated, wide }: NonNullable<Condition['unknown']>) => (negated ? 2 : wide ? 0 : 1)
+/** The part that cannot be said by which a condition is judged: the one for which most requests are refused. */
+export function heaviest({ unknown = [] }: Condition): Unknown | undefined {
+  const weight = ({ negated, wide }: Unknown) => (negated ? 2 : wide ? 0 : 1)
+  return unknown.toSorted((one, other) => weight(other) - weight(one))[0]
+}
 
 /** The negation of alternatives: those about hosts and ports are excepted, all others can be said. */
-function negationOf({ any, near }: Parsed): Parsed {
+export function negationOf({ any, near }: Parsed): Parsed {
   let whole: Parsed = { ...ALWAYS, near }
   const without = (parts: readonly Condition[]) => (whole = both(whole, { any: parts, near: '' }))
   const excepted: Condition[] = []
@@ -167,16 +175,17 @@ function negationOf({ any, near }: Parsed): Parsed {
       }))
       if (secure !== undefined) parts.push({ when: [], secure: !secure })
       if (path !== undefined && path !== '/' && !exact) parts.push({ when: [`!path=${begin ?? path}*`] })
-      if (unknown !== undefined)
-        parts.push({ when: [], unknown: { text: unknown.text, negated: !unknown.negated } })
+      for (const { text, negated } of unknown ?? []) parts.push(lost(text, !negated))
       without(parts)
     } else if (except === undefined && unknown === undefined) excepted.push(each)
-    else
-      without([{ when: [], unknown: { text: unknown?.text ?? 'a negation within another', negated: true } }])
+    else without([lost(unknown?.[0]?.text ?? 'a negation within another', true)])
   }
   if (excepted.length > 0) without([{ when: [], except: excepted }])
   return whole
 }
+
+/** A condition that cannot be said. */
+const lost = (text: string, negated = false): Condition => ({ when: [], unknown: [{ text, negated }] })
 
 /** One test, as `path_beg /api`, without the variable that it may be written with. */
 function atomOf(test: readonly string[], asWritten: readonly string[]): Parsed {
@@ -187,7 +196,6 @@ function atomOf(test: readonly string[], asWritten: readonly string[]): Parsed {
   const values = rest.filter(
     (word, at) => !/^-(?:i|n|m|M|u)$/.test(word) && rest[at - 1] !== '-m' && word !== '--',
   )
-  const lost = (part: string): Condition => ({ when: [], unknown: { text: part, negated: false } })
   const unknown: Parsed = { any: [lost(text)], near: '' }
   if (rest.includes('-f')) return unknown
   const [, kind = '', argument = ''] =
@@ -254,20 +262,17 @@ function hostsOf(given: string, how: string): readonly Condition[] | null {
 /** A test of the path, by its way of comparing. */
 function ofPath(fetch: string, how: string, values: readonly string[], anycase: boolean): Parsed {
   const name = anycase ? 'ipath' : 'path'
-  const lost = (value: string): Condition => ({
-    when: [],
-    unknown: { text: `${fetch} ${value}`, negated: false },
-  })
-  if (values.length === 0) return { any: [lost('')], near: '' }
+  if (values.length === 0) return { any: [lost(fetch)], near: '' }
   const any = values.flatMap((value): readonly Condition[] => {
-    if (how === 'beg' && !anycase) return [pathCondition(value, false) ?? lost(value)]
-    if ((how === '' || how === 'str') && !anycase) return [pathCondition(value, true) ?? lost(value)]
+    if (how === 'beg' && !anycase) return [pathCondition(value, false) ?? lost(`${fetch} ${value}`)]
+    if ((how === '' || how === 'str') && !anycase)
+      return [pathCondition(value, true) ?? lost(`${fetch} ${value}`)]
     const expression = how === 'reg' ? value : expressionOf(how, value)
-    if (expression === null) return [lost(value)]
+    if (expression === null) return [lost(`${fetch} ${value}`)]
     return patternsOf(expression).map(({ glob, exact, withoutSlash }) => {
       const when = [`${name}=${glob}`, ...(exact && withoutSlash ? ['!path=*/'] : [])]
       const text = `${fetch} ${value}`
-      return exact ? { when } : { when, unknown: { text, negated: false, wide: true } }
+      return exact ? { when } : { when, unknown: [{ text, negated: false, wide: true }] }
     })
   })
   const begins = any.some(({ begin }) => begin !== undefined && !begin.endsWith('/'))

@@ -8,7 +8,9 @@ import {
   both,
   type Condition,
   Conditions,
+  heaviest,
   isOfAddresses,
+  negationOf,
   type Parsed,
   withoutUnknown,
 } from './haproxy-conditions.js'
@@ -43,6 +45,9 @@ class Translation {
   readonly draft = new Draft()
   readonly #sections: Inheriting[] = []
   readonly #backends = new Map<string, Inheriting>()
+  readonly #used = new Set<string>()
+  /** A rule takes the name of a backend from the request. */
+  #choosesByName = false
   readonly #path: string
   #caBase = ''
   #crtBase = ''
@@ -75,7 +80,12 @@ class Translation {
     for (const section of this.#sections)
       if (section.kind === 'frontend' || section.kind === 'listen')
         for (const each of this.#frontend(section)) rules.push(each)
-    for (const { statements } of this.#sections) for (const each of statements) this.#rest(each)
+    for (const section of this.#sections)
+      for (const each of section.statements) {
+        const isUsed = section.kind !== 'backend' || this.#choosesByName || this.#used.has(section.name)
+        if (isUsed) this.#rest(each)
+        else this.draft.own(each, 'nothing uses the backend')
+      }
     const ordered = routesInOrder(this.#withoutListeners(rules))
     if (ordered === null) throw overlapError(file)
     this.draft.routes.push(...ordered)
@@ -123,11 +133,17 @@ class Translation {
     const { limit, limits } = clientLimits(draft, section.statements, conditions)
     const rules: Rule[] = []
     const later: Rule[] = []
+    let left = ALWAYS
     for (const statement of inOrder(all)) {
       const { words } = statement
       if (limits.has(statement) || !WITH_CONDITION.test(words[0]!)) continue
-      const parsed = conditions.parse(words, statement)
-      const conditional = words.some(word => word === 'if' || word === 'unless')
+      const own = conditions.parse(words, statement)
+      if (isAllowance(statement)) {
+        left = this.#without(statement, left, own)
+        continue
+      }
+      const parsed = words[0] === 'http-request' && left !== ALWAYS ? both(left, own) : own
+      const conditional = words.some(word => word === 'if' || word === 'unless') || parsed !== own
       const isChanged = samples.tellsChanged(statement)
       if (samples.take(statement)) draft.said(statement)
       if (isChanged) draft.near(statement, 'its value has the request as the client sent it')
@@ -241,12 +257,14 @@ class Translation {
    */
   #kept(statement: Statement, { any, near }: Parsed, refuses: boolean, always = false): Parsed | null {
     const { draft } = this
-    const closes = ({ unknown }: Condition) =>
-      refuses && (always || unknown?.negated === true || unknown?.wide === true)
+    const closes = (each: Condition) => {
+      const unknown = heaviest(each)
+      return refuses && (always || unknown?.negated === true || unknown?.wide === true)
+    }
     const lost = any.filter(({ unknown }) => unknown !== undefined)
     const passing = textsOf(lost.filter(each => !closes(each)))
     const closing = textsOf(lost.filter(closes))
-    if (lost.length > 0 && lost.every(each => closes(each) && each.unknown!.wide === true))
+    if (lost.length > 0 && lost.every(each => closes(each) && heaviest(each)!.wide === true))
       draft.near(statement, `${closing}: more requests are refused`)
     else if (lost.length > 0)
       draft.missing(
@@ -318,7 +336,15 @@ class Translation {
           ? `${sampleText(prefix) ?? ''}$request_uri`
           : sampleText(location ?? '/')
     if (to === null) return null
+    const option = rest.find(word => REDIRECT_OPTIONS.test(word))
+    if (option !== undefined) this.draft.near(statement, `without ${option}`)
     return { respond: { status, headers: { Location: to } } }
+  }
+
+  /** The requests that get to rules behind an `http-request allow`. */
+  #without(statement: Statement, left: Parsed, allowed: Parsed): Parsed {
+    this.#kept(statement, allowed, false)
+    return both(left, negationOf(allowed))
   }
 
   /** The rules for requests that a statement gives to a backend: first the backend's own ones, unless it is the section itself. */
@@ -331,6 +357,7 @@ class Translation {
   ): Rule[] {
     const backend = this.#backends.get(name)
     if (backend === undefined || name.includes('%')) {
+      this.#choosesByName ||= name.includes('%')
       this.draft.missing(statement, 'there is no such backend')
       return []
     }
@@ -352,10 +379,16 @@ class Translation {
   #answersOf({ defaults, statements }: Inheriting, samples: Samples): Rule[] {
     const all = [...defaults, ...statements]
     const conditions = this.#conditionsOf(all, samples)
+    let left = ALWAYS
     return inOrder(all).flatMap(each => {
       if (!WITH_CONDITION.test(each.words[0]!)) return []
+      const own = conditions.parse(each.words, each)
+      if (isAllowance(each)) {
+        left = this.#without(each, left, own)
+        return []
+      }
       const action = this.#answerOf(each)
-      const parsed = conditions.parse(each.words, each)
+      const parsed = each.words[0] === 'http-request' && left !== ALWAYS ? both(left, own) : own
       const isChanged = samples.tellsChanged(each)
       if (samples.take(each)) this.draft.said(each)
       if (isChanged) this.draft.near(each, 'its value has the request as the client sent it')
@@ -366,6 +399,7 @@ class Translation {
   /** The action for requests that no rule of a backend answers. */
   #serversOf(backend: Inheriting): Action {
     const { name, statements } = backend
+    this.#used.add(name)
     if (!statements.some(({ words }) => /^server(?:-template)?$/.test(words[0]!)))
       return { respond: { status: 503 } }
     if (!this.draft.upstreams.has(name)) {
@@ -381,7 +415,7 @@ class Translation {
           this.draft,
           each,
           changes,
-          each.words.some(word => word === 'if' || word === 'unless'),
+          each.words.some(word => word === 'if' || word === 'unless') || statements.some(isAllowance),
         )
     this.#queue(backend)
     return withChanges({ upstream: name }, changes, {})
@@ -433,9 +467,7 @@ class Translation {
     return statements.filter(
       each =>
         rejects(each) &&
-        conditions
-          .parse(each.words, each)
-          .any.some(each => (each.unknown === undefined ? !isOfAddresses(each) : each.unknown.negated)),
+        conditions.parse(each.words, each).any.some(each => heaviest(each)?.negated ?? !isOfAddresses(each)),
     )
   }
 
@@ -534,10 +566,15 @@ const refuses = ({ respond }: Action) => ((respond as { status?: number } | unde
 
 /** The parts that cannot be said. */
 const textsOf = (conditions: readonly Condition[]) =>
-  [...new Set(conditions.map(({ unknown }) => unknown!.text))].join(' or ')
+  [...new Set(conditions.map(each => heaviest(each)!.text))].join(' or ')
 
 /** Differences by which a refusal concerns fewer requests. */
 const PASSES = /^upper and lower case differ$/
+
+const REDIRECT_OPTIONS = /^(?:drop-query|append-slash|ignore-empty|(?:set|clear)-cookie)$/
+
+/** Whether a statement ends the rules about requests of its section. */
+const isAllowance = ({ words }: Statement) => words[0] === 'http-request' && words[1] === 'allow'
 
 /** Whether a statement closes connections. */
 const rejects = ({ words: [first, second = '', third] }: Statement) =>

@@ -46,7 +46,10 @@ export function accessOf(draft: Draft, levels: Levels, proxied: boolean): Access
     const gets = each.name === 'allow' ? (any ? 'open' : 'asked') : any && asks ? 'asked' : 'closed'
     const network = networks[at]!
     draft.said(each)
-    if (network === 'all') return { admissions: [...admissions, { when: [], gets }], needsPassword }
+    if (network === 'all') {
+      for (const one of list.slice(at + 1)) draft.own(one, 'no request gets there')
+      return { admissions: [...admissions, { when: [], gets }], needsPassword }
+    }
     const last = admissions.at(-1)
     if (last?.gets === gets) admissions.pop()
     const known = last?.gets === gets ? last.when[0]!.slice('address='.length).split('|') : []

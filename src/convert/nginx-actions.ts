@@ -18,6 +18,10 @@ const REDIRECTS = new Set(['301', '302', '303', '307', '308'])
 
 const passes = (levels: Levels) => levels[0]!.some(({ name }) => name === 'proxy_pass')
 
+/** Whether a directive is about the header of this name. */
+const isOf = ({ args }: Directive, name: string) => args[0]?.toLowerCase() === name
+const ONE_LINE = 'a header has one line: the last of these'
+
 /** The location around directives. */
 export interface Around {
   readonly text: string
@@ -65,7 +69,12 @@ export class Actions {
     const { status = 200 } = (action.respond ?? {}) as { status?: number }
     const branch = { when: [], action }
     const mayStop = levels[0]!.some(({ name, args }) => name === 'rewrite' && args[2] === 'break')
-    if (status >= 400 || (status >= 300 && !mayStop)) return [branch]
+    if (status >= 400 || (status >= 300 && !mayStop)) {
+      for (const each of levels[0]!)
+        if (/^(?:allow|deny|satisfy|auth_basic|auth_basic_user_file|auth_request)$/.test(each.name))
+          this.#draft.own(each, 'nginx answers before')
+      return [branch]
+    }
     const proxied = server.entries.some(({ listener }) => listener.proxyProtocol !== undefined)
     const { admissions, needsPassword } = accessOf(this.#draft, levels, proxied)
     if (admissions.length === 1 && admissions[0]!.gets === 'asked' && !needsPassword) return [branch]
@@ -224,9 +233,16 @@ export class Actions {
     let host: string | null = authority.startsWith('unix:')
       ? 'localhost'
       : authority.replace(scheme === 'https' ? /:443$/ : /:80$/, '')
-    for (const directive of effective(levels, 'proxy_set_header')) {
+    const all = effective(levels, 'proxy_set_header')
+    for (const directive of all) {
       const [name = '', text = ''] = directive.args
       const key = name.toLowerCase()
+      const others = all.filter(each => each !== directive && isOf(each, key))
+      if (text === '' && others.some(({ args }) => args[1] !== '')) {
+        this.#draft.own(directive, 'another line sets the header')
+        continue
+      }
+      if (others.some(({ args }) => args[1] !== '')) this.#draft.near(directive, ONE_LINE)
       if (key === 'host') host = this.#hostHeader(directive, text, host, server)
       else if (key === 'upgrade' || key === 'connection')
         this.#draft.own(directive, 'the proxy passes upgrades on')
@@ -288,9 +304,12 @@ export class Actions {
 
   #responseOf(server: Server, levels: Levels): Section {
     const response: Section = {}
-    for (const directive of effective(levels, 'add_header')) {
+    const added = effective(levels, 'add_header')
+    for (const directive of added) {
       const [name = '', text = ''] = directive.args
       this.#header(response, directive, name, text, server)
+      if (added.some(each => each !== directive && isOf(each, name.toLowerCase())))
+        this.#draft.near(directive, ONE_LINE)
       if (directive.args[2] !== 'always') this.#draft.near(directive, 'errors of servers have it too')
     }
     for (const directive of effective(levels, 'proxy_hide_header')) {

@@ -6,6 +6,8 @@ export interface Conditions {
   readonly any: readonly (readonly string[])[]
   /** Whether they hold for no other requests. */
   readonly exact: boolean
+  /** nginx compares the path as the client sends it. */
+  readonly asSent?: true
 }
 
 /** Returns the conditions of an `if`; null if there are none. `address` tells whether the client's address is that of the connection. */
@@ -29,8 +31,9 @@ function ofPath(operator: string, expression: string, asSent: boolean): Conditio
     .filter(({ glob }) => !glob.includes('%3F'))
     .map(({ glob, exact }) => ({ text: `${operator.endsWith('*') ? 'ipath' : 'path'}=${glob}`, exact }))
   const exact = patterns.every(each => each.exact) && (!asSent || expression.startsWith('^'))
-  if (!operator.startsWith('!')) return { any: patterns.map(({ text }) => [text]), exact }
-  return exact ? { any: [patterns.map(({ text }) => `!${text}`)], exact } : null
+  const sent = asSent ? { asSent } : {}
+  if (!operator.startsWith('!')) return { any: patterns.map(({ text }) => [text]), exact, ...sent }
+  return exact ? { any: [patterns.map(({ text }) => `!${text}`)], exact, ...sent } : null
 }
 
 /** The condition about a method, a header, a parameter or a cookie. */

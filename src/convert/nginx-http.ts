@@ -250,6 +250,7 @@ export class HttpServers {
       }
       if (conditions.exact) this.#draft.said(each)
       else this.#draft.missing(each, 'as far as the path tells: the query is not looked at')
+      if (conditions.asSent === true) this.#draft.near(each, AS_SENT)
       branches.push(...conditions.any.map(when => ({ when, action })))
     }
     return { branches, final: null }
@@ -283,7 +284,7 @@ export class HttpServers {
       .flatMap(each => this.#location(server, each, levels))
     const path = modifier.startsWith('~') || !text.startsWith('/') ? '' : text.replace(/(.)\/+$/, '$1')
     const branches = this.#branches(server, { text, path, isExact: modifier === '=' }, levels)
-    if (branches === null)
+    if (branches?.at(-1)?.when.length !== 0)
       this.#draft.missing(
         location,
         'its files need a server; until then these requests go to the location around it',
@@ -347,6 +348,7 @@ export class HttpServers {
       }
       if (conditions.exact) this.#draft.said(each)
       else this.#draft.near(each, 'by the path, without the query')
+      if (conditions.asSent === true) this.#draft.near(each, AS_SENT)
       for (const when of conditions.any)
         found.push(...contents.map(one => ({ when: [...when, ...one.when], action: one.action })))
     }
@@ -411,6 +413,7 @@ export class HttpServers {
   }
 }
 
+const AS_SENT = 'paths are compared after %61 and // are read'
 const REWRITES = 'paths are changed by stripPrefix and addPrefix'
 
 const isRefusal = ({ respond }: Action) => refuses(respond as { status?: number } | undefined)

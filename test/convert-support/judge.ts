@@ -20,7 +20,7 @@ const refuses = ({ status, server }: Got) => server === null && status >= 400
 
 /** Differences of lines that concern no request of these. */
 const HARMLESS =
-  /^(?:by whole segments|takes |not in capitals|errors of servers have it too|the proxy answers before it closes|by the whole address|left out: fd-broker servers|there is one|.*is served as )/
+  /^(?:by whole segments|takes |not in capitals|errors of servers have it too|the proxy answers before it closes|the path begins with|.* is refused too|by the whole address|left out: fd-broker servers|there is one|.*is served as )/
 
 export interface Verdict {
   readonly differences: readonly Difference[]
@@ -36,6 +36,60 @@ function isOpen(one: Got, other: Got, hasPages: boolean): boolean {
 
 const ofFiles = ({ status }: Got) => /^(?:404|405|50[024])$/.test(String(status))
 
+/** A file that is not there. */
+const isMissing = ({ status, server }: Got) => server === null && (status === 404 || status === 405)
+
+/** Whether a location for the path is named as one of files, or a rewrite as one that leads to another location. */
+function isNamed(path: string, { remarks }: Conversion, hasPages: boolean): boolean {
+  const read = readOf(path)
+  return remarks.some(({ line, outcome, why }) => {
+    const [, taken] = /^(?:takes|by the path) (.*?)(?: too)?$/.exec(why) ?? []
+    if (outcome === 'near') return taken?.split(' and ').some(each => isBelow(read, each)) === true
+    if (outcome !== 'missing') return false
+    if (/leads to another location|changed by stripPrefix|only a return/.test(why)) return true
+    if (hasPages && /^error_page/.test(line.text)) return true
+    return /files need a server/.test(why) && fits(line.text, read)
+  })
+}
+
+/** A path as nginx compares it. */
+const readOf = (path: string) =>
+  decodeURIComponent(path.replace(/\?.*/, '')).replaceAll(/\/+/g, '/').replaceAll('/./', '/')
+
+/** Whether a path fits a location. */
+function fits(location: string, path: string): boolean {
+  const [, modifier = '', text = ''] = /^location (?:(=|~\*?|\^~) )?(\S+)/.exec(location) ?? []
+  if (text === '') return false
+  if (modifier.startsWith('~')) return new RegExp(text, modifier === '~*' ? 'i' : '').test(path)
+  return modifier === '=' ? path === text : path.startsWith(text)
+}
+
+/** Whether a line may concern requests outside of the locations around it. */
+const isOfAll = (line: string, why: string) =>
+  /^(?:error_page|try_files)|^location @/.test(line) || /another location|itself is refused/.test(why)
+
+/** The locations around a line, and that of the line itself. */
+function locationsAround(text: string, place: number | string): string[] {
+  const found: string[] = []
+  if (typeof place !== 'number') return found
+  const lines = text.split('\n')
+  const indent = (line: string) => /^ */.exec(line)![0].length
+  let inner = Number.POSITIVE_INFINITY
+  for (const line of lines.slice(0, place).toReversed()) {
+    if (indent(line) >= inner) continue
+    inner = indent(line)
+    if (/^\s*location /.test(line)) found.push(line.trim())
+  }
+  return found
+}
+
+/** Whether a path is the one of a route, in which `*` stands for a segment, or below it. */
+const isBelow = (path: string, route: string) =>
+  new RegExp(`^${route.replaceAll('.', '\\.').replaceAll('*', '[^/]+')}(/|$)`).test(path)
+
+/** A difference for paths that have escaped letters, or several slashes in a row. */
+const AS_SENT = /after %61/
+
 /**
  * Finds what must not be. Ours is open where theirs refuses only if the refusal is named: `unnamed` has the answers of the other server without the refusals that are
  * named, null if there are none.
@@ -50,9 +104,15 @@ export function judge(
 ): Verdict {
   if (conversion === null) return { differences: [], strict: 0 }
   const { remarks } = conversion
-  const isWhole = remarks.every(
-    ({ outcome, why }) => outcome !== 'missing' && (outcome !== 'near' || HARMLESS.test(why)),
-  )
+  const blocking = remarks
+    .filter(({ outcome, why }) => outcome === 'missing' || (outcome === 'near' && !HARMLESS.test(why)))
+    .map(each => ({ ...each, within: locationsAround(text, each.line.place) }))
+  const isStrict = (path: string) =>
+    blocking.every(
+      ({ line, why, within }) =>
+        !isOfAll(line.text, why) && within.length > 0 && !within.every(of => fits(of, path)),
+    )
+  const hasOtherPaths = remarks.some(({ why }) => why.startsWith('the path begins'))
   const hasPages = remarks.some(({ line }) => /^error_page/.test(line.text))
   const differences: Difference[] = []
   let strict = 0
@@ -61,7 +121,12 @@ export function judge(
     const find = (kind: Difference['kind']) =>
       differences.push({ kind, asked: each, theirs: one, ours: other })
     if (isOpen(one, other, hasPages)) {
-      if (unnamed === null || isOpen(unnamed[at]!, other, hasPages)) find('open')
+      const isKnown = /%|\/\//.test(each.path) && remarks.some(({ why }) => AS_SENT.test(why))
+      if (!isKnown && (unnamed === null || isOpen(unnamed[at]!, other, hasPages))) find('open')
+      continue
+    }
+    if (isMissing(one) && other.server !== null && !isNamed(each.path, conversion, hasPages)) {
+      find('open')
       continue
     }
     // nginx adds a slash to the path of a location that ends with one.
@@ -70,15 +135,16 @@ export function judge(
     // A folder without its slash.
     if (text.includes(` ${path}/ {`) || (FOLDER.test(path) && (ofFiles(one) || text.includes(`${path}/`))))
       continue
-    if (!isWhole || TRICKY.test(each.path) || BEGINS.test(each.path)) continue
+    if (!isStrict(readOf(each.path)) || TRICKY.test(each.path) || BEGINS.test(each.path)) continue
     strict += 1
     if (refuses(other) && !refuses(one)) find('closed')
-    else if (!alike(one, other)) find('wrong')
+    else if (!alike(one, other, !hasOtherPaths)) find('wrong')
   }
   return { differences, strict }
 }
 
-function alike(one: Got, other: Got): boolean {
+/** `withPaths`: servers see the same path. */
+function alike(one: Got, other: Got, withPaths: boolean): boolean {
   if (refuses(one) && refuses(other)) return true
   const of = ({ status, location, body, server, seen, set }: Got) =>
     JSON.stringify([
@@ -86,7 +152,7 @@ function alike(one: Got, other: Got): boolean {
       location,
       body,
       server,
-      seen?.url,
+      withPaths ? seen?.url : null,
       seen?.method,
       sorted(seen?.headers),
       sorted(set),

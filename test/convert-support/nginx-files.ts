@@ -70,6 +70,7 @@ const answer = of(
     'return 204;',
     'return 401;',
     'return 503;',
+    'return 404;',
   ],
   ...[
     'return 301 https://moved.test$request_uri;',

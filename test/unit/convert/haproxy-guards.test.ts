@@ -272,3 +272,38 @@ it('a backend without a server that gets requests answers 503', () => {
     /no listener is left/,
   )
 })
+
+it('the negation of several parts that cannot be said has each of them', () => {
+  const rule = 'http-request deny unless !{ rand(2) gt 0 } { hdr_sub(a) b }'
+  const conversion = web([rule])
+  expect(answersOf(conversion)('/')).toBe(403)
+  expect(conversion.remarks.find(({ line }) => line.text === rule)?.why).toBe(
+    'hdr_sub(a) b: such routes answer 403 until they have a guard; no counterpart: rand(2) gt 0',
+  )
+})
+
+it('a request that an earlier rule allows gets to no later rule about requests of the section', () => {
+  const lines = ['http-request allow if { path_beg /open/ } or { src 10.0.0.0/8 }', 'http-request deny']
+  const conversion = web([...lines, 'redirect location /else if { path_beg /open/old/ }'])
+  const answers = answersOf(conversion)
+  expect(['/open/x', '/open/old/x', '/x'].map(path => answers(path))).toEqual(['app', 302, 403])
+  expect(answers('/x', { client: '10.0.0.1' })).toBe('app')
+  expect(conversion.counts.missing).toBe(0)
+  const ofBackend = answersOf(
+    web(['use_backend admin'], `backend admin\n ${lines.join('\n ')}\n server s 10.0.0.9:80`),
+  )
+  expect(['/open/x', '/x'].map(path => ofBackend(path))).toEqual(['admin', 403])
+  // Without the list all requests are refused.
+  const unknown = answersOf(web(['http-request allow if { src -f /etc/lan.lst }', 'http-request deny']))
+  expect(unknown('/')).toBe(403)
+  const changed = web(['http-request allow if { path_beg /open/ }', 'http-request set-header X-A 1'])
+  expect(changed.counts.missing).toBe(1)
+})
+
+it('lines of a backend that nothing uses are not missing', () => {
+  const missing = (rule: string) =>
+    web([rule], 'backend other\n filter compression\n server s 10.0.0.9:80').counts.missing
+  expect(missing('use_backend api if { path_beg /a/ }')).toBe(0)
+  expect(missing('use_backend other if { path_beg /a/ }')).toBe(1)
+  expect(missing('use_backend %[req.hdr(host)]')).toBe(3)
+})

@@ -247,3 +247,11 @@ it('clients show certificates of the CA of a bind line, which are not in its lis
   expect(document.listeners).toMatchObject([{ tls: true, clientCa }])
   expect(remarks.filter(({ outcome }) => outcome === 'missing')).toEqual([])
 })
+
+it('options of a redirect that its target does not have are named', () => {
+  const rule = 'redirect prefix https://b.test drop-query if { path_beg /a/ }'
+  const remark = from(
+    `defaults\n mode http\nfrontend w\n bind :80\n ${rule}\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`,
+  ).remarks.find(({ line }) => line.text === rule)
+  expect([remark?.outcome, remark?.why]).toEqual(['near', 'without drop-query'])
+})

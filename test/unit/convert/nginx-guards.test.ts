@@ -336,3 +336,21 @@ it('an exact location takes no path with a slash at its end that the server keep
   for (const { when } of open) expect(when).toContain('!path=*/')
   expect(routesOf(conversion).at(-1)).toMatchObject({ respond: { status: 403 } })
 })
+
+it('a location that only has conditions is named, as its other requests go to the location around it', () => {
+  const text = 'location /a { if ($http_x = 1) { return 403; } }'
+  const conversion = from(`server { listen 80; location / { proxy_pass http://127.0.0.1:1; } ${text} }`)
+  const remark = conversion.remarks.find(({ line }) => line.text.startsWith('location /a'))
+  expect([remark?.outcome, remark?.why]).toEqual([
+    'missing',
+    'its files need a server; until then these requests go to the location around it',
+  ])
+})
+
+it('a condition on the path as sent is named: escaped letters are read before', () => {
+  const conversion = from(
+    'server { listen 80; location / { if ($request_uri !~ ^/open) { return 403; } proxy_pass http://127.0.0.1:1; } }',
+  )
+  const remark = conversion.remarks.find(({ line }) => line.text.startsWith('if'))
+  expect([remark?.outcome, remark?.why]).toEqual(['near', 'paths are compared after %61 and // are read'])
+})

@@ -339,3 +339,24 @@ it('a header has one change', () => {
   )
   expect(routesOf(conversion)[0]!.request).toEqual({ set: { 'X-b': '1' }, remove: ['x-a'] })
 })
+
+it('of several lines about a header those without a value say nothing', () => {
+  const request = (lines: string) => {
+    const { document } = from(`server { listen 80; location / { proxy_pass http://127.0.0.1:1; ${lines} } }`)
+    return (document.routes as { request?: unknown }[])[0]!.request
+  }
+  const host = '127.0.0.1:1'
+  expect(request('proxy_set_header X-A own; proxy_set_header x-a "";')).toEqual({
+    host,
+    set: { 'X-A': 'own' },
+  })
+  expect(request('proxy_set_header X-A ""; proxy_set_header X-A $http_x_a;')).toEqual({ host })
+  expect(request('proxy_set_header X-A "";')).toEqual({ host, remove: ['X-A'] })
+})
+
+it('lines behind one about all addresses are not needed', () => {
+  const { counts } = from(
+    'server { listen 80; location / { allow all; deny all; proxy_pass http://127.0.0.1:1; } }',
+  )
+  expect(counts.missing).toBe(0)
+})
