@@ -126,9 +126,20 @@ function eitherOf(all: readonly Parsed[]): Parsed {
 
 /** The condition that holds if both do. */
 export function both(a: Parsed, b: Parsed): Parsed {
-  const any = a.any.flatMap(one => b.any.flatMap(other => merged(one, other) ?? []))
-  return { any, near: a.near === '' ? b.near : a.near }
+  const near = a.near === '' ? b.near : a.near
+  const found = new Map<string, Condition>()
+  for (const one of a.any)
+    for (const other of b.any) {
+      const each = merged(one, other)
+      if (each !== null) found.set(JSON.stringify(each), each)
+      // Negations of negations multiply them: a few lines of a file can make millions.
+      if (found.size > MOST_ALTERNATIVES) return { any: [lost(TOO_MANY, true)], near }
+    }
+  return { any: [...found.values()], near }
 }
+
+const MOST_ALTERNATIVES = 200
+const TOO_MANY = `a condition with more than ${MOST_ALTERNATIVES} alternatives`
 
 /** Null if no request fulfils both. */
 function merged(a: Condition, b: Condition): Condition | null {

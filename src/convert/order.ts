@@ -3,6 +3,7 @@ import type { Action, Match, RouteDraft } from './draft.js'
 import { contains, narrowness } from './networks.js'
 
 export const MOST_ROUTES = 20_000
+const MOST_PRUNED = 3_000
 
 /**
  * Routes for rules of which the first that matches wins. The proxy takes the most specific route instead, so wherever a rule and a later one match the same
@@ -69,7 +70,9 @@ interface Ranked {
 }
 
 /** Leaves out routes whose requests get the same without them. */
-function pruned(routes: readonly Ranked[]): Ranked[] {
+function pruned(routes: readonly Ranked[]): readonly Ranked[] {
+  // Every pair is compared.
+  if (routes.length > MOST_PRUNED) return routes
   const sorted = [...routes].sort((a, b) => a.rank - b.rank)
   const kept = new Set(sorted)
   const neighbours = neighboursIn(sorted)

@@ -1,6 +1,8 @@
 import { parse, TomlError } from 'smol-toml'
 import { FdbError } from '../errors.js'
-import { type Action, CLOSED, Draft, type Section, type SourceLine } from './draft.js'
+import { type Action, CLOSED, Draft, type RouteDraft, type Section, type SourceLine } from './draft.js'
+import { MOST_ROUTES, routesInOrder } from './order.js'
+import { patternsOf } from './patterns.js'
 import { listenerAddress, onePerAddress, serverEntry, timeText } from './values.js'
 
 type Table = Record<string, unknown>
@@ -78,6 +80,8 @@ class Translation {
   readonly #file: string
   /** Names of listeners for https by host: clusters that redirect answer on the others. */
   readonly #secure = new Set<string>()
+  /** The routes of each host of a listener. */
+  readonly #rules = new Map<string, { readonly rank: number; readonly route: RouteDraft }[]>()
 
   constructor(file: string, top: Table) {
     this.#file = file
@@ -100,6 +104,16 @@ class Translation {
     for (const kind of ['clusters', 'applications'])
       for (const [name, cluster] of Object.entries((top[kind] ?? {}) as Record<string, Table>))
         this.#cluster(kind, name, cluster)
+    for (const rules of this.#rules.values()) {
+      const sorted = rules.toSorted((a, b) => a.rank - b.rank).map(({ route }) => route)
+      const ordered = routesInOrder(sorted)
+      if (ordered === null)
+        throw new FdbError(
+          'ERR_FDB_CONFIG',
+          `${file}: the paths of a host overlap in more than ${MOST_ROUTES} ways: write fewer expressions`,
+        )
+      this.draft.routes.push(...ordered)
+    }
   }
 
   #line(place: string, value: unknown): SourceLine {
@@ -237,22 +251,13 @@ class Translation {
       return
     }
     const host = String(table.hostname ?? '*').toLowerCase()
-    const given = String(table.path ?? '/')
-    const path = given === '' || given === '/' ? '/' : given.replace(/\/+$/, '')
     if (!/^(?:\*|(?:\*\.)?[\w.-]+)$/.test(host)) {
       this.draft.missing(line, 'hosts are names, or *. and a name')
       return
     }
-    const type = String(table.path_type ?? 'PREFIX').toUpperCase()
-    if (type === 'REGEX' || !/^\/[^\s%;*?#]*$/.test(path)) {
-      this.draft.missing(line, 'paths are names, or * for a segment')
-      return
-    }
-    if (type !== 'PREFIX') this.draft.near(line, `takes what is below ${path} too`)
     if (typeof table.certificate === 'string' && typeof table.key === 'string')
       this.draft.certificate(table.certificate, table.key, host === '*' ? [] : [host])
     if (table.certificate_chain !== undefined) this.draft.near(line, ISSUERS)
-    const when = table.method === undefined ? [] : [`method=${String(table.method)}`]
     const moved = redirect && !this.#secure.has(listener.name) && listener.tls !== true
     for (const key of Object.keys(table))
       if (!OF_FRONTENDS.has(key))
@@ -263,8 +268,57 @@ class Translation {
       : moved
         ? { respond: { status: 301, headers: { Location: 'https://$host$request_uri' } } }
         : { upstream }
-    this.draft.routes.push({ listener: listener.name, host, path, when, action })
+    const method = table.method === undefined ? [] : [`method=${String(table.method)}`]
+    const key = `${listener.name} ${host}`
+    const rules = this.#rules.get(key) ?? []
+    this.#rules.set(key, rules)
+    for (const { rank, path, when } of this.#places(line, table, isGuarded))
+      rules.push({
+        rank: rank - method.length,
+        route: { listener: listener.name, host, path, when: [...when, ...method].sort(), action },
+      })
   }
+
+  /** The paths of a frontend. For sozu those of `EQUALS` and `REGEX` come first, then the longest. */
+  #places(line: SourceLine, table: Table, isGuarded: boolean): Place[] {
+    const given = String(table.path ?? '/')
+    const type = String(table.path_type ?? 'PREFIX').toUpperCase()
+    if (type === 'REGEX') {
+      const patterns = patternsOf(given)
+      if (patterns.every(({ exact }) => exact)) this.draft.said(line)
+      else if (isGuarded) this.draft.near(line, 'more paths are refused')
+      else this.draft.missing(line, 'no condition of the proxy says the expression')
+      return patterns
+        .filter(({ exact }) => exact || isGuarded)
+        .map(({ glob, withoutSlash }) => ({
+          rank: 0,
+          path: '/',
+          when: [...(glob === '*' ? [] : [`path=${glob}`]), ...(withoutSlash ? ['!path=*/'] : [])],
+        }))
+    }
+    const path = given === '' || given === '/' ? '/' : given.replace(/\/+$/, '')
+    if (!/^\/[^\s%;*?#]*$/.test(path)) {
+      this.draft.missing(line, 'paths are names, or * for a segment')
+      return []
+    }
+    if (type !== 'PREFIX')
+      return [{ rank: 0, path, when: [`path=${given}`, ...(given.endsWith('/') ? [] : ['!path=*/'])] }]
+    const rank = 1_000 - 2 * path.length
+    if (path === '/' || given.endsWith('/')) return [{ rank, path, when: [] }]
+    this.draft.near(
+      line,
+      isGuarded ? `${path}x is refused too` : `by whole segments: ${path}x is another path`,
+    )
+    const begin = path.replace(/\/[^/]*$/, '') || '/'
+    return [{ rank, path, when: [] }, ...(isGuarded ? [{ rank, path: begin, when: [`path=${path}*`] }] : [])]
+  }
+}
+
+/** The paths of a route. A lower rank comes first. */
+interface Place {
+  readonly rank: number
+  readonly path: string
+  readonly when: readonly string[]
 }
 
 function tables(value: unknown): Table[] {

@@ -29,18 +29,19 @@ export interface Verdict {
 }
 
 /** Whether ours serves what theirs refuses, except for files that are not there, rewrites that do not end, and servers that are not reached. */
-function isOpen(one: Got, other: Got, hasPages: boolean): boolean {
-  if (!refuses(one) || ofFiles(one) || one.status === 400) return false
+function isOpen(one: Got, other: Got, hasPages: boolean, isNginx: boolean): boolean {
+  if (!refuses(one) || (isNginx && ofFiles(one)) || one.status === 400) return false
+  if (!isNginx && /^50/.test(String(one.status))) return false
   return other.server !== null || (other.status < 300 && !hasPages)
 }
 
-const ofFiles = ({ status }: Got) => /^(?:404|405|50[024])$/.test(String(status))
+const ofFiles = ({ status }: Got) => /^(?:404|405|418|50[024])$/.test(String(status))
 
-/** A file that is not there. */
+/** A file that is not there, or the answer in its place (`@else`). */
 const isMissing = ({ status, server }: Got) => server === null && (status === 404 || status === 405)
 
 /** Whether a location for the path is named as one of files, or a rewrite as one that leads to another location. */
-function isNamed(path: string, { remarks }: Conversion, hasPages: boolean): boolean {
+function isNamed(text: string, path: string, { remarks }: Conversion, hasPages: boolean): boolean {
   const read = readOf(path)
   return remarks.some(({ line, outcome, why }) => {
     const [, taken] = /^(?:takes|by the path) (.*?)(?: too)?$/.exec(why) ?? []
@@ -48,7 +49,8 @@ function isNamed(path: string, { remarks }: Conversion, hasPages: boolean): bool
     if (outcome !== 'missing') return false
     if (/leads to another location|changed by stripPrefix|only a return/.test(why)) return true
     if (hasPages && /^error_page/.test(line.text)) return true
-    return /files need a server/.test(why) && fits(line.text, read)
+    const isOfFiles = /files need a server/.test(why) || line.text.startsWith('try_files')
+    return isOfFiles && locationsAround(text, line.place).every(each => fits(each, read))
   })
 }
 
@@ -66,7 +68,8 @@ function fits(location: string, path: string): boolean {
 
 /** Whether a line may concern requests outside of the locations around it. */
 const isOfAll = (line: string, why: string) =>
-  /^(?:error_page|try_files)|^location @/.test(line) || /another location|itself is refused/.test(why)
+  /^(?:error_page|try_files)|^location @/.test(line) ||
+  /another location|itself is refused|^by the path|^more paths/.test(why)
 
 /** The locations around a line, and that of the line itself. */
 function locationsAround(text: string, place: number | string): string[] {
@@ -113,6 +116,7 @@ export function judge(
         !isOfAll(line.text, why) && within.length > 0 && !within.every(of => fits(of, path)),
     )
   const hasOtherPaths = remarks.some(({ why }) => why.startsWith('the path begins'))
+  const isNginx = /^http \{/m.test(text)
   const hasPages = remarks.some(({ line }) => /^error_page/.test(line.text))
   const differences: Difference[] = []
   let strict = 0
@@ -120,12 +124,17 @@ export function judge(
     const [one, other] = [theirs[at]!, ours[at]!]
     const find = (kind: Difference['kind']) =>
       differences.push({ kind, asked: each, theirs: one, ours: other })
-    if (isOpen(one, other, hasPages)) {
+    if (isOpen(one, other, hasPages, isNginx)) {
       const isKnown = /%|\/\//.test(each.path) && remarks.some(({ why }) => AS_SENT.test(why))
-      if (!isKnown && (unnamed === null || isOpen(unnamed[at]!, other, hasPages))) find('open')
+      if (!isKnown && (unnamed === null || isOpen(unnamed[at]!, other, hasPages, isNginx))) find('open')
       continue
     }
-    if (isMissing(one) && other.server !== null && !isNamed(each.path, conversion, hasPages)) {
+    if (
+      isNginx &&
+      isMissing(one) &&
+      other.server !== null &&
+      !isNamed(text, each.path, conversion, hasPages)
+    ) {
       find('open')
       continue
     }

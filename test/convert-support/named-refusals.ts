@@ -54,9 +54,12 @@ function withoutParts(line: string, why: string, acls: Named): string | null {
     all => !all.some(({ whole, part }) => parts.includes(whole) || parts.includes(part)),
   )
   if (left.length === 0) return null
-  const texts = left.map(all => all.map(({ not, test }) => `${not ? '!' : ''}{ ${test} }`).join(' '))
+  const texts = left.map(all => all.map(textOf).join(' '))
   return `${action} if ${texts.map(each => (each === '' ? '{ always_true }' : each)).join(' or ')}`
 }
+
+/** A test with its braces; conditions that HAProxy itself names have none. */
+const textOf = ({ not, test }: Literal) => `${not ? '!' : ''}${/^[A-Z_]+$/.test(test) ? test : `{ ${test} }`}`
 
 function alternativesOf(words: readonly string[], acls: Named): Literal[][] {
   let done: Literal[][] = []

@@ -174,6 +174,40 @@ const branch = fc
     { weight: 1, arbitrary: listed },
   )
   .map(([condition, then]) => `if (${condition}) { ${then} }`)
+/** Refusals that the command can only name, or for which it closes a route. */
+const refused = fc
+  .tuple(
+    of(
+      '$http_user_agent ~* (bot|1)',
+      '$query_string = ""',
+      '$http_host ~ b',
+      '$args ~ s',
+      '$bad',
+      '$bad = 1',
+      '$known = 0',
+      '$known != 1',
+      '$host != a.test',
+    ),
+    of('return 403;', 'return 444;', 'return 401;'),
+  )
+  .map(([condition, then]) => `if (${condition}) { ${then} }`)
+/** Lines of files that people run, besides those above. */
+const other = of(
+  ...['try_files $uri @else;', 'try_files $uri $uri/ @app;', 'try_files $uri =404;', 'try_files $uri /a;'],
+  ...['include @home/deny.conf;', 'include @home/headers.conf;', 'include @home/none/*.conf;'],
+  ...[
+    'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;',
+    'client_max_body_size 5m;',
+    'proxy_read_timeout 90s;',
+    'limit_req zone=all burst=1000 nodelay;',
+    'access_log off;',
+    'proxy_redirect off;',
+    'proxy_buffering off; proxy_http_version 1.1;',
+    'expires 1h;',
+    'auth_request /judge; error_page 401 = @login;',
+    'auth_request /judge; auth_request_set $who $upstream_http_x_a; proxy_set_header X-A $who;',
+  ],
+)
 const failure = of(
   'error_page 404 /a;',
   'error_page 403 =200 /d/;',
@@ -199,6 +233,8 @@ const body = (isPattern: boolean): Arbitrary<Lines> =>
   fc.tuple(
     rarely(guard, 3),
     rarely(branch, 5),
+    rarely(refused, 15),
+    rarely(other, 5),
     rarely(change, 9),
     target(isPattern),
     rarely(header, 2),
@@ -276,6 +312,7 @@ const server = fc
         branch.filter(each => !/proxy_pass|add_header/.test(each)),
         6,
       ),
+      rarely(refused, 20),
       rarely(answer, 20),
       rarely(header, 3),
       rarely(change, 12),
@@ -296,6 +333,8 @@ function serverText(
     ...(names.length > 0 ? [`server_name ${names.join(' ')};`] : []),
     ...own,
     ...(text.includes('@else') ? ['location @else { return 418; }'] : []),
+    ...(text.includes('@app') ? ['location @app { proxy_pass http://three; }'] : []),
+    ...(text.includes('@login') ? ['location @login { return 302 https://login.test/; }'] : []),
     ...(text.includes('auth_request /') ? ['location = /judge { internal; proxy_pass http://judge; }'] : []),
   ])
 }
@@ -308,9 +347,17 @@ const upstreams = of(
   'upstream one { ip_hash; server @one; }',
 )
 
+/** Lines for servers that use these names. */
+const SHARED = [
+  ['$connection_upgrade', 'map $http_upgrade $connection_upgrade { default upgrade; "" close; }'],
+  ['$bad', 'map $http_x_a $bad { default 0; 1 1; }'],
+  ['$known', 'map $http_x_pass $known { default 0; 1 1; }'],
+  ['zone=all', 'limit_req_zone $binary_remote_addr zone=all:1m rate=1000r/s;'],
+] as const
+
 /** Lines that have no counterpart, or a difference that each request may show. */
 const UNSAID =
-  /auth_basic|error_page|backup|down;|set \$flag|rewrite (?:\^\/[adz]|\/b)|http_user_agent|query_string|http_host|args ~|\$host |server_port|real_ip|return 444|!~\*|~ \^1|location @/
+  /\$bad|\$known|try_files|expires|include|limit_req|auth_request|auth_basic|error_page|backup|down;|set \$flag|rewrite (?:\^\/[adz]|\/b)|http_user_agent|query_string|http_host|args ~|\$host |server_port|real_ip|return 444|!~\*|~ \^1|location @/
 
 const onlySaid = (text: string) =>
   text
@@ -337,6 +384,10 @@ const whole: Arbitrary<string> = fc
     servers: fc.array(server, { minLength: 1, maxLength: 3 }),
   })
   .map(({ upstream, lines, servers }) => {
+    const all = [
+      ...lines,
+      ...servers.map((each, at) => serverText(each, !servers.slice(0, at).some(({ main }) => main === 0))),
+    ].join('\n')
     const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
       name => `${name}_temp_path @home/${name};`,
     )
@@ -347,8 +398,9 @@ const whole: Arbitrary<string> = fc
       'upstream two { server @two; }',
       'upstream three { server @three; }',
       'upstream judge { server @judge; }',
+      ...SHARED.filter(([name]) => all.includes(name)).map(([, line]) => line),
     ]
-    return `${process.getuid?.() === 0 ? 'user root;\n' : ''}daemon off; master_process off;\npid @home/nginx.pid; error_log @home/error.log;\nevents { worker_connections 200; }\n${block('http', http, [...lines, ...servers.map((each, at) => serverText(each, !servers.slice(0, at).some(({ main }) => main === 0)))])}\n`
+    return `${process.getuid?.() === 0 ? 'user root;\n' : ''}daemon off; master_process off;\npid @home/nginx.pid; error_log @home/error.log;\nevents { worker_connections 200; }\n${block('http', http, [all])}\n`
   })
 
 export const nginxFiles: Arbitrary<string> = fc.oneof(whole, whole.map(onlySaid))

@@ -7,7 +7,7 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
-import { type Conversion, convert, type Language } from '../../src/convert/convert.js'
+import { type Conversion, convert, includedBelow, type Language } from '../../src/convert/convert.js'
 import { configFrom, type ProxyDocument, type ReverseProxy, startProxy } from '../../src/proxy/index.js'
 import { freePort } from '../processes/scene.js'
 import { pause } from '../processes/until.js'
@@ -40,6 +40,12 @@ export interface Got {
 const NAMES = ['one', 'two', 'three'] as const
 /** Headers that the files change, in both directions. */
 const OF_FILES = /^(?:host|x-[abc]|x-real-ip)$/
+/** Files that those of nginx name. */
+const FILES = [
+  ['htpasswd', 'a:{PLAIN}a\n'],
+  ['deny.conf', 'allow 127.0.0.1;\ndeny all;\n'],
+  ['headers.conf', 'proxy_set_header X-B of-file;\nproxy_hide_header X-B;\n'],
+] as const
 /** The status of a connection that was closed without an answer. */
 const CLOSED = 444
 
@@ -139,7 +145,7 @@ export class Places {
   /** Null if the other server refuses the file. */
   async #theirAnswers(filled: string, asked: readonly Asked[]): Promise<Got[] | null> {
     writeFileSync(this.#file, filled)
-    writeFileSync(join(this.#folder, 'htpasswd'), 'a:{PLAIN}a\n')
+    for (const [name, lines] of FILES) writeFileSync(join(this.#folder, name), lines)
     return await this.#other(this.#file, port => this.#all(port, asked))
   }
 
@@ -185,12 +191,15 @@ export class Places {
     asked: readonly Asked[],
   ): Promise<Got[] | null> {
     const without = withoutNamedRefusals(text, conversion, this.#language)
-    return without === text ? null : await this.#theirAnswers(this.#filled(without), asked)
+    if (without === text) return null
+    const answers = await this.#theirAnswers(this.#filled(without), asked)
+    if (answers === null) throw new Error(`${this.refusals.at(-1)}\n${without}`)
+    return answers
   }
 
   #converted(text: string, file: string): Conversion | null {
     try {
-      return convert(text, { file, language: this.#language, service: 'edge', included: () => [] })
+      return convert(text, { file, language: this.#language, service: 'edge', included: includedBelow(file) })
     } catch (error) {
       if (/no listener is left/.test(String(error))) return null
       throw error

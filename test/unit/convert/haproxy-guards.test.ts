@@ -307,3 +307,15 @@ it('lines of a backend that nothing uses are not missing', () => {
   expect(missing('use_backend other if { path_beg /a/ }')).toBe(1)
   expect(missing('use_backend %[req.hdr(host)]')).toBe(3)
 })
+
+it('a condition with too many alternatives closes its routes, and is named', () => {
+  const acls = ['a', 'b', 'c'].flatMap(name => [
+    `acl ${name} path /${name}1 /${name}2 /${name}3`,
+    `acl ${name} hdr(X-${name}) 1`,
+  ])
+  const rule = 'http-request deny unless !a !b !c or !a !c METH_GET or !b !c METH_PUT'
+  const conversion = web([...acls, rule])
+  const [remark] = conversion.remarks.filter(({ line }) => line.text === rule)
+  expect(remark?.why).toMatch(/more than 200 alternatives: such routes answer 403/)
+  expect(answersOf(conversion)('/')).toBe(403)
+})

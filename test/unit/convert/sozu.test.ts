@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest'
 import { convert } from '../../../src/convert/convert.js'
+import { answersOf } from '../../convert-support/answers.js'
 
 const from = (text: string) =>
   convert(text, { file: 'sozu.toml', language: 'sozu', service: 'edge', included: () => [] })
@@ -23,7 +24,7 @@ load_balancing = "POWER_OF_TWO"
 frontends = [
   { address = "0.0.0.0:8080", hostname = "shop.test" },
   { address = "0.0.0.0:8443", hostname = "shop.test", path = "/api", method = "GET", certificate = "/c.pem", key = "/k.pem" },
-  { address = "0.0.0.0:8443", hostname = "shop.test", path = "/a.*", path_type = "REGEX" },
+  { address = "0.0.0.0:8443", hostname = "shop.test", path = "^/a[0-9]+$", path_type = "REGEX" },
 ]
 backends = [{ address = "127.0.0.1:1026", weight = 5 }, { address = "127.0.0.1:1027", backup = true }]
 [clusters.db]
@@ -99,4 +100,41 @@ frontends = [{ address = "0.0.0.0:8080", hostname = "a.test" }]
 backends = [{ address = "127.0.0.1:1026", backup = true }, { address = "127.0.0.1:1026" }]
 `)
   expect(document.upstreams).toEqual({ shop: { servers: ['http://127.0.0.1:1026'] } })
+})
+
+const places = (frontends: readonly string[], more = '') =>
+  from(
+    `[[listeners]]\nprotocol = "http"\naddress = "0.0.0.0:80"\n${more}${frontends
+      .map(
+        (each, at) =>
+          `[clusters.c${at}]\nprotocol = "http"\nfrontends = [{ address = "0.0.0.0:80", hostname = "a", ${each} }]\nbackends = [{ address = "127.0.0.1:1" }]\n`,
+      )
+      .join('')}`,
+  )
+
+it('expressions and whole paths come before the longest begin', () => {
+  const conversion = places([
+    'path = "/"',
+    'path = "/api/v1"',
+    'path = "\\\\.php$", path_type = "REGEX"',
+    'path = "/api/v1/x", path_type = "EQUALS"',
+  ])
+  const answers = answersOf(conversion)
+  const paths = ['/x', '/api/v1', '/api/v1/y', '/api/v1/a.php', '/api/v1/x', '/api/v1/x/', '/api/v1/x/y']
+  expect(paths.map(path => answers(path))).toEqual(['c0', 'c1', 'c1', 'c2', 'c3', 'c1', 'c1'])
+  expect(conversion.counts.missing).toBe(0)
+})
+
+it('an expression without a counterpart is named, or refuses more paths if it refuses', () => {
+  const open = places(['path = "/"', 'path = "^/u/[0-9]+$", path_type = "REGEX"'])
+  expect([answersOf(open)('/u/7'), open.counts.missing]).toEqual(['c0', 1])
+  const guarded = places(['path = "/"', 'path = "^/u/[0-9]+$", path_type = "REGEX", required_auth = true'])
+  const answers = answersOf(guarded)
+  expect(['/u/7', '/u/x', '/v'].map(path => answers(path))).toEqual([403, 403, 'c0'])
+})
+
+it('a begin that refuses refuses names that begin so, too', () => {
+  const conversion = places(['path = "/"', 'path = "/admin", required_auth = true'])
+  const answers = answersOf(conversion)
+  expect(['/admin', '/admin/x', '/adminx', '/x'].map(path => answers(path))).toEqual([403, 403, 403, 'c0'])
 })
