@@ -62,7 +62,7 @@ is on stdout, the log on stderr. The proxy supports systemd (NOTIFY_SOCKET, LIST
 async function proxy(flags: ProxyFlags): Promise<void> {
   const { check, logLevel, pidFile, logFile, accessLogFile, stay } = flags
   const file = check ? flags.config : namedPath(flags.config)
-  const { certificateWarnings, readConfigAside, startProxy } = await import('../proxy/index.js')
+  const { readConfigAside, startProxy, tlsWarnings } = await import('../proxy/index.js')
   const { KeptConfig } = await import('../proxy/config/kept-config.js')
   const { withMetrics, withSource } = await import('../proxy/config/schema.js')
   const flagged = (read: ProxyConfig) => {
@@ -75,8 +75,8 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   if (check) {
     const config = flagged(kept.check())
     requireControl(config, file)
-    for (const { facts, text } of certificateWarnings(config, Date.now()))
-      process.stderr.write(`warning: ${facts.certificate}: ${text}\n`)
+    for (const { file: at, text } of tlsWarnings(config, Date.now()))
+      process.stderr.write(`warning: ${at}: ${text}\n`)
     const folder = config.stateFile === null ? null : dirname(config.stateFile.path)
     if (folder !== null && !existsSync(folder))
       process.stderr.write(

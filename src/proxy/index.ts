@@ -7,5 +7,5 @@ export { type ConfigProblem, configFrom, parseConfig, readConfig, readConfigAsid
 export type { ForwardedHeaders, ProxyConfig, ProxyDocument } from './config/schema.js'
 export type { FieldsDocument, RouteDocument } from './routes/rule.js'
 export { type ProxyOptions, type ReverseProxy, startProxy } from './server.js'
-export { certificateWarnings } from './tls/termination.js'
+export { tlsWarnings } from './tls/termination.js'
 export type { UpstreamDocument } from './upstreams/shape.js'

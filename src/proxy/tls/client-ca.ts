@@ -24,7 +24,6 @@ interface ListFile extends PemFile {
   readonly lists: readonly RevocationList[]
 }
 
-/** OpenSSL refuses all clients of a CA whose list is not in force. */
 const listFile = refine(pemFile, (file, place): ListFile | undefined => {
   const refuse = (why: string) => place.wrong(`${shortJson(file.path)}: ${why}`)
   let lists: RevocationList[]
@@ -36,14 +35,25 @@ const listFile = refine(pemFile, (file, place): ListFile | undefined => {
   }
   if (lists.length === 0)
     return refuse('there is no list of revoked certificates in PEM (-----BEGIN X509 CRL-----)')
-  const now = Date.now()
-  const expired = lists.find(({ until }) => until < now)
-  if (expired !== undefined)
-    return refuse(`the list expired on ${new Date(expired.until).toISOString()}; get a new one from its CA`)
-  const early = lists.find(({ from }) => from > now)
-  if (early === undefined) return { ...file, lists }
-  return refuse(`the list is valid only from ${new Date(early.from).toISOString()} on`)
+  return { ...file, lists }
 })
+
+/** Returns a warning for each list that is not in force at the time `now`: OpenSSL refuses all clients of its CA. */
+export function listWarnings({ revoked }: ClientCa, now: number): { path: string; text: string }[] {
+  return revoked.flatMap(({ path, lists }) =>
+    lists.flatMap(({ from, until }) => {
+      const why = whyOutOfForce(from, until, now)
+      if (why === null) return []
+      const text = `clients of its CA will be refused: the list of revoked certificates ${why}; get another one from the CA`
+      return [{ path, text }]
+    }),
+  )
+}
+
+function whyOutOfForce(from: number, until: number, now: number): string | null {
+  if (now > until) return `expired on ${new Date(until).toISOString()}`
+  return now < from ? `is valid only from ${new Date(from).toISOString()} on` : null
+}
 
 export const clientCaShape = {
   file: required(caFile, 'file with the CAs, PEM'),

@@ -3,6 +3,7 @@ import { isIPv4 } from 'node:net'
 import { nodeCrypto, nodeTls } from '../../base/lazy.js'
 import { shortJson } from '../../checks/place.js'
 import { InvalidValue } from '../../checks/values.js'
+import type { ListenerConfig } from '../config/listeners.js'
 import { canonicalHost } from '../routes/host.js'
 
 /** A checked certificate with its secret key, as plain data. */
@@ -119,7 +120,7 @@ export interface CertificateConfig extends CertificateMaterial {
 
 export interface TlsSettings {
   readonly tls: TlsConfig
-  readonly listeners: readonly { readonly tls: boolean }[]
+  readonly listeners: readonly Pick<ListenerConfig, 'name' | 'tls' | 'clientCa'>[]
   readonly timeouts: { readonly handshake: number }
 }
 

@@ -3,6 +3,7 @@ import { missingInternals } from '../../node/missing-internals.js'
 import { TLS_INTERNALS } from '../../node/tls-internals.js'
 import { TlsCarrier } from '../../tls13/tls-carrier.js'
 import { CertificateTable } from './certificate-table.js'
+import { listWarnings } from './client-ca.js'
 import { HandshakeCounts, type HandshakeOptions, type HandshakeSettings, Handshakes } from './handshakes.js'
 import { LiveCertificates } from './live-certificates.js'
 import { type TlsSettings, validityProblem } from './material.js'
@@ -39,8 +40,7 @@ export class TlsTermination {
   configure(config: TlsSettings): void {
     this.#config = config
     this.table.replace({ file: config.tls.certificates })
-    for (const warning of certificateWarnings(config, Date.now()))
-      this.#logger.warn(warning.facts, warning.text)
+    for (const warning of tlsWarnings(config, Date.now())) this.#logger.warn(warning.facts, warning.text)
     if (config.listeners.some(({ tls }) => tls)) this.#shareTickets(config.tls.rotateTicketKeys)
     this.#configureHandshakes()
   }
@@ -100,15 +100,29 @@ export class TlsTermination {
   }
 }
 
-/** Returns a warning for each certificate that is not valid at the time `now`. */
-export function certificateWarnings(
-  { tls }: TlsSettings,
-  now: number,
-): { facts: { certificate: string; names: readonly string[] }; text: string }[] {
-  return tls.certificates.flatMap(certificate => {
+interface TlsWarning {
+  readonly file: string
+  readonly facts: object
+  readonly text: string
+}
+
+/** Returns a warning for each certificate and each list of revoked certificates that is not valid at the time `now`. */
+export function tlsWarnings({ tls, listeners }: TlsSettings, now: number): TlsWarning[] {
+  const certificates = tls.certificates.flatMap(certificate => {
     const why = validityProblem(certificate, now)
     if (why === null) return []
     const { files, names } = certificate
-    return [{ facts: { certificate: files.cert, names }, text: `clients will refuse a certificate: ${why}` }]
+    const facts = { certificate: files.cert, names }
+    return [{ file: files.cert, facts, text: `clients will refuse a certificate: ${why}` }]
   })
+  const lists = listeners.flatMap(({ name, clientCa }) =>
+    clientCa === null
+      ? []
+      : listWarnings(clientCa, now).map(({ path, text }) => ({
+          file: path,
+          facts: { listener: name, revoked: path },
+          text,
+        })),
+  )
+  return [...certificates, ...lists]
 }
