@@ -71,6 +71,8 @@ export class WorkerPool {
   readonly #hung: HungWorkers
   /** Workers whose process was told to stop serving: surplus ones, and all of them when this main process ends. */
   readonly #leaving = new Map<WorkerSlot, LeaveOrder>()
+  /** Why the order to replace workers that is carried out replaces no further one; null: it does. */
+  #endsReplacing: FdbError | null = null
   /** The workers that the last order to replace workers has replaced, each with the generation that has served since. */
   readonly #replaced = new Map<WorkerSlot, number>()
   #services: WorkerServices | null = null
@@ -255,7 +257,7 @@ export class WorkerPool {
       else if (!isDecided()) await this.#changes.until(isDecided, null, signal)
       else if (!isFree() && now < (waitsUntil ?? Number.POSITIVE_INFINITY)) {
         waitsUntil ??= now + (slot.standing?.probationLeftMs ?? 0) + HANDOFF_MS
-        await this.#changes.until(isFree, waitsUntil - now, signal)
+        await this.#changes.until(() => isFree() || !isNeeded(), waitsUntil - now, signal)
       } else {
         await slot.start()
         return
@@ -275,9 +277,12 @@ export class WorkerPool {
     const [first, ...others] = slots
     if (first === undefined) return
     const old = new Set(slots)
+    this.#endsReplacing = null
     this.#replaced.clear()
     const replace = async (slot: WorkerSlot) => {
-      await this.#start(slot)
+      let why: FdbError | null = null
+      await this.#start(slot, () => (why = this.#endsReplacing) === null)
+      if (why !== null) throw why
       old.delete(slot)
       this.#replaced.set(slot, slot.owner?.generation ?? 0)
     }
@@ -297,6 +302,12 @@ export class WorkerPool {
         { cause: error },
       )
     }
+  }
+
+  /** An order that is replacing workers begins with no further one, and rejects if some are left. */
+  endReplacing(why: string): void {
+    this.#endsReplacing = new FdbError('ERR_FDB_ABORTED', why)
+    this.#changes.notify()
   }
 
   async resize(count: number): Promise<void> {

@@ -321,25 +321,28 @@ describe('a main process that another one has replaced', () => {
 })
 
 describe('a rollback of workers', () => {
-  /** Three workers, all replaced by one order. */
-  async function replacedAll() {
-    const made = serving(3, { command: STAYS })
-    const { pool, standings } = made
-    const work = pool.replaceAll(pool.slots)
+  /** Waits for the next process, which then serves in this slot. Returns all processes that do. */
+  async function replacedNext(
+    { pool, standings }: ReturnType<typeof serving>,
+    { name }: WorkerPool['slots'][number],
+    before: readonly string[] = [],
+  ): Promise<string[]> {
     onTestFinished(async () => {
       for (const pid of children()) process.kill(Number(pid), 'SIGKILL')
       await until('they have ended', () => children().length === 0)
     })
-    const seen = new Set<string>()
-    for (const { name } of pool.slots) {
-      const [pid] = await until(`${name} starts`, () => {
-        const fresh = children().filter(each => !seen.has(each))
-        return fresh.length > 0 ? fresh : null
-      })
-      seen.add(pid!)
-      standings.set(name, owned(Number(pid), 2))
-      pool.update()
-    }
+    const pid = await until(`${name} starts`, () => children().find(each => !before.includes(each)))
+    standings.set(name, owned(Number(pid), 2))
+    pool.update()
+    return [...before, pid]
+  }
+
+  /** Three workers, all replaced by one order. */
+  async function replacedAll() {
+    const made = serving(3, { command: STAYS })
+    const work = made.pool.replaceAll(made.pool.slots)
+    let pids: string[] = []
+    for (const slot of made.pool.slots) pids = await replacedNext(made, slot, pids)
     await work
     return made
   }
@@ -350,6 +353,27 @@ describe('a rollback of workers', () => {
     failing.add(first!.name).add(third!.name)
     const named = [first!, third!].map(({ name, owner }) => `${name} \\(pid ${owner!.pid}\\)`).join(', ')
     await expect(pool.rollback()).rejects.toThrow(new RegExp(`shop refuses; .* serve on: ${named}$`))
+  })
+
+  it('lets an upgrade replace no further worker, and is done in those that were replaced', async () => {
+    const made = serving(3, { command: STAYS })
+    const { pool, failing } = made
+    const [first, second, third] = pool.slots
+    const work = pool.replaceAll(pool.slots)
+    const seen = await replacedNext(made, first!)
+    await until('the second one starts', () => children().length > 1)
+    pool.endReplacing('an operator rolls back')
+    const refused = expect(work).rejects.toThrow(
+      /^an operator rolls back; these workers were not replaced and keep serving: shop.2 [^,]*$/,
+    )
+    const both = await replacedNext(made, second!, seen)
+    await refused
+    failing.add(third!.name)
+    await expect(pool.rollback()).resolves.toBeDefined()
+    expect(children().sort()).toEqual(both.sort())
+    const again = pool.replaceAll([third!])
+    await replacedNext(made, third!, both)
+    await again
   })
 
   it('succeeds if one worker alone was replaced again, and returns', async () => {
