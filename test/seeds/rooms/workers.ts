@@ -30,7 +30,7 @@ export const workers = room(
     ],
     ['versions/upgrade-attempt.ts', 'isCommitted(phase)', 'false'],
     ['workers/worker-slot.ts', 'pid => processStat(pid)?.session === child.pid', '() => true'],
-    ['workers/pool.ts', 'isFree, waitsUntil - now, signal', 'isFree, null, signal'],
+    ['workers/pool.ts', '!isNeeded(), waitsUntil - now, signal', '!isNeeded(), null, signal'],
     ['workers/pool.ts', '    this.#ownership.lose()\n', ''],
     ['workers/pool.ts', '      this.#ownership.regain()\n', ''],
     ['workers/worker-slot.ts', 'signals: [signal, this.#deps.ownership.signal]', 'signals: [signal]'],
