@@ -476,9 +476,22 @@ export class OwnListeners {
       return bindListener(spec)
     } catch (error) {
       const inUse = FdbError.is(error) && error.code === 'ERR_FDB_ADDRESS_IN_USE'
+      if (inUse && this.#endLateAnswers(spec)) return this.#bindAlone(spec)
       const entry = inUse ? this.#overlapping(spec) : null
       throw entry === null ? error : overlapError(spec, entry, error as FdbError)
     }
+  }
+
+  /** Closes the sockets of closed UDP listeners at this address, which wait for late answers. Returns whether there were any. */
+  #endLateAnswers(spec: ListenerSpec): boolean {
+    const isThere = ({ address, spec: { kind, ...old } }: Listener) =>
+      kind === 'udp' && sameAddress({ ...old, kind, port: address.port ?? 0 }, spec)
+    const waiting = [...this.#leaving].filter(isThere)
+    for (const listener of waiting) {
+      this.#leaving.delete(listener)
+      listener.release()
+    }
+    return waiting.length > 0
   }
 
   /** Registers a listener that a service manager or another process has passed. A service manager's Unix socket gets no specification, see `#adopt()`. */

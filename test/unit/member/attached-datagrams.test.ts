@@ -123,6 +123,24 @@ it('a socket sends the answers that its program gives late, although the process
   expect(() => socket.address()).toThrow()
 })
 
+it('a listener of datagrams can be opened again at once at the address of a closed one', async () => {
+  const { member, listener } = await joined()
+  const first = await socketOf(listener)
+  const client = createSocket('udp4')
+  onTestFinished(() => void client.close())
+  await member.ready()
+  const { port, url } = listener.address
+  client.send('first', port!, '127.0.0.1')
+  await once(first, 'message')
+  await member.unlisten('datagrams')
+  const second = await socketOf(await member.listen('datagrams', url))
+  client.send('second', port!, '127.0.0.1')
+  expect(String((await once(second, 'message'))[0])).toBe('second')
+  const third = await socketOf(await member.relisten('datagrams', 'udp://127.0.0.1:0'))
+  expect(third.address().port).not.toBe(port)
+  await socketOf(await member.relisten('datagrams', url))
+})
+
 it('a socket that is to close at once does not wait for late answers', async () => {
   const member = await join({ service: 'shop', control: false })
   const listener = await member.listen('datagrams', 'udp://127.0.0.1:0')
