@@ -6,7 +6,7 @@ import { LATE_MS, type Point, pointText } from './point.js'
 /** The name of a timer among the calls of a process. */
 export const TIMER = 'setTimeout'
 const STOP_MS = 3_000
-const MESSAGES: ReadonlySet<string> = new Set(['sendMessage', 'receiveMessage'])
+export const MESSAGES: ReadonlySet<string> = new Set(['sendMessage', 'receiveMessage'])
 const HEARD_TURNS = 10
 /** More failing calls of another thread than these come from a loop without a pause. */
 const MOST_FAILURES = 1_000
