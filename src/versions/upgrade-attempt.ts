@@ -243,8 +243,8 @@ export class UpgradeAttempt {
   async #giveUp(reason: unknown): Promise<void> {
     const replaced = this.#incumbent
     if (FdbError.is(reason) && isCommitted(reason.phase)) throw reason
-    // A daemon reports that the handoff has failed.
-    if (FdbError.is(reason) && BROKEN_CODES.has(reason.code)) {
+    // A daemon reports that the handoff has failed. An owner that is closed itself cancels with LEFT_CODE.
+    if (FdbError.is(reason) && BROKEN_CODES.has(reason.code) && reason.code !== LEFT_CODE) {
       const { code, message, phase = 'starting' } = reason
       await this.#failed({ code, message, phase, at: Date.now() })
       return
