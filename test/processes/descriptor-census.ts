@@ -127,3 +127,17 @@ export function textOf(census: Census): string {
 export function bothOf(pid: number): Census {
   return new Map([...censusOf(pid), ...memoryFilesOf(pid)])
 }
+
+/**
+ * {@link bothOf}, with all sockets as `socket`, and without the watch of the control path, which begins some seconds after the start. The kernel's list of
+ * connections may lack some while many others begin and end.
+ */
+export function plainCensus(pid: number): Map<string, number> {
+  const counts = new Map<string, number>()
+  for (const [kind, count] of bothOf(pid)) {
+    if (kind === 'anon_inode:inotify') continue
+    const plain = /^(?:listener \d+|connection)$/.test(kind) ? 'socket' : kind
+    counts.set(plain, (counts.get(plain) ?? 0) + count)
+  }
+  return counts
+}

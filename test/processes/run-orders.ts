@@ -1,0 +1,538 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdirSync, readdirSync } from 'node:fs'
+import { connect } from 'node:net'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { OperatorClient } from '../../src/operator/client.js'
+import { UPGRADE_SELF } from '../../src/operator/service-commands.js'
+import type { SupervisorStatus } from '../../src/run/status.js'
+import * as operators from '../orders/operators.js'
+import { type Census, differences, isListened, plainCensus } from './descriptor-census.js'
+import { DrawnReleases, type Release } from './drawn-releases.js'
+import { OrderLedger } from './given-orders.js'
+import { hasEnded, signalPid } from './launch.js'
+import { handles } from './marked.js'
+import { isAnswered, OpenLoop } from './open-loop.js'
+import { randomFrom } from './random.js'
+import { PROGRAMS, Supervised } from './supervised.js'
+import { pause, until } from './until.js'
+
+const PLAIN = join(PROGRAMS, 'plain.mjs')
+const RESOURCES = fileURLToPath(new URL('../fixtures/open-resources.cjs', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const EVERY_MS = 12
+const SLOW_EVERY = 12
+const PAUSE_MS = 120
+const CALM_MS = 20_000
+/** A phase that a drawn order waits for may never come: another order has ended it. */
+const PHASE_MS = 1_500
+/** Descriptors and timers of what is over are gone within this time. */
+const LEFT_MS = 6_000
+/** A service in which nothing happens has the same descriptors for this time. */
+const SETTLED_MS = 100
+const READY_TIMEOUT_MS = 2_500
+
+/** Replaces the shell by a command that inherits no descriptor of this process, which a next image would not have. */
+const WITHOUT_OTHERS =
+  'for n in $(ls /proc/$$/fd); do [ "$n" -gt 2 ] && eval "exec $n>&-"; done; exec "$@" >>"$FDB_TEST_LOG" 2>&1'
+
+/** The releases that the file names, and the share of each. */
+const RELEASES: readonly Release[] = ['good', 'good', 'good', 'gated', 'gated', 'gated', 'crashes', 'sick']
+
+/** The orders, and the share of each. */
+const SHARES = {
+  ...{ upgrade: 5, HUP: 2, rollback: 3, reload: 1, status: 1, self: 2, start: 1 },
+  ...{ stop: 1, 'stop --drain': 1, TERM: 1, INT: 1, QUIT: 1 },
+  ...{ cancel: 1, 'bad file': 1, 'candidate dies': 1, 'server dies': 1, death: 1 },
+} as const
+type RunOrder = keyof typeof SHARES
+const ORDERS = Object.entries(SHARES).flatMap(([order, share]) =>
+  Array.from({ length: share }, () => order as RunOrder),
+)
+const WHEN = ['now', 'now', 'soon', 'soon', 'starting', 'starting', 'trial', 'probation', 'retiring'] as const
+
+const ENDS = ['stop', 'stop --drain', 'TERM', 'INT', 'QUIT', 'death', 'ended'] as const
+/** No process hears an order, or the one that has heard it has ended. */
+const UNHEARD = { ERR_FDB_NO_HOLDER: ENDS, ERR_FDB_CHANNEL_CLOSED: ENDS, ERR_FDB_CHANNEL_RESET: ENDS }
+const CUT_BY_IMAGE = {
+  ERR_FDB_CHANNEL_CLOSED: [...ENDS, 'self'],
+  ERR_FDB_CHANNEL_RESET: [...ENDS, 'self'],
+} as const
+const DIES = ['candidate dies', 'server dies', 'crashes'] as const
+const STARTS = {
+  ERR_FDB_ABORTED: [...ENDS, 'rollback', 'cancel'],
+  ERR_FDB_SUCCESSOR_EXITED: DIES,
+  ERR_FDB_DEADLINE: ['sick', 'gated'],
+  ERR_FDB_UNHEALTHY: ['sick', 'gated', 'candidate dies'],
+  ERR_FDB_CONFIG: ['bad file'],
+} as const
+const ANSWERS: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
+  upgrade: { ...UNHEARD, ...STARTS },
+  cancel: { ...UNHEARD, ...STARTS },
+  rollback: { ...UNHEARD, ...STARTS, ERR_FDB_NO_STANDBY: [], ERR_FDB_BUSY: [] },
+  reload: { ...UNHEARD, ERR_FDB_BUSY: [], ERR_FDB_CONFIG: ['bad file'] },
+  status: { ...UNHEARD, ...CUT_BY_IMAGE },
+  // The installed release reads the file too.
+  self: {
+    ...UNHEARD,
+    ERR_FDB_BUSY: [],
+    ERR_FDB_ABORTED: ENDS,
+    ERR_FDB_SUCCESSOR_EXITED: ['bad file'],
+  },
+  stop: UNHEARD,
+  'stop --drain': UNHEARD,
+  start: {
+    ERR_FDB_CONTROL_TAKEN: [],
+    ERR_FDB_ADDRESS_IN_USE: ENDS,
+    ERR_FDB_CONFIG: ['bad file'],
+    ERR_FDB_NO_HOLDER: ENDS,
+  },
+}
+
+/** Random orders to `fd-broker run` with a plain server of Node, and clients at a fixed rate whose requests must all be answered. */
+export class RunOrders {
+  readonly ledger = new OrderLedger()
+  readonly #below: (n: number) => number
+  #run!: Supervised
+  #clients!: OpenLoop
+  /** The processes of `fd-broker run`. */
+  readonly #supervisors: number[] = []
+  #settings: Record<string, string> = {}
+  #releases!: DrawnReleases
+  #ended: (() => void)[] = []
+  /** The processes of `run` that were ordered to end. */
+  readonly #leaving = new Set<number>()
+
+  constructor(seed: number) {
+    this.#below = randomFrom(seed)
+  }
+
+  /** The output of all processes. */
+  output = ''
+
+  get #log(): string {
+    return this.#run.sandbox.output
+  }
+
+  /** Resolves with what is wrong. */
+  async run(count: number): Promise<string[]> {
+    this.#run = await Supervised.prepare()
+    mkdirSync(this.#folder('resources'))
+    this.#releases = new DrawnReleases({
+      ...{ file: this.#folder('run.json'), ledger: this.ledger, below: this.#below, kinds: RELEASES },
+      lastingMs: READY_TIMEOUT_MS + 1_000,
+      textOf: (...release) => this.#textOf(...release),
+    })
+    try {
+      await this.#perform(count)
+    } catch (error) {
+      this.ledger.wrong.push(String(error))
+    } finally {
+      this.#clients?.close()
+      this.output = this.#run.sandbox.output
+      await this.#run.sandbox.close()
+    }
+    return this.ledger.wrong
+  }
+
+  async #perform(count: number): Promise<void> {
+    const probation = this.#draw([0, 300, 1_500])
+    const healthyFor = this.#draw([0, 0, 400])
+    this.#settings = { probation: `${probation}ms`, healthyFor: `${healthyFor}ms` }
+    this.#settings.restart = this.#draw(['never', 'on-failure', 'always'])
+    this.ledger.note(JSON.stringify(this.#settings))
+    this.#releases.write('good')
+    await this.#start()
+    const fresh = await this.#settled()
+    this.#clients = new OpenLoop(this.#run.port, EVERY_MS, n =>
+      n % SLOW_EVERY === 0 ? `/?ms=${100 + ((n * 37) % 700)}` : '/',
+    )
+    for (let n = 0; n < count; n++) {
+      await this.#reach(this.#draw(WHEN))
+      const order = this.#draw(ORDERS)
+      this.#give(order)
+      // Two at once: the same one, or another one.
+      const more = this.#below(6)
+      if (more === 0) this.#give(order)
+      if (more === 1) this.#give(this.#draw(ORDERS))
+      this.#releases.openGates()
+      await this.#maintain(this.#below(3) > 0)
+    }
+    await this.#calm()
+    await this.#judge(fresh)
+  }
+
+  #draw<T>(list: readonly T[]): T {
+    return list[this.#below(list.length)]!
+  }
+
+  #folder(name: string): string {
+    return join(this.#run.sandbox.folder, name)
+  }
+
+  #textOf(release: Release, _id: number, gate: string): string {
+    if (release === 'bad file') return this.#draw(['{', '{"command":[]}', '{"ready":"soon"}'])
+    const plain = {
+      ...(release === 'crashes' && { crash: true }),
+      ...(release === 'gated' && { gate }),
+      ...(release === 'sick' && { sick: PLAIN }),
+    }
+    return JSON.stringify({
+      command: [PLAIN],
+      listen: { web: `tcp://127.0.0.1:${this.#run.port}` },
+      env: { FDB_PLAIN: JSON.stringify(plain) },
+      ...{ ready: 'http:/health', readyTimeout: `${READY_TIMEOUT_MS}ms`, stopTimeout: '10s' },
+      ...this.#settings,
+    })
+  }
+
+  get #control(): string {
+    return this.#run.control
+  }
+
+  /** Starts `fd-broker run`, and waits until a version serves. */
+  async #start(): Promise<void> {
+    const { pid } = this.#launch()
+    this.#supervisors.push(pid!)
+    await until(
+      'a version serves',
+      async () => (await this.#status())?.role === 'serving',
+      CALM_MS,
+      () => this.#story,
+    )
+    await isAnswered(this.#run.port)
+    this.#servesAgain()
+    this.ledger.note(`run ${pid} serves`)
+  }
+
+  get #story(): string {
+    return `${this.ledger.story.join('\n')}\n${this.#log}`
+  }
+
+  #launch(): ChildProcess {
+    const argv = [CLI, 'run', '--control', this.#control, '--config', this.#folder('run.json')]
+    const env = {
+      ...this.#run.sandbox.env,
+      NODE_OPTIONS: `--require ${RESOURCES}`,
+      FDB_RESOURCES: this.#folder('resources'),
+    }
+    const log = this.#run.sandbox.log
+    const child = spawn('bash', ['-c', WITHOUT_OTHERS, 'bash', process.execPath, ...argv], {
+      env: { ...env, FDB_TEST_LOG: log },
+      stdio: 'ignore',
+      detached: true,
+    })
+    child.on('error', () => {})
+    return child
+  }
+
+  async #status(): Promise<SupervisorStatus | null> {
+    return (await operators.status(this.#control)) as SupervisorStatus | null
+  }
+
+  get #pid(): number | null {
+    return this.#supervisors.find(pid => !hasEnded(pid)) ?? null
+  }
+
+  /** Waits for a phase, if it comes soon. */
+  async #reach(when: (typeof WHEN)[number]): Promise<void> {
+    if (when === 'now') return
+    if (when === 'soon') return pause(this.#below(PAUSE_MS))
+    const is = async () => {
+      const status = await this.#status()
+      if (status === null) return true
+      if (when === 'probation') return status.probationSeconds !== null && status.role === 'serving'
+      if (when === 'retiring') return status.draining?.length !== 0
+      return status.phase === when
+    }
+    await until(when, is, PHASE_MS / 3).then(
+      () => this.ledger.note(`the phase is ${when}`),
+      () => {},
+    )
+  }
+
+  #give(order: RunOrder): void {
+    const { ledger } = this
+    const pid = this.#pid
+    const signal = (name: NodeJS.Signals) => {
+      ledger.note(name)
+      // Before Node has loaded the command, each signal ends it.
+      if (pid !== null && (name === 'SIGKILL' || handles(pid, 'SIGTERM'))) signalPid(pid, name)
+    }
+    switch (order) {
+      case 'upgrade':
+        this.#releases.draw()
+        ledger.give(order, () => operators.upgrade(this.#control))
+        return
+      case 'cancel':
+        this.#releases.draw()
+        ledger.give(order, () => this.#cancelled())
+        return
+      case 'HUP':
+        this.#releases.draw()
+        signal('SIGHUP')
+        return
+      case 'rollback':
+        setTimeout(ledger.begin('rollback'), 1_000).unref()
+        ledger.give(order, () => operators.rollback(this.#control))
+        return
+      case 'reload':
+        ledger.give(order, () => operators.reload(this.#control))
+        return
+      case 'status':
+        ledger.give(order, () => operators.askStatus(this.#control))
+        return
+      case 'self':
+        ledger.give(order, () => this.#replaceImage())
+        return
+      case 'start':
+        ledger.give(order, () => this.#startSecond())
+        return
+      case 'bad file':
+        this.#releases.write(order)
+        return
+      case 'candidate dies':
+        setTimeout(ledger.begin('candidate dies'), READY_TIMEOUT_MS).unref()
+        void this.#kill(({ upgrade }) => upgrade?.pid ?? null)
+        return
+      case 'server dies':
+        setTimeout(ledger.begin('server dies'), READY_TIMEOUT_MS).unref()
+        // Then \`run\` ends too.
+        if (this.#settings.restart === 'never') setTimeout(ledger.begin('ended'), READY_TIMEOUT_MS).unref()
+        void this.#kill(({ pid, role }) => (role === 'serving' ? (pid ?? null) : null))
+        return
+      case 'death':
+        if (pid === null) return
+        this.#ends(order)
+        signal('SIGKILL')
+        return
+      case 'stop':
+      case 'stop --drain':
+        this.#stop(order)
+        return
+      default:
+        if (pid === null) return
+        this.#ends(order)
+        signal(`SIG${order}`)
+    }
+  }
+
+  /** The service ends, until it serves again. */
+  #ends(why: string): () => void {
+    const over = this.ledger.begin(why)
+    this.#ended.push(over)
+    if (this.#pid !== null) this.#leaving.add(this.#pid)
+    return over
+  }
+
+  /** The service serves again. */
+  #servesAgain(): void {
+    for (const over of this.#ended.splice(0)) over()
+    this.#leaving.clear()
+  }
+
+  #stop(order: 'stop' | 'stop --drain'): void {
+    const over = this.#ends(order)
+    this.ledger.give(order, () =>
+      operators.stop(this.#control, order === 'stop' ? null : 700).catch(error => {
+        // No process has heard it.
+        if (error.code === 'ERR_FDB_NO_HOLDER') this.#ended = this.#ended.filter(each => each !== over)
+        throw error
+      }),
+    )
+  }
+
+  async #kill(which: (status: SupervisorStatus) => number | null): Promise<void> {
+    const status = await this.#status()
+    const pid = status === null ? null : which(status)
+    this.ledger.note(`${pid} is killed`)
+    if (pid !== null) signalPid(pid, 'SIGKILL')
+  }
+
+  async #cancelled(): Promise<void> {
+    const over = this.ledger.begin('cancel')
+    const cancel = new AbortController()
+    setTimeout(() => cancel.abort(), this.#below(300)).unref()
+    using client = await OperatorClient.connect(this.#control)
+    try {
+      await client.upgrade({ timeout: operators.ANSWER_MS, signal: cancel.signal })
+    } catch (error) {
+      if ((error as Error).name !== 'AbortError' || !cancel.signal.aborted) throw error
+    } finally {
+      setTimeout(over, 1_000).unref()
+    }
+  }
+
+  /** `fd-broker upgrade --self`: the connection ends without an answer. */
+  async #replaceImage(): Promise<void> {
+    const over = this.ledger.begin('self')
+    using client = await OperatorClient.connect(this.#control)
+    await client.command(UPGRADE_SELF, '', { timeout: operators.ANSWER_MS }).catch(error => {
+      if (!/^ERR_FDB_CHANNEL_(CLOSED|RESET)$/.test(error.code)) throw error
+    })
+    setTimeout(over, 1_000).unref()
+  }
+
+  /** A second `fd-broker run` at the same control path. */
+  async #startSecond(): Promise<void> {
+    const before = this.#log.length
+    const child = this.#launch()
+    this.#supervisors.push(child.pid!)
+    const ended = await until('it is refused, or serves', async () => {
+      if (child.exitCode !== null || child.signalCode !== null) return 'ended'
+      return (await this.#status())?.supervisor.pid === child.pid ? 'serves' : null
+    })
+    if (ended === 'serves') return
+    // An order to end has reached it before it could answer.
+    const unknown = child.signalCode === null ? 'none' : 'ERR_FDB_NO_HOLDER'
+    const [code = unknown] =
+      this.#log.slice(before).match(/ERR_FDB_(?:CONTROL_TAKEN|ADDRESS_IN_USE|CONFIG)/) ?? []
+    throw Object.assign(new Error(`code ${child.exitCode}, signal ${child.signalCode}`), { code })
+  }
+
+  /** A service manager starts `run` again when it has ended. `waits`: also if it is just ending. */
+  async #maintain(waits: boolean): Promise<void> {
+    const status = this.#pid === null ? null : await this.#status()
+    if (waits && this.#pid !== null && (this.#ended.length > 0 || status?.phase === 'ending'))
+      await until('it ends, or serves', async () => this.#pid === null, PHASE_MS).catch(() => {})
+    if (this.#pid !== null) {
+      const { role, supervisor } = (await this.#status()) ?? {}
+      // A second one serves.
+      if (role === 'serving' && supervisor !== undefined && !this.#leaving.has(supervisor.pid))
+        this.#servesAgain()
+      return
+    }
+    if (this.#ended.length === 0) this.#mayEnd()
+    // A service manager has no bad file for ever.
+    this.#releases.write('good')
+    await this.#start()
+  }
+
+  /** `run` ends with its program if that may not be started again. */
+  #mayEnd(): void {
+    this.#ends('ended')
+    const now = performance.now()
+    const dies = ['server dies', 'candidate dies', 'crashes', 'sick', 'gated']
+    if (!this.ledger.had(dies, now - 5_000, now)) this.ledger.wrong.push('run has ended without an order')
+  }
+
+  /** All trouble is over: a version serves, and no order is open. */
+  async #calm(): Promise<void> {
+    this.ledger.note('calm')
+    this.#releases.write('good')
+    this.#releases.openGates(true)
+    await until(
+      'each order has its answer, and a version serves',
+      async () => {
+        this.#releases.openGates(true)
+        await this.#maintain(false)
+        const status = await this.#status()
+        const isCalm = status?.role === 'serving' && status.phase === 'idle' && status.draining?.length === 0
+        return this.ledger.areAnswered && this.#ended.length === 0 && isCalm
+      },
+      CALM_MS,
+      async () => JSON.stringify(await this.#status()),
+    )
+    await isAnswered(this.#run.port)
+  }
+
+  async #judge(fresh: Census): Promise<void> {
+    const { ledger } = this
+    // One more upgrade, from the good file.
+    const last = ledger.give('upgrade', () => operators.upgrade(this.#control))
+    await until('the last upgrade has its answer', () => last.answer, CALM_MS)
+    if (last.answer !== 'done') ledger.wrong.push(`the last upgrade: ${last.answer} ${last.message}`)
+    await this.#clients.stop()
+    ledger.note(`${this.#clients.answers} answers`)
+    let differing: string[] = []
+    const isFresh = async () => {
+      const now = await this.#census()
+      // A timer of the start may have been there.
+      differing = differences(fresh, now).filter(
+        text =>
+          !/ resource /.test(text) ||
+          Number.parseInt(text, 10) > (fresh.get(text.replace(/^\d+ |, not \d+$/g, '')) ?? 0),
+      )
+      return differing.length === 0
+    }
+    await until('nothing is left', isFresh, LEFT_MS, () => differing).catch(error =>
+      ledger.wrong.push(`after all: ${error.message}`),
+    )
+    const status = await this.#status()
+    const says = { role: status?.role, phase: status?.phase, supervisor: status?.supervisor.pid }
+    const is = { role: 'serving', phase: 'idle', supervisor: this.#pid }
+    if (JSON.stringify(says) !== JSON.stringify(is))
+      ledger.wrong.push(`the status says ${JSON.stringify(says)}, and there is ${JSON.stringify(is)}`)
+    const pid = Number((await (await fetch(this.#run.url)).text()).trim())
+    if (pid !== status?.pid) ledger.wrong.push(`${pid} answers, and the status says ${status?.pid}`)
+    if (/^Node\.js v\d|ERR_FDB_INTERNAL/m.test(this.#log)) ledger.wrong.push('an exception ended a process')
+    ledger.judgeOrders(what => ANSWERS[what] ?? {})
+    ledger.judgeClients(this.#clients.unanswered, {
+      refused: ENDS,
+      // A version accepts also before it is ready.
+      cut: [...ENDS, 'server dies', 'candidate dies'],
+      silent: [],
+      wrong: [],
+    })
+    await this.#judgeEnd()
+  }
+
+  async #judgeEnd(): Promise<void> {
+    const { wrong } = this.ledger
+    await operators.stop(this.#control)
+    const { folder } = this.#run.sandbox
+    const left = () => this.#run.sandbox.processes()
+    await until('all processes end', () => left().length === 0).catch(() =>
+      wrong.push(`after the end: ${left().join('\n')}`),
+    )
+    if (isListened(this.#run.port)) wrong.push('after the end: the port is listened on')
+    // A version whose supervisor was killed leaves what it has said.
+    const kept = this.ledger.had(['death'], 0, performance.now())
+      ? /^run\.sock\.(?:lock|events|[0-9a-f]{16}(?:\.stderr|\.step)?)$/
+      : /^run\.sock\.(?:lock|events)$/
+    const files = readdirSync(join(folder, 'run')).filter(name => !kept.test(name))
+    if (files.length > 0) wrong.push(`after the end: ${files}`)
+  }
+
+  /** The census of a service in which nothing happens. */
+  async #settled(): Promise<Census> {
+    let last = await this.#census()
+    return await until('nothing changes', async () => {
+      const before = last
+      await pause(SETTLED_MS)
+      last = await this.#census()
+      return differences(before, last).length === 0 ? last : null
+    })
+  }
+
+  /** Descriptors of `run`, its processes, and what keeps its event loop alive, when its probation is over. */
+  async #census(): Promise<Census> {
+    await until(
+      'the probation is over',
+      async () => {
+        const status = await this.#status()
+        return status?.probationSeconds === null && status.draining?.length === 0
+      },
+      CALM_MS,
+      async () => JSON.stringify(await this.#status()),
+    )
+    const pid = this.#pid!
+    const processes = this.#run.sandbox.processes().map(line => line.replace(/\d+/g, 'N').slice(0, 120))
+    const census = plainCensus(pid)
+    for (const each of [...(await this.#resources(pid)), ...processes.map(line => `process ${line}`)])
+      census.set(each, (census.get(each) ?? 0) + 1)
+    return census
+  }
+
+  #resources(pid: number): Promise<string[]> {
+    return new Promise((resolve, reject) => {
+      const socket = connect(join(this.#folder('resources'), `${pid}.sock`))
+      let text = ''
+      socket.on('data', chunk => {
+        text += chunk
+      })
+      socket.on('end', () => resolve(JSON.parse(text).map((name: string) => `resource ${name}`)))
+      socket.on('error', reject)
+    })
+  }
+}
