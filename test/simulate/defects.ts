@@ -123,6 +123,15 @@ export const SHOWN_AT_NIGHT: readonly [string, Edit, string][] = [
     'run',
   ],
   [
+    'an upgrade that fails because the guardian of the supervisor cannot be told of the version',
+    [
+      'run/death-guard.ts',
+      "      this.#warn(error, 'the guardian could not be told of a version')\n",
+      '      throw error\n',
+    ],
+    'run',
+  ],
+  [
     'a state file that replaces the present one before it is synced',
     [
       'state/file/state-file.ts',
