@@ -44,6 +44,7 @@ export const ALWAYS: Parsed = { any: [{ when: [] }], near: '' }
 export class Conditions {
   readonly #named = new Map<string, string[][]>()
   readonly #samples: Samples
+  #isOfAnswer = false
 
   constructor(samples: Samples) {
     this.#samples = samples
@@ -69,6 +70,7 @@ export class Conditions {
   parse(words: readonly string[], where: Statement): Parsed {
     const at = words.findIndex(word => word === 'if' || word === 'unless')
     if (at < 0) return ALWAYS
+    this.#isOfAnswer = where.words[0] === 'http-response'
     const terms: string[][][] = [[]]
     for (const { word, test } of this.#terms(words.slice(at + 1), where)) {
       if (word === 'or' || word === '||') terms.push([])
@@ -111,6 +113,9 @@ export class Conditions {
   }
 
   #atom(test: readonly string[]): Parsed {
+    // The request itself is gone when HAProxy has its answer.
+    if (this.#isOfAnswer && !/^(?:var\(txn\.|src$|ssl_fc$|dst_port$|always_)/.test(test[0] ?? ''))
+      return { any: [lost(test.join(' '))], near: '' }
     const known = this.#samples.known(test)
     if (known !== null) return atomOf(known, test)
     return { any: [lost(`${test.join(' ')}${CHANGED}`)], near: '' }

@@ -1,7 +1,7 @@
 import { isAbsolute, join } from 'node:path'
 import { FdbError } from '../errors.js'
-import { type Action, CLOSED, Draft, type ListenerDraft, type RouteDraft, type Section } from './draft.js'
-import { type Changes, changeOf, upstreamOf, withoutStrangePrefix } from './haproxy-backend.js'
+import { type Action, CLOSED, Draft, type ListenerDraft, type RouteDraft } from './draft.js'
+import { changeOf, upstreamOf, withoutStrangePrefix } from './haproxy-backend.js'
 import {
   ALWAYS,
   asBegin,
@@ -18,7 +18,7 @@ import { Samples } from './haproxy-samples.js'
 import { clientLimits, errorPagesOf, limitsOf } from './haproxy-settings.js'
 import { type HaproxySection, inOrder, parseHaproxy, type Statement } from './haproxy-syntax.js'
 import { OWN, sampleText, WITHOUT } from './haproxy-values.js'
-import { bothChanges } from './header-changes.js'
+import { noChanges, Variants, withChanges } from './haproxy-variants.js'
 import { firstOnes, intersection, MOST_ROUTES, reachedBy, routesInOrder } from './order.js'
 import { listenerAddress, timeOf } from './values.js'
 
@@ -129,7 +129,7 @@ class Translation {
     }
     const samples = new Samples()
     const conditions = this.#conditionsOf(all, samples)
-    const changes = { plain: noChanges(), secure: noChanges() }
+    const variants = new Variants()
     const { limit, limits } = clientLimits(draft, section.statements, conditions)
     const rules: Rule[] = []
     const later: Rule[] = []
@@ -147,7 +147,7 @@ class Translation {
       const isChanged = samples.tellsChanged(statement)
       if (samples.take(statement)) draft.said(statement)
       if (isChanged) draft.near(statement, 'its value has the request as the client sent it')
-      if (this.#change(statement, parsed, changes, conditional, listeners)) continue
+      if (variants.take(draft, statement, parsed, conditional, listeners)) continue
       const action = this.#answerOf(statement)
       if (action !== null) rules.push(...this.#rule(statement, parsed, action))
       else if (words[0] === 'use_backend')
@@ -168,49 +168,26 @@ class Translation {
           : []
     const rest = fallback.length > 0 ? fallback : [{ parsed: ALWAYS, action: { respond: { status: 503 } } }]
     const ordered = [...rules, ...later, ...rest]
-    const routes = (own: Changes, at: readonly ListenerDraft[]) => {
+    const routes = (kind: 'plain' | 'secure', at: readonly ListenerDraft[]) => {
       let list: RouteDraft[] = []
-      for (const { parsed, action } of ordered.toReversed()) {
-        const whole = withChanges(action, own, limit)
+      const changed = ordered.flatMap(({ parsed, action }) => variants.of(parsed, action, kind, limit))
+      for (const { parsed, action } of changed.toReversed())
         for (const condition of parsed.any.toReversed()) {
-          list = firstOnes([...this.#before(list, condition, whole, at), ...list])
+          list = firstOnes([...this.#before(list, condition, action, at), ...list])
           if (list.length > MOST_ROUTES) throw overlapError(this.#path)
         }
-      }
       return list
     }
     return [
       ...routes(
-        changes.plain,
+        'plain',
         listeners.filter(({ tls }) => tls !== true),
       ),
       ...routes(
-        changes.secure,
+        'secure',
         listeners.filter(({ tls }) => tls === true),
       ),
     ]
-  }
-
-  /** Takes a change of headers or of the path, for all listeners or for those with or without TLS; false if the statement is none. */
-  #change(
-    statement: Statement,
-    { any }: Parsed,
-    { plain, secure }: { readonly plain: Changes; readonly secure: Changes },
-    conditional: boolean,
-    listeners: readonly ListenerDraft[],
-  ): boolean {
-    const { draft } = this
-    const [only] = any
-    const byTls = any.length === 1 && only!.secure !== undefined && alone(only!)
-    if (!conditional || !byTls) {
-      const taken = changeOf(draft, statement, plain, conditional)
-      return taken && changeOf(draft, statement, secure, conditional)
-    }
-    if (listeners.some(({ tls }) => (tls === true) === only!.secure))
-      return changeOf(draft, statement, only!.secure! ? secure : plain, false)
-    if (!changeOf(new Draft(), statement, noChanges(), false)) return false
-    draft.own(statement, only!.secure! ? 'no listener has TLS' : 'all listeners have TLS')
-    return true
   }
 
   /** The named conditions of a section. */
@@ -408,7 +385,7 @@ class Translation {
       if ((made.servers as unknown[]).length === 0) return { respond: { status: 503 } }
       this.draft.upstreams.set(name, made)
     }
-    const changes = { request: {} as Section, response: {} as Section }
+    const changes = noChanges()
     if (backend.kind === 'backend')
       for (const each of statements)
         changeOf(
@@ -556,12 +533,6 @@ function overlapError(file: string): FdbError {
   )
 }
 
-const noChanges = (): Changes => ({ request: {}, response: {} })
-
-/** Whether a condition is about TLS only. */
-const alone = ({ secure: _, when, ...others }: Condition) =>
-  when.length === 0 && Object.keys(others).length === 0
-
 const refuses = ({ respond }: Action) => ((respond as { status?: number } | undefined)?.status ?? 0) >= 400
 
 /** The parts that cannot be said. */
@@ -579,15 +550,3 @@ const isAllowance = ({ words }: Statement) => words[0] === 'http-request' && wor
 /** Whether a statement closes connections. */
 const rejects = ({ words: [first, second = '', third] }: Statement) =>
   first === 'tcp-request' && /^(?:connection|content|session)$/.test(second) && third === 'reject'
-
-/** Adds changes of a frontend to the action of a route. */
-function withChanges(action: Action, changes: Changes, limit: Action): Action {
-  const merged = (name: 'request' | 'response') => {
-    const all = bothChanges(changes[name], (action[name] ?? {}) as Section)
-    for (const [key, value] of Object.entries(all)) if (value === undefined) delete all[key]
-    return Object.keys(all).length > 0 ? { [name]: all } : {}
-  }
-  if (action.respond !== undefined) return { ...action, ...limit }
-  const { request: _, response: __, ...rest } = action
-  return { ...rest, ...limit, ...merged('request'), ...merged('response') }
-}

@@ -255,3 +255,47 @@ it('options of a redirect that its target does not have are named', () => {
   ).remarks.find(({ line }) => line.text === rule)
   expect([remark?.outcome, remark?.why]).toEqual(['near', 'without drop-query'])
 })
+
+it('a header that is changed under a condition has a route with the change', () => {
+  const changed = (...lines: string[]) => {
+    const conversion = web(...lines)
+    const all = conversion.document.routes as {
+      path?: string
+      when?: string[]
+      request?: unknown
+      response?: unknown
+    }[]
+    return [
+      conversion.counts.missing,
+      ...all.map(({ path = '/', when = [], request, response }) => [
+        [path, ...when].join(' '),
+        request ?? response,
+      ]),
+    ]
+  }
+  expect(changed('http-request set-header X-A 1 if { path_beg /a/ }', 'http-request del-header X-B')).toEqual(
+    [0, ['/a', { set: { 'X-A': '1' }, remove: ['X-B'] }], ['/', { remove: ['X-B'] }]],
+  )
+  expect(
+    changed('http-request set-header X-A 1 if METH_POST', 'http-request set-header X-A 2 if { hdr(X-C) 1 }'),
+  ).toEqual([
+    0,
+    ['/ header:X-C=1 method=POST', { set: { 'X-A': '2' } }],
+    ['/ header:X-C=1', { set: { 'X-A': '2' } }],
+    ['/ method=POST', { set: { 'X-A': '1' } }],
+    ['/', undefined],
+  ])
+  expect(changed('http-request replace-path ^/api/(.*) /\\1 if { path_beg /api/ }')).toEqual([
+    0,
+    ['/api', { stripPrefix: '/api' }],
+    ['/', undefined],
+  ])
+  // HAProxy has no request any more when it has the answer, but its variables.
+  expect(changed('http-response set-header X-C c if { path_beg /a/ }')).toEqual([1, ['/', undefined]])
+  expect(
+    changed(
+      'http-request set-var(txn.p) path',
+      'http-response set-header X-C c if { var(txn.p) -m end .js }',
+    ),
+  ).toEqual([0, ['/ !path=*/ path=*.js', { set: { 'X-C': 'c' } }], ['/', undefined]])
+})
