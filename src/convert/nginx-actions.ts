@@ -3,6 +3,7 @@ import { CLOSED, put } from './draft.js'
 import { removeHeader, setHeader } from './header-changes.js'
 import { type Access, accessOf } from './nginx-access.js'
 import { type Authorization, authorizationOf } from './nginx-auth.js'
+import { hasGuards } from './nginx-guards.js'
 import type { Branch } from './nginx-places.js'
 import type { Rates } from './nginx-rates.js'
 import { rewriteOf } from './nginx-rewrite.js'
@@ -109,6 +110,8 @@ export class Actions {
     const pass = levels[0]!.find(({ name }) => name === 'proxy_pass')
     // Without a server for its files, the location around it must not get requests that a service decides about.
     if (pass === undefined) return authorization === null ? null : this.#closed(levels)
+    const instead = tried ? null : this.#insteadOf(server, levels)
+    if (instead !== null) return { ...limit, ...instead }
     const target = serverOf(pass)
     if (target === null) {
       draft.missing(pass, 'servers cannot be chosen by a variable: 502 until there is an upstream')
@@ -138,6 +141,21 @@ export class Actions {
       ...(Object.keys(request).length > 0 && { request }),
       ...(Object.keys(response).length > 0 && { response }),
     }
+  }
+
+  /** The answer to requests that `try_files` leads away from the servers of a location: all but those for files. Null if they may get there. */
+  #insteadOf(server: Server, levels: Levels): Action | null {
+    const directive = levels[0]!.find(({ name }) => name === 'try_files')
+    const last = directive?.args.at(-1) ?? '@'
+    if (directive === undefined || last.startsWith('@')) return null
+    const [, code] = /^=(\d{3})$/.exec(last) ?? []
+    if (code !== undefined) {
+      this.#draft.near(directive, 'for files too')
+      return { respond: { status: Number(code) } }
+    }
+    if (!hasGuards(server.block)) return null
+    this.#draft.missing(directive, 'it leads to another location: the route answers 403')
+    return CLOSED
   }
 
   #asked(authorization: Authorization | null | 'unknown'): Action {

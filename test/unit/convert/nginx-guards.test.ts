@@ -354,3 +354,11 @@ it('a condition on the path as sent is named: escaped letters are read before', 
   const remark = conversion.remarks.find(({ line }) => line.text.startsWith('if'))
   expect([remark?.outcome, remark?.why]).toEqual(['near', 'paths are compared after %61 and // are read'])
 })
+
+it('try_files leads requests away from the servers of its location, and opens no other', () => {
+  const answer = (tried: string, other = '') =>
+    answersOf(listening(`location / { ${tried} proxy_pass http://app; } ${other}`))('/x')
+  expect(answer('try_files $uri =404;')).toBe(404)
+  expect(answer('try_files $uri /a;')).toBe('app')
+  expect(answer('try_files $uri /a;', 'location /a { return 401; }')).toBe(403)
+})
