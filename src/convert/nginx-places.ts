@@ -53,6 +53,8 @@ class Order {
   readonly #before = new Map<Located, readonly Located[]>()
   /** The server keeps out requests that no location takes. */
   #isRestKept = false
+  /** No location takes all paths. */
+  #hasRest = false
 
   constructor(all: readonly Located[]) {
     this.#all = all
@@ -61,6 +63,7 @@ class Order {
   rules(otherwise: () => Action): Rule[] {
     const isWhole = this.#all.some(({ modifier, text }) => text === '/' && /^(?:\^~)?$/.test(modifier))
     const rest = isWhole ? null : otherwise()
+    this.#hasRest = rest !== null
     const { status } = (rest?.respond ?? {}) as { status?: number }
     this.#isRestKept = rest !== null && status !== 404 && isGuarded(rest)
     this.#order(this.#all, [])
@@ -215,7 +218,12 @@ class Order {
         const isSure = pattern.exact && (within === null || sides(within).every(each => each.pattern.exact))
         if (!isSure && !isGuard) continue
         if (!isSure) this.#push(path, both, [{ when: [], action: CLOSED }])
-        else this.#push(path, isKept && pattern.withoutSlash ? [...both, '!path=*/'] : both, branches)
+        else
+          this.#push(
+            path,
+            (isKept || this.#hasRest) && pattern.withoutSlash ? [...both, '!path=*/'] : both,
+            branches,
+          )
       }
     }
   }

@@ -362,3 +362,12 @@ it('try_files leads requests away from the servers of its location, and opens no
   expect(answer('try_files $uri /a;')).toBe('app')
   expect(answer('try_files $uri /a;', 'location /a { return 401; }')).toBe(403)
 })
+
+it('a pattern takes no path with a slash at its end where no location does', () => {
+  const answers = (other = '') => {
+    const answer = answersOf(listening(`${open('~ b$')} ${other}`))
+    return ['/a/b', '/a/b/'].map(path => answer(path))
+  }
+  expect(answers()).toEqual(['a-1', 404])
+  expect(answers('location / { return 410; }')).toEqual(['a-1', 410])
+})
