@@ -144,6 +144,7 @@ export function judge(
     // A folder without its slash.
     if (text.includes(` ${path}/ {`) || (FOLDER.test(path) && (ofFiles(one) || text.includes(`${path}/`))))
       continue
+    if (remarks.some(({ why }) => why.startsWith('takes ') && why.split(/ and | /).includes(path))) continue
     if (!isStrict(readOf(each.path)) || TRICKY.test(each.path) || BEGINS.test(each.path)) continue
     strict += 1
     if (refuses(other) && !refuses(one)) find('closed')
