@@ -283,7 +283,10 @@ export class HttpServers {
       .filter(({ name }) => name === 'location')
       .flatMap(each => this.#location(server, each, levels))
     const path = modifier.startsWith('~') || !text.startsWith('/') ? '' : text.replace(/(.)\/+$/, '$1')
-    const branches = this.#branches(server, { text, path, isExact: modifier === '=' }, levels)
+    const branches = this.#logged(
+      this.#branches(server, { text, path, isExact: modifier === '=' }, levels),
+      levels,
+    )
     if (branches?.at(-1)?.when.length !== 0)
       this.#draft.missing(
         location,
@@ -296,6 +299,14 @@ export class HttpServers {
       else this.#draft.near(location, how)
     }
     return [{ text, modifier, branches, inner, redirects, tell }]
+  }
+
+  /** The same actions, without lines in the log if the location has none and others have. */
+  #logged(branches: Branch[] | null, levels: Levels): Branch[] | null {
+    const log = effectiveOne(levels, 'access_log')
+    if (branches === null || log?.args[0] !== 'off' || !hasLog(this.#http)) return branches
+    this.#draft.said(log)
+    return branches.map(({ when, action }) => ({ when, action: { ...action, accessLog: false } }))
   }
 
   /** The actions for the requests of a location; null if those that no condition answers get files. */
@@ -417,6 +428,13 @@ const AS_SENT = 'paths are compared after %61 and // are read'
 const REWRITES = 'paths are changed by stripPrefix and addPrefix'
 
 const isRefusal = ({ respond }: Action) => refuses(respond as { status?: number } | undefined)
+
+/** Whether a block, or one in it, has a log. */
+const hasLog = (block: readonly Directive[]): boolean =>
+  block.some(
+    ({ name, args, block: inner }) =>
+      (name === 'access_log' && args[0] !== 'off') || (inner !== null && hasLog(inner)),
+  )
 
 /** The directives of an `if` that only changes headers, or chooses servers; null for others. */
 function changesOf({ block }: Directive): readonly Directive[] | null {

@@ -204,7 +204,7 @@ class Order {
       return
     }
     const isPlain = within === null && only.length === 0 && location.modifier === '~'
-    const isClosed = branches.every(({ action }) => action === CLOSED)
+    const isClosed = branches.every(({ action }) => action.respond === CLOSED.respond)
     for (const { pattern, when } of sides(location)) {
       if (!pattern.exact && !isGuard) continue
       const folder = folderOf(pattern)

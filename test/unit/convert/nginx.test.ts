@@ -300,10 +300,9 @@ it('settings of a location without a counterpart are missing with it', () => {
   const conversion = listening('location /f/ { alias /srv/; add_header X 1; access_log off; }')
   expect(fate(conversion, 'add_header')).toEqual(['missing'])
   expect(fate(conversion, 'access_log')).toEqual(['own'])
-  expect(fate(listening('access_log /l; location / { access_log off; return 204; }'), 'access_log')).toEqual([
-    'near',
-    'missing',
-  ])
+  expect(
+    fate(listening('access_log /l; location / { access_log off; return 204; }'), 'access_log').sort(),
+  ).toEqual(['near', 'said'])
 })
 
 it('connections of a client are limited for all servers together', () => {
@@ -359,4 +358,16 @@ it('lines behind one about all addresses are not needed', () => {
     'server { listen 80; location / { allow all; deny all; proxy_pass http://127.0.0.1:1; } }',
   )
   expect(counts.missing).toBe(0)
+})
+
+it('a location without a log has none where others have one', () => {
+  const logs = (http: string) => {
+    const { document, counts } = from(
+      `http { ${http} server { listen 80; location / { proxy_pass http://a:1; } location /health { access_log off; return 200; } } }`,
+    )
+    const all = document.routes as { path?: string; accessLog?: boolean }[]
+    return [counts.missing, ...all.map(({ path = '/', accessLog }) => `${path} ${accessLog}`).sort()]
+  }
+  expect(logs('access_log /var/log/a.log;')).toEqual([0, '/ undefined', '/health false'])
+  expect(logs('')).toEqual([0, '/ undefined', '/health undefined'])
 })
