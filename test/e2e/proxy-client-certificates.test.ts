@@ -381,7 +381,7 @@ describe('a client whose certificate its CA has revoked', () => {
       20_000,
     )
     await refusal(port, client('bob'))
-    // What is wrong with the list keeps no other change back, and no next version.
+    // The expired list keeps no other change back, and no next version.
     const warned = (what: RegExp) => edge.lines.filter(({ msg }) => what.test(msg)).length
     expect((await edge.reload({ accessLog: false })).msg).toBe('the configuration was read again')
     await edge.next()

@@ -37,7 +37,7 @@ export class OlderVersions {
   }
 
   /** Lets the oldest versions end earlier if more drain than the member that serves allows. A member of an earlier release has no limit. */
-  limit(): void {
+  endOldest(): void {
     const { holder, machine, writes } = this.#deps
     const owner = holder().peer(machine().owner)
     const { most, timeoutMs } = ((owner?.report ?? {}) as Partial<DrainReport>).drainLimit ?? {}

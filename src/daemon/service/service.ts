@@ -131,7 +131,7 @@ export class Service {
       events: {
         onGivenUp: identity => this.#recovery.stopAwaiting(identity),
         moveConnections: drainer => this.#openMoveChannel(drainer),
-        onReport: () => this.#older.limit(),
+        onReport: () => this.#older.endOldest(),
         changed: () => {
           this.operations.changed()
           deps.changed()
@@ -170,7 +170,7 @@ export class Service {
         position: () => null,
         onServing: peer => this.#settled(peer),
         changed: () => deps.changed(),
-        onReport: () => this.#older.limit(),
+        onReport: () => this.#older.endOldest(),
         probationMayEnd: () => !this.#pause.isOn,
         otherMessage: (peer, envelope, fds) => this.#onOther(peer, envelope, fds),
         bundle: (peer, items) => this.#onBundle(peer, items),

@@ -3,8 +3,8 @@ import { isIPv4 } from 'node:net'
 import { nodeCrypto, nodeTls } from '../../base/lazy.js'
 import { shortJson } from '../../checks/place.js'
 import { InvalidValue } from '../../checks/values.js'
-import type { ListenerConfig } from '../config/listeners.js'
 import { canonicalHost } from '../routes/host.js'
+import type { ClientCa } from './client-ca.js'
 
 /** A checked certificate with its secret key, as plain data. */
 export interface CertificateMaterial {
@@ -120,7 +120,11 @@ export interface CertificateConfig extends CertificateMaterial {
 
 export interface TlsSettings {
   readonly tls: TlsConfig
-  readonly listeners: readonly Pick<ListenerConfig, 'name' | 'tls' | 'clientCa'>[]
+  readonly listeners: readonly {
+    readonly name: string
+    readonly tls: boolean
+    readonly clientCa: ClientCa | null
+  }[]
   readonly timeouts: { readonly handshake: number }
 }
 
