@@ -19,7 +19,7 @@ export class Gateway {
   readonly #via: string | null
   /** `viaLines[minor]` is the Via line for a message of HTTP/1.minor. */
   readonly viaLines: ViaLines
-  readonly #viaBytes: readonly Uint8Array[]
+  readonly #viaBytes: readonly Buffer[]
   readonly #trace: boolean
   #date = ''
   #second = -1
@@ -56,7 +56,7 @@ export class Gateway {
     return fields.hasAny(1 << FieldId.maxForwards) && (method === 'TRACE' || method === 'OPTIONS')
   }
 
-  responseLines({ minor, status, fields }: ResponseHead): Uint8Array | string {
+  responseLines({ minor, status, fields }: ResponseHead): Buffer | string {
     if (status < 200 || fields.hasAny(1 << FieldId.date)) return this.#viaBytes[minor]!
     return `${this.viaLines[minor]}Date: ${this.#now()}\r\n`
   }

@@ -150,8 +150,10 @@ export class ServerResponse {
   #rewriteOf(head: ResponseHead): ResponseRewrite {
     const { facts, cookieLine } = this.#exchange
     const rules = facts.answer
+    const lines = this.#relay.gateway?.responseLines(head) ?? ''
     return {
-      extra: (this.#relay.gateway?.responseLines(head) ?? '') + cookieLine,
+      // Most responses have only lines that are bytes already.
+      extra: cookieLine === '' ? lines : lines.toString('latin1') + cookieLine,
       edits: this.#relay.fields.response(rules?.fields),
       proxyAuthentication: rules?.proxyAuthentication,
     }
