@@ -31,7 +31,7 @@ import { Pass } from './pass.js'
  * A new process takes several times as long for its first requests as for later ones. So after the first wave the remaining connections leave
  * during `waves` times `firstWaveMs`, but at most during `mostMs`.
  */
-const SPREAD = { waves: 3, mostMs: 750 }
+const SPREAD = { waves: 3, mostMs: 400 }
 /**
  * The time between two slices of the spread, in milliseconds, and the most connections of one. A slice costs both processes as much as some three connections: so
  * few slices cost less. Large ones hold both event loops longer.

@@ -99,7 +99,7 @@ export interface JoinOptions {
         /**
          * A few connections of each server (1 %, at least 8) move first, so that a version that crashes takes few connections with it. The
          * others follow when the next version has served these for `firstWave` milliseconds and, if their clients have sent requests, has
-         * answered one. The others move evenly within three times `firstWave`, at most 750 ms. Default 250; 0: all at once.
+         * answered one. The others move evenly within three times `firstWave`, at most 400 ms. Default 250; 0: all at once.
          */
         firstWave?: number | undefined
       }
