@@ -40,7 +40,8 @@ export class Page {
     )
     onTestFinished(async () => {
       await endMarked(mark)
-      rmSync(folder, { recursive: true, force: true })
+      // Some of its processes, whose environment Chromium overwrites, end a moment later and still write there.
+      rmSync(folder, { recursive: true, force: true, maxRetries: 20 })
     })
     let said = ''
     browser.stderr.setEncoding('utf8').on('data', (chunk: string) => (said += chunk))
