@@ -71,13 +71,10 @@ export class TimerWheel {
     // Entries that are armed by what arrived during a stop of the process count from the end of the stop.
     this.#timer = everyAfterReading(this.tickMs, () => this.#turn(), {
       unref: true,
-      look: () => this.#look(),
+      look: () => {
+        this.now = performance.now()
+      },
     })
-  }
-
-  #look(): void {
-    const now = performance.now()
-    if (now - this.now > 2 * this.tickMs) this.now = now
   }
 
   #turn(): void {
