@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import type { Unanswered } from './open-loop.js'
+import { until } from './until.js'
 
 const DOCUMENTED = new Set(
   readFileSync(fileURLToPath(new URL('../../docs/errors.md', import.meta.url)), 'utf8').match(/ERR_FDB_\w+/g),
@@ -71,6 +72,14 @@ export class OrderLedger {
       ),
     )
     return given
+  }
+
+  /** Waits for a phase, if it comes in time. */
+  async reach(phase: string, is: () => Promise<boolean>, ms: number): Promise<void> {
+    await until(phase, is, ms).then(
+      () => this.note(`the phase is ${phase}`),
+      () => {},
+    )
   }
 
   get areAnswered(): boolean {

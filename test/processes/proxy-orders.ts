@@ -280,10 +280,7 @@ export class ProxyOrders {
       if (when === 'leaving') return draining.some(({ phase }) => phase !== 'standby')
       return status.phase !== 'idle'
     }
-    await until(when, is, PHASE_MS).then(
-      () => this.ledger.note(`the phase is ${when}`),
-      () => {},
-    )
+    await this.ledger.reach(when, is, PHASE_MS)
   }
 
   async #give(order: ProxyOrder): Promise<void> {

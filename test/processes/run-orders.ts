@@ -245,10 +245,7 @@ export class RunOrders {
       if (when === 'retiring') return status.draining?.length !== 0
       return status.phase === when
     }
-    await until(when, is, PHASE_MS / 3).then(
-      () => this.ledger.note(`the phase is ${when}`),
-      () => {},
-    )
+    await this.ledger.reach(when, is, PHASE_MS / 3)
   }
 
   #give(order: RunOrder): void {

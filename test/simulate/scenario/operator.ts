@@ -22,7 +22,7 @@ const COMMANDS = {
 const UPGRADES = { upgrade: 'shop', 'upgrade daemon': 'fd-broker.daemon' } as const
 /** The time limit of an order. */
 const ORDER_MS = 20_000
-/** An operator who cancels an upgrade does so within this time. */
+/** The time within which an operator cancels an upgrade. */
 const CANCEL_MS = 1_500
 
 export type OperatorOrder = keyof typeof COMMANDS | keyof typeof UPGRADES | 'status' | 'cancelled upgrade'
