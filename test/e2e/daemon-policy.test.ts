@@ -1,14 +1,5 @@
 import { execFile, execFileSync } from 'node:child_process'
-import {
-  chmodSync,
-  existsSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import { chmodSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -23,6 +14,7 @@ import type { DaemonStatus } from '../processes/daemon.js'
 import { signalPid } from '../processes/launch.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
+import { wholeLines } from '../processes/whole-lines.js'
 import { Sandbox } from './cli-processes.js'
 
 const OTHER_USER = fileURLToPath(new URL('../fixtures/other-user.mjs', import.meta.url))
@@ -251,7 +243,7 @@ describe('the configuration of a daemon', () => {
     write({ services: { close: { unserved: { close: true } }, run: { unserved: { run } } } })
     await daemon.reload()
     await until('the one is closed', async () => !(await names()).includes('close'), 20_000)
-    const lines = () => (existsSync(ran) ? readFileSync(ran, 'utf8').trim().split('\n') : [])
+    const lines = () => wholeLines(ran)
     await until('for the other the command is run, and again', () => lines().length > 1, 20_000)
     expect(new Set(lines())).toEqual(new Set([`run at ${control}`]))
     expect(await names()).toEqual(['held', 'run'])

@@ -12,6 +12,7 @@ import { OperatorClient } from '../../src/operator/client.js'
 import { startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
+import { wholeLines } from '../processes/whole-lines.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const TIMES = { probation: 200, heartbeat: 50, silence: 2_000 }
@@ -43,7 +44,7 @@ function recording(scene: Scene) {
   const file = scene.file('hooks')
   const command = `echo "$FD_BROKER_SERVICE $FD_BROKER_EVENT" >> ${file}`
   const seen = () =>
-    (existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : []).map(line => {
+    wholeLines(file).map(line => {
       const [service, ...json] = line.split(' ')
       const { hook, type, code } = JSON.parse(json.join(' '))
       return { service, hook, type, ...(code !== undefined && { code }) }

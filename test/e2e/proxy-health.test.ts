@@ -1,5 +1,4 @@
 import { once } from 'node:events'
-import { existsSync, readFileSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -10,6 +9,7 @@ import { hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
+import { wholeLines } from '../processes/whole-lines.js'
 
 const PACE = { interval: '20ms', timeout: '2s', within: '20s', passes: 2 }
 const TIMES = { probation: '60s', heartbeat: '50ms', silence: '1500ms', ready: '60s', timeout: '60s' }
@@ -222,7 +222,7 @@ describe('a command', () => {
     const health = { ...PACE, timeout: '300ms', within: '1s', command: `echo $$ >> ${file}; sleep 600` }
     edge.write({ upgrade: { ...TIMES, health } })
     expect(await refused(edge)).toEqual(unhealthy('offering', /command ".*": no answer within 300 ms/))
-    const pids = existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n').map(Number) : []
+    const pids = wholeLines(file).map(Number)
     expect(pids.length).toBeGreaterThan(0)
     await until('all have ended', () => pids.every(hasEnded))
   })

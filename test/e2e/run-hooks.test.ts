@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
@@ -9,6 +9,7 @@ import { Follower } from '../processes/event-follower.js'
 import { hasEnded } from '../processes/launch.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
 import { pause, until } from '../processes/until.js'
+import { wholeLines } from '../processes/whole-lines.js'
 
 /** `fd-broker run` whose hooks append their event to a file. */
 async function hooked(
@@ -31,7 +32,7 @@ async function hooked(
   const file = join(run.sandbox.folder, 'hooks')
   const config = join(run.sandbox.folder, 'run.json')
   const hook = `echo "$FD_BROKER_EVENT" >> ${file}`
-  const lines = () => (existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [])
+  const lines = () => wholeLines(file)
   const configure = ({
     probation,
     success = hook,

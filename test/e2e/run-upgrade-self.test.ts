@@ -22,6 +22,7 @@ import { loadOn } from '../processes/load.js'
 import { NotifyRecorder } from '../processes/notify-socket.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
+import { wholeLines } from '../processes/whole-lines.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 /** Signals that are sent while it is replaced, spread over so long. */
@@ -77,7 +78,7 @@ class Installed {
 
   /** Which releases this process has run. */
   releases(pid = this.run.pid): string[] {
-    const lines = readFileSync(this.said, 'utf8').trim().split('\n')
+    const lines = wholeLines(this.said)
     return lines.filter(line => line.endsWith(` ${pid}`)).map(line => line.split(' ')[0]!)
   }
 

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -10,6 +10,7 @@ import type { SourceStatus } from '../../src/sources/index.js'
 import { Etcd } from '../processes/etcd.js'
 import { Scene } from '../processes/scene.js'
 import { has } from '../processes/toolchains.js'
+import { wholeLines } from '../processes/whole-lines.js'
 
 const APP = fileURLToPath(new URL('../fixtures/app-sources.mjs', import.meta.url))
 const PREFIX = '/shop/prices/'
@@ -47,7 +48,7 @@ class Following {
 
   /** Values in the order in which they were put, of all processes. */
   get journal(): string[] {
-    return readFileSync(this.scene.file('journal'), 'utf8').trim().split('\n')
+    return wholeLines(this.scene.file('journal'))
   }
 
   /** The entries that the journal results in. */

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -6,6 +5,7 @@ import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
+import { wholeLines } from '../processes/whole-lines.js'
 
 const APP = fileURLToPath(new URL('../fixtures/app-stores.mjs', import.meta.url))
 const BROWSERS = 12
@@ -68,7 +68,7 @@ async function service() {
   const config = { control: scene.control, url: url.replace('http', 'tcp'), journal }
   const start = () =>
     scene.serve({}, { command: [APP], env: { STORES: JSON.stringify(config), NODE_ENV: 'development' } })
-  return { scene, url, start, journal: () => readFileSync(journal, 'utf8').trim().split('\n') }
+  return { scene, url, start, journal: () => wholeLines(journal) }
 }
 
 describe('sessions and a key-value store in the state', () => {

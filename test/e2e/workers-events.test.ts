@@ -1,4 +1,3 @@
-import { existsSync, readFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { ServiceEvent } from '../../src/events/events.js'
@@ -9,6 +8,7 @@ import { signalPid } from '../processes/launch.js'
 import { freePort } from '../processes/scene.js'
 import { samplesOf, sumOf } from '../processes/scraping.js'
 import { until } from '../processes/until.js'
+import { wholeLines } from '../processes/whole-lines.js'
 import { mainStatus, mainWhere, pidsOf, servedByAll } from '../processes/workers.js'
 
 const SERVICES = ['edge', 'edge.1', 'fd-broker.daemon']
@@ -40,7 +40,7 @@ async function several(probation: string) {
   }
   /** The hooks that have run so far: `service hook`. */
   const hooks = () =>
-    (existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : []).map(line => {
+    wholeLines(file).map(line => {
       const [service, ...json] = line.split(' ')
       const event = JSON.parse(json.join(' '))
       expect(event.service).toBe(service)

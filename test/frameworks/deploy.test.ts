@@ -1,5 +1,4 @@
 import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { beforeAll, describe, expect, it } from 'vitest'
@@ -8,6 +7,7 @@ import { signalPid } from '../processes/launch.js'
 import { PidNamespace } from '../processes/namespace.js'
 import * as operator from '../processes/operator.js'
 import { until } from '../processes/until.js'
+import { wholeLines } from '../processes/whole-lines.js'
 import { Application, IN_FOLDER } from './application.js'
 import { installed } from './installed.js'
 import { blockOf, blocksOf, commandOf, commandsOf } from './page.js'
@@ -73,8 +73,7 @@ async function shop(...files: string[]): Promise<Application> {
 
 /** Processes that have closed their database. */
 function closed({ folder }: Application): number {
-  const log = join(folder, 'database.log')
-  return existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n').length : 0
+  return wholeLines(join(folder, 'database.log')).length
 }
 
 /** The settings of a unit, by name: `ExecStart`. */

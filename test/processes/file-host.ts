@@ -1,6 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -9,6 +9,7 @@ import type { StateFileOptions } from '../../src/state/file/files.js'
 import type { StateFileStatus } from '../../src/state/file/state-file.js'
 import type { Position } from '../../src/state/history.js'
 import { bundled, shared } from './bundled.js'
+import { wholeLines } from './whole-lines.js'
 
 const CALLS = fileURLToPath(new URL('../fixtures/disk-calls.c', import.meta.url))
 
@@ -107,10 +108,7 @@ export class FileHost {
   }
 
   #noted(): DiskCall[] {
-    const calls = join(this.folder, 'calls')
-    if (!existsSync(calls)) return []
-    const lines = readFileSync(calls, 'utf8').trim().split('\n')
-    return lines.map(line => {
+    return wholeLines(join(this.folder, 'calls')).map(line => {
       const [call, inode, path, size, failed] = line.split(' ')
       return {
         call: call as DiskCall['call'],

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
@@ -15,6 +15,7 @@ import { settleWorkers, type WorkersSettings } from '../../../src/workers/option
 import { WorkerPool } from '../../../src/workers/pool.js'
 import { peerWith } from '../../holder-support/processes.js'
 import { until } from '../../processes/until.js'
+import { wholeLines } from '../../processes/whole-lines.js'
 
 /** The folder of the control path, beside which an attempt has files while it lasts. */
 const folder = mkdtempSync(join(tmpdir(), 'fdb-slots-'))
@@ -680,7 +681,7 @@ describe('a worker that fails behind its Commit', () => {
   }) {
     const own = mkdtempSync(join(tmpdir(), 'fdb-committed-'))
     const file = join(own, 'told')
-    const lines = () => (existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [])
+    const lines = () => wholeLines(file)
     const started = () => until('its process runs', () => Number(lines()[0]) || null)
     onTestFinished(async () => {
       const pid = await started()
