@@ -15,10 +15,14 @@ export function afterReading(ms: number, onTimeout: () => void, { unref = false 
   return startTimer(setTimeout, ms, onTimeout, unref)
 }
 
-/** Calls `judge` every `ms` milliseconds, each time after reading as {@link afterReading}; before it reads, `look`, which may take the time. */
+/**
+ * Calls `judge` every `ms` milliseconds, each time after reading as {@link afterReading}. It gets the time before the reading (as
+ * `performance.now()`): what arrived earlier is read; what has arrived since may not be, if a callback took long between the two. So a
+ * silence counts up to that time. `look` is called before the reading.
+ */
 export function everyAfterReading(
   ms: number,
-  judge: () => void,
+  judge: (readUntil: number) => void,
   { unref = false, look }: { unref?: boolean; look?: () => void } = {},
 ): Limit {
   return startTimer(setInterval, ms, judge, unref, look)
@@ -27,7 +31,7 @@ export function everyAfterReading(
 function startTimer(
   start: (onTimer: () => void, ms: number) => NodeJS.Timeout,
   ms: number,
-  act: () => void,
+  act: (readUntil: number) => void,
   unref: boolean,
   look?: () => void,
 ): Limit {
@@ -37,7 +41,7 @@ function startTimer(
       look?.()
       clearImmediate(reading)
       // A turn of the event loop runs timers, then reads sockets, then runs immediates.
-      reading = setImmediate(act)
+      reading = setImmediate(act, performance.now())
     },
     Math.min(ms, LONGEST_MS),
   )

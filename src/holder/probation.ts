@@ -45,8 +45,8 @@ export class Probation {
     this.#since = performance.now()
     this.#ticker?.clear()
     this.#awake.restart()
-    this.#ticker = everyAfterReading(this.#heartbeatMs, () => this.#judge())
-    this.#judge()
+    this.#ticker = everyAfterReading(this.#heartbeatMs, readUntil => this.#judge(readUntil))
+    this.#judge(this.#since)
   }
 
   /** Milliseconds until probation may end, or null outside of probation. */
@@ -72,28 +72,28 @@ export class Probation {
   judgeSoon(): void {
     if (this.#ticker === undefined) return
     clearImmediate(this.#soon)
-    this.#soon = setImmediate(() => this.#judge())
+    this.#soon = setImmediate(readUntil => this.#judge(readUntil), performance.now())
   }
 
-  #judge(): void {
+  /** `readUntil`: what arrived earlier is read. */
+  #judge(readUntil: number): void {
     const { phase, owner } = this.#host.state()
     if (phase !== 'probation') return
     const peer = this.#host.peer(owner)
     if (peer === undefined) return
-    const now = performance.now()
     const beat = this.#heartbeatMs
     const { probation, silence } = this.#host.times()
-    const awakeSince = this.#awake.tick(beat, now)
-    const over = now - this.#since >= probation && this.#host.mayEnd() && requesterOf(peer) === null
-    const fresh = now - peer.heartbeatAt <= beat * 2
+    const awakeSince = this.#awake.tick(beat)
+    const over = readUntil - this.#since >= probation && this.#host.mayEnd() && requesterOf(peer) === null
+    const fresh = readUntil - peer.heartbeatAt <= beat * 2
     // After a suspension the heartbeats arrive that were sent before: the process may have died since.
-    const hears = awakeSince <= this.#since + beat || now - awakeSince > beat * 2
+    const hears = awakeSince <= this.#since + beat || readUntil - awakeSince > beat * 2
     const lives = peer.pidfd === null || !hasEnded(peer.pidfd)
     if (peer.rollsBack) this.#host.dispatch({ type: 'unhealthy' })
     else if (over && fresh && hears && lives && peer.healthy && peer.link.open)
       this.#host.dispatch({ type: 'healthy' })
-    else if (now - Math.max(peer.healthyAt, awakeSince) > patience(silence, beat)) {
-      const silent = now - Math.max(peer.heartbeatAt, awakeSince) > patience(silence, beat)
+    else if (readUntil - Math.max(peer.healthyAt, awakeSince) > patience(silence, beat)) {
+      const silent = readUntil - Math.max(peer.heartbeatAt, awakeSince) > patience(silence, beat)
       this.#host.dispatch({ type: silent ? 'silent' : 'unhealthy' })
       this.#noteKept(peer)
     }

@@ -49,14 +49,17 @@ export class HeartbeatSilence {
     this.#everyMs = everyMs
   }
 
-  /** At each interval, when the messages that have arrived are read, calls {@link tick} and `judge`. Idempotent. */
-  start(judge: () => void): void {
+  /**
+   * At each interval, when the messages that have arrived are read, calls {@link tick} and `judge`. That one gets the time up to which
+   * they are read, for {@link of}. Idempotent.
+   */
+  start(judge: (readUntil: number) => void): void {
     if (this.#ticker !== undefined) return
     this.#awake.restart()
     this.tick()
-    const tickAndJudge = () => {
+    const tickAndJudge = (readUntil: number) => {
       this.tick()
-      judge()
+      judge(readUntil)
     }
     this.#ticker = everyAfterReading(this.#everyMs, tickAndJudge, { unref: true })
   }
@@ -71,12 +74,15 @@ export class HeartbeatSilence {
     this.#awakeSince = this.#awake.tick(this.#everyMs)
   }
 
-  /** Returns the milliseconds since the last heartbeat; 0 for a process that has never sent one. */
-  of(peer: Pick<Peer, 'sendsHeartbeats' | 'heartbeatAt'> | undefined): number {
+  /** Returns the milliseconds from the last heartbeat until `readUntil`; 0 for a process that has never sent one. */
+  of(
+    peer: Pick<Peer, 'sendsHeartbeats' | 'heartbeatAt'> | undefined,
+    readUntil: number = performance.now(),
+  ): number {
     if (!peer?.sendsHeartbeats) return 0
     // After a stop of this process, a request may be read before the timers run.
     this.tick()
-    return Math.max(0, performance.now() - Math.max(peer.heartbeatAt, this.#awakeSince))
+    return Math.max(0, readUntil - Math.max(peer.heartbeatAt, this.#awakeSince))
   }
 }
 
@@ -104,7 +110,7 @@ export class SuccessorWatch {
   }
 
   enter(phase: HolderPhase): void {
-    if (waitsForSuccessor(phase)) this.#silence.start(() => this.#judge())
+    if (waitsForSuccessor(phase)) this.#silence.start(readUntil => this.#judge(readUntil))
     else this.end()
   }
 
@@ -113,10 +119,10 @@ export class SuccessorWatch {
     this.#silence.stop()
   }
 
-  #judge(): void {
+  #judge(readUntil: number): void {
     const peer = this.#watched.joiner()
-    if (peer !== undefined && this.#silence.of(peer) > this.#watched.limitMs() && !runs(peer))
-      this.#watched.stuck()
+    if (peer === undefined || this.#silence.of(peer, readUntil) <= this.#watched.limitMs()) return
+    if (!runs(peer)) this.#watched.stuck()
   }
 }
 

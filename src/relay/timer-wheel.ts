@@ -69,7 +69,7 @@ export class TimerWheel {
   #start(): void {
     this.now = performance.now()
     // Entries that are armed by what arrived during a stop of the process count from the end of the stop.
-    this.#timer = everyAfterReading(this.tickMs, () => this.#turn(), {
+    this.#timer = everyAfterReading(this.tickMs, readUntil => this.#turn(readUntil), {
       unref: true,
       look: () => {
         this.now = performance.now()
@@ -77,13 +77,15 @@ export class TimerWheel {
     })
   }
 
-  #turn(): void {
+  #turn(readUntil: number): void {
     this.now = performance.now()
+    // A deadline is a tick later than its entry asks: what came in time is read, although a callback took long since the reading.
+    const over = Math.min(this.now, readUntil + this.tickMs)
     this.#tick++
     for (const entry of [...(this.#slots[this.#tick % SLOTS] ?? [])]) {
       if (entry.tick !== this.#tick) continue
       this.#remove(entry)
-      if (entry.deadline > this.now) this.#insert(entry)
+      if (entry.deadline > over) this.#insert(entry)
       else entry.onDeadline()
     }
     if (this.#count > 0) return

@@ -213,7 +213,9 @@ export class Exchange {
     if (this.#closed) return
     this.#stopTimers()
     this.role = 'serving'
-    this.#looks = everyAfterReading(SHOW_MS, () => this.#forgetSilent(section), { unref: true })
+    this.#looks = everyAfterReading(SHOW_MS, readUntil => this.#forgetSilent(section, readUntil), {
+      unref: true,
+    })
     this.#events.onServing()
     for (const [key, value] of [...section.entries({ invalid: () => {} })])
       if (key !== MESSAGE) this.#changed(key, value)
@@ -250,10 +252,9 @@ export class Exchange {
     return this.role === 'draining' || this.#others.size > 0
   }
 
-  #forgetSilent(section: Section<Entry>): void {
-    const now = performance.now()
+  #forgetSilent(section: Section<Entry>, readUntil: number): void {
     for (const [process, heard] of this.#others)
-      if (now - heard > SILENT_MS) {
+      if (readUntil - heard > SILENT_MS) {
         this.#others.delete(process)
         section.delete(PROCESS + process).catch(() => {})
       }

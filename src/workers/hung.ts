@@ -56,20 +56,20 @@ export class HungWorkers {
   }
 
   start(): void {
-    this.#silence.start(() => this.#judge())
+    this.#silence.start(readUntil => this.#judge(readUntil))
   }
 
   stop(): void {
     this.#silence.stop()
   }
 
-  #judge(): void {
+  #judge(readUntil: number): void {
     let changed = false
     const missing = new Map(this.#missing)
     this.#missing.clear()
     for (const slot of this.#deps.slots()) {
       const { owner } = slot
-      const ms = owner === null ? this.#awaitMissing(slot, missing) : this.#silence.of(owner)
+      const ms = owner === null ? this.#awaitMissing(slot, missing) : this.#silence.of(owner, readUntil)
       const isHung = ms > SILENT_MS
       if (isHung !== slot.isHung) {
         changed = true
@@ -79,7 +79,7 @@ export class HungWorkers {
       if (isHung && owner !== null) this.#replace(slot, owner, ms)
     }
     for (const [process, slot] of this.#replacedProcesses)
-      this.#endReplaced(process, slot, this.#silence.of(process))
+      this.#endReplaced(process, slot, this.#silence.of(process, readUntil))
     if (changed) this.#deps.changed()
   }
 

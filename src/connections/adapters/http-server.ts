@@ -43,7 +43,7 @@ class KeepAliveExpiry {
   add(socket: net.Socket, ms: number): void {
     this.#expiring.set(socket, performance.now() + ms)
     // A request in time may wait behind a long turn.
-    this.#timer ??= everyAfterReading(EXPIRY_MS, () => this.#closeExpired(), { unref: true })
+    this.#timer ??= everyAfterReading(EXPIRY_MS, readUntil => this.#closeExpired(readUntil), { unref: true })
   }
 
   /** Returns the remaining milliseconds, or undefined if Node's own timeouts apply. */
@@ -52,11 +52,10 @@ class KeepAliveExpiry {
     return at && at - performance.now()
   }
 
-  #closeExpired(): void {
-    const now = performance.now()
+  #closeExpired(readUntil: number): void {
     for (const [socket, at] of this.#expiring) {
       const ended = socket.destroyed || socket.bytesRead > 0
-      if (!ended && at > now) continue
+      if (!ended && at > readUntil) continue
       this.#expiring.delete(socket)
       if (!ended) socket.emit('timeout')
     }

@@ -14,7 +14,7 @@ export const holder = room(
   [
     [
       'holder/probation.ts',
-      'const fresh = now - peer.heartbeatAt <= beat * 2',
+      'const fresh = readUntil - peer.heartbeatAt <= beat * 2',
       'const fresh = true',
       ...PROBATION,
     ],
@@ -26,14 +26,14 @@ export const holder = room(
     ],
     [
       'holder/probation.ts',
-      'now - Math.max(peer.healthyAt, awakeSince) > patience',
-      'now - peer.healthyAt > patience',
+      'readUntil - Math.max(peer.healthyAt, awakeSince) > patience',
+      'readUntil - peer.healthyAt > patience',
       ...PROBATION,
     ],
     [
       'holder/probation.ts',
-      'now - this.#since >= probation && this.#host.mayEnd()',
-      'now - this.#since >= probation',
+      'readUntil - this.#since >= probation && this.#host.mayEnd()',
+      'readUntil - this.#since >= probation',
       ...PROBATION,
     ],
     [

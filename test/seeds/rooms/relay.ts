@@ -30,7 +30,7 @@ export const relay = room(
     ],
     [
       'relay/timer-wheel.ts',
-      'if (entry.deadline > this.now) this.#insert(entry)\n      else entry.onDeadline()',
+      'if (entry.deadline > over) this.#insert(entry)\n      else entry.onDeadline()',
       'entry.onDeadline()',
       'unit/relay/timer-wheel',
     ],
