@@ -56,6 +56,8 @@ export class DatagramServer implements DatagramReader {
         'ERR_FDB_SERVER_LISTENS',
         'this socket has an address already, so that it could not read from the listener: do not call its bind(), the library does',
       )
+    // For the datagrams that wait while one version reads no more, and the next one not yet. Node sets an application's own size after this.
+    setSocketOption(fd, 'longQueue', true)
     bindOver(socket, dupFor(fd))
     leaveDatagrams(socket)
     given.add(socket)

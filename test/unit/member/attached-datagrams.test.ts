@@ -75,6 +75,30 @@ it('a socket reads the datagrams that have come when its process serves, none be
   await expect.poll(() => heard).toEqual(['early'])
 })
 
+it('more datagrams than fit into the default buffer of the kernel wait for the version that will read them', async () => {
+  const { member, listener } = await joined()
+  const socket = await socketOf(listener)
+  let heard = 0
+  socket.on('message', () => heard++)
+  const client = createSocket('udp4')
+  onTestFinished(() => void client.close())
+  // Each takes 768 bytes of it. By default 277 fit; 550 without rights beyond it.
+  const count = Math.min(2_000, Math.floor(socket.getRecvBufferSize() / 1_024))
+  expect(count).toBeGreaterThan(400)
+  for (let sent = 0; sent < count; sent++)
+    await new Promise(resolve => client.send('a datagram', listener.address.port!, '127.0.0.1', resolve))
+  await member.ready()
+  await expect.poll(() => heard, { timeout: 10_000 }).toBe(count)
+})
+
+it('a socket keeps the size of the receive buffer that its program gives it', async () => {
+  const { listener } = await joined()
+  const socket = createSocket({ type: 'udp4', recvBufferSize: 50_000 })
+  listener.serve(socket)
+  // The kernel doubles the size.
+  expect(socket.getRecvBufferSize()).toBe(100_000)
+})
+
 it('a socket that is served has an address: its program cannot bind it to another', async () => {
   const { listener } = await joined()
   const socket = await socketOf(listener)
