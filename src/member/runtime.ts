@@ -314,6 +314,7 @@ export class MemberRuntime {
           machine.changes.notify()
           // A next version may have come meanwhile.
           driver.refuseNext()
+          this.shutdown.order.handBack = false
           return driver.close({ handBack: false, ...(timeoutMs !== null && { timeout: timeoutMs }) })
         }
       },

@@ -10,21 +10,14 @@ import type {
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { groupKeyOf, standInBody } from '../member/listeners/worker-orders.js'
-import {
-  GROUP_LISTENER,
-  RELOAD,
-  ROLLBACK,
-  STAND_IN,
-  STOP,
-  stopBody,
-  YIELD,
-} from '../operator/service-commands.js'
+import { GROUP_LISTENER, RELOAD, STAND_IN, STOP, stopBody, YIELD } from '../operator/service-commands.js'
 import { slotOf } from '../os/default-control.js'
 import { signalVerified } from '../os/process-identity.js'
 import { ChangeNotifier } from '../wire/pending.js'
 import { HungWorkers, killWorker } from './hung.js'
 import { MOST_WORKERS, type WorkersSettings } from './options.js'
 import { Ownership } from './ownership.js'
+import { settleAll, WorkerReplacement } from './replacement.js'
 import { UnservedListeners } from './unserved-listeners.js'
 import { WorkerSlot, type WorkerSlotDeps } from './worker-slot.js'
 
@@ -50,7 +43,7 @@ interface LeaveOrder {
 interface WorkerService {
   readonly operations: Pick<
     ServiceOperations,
-    'closeListeners' | 'endDraining' | 'note' | 'order' | 'standing'
+    'cancelHandoff' | 'closeListeners' | 'endDraining' | 'note' | 'order' | 'standing'
   >
 }
 
@@ -71,10 +64,7 @@ export class WorkerPool {
   readonly #hung: HungWorkers
   /** Workers whose process was told to stop serving: surplus ones, and all of them when this main process ends. */
   readonly #leaving = new Map<WorkerSlot, LeaveOrder>()
-  /** Why the order to replace workers that is carried out replaces no further one; null: it does. */
-  #endsReplacing: FdbError | null = null
-  /** The workers that the last order to replace workers has replaced, each with the generation that has served since. */
-  readonly #replaced = new Map<WorkerSlot, number>()
+  readonly #replacement: WorkerReplacement
   #services: WorkerServices | null = null
   #count: number
   #closing = false
@@ -105,6 +95,14 @@ export class WorkerPool {
       limitMs: settings.hungTimeout,
       slots: () => (this.#services?.paused || this.#closing ? [] : this.#slots),
       changed: () => this.update(),
+    })
+    this.#replacement = new WorkerReplacement({
+      ownership: this.#ownership,
+      atOnce: settings.replace === 'at-once',
+      start: (slot, isNeeded) => this.#start(slot, isNeeded),
+      order: (slot, name, body) => this.#order(slot, name, body),
+      kept: ({ index }, err) => settings.logger.warn({ worker: index, err }, 'a worker was not rolled back'),
+      changed: () => this.#changes.notify(),
     })
     this.#addSlots(this.#count - 1)
   }
@@ -242,9 +240,9 @@ export class WorkerPool {
   /**
    * Starts a process as {@link WorkerSlot.start} does, if `isNeeded`, but not during another start, and not while another main process may
    * take over. Waits for the end of a probation or handoff, because until then the previous worker can serve again, and no other process can
-   * join; after {@link HANDOFF_MS} more it tries nevertheless. After each wait checks everything again.
+   * join; after {@link HANDOFF_MS} more it tries nevertheless. After each wait checks everything again. Resolves with whether it has started one.
    */
-  async #start(slot: WorkerSlot, isNeeded: () => boolean = () => true): Promise<void> {
+  async #start(slot: WorkerSlot, isNeeded: () => boolean = () => true): Promise<boolean> {
     const isFree = () => (slot.standing?.phase ?? 'idle') === 'idle'
     const isDecided = () => this.#services?.paused !== true
     let waitsUntil: number | null = null
@@ -253,14 +251,14 @@ export class WorkerPool {
       const { signal } = this.#ownership
       const now = performance.now()
       if (slot.isStarting) await slot.whenSettled()
-      else if (!isNeeded()) return
+      else if (!isNeeded()) return false
       else if (!isDecided()) await this.#changes.until(isDecided, null, signal)
       else if (!isFree() && now < (waitsUntil ?? Number.POSITIVE_INFINITY)) {
         waitsUntil ??= now + (slot.standing?.probationLeftMs ?? 0) + HANDOFF_MS
         await this.#changes.until(() => isFree() || !isNeeded(), waitsUntil - now, signal)
       } else {
         await slot.start()
-        return
+        return true
       }
     }
   }
@@ -271,43 +269,16 @@ export class WorkerPool {
     return owner !== null && this.#leaving.get(slot)?.pid === owner.pid
   }
 
+  /** See {@link WorkerReplacement.replaceAll}. */
   async replaceAll(slots: readonly WorkerSlot[]): Promise<void> {
     // A main process that ends wants no workers: then there is nothing to replace, and the order is not carried out.
     this.#ownership.demand()
-    const [first, ...others] = slots
-    if (first === undefined) return
-    const old = new Set(slots)
-    this.#endsReplacing = null
-    this.#replaced.clear()
-    const replace = async (slot: WorkerSlot) => {
-      let why: FdbError | null = null
-      await this.#start(slot, () => (why = this.#endsReplacing) === null)
-      if (why !== null) throw why
-      old.delete(slot)
-      this.#replaced.set(slot, slot.owner?.generation ?? 0)
-    }
-    try {
-      await replace(first)
-      if (this.#settings.replace === 'at-once') await settleAll(others.map(replace))
-      else for (const slot of others) await replace(slot)
-    } catch (error) {
-      if (!this.#ownership.mayStart) throw error
-      const { code, message } = FdbError.from(error)
-      const reply = [...old].flatMap(({ missing, name, owner }) =>
-        (owner === null ? missing : [owner]).map(({ pid }) => `${name} (pid ${pid})`),
-      )
-      throw new FdbError(
-        code,
-        `${message}; these workers were not replaced and keep serving: ${reply.join(', ')}`,
-        { cause: error },
-      )
-    }
+    await this.#replacement.replaceAll(slots)
   }
 
-  /** An order that is replacing workers begins with no further one, and rejects if some are left. */
-  endReplacing(why: string): void {
-    this.#endsReplacing = new FdbError('ERR_FDB_ABORTED', why)
-    this.#changes.notify()
+  /** Whether an order to replace workers is carried out, amid which {@link rollback} can be ordered. */
+  get isReplacing(): boolean {
+    return this.#replacement.isUnderWay
   }
 
   async resize(count: number): Promise<void> {
@@ -367,40 +338,10 @@ export class WorkerPool {
     if (failures.length > 0) throw failures[0]
   }
 
-  /**
-   * Rolls back each worker whose previous process stands by. Resolves with the reply of the first of them; rejects if there is none, or if others that
-   * were replaced together with them serve on: then both versions serve.
-   */
+  /** See {@link WorkerReplacement.rollBack}. */
   async rollback(): Promise<Buffer> {
     this.#ownership.demand()
-    const outcomes = await Promise.all(
-      this.wantedSlots.map(async slot => {
-        const since = (slot.owner?.generation ?? 0) - (this.#replaced.get(slot) ?? Number.POSITIVE_INFINITY)
-        const [reply] = await Promise.allSettled([this.#order(slot, ROLLBACK, '')])
-        return { slot, since, reply }
-      }),
-    )
-    const returned = outcomes.filter(({ reply }) => reply.status === 'fulfilled')
-    const kept = outcomes.flatMap(({ slot, since, reply }) =>
-      reply.status === 'rejected' ? { slot, since, reason: reply.reason } : [],
-    )
-    for (const { slot, reason } of kept)
-      this.#settings.logger.warn({ worker: slot.index, err: reason }, 'a worker was not rolled back')
-    if (returned.length === 0) throw kept[0]!.reason
-    // A worker that was replaced again since, alone, has another standby.
-    const hasReturned = returned.some(({ since }) => since === 0)
-    const serveOn = hasReturned ? kept.filter(({ since }) => since >= 0) : []
-    if (serveOn.length > 0) {
-      const { reason } = serveOn[0]!
-      const { code, message } = FdbError.from(reason)
-      const names = serveOn.map(({ slot: { name, owner } }) => `${name} (pid ${owner?.pid ?? 'none'})`)
-      throw new FdbError(
-        code,
-        `${message}; the other workers were rolled back, but these serve on: ${names.join(', ')}`,
-        { cause: reason },
-      )
-    }
-    return (returned[0]!.reply as PromiseFulfilledResult<Buffer>).value
+    return await this.#replacement.rollBack(() => this.wantedSlots)
   }
 
   get wantedSlots(): WorkerSlot[] {
@@ -546,6 +487,7 @@ export class WorkerPool {
       isPaused: () => this.#services?.paused ?? false,
       standing,
       note: (slot, type, facts) => this.#services?.get(slot)?.operations.note(type, facts),
+      cancelHandoff: (slot, reason) => this.#services?.get(slot)?.operations.cancelHandoff(reason) ?? 'idle',
     }
     for (let index = this.#slots.length; index <= last; index++) this.#slots.push(new WorkerSlot(index, deps))
   }
@@ -560,9 +502,4 @@ function notBackError({ missing, name }: WorkerSlot, timeoutMs: number): FdbErro
   const pids = missing.map(({ pid }) => pid)
   const why = `${name}: process ${pids.join(', ')} of the previous main process has not reconnected within ${timeoutMs} ms: it hangs; end it, then its successor starts`
   return new FdbError('ERR_FDB_DEADLINE', why, { details: { pids } })
-}
-
-/** Waits for all promises, then rejects as the first one that has rejected. */
-async function settleAll(works: readonly Promise<unknown>[]): Promise<void> {
-  for (const one of await Promise.allSettled(works)) if (one.status === 'rejected') throw one.reason
 }

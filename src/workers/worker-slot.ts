@@ -12,7 +12,12 @@ import { processStat } from '../os/main-process.js'
 import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
-import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../versions/upgrade-attempt.js'
+import {
+  type AttemptIncumbent,
+  type CancelResult,
+  OWN_END_MS,
+  UpgradeAttempt,
+} from '../versions/upgrade-attempt.js'
 import type { WorkersSettings } from './options.js'
 import type { Ownership } from './ownership.js'
 
@@ -28,6 +33,8 @@ export interface WorkerSlotDeps {
   standing(slot: string): ServiceStanding | null
   /** Records an event of the slot's service, if that is known. */
   note(slot: string, type: EventType, facts?: EventFacts): void
+  /** Ends the handoff of the slot's service, unless Commit was sent. */
+  cancelHandoff(slot: string, reason: FdbError): CancelResult
 }
 
 /** The place of one worker: starts its process, and starts another one when that ends. */
@@ -217,9 +224,11 @@ export class WorkerSlot {
           slot.#notifyAttempt = () => {}
         }
       },
-      cancelHandoff: () => {
+      cancelHandoff: reason => {
         const { joinerAccepts = false, phase = 'idle' } = slot.standing ?? {}
-        return hasRight() || joinerAccepts || isGranted(phase) ? 'late' : 'idle'
+        if (hasRight() || joinerAccepts || isGranted(phase)) return 'late'
+        // A signal alone could reach the process after its Commit.
+        return slot.#deps.cancelHandoff(slot.name, reason)
       },
       graceMs: () => GRACE_MS,
       whenServing: async () => {},

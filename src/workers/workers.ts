@@ -294,10 +294,11 @@ export class Workers implements AsyncDisposable {
       }
       case RELOAD:
         return reply(this.#reload(signal))
-      case ROLLBACK:
+      case ROLLBACK: {
+        const rollBack = () => this.#hooks.during(() => this.#pool.rollback())
         // By the end of an upgrade of many workers the first ones could not return any more.
-        this.#pool.endReplacing('an operator rolls back')
-        return this.#orders.run(() => this.#hooks.during(() => this.#pool.rollback()), signal)
+        return this.#pool.isReplacing ? rollBack() : this.#orders.run(rollBack, signal)
+      }
       case STOP:
         return reply(this.#stop(readStopOrder(body).timeoutMs))
       default:

@@ -263,6 +263,36 @@ describe('a proxy of two workers', () => {
     },
   )
 
+  it.each(perLane(['SIGTERM'], ['SIGTERM', 'SIGINT', 'SIGQUIT']))(
+    '%s to a worker in its probation: its previous process serves again',
+    async signal => {
+      const { edge, control, now } = await several({ upgrade: { probation: '60s' } })
+      const [old] = pids(await now())
+      await replaceWorkers(control)
+      const [next, second] = pids(await mainWhere(control, 'the next workers serve', servedByAll(2)))
+      const clients = clientsOf(edge)
+      await clients.more(10)
+      signalPid(next!, signal as NodeJS.Signals)
+      await edge.ended(next!)
+      await clients.more(10)
+      expect(pids(await now())).toEqual([old, second])
+      await clients.stop()
+      // An order to end at once cuts requests.
+      if (signal !== 'SIGINT') expect(clients.failures).toEqual([])
+    },
+  )
+
+  it('ends with its standbys if a manager signals all processes at once', async () => {
+    const { edge, main, control, now } = await several({ upgrade: { probation: '60s' } })
+    const old = pids(await now())
+    await replaceWorkers(control)
+    const next = pids(await mainWhere(control, 'the next workers serve', servedByAll(2)))
+    const all = [main, ...next, ...old]
+    for (const pid of all) signalPid(pid, 'SIGTERM')
+    for (const pid of all) await edge.ended(pid)
+    expect(edge.sandbox.output).not.toMatch(/is killed/)
+  })
+
   it('ends with all its workers on `fd-broker stop`, also with those that stand by in a probation', async () => {
     const { edge, control, now } = await several({ upgrade: { probation: '60s' } })
     const old = pids(await now())

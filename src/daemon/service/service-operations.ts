@@ -38,6 +38,7 @@ import type { Failure, UnfitReport } from '../../operator/status-report.js'
 import { isOfAnother, type Lineage } from '../../os/lineage.js'
 import { isSame, type ProcessIdentity } from '../../os/process-identity.js'
 import type { fdbroker } from '../../proto/wire.js'
+import type { CancelResult } from '../../versions/upgrade-attempt.js'
 import type { WireEnvelope } from '../../wire/link.js'
 import { Calls, ChangeNotifier } from '../../wire/pending.js'
 import type { DescriptorTable } from './descriptor-table.js'
@@ -360,6 +361,11 @@ export class ServiceOperations implements Operations {
     const { holder } = this.#deps
     if (isBeforeCommit(holder.state.phase) && this.#serving?.link.open)
       holder.cancel(new FdbError('ERR_FDB_ABORTED', 'an operator has stopped the service'))
+  }
+
+  /** As {@link Holder.cancel}. */
+  cancelHandoff(reason: FdbError): CancelResult {
+    return this.#deps.holder.cancel(reason)
   }
 
   /** Makes the processes that have left close their connections within this time (null: as configured), and end. */

@@ -48,7 +48,7 @@ export interface CloseOptions {
   timeout?: number | undefined
   /**
    * Whether a standby of the previous version takes over again, with the connections, as after a crash. Default true. With false the service
-   * ends with this process.
+   * ends with this process. No effect in a worker: its main process ends the service.
    */
   handBack?: boolean | undefined
 }

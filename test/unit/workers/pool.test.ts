@@ -17,6 +17,8 @@ import { peerWith } from '../../holder-support/processes.js'
 import { until } from '../../processes/until.js'
 import { wholeLines } from '../../processes/whole-lines.js'
 
+type Slot = WorkerPool['slots'][number]
+
 /** The folder of the control path, beside which an attempt has files while it lasts. */
 const folder = mkdtempSync(join(tmpdir(), 'fdb-slots-'))
 const control = join(folder, 'no.sock')
@@ -61,11 +63,16 @@ function poolWith(facts: Partial<WorkersSettings> = {}, logger: Logger = SILENT)
   const standings = new Map<string, ServiceStanding>()
   const told: { worker: string; order: string; body: string }[] = []
   const failing = new Set<string>()
+  const cancelled: string[] = []
   const logged: { text: string; facts: Record<string, unknown> }[] = []
   const warn = (facts: object, text: string) => void logged.push({ text, facts: { ...facts } })
   const pool = new WorkerPool(settingsWith({ logger: { ...logger, warn }, ...facts }))
   const operationsOf = (name: string) => ({
     standing: standings.get(name) ?? NOBODY,
+    cancelHandoff: ({ code }: { code: string }) => {
+      cancelled.push(code)
+      return 'cancelled' as const
+    },
     closeListeners: () => {},
     note: () => {},
     endDraining: (timeoutMs: number | null) =>
@@ -83,7 +90,7 @@ function poolWith(facts: Partial<WorkersSettings> = {}, logger: Logger = SILENT)
     find: service,
   }
   pool.setServices(services)
-  return { pool, services, standings, told, failing, logged }
+  return { pool, services, standings, told, failing, logged, cancelled }
 }
 
 /** The same with workers that serve. */
@@ -97,14 +104,14 @@ function serving(count: number, facts: Partial<WorkersSettings> = {}) {
 function slotWith(settings: Partial<WorkersSettings> = {}) {
   const rests: unknown[] = []
   const logger = { ...SILENT, warn: (facts: { ms?: number }) => void rests.push(facts.ms) }
-  const { pool, standings } = poolWith({ logger, ...settings })
+  const { cancelled, pool, standings } = poolWith({ logger, ...settings })
   const slot = pool.slots[0]!
   const stands = (now: ServiceStanding | null) => {
     if (now === null) standings.delete(slot.name)
     else standings.set(slot.name, now)
     slot.update()
   }
-  return { pool, slot, rests, standings, stands }
+  return { cancelled, pool, slot, rests, standings, stands }
 }
 
 /** Until what was begun has come to its end, where no timer is waited for. */
@@ -356,25 +363,59 @@ describe('a rollback of workers', () => {
     await expect(pool.rollback()).rejects.toThrow(new RegExp(`shop refuses; .* serve on: ${named}$`))
   })
 
-  it('lets an upgrade replace no further worker, and is done in those that were replaced', async () => {
-    const made = serving(3, { command: STAYS })
-    const { pool, failing } = made
-    const [first, second, third] = pool.slots
-    const work = pool.replaceAll(pool.slots)
-    const seen = await replacedNext(made, first!)
+  /** Three workers, of which an order has replaced the first one, and starts the second one. */
+  async function replacingSecond(settings: Partial<WorkersSettings> = {}) {
+    const made = serving(3, { command: STAYS, ...settings })
+    const [first, second, third] = made.pool.slots as [Slot, Slot, Slot]
+    const work = made.pool.replaceAll(made.pool.slots)
+    work.catch(() => {})
+    const seen = await replacedNext(made, first)
     await until('the second one starts', () => children().length > 1)
-    pool.endReplacing('an operator rolls back')
-    const refused = expect(work).rejects.toThrow(
-      /^an operator rolls back; these workers were not replaced and keep serving: shop.2 [^,]*$/,
+    return { ...made, made, first, second, third, work, seen }
+  }
+
+  it('lets an upgrade replace no further worker, and is done in those that were replaced', async () => {
+    const { failing, made, pool, second, seen, third, work } = await replacingSecond()
+    failing.add(third.name)
+    const rolledBack = pool.rollback()
+    const both = await replacedNext(made, second, seen)
+    await expect(rolledBack).resolves.toBeDefined()
+    await expect(work).rejects.toThrow(
+      /^an operator has rolled the workers back; these workers were not replaced and keep serving: shop.2 [^,]*$/,
     )
-    const both = await replacedNext(made, second!, seen)
-    await refused
-    failing.add(third!.name)
-    await expect(pool.rollback()).resolves.toBeDefined()
     expect(children().sort()).toEqual(both.sort())
-    const again = pool.replaceAll([third!])
-    await replacedNext(made, third!, both)
+    const again = pool.replaceAll([third])
+    await replacedNext(made, third, both)
     await again
+  })
+
+  it('lets an upgrade replace the others if the rollback is refused', async () => {
+    const { failing, first, made, pool, second, seen, third, work } = await replacingSecond()
+    for (const { name } of [first, second, third]) failing.add(name)
+    const refused = expect(pool.rollback()).rejects.toThrow(/^shop refuses$/)
+    const both = await replacedNext(made, second, seen)
+    await refused
+    await replacedNext(made, third, both)
+    await work
+  })
+
+  it('of one worker ends the upgrade, which names that one', async () => {
+    const { first, made, pool, second, seen, standings, work } = await replacingSecond()
+    const lastFailure = {
+      code: 'ERR_FDB_SUCCESSOR_LEFT',
+      message: 'it was told to end',
+      phase: 'probation',
+      at: 1,
+    } as const
+    standings.set(first.name, { ...owned(100, 1), lastFailure })
+    pool.update()
+    await replacedNext(made, second, seen)
+    const why = /^shop was replaced, and its previous process has taken over again: it was told to end; these/
+    await expect(work).rejects.toMatchObject({
+      code: 'ERR_FDB_SUCCESSOR_LEFT',
+      message: expect.stringMatching(why),
+    })
+    await expect(work).rejects.toThrow(/keep serving: shop \(pid 100\), shop.2 \(pid 102\)$/)
   })
 
   it('succeeds if one worker alone was replaced again, and returns', async () => {
@@ -598,6 +639,20 @@ describe('an attempt to bring a worker', () => {
     await turns()
     await slot.abandon('the number of workers was reduced')
     expect(children()).toEqual([])
+    await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
+  })
+
+  it('ends the handoff of its process before it signals that', async () => {
+    const { cancelled, slot, stands } = slotWith({ timeout: 60_000, command: STAYS })
+    stands(owned())
+    const outcome = slot.start()
+    outcome.catch(() => {})
+    await until('it runs', () => children().length > 0)
+    await turns()
+    stands({ ...owned(), phase: 'preparing' })
+    const abandoned = slot.abandon('the number of workers was reduced')
+    expect(cancelled).toEqual(['ERR_FDB_ABORTED'])
+    await abandoned
     await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
   })
 
