@@ -127,6 +127,8 @@ interface WatchedControl {
   control(): HeldControl | null
   /** Called after a repair. Owns the new descriptors. */
   restored(made: RestoredControl): void
+  /** Called after each check, and again after the next one if it throws: accepts at the listener, unless it does already. */
+  accept(): void
   readonly logger: Logger
 }
 
@@ -176,17 +178,19 @@ export class ControlWatch {
       if (control.reservation !== null) dropQueries(control.reservation)
       const made = restoreControl(control, this.#folder)
       this.#folder = statSync(dirname(control.path))
+      if (made !== null) {
+        this.#repairedAt = performance.now()
+        if (made.lock !== null || made.listener !== null)
+          logger.warn(
+            { control: control.path },
+            'the control path or its lock file was removed: this process has restored it',
+          )
+        this.#watched.restored(made)
+      }
+      this.#watched.accept()
       this.#failure = this.#logged = ''
       this.#current = made === null
-      if (made === null) return
-      this.#repairedAt = performance.now()
-      if (made.lock !== null || made.listener !== null)
-        logger.warn(
-          { control: control.path },
-          'the control path or its lock file was removed: this process has restored it',
-        )
-      this.#watched.restored(made)
-      this.#lookSoon()
+      if (made !== null) this.#lookSoon()
     } catch (err) {
       this.#failed(err as Error, control.path)
     }
@@ -204,7 +208,7 @@ export class ControlWatch {
       const { logger } = this.#watched
       logger.error(
         { err, control },
-        'the control path was removed and cannot be restored yet: no command and no next version finds this process until then',
+        'the control path was removed and cannot be restored yet, or its socket cannot be watched: no command and no next version finds this process until then',
       )
     }
   }

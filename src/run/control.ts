@@ -61,7 +61,7 @@ export class Control {
   readonly #logger: Logger
   readonly #watch: ControlWatch
   #firstControl: FirstControl
-  #listener!: ControlListener
+  #listener: ControlListener
   #open = true
 
   /** Owns `place`. */
@@ -75,6 +75,7 @@ export class Control {
     this.#settings = settings
     this.#logger = logger
     this.#firstControl = place
+    this.#listener = new ControlListener(place.listener)
     try {
       this.#listen()
     } catch (error) {
@@ -85,8 +86,9 @@ export class Control {
       restored: made => {
         this.#listener.stop()
         this.#firstControl = withRestored(this.#firstControl, made)
-        this.#listen()
+        this.#listener = new ControlListener(this.#firstControl.listener)
       },
+      accept: () => this.#listen(),
       logger,
     })
     this.#watch.start()
@@ -111,7 +113,7 @@ export class Control {
   }
 
   #listen(): void {
-    this.#listener = new ControlListener(this.#firstControl.listener)
+    if (this.#listener.accepting) return
     this.#listener.start({
       channel: (fd, credentials) => {
         import('./control-server.js')

@@ -173,7 +173,7 @@ export class ControlListener {
     else this.stop()
     const remedy = temporary
       ? `retried in ${ACCEPT_RETRY_MS} ms; raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=)`
-      : 'this process accepts no more control connections; see the cause'
+      : 'tried again when the control path is next checked, within 5 s; see the cause'
     events?.error?.(
       new FdbError('ERR_FDB_ACCEPT', `accepting on the control socket failed (${error.code}): ${remedy}`, {
         cause: error,

@@ -63,6 +63,7 @@ export class ControlSocket {
     this.#watch = new ControlWatch({
       control: () => this.#heldControl,
       restored: control => this.#moveTo(control),
+      accept: () => this.open(),
       logger,
     })
   }
@@ -195,7 +196,6 @@ export class ControlSocket {
 
   #moveTo({ entry, listener, lock, reservation }: RestoredControl): void {
     this.adopt({ entry, reservation, ...(lock !== null && { lock }), ...(listener !== null && { listener }) })
-    this.open()
   }
 
   /** Removes the path, because the service ends. Leaves a path that another socket has taken. */

@@ -46,6 +46,9 @@ async function asFirst(): Promise<FirstControl> {
 class Holder {
   place: FirstControl
   readonly errors: string[] = []
+  accepts = 0
+  /** How often the listener cannot be watched. */
+  failing = 0
   readonly watch: ControlWatch
   readonly #told = new EventEmitter()
 
@@ -60,6 +63,10 @@ class Holder {
       restored: made => {
         this.place = withRestored(this.place, made)
         this.#told.emit('restored', made)
+      },
+      accept: () => {
+        this.accepts++
+        if (this.failing > 0) throw Object.assign(new Error(`full ${this.failing--}`), { code: 'ENOSPC' })
       },
       logger,
     })
@@ -93,6 +100,16 @@ describe('the removed control path of a holder', () => {
     const next = await acquireControl(path)
     expect(next.role).toBe('next')
     if (next.role === 'next') next.channel.close()
+    expect(holder.errors).toEqual([])
+  })
+
+  it('accepts when it can be watched, after one failure', async () => {
+    const holder = new Holder(await asFirst())
+    const { accepts } = holder
+    holder.failing = 1
+    unlinkSync(path)
+    await holder.restored
+    await until('it accepts', () => holder.accepts > accepts + 1, 2_000)
     expect(holder.errors).toEqual([])
   })
 
