@@ -12,20 +12,16 @@ export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts,
   return socket
 }
 
-/** Gives the number to `take`, which owns it from then on, and returns it; closes it if `take` throws. */
-function give(fd: OwnedFd, take: (number: number) => void): number {
-  const { label } = fd
-  const number = fd.release()
-  closeOnThrow([{ close: () => OwnedFd.own(number, label).close() }], () => take(number))
-  return number
-}
-
 /**
  * Makes a server accept on a listening socket. Takes ownership of the descriptor, and closes it if it throws. The server reports failures with 'error'.
  * Node calls listen() again with `backlog`: pass the listener's own backlog, because the kernel refuses new clients while more than `backlog` wait.
  */
 export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): void {
-  give(fd, number => server.listen({ fd: number }, backlog))
+  const { label } = fd
+  const number = fd.release()
+  closeOnThrow([{ close: () => OwnedFd.own(number, label).close() }], () =>
+    server.listen({ fd: number }, backlog),
+  )
 }
 
 /**
@@ -34,8 +30,27 @@ export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): vo
  */
 export function bindOver(socket: dgram.Socket, fd: OwnedFd): void {
   const { reuseAddr = false } = native.inspect([fd.raw])[0]!
-  const number = give(fd, own => socket.bind({ fd: own, exclusive: true }))
+  const { label } = fd
+  const number = fd.release()
+  try {
+    socket.bind({ fd: number, exclusive: true })
+  } catch (error) {
+    // A handler of 'listening' has thrown: Node owns the number, and the socket reads.
+    if (hasAddress(socket)) socket.close()
+    else OwnedFd.own(number, label).close()
+    throw error
+  }
   native.setOption(number, 'reuseAddr', reuseAddr)
+}
+
+/** Reports whether a UDP socket of Node is bound, and so owns a descriptor. */
+export function hasAddress(socket: dgram.Socket): boolean {
+  try {
+    socket.address()
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** Whether an application's value is an open descriptor. */

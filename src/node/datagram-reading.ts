@@ -43,13 +43,3 @@ export function leaveDatagrams(socket: Socket): void {
 export function readDatagrams(socket: Socket): void {
   stateOf(socket)?.handle?.recvStart()
 }
-
-/** Reports whether the socket has an address already. */
-export function isBound(socket: Socket): boolean {
-  try {
-    socket.address()
-    return true
-  } catch {
-    return false
-  }
-}

@@ -2,10 +2,9 @@ import type { Socket } from 'node:dgram'
 import { nodeDgram } from '../../base/lazy.js'
 import { inspected } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
-import { bindOver, type OwnedFd, setSocketOption } from '../../kernel/index.js'
+import { bindOver, hasAddress, type OwnedFd, setSocketOption } from '../../kernel/index.js'
 import {
   DATAGRAM_READING,
-  isBound,
   isOpenDatagramSocket,
   leaveDatagrams,
   readDatagrams,
@@ -51,7 +50,7 @@ export class DatagramServer implements DatagramReader {
         'ERR_FDB_SERVER_TWICE',
         'this socket was already passed to serve(): give each listener its own socket',
       )
-    if (isBound(socket))
+    if (hasAddress(socket))
       throw new FdbError(
         'ERR_FDB_SERVER_LISTENS',
         'this socket has an address already, so that it could not read from the listener: do not call its bind(), the library does',

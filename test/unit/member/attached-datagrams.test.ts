@@ -1,5 +1,6 @@
 import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
+import { closeSync, fstatSync, openSync } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { expect, it, onTestFinished } from 'vitest'
 import { join, type Listener, type Member } from '../../../src/index.js'
@@ -177,3 +178,40 @@ it('a socket that is to close at once does not wait for late answers', async () 
   await member.close({ timeout: 0 })
   expect(performance.now() - startedAt).toBeLessThan(900)
 })
+
+it('a socket whose handler of "listening" throws is closed once, and reads nothing', async () => {
+  const { listener, member } = await joined()
+  const socket = createSocket('udp4')
+  let heard = 0
+  socket.on('message', () => heard++)
+  socket.on('listening', () => {
+    throw new Error('not now')
+  })
+  const before = openFds(process.pid).length
+  expect(() => listener.serve(socket)).toThrow(/not now/)
+  // A second close of its number would close one of these.
+  const others = Array.from({ length: 4 }, () => openSync('/dev/null', 'r'))
+  onTestFinished(() => others.forEach(closeSync))
+  if (isOpen(socket)) await once(socket.close(), 'close')
+  await setTimeout(10)
+  for (const other of others) fstatSync(other)
+  expect(openFds(process.pid)).toHaveLength(before + others.length)
+  const again = createSocket('udp4')
+  listener.serve(again)
+  await member.ready()
+  const client = createSocket('udp4')
+  onTestFinished(() => void client.close())
+  const answered = once(again, 'message')
+  client.send('question', listener.address.port!, '127.0.0.1')
+  await answered
+  expect(heard).toBe(0)
+})
+
+function isOpen(socket: Socket): boolean {
+  try {
+    socket.address()
+    return true
+  } catch {
+    return false
+  }
+}
