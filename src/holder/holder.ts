@@ -213,6 +213,8 @@ export class Holder {
   /** The host calls this after each step of the state machine. */
   stepped(): void {
     const { phase, joiner, owner } = this.#host.state()
+    if (owner === NOBODY && this.#owner !== NOBODY && isBeforeCommit(phase))
+      this.#peers.get(joiner)?.link.post({ unserved: {} })
     this.#noteOwner(owner, phase)
     if (phase === this.#phase) return
     const event = eventOf(this.#phase, phase)

@@ -1,6 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import type { Epoch } from '../handoff/messages.js'
+import { type Epoch, NOBODY } from '../handoff/messages.js'
 import { isBeforeCommit } from '../handoff/phases.js'
 import { closeAll } from '../kernel/index.js'
 import { descriptorsOf, fdLimits, outOfDescriptors } from '../os/limits.js'
@@ -74,6 +74,7 @@ export class OfferSender {
         timeoutMs,
         quiesceMs,
         descriptors: this.#descriptorsOfOwner ?? 0,
+        served: this.#deps.host.state().owner !== NOBODY,
       },
     })
     this.#offering = peer.link

@@ -131,7 +131,7 @@ function connectionsOf(listeners: readonly Listener[]): number {
 
 /** Returns the pid of the previous version, or of the daemon, while it can still take over again: until `ready()` resolves, and in probation. */
 export function incumbentOf({ hosting, joined }: Pick<MemberRuntime, 'hosting' | 'joined'>): number | null {
-  return hosting.standsBy ? (joined.facts?.pid ?? null) : null
+  return hosting.standsBy || hosting.isPreceded ? (joined.facts?.pid ?? null) : null
 }
 
 /** Returns the application's own facts. Facts that JSON cannot express must not keep an operator from the status, and so from an upgrade. */

@@ -282,6 +282,38 @@ describe('a proxy of two workers', () => {
     },
   )
 
+  it('asks for the health of a next worker, but not of one in whose place no process serves', async () => {
+    const health = {
+      ...{ command: 'false', passes: 1, interval: '50ms', timeout: '500ms', within: '1s' },
+    }
+    const { control, now } = await several({ upgrade: { probation: '5s', health } })
+    const old = pids(await now())
+    await expect(replaceWorkers(control)).rejects.toMatchObject({ code: 'ERR_FDB_UNHEALTHY' })
+    expect(pids(await now())).toEqual(old)
+    signalPid(old[0]!, 'SIGKILL')
+    const again = (status: MainStatus) => servedByAll(2)(status) && pids(status)[0] !== old[0]
+    await mainWhere(control, 'the first one serves again', again)
+  })
+
+  it('lets a next worker serve although its health fails, if the previous one dies', async () => {
+    const health = {
+      ...{ command: 'false', passes: 1, interval: '50ms', timeout: '500ms', within: '60s' },
+    }
+    const { control, now } = await several({
+      upgrade: { probation: '5s', health, ready: '90s', timeout: '90s' },
+    })
+    const [old] = pids(await now())
+    replaceWorkers(control).catch(() => {})
+    await until(
+      'the next one joins',
+      async () => (await daemonStatus(control)).services[0]?.phase === 'offering',
+    )
+    signalPid(old!, 'SIGKILL')
+    const serves = ({ workers }: MainStatus) =>
+      workers.all[0]!.phase === 'serving' && workers.all[0]!.pid !== old
+    await mainWhere(control, 'the next one serves', serves)
+  })
+
   it('ends with its standbys if a manager signals all processes at once', async () => {
     const { edge, main, control, now } = await several({ upgrade: { probation: '60s' } })
     const old = pids(await now())

@@ -35,6 +35,7 @@ export class DaemonHosting implements Hosting {
   readonly mergesAtOnce = false
   readonly #deps: DaemonHostingDeps
   #standbyReleased = false
+  #isServed = false
   #givenUp: ReadonlySet<string> = new Set()
 
   constructor(deps: DaemonHostingDeps) {
@@ -45,6 +46,11 @@ export class DaemonHosting implements Hosting {
   get standsBy(): boolean {
     const { phase, source } = this.#deps.machine.member
     return (phase === 'serving' || phase === 'leaving') && source !== 0 && !this.#standbyReleased
+  }
+
+  get isPreceded(): boolean {
+    const { phase } = this.#deps.machine
+    return this.#isServed && (phase === 'joining' || phase === 'ready')
   }
 
   /**
@@ -82,7 +88,12 @@ export class DaemonHosting implements Hosting {
     return this.#deps.joined.facts?.forwardsWrites ?? false
   }
 
+  onOffer(served: boolean): void {
+    this.#isServed = served
+  }
+
   handle(envelope: WireEnvelope): boolean {
+    if (envelope.unserved) this.#isServed = false
     return this.#deps.entries.handle(envelope) || this.#deps.requests.handle(envelope)
   }
 

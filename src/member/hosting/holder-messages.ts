@@ -16,7 +16,7 @@ interface HolderMessagesDeps {
   }
   readonly shutdown: Pick<Shutdown, 'cannotServe' | 'handleVerdict' | 'recordReason' | 'replaceReason'>
   readonly leadership: Pick<Leadership, 'quiesce'>
-  readonly hosting: () => Pick<Hosting, 'handle' | 'onGivenUp' | 'onReleased'>
+  readonly hosting: () => Pick<Hosting, 'handle' | 'onGivenUp' | 'onOffer' | 'onReleased'>
   readonly offers: Pick<OfferReceiver, 'announce' | 'receive'>
   readonly orders: Pick<DrainOrders, 'handle' | 'openChannel'>
 }
@@ -34,6 +34,7 @@ export class HolderMessages {
     const { orders, machine, offers, shutdown } = this.#deps
     const { offer, abort, reject: rejected } = envelope
     if (offer) {
+      this.#deps.hosting().onOffer?.(offer.served ?? false)
       offers.announce(offer, holder)
       return
     }

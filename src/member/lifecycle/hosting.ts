@@ -22,6 +22,8 @@ export interface Hosting {
   readonly stuckIncumbent: number | null
   /** A standby takes over again, with the connections, if this process leaves. False if the standby is known to be unfit. */
   readonly standsBy: boolean
+  /** Daemon hosting: this process joins, and another one continues to serve if it fails. */
+  readonly isPreceded?: boolean
   /** Why the standby cannot take over again; null if it can, or if there is none. Always null in daemon hosting, where the daemon knows. */
   readonly unfitStandby: UnfitReport | null
   /** A handoff to a successor is under way, which may still fail. */
@@ -47,6 +49,8 @@ export interface Hosting {
   /** Handles a message that only this hosting knows. Returns whether the message was known. */
   handle?(envelope: WireEnvelope): boolean
   /** The holder has sent {@link givenUp}, with Retire or Released, before these. */
+  /** The holder has made its Offer. `served`: another process serves. */
+  onOffer?(served: boolean): void
   onGivenUp?(names: readonly string[]): void
   /** The holder has sent Released. The state machine gets the event after this call. */
   onReleased?(): void

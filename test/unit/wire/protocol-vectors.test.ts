@@ -138,9 +138,9 @@ describe('the vectors of the protocol', () => {
       field.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase()),
     )
     expect(all.length).toBeGreaterThan(40)
-    // Messages on a way for connections, of an order that is not wanted any more, and by an operator's tool.
+    // Messages on a way for connections, of an order that is not wanted any more, by an operator's tool, and one that a joiner may ignore.
     const others =
-      'endDrain prepare prepareAck moved adopted firstWave waveProved moveRequest cancelCommand cancelUpgrade upgradeCancelled renew descriptorRequest descriptorReply'
+      'endDrain prepare prepareAck moved adopted firstWave waveProved moveRequest cancelCommand cancelUpgrade upgradeCancelled renew descriptorRequest descriptorReply unserved'
     expect(all.filter(field => !named.has(field)).sort()).toEqual(others.split(' ').sort())
   })
 
