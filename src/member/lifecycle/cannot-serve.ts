@@ -16,7 +16,8 @@ export class CannotServe {
 
   /** Records the cause, unless one is known: later errors mostly follow from the first. Returns the first cause. */
   record(error: unknown): FdbError {
-    this.cause ??= FdbError.from(error)
+    const cause = isShortage(error) ? outOfDescriptors('this process cannot serve', error) : error
+    this.cause ??= FdbError.from(cause)
     return this.cause
   }
 

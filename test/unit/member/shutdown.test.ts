@@ -19,6 +19,15 @@ async function ended(shutdown: Shutdown): Promise<string[]> {
 }
 
 describe('the departure of a process', () => {
+  it.each(['EMFILE', 'ENOMEM', 'ENOSPC'])('names the shortage that keeps it from serving (%s)', code => {
+    const { cannotServe } = new Shutdown()
+    cannotServe.record(Object.assign(new Error('epoll_ctl'), { code }))
+    expect(cannotServe.report).toEqual({
+      code: 'ERR_FDB_NO_DESCRIPTORS',
+      message: expect.stringMatching(new RegExp(`^this process cannot serve \\(${code}\\).*try again$`)),
+    })
+  })
+
   it('counts as retired until it serves again, also while it is closed', () => {
     const shutdown = new Shutdown()
     shutdown.retire()
