@@ -21,6 +21,11 @@ export interface NotedDescriptors {
   readonly service: string
   readonly generation: number
   readonly serviceStartedAt: number
+  /**
+   * How the process was started: /proc has its present title and folder instead, and a link in the folder's path is resolved there. Absent in
+   * the FD store, and from earlier releases.
+   */
+  readonly start?: { readonly argv: readonly string[]; readonly cwd: string }
   readonly entries: readonly (Required<EntryTexts> & {
     readonly ino: string
     /** See {@link fdStoreName}. */

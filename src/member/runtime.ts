@@ -13,6 +13,7 @@ import { ListenerGuard } from '../listeners/index.js'
 import type { Operations } from '../operator/requests.js'
 import { GAUGES } from '../operator/service-commands.js'
 import type { DrainReport, StatusReport } from '../operator/status-report.js'
+import { ownStart } from '../os/command-line.js'
 import type { FdStore } from '../os/service-manager/passed-sockets.js'
 import { serveStateCommands } from '../state/commands.js'
 import type { StateLog } from '../state/state-log.js'
@@ -410,7 +411,7 @@ export class MemberRuntime {
     const { origin, registry, settings } = this
     const { control, reception, service } = settings
     if (origin.scope === 'member' || control === null || reception !== null) return null
-    const names = new DescriptorNames({ service, ...origin }, () => registry.entries)
+    const names = new DescriptorNames({ service, ...origin, start: ownStart() }, () => registry.entries)
     registry.changed = () => names.changed()
     registry.changed()
     return names

@@ -36,14 +36,29 @@ const CAPTURED = Symbol.for('fd-broker.started-as')
 /** Read when this module is first imported: later the program may call chdir(), or overwrite the command line by process.title. */
 export const startedAs: CommandLine = ((globalThis as { [CAPTURED]?: CommandLine })[CAPTURED] ??= capture())
 
+/** The command line of a process and the folder in which it was started, both as they were given. */
+export interface OwnStart {
+  readonly argv: readonly string[]
+  readonly cwd: string
+}
+
+/** Returns how this process was started, whatever title and folder it has now. */
+export function ownStart(): OwnStart {
+  return { argv: ownArgv(), cwd: startedAs.cwd }
+}
+
+function ownArgv(): readonly string[] {
+  const { argv0, execArgv, script, args } = startedAs
+  return [argv0, ...execArgv, ...(script === undefined ? [] : [script]), ...args]
+}
+
 /**
  * Returns the command that starts the next version of this program: the same command line, looked up again as a shell does (absolute;
  * relative to the start folder; by PATH). The real path of the running program is not used, so that a replaced link or package leads to
  * the new version. Throws ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD.
  */
 export function successorCommand(options: SuccessorOptions = {}): ProgramStart {
-  const { argv0, execArgv, script, args } = startedAs
-  const argv = options.argv ?? [argv0, ...execArgv, ...(script === undefined ? [] : [script]), ...args]
+  const argv = options.argv ?? ownArgv()
   const cwd = options.cwd ?? startedAs.cwd
   const found = folderAt(cwd)
   if (!found?.isDirectory()) {

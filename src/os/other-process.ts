@@ -4,7 +4,7 @@ import { duplicateFrom, hasEnded, type NativeError, OwnedFd, procText, signalTo 
 import { outOfDescriptors } from './limits.js'
 import { openPidfd } from './liveness.js'
 
-/** How a process was started, according to /proc. */
+/** How a process was started, according to /proc, which shows its present folder, and the title instead of the command line if it has set one. */
 export interface ProcessStart {
   readonly argv: readonly string[]
   readonly cwd: string

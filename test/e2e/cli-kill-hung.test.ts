@@ -1,12 +1,27 @@
 import { once } from 'node:events'
-import { symlinkSync } from 'node:fs'
+import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { basename, dirname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { Sandbox, urlOf, whoami } from './cli-processes.js'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+
+/** A server that has a name and a folder of its own while it runs, as many have. */
+const RENAMED = `import { createServer } from 'node:http'
+import { join } from 'fd-broker'
+process.title = 'shop: serving'
+process.chdir('/')
+const member = await join({ service: 'shop', control: process.argv[2], upgrade: { probation: 0 } })
+const web = await member.listen('web', 'tcp://127.0.0.1:0')
+web.serve(createServer((request, response) => response.end(RELEASE + process.argv[3])))
+process.on('SIGTERM', () => member.close())
+await member.ready()
+`
 
 it.runIf(NIGHTLY)(
   'a server that hangs is ended and followed by the next with --kill-stuck: no connect in its queue is lost, nor its state',
@@ -79,3 +94,27 @@ it.runIf(NIGHTLY)(
     expect(await sandbox.run('upgrade', '--control', sandbox.control)).toMatchObject({ code: 0 })
   },
 )
+
+it('starts the next version of a server that hangs as that was started, though it has another title and folder now', async () => {
+  const sandbox = Sandbox.open()
+  const current = sandbox.file('current')
+  for (const release of ['one', 'two']) {
+    mkdirSync(sandbox.file(release))
+    writeFileSync(sandbox.file(`${release}/server.mjs`), RENAMED.replace('RELEASE', `'${release} '`))
+  }
+  mkdirSync(sandbox.file('node_modules'))
+  symlinkSync(ROOT, sandbox.file('node_modules/fd-broker'))
+  symlinkSync('one', current)
+  const start = 'cd "$1" && exec node server.mjs "$2" "an argument"'
+  await sandbox.launch(['sh', '-c', start, 'sh', current, sandbox.control])
+  const before = await sandbox.statusWhere('it serves', ({ role }) => role === 'serving')
+  const answer = async () => (await fetch(urlOf(before))).text()
+  expect(await answer()).toBe('one an argument')
+
+  signalPid(before.pid, 'SIGSTOP')
+  symlinkSync('two', `${current}~`)
+  renameSync(`${current}~`, current)
+  const run = await sandbox.run('upgrade', '--control', sandbox.control, '--kill-stuck', '--timeout', '10s')
+  expect(run).toMatchObject({ code: 0, stderr: '' })
+  expect(await answer()).toBe('two an argument')
+})

@@ -18,11 +18,11 @@ import {
 } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
 import type { Upgraded, UpgradeProgress } from '../../operator/requests.js'
-import { successorCommand } from '../../os/command-line.js'
+import { type OwnStart, successorCommand } from '../../os/command-line.js'
 import { connectUnix } from '../../os/connect.js'
 import { checkGivenUp, givingUp, type NamedAddress } from '../../os/given-up.js'
 import { openPidfd } from '../../os/liveness.js'
-import { OtherProcess, type ProcessStart } from '../../os/other-process.js'
+import { OtherProcess } from '../../os/other-process.js'
 import { Segment } from '../../state/segment.js'
 import type { MemberDriver } from '../driver.js'
 import type { SuccessorOutput } from '../operator/upgrades.js'
@@ -70,15 +70,16 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
       `process ${hung.pid} runs as uid ${hung.uid}, this one as uid ${own}, and would start the successor as another user: run this command as uid ${hung.uid}`,
     )
   }
-  const { startedAs } = hung
-  const command = commandFor(argv, startedAs)
-  const env = { ...unsetAll(process.env), ...startedAs.env, ...givingUp(without) }
-  // Checks before the kill that the command can be started.
-  successorCommand({ argv: command, env, cwd: startedAs.cwd })
-  const { recovered, service } = duplicateFrom(hung, control)
+  const { env: hungEnv, ...shown } = hung.startedAs
+  const { recovered, service, start = shown } = duplicateFrom(hung, control)
+  const { cwd } = start
+  const command = commandFor(argv, start)
+  const env = { ...unsetAll(process.env), ...hungEnv, ...givingUp(without) }
   const output: OwnedFd[] = []
   let driver: MemberDriver
   try {
+    // Checks before the kill that the command can be started.
+    successorCommand({ argv: command, env, cwd })
     checkGivenUp(without, listenersIn(recovered), hung.pid)
     for (const number of [1, 2]) output.push(hung.duplicate(number, 'output of the hung process'))
     report(
@@ -106,8 +107,8 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
     await driver.ready({})
     const { upgrades, shutdown } = driver.runtime
     const shared: SuccessorOutput = { stdio: ['ignore', ...numbersOf(output)], env: {}, close: () => {} }
-    upgrades.output = () => openOutput(startedAs.env) ?? shared
-    const where = { cwd: startedAs.cwd, isStandIn: true }
+    upgrades.output = () => openOutput(hungEnv) ?? shared
+    const where = { cwd, isStandIn: true }
     const upgraded = await repeatUntilServed(driver, options, hung.pid, timeout =>
       upgrades.start({ argv: command, env, timeout, progress, signal }, where),
     )
@@ -187,7 +188,7 @@ async function findListeningProcess(control: string): Promise<OtherProcess> {
 function duplicateFrom(
   hung: OtherProcess,
   control: string,
-): { recovered: RecoveredDescriptors; service: string } {
+): { recovered: RecoveredDescriptors } & Pick<NotedDescriptors, 'service' | 'start'> {
   const descriptors = hung.descriptors()
   const duplicates = new Set<OwnedFd>()
   const take = (number: number, label: string) => {
@@ -224,7 +225,8 @@ function duplicateFrom(
     for (const { fd } of [...recovered.entries, ...recovered.segments]) duplicates.delete(fd)
     duplicates.delete(recovered.listener)
     duplicates.delete(recovered.lock)
-    return { recovered, service: noted.service }
+    const { service, start } = noted
+    return { recovered, service, ...(start && { start }) }
   } finally {
     // After an exception the set still has all duplicates; otherwise those that are not returned.
     closeAll(duplicates)
@@ -271,7 +273,7 @@ function closeRecovered({ entries, segments, listener, lock }: RecoveredDescript
 }
 
 /** Returns `argv` or, if that is empty, the hung process's command, with a relative path resolved in that process's folder. */
-function commandFor(argv: readonly string[], { argv: own, cwd }: ProcessStart): readonly string[] {
+function commandFor(argv: readonly string[], { argv: own, cwd }: OwnStart): readonly string[] {
   if (argv.length > 0) return argv
   const [file = '', ...rest] = own
   return [file.includes('/') ? resolve(cwd, file) : file, ...rest]
