@@ -393,7 +393,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   held(name: string): OwnedFd | undefined {
     const entry = this.#runtime.registry.get(name)
     if (entry === undefined) return undefined
-    this.#runtime.registry.wanted.add(name)
+    this.#runtime.holdings.wantSoon(name)
     if (entry.role === 'named') this.#listeners.useNamed(name)
     return entry.fd.dup()
   }

@@ -47,6 +47,32 @@ describe('a descriptor that is given to the incumbent while the handoff commits'
 })
 
 describe.each(['embedded', 'daemon'] as const)(
+  'what a version asks for only in its probation, %s hosting',
+  hosting => {
+    it('stays when the previous version has ended, and reaches the next one', async () => {
+      const upgrade = { probation: 2_000, heartbeat: 50, silence: 1_000 }
+      const scene = Scene.open({ hosting, upgrade })
+      if (hosting === 'daemon') await startDaemon(scene, { upgrade })
+      const [ledger, spec] = [scene.write('ledger', 'x'), `unix:${scene.file('late.sock')}`]
+      const late = { name: 'late', spec }
+      const first = await scene.serve()
+      await first.order('holdFile', { name: 'ledger', file: ledger })
+      await first.order('serveMore', late)
+      const second = await scene.serve()
+      if (hosting === 'daemon') await servedBy(scene, second)
+      expect(await second.order('heldFile', { name: 'ledger' })).toEqual(ledger)
+      await second.order('serveMore', late)
+      await first.says('retired')
+      const third = await scene.serve()
+      const held = await third.order('heldFile', { name: 'ledger' })
+      const served = third.order('serveMore', late).then(() => third.says('listener'))
+      const { adopted } = await served.catch(error => ({ adopted: error.code }))
+      expect({ held, adopted }).toEqual({ held: ledger, adopted: true })
+    })
+  },
+)
+
+describe.each(['embedded', 'daemon'] as const)(
   'a descriptor that is given to a version in its probation, %s hosting',
   hosting => {
     it.each(perLane(hosting === 'daemon' ? ['is killed'] : ['is not well'], ['is killed', 'is not well']))(

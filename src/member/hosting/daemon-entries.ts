@@ -49,6 +49,12 @@ export class DaemonEntries {
     }
   }
 
+  /** Resolves when the daemon knows that this version uses an entry of the previous version, of which the daemon has a dup. */
+  async adopt(entry: Entry): Promise<void> {
+    await this.give([entryItem(entry)])
+    this.#deps.throwIfLeft()
+  }
+
   /** Undoes a registration that failed or timed out, because the daemon may still have accepted it. */
   #takeBackFrom(name: string): void {
     const { registry, settings } = this.#deps

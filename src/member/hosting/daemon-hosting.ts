@@ -124,6 +124,10 @@ export class DaemonHosting implements Hosting {
     if (this.#deps.joined.holder !== null) return this.#deps.entries.store(entry)
   }
 
+  adoptLate(entry: Entry): Promise<void> {
+    return this.#deps.entries.adopt(entry)
+  }
+
   drop(name: string): void {
     this.#deps.entries.drop(name)
   }

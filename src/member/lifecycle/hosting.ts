@@ -73,6 +73,8 @@ export interface Hosting {
    * the incumbent then removes the Unix path if this process dies. If the promise rejects, nothing has changed and the descriptor is closed.
    */
   store(entry: Entry, bound: boolean): void | Promise<void>
+  /** Tells a daemon that this version uses an entry of the previous version that its Ready has not named. Rejects as {@link store}; closes nothing. */
+  adoptLate?(entry: Entry): Promise<void>
   /** Makes a daemon close its dup. */
   drop?(name: string): void
   /**

@@ -9,7 +9,7 @@ import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { Settings } from '../options/options.js'
 
 interface HoldingsDeps {
-  readonly settings: Pick<Settings, 'times'>
+  readonly settings: Pick<Settings, 'logger' | 'times'>
   readonly machine: Machine
   readonly shutdown: Shutdown
   readonly registry: Registry
@@ -46,6 +46,35 @@ export class Holdings {
     registry.put(entry)
     registry.wanted.add(entry.name)
     hosting.removeFormerPaths?.()
+  }
+
+  /**
+   * Keeps an entry of the previous version, because this one uses it. Resolves when a daemon knows that too, which closes its dups of all other
+   * entries when the handoff cannot be undone any more. If it rejects, the entry is not kept, unless it was before.
+   */
+  async want(name: string): Promise<void> {
+    const { hosting, machine, registry } = this.#deps
+    const entry = registry.get(name)
+    if (entry === undefined || registry.wanted.has(name)) return
+    registry.wanted.add(name)
+    // This version's Ready will name it.
+    if (machine.phase === 'joining') return
+    try {
+      await hosting.adoptLate?.(entry)
+    } catch (error) {
+      registry.wanted.delete(name)
+      throw error
+    }
+  }
+
+  /** As {@link want}, for a caller that does not wait. */
+  wantSoon(name: string): void {
+    this.want(name).catch(error => {
+      this.#deps.settings.logger.warn(
+        { err: error, name },
+        'the daemon may close a descriptor that this version has asked for: the next version would not get it',
+      )
+    })
   }
 
   /** Waits until the handoff under way ends. If another process serves then, closes the descriptor and throws ERR_FDB_FENCED. */

@@ -25,7 +25,7 @@ interface OwnListenersDeps extends ClosedSocketsDeps {
   readonly settings: Pick<Settings, 'logger' | 'worker'>
   readonly machine: Machine
   readonly registry: Registry
-  readonly holdings: Pick<Holdings, 'dropped' | 'register' | 'unregister'>
+  readonly holdings: Pick<Holdings, 'dropped' | 'register' | 'unregister' | 'want'>
   /** Throws ERR_FDB_CLOSED if this process has left. */
   readonly throwIfLeft: () => void
   readonly events: {
@@ -303,14 +303,14 @@ export class OwnListeners {
   }
 
   /** Takes over the further sockets at the listener's address, which a worker has kept. */
-  #takeFurther(listener: Listener): void {
-    const { registry } = this.#deps
+  async #takeFurther(listener: Listener): Promise<void> {
+    const { holdings, registry } = this.#deps
     for (const entry of registry.listeners) {
       if (entry.spec?.kind !== 'tcp' || !sameAddress(entry.spec, listener.spec)) continue
       if (this.#used.has(inodeOf(entry))) continue
       this.#used.add(inodeOf(entry))
-      registry.wanted.add(entry.name)
       listener.addFurther(entry.name, entry.fd.dup())
+      await holdings.want(entry.name)
     }
   }
 
@@ -398,7 +398,7 @@ export class OwnListeners {
     this.#listeners.set(name, listener)
     // Also after ready(), until the handoff cannot be undone any more: then entries that are not wanted are closed.
     registry.wanted.add(name)
-    if (this.#worker !== null) this.#takeFurther(listener)
+    if (this.#worker !== null) await this.#takeFurther(listener)
     if (machine.phase === 'serving') listener.setOptions()
     if (machine.member.accepting) await listener.start()
     return listener
@@ -446,6 +446,14 @@ export class OwnListeners {
     // The Unix path of an entry without a specification belongs to the service manager. With one, the service would remove the path.
     if (entry.spec !== null && formatListenerSpec(spec) !== entry.specText)
       this.#deps.registry.put(listenerEntry(name, spec, entry.fd))
+    // No other call may find the socket meanwhile.
+    this.#used.add(inodeOf(entry))
+    try {
+      await holdings.want(name)
+    } catch (error) {
+      this.#used.delete(inodeOf(entry))
+      throw error
+    }
     return entry.fd
   }
 
