@@ -239,6 +239,20 @@ for (const { language, name, tool } of MEMBERS) {
     )
 
     it.runIf(NIGHTLY || language === 'python')(
+      'keeps a listener of the previous version that it asks for only in its probation',
+      async () => {
+        const { scene } = await open({ probation: 3_000 })
+        const late = { name: 'late', spec: `unix:${scene.file('late.sock')}` }
+        const first = await serve(scene, 'node', { listeners: [late] })
+        const second = await serve(scene, language, { listeners: [], lateListeners: [late] })
+        expect(await second.says('listener')).toMatchObject({ adopted: true })
+        await first.says('retired')
+        const third = await serve(scene, 'node', { listeners: [late] })
+        expect(await third.says('listener')).toMatchObject({ adopted: true })
+      },
+    )
+
+    it.runIf(NIGHTLY || language === 'python')(
       'leaves without a successor, and the next version makes the changes of requests that come late',
       async () => {
         const { scene, target } = await open()

@@ -25,6 +25,8 @@ export interface AppConfig {
   routes?: number
   schema?: { version: number; minReader?: number; codec?: string }
   listeners?: readonly ListenerConfig[]
+  /** Listeners that members in Python and Go ask for when they serve. */
+  lateListeners?: readonly ListenerConfig[]
   hold?: readonly ('file' | 'pipe' | 'memfd')[]
   /** Files of a TLS server. */
   key?: string

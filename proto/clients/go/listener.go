@@ -154,6 +154,14 @@ func (m *Member) Listen(ctx context.Context, name, spec string) (*Listener, erro
 			return nil, m.why(ErrClosed, "this member has left")
 		}
 		m.keep(one)
+	} else if m.beats {
+		// Ready has not named it: the daemon closes its dups of all such when the version before cannot serve again.
+		if err := m.register(ctx, before); err != nil {
+			return nil, err
+		}
+		if m.over || m.state.over() {
+			return nil, m.why(ErrClosed, "this member has left")
+		}
 	}
 	made, err := newListener(name, spec, m.registry[name].fd, adopted)
 	if err != nil {

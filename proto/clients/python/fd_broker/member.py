@@ -137,10 +137,13 @@ class Member(LinkPart):
                 raise FdBrokerError('ERR_FDB_LISTENER_TWICE', f'listener {name} was asked for before')
             entry = self._registry.get(name)
             fd = os.dup(entry['fd']) if entry is not None and _listens(entry, wanted) else -1
+            # Otherwise Ready names it: the daemon closes its dups of all others when the version before cannot serve again.
+            late = self._beats
         adopted = fd >= 0
         if not adopted:
             fd = bind(wanted)
             os.set_blocking(fd, False)
+        if late or not adopted:
             try:
                 self._register({'role': LISTENER, 'name': name, 'spec': spec, 'fd': fd})
             except BaseException:
