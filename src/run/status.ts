@@ -129,7 +129,7 @@ export function statusOf(parts: StatusDeps): SupervisorStatus {
   }
 }
 
-/** Returns the rest of the probation; null if no version is in probation; 0 if the time is over and a pending health check decides. */
+/** Returns the rest of the probation; null if no version is in probation; 0 if the time is over and a pending health check or rollback decides. */
 function probationSeconds(now: Version | undefined, timers: RemainingTimes): number | null {
   if (now === undefined || now.proved) return null
   return (timers.remainingOf('proved', now.id) ?? 0) / 1000

@@ -50,8 +50,8 @@ import {
   UpgradeRequests,
 } from './upgrade-requests.js'
 
-/** If a health check is pending when the probation's time is over, the time to wait before looking again. */
-const PENDING_CHECK_MS = 50
+/** If a health check or a rollback is pending when the probation's time is over, the time to wait before looking again. */
+const PENDING_MS = 50
 /** Time after the start of a version that is not ready until the log says what the version has not done. */
 const UNREADY_MS = 5_000
 
@@ -504,9 +504,10 @@ export class Supervisor {
 
   #onElapsed(timer: TimerName, id: number, ms: number): void {
     const version = this.#versions.get(id)
-    // A pending health check must pass before the probation ends.
-    if (timer === 'proved' && version?.isCheckPending) {
-      this.#timers.start(timer, id, PENDING_CHECK_MS)
+    // A pending health check must pass, and a rollback must fail, before the probation ends.
+    const isLeaving = (candidate(this.#state)?.of ?? null) !== null
+    if (timer === 'proved' && (version?.isCheckPending || isLeaving)) {
+      this.#timers.start(timer, id, PENDING_MS)
       return
     }
     const { phase, proved } = this.#find(id) ?? {}

@@ -109,6 +109,33 @@ it('hooks of fd-broker run change by a reload, and run to their end before run i
   expect(lines(), run.output).toEqual(['begun', 'over'])
 })
 
+it.each([
+  ['is given up: it is kept then', true, { hook: 'success', type: 'version.kept', generation: 2 }],
+  ['succeeds: it is never kept', false, { hook: 'rollback', type: 'rollback.serving', generation: 3 }],
+])('the probation of a version does not end in a rollback, which %s', async (_how, givesUp, hook) => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-gate-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  const gate = join(folder, 'gate')
+  const waits = `while [ -e ${gate} ]; do sleep 0.05; done; exec ${SERVER}`
+  const { run, configure, ran, lines } = await hooked('0s', {}, ['sh', '-c', waits])
+  configure({ probation: '3s' })
+  using operator = await OperatorClient.connect(run.control)
+  expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
+  writeFileSync(gate, '')
+  const returned = operator.command(ROLLBACK, '').catch(() => 'given up')
+  await run.logged('the previous version was started again')
+  using observer = await OperatorClient.connect(run.control)
+  const left = async () => ((await observer.status()) as { probationSeconds: number | null }).probationSeconds
+  await until('the time of the probation is over', async () => ((await left()) ?? 1) < 0.1)
+  expect(lines(), run.output).toEqual([])
+  if (givesUp) operator.close()
+  else rmSync(gate)
+  await returned
+  expect(await ran(1)).toMatchObject([hook])
+  await pause(300)
+  expect(lines()).toHaveLength(1)
+})
+
 it.runIf(NIGHTLY).each([
   ['no version serves meanwhile', '0s', false],
   ['fd-broker run ends with it', '60s', true],
