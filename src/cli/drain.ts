@@ -35,8 +35,8 @@ export function addDrain(program: Command): void {
       durationOption('--drain <duration>', 'time limit for connections after that; default: as configured'),
     )
     .option('--undo', 'get requests again, if the machine is not rebooted')
-    .notes(`First the path "ready" of the configuration answers 503, and all else is served. After --wait each answer ends its connection, and idle
-connections are closed; after --drain tunnels are closed too. The proxy accepts connections to the end, also in its next versions.`)
+    .notes(`First the path "ready" of the configuration answers 503, and all else is served. After --wait each answer ends its connection, and connections
+without a request for a second are closed; after --drain tunnels are closed too. The proxy accepts connections to the end, also in its next versions.`)
     .examples('fd-broker drain --service edge && reboot', 'fd-broker drain --service edge --undo')
     .action(drain)
 }

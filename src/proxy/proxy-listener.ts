@@ -1,6 +1,7 @@
 import { createServer, type Server, type Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { ConnectionKeeper, DrainCounts } from '../adapter.js'
+import { afterReading, type Limit } from '../base/after-reading.js'
 import { isIn } from '../checks/address-ranges.js'
 import type { ForcedClose, Listener } from '../index.js'
 import { type Accepted, acceptWithoutSocket } from '../node/accepted.js'
@@ -28,6 +29,11 @@ import type { TlsTermination } from './tls/termination.js'
 const REFUSAL_LINGER_MS = 2_000
 /** How long the last bytes may take on connections that are closed when the drain ends. */
 const LINGER_MS = 1_000
+/**
+ * A connection of a machine that leaves is closed when it had no request for this long. Until then a client that is between two requests gets one more answer,
+ * which is the last of its connection; a FIN that crosses the next request would fail that request.
+ */
+const QUIET_MS = 1_000
 const NOT_BUSY: ReadonlySet<string> = new Set(['idle', 'closing', 'handshake'])
 const TOO_MANY = [
   'HTTP/1.1 503 Service Unavailable',
@@ -101,6 +107,8 @@ export class ProxyListener implements ConnectionKeeper {
   #lingering = 0
   /** See {@link leave}. */
   #leaves = false
+  /** Ends the connections that had no request since their end was announced. */
+  #endQuiet: Limit | null = null
   readonly #ownSockets = new WeakSet<Socket>()
   #emptyWaiters: (() => void)[] = []
 
@@ -189,10 +197,18 @@ export class ProxyListener implements ConnectionKeeper {
     const leaves = step === 'leaving' || step === 'ended'
     if (leaves) {
       this.announce()
-      this.endIdle()
+      const endQuiet = () => {
+        this.#endQuiet = null
+        this.endIdle()
+      }
+      this.#endQuiet ??= afterReading(QUIET_MS, endQuiet, { unref: true })
       if (step === 'ended')
         for (const relay of this.#allRelays()) relay.end(this.#lastEvent, LINGER_MS, { late: true })
-    } else if (this.#leaves) this.resume()
+    } else if (this.#leaves) {
+      this.#endQuiet?.clear()
+      this.#endQuiet = null
+      this.resume()
+    }
     this.#leaves = leaves
   }
 

@@ -234,14 +234,19 @@ export class Relay {
     }
   }
 
-  /** Sends FIN on idle connections; a request that is in flight is lost. A client that has not sent its first request yet has {@link SILENT_MS} to do so. */
+  /**
+   * Sends FIN on idle connections; a request that is in flight is lost. A client that has not sent its first request yet has {@link SILENT_MS} to do so, or
+   * keeps its connection if {@link resume} is called before.
+   */
   closeIdle(): void {
     this.#http2.leave(true)
     const left = [...this.#connections]
     const silent = left.filter(connection => connection.receivedNothing)
     for (const connection of left) if (!connection.receivedNothing) connection.closeIdle()
     if (silent.length === 0) return
+    const resumed = this.#resumed
     const endSilent = () => {
+      if (this.#resumed !== resumed) return
       for (const connection of silent) if (connection.receivedNothing) connection.closeIdle()
     }
     afterReading(SILENT_MS, endSilent, { unref: true })

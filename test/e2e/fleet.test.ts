@@ -1,8 +1,12 @@
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { Agent } from 'node:http'
+import net from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { OperatorClient } from '../../src/operator.js'
 import { configFrom, type ProxyDocument, startProxy } from '../../src/proxy/index.js'
+import { DRAIN_COMMAND } from '../../src/proxy/leaving.js'
 import { NIGHTLY } from '../lanes/lane.js'
 import { pageText } from '../pages/blocks.js'
 import { ask } from '../processes/client.js'
@@ -39,6 +43,49 @@ function blockWith(part: string): string {
       text?.includes(part),
     )?.[1] ?? ''
   )
+}
+
+/** Returns a function that takes the steps of `fd-broker drain`. */
+async function steps({ sandbox }: Edge): Promise<(step: string) => Promise<void>> {
+  const operator = await OperatorClient.connect(sandbox.control)
+  onTestFinished(() => operator.close())
+  return async step => {
+    const reply = await operator.command(DRAIN_COMMAND, Buffer.from(step))
+    expect(JSON.parse(Buffer.from(reply).toString())).toMatchObject({ step })
+  }
+}
+
+/** A client of one connection, which sends its next request without looking whether the connection has ended. */
+class KeptClient {
+  readonly #socket: net.Socket
+  #text = ''
+  ended = false
+
+  static async connect(port: number): Promise<KeptClient> {
+    const socket = net.connect(port, '127.0.0.1')
+    await once(socket, 'connect')
+    onTestFinished(() => void socket.destroy())
+    return new KeptClient(socket)
+  }
+
+  constructor(socket: net.Socket) {
+    this.#socket = socket
+    socket.on('data', data => {
+      this.#text += String(data)
+    })
+    socket.on('end', () => {
+      this.ended = true
+    })
+    socket.on('error', () => {})
+  }
+
+  /** Resolves with the whole answer. */
+  async get(): Promise<string> {
+    this.#text = ''
+    this.#socket.write('GET /r/1 HTTP/1.1\r\nHost: a\r\n\r\n')
+    await until('the request is answered', () => !!this.#text.split('\r\n\r\n')[1])
+    return this.#text
+  }
 }
 
 /** Stands for ssh: the machine is a variable with the path of a control socket. */
@@ -124,6 +171,30 @@ describe('a machine that leaves before a reboot, as docs/fleet.md says', () => {
     await until('the balancer uses it again', async () => (await out()).length === 0, 20_000)
     await more()
     await clients.stop()
+  })
+
+  it('answers a client that is between two requests once more, and closes a connection that stays idle', async () => {
+    const edge = await machine((await upstream()).url)
+    const take = await steps(edge)
+    const [busy, idle] = [await KeptClient.connect(edge.port), await KeptClient.connect(edge.port)]
+    for (const client of [busy, idle]) expect(await client.get()).not.toContain('Connection: close')
+    await take('unready')
+    await take('leaving')
+    expect(await busy.get()).toContain('Connection: close')
+    await until('the idle connection is closed', () => idle.ended)
+  })
+
+  it('closes no connection after it was told to serve again', async () => {
+    const edge = await machine((await upstream()).url)
+    const take = await steps(edge)
+    const [idle, silent] = [await KeptClient.connect(edge.port), await KeptClient.connect(edge.port)]
+    await idle.get()
+    for (const step of ['unready', 'leaving', 'ended', 'serving']) await take(step)
+    await sleep(2_500)
+    for (const client of [idle, silent]) {
+      expect(client.ended).toBe(false)
+      expect(await client.get()).not.toContain('Connection: close')
+    }
   })
 
   it('still leaves after a rollback, and serves after one if it was told to meanwhile', async () => {
