@@ -1,6 +1,5 @@
 import { existsSync } from 'node:fs'
 import type net from 'node:net'
-import { rememberLine } from '../base/successor-output.js'
 import { expectMember, noMember } from '../member/joining/process-member.js'
 import { observe } from '../node/observed-events.js'
 import { startingProcesses } from '../os/main-process.js'
@@ -8,7 +7,7 @@ import { endVersion, isEndOfUpgrade } from './ended-upgrade.js'
 import type { ListenRequest } from './listen-request.js'
 import type { AutoService } from './service.js'
 import type { AutoSettings } from './settings.js'
-import { codeAndMessageOf, messageOf, printOnce } from './stderr.js'
+import { codeAndMessageOf, messageOf, printReason } from './stderr.js'
 import { WaitingServer } from './waiting-server.js'
 
 /**
@@ -134,7 +133,9 @@ export class Auto {
     if (this.#excluded || this.#service !== null) return
     try {
       const { AutoService } = await loadService()
-      this.#service = await AutoService.join(this.#settings, this.#starters, () => {
+      // A process that has been a version of the service is no child of the program, although another version may have started it.
+      const starters = this.#joined === null ? this.#starters : NONE
+      this.#service = await AutoService.join(this.#settings, starters, () => {
         // The version that stood by serves again: a server that listens later gets its socket.
         if (this.#service?.handingBack) this.#isDecided = false
         this.#service = null
@@ -152,6 +153,8 @@ export class Auto {
   }
 }
 
+const NONE: ReadonlySet<number> = new Set()
+
 interface Library {
   readonly AutoService: typeof AutoService
 }
@@ -166,9 +169,4 @@ interface Library {
 async function loadService(): Promise<Library> {
   await new Promise(setImmediate)
   return await import('./service.js')
-}
-
-/** Prints a text, which the error of `fd-broker start` or `upgrade` repeats if this process fails. */
-function printReason(text: string): void {
-  if (printOnce(text)) rememberLine(`fd-broker: ${text}`)
 }

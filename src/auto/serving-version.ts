@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { isAwaited } from '../base/successor-output.js'
+import { inheritedOutput, isAwaited } from '../base/successor-output.js'
 import { FdbError } from '../index.js'
 import { ANSWER_MS } from '../operator/requests.js'
 import { OperatorClient } from '../operator.js'
@@ -8,9 +8,12 @@ import { realPathOf } from '../os/release-link.js'
 import type { Exclusion } from './exclusion.js'
 import type { AutoSettings } from './settings.js'
 
-/** Whether this process is a child of the process that serves, or has served, and no next version that an upgrade has started. */
+/**
+ * Whether this process is a child of the process that serves, or has served, and no next version that an upgrade has started. The upgrade may be over, if
+ * another version has taken over meanwhile; the preload marks only its successor, and none if a tool has started the successor.
+ */
 export function isChildOf(pid: number, starters: ReadonlySet<number>): boolean {
-  return starters.has(pid) && !isAwaited(startedAs.env)
+  return starters.has(pid) && inheritedOutput() === null && !isAwaited(startedAs.env)
 }
 
 /**

@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs'
+import { rememberLine } from '../base/successor-output.js'
 import { FdbError } from '../errors.js'
 import type { Logger } from '../index.js'
 
@@ -10,6 +11,11 @@ export function printOnce(text: string): boolean {
   printed.add(text)
   print(text)
   return true
+}
+
+/** Prints a text, which the error of `fd-broker start` or `upgrade` repeats if this process fails. */
+export function printReason(text: string): void {
+  if (printOnce(text)) rememberLine(`fd-broker: ${text}`)
 }
 
 /** Writes a line to stderr. Never throws, even if the terminal is closed or the pipe has no reader. */

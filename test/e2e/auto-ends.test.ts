@@ -208,21 +208,28 @@ it.runIf(NIGHTLY)(
   },
 )
 
-it('under fd-broker/auto a program that closes its server in its probation, and listens again, is the next version', async () => {
-  const program =
-    await AutoProgram.of(`${SERVER.replace('http.create', 'const server = http.create')}process.on('SIGUSR2', () => {
+it.each([
+  ['that a user has started', (program: AutoProgram) => program.launch()],
+  ['that fd-broker upgrade has started', (program: AutoProgram) => program.command('upgrade')],
+])(
+  'under fd-broker/auto a program %s, which closes its server in its probation and listens again, is the next version',
+  async (_, next) => {
+    const program =
+      await AutoProgram.of(`${SERVER.replace('http.create', 'const server = http.create')}process.on('SIGUSR2', () => {
   server.close(() => server.listen(8080, () => console.log('listens again')))
 })
 `)
-  const first = await program.serve()
-  const second = await program.serve('import', 2)
-  signalPid(second, 'SIGUSR2')
-  await program.says('listens again')
-  await program.answeredBy(second)
-  expect(hasEnded(first)).toBe(false)
-  expect((await operator.status(program.control)).pid).toBe(second)
-  expect(program.output).not.toContain('EADDRINUSE')
-})
+    const first = await program.serve()
+    await next(program)
+    const second = await program.serves(2)
+    signalPid(second, 'SIGUSR2')
+    await program.says('listens again')
+    await program.answeredBy(second)
+    expect(hasEnded(first)).toBe(false)
+    expect((await operator.status(program.control)).pid).toBe(second)
+    expect(program.output).not.toContain('EADDRINUSE')
+  },
+)
 
 describe('under fd-broker/auto a replaced version', () => {
   it.runIf(NIGHTLY)('ends by its own handler of SIGTERM, whose close of the server succeeds', async () => {
