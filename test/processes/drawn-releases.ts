@@ -21,6 +21,8 @@ interface ReleasesDeps {
 export class DrawnReleases {
   /** The number of the last release whose file had no mistakes. */
   good = 0
+  /** The release that the file names. */
+  current: Release = 'good'
   readonly #deps: ReleasesDeps
   /** Gates, with the number of orders until each opens. */
   readonly #gates: { readonly file: string; left: number }[] = []
@@ -38,6 +40,7 @@ export class DrawnReleases {
 
   write(release: Release): void {
     const { below, file, ledger, textOf } = this.#deps
+    this.current = release
     this.#replaced()
     this.#replaced = release === 'good' ? () => {} : this.#lasting(release)
     const id = ++this.#count

@@ -23,6 +23,17 @@ interface Cause {
   to: number
 }
 
+/** For which causes a failure of a client is excused. */
+export interface Excuses {
+  /** The request was under way while one of these was there. */
+  readonly during?: readonly string[]
+  /** The request was sent while one of these was there: one that was sent before it must be answered. */
+  readonly since?: readonly string[]
+}
+
+/** A client may hear this much later, on a busy machine, that its request was sent. */
+const LEEWAY_MS = 60
+
 /** The story of a run with drawn orders: what was ordered and answered, which troubles there were, and what is wrong. */
 export class OrderLedger {
   readonly story: string[] = []
@@ -32,6 +43,7 @@ export class OrderLedger {
   readonly #causes: Cause[] = []
   readonly #work: Promise<void>[] = []
   #waiting = 0
+  #given = 0
 
   note(text: string): void {
     this.story.push(`${this.#since(performance.now())} ${text}`)
@@ -41,12 +53,13 @@ export class OrderLedger {
     return (at - this.#began).toFixed(0).padStart(6)
   }
 
-  /** Adds a cause, which lasts until its function `over` is called. */
-  begin(why: string): () => void {
+  /** Adds a cause, which lasts until its function `over` is called; with 0 it has never been there. */
+  begin(why: string): (at?: number) => void {
     const cause: Cause = { why, from: performance.now(), to: Number.POSITIVE_INFINITY }
     this.#causes.push(cause)
-    return () => {
-      cause.to = Math.min(cause.to, performance.now())
+    this.#given++
+    return (at = performance.now()) => {
+      cause.to = Math.min(cause.to, at)
     }
   }
 
@@ -64,6 +77,7 @@ export class OrderLedger {
     }
     this.note(what)
     this.orders.push(given)
+    this.#given++
     this.#waiting++
     this.#work.push(
       order().then(
@@ -86,30 +100,61 @@ export class OrderLedger {
     return this.#waiting === 0
   }
 
-  /** `allowed`: for the answers other than `done`, the causes of which one must have been there. An empty list: no cause is needed. */
+  /** Whether no order waits for its answer, and no cause is there. */
+  get isCalm(): boolean {
+    const now = performance.now()
+    return this.areAnswered && this.#causes.every(({ to }) => to < now)
+  }
+
+  /** Waits for what the last order alone brings about. Anything else that is given meanwhile makes this void. */
+  async promised(what: string, is: () => Promise<boolean>, ms: number): Promise<void> {
+    const given = this.#given
+    const isVoid = () => this.#given !== given
+    await until(what, async () => isVoid() || (await is().catch(() => false)) || null, ms).then(
+      () => this.note(isVoid() ? `nothing is asked of: ${what}` : `as promised: ${what}`),
+      error => this.wrong.push(`promised at ${this.#since(performance.now() - ms).trim()}: ${error.message}`),
+    )
+  }
+
+  /** `allowed`: for the answers other than `done`, the causes or other orders at the same time, of which one must have been there. An empty list: no cause is needed. */
   judgeOrders(allowed: (what: string) => Readonly<Record<string, readonly string[]>>): void {
-    for (const { what, at, answer, message, answeredAt } of this.orders) {
+    for (const order of this.orders) {
+      const { what, at, answer, message, answeredAt } = order
       const text = `${what} of ${this.#since(at).trim()}: ${answer} ${message}`
       if (answer === null) this.wrong.push(`${what} of ${this.#since(at).trim()} has no answer`)
       else if (answer !== 'done') {
         const causes = allowed(what)[answer]
         if (!DOCUMENTED.has(answer)) this.wrong.push(`not a documented code: ${text}`)
         else if (causes === undefined) this.wrong.push(`not an answer to this order: ${text}`)
-        else if (causes.length > 0 && !this.had(causes, at, answeredAt))
+        else if (causes.length > 0 && !this.had(causes, at, answeredAt) && !this.#meets(order, causes))
           this.wrong.push(`without a cause (${causes}): ${text}`)
       }
     }
   }
 
-  /** `excuses`: the causes for which a kind of failure is excused. */
+  /** Whether another order of these names waited for its answer in the same time. */
+  #meets(order: GivenOrder, names: readonly string[]): boolean {
+    return this.orders.some(
+      other =>
+        other !== order &&
+        names.includes(other.what) &&
+        other.at <= order.answeredAt &&
+        (other.answer === null || other.answeredAt >= order.at),
+    )
+  }
+
   judgeClients(
     failures: readonly Unanswered[],
-    excuses: Readonly<Record<Unanswered['kind'], readonly string[]>>,
+    excuses: Readonly<Partial<Record<Unanswered['kind'], Excuses>>>,
   ): void {
-    for (const { path, sentAt, at, kind, how } of failures)
-      if (!this.had(excuses[kind], sentAt, at))
+    for (const { path, sentAt, at, kind, how } of failures) {
+      const { during = [], since = [] } = excuses[kind] ?? {}
+      const isExcused =
+        this.had(during, sentAt, at) || this.had(since, sentAt, Math.min(at, sentAt + LEEWAY_MS))
+      if (!isExcused)
         this.wrong.push(
           `${path} sent at ${this.#since(sentAt).trim()} is ${kind} at ${this.#since(at).trim()}: ${how}`,
         )
+    }
   }
 }

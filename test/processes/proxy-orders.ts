@@ -2,37 +2,23 @@ import { readdirSync, renameSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { dirname } from 'node:path'
-import { OperatorClient } from '../../src/operator/client.js'
 import type { ServiceStatus } from '../../src/operator/status-report.js'
 import * as operators from '../orders/operators.js'
 import { ask } from './client.js'
-import {
-  type Census,
-  differences,
-  isListened,
-  leftIn,
-  memoryFilesOf,
-  plainCensus,
-} from './descriptor-census.js'
+import { type Census, leftIn, memoryFilesOf, plainCensus } from './descriptor-census.js'
+import { CALM_MS, DrawnOrders, EFFECT_MS } from './drawn-orders.js'
 import { DrawnReleases, type Release } from './drawn-releases.js'
 import { Edge } from './edge.js'
-import { OrderLedger } from './given-orders.js'
 import { hasEnded, signalPid } from './launch.js'
 import { handles } from './marked.js'
 import { isAnswered, OpenLoop } from './open-loop.js'
-import { randomFrom } from './random.js'
 import { ServerChanges } from './server-changes.js'
-import { pause, until } from './until.js'
+import { until } from './until.js'
 
 const EVERY_MS = 12
-const PAUSE_MS = 120
 const PHASE_MS = 700
-const CALM_MS = 25_000
 /** An upgrade is over, or has failed, within this time. */
 const UPGRADE_MS = 3_000
-const LEFT_MS = 6_000
-/** A service in which nothing happens has the same descriptors for this time. */
-const SETTLED_MS = 100
 /** Idle connections to servers are kept for this time. */
 const KEPT_MS = 300
 
@@ -49,7 +35,19 @@ type ProxyOrder = keyof typeof SHARES
 const ORDERS = Object.entries(SHARES).flatMap(([order, share]) =>
   Array.from({ length: share }, () => order as ProxyOrder),
 )
-const WHEN = ['now', 'now', 'soon', 'soon', 'offering', 'offering', 'probation', 'leaving'] as const
+const WHEN = [
+  'calm',
+  'calm',
+  'calm',
+  'now',
+  'now',
+  'soon',
+  'soon',
+  'offering',
+  'offering',
+  'probation',
+  'leaving',
+] as const
 
 const ENDS = ['stop', 'stop --drain', 'TERM', 'QUIT', 'INT', 'death'] as const
 /** The process that has heard an order ends, or another one serves. */
@@ -95,103 +93,76 @@ const ANSWERS: Readonly<Record<string, Readonly<Record<string, readonly string[]
 }
 
 /** Random orders to the reference proxy, and clients at a fixed rate whose requests must all be answered. */
-export class ProxyOrders {
-  readonly ledger = new OrderLedger()
-  readonly #below: (n: number) => number
+export class ProxyOrders extends DrawnOrders<ProxyOrder, ServiceStatus, (typeof WHEN)[number]> {
   readonly #upstreams: Server[] = []
   readonly #started = new Set<number>()
   #edge!: Edge
-  #clients!: OpenLoop
   #store: Server | null = null
   #storePort = 0
   #settings: Record<string, unknown> = {}
-  #releases!: DrawnReleases
-  #ended: (() => void)[] = []
-  /** The processes that served when the service or they were ordered to end. */
-  readonly #leaving = new Set<number>()
+  protected releases!: DrawnReleases
   #changes!: ServerChanges
   #keepsState = false
 
-  constructor(seed: number) {
-    this.#below = randomFrom(seed)
+  protected get control(): string {
+    return this.box.control
   }
 
-  /** The output of all processes. */
-  output = ''
+  protected get port(): number {
+    return this.port
+  }
+
+  protected get box(): Edge['sandbox'] {
+    return this.box
+  }
 
   get #log(): string {
-    return this.#edge.sandbox.output
+    return this.box.output
   }
 
-  /** Resolves with what is wrong. */
-  async run(count: number): Promise<string[]> {
+  protected async prepare(): Promise<void> {
     this.#edge = await Edge.prepare({})
-    this.#releases = new DrawnReleases({
-      ...{ file: this.#edge.file, ledger: this.ledger, below: this.#below, kinds: RELEASES },
+    this.releases = new DrawnReleases({
+      ...{ file: this.#edge.file, ledger: this.ledger, below: this.below, kinds: RELEASES },
       lastingMs: UPGRADE_MS + 1_000,
       textOf: (...release) => this.#textOf(...release),
     })
-    try {
-      await this.#perform(count)
-    } catch (error) {
-      this.ledger.wrong.push(String(error))
-    } finally {
-      this.#clients?.close()
-      this.output = this.#edge.sandbox.output
-      await this.#edge.sandbox.close()
-      for (const server of [...this.#upstreams, this.#store]) {
-        server?.close()
-        server?.closeAllConnections()
-      }
-    }
-    return this.ledger.wrong
   }
 
-  async #perform(count: number): Promise<void> {
+  protected override async close(): Promise<void> {
+    for (const server of [...this.#upstreams, this.#store]) {
+      server?.close()
+      server?.closeAllConnections()
+    }
+  }
+
+  protected async perform(count: number): Promise<void> {
     const [one, two] = [await this.#upstream(), await this.#upstream()]
-    this.#changes = new ServerChanges(this.ledger, this.#control, one)
-    this.#keepsState = this.#below(2) === 0
+    this.#changes = new ServerChanges(this.ledger, this.control, one)
+    this.#keepsState = this.below(2) === 0
     this.#settings = {
       upstreams: { app: { servers: [one, two], keepAlive: { idle: `${KEPT_MS}ms` } } },
-      drain: { timeout: '3s', move: this.#draw(['auto', 'auto', 'idle', 'off']), firstWave: '50ms' },
-      probation: this.#draw(['0s', '500ms', '2s']),
-      ...(this.#keepsState && { stateFile: this.#edge.sandbox.file('state') }),
+      drain: { timeout: '3s', move: this.draw(['auto', 'auto', 'idle', 'off']), firstWave: '50ms' },
+      probation: this.draw(['0s', '500ms', '2s']),
+      ...(this.#keepsState && { stateFile: this.box.file('state') }),
     }
-    if (this.#below(2) === 0) {
+    if (this.below(2) === 0) {
       await this.#openStore()
       this.#settings.source = `http://127.0.0.1:${this.#storePort}/`
     }
     this.ledger.note(JSON.stringify({ ...this.#settings, upstreams: undefined }))
-    this.#releases.write('good')
+    this.releases.write('good')
     await this.#start()
     // A first process lacks what a second one has from the handoff.
-    await operators.upgrade(this.#control)
-    await isAnswered(this.#edge.port)
-    const fresh = await this.#settled()
-    this.#clients = new OpenLoop(this.#edge.port, EVERY_MS, n =>
+    await operators.upgrade(this.control)
+    await isAnswered(this.port)
+    const fresh = await this.settled()
+    this.clients = new OpenLoop(this.port, EVERY_MS, n =>
       n % 12 === 0 ? `/?ms=${100 + ((n * 37) % 700)}` : '/',
     )
-    for (let n = 0; n < count; n++) {
-      await this.#reach(this.#draw(WHEN))
-      const order = this.#draw(ORDERS)
-      await this.#give(order)
-      // Two at once: the same one, or another one.
-      const more = this.#below(6)
-      if (more === 0) await this.#give(order)
-      if (more === 1) await this.#give(this.#draw(ORDERS))
-      this.#releases.openGates()
-      await this.#maintain(this.#below(3) > 0)
-    }
+    await this.giveOrders(count, ORDERS, WHEN)
     await this.#calm()
     await this.#judge(fresh)
-  }
-
-  #draw<T>(list: readonly T[]): T {
-    return list[this.#below(list.length)]!
-  }
-
-  get #control(): string {
-    return this.#edge.sandbox.control
   }
 
   async #upstream(): Promise<string> {
@@ -213,7 +184,7 @@ export class ProxyOrders {
   }
 
   #textOf(release: Release, id: number, gate: string): string {
-    const sick = this.#edge.sandbox.file('sick')
+    const sick = this.box.file('sick')
     const command = { sick: 'false', gated: `[ -e ${gate} ] && [ ! -e ${sick} ]` }[release as string]
     const { probation, ...settings } = this.#settings
     const config = {
@@ -232,7 +203,7 @@ export class ProxyOrders {
       },
     }
     if (release !== 'bad file') return JSON.stringify(config)
-    return this.#draw(['{', '{"listeners":7}', JSON.stringify({ ...config, colour: 'red' })])
+    return this.draw(['{', '{"listeners":7}', JSON.stringify({ ...config, colour: 'red' })])
   }
 
   async #launch(): Promise<number> {
@@ -241,8 +212,8 @@ export class ProxyOrders {
     return pid
   }
 
-  async #status(): Promise<ServiceStatus | null> {
-    return (await operators.status(this.#control)) as ServiceStatus | null
+  protected async status(): Promise<ServiceStatus | null> {
+    return (await operators.status(this.control)) as ServiceStatus | null
   }
 
   /** All processes of the proxy that live. */
@@ -256,36 +227,40 @@ export class ProxyOrders {
     await until(
       'the proxy serves',
       async () => {
-        if ((await this.#status())?.role === 'serving') return true
+        if ((await this.status())?.role === 'serving') return true
         if (this.#living.length === 0) pid = await this.#launch()
         return false
       },
       CALM_MS,
       () => this.#log,
     )
-    await isAnswered(this.#edge.port)
-    this.#servesAgain()
+    await isAnswered(this.port)
+    this.servesAgain()
     this.ledger.note(`${pid} serves`)
   }
 
-  /** Waits for a phase, if it comes soon. */
-  async #reach(when: (typeof WHEN)[number]): Promise<void> {
+  protected async reach(when: (typeof WHEN)[number]): Promise<void> {
     if (when === 'now') return
-    if (when === 'soon') return pause(this.#below(PAUSE_MS))
+    if (when === 'soon') return this.soon()
+    if (when === 'calm') {
+      this.releases.write('good')
+      this.releases.openGates(true)
+    }
     const is = async () => {
-      const status = await this.#status()
+      const status = await this.status()
+      if (when === 'calm') return this.ledger.isCalm && status?.role === 'serving' && status.phase === 'idle'
       if (status === null) return true
       const draining = status.draining ?? []
       if (when === 'probation') return draining.some(({ phase }) => phase === 'standby')
       if (when === 'leaving') return draining.some(({ phase }) => phase !== 'standby')
       return status.phase !== 'idle'
     }
-    await this.ledger.reach(when, is, PHASE_MS)
+    await this.ledger.reach(when, is, when === 'calm' ? 2 * EFFECT_MS : PHASE_MS)
   }
 
-  async #give(order: ProxyOrder): Promise<void> {
+  protected async give(order: ProxyOrder): Promise<void> {
     const { ledger } = this
-    const status = await this.#status()
+    const status = await this.status()
     const serving = status?.pid ?? 0
     const others = this.#living.filter(pid => pid !== serving)
     const older = new Set((status?.draining ?? []).map(({ pid }) => pid ?? 0))
@@ -298,48 +273,48 @@ export class ProxyOrders {
     const elder = [...older].find(pid => others.includes(pid))
     switch (order) {
       case 'upgrade':
-        this.#releases.draw()
-        ledger.give(order, () => operators.upgrade(this.#control))
+        this.releases.draw()
+        ledger.give(order, () => operators.upgrade(this.control))
         return
       case 'cancel':
-        this.#releases.draw()
-        ledger.give(order, () => this.#cancelled())
+        this.releases.draw()
+        ledger.give(order, () => this.cancelled())
         return
       case 'start':
-        this.#releases.draw()
+        this.releases.draw()
         ledger.give(order, () => this.#startNext())
         return
       case 'rollback':
         setTimeout(ledger.begin('rollback'), 2_000).unref()
-        ledger.give(order, () => operators.rollback(this.#control))
+        ledger.give(order, () => operators.rollback(this.control))
         return
       case 'reload':
-        this.#releases.draw()
-        ledger.give(order, () => operators.reload(this.#control))
+        this.releases.draw()
+        ledger.give(order, () => operators.reload(this.control))
         return
       case 'USR2':
       case 'HUP':
-        this.#releases.draw()
+        this.releases.draw()
         signal(`SIG${order}`)
         return
       case 'WINCH':
         signal('SIGWINCH')
         setTimeout(
-          () => void this.#status().then(now => now && signal('SIGHUP', now.pid ?? 0)),
-          this.#below(800),
+          () => void this.status().then(now => now && signal('SIGHUP', now.pid ?? 0)),
+          this.below(800),
         ).unref()
         return
       case 'status':
-        ledger.give(order, () => operators.askStatus(this.#control))
+        ledger.give(order, () => operators.askStatus(this.control))
         return
       case 'servers':
-        this.#changes.draw(this.#below)
+        this.#changes.draw(this.below)
         return
       case 'store':
         await this.#toggleStore()
         return
       case 'sick': {
-        const file = this.#edge.sandbox.file('sick')
+        const file = this.box.file('sick')
         const over = ledger.begin('sick')
         ledger.note('each version is sick')
         writeFileSync(file, '')
@@ -349,65 +324,37 @@ export class ProxyOrders {
       }
       case 'stop':
       case 'stop --drain':
-        this.#stop(order, serving)
+        this.#mayEnd(order, serving)
         return
       case 'death':
         if (serving === 0) return
-        this.#ends(order, serving)
-        signal('SIGKILL')
+        this.#mayEnd(order, serving)
+        this.kill('serving dies', serving, UPGRADE_MS)
         return
       case 'TERM':
       case 'QUIT':
       case 'INT':
         if (serving === 0) return
-        this.#ends(order, serving)
+        this.#mayEnd(order, serving)
         signal(`SIG${order}`)
         return
       default: {
         const [which = '', what = ''] = order.split(' ')
         const pid = which === 'joiner' ? joiner : elder
         if (pid === undefined || serving === 0) return
+        if (what === 'dies') return this.kill(order, pid, UPGRADE_MS)
         setTimeout(ledger.begin(order === 'elder QUIT' ? 'elder TERM' : order), UPGRADE_MS).unref()
         ledger.note(order)
-        signal(what === 'dies' ? 'SIGKILL' : `SIG${what as 'TERM' | 'QUIT'}`, pid)
+        signal(`SIG${what as 'TERM' | 'QUIT'}`, pid)
       }
     }
   }
 
-  /** The service may end, until it serves again. */
-  #ends(why: string, leaving: number): () => void {
-    this.#leaving.add(leaving)
-    const over = this.ledger.begin(why)
-    this.#ended.push(over)
-    if (!this.#keepsState || why === 'death') this.#changes.lose()
-    return over
-  }
-
-  #stop(order: 'stop' | 'stop --drain', serving: number): void {
-    const over = this.#ends(order, serving)
-    this.ledger.give(order, () =>
-      operators.stop(this.#control, order === 'stop' ? null : 700).catch(error => {
-        // No process has heard it.
-        if (error.code === 'ERR_FDB_NO_HOLDER') this.#ended = this.#ended.filter(each => each !== over)
-        throw error
-      }),
-    )
-  }
-
-  /** The service serves again. */
-  #servesAgain(): void {
-    for (const over of this.#ended.splice(0)) over()
-    this.#leaving.clear()
-  }
-
-  async #cancelled(): Promise<void> {
-    const over = this.ledger.begin('cancel')
-    const cancel = new AbortController()
-    setTimeout(() => cancel.abort(), this.#below(400)).unref()
-    using client = await OperatorClient.connect(this.#control)
-    await client
-      .upgrade({ timeout: operators.ANSWER_MS, signal: cancel.signal })
-      .finally(() => setTimeout(over, 1_000).unref())
+  /** The service may end, until it serves again, and lose changes with it. */
+  #mayEnd(order: (typeof ENDS)[number], serving: number): void {
+    if (!this.#keepsState || order === 'death') this.#changes.lose()
+    if (order === 'stop' || order === 'stop --drain') this.stop(order, serving)
+    else this.ends(order, serving)
   }
 
   /** A second process takes over. Rejects with the code that it logs if it ends before it serves. */
@@ -427,6 +374,89 @@ export class ProxyOrders {
     throw Object.assign(new Error(err?.message ?? 'it has ended'), { code: err?.code ?? plain })
   }
 
+  /** Judges the process that serves, and its configuration. */
+  protected async promised(order: ProxyOrder, before: ServiceStatus): Promise<void> {
+    const { ledger } = this
+    const { pid, draining = [] } = before
+    const { current, good } = this.releases
+    const standby = draining.find(({ phase }) => phase === 'standby')
+    const serves = async (isIt: (now: number) => boolean, body?: number) => {
+      const status = await this.status()
+      if (!ledger.areAnswered || status?.role !== 'serving' || !isIt(status.pid ?? 0)) return false
+      if (body === undefined) return true
+      const answer = await this.#ask('release.example')
+      return isIt(Number(answer['x-pid'])) && answer.body === `${body}`
+    }
+    const same = (now: number) => now === pid
+    switch (order) {
+      case 'upgrade':
+      case 'start':
+      case 'USR2':
+        if (current === 'gated') return
+        if (current === 'good')
+          return ledger.promised('the next version serves', () => serves(now => !same(now), good), EFFECT_MS)
+        // USR2 has no answer: its failure is in the status.
+        return ledger.promised(
+          'the version fails, and the one before serves on',
+          async () => {
+            const { lastFailure } = (await this.status()) ?? {}
+            return JSON.stringify(lastFailure) !== JSON.stringify(before.lastFailure) && serves(same)
+          },
+          EFFECT_MS,
+        )
+      case 'HUP':
+      case 'reload': {
+        const served = (await this.#ask('release.example')).body
+        const [body, answer] = current === 'bad file' ? [served, 'ERR_FDB_CONFIG'] : [`${good}`, 'done']
+        const said = this.#refusals
+        const has = async () => {
+          if (order === 'reload' && ledger.orders.at(-1)?.answer !== answer) return false
+          if (order === 'HUP' && current === 'bad file' && this.#refusals === said) return false
+          return serves(same, Number(body))
+        }
+        return ledger.promised(`the configuration ${body} is in force`, has, EFFECT_MS)
+      }
+      case 'WINCH': {
+        const accepts = async (is: boolean) =>
+          (await this.status())?.listeners?.every(({ accepting }) => accepting === is) ?? false
+        await ledger.promised('the proxy does not accept', () => accepts(false), EFFECT_MS)
+        return ledger.promised('HUP lets it accept', () => accepts(true), EFFECT_MS)
+      }
+      case 'rollback': {
+        if (standby !== undefined && (standby.standbySeconds ?? 0) < 1) return
+        const answer = standby === undefined ? 'ERR_FDB_NO_STANDBY' : 'done'
+        const has = async () =>
+          ledger.orders.at(-1)?.answer === answer && serves(now => now === (standby?.pid ?? pid))
+        return ledger.promised(`the rollback: ${answer}`, has, EFFECT_MS)
+      }
+      case 'TERM':
+      case 'INT':
+      case 'stop':
+      case 'stop --drain':
+        return ledger.promised('all processes end', async () => this.#living.length === 0, EFFECT_MS)
+      case 'QUIT':
+      case 'death': {
+        if (standby !== undefined && (standby.standbySeconds ?? 0) < 1) return
+        const what = standby === undefined ? 'all processes end' : 'the previous version serves'
+        const has = async () =>
+          standby === undefined ? this.#living.length === 0 : serves(now => now === standby.pid)
+        return ledger.promised(what, has, EFFECT_MS)
+      }
+      case 'status':
+      case 'servers':
+      case 'elder TERM':
+      case 'elder QUIT':
+      case 'elder dies':
+        return ledger.promised('the version serves on', () => serves(same), EFFECT_MS)
+      default:
+    }
+  }
+
+  /** How often a configuration was not applied. */
+  get #refusals(): number {
+    return this.#log.split('"msg":"the configuration was not').length
+  }
+
   async #toggleStore(): Promise<void> {
     if (this.#storePort === 0) return
     const store = this.#store
@@ -439,22 +469,21 @@ export class ProxyOrders {
     this.ledger.note(store === null ? 'the store is back' : 'the store is away')
   }
 
-  /** A service manager starts the proxy again if no process lives. `waits`: also if the last one is just ending. */
-  async #maintain(waits: boolean): Promise<void> {
-    if (waits && this.#ended.length > 0)
+  protected async maintain(waits: boolean): Promise<void> {
+    if (waits && this.ended.length > 0)
       await until('all processes end', () => this.#living.length === 0, PHASE_MS).catch(() => {})
     if (this.#living.length > 0) {
-      if (this.#ended.length === 0) return
-      const { pid, role, phase } = (await this.#status()) ?? {}
+      if (this.ended.length === 0) return
+      const { pid, role, phase } = (await this.status()) ?? {}
       // Another version serves.
-      if (role === 'serving' && phase === 'idle' && !this.#leaving.has(pid ?? 0)) this.#servesAgain()
+      if (role === 'serving' && phase === 'idle' && !this.leaving.has(pid ?? 0)) this.servesAgain()
       return
     }
-    if (this.#ended.length === 0) {
-      this.#ends('ended', 0)
+    if (this.ended.length === 0) {
+      this.ends('ended', null)
       this.ledger.wrong.push('the service has ended without an order')
     }
-    this.#releases.write('good')
+    this.releases.write('good')
     if (this.#storePort > 0 && this.#store === null) await this.#toggleStore()
     await this.#start()
   }
@@ -463,76 +492,70 @@ export class ProxyOrders {
   async #calm(): Promise<void> {
     this.ledger.note('calm')
     if (this.#storePort > 0 && this.#store === null) await this.#toggleStore()
-    this.#releases.write('good')
+    this.releases.write('good')
     await until(
       'each order has its answer, and one version is left',
       async () => {
-        this.#releases.openGates(true)
-        await this.#maintain(false)
-        const { pid, phase, draining = [] } = (await this.#status()) ?? {}
+        this.releases.openGates(true)
+        await this.maintain(false)
+        const { pid, phase, draining = [] } = (await this.status()) ?? {}
         return (
           this.ledger.areAnswered &&
-          this.#ended.length === 0 &&
+          this.ended.length === 0 &&
           phase === 'idle' &&
           draining.length === 0 &&
           this.#living.join() === `${pid}`
         )
       },
       CALM_MS,
-      async () => `${this.#living} ${JSON.stringify(await this.#status())}`,
+      async () => `${this.#living} ${JSON.stringify(await this.status())}`,
     )
-    const pid = await until('the status comes', async () => (await this.#status())?.pid)
+    const pid = await until('the status comes', async () => (await this.status())?.pid)
     signalPid(pid, 'SIGHUP')
-    await isAnswered(this.#edge.port)
+    await isAnswered(this.port)
   }
 
   async #judge(fresh: Census): Promise<void> {
     const { ledger } = this
-    const before = (await this.#status())?.pid
-    const last = ledger.give('upgrade', () => operators.upgrade(this.#control))
-    await until('the last upgrade has its answer', () => last.answer, CALM_MS)
-    if (last.answer !== 'done') ledger.wrong.push(`the last upgrade: ${last.answer} ${last.message}`)
-    await this.#clients.stop()
+    const before = (await this.status())?.pid
+    await this.judgeUpgrade()
+    await this.clients!.stop()
     // A process with a client has more descriptors.
-    await isAnswered(this.#edge.port)
-    ledger.note(`${this.#clients.answers} answers`)
-    let differing: string[] = []
-    const isFresh = async () => {
-      // A connection to the store is kept for a while.
-      differing = differences(fresh, await this.#census()).filter(
-        text =>
-          this.#storePort === 0 ||
-          !/ socket, /.test(text) ||
-          Number.parseInt(text, 10) > fresh.get('socket')!,
-      )
-      return differing.length === 0
-    }
-    await until('nothing is left', isFresh, LEFT_MS, () => differing).catch(error =>
-      ledger.wrong.push(`after all: ${error.message}`),
+    await isAnswered(this.port)
+    ledger.note(`${this.clients!.answers} answers`)
+    // A connection to the store is kept for a while.
+    await this.judgeLeft(
+      fresh,
+      text =>
+        this.#storePort === 0 || !/ socket, /.test(text) || Number.parseInt(text, 10) > fresh.get('socket')!,
     )
     await this.#judgeStatus(before ?? 0)
-    if (/^Node\.js v\d|ERR_FDB_INTERNAL/m.test(this.#log)) ledger.wrong.push('an exception ended a process')
+    this.judgeLog()
     ledger.judgeOrders(what => ANSWERS[what] ?? {})
-    ledger.judgeClients(this.#clients.unanswered, {
-      refused: [...ENDS, 'ended'],
-      cut: ['death', 'INT', 'stop --drain', 'TERM', 'elder TERM', 'elder dies', 'ended'],
-      silent: [],
-      wrong: [],
+    ledger.judgeClients(this.clients!.unanswered, {
+      refused: { since: [...ENDS, 'ended'] },
+      // A proxy that gets TERM or QUIT answers the requests that it has.
+      cut: { during: ['killed', 'INT', 'stop --drain'], since: [...ENDS, 'ended'] },
     })
-    await this.#judgeEnd()
+    const kept = ledger.had(['death', 'elder dies', 'joiner dies'], 0, performance.now())
+      ? /^upgrade\.sock\.(?:lock|events|members|[0-9a-f]{16}(?:\.stderr|\.step)?)$/
+      : /^upgrade\.sock\.(?:lock|events|members)$/
+    await this.judgeEnd(() =>
+      readdirSync(dirname(this.control)).filter(name => name.startsWith('upgrade.sock') && !kept.test(name)),
+    )
   }
 
   async #judgeStatus(before: number): Promise<void> {
     const { wrong } = this.ledger
-    const status = await this.#status()
+    const status = await this.status()
     const { 'x-pid': pid, body } = await this.#ask('release.example')
     const says = { pid: status?.pid, role: status?.role, phase: status?.phase }
     const is = { pid: Number(pid), role: 'serving', phase: 'idle' }
     if (JSON.stringify(says) !== JSON.stringify(is))
       wrong.push(`the status says ${JSON.stringify(says)}, and there is ${JSON.stringify(is)}`)
     if (Number(pid) === before) wrong.push(`process ${pid} was not replaced by the last upgrade`)
-    if (body !== `${this.#releases.good}`)
-      wrong.push(`release ${body} answers, and the file has ${this.#releases.good}`)
+    if (body !== `${this.releases.good}`)
+      wrong.push(`release ${body} answers, and the file has ${this.releases.good}`)
     if (this.#storePort > 0 && (await this.#ask('store.example')).body !== 'stored')
       wrong.push('the route of the store is missing')
     wrong.push(...(await this.#changes.wrong()))
@@ -543,51 +566,23 @@ export class ProxyOrders {
     return { 'x-pid': String(headers['x-pid']), body }
   }
 
-  async #judgeEnd(): Promise<void> {
-    const { wrong } = this.ledger
-    await operators.stop(this.#control)
-    await until('all processes end', () => this.#edge.sandbox.processes().length === 0).catch(() =>
-      wrong.push(`after the end: ${this.#edge.sandbox.processes().join('\n')}`),
-    )
-    if (isListened(this.#edge.port)) wrong.push('after the end: the port is listened on')
-    const kept = this.ledger.had(['death', 'elder dies', 'joiner dies'], 0, performance.now())
-      ? /^upgrade\.sock\.(?:lock|events|members|[0-9a-f]{16}(?:\.stderr|\.step)?)$/
-      : /^upgrade\.sock\.(?:lock|events|members)$/
-    const files = readdirSync(dirname(this.#control)).filter(
-      name => name.startsWith('upgrade.sock') && !kept.test(name),
-    )
-    if (files.length > 0) wrong.push(`after the end: ${files}`)
-  }
-
-  /** The census of a service in which nothing happens. Connections to servers are kept for a while. */
-  async #settled(): Promise<Census> {
-    await pause(2 * KEPT_MS)
-    let last = await this.#census()
-    return await until('nothing changes', async () => {
-      const before = last
-      await pause(SETTLED_MS)
-      last = await this.#census()
-      return differences(before, last).length === 0 ? last : null
-    })
-  }
-
   /** Descriptors of the process that serves, and the processes, when its probation is over. */
-  async #census(): Promise<Census> {
+  protected async census(): Promise<Census> {
     const status = await until(
       'one process is left',
       async () => {
-        const status = await this.#status()
+        const status = await this.status()
         return status?.phase === 'idle' && status.draining?.length === 0 ? status : null
       },
       CALM_MS,
-      async () => JSON.stringify(await this.#status()),
+      async () => JSON.stringify(await this.status()),
     )
     const { pid } = status
     const census = plainCensus(pid!)
     // The files of the state have numbers.
-    for (const kind of [...memoryFilesOf(pid!).keys(), `${this.#control}.members`]) census.delete(kind)
+    for (const kind of [...memoryFilesOf(pid!).keys(), `${this.control}.members`]) census.delete(kind)
     for (const left of leftIn(pid!)) census.set(left, 1)
-    for (const line of this.#edge.sandbox.processes()) {
+    for (const line of this.box.processes()) {
       const kind = `process ${line.replace(/\d+/g, 'N').slice(0, 120)}`
       census.set(kind, (census.get(kind) ?? 0) + 1)
     }

@@ -6,30 +6,24 @@ import { fileURLToPath } from 'node:url'
 import { OperatorClient } from '../../src/operator/client.js'
 import { UPGRADE_SELF } from '../../src/operator/service-commands.js'
 import type { SupervisorStatus } from '../../src/run/status.js'
+import type { Sandbox } from '../e2e/cli-processes.js'
 import * as operators from '../orders/operators.js'
-import { type Census, differences, isListened, plainCensus } from './descriptor-census.js'
+import { type Census, plainCensus } from './descriptor-census.js'
+import { CALM_MS, DrawnOrders, EFFECT_MS } from './drawn-orders.js'
 import { DrawnReleases, type Release } from './drawn-releases.js'
-import { OrderLedger } from './given-orders.js'
 import { hasEnded, signalPid } from './launch.js'
 import { handles } from './marked.js'
 import { isAnswered, OpenLoop } from './open-loop.js'
-import { randomFrom } from './random.js'
 import { PROGRAMS, Supervised } from './supervised.js'
-import { pause, until } from './until.js'
+import { until } from './until.js'
 
 const PLAIN = join(PROGRAMS, 'plain.mjs')
 const RESOURCES = fileURLToPath(new URL('../fixtures/open-resources.cjs', import.meta.url))
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const EVERY_MS = 12
 const SLOW_EVERY = 12
-const PAUSE_MS = 120
-const CALM_MS = 20_000
 /** A phase that a drawn order waits for may never come: another order has ended it. */
 const PHASE_MS = 1_500
-/** Descriptors and timers of what is over are gone within this time. */
-const LEFT_MS = 6_000
-/** A service in which nothing happens has the same descriptors for this time. */
-const SETTLED_MS = 100
 const READY_TIMEOUT_MS = 2_500
 
 /** Replaces the shell by a command that inherits no descriptor of this process, which a next image would not have. */
@@ -41,7 +35,7 @@ const RELEASES: readonly Release[] = ['good', 'good', 'good', 'gated', 'gated', 
 
 /** The orders, and the share of each. */
 const SHARES = {
-  ...{ upgrade: 5, HUP: 2, rollback: 3, reload: 1, status: 1, self: 2, start: 1 },
+  ...{ upgrade: 5, HUP: 3, USR2: 1, rollback: 3, reload: 1, status: 1, self: 2, start: 1 },
   ...{ stop: 1, 'stop --drain': 1, TERM: 1, INT: 1, QUIT: 1 },
   ...{ cancel: 1, 'bad file': 1, 'candidate dies': 1, 'server dies': 1, death: 1 },
 } as const
@@ -49,7 +43,20 @@ type RunOrder = keyof typeof SHARES
 const ORDERS = Object.entries(SHARES).flatMap(([order, share]) =>
   Array.from({ length: share }, () => order as RunOrder),
 )
-const WHEN = ['now', 'now', 'soon', 'soon', 'starting', 'starting', 'trial', 'probation', 'retiring'] as const
+const WHEN = [
+  'calm',
+  'calm',
+  'calm',
+  'now',
+  'now',
+  'soon',
+  'soon',
+  'starting',
+  'starting',
+  'trial',
+  'probation',
+  'retiring',
+] as const
 
 const ENDS = ['stop', 'stop --drain', 'TERM', 'INT', 'QUIT', 'death', 'ended'] as const
 /** No process hears an order, or the one that has heard it has ended. */
@@ -90,88 +97,62 @@ const ANSWERS: Readonly<Record<string, Readonly<Record<string, readonly string[]
 }
 
 /** Random orders to `fd-broker run` with a plain server of Node, and clients at a fixed rate whose requests must all be answered. */
-export class RunOrders {
-  readonly ledger = new OrderLedger()
-  readonly #below: (n: number) => number
+export class RunOrders extends DrawnOrders<RunOrder, SupervisorStatus, (typeof WHEN)[number]> {
   #run!: Supervised
-  #clients!: OpenLoop
   /** The processes of `fd-broker run`. */
   readonly #supervisors: number[] = []
   #settings: Record<string, string> = {}
-  #releases!: DrawnReleases
-  #ended: (() => void)[] = []
-  /** The processes of `run` that were ordered to end. */
-  readonly #leaving = new Set<number>()
+  protected releases!: DrawnReleases
 
-  constructor(seed: number) {
-    this.#below = randomFrom(seed)
+  protected get control(): string {
+    return this.#run.control
   }
 
-  /** The output of all processes. */
-  output = ''
+  protected get port(): number {
+    return this.port
+  }
+
+  protected get box(): Sandbox {
+    return this.box
+  }
 
   get #log(): string {
-    return this.#run.sandbox.output
+    return this.box.output
   }
 
-  /** Resolves with what is wrong. */
-  async run(count: number): Promise<string[]> {
+  protected async prepare(): Promise<void> {
     this.#run = await Supervised.prepare()
     mkdirSync(this.#folder('resources'))
-    this.#releases = new DrawnReleases({
-      ...{ file: this.#folder('run.json'), ledger: this.ledger, below: this.#below, kinds: RELEASES },
+    this.releases = new DrawnReleases({
+      ...{ file: this.#folder('run.json'), ledger: this.ledger, below: this.below, kinds: RELEASES },
       lastingMs: READY_TIMEOUT_MS + 1_000,
       textOf: (...release) => this.#textOf(...release),
     })
-    try {
-      await this.#perform(count)
-    } catch (error) {
-      this.ledger.wrong.push(String(error))
-    } finally {
-      this.#clients?.close()
-      this.output = this.#run.sandbox.output
-      await this.#run.sandbox.close()
-    }
-    return this.ledger.wrong
   }
 
-  async #perform(count: number): Promise<void> {
-    const probation = this.#draw([0, 300, 1_500])
-    const healthyFor = this.#draw([0, 0, 400])
+  protected async perform(count: number): Promise<void> {
+    const probation = this.draw([0, 300, 1_500])
+    const healthyFor = this.draw([0, 0, 400])
     this.#settings = { probation: `${probation}ms`, healthyFor: `${healthyFor}ms` }
-    this.#settings.restart = this.#draw(['never', 'on-failure', 'always'])
+    this.#settings.restart = this.draw(['never', 'on-failure', 'always'])
     this.ledger.note(JSON.stringify(this.#settings))
-    this.#releases.write('good')
+    this.releases.write('good')
     await this.#start()
-    const fresh = await this.#settled()
-    this.#clients = new OpenLoop(this.#run.port, EVERY_MS, n =>
+    const fresh = await this.settled()
+    this.clients = new OpenLoop(this.port, EVERY_MS, n =>
       n % SLOW_EVERY === 0 ? `/?ms=${100 + ((n * 37) % 700)}` : '/',
     )
-    for (let n = 0; n < count; n++) {
-      await this.#reach(this.#draw(WHEN))
-      const order = this.#draw(ORDERS)
-      this.#give(order)
-      // Two at once: the same one, or another one.
-      const more = this.#below(6)
-      if (more === 0) this.#give(order)
-      if (more === 1) this.#give(this.#draw(ORDERS))
-      this.#releases.openGates()
-      await this.#maintain(this.#below(3) > 0)
-    }
+    await this.giveOrders(count, ORDERS, WHEN)
     await this.#calm()
     await this.#judge(fresh)
   }
 
-  #draw<T>(list: readonly T[]): T {
-    return list[this.#below(list.length)]!
-  }
-
   #folder(name: string): string {
-    return join(this.#run.sandbox.folder, name)
+    return join(this.box.folder, name)
   }
 
   #textOf(release: Release, _id: number, gate: string): string {
-    if (release === 'bad file') return this.#draw(['{', '{"command":[]}', '{"ready":"soon"}'])
+    if (release === 'bad file') return this.draw(['{', '{"command":[]}', '{"ready":"soon"}'])
     const plain = {
       ...(release === 'crashes' && { crash: true }),
       ...(release === 'gated' && { gate }),
@@ -179,15 +160,11 @@ export class RunOrders {
     }
     return JSON.stringify({
       command: [PLAIN],
-      listen: { web: `tcp://127.0.0.1:${this.#run.port}` },
+      listen: { web: `tcp://127.0.0.1:${this.port}` },
       env: { FDB_PLAIN: JSON.stringify(plain) },
       ...{ ready: 'http:/health', readyTimeout: `${READY_TIMEOUT_MS}ms`, stopTimeout: '10s' },
       ...this.#settings,
     })
-  }
-
-  get #control(): string {
-    return this.#run.control
   }
 
   /** Starts `fd-broker run`, and waits until a version serves. */
@@ -196,12 +173,12 @@ export class RunOrders {
     this.#supervisors.push(pid!)
     await until(
       'a version serves',
-      async () => (await this.#status())?.role === 'serving',
+      async () => (await this.status())?.role === 'serving',
       CALM_MS,
       () => this.#story,
     )
-    await isAnswered(this.#run.port)
-    this.#servesAgain()
+    await isAnswered(this.port)
+    this.servesAgain()
     this.ledger.note(`run ${pid} serves`)
   }
 
@@ -210,13 +187,13 @@ export class RunOrders {
   }
 
   #launch(): ChildProcess {
-    const argv = [CLI, 'run', '--control', this.#control, '--config', this.#folder('run.json')]
+    const argv = [CLI, 'run', '--control', this.control, '--config', this.#folder('run.json')]
     const env = {
-      ...this.#run.sandbox.env,
+      ...this.box.env,
       NODE_OPTIONS: `--require ${RESOURCES}`,
       FDB_RESOURCES: this.#folder('resources'),
     }
-    const log = this.#run.sandbox.log
+    const log = this.box.log
     const child = spawn('bash', ['-c', WITHOUT_OTHERS, 'bash', process.execPath, ...argv], {
       env: { ...env, FDB_TEST_LOG: log },
       stdio: 'ignore',
@@ -226,29 +203,33 @@ export class RunOrders {
     return child
   }
 
-  async #status(): Promise<SupervisorStatus | null> {
-    return (await operators.status(this.#control)) as SupervisorStatus | null
+  protected async status(): Promise<SupervisorStatus | null> {
+    return (await operators.status(this.control)) as SupervisorStatus | null
   }
 
   get #pid(): number | null {
     return this.#supervisors.find(pid => !hasEnded(pid)) ?? null
   }
 
-  /** Waits for a phase, if it comes soon. */
-  async #reach(when: (typeof WHEN)[number]): Promise<void> {
+  protected async reach(when: (typeof WHEN)[number]): Promise<void> {
     if (when === 'now') return
-    if (when === 'soon') return pause(this.#below(PAUSE_MS))
+    if (when === 'soon') return this.soon()
+    if (when === 'calm') {
+      this.releases.write('good')
+      this.releases.openGates(true)
+    }
     const is = async () => {
-      const status = await this.#status()
+      const status = await this.status()
+      if (when === 'calm') return this.ledger.isCalm && status?.role === 'serving' && status.phase === 'idle'
       if (status === null) return true
       if (when === 'probation') return status.probationSeconds !== null && status.role === 'serving'
       if (when === 'retiring') return status.draining?.length !== 0
       return status.phase === when
     }
-    await this.ledger.reach(when, is, PHASE_MS / 3)
+    await this.ledger.reach(when, is, when === 'calm' ? 2 * EFFECT_MS : PHASE_MS / 3)
   }
 
-  #give(order: RunOrder): void {
+  protected give(order: RunOrder): void {
     const { ledger } = this
     const pid = this.#pid
     const signal = (name: NodeJS.Signals) => {
@@ -258,26 +239,29 @@ export class RunOrders {
     }
     switch (order) {
       case 'upgrade':
-        this.#releases.draw()
-        ledger.give(order, () => operators.upgrade(this.#control))
+        this.releases.draw()
+        ledger.give(order, () => operators.upgrade(this.control))
         return
       case 'cancel':
-        this.#releases.draw()
-        ledger.give(order, () => this.#cancelled())
+        this.releases.draw()
+        ledger.give(order, () => this.cancelled())
         return
       case 'HUP':
-        this.#releases.draw()
+        this.releases.draw()
         signal('SIGHUP')
+        return
+      case 'USR2':
+        signal('SIGUSR2')
         return
       case 'rollback':
         setTimeout(ledger.begin('rollback'), 1_000).unref()
-        ledger.give(order, () => operators.rollback(this.#control))
+        ledger.give(order, () => operators.rollback(this.control))
         return
       case 'reload':
-        ledger.give(order, () => operators.reload(this.#control))
+        ledger.give(order, () => operators.reload(this.control))
         return
       case 'status':
-        ledger.give(order, () => operators.askStatus(this.#control))
+        ledger.give(order, () => operators.askStatus(this.control))
         return
       case 'self':
         ledger.give(order, () => this.#replaceImage())
@@ -286,84 +270,53 @@ export class RunOrders {
         ledger.give(order, () => this.#startSecond())
         return
       case 'bad file':
-        this.#releases.write(order)
+        this.releases.write(order)
         return
       case 'candidate dies':
-        setTimeout(ledger.begin('candidate dies'), READY_TIMEOUT_MS).unref()
-        void this.#kill(({ upgrade }) => upgrade?.pid ?? null)
+        void this.#kill(order, ({ upgrade }) => upgrade?.pid ?? null)
         return
       case 'server dies':
-        setTimeout(ledger.begin('server dies'), READY_TIMEOUT_MS).unref()
-        // Then \`run\` ends too.
-        if (this.#settings.restart === 'never') setTimeout(ledger.begin('ended'), READY_TIMEOUT_MS).unref()
-        void this.#kill(({ pid, role }) => (role === 'serving' ? (pid ?? null) : null))
+        void this.#kill(order, ({ pid, role }) => (role === 'serving' ? (pid ?? null) : null))
         return
       case 'death':
         if (pid === null) return
-        this.#ends(order)
+        this.ends(order, pid)
         signal('SIGKILL')
         return
       case 'stop':
       case 'stop --drain':
-        this.#stop(order)
+        this.stop(order, pid)
         return
       default:
         if (pid === null) return
-        this.#ends(order)
+        this.ends(order, pid)
         signal(`SIG${order}`)
     }
   }
 
-  /** The service ends, until it serves again. */
-  #ends(why: string): () => void {
-    const over = this.ledger.begin(why)
-    this.#ended.push(over)
-    if (this.#pid !== null) this.#leaving.add(this.#pid)
-    return over
-  }
-
-  /** The service serves again. */
-  #servesAgain(): void {
-    for (const over of this.#ended.splice(0)) over()
-    this.#leaving.clear()
-  }
-
-  #stop(order: 'stop' | 'stop --drain'): void {
-    const over = this.#ends(order)
-    this.ledger.give(order, () =>
-      operators.stop(this.#control, order === 'stop' ? null : 700).catch(error => {
-        // No process has heard it.
-        if (error.code === 'ERR_FDB_NO_HOLDER') this.#ended = this.#ended.filter(each => each !== over)
-        throw error
-      }),
-    )
-  }
-
-  async #kill(which: (status: SupervisorStatus) => number | null): Promise<void> {
-    const status = await this.#status()
+  async #kill(
+    order: 'candidate dies' | 'server dies',
+    which: (status: SupervisorStatus) => number | null,
+  ): Promise<void> {
+    const status = await this.status()
     const pid = status === null ? null : which(status)
-    this.ledger.note(`${pid} is killed`)
-    if (pid !== null) signalPid(pid, 'SIGKILL')
-  }
-
-  async #cancelled(): Promise<void> {
-    const over = this.ledger.begin('cancel')
-    const cancel = new AbortController()
-    setTimeout(() => cancel.abort(), this.#below(300)).unref()
-    using client = await OperatorClient.connect(this.#control)
-    try {
-      await client.upgrade({ timeout: operators.ANSWER_MS, signal: cancel.signal })
-    } catch (error) {
-      if ((error as Error).name !== 'AbortError' || !cancel.signal.aborted) throw error
-    } finally {
-      setTimeout(over, 1_000).unref()
-    }
+    if (pid === null) return
+    this.kill(order, pid, READY_TIMEOUT_MS)
+    if (this.#settings.restart !== 'never') return
+    // `run` may end with its program.
+    const { supervisor } = status!
+    const over = this.ends('ended', supervisor.pid)
+    setTimeout(() => {
+      if (hasEnded(supervisor.pid)) return
+      this.ended = this.ended.filter(each => each !== over)
+      over(0)
+    }, READY_TIMEOUT_MS).unref()
   }
 
   /** `fd-broker upgrade --self`: the connection ends without an answer. */
   async #replaceImage(): Promise<void> {
     const over = this.ledger.begin('self')
-    using client = await OperatorClient.connect(this.#control)
+    using client = await OperatorClient.connect(this.control)
     await client.command(UPGRADE_SELF, '', { timeout: operators.ANSWER_MS }).catch(error => {
       if (!/^ERR_FDB_CHANNEL_(CLOSED|RESET)$/.test(error.code)) throw error
     })
@@ -377,7 +330,7 @@ export class RunOrders {
     this.#supervisors.push(child.pid!)
     const ended = await until('it is refused, or serves', async () => {
       if (child.exitCode !== null || child.signalCode !== null) return 'ended'
-      return (await this.#status())?.supervisor.pid === child.pid ? 'serves' : null
+      return (await this.status())?.supervisor.pid === child.pid ? 'serves' : null
     })
     if (ended === 'serves') return
     // An order to end has reached it before it could answer.
@@ -387,134 +340,156 @@ export class RunOrders {
     throw Object.assign(new Error(`code ${child.exitCode}, signal ${child.signalCode}`), { code })
   }
 
-  /** A service manager starts `run` again when it has ended. `waits`: also if it is just ending. */
-  async #maintain(waits: boolean): Promise<void> {
-    const status = this.#pid === null ? null : await this.#status()
-    if (waits && this.#pid !== null && (this.#ended.length > 0 || status?.phase === 'ending'))
+  protected async maintain(waits: boolean): Promise<void> {
+    const status = this.#pid === null ? null : await this.status()
+    if (waits && this.#pid !== null && (this.ended.length > 0 || status?.phase === 'ending'))
       await until('it ends, or serves', async () => this.#pid === null, PHASE_MS).catch(() => {})
     if (this.#pid !== null) {
-      const { role, supervisor } = (await this.#status()) ?? {}
+      const { role, supervisor } = (await this.status()) ?? {}
       // A second one serves.
-      if (role === 'serving' && supervisor !== undefined && !this.#leaving.has(supervisor.pid))
-        this.#servesAgain()
+      if (role === 'serving' && supervisor !== undefined && !this.leaving.has(supervisor.pid))
+        this.servesAgain()
       return
     }
-    if (this.#ended.length === 0) this.#mayEnd()
+    if (this.ended.length === 0) {
+      this.ends('ended', null)
+      this.ledger.wrong.push('run has ended without an order')
+    }
     // A service manager has no bad file for ever.
-    this.#releases.write('good')
+    this.releases.write('good')
     await this.#start()
   }
 
-  /** `run` ends with its program if that may not be started again. */
-  #mayEnd(): void {
-    this.#ends('ended')
-    const now = performance.now()
-    const dies = ['server dies', 'candidate dies', 'crashes', 'sick', 'gated']
-    if (!this.ledger.had(dies, now - 5_000, now)) this.ledger.wrong.push('run has ended without an order')
+  /** Judges the version that serves, and `run`. */
+  protected async promised(order: RunOrder, before: SupervisorStatus): Promise<void> {
+    const { ledger } = this
+    const { pid, supervisor, lastFailure } = before
+    const release = this.releases.current
+    const serves = async (isIt: (now: number) => boolean) => {
+      const status = await this.status()
+      const isOver = ledger.areAnswered && status?.role === 'serving' && status.phase === 'idle'
+      return isOver && isIt(status.pid ?? 0) && status.supervisor.pid === supervisor.pid
+    }
+    switch (order) {
+      case 'upgrade':
+      case 'HUP':
+        if (release === 'gated') return
+        if (release === 'good')
+          await ledger.promised('the next version serves', () => serves(now => now !== pid), EFFECT_MS)
+        else {
+          const fails = async () => {
+            const { lastFailure: now } = (await this.status()) ?? {}
+            return JSON.stringify(now) !== JSON.stringify(lastFailure) && serves(now => now === pid)
+          }
+          await ledger.promised('the version fails, and the one before serves on', fails, EFFECT_MS)
+        }
+        return
+      case 'rollback':
+        await ledger.promised(
+          supervisor.before === null ? 'there is no version to return to' : 'the version before serves',
+          async () =>
+            ledger.orders.at(-1)?.answer === (supervisor.before === null ? 'ERR_FDB_NO_STANDBY' : 'done') &&
+            serves(now => (now === pid) === (supervisor.before === null)),
+          EFFECT_MS,
+        )
+        return
+      case 'reload':
+      case 'status':
+      case 'self':
+      case 'start':
+        await ledger.promised('the version serves on', () => serves(now => now === pid), EFFECT_MS)
+        return
+      case 'USR2':
+        await ledger.promised(
+          'the version gets the signal',
+          async () => this.#log.includes(`\n${pid} SIGUSR2\n`) && serves(now => now === pid),
+          EFFECT_MS,
+        )
+        return
+      case 'TERM':
+      case 'INT':
+      case 'QUIT':
+        await ledger.promised(
+          `the version gets SIG${order}, and run ends`,
+          async () => this.#log.includes(`\n${pid} SIG${order}\n`) && hasEnded(supervisor.pid),
+          EFFECT_MS,
+        )
+        return
+      case 'stop':
+      case 'stop --drain':
+      case 'death':
+        await ledger.promised('all processes end', async () => this.box.processes().length === 0, EFFECT_MS)
+        return
+      default:
+    }
   }
 
   /** All trouble is over: a version serves, and no order is open. */
   async #calm(): Promise<void> {
     this.ledger.note('calm')
-    this.#releases.write('good')
-    this.#releases.openGates(true)
+    this.releases.write('good')
+    this.releases.openGates(true)
     await until(
       'each order has its answer, and a version serves',
       async () => {
-        this.#releases.openGates(true)
-        await this.#maintain(false)
-        const status = await this.#status()
+        this.releases.openGates(true)
+        await this.maintain(false)
+        const status = await this.status()
         const isCalm = status?.role === 'serving' && status.phase === 'idle' && status.draining?.length === 0
-        return this.ledger.areAnswered && this.#ended.length === 0 && isCalm
+        return this.ledger.areAnswered && this.ended.length === 0 && isCalm
       },
       CALM_MS,
-      async () => JSON.stringify(await this.#status()),
+      async () => JSON.stringify(await this.status()),
     )
-    await isAnswered(this.#run.port)
+    await isAnswered(this.port)
   }
 
   async #judge(fresh: Census): Promise<void> {
     const { ledger } = this
-    // One more upgrade, from the good file.
-    const last = ledger.give('upgrade', () => operators.upgrade(this.#control))
-    await until('the last upgrade has its answer', () => last.answer, CALM_MS)
-    if (last.answer !== 'done') ledger.wrong.push(`the last upgrade: ${last.answer} ${last.message}`)
-    await this.#clients.stop()
-    ledger.note(`${this.#clients.answers} answers`)
-    let differing: string[] = []
-    const isFresh = async () => {
-      const now = await this.#census()
-      // A timer of the start may have been there.
-      differing = differences(fresh, now).filter(
-        text =>
-          !/ resource /.test(text) ||
-          Number.parseInt(text, 10) > (fresh.get(text.replace(/^\d+ |, not \d+$/g, '')) ?? 0),
-      )
-      return differing.length === 0
-    }
-    await until('nothing is left', isFresh, LEFT_MS, () => differing).catch(error =>
-      ledger.wrong.push(`after all: ${error.message}`),
+    await this.judgeUpgrade()
+    await this.clients!.stop()
+    ledger.note(`${this.clients!.answers} answers`)
+    // A timer of the start may have been there.
+    await this.judgeLeft(
+      fresh,
+      text =>
+        !/ resource /.test(text) ||
+        Number.parseInt(text, 10) > (fresh.get(text.replace(/^\d+ |, not \d+$/g, '')) ?? 0),
     )
-    const status = await this.#status()
+    const status = await this.status()
     const says = { role: status?.role, phase: status?.phase, supervisor: status?.supervisor.pid }
     const is = { role: 'serving', phase: 'idle', supervisor: this.#pid }
     if (JSON.stringify(says) !== JSON.stringify(is))
       ledger.wrong.push(`the status says ${JSON.stringify(says)}, and there is ${JSON.stringify(is)}`)
     const pid = Number((await (await fetch(this.#run.url)).text()).trim())
     if (pid !== status?.pid) ledger.wrong.push(`${pid} answers, and the status says ${status?.pid}`)
-    if (/^Node\.js v\d|ERR_FDB_INTERNAL/m.test(this.#log)) ledger.wrong.push('an exception ended a process')
+    this.judgeLog()
     ledger.judgeOrders(what => ANSWERS[what] ?? {})
-    ledger.judgeClients(this.#clients.unanswered, {
-      refused: ENDS,
-      // A version accepts also before it is ready.
-      cut: [...ENDS, 'server dies', 'candidate dies'],
-      silent: [],
-      wrong: [],
+    ledger.judgeClients(this.clients!.unanswered, {
+      refused: { since: ENDS },
+      // Versions that get a signal to end answer their requests.
+      cut: { during: ['killed', 'death', 'stop --drain'], since: ENDS },
     })
-    await this.#judgeEnd()
-  }
-
-  async #judgeEnd(): Promise<void> {
-    const { wrong } = this.ledger
-    await operators.stop(this.#control)
-    const { folder } = this.#run.sandbox
-    const left = () => this.#run.sandbox.processes()
-    await until('all processes end', () => left().length === 0).catch(() =>
-      wrong.push(`after the end: ${left().join('\n')}`),
-    )
-    if (isListened(this.#run.port)) wrong.push('after the end: the port is listened on')
     // A version whose supervisor was killed leaves what it has said.
-    const kept = this.ledger.had(['death'], 0, performance.now())
+    const kept = ledger.had(['death'], 0, performance.now())
       ? /^run\.sock\.(?:lock|events|[0-9a-f]{16}(?:\.stderr|\.step)?)$/
       : /^run\.sock\.(?:lock|events)$/
-    const files = readdirSync(join(folder, 'run')).filter(name => !kept.test(name))
-    if (files.length > 0) wrong.push(`after the end: ${files}`)
-  }
-
-  /** The census of a service in which nothing happens. */
-  async #settled(): Promise<Census> {
-    let last = await this.#census()
-    return await until('nothing changes', async () => {
-      const before = last
-      await pause(SETTLED_MS)
-      last = await this.#census()
-      return differences(before, last).length === 0 ? last : null
-    })
+    await this.judgeEnd(() => readdirSync(this.#folder('run')).filter(name => !kept.test(name)))
   }
 
   /** Descriptors of `run`, its processes, and what keeps its event loop alive, when its probation is over. */
-  async #census(): Promise<Census> {
+  protected async census(): Promise<Census> {
     await until(
       'the probation is over',
       async () => {
-        const status = await this.#status()
+        const status = await this.status()
         return status?.probationSeconds === null && status.draining?.length === 0
       },
       CALM_MS,
-      async () => JSON.stringify(await this.#status()),
+      async () => JSON.stringify(await this.status()),
     )
     const pid = this.#pid!
-    const processes = this.#run.sandbox.processes().map(line => line.replace(/\d+/g, 'N').slice(0, 120))
+    const processes = this.box.processes().map(line => line.replace(/\d+/g, 'N').slice(0, 120))
     const census = plainCensus(pid)
     for (const each of [...(await this.#resources(pid)), ...processes.map(line => `process ${line}`)])
       census.set(each, (census.get(each) ?? 0) + 1)
