@@ -383,7 +383,7 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
       case 'QUIT':
       case 'HUP':
       case 'USR2': {
-        // These end a Node process at once, as without fd-broker.
+        // Node ends at once, as without fd-broker.
         if (standby === undefined) return ledger.promised('the version ends', ends, EFFECT_MS)
         const has = () => serves(now => now === standby.pid)
         return ledger.promised('the previous version serves', has, EFFECT_MS)
