@@ -164,8 +164,9 @@ export abstract class DrawnOrders<
     )
   }
 
-  /** The census of a service in which nothing happens. */
-  protected async settled(): Promise<Census> {
+  /** The census of a service in which nothing happens. Connections to other servers may be kept for `keptMs`. */
+  protected async settled(keptMs = 0): Promise<Census> {
+    await pause(2 * keptMs)
     let last = await this.census()
     return await until('nothing changes', async () => {
       const before = last

@@ -57,34 +57,26 @@ const UNHEARD = {
   ERR_FDB_CHANNEL_RESET: [...ENDS, 'elder dies'],
   ERR_FDB_CLOSED: ENDS,
 } as const
-const FAILS = [
-  ...ENDS,
-  'gated',
-  'sick',
-  'bad file',
-  'rollback',
-  'joiner TERM',
-  'joiner dies',
-  'cancel',
-] as const
+const UNREADY = ['gated', 'sick'] as const
+const JOINER_ENDS = ['joiner TERM', 'joiner dies'] as const
 const STARTS = {
   ERR_FDB_BUSY: [],
-  ERR_FDB_ABORTED: FAILS,
+  ERR_FDB_ABORTED: [...ENDS, 'rollback', 'cancel', 'joiner TERM'],
   ERR_FDB_CONFIG: ['bad file'],
-  ERR_FDB_SUCCESSOR_EXITED: FAILS,
-  ERR_FDB_SUCCESSOR_LOST: FAILS,
-  ERR_FDB_SUCCESSOR_DIED: FAILS,
-  ERR_FDB_SUCCESSOR_LEFT: FAILS,
-  ERR_FDB_UNHEALTHY: FAILS,
-  ERR_FDB_CHECK: FAILS,
-  ERR_FDB_DEADLINE: FAILS,
-  ERR_FDB_LOST: FAILS,
+  ERR_FDB_SUCCESSOR_EXITED: [...ENDS, ...JOINER_ENDS, ...UNREADY, 'bad file'],
+  ERR_FDB_SUCCESSOR_LOST: [...ENDS, ...JOINER_ENDS, ...UNREADY],
+  ERR_FDB_SUCCESSOR_DIED: [...ENDS, ...JOINER_ENDS],
+  ERR_FDB_SUCCESSOR_LEFT: [...ENDS, ...JOINER_ENDS, 'rollback'],
+  ERR_FDB_UNHEALTHY: UNREADY,
+  ERR_FDB_CHECK: UNREADY,
+  ERR_FDB_DEADLINE: UNREADY,
+  ERR_FDB_LOST: [...ENDS, ...JOINER_ENDS],
 } as const
 const ANSWERS: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
   upgrade: { ...UNHEARD, ...STARTS },
   cancel: { ...UNHEARD, ...STARTS },
   start: { ...UNHEARD, ...STARTS, ERR_FDB_CLOSED: [...ENDS, 'joiner TERM'] },
-  rollback: { ...UNHEARD, ERR_FDB_NO_STANDBY: [], ERR_FDB_BUSY: [], ERR_FDB_ABORTED: FAILS },
+  rollback: { ...UNHEARD, ERR_FDB_NO_STANDBY: [], ERR_FDB_BUSY: [], ERR_FDB_ABORTED: [...ENDS, ...JOINER_ENDS, 'cancel'] },
   reload: { ...UNHEARD, ERR_FDB_CONFIG: ['bad file'], ERR_FDB_BUSY: [] },
   servers: UNHEARD,
   status: UNHEARD,
@@ -109,11 +101,11 @@ export class ProxyOrders extends DrawnOrders<ProxyOrder, ServiceStatus, (typeof 
   }
 
   protected get port(): number {
-    return this.port
+    return this.#edge.port
   }
 
   protected get box(): Edge['sandbox'] {
-    return this.box
+    return this.#edge.sandbox
   }
 
   get #log(): string {
@@ -156,7 +148,7 @@ export class ProxyOrders extends DrawnOrders<ProxyOrder, ServiceStatus, (typeof 
     // A first process lacks what a second one has from the handoff.
     await operators.upgrade(this.control)
     await isAnswered(this.port)
-    const fresh = await this.settled()
+    const fresh = await this.settled(KEPT_MS)
     this.clients = new OpenLoop(this.port, EVERY_MS, n =>
       n % 12 === 0 ? `/?ms=${100 + ((n * 37) % 700)}` : '/',
     )

@@ -109,11 +109,11 @@ export class RunOrders extends DrawnOrders<RunOrder, SupervisorStatus, (typeof W
   }
 
   protected get port(): number {
-    return this.port
+    return this.#run.port
   }
 
   protected get box(): Sandbox {
-    return this.box
+    return this.#run.sandbox
   }
 
   get #log(): string {
