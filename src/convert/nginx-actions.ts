@@ -2,7 +2,7 @@ import type { Action, Draft, Section } from './draft.js'
 import { CLOSED, put } from './draft.js'
 import { removeHeader, setHeader } from './header-changes.js'
 import { type Access, accessOf } from './nginx-access.js'
-import { type Authorization, authorizationOf } from './nginx-auth.js'
+import { type Authorization, authorizationOf, isSpelling } from './nginx-auth.js'
 import { hasGuards } from './nginx-guards.js'
 import type { Branch } from './nginx-places.js'
 import type { Rates } from './nginx-rates.js'
@@ -10,7 +10,7 @@ import { rewriteOf } from './nginx-rewrite.js'
 import type { Server } from './nginx-settings.js'
 import type { Directive } from './nginx-syntax.js'
 import { type Scheme, serverOf, serversOf } from './nginx-upstream.js'
-import { effective, effectiveOne, fileOf, type Levels, withVariables } from './nginx-values.js'
+import { effective, effectiveOne, fileOf, isSaid, type Levels, withVariables } from './nginx-values.js'
 import { FRAMING, millisecondsOf, timeOf } from './values.js'
 
 /** The answers to which nginx adds headers unless it is told `always`. */
@@ -252,23 +252,26 @@ export class Actions {
       ? 'localhost'
       : authority.replace(scheme === 'https' ? /:443$/ : /:80$/, '')
     const all = effective(levels, 'proxy_set_header')
+    const given = all.filter(each => authorization?.takes(each) === true)
     for (const directive of all) {
       const [name = '', text = ''] = directive.args
       const key = name.toLowerCase()
-      const others = all.filter(each => each !== directive && isOf(each, key))
+      const others = all.filter(each => each !== directive && isSpelling(each.args[0] ?? '', name))
       if (text === '' && others.some(({ args }) => args[1] !== '')) {
         this.#draft.own(directive, 'another line sets the header')
         continue
       }
-      if (others.some(({ args }) => args[1] !== '')) this.#draft.near(directive, ONE_LINE)
+      // A client could say it, or another line, in place of the service.
+      const isGiven = [directive, ...others].some(each => given.includes(each))
+      if (others.some(({ args }) => args[1] !== ''))
+        this.#draft.near(directive, isGiven ? 'a header has one line: that of the service' : ONE_LINE)
+      if (isGiven) continue
       if (key === 'host') host = this.#hostHeader(directive, text, host, server)
       else if (key === 'upgrade' || key === 'connection')
         this.#draft.own(directive, 'the proxy passes upgrades on')
-      else if (/^x-forwarded-(?:for|proto|host)$/.test(key) || FRAMING.test(key))
-        this.#draft.own(directive, 'the proxy says it always')
+      else if (isSaid(name)) this.#draft.own(directive, 'the proxy says it always')
       else if (text.replaceAll(/[{}]/g, '').toLowerCase() === `$http_${key.replaceAll('-', '_')}`)
         this.#draft.own(directive, 'the proxy passes it on')
-      else if (authorization?.takes(directive) === true) continue
       else if (text === '') {
         this.#draft.said(directive)
         removeHeader(request, name)

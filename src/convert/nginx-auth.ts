@@ -3,7 +3,7 @@ import type { Draft } from './draft.js'
 import { matcherOf } from './nginx-location.js'
 import type { Directive } from './nginx-syntax.js'
 import { type Scheme, serverOf } from './nginx-upstream.js'
-import { effectiveOne, type Levels } from './nginx-values.js'
+import { effective, effectiveOne, isSaid, type Levels } from './nginx-values.js'
 import { FRAMING } from './values.js'
 
 /** The service that is asked about requests. */
@@ -80,10 +80,8 @@ function questionOf(draft: Draft, directive: Directive): void {
 function takes(draft: Draft, directive: Directive, levels: Levels, headers: string[]): boolean {
   const [name = '', text = ''] = directive.args
   const variable = /^\$\{?(\w+)\}?$/.exec(text)?.[1]
-  const set = levels
-    .flatMap(level => level.filter(each => each.name === 'auth_request_set'))
-    .find(({ args }) => args[0] === `$${variable}`)
-  if (set === undefined) return false
+  const set = effective(levels, 'auth_request_set').findLast(({ args }) => args[0] === `$${variable}`)
+  if (set === undefined || isSaid(name)) return false
   const answered = /^\$\{?upstream_http_(\w+)\}?$/.exec(set.args[1] ?? '')?.[1]
   if (answered !== name.toLowerCase().replaceAll('-', '_')) {
     draft.missing(set, 'headers keep the name that the service gives them')
@@ -91,6 +89,11 @@ function takes(draft: Draft, directive: Directive, levels: Levels, headers: stri
   }
   draft.said(set)
   draft.said(directive)
-  if (!headers.includes(name)) headers.push(name)
+  if (!headers.some(each => isSpelling(each, name))) headers.push(name)
   return true
 }
+
+/** Whether both are spellings of one header: the proxy reads `_` as `-`. */
+export const isSpelling = (one: string, other: string) => spelled(one) === spelled(other)
+
+const spelled = (name: string) => name.toLowerCase().replaceAll('_', '-')

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import type { Draft } from './draft.js'
 import type { Directive } from './nginx-syntax.js'
+import { FRAMING } from './values.js'
 
 /** Directives that the proxy needs no counterpart for, and why. */
 export const OWN: ReadonlyMap<string, string> = new Map(
@@ -189,6 +190,10 @@ export const HANDLED: ReadonlySet<string> = new Set([
   'ssl_certificate',
   'ssl_certificate_key',
 ])
+
+/** Whether the proxy itself says a header of requests. */
+export const isSaid = (name: string) =>
+  FRAMING.test(name) || /^(?:host|x-forwarded-(?:for|proto|host))$/i.test(name)
 
 /** The directives of a level and of those around it, the innermost first. */
 export type Levels = readonly (readonly Directive[])[]

@@ -206,6 +206,28 @@ it('a service that is asked becomes forwardAuth, and its own location is closed 
   expect(fate(conversion, 'auth_request')).toEqual(['near'])
 })
 
+it('a header that the service gives has no other line, whatever other lines set it', () => {
+  const lines = (headers: string, levels: [string, string] = ['', '']) =>
+    listening(`${GATE} ${levels[0]} location / { auth_request /gate; ${levels[1]}
+      ${headers} proxy_set_header Host $host; proxy_pass http://app:1; }`)
+  const set = 'auth_request_set $who $upstream_http_x_a;'
+  for (const other of ['X-A own', 'x-a $remote_addr', 'X-A $http_x_a', 'X_A $who', 'X-A ""'])
+    for (const headers of [`X-A $who; proxy_set_header ${other}`, `${other}; proxy_set_header X-A $who`]) {
+      const conversion = lines(`proxy_set_header ${headers};`, ['', set])
+      configFrom(JSON.parse(JSON.stringify(conversion.document)))
+      const route = routesOf(conversion).at(-1)!
+      const { responseHeaders } = route.forwardAuth as { responseHeaders: string[] }
+      expect([responseHeaders.length, route.request]).toEqual([1, undefined])
+      const near = conversion.remarks.filter(({ why }) => why.startsWith('a header has one line'))
+      expect(near.length, headers).toBe(other.includes('""') ? 0 : 2)
+    }
+  // Variables of a level around this one are not set where it has its own.
+  const outer = lines('proxy_set_header X-A $who;', [set, 'auth_request_set $other $upstream_http_x_b;'])
+  expect(routesOf(outer).at(-1)).toMatchObject({ request: { remove: ['X-A'] } })
+  const last = lines('proxy_set_header X-A $who;', ['', `auth_request_set $who $upstream_http_x_b; ${set}`])
+  expect(routesOf(last).at(-1)).toMatchObject({ forwardAuth: { responseHeaders: ['X-A'] } })
+})
+
 it.each(['auth_request /none; proxy_pass http://a:1;', 'auth_request /files; proxy_pass http://a:1;'])(
   'a route whose service is not known is closed: %s',
   block => {
