@@ -17,6 +17,8 @@ export interface Remark {
   readonly line: SourceLine
   readonly outcome: Outcome
   readonly why: string
+  /** The same, one by one. */
+  readonly whys: readonly string[]
 }
 
 export interface ListenerDraft {
@@ -60,7 +62,7 @@ export class Draft {
   leavesOut = false
   readonly #upstreamKeys = new Map<string, string>()
   readonly #settings = new Map<string, Section | string | number | boolean>()
-  readonly #remarks = new Map<SourceLine, Remark>()
+  readonly #fates = new Map<SourceLine, { readonly outcome: Outcome; readonly whys: string[] }>()
 
   said(line: SourceLine): void {
     this.#remark(line, 'said', '')
@@ -78,23 +80,30 @@ export class Draft {
     this.#remark(line, 'missing', why)
   }
 
-  /** The fates of all lines, in the order of the first call for each. A line that is said once and missing another time is missing. */
+  /** The fates of all lines, in the order of the first call for each. A line that is said once and missing another time is missing, with all differences named. */
   get remarks(): Remark[] {
-    return [...this.#remarks.values()]
+    return [...this.#fates].map(([line, { outcome, whys }]) => ({
+      line,
+      outcome,
+      why: whys.join('; '),
+      whys,
+    }))
   }
 
   has(line: SourceLine): boolean {
-    return this.#remarks.has(line)
+    return this.#fates.has(line)
   }
 
   outcomeOf(line: SourceLine): Outcome | undefined {
-    return this.#remarks.get(line)?.outcome
+    return this.#fates.get(line)?.outcome
   }
 
   #remark(line: SourceLine, outcome: Outcome, why: string): void {
-    const known = this.#remarks.get(line)
-    if (known === undefined || WEIGHT[outcome] > WEIGHT[known.outcome])
-      this.#remarks.set(line, { line, outcome, why })
+    const known = this.#fates.get(line)
+    if (known === undefined || WEIGHT[outcome] > WEIGHT[known.outcome]) {
+      const before = known !== undefined && WEIGHT[known.outcome] >= WEIGHT.near ? known.whys : []
+      this.#fates.set(line, { outcome, whys: [...new Set([why, ...before])] })
+    } else if (WEIGHT[outcome] >= WEIGHT.near && !known.whys.includes(why)) known.whys.push(why)
   }
 
   /** Returns the listener of an address, made if there is none. */

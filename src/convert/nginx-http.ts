@@ -203,6 +203,7 @@ export class HttpServers {
     server: Server,
     levels: Levels,
     taken: (condition: string, action: Action) => boolean = () => false,
+    around: Around | null = null,
   ): { branches: Branch[]; final: Action | null } {
     const branches: Branch[] = []
     for (const each of levels[0]!) {
@@ -236,6 +237,9 @@ export class HttpServers {
             : this.#actions.returnOf(answer, inner, server)
       if (action === null) {
         if (changesOf(each) === null) this.#draft.missing(each, 'only a return is possible within an if')
+        // nginx comes to no condition and no `return` behind a `break`.
+        else if (around !== null && stops(each))
+          branches.push(...this.#changedBy(each, server, around, levels))
         continue
       }
       if (isLed) this.#draft.missing(answer, 'it leads to another location: the route answers 403')
@@ -287,15 +291,15 @@ export class HttpServers {
       this.#branches(server, { text, path, isExact: modifier === '=' }, levels),
       levels,
     )
-    if (branches?.at(-1)?.when.length !== 0)
-      this.#draft.missing(
-        location,
-        'its files need a server; until then these requests go to the location around it',
-      )
-    const redirects = /^(?:\^~)?$/.test(modifier) && block.some(({ name }) => name === 'proxy_pass')
+    const redirects = /^(?:=|\^~)?$/.test(modifier) && block.some(({ name }) => name === 'proxy_pass')
+    const isOfFiles = branches?.at(-1)?.when.length !== 0
+    if (branches === null) this.#draft.missing(location, FILES)
     const tell = (how: string | null, isNear: boolean) => {
       if (how === null) this.#draft.missing(location, 'no path of the proxy says it')
-      else if (how === '' || !isNear) this.#draft.said(location)
+      else if (isOfFiles) {
+        this.#draft.missing(location, FILES)
+        if (how !== '') this.#draft.near(location, how)
+      } else if (how === '' || !isNear) this.#draft.said(location)
       else this.#draft.near(location, how)
     }
     return [{ text, modifier, branches, inner, redirects, tell }]
@@ -319,7 +323,7 @@ export class HttpServers {
     }
     // With other methods the conditions of the location do not count.
     const first = this.#otherMethods(server, around, levels)
-    const { branches, final } = this.#first(server, levels)
+    const { branches, final } = this.#first(server, levels, undefined, around)
     first.push(...branches)
     const limit = this.#rates.at(levels)
     if (final !== null) return [...first, ...this.#actions.answered(server, levels, { ...final, ...limit })]
@@ -344,26 +348,29 @@ export class HttpServers {
 
   /** Conditions that change headers or the servers: the last one that holds counts. */
   #changed(server: Server, around: Around, levels: Levels): Branch[] {
-    const found: Branch[] = []
-    for (const each of levels[0]!.toReversed()) {
-      const changes = each.name === 'if' ? changesOf(each) : null
-      if (changes === null) continue
-      const conditions = conditionsOf(each.args.join(' '), this.#knowsAddress(server, levels))
-      const contents =
-        conditions === null
-          ? null
-          : this.#actions.contents(server, around, [withServers(changes, levels[0]!), ...levels])
-      if (conditions === null || contents === null) {
-        this.#draft.missing(each, 'no condition of the proxy says it')
-        continue
-      }
-      if (conditions.exact) this.#draft.said(each)
-      else this.#draft.near(each, 'by the path, without the query')
-      if (conditions.asSent === true) this.#draft.near(each, AS_SENT)
-      for (const when of conditions.any)
-        found.push(...contents.map(one => ({ when: [...when, ...one.when], action: one.action })))
+    return levels[0]!
+      .toReversed()
+      .flatMap(each => (stops(each) ? [] : this.#changedBy(each, server, around, levels)))
+  }
+
+  #changedBy(directive: Directive, server: Server, around: Around, levels: Levels): Branch[] {
+    const changes = directive.name === 'if' ? changesOf(directive) : null
+    if (changes === null) return []
+    const conditions = conditionsOf(directive.args.join(' '), this.#knowsAddress(server, levels))
+    const contents =
+      conditions === null
+        ? null
+        : this.#actions.contents(server, around, [withServers(changes, levels[0]!), ...levels])
+    if (conditions === null || contents === null) {
+      this.#draft.missing(directive, 'no condition of the proxy says it')
+      return []
     }
-    return found
+    if (conditions.exact) this.#draft.said(directive)
+    else this.#draft.near(directive, 'by the path, without the query')
+    if (conditions.asSent === true) this.#draft.near(directive, AS_SENT)
+    return conditions.any.flatMap(when =>
+      contents.map(one => ({ when: [...when, ...one.when], action: one.action })),
+    )
   }
 
   /** Says that the condition of an `if` has no counterpart. Returns whether its routes must be closed without it. */
@@ -424,6 +431,7 @@ export class HttpServers {
   }
 }
 
+const FILES = 'its files need a server; until then these requests go to the location around it'
 const AS_SENT = 'paths are compared after %61 and // are read'
 const REWRITES = 'paths are changed by stripPrefix and addPrefix'
 
@@ -443,6 +451,9 @@ function changesOf({ block }: Directive): readonly Directive[] | null {
   )
   return isChange === true && block!.length > 0 ? block : null
 }
+
+/** Whether an `if` that only changes headers or servers ends the rules of its location. */
+const stops = (directive: Directive) => changesOf(directive)?.some(({ name }) => name === 'break') === true
 
 /** An `if` has the rewrites of its location, and its `proxy_pass` unless it has its own. */
 function withServers(changes: readonly Directive[], block: readonly Directive[]): readonly Directive[] {

@@ -53,17 +53,17 @@ class Order {
   readonly #before = new Map<Located, readonly Located[]>()
   /** The server keeps out requests that no location takes. */
   #isRestKept = false
-  /** No location takes all paths. */
-  #hasRest = false
 
   constructor(all: readonly Located[]) {
     this.#all = all
   }
 
   rules(otherwise: () => Action): Rule[] {
-    const isWhole = this.#all.some(({ modifier, text }) => text === '/' && /^(?:\^~)?$/.test(modifier))
+    const isWhole = this.#all.some(
+      ({ modifier, text, branches }) =>
+        text === '/' && /^(?:\^~)?$/.test(modifier) && branches?.at(-1)?.when.length === 0,
+    )
     const rest = isWhole ? null : otherwise()
-    this.#hasRest = rest !== null
     const { status } = (rest?.respond ?? {}) as { status?: number }
     this.#isRestKept = rest !== null && status !== 404 && isGuarded(rest)
     this.#order(this.#all, [])
@@ -95,7 +95,7 @@ class Order {
   }
 
   #exact(location: Located): void {
-    const { text, branches, tell } = location
+    const { text, branches, redirects, tell } = location
     if (branches === null) return
     if (!isPath(text)) {
       tell(null, false)
@@ -108,7 +108,8 @@ class Order {
       !text.endsWith('/') && (hasOther || leadsTo(branches, `${path}/`) || this.#isKept(path, location))
     const when = [`path=${text}`, ...(isStrict ? ['!path=*/'] : [])]
     this.#push(path, when, branches)
-    tell(isStrict || text.endsWith('/') ? '' : `takes ${path}/ too`, true)
+    if (text.endsWith('/') && redirects) tell(`nginx redirects ${path} to it`, true)
+    else tell(isStrict || text.endsWith('/') ? '' : `takes ${path}/ too`, true)
   }
 
   /** Beside a location `/a/` the path `/a` itself may have one. */
@@ -132,7 +133,7 @@ class Order {
     const isGuard = guards(location)
     const inner = location.inner.filter(isPattern)
     if (branches === null) {
-      this.#leaf(path, inner, null, true)
+      this.#leaf(path, inner, null, true, text.endsWith('/') && path !== '/' ? [`path=${text}*`] : [])
       return
     }
     if (text.endsWith('/')) {
@@ -218,12 +219,7 @@ class Order {
         const isSure = pattern.exact && (within === null || sides(within).every(each => each.pattern.exact))
         if (!isSure && !isGuard) continue
         if (!isSure) this.#push(path, both, [{ when: [], action: CLOSED }])
-        else
-          this.#push(
-            path,
-            (isKept || this.#hasRest) && pattern.withoutSlash ? [...both, '!path=*/'] : both,
-            branches,
-          )
+        else this.#push(path, pattern.withoutSlash ? [...both, '!path=*/'] : both, branches)
       }
     }
   }

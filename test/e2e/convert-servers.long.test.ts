@@ -1,8 +1,10 @@
 import { expect, it } from 'vitest'
+import type { Conversion } from '../../src/convert/convert.js'
 import { haproxyFiles, haproxyRequests } from '../convert-support/haproxy-files.js'
-import { judge } from '../convert-support/judge.js'
+import { judge, type Verdict } from '../convert-support/judge.js'
 import { nginxFiles, nginxRequests } from '../convert-support/nginx-files.js'
-import { type Asked, Places } from '../convert-support/places.js'
+import { judgeNginx } from '../convert-support/nginx-judge.js'
+import { type Asked, type Got, Places } from '../convert-support/places.js'
 import fc from '../lanes/generated.js'
 import { has } from '../processes/toolchains.js'
 
@@ -23,11 +25,10 @@ async function compare(
       // The other server refuses the file.
       if (result === null) return
       const { conversion, theirs, ours } = result
-      const first = judge(text, conversion, asked, theirs, ours)
-      const isOpen = first.differences.some(({ kind }) => kind === 'open')
-      const unnamed = isOpen ? await places.withoutNamedRefusals(text, conversion!, asked) : null
       const { differences, strict } =
-        unnamed === null ? first : judge(text, conversion, asked, theirs, ours, unnamed)
+        language === 'nginx'
+          ? await judgeNginx(places, text, conversion, asked, theirs, ours)
+          : await judgeHaproxy(places, text, conversion, asked, theirs, ours)
       count.compared += asked.length
       count.strict += strict
       if (differences.length > 0)
@@ -38,6 +39,20 @@ async function compare(
     { numRuns: 100_000, interruptAfterTimeLimit: MS },
   )
   return count
+}
+
+async function judgeHaproxy(
+  places: Places,
+  text: string,
+  conversion: Conversion | null,
+  asked: readonly Asked[],
+  theirs: readonly Got[],
+  ours: readonly Got[],
+): Promise<Verdict> {
+  const first = judge(text, conversion, asked, theirs, ours)
+  if (!first.differences.some(({ kind }) => kind === 'open')) return first
+  const unnamed = await places.withoutNamedRefusals(text, conversion!, asked)
+  return unnamed === null ? first : judge(text, conversion, asked, theirs, ours, unnamed)
 }
 
 it.skipIf(!has('nginx'))(

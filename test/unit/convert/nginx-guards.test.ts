@@ -343,7 +343,7 @@ it('a location that only has conditions is named, as its other requests go to th
   const remark = conversion.remarks.find(({ line }) => line.text.startsWith('location /a'))
   expect([remark?.outcome, remark?.why]).toEqual([
     'missing',
-    'its files need a server; until then these requests go to the location around it',
+    'its files need a server; until then these requests go to the location around it; /ax is refused too',
   ])
 })
 
@@ -370,4 +370,52 @@ it('a pattern takes no path with a slash at its end where no location does', () 
   }
   expect(answers()).toEqual(['a-1', 404])
   expect(answers('location / { return 410; }')).toEqual(['a-1', 410])
+})
+
+it('a pattern within a location takes neither its path without the slash, nor one with a slash behind its own end', () => {
+  const within = answersOf(listening(`location /a/b/ { root /srv; ${open('~ ^/a/b')} }`))
+  expect(['/a/b', '/a/b/', '/a/b/c'].map(path => within(path))).toEqual([404, 'a-1', 'a-1'])
+  const beside = answersOf(listening(`${open('~* b$')} ${open('/', 'b')}`))
+  expect(['/a/b', '/a/b/'].map(path => beside(path))).toEqual(['a-1', 'b-1'])
+})
+
+it('a redirect to an exact path with a slash at its end is named', () => {
+  const { remarks } = listening(open('= /a/'))
+  expect(remarks.find(({ line }) => line.text === 'location = /a/')).toMatchObject({
+    outcome: 'near',
+    why: 'nginx redirects /a to it',
+  })
+})
+
+it('a server whose location / has only files, or conditions, keeps its hosts and its patterns', () => {
+  for (const within of ['root /srv;', 'if ($http_x = 1) { return 403; }']) {
+    const answer = answersOf(
+      from(`http { server { listen 80; server_name a.test; location / { ${within} } ${open('~ ^/b', 'b')} }
+        server { listen 80 default_server; ${open('/')} } }`),
+    )
+    const paths = ['/', '/x', '/b/c'].map(path => answer(path, { host: 'a.test' }))
+    expect([...paths, answer('/', { host: 'b.test' })]).toEqual([404, 404, 'b-1', 'a-1'])
+  }
+})
+
+it('each difference of a line is named', () => {
+  const { remarks } = listening(
+    'location /a { satisfy any; allow 127.0.0.1; auth_basic x; proxy_pass http://a:1/; }',
+  )
+  const remark = remarks.find(({ line }) => line.text.startsWith('proxy_pass'))
+  expect([remark?.outcome, remark?.why]).toEqual([
+    'missing',
+    'its route answers 403 until it has a guard; the path begins with /, or is /',
+  ])
+})
+
+it('nginx comes to no return behind an if that ends with break', () => {
+  const answer = answersOf(
+    listening(
+      `location / { deny 192.0.2.0/24; proxy_pass http://a:1; if ($http_x = 1) { proxy_pass http://b:1; break; } if ($http_x) { return 410; } return 307 /x; }`,
+    ),
+  )
+  const at = (x: string | null, client = '10.0.0.1') =>
+    answer('/', { client, fields: x === null ? [] : [`X: ${x}`] })
+  expect([at('1'), at('1', '192.0.2.7'), at('2'), at(null)]).toEqual(['b-1', 403, 410, 307])
 })

@@ -1,0 +1,147 @@
+/** Which lines of a configuration of nginx a request gets to: its server, and the locations that nginx chooses. */
+import { basename } from 'node:path'
+import type { SourceLine } from '../../src/convert/draft.js'
+import { matcherOf } from '../../src/convert/nginx-location.js'
+import { type Directive, parseNginx } from '../../src/convert/nginx-syntax.js'
+import type { Asked } from './places.js'
+
+const MAIN = 'nginx.conf'
+
+/** A path as nginx compares it. */
+export const readOf = (path: string) =>
+  decodeURIComponent(path.replace(/\?.*/, '')).replaceAll(/\/+/g, '/').replaceAll('/./', '/')
+
+/** A directive, with the blocks around it from outside. */
+interface Placed {
+  readonly directive: Directive
+  readonly around: readonly Directive[]
+}
+
+/** The blocks that a request gets to. */
+export interface Reached {
+  readonly server: Directive
+  readonly locations: readonly Directive[]
+}
+
+export class NginxPlaces {
+  readonly #all: readonly Placed[]
+  readonly #servers: readonly Directive[]
+
+  constructor(text: string) {
+    this.#all = placed(
+      parseNginx(text, MAIN, () => []),
+      [],
+    )
+    this.#servers = this.#all.filter(({ directive }) => directive.name === 'server').flatMap(serverIn)
+  }
+
+  reached({ host, path }: Asked): Reached {
+    const server = this.#serverOf(host)
+    return { server, locations: found(locationsIn(server), readOf(path), []).chain }
+  }
+
+  /** The locations of the server, also those within others. */
+  locations(server: Directive): Directive[] {
+    return this.#all
+      .filter(({ directive, around }) => directive.name === 'location' && around.includes(server))
+      .map(({ directive }) => directive)
+  }
+
+  /** Whether nginx comes by a line on the way to these blocks, also through a named location. */
+  concerns(line: SourceLine, reached: Reached): boolean {
+    const file = basename(line.file)
+    return this.#all.some(
+      ({ directive, around }) =>
+        (file === MAIN
+          ? directive.place === line.place
+          : directive.name === 'include' && basename(directive.args[0]!) === file) &&
+        this.#isOnTheWay(directive.name === 'location' ? [...around, directive] : around, reached),
+    )
+  }
+
+  /** The server of a line; null if it is outside of all. */
+  serverAround(line: SourceLine): Directive | null {
+    const of = this.#all.find(
+      ({ directive }) => directive.place === line.place && basename(line.file) === MAIN,
+    )
+    return of?.around.find(each => this.#servers.includes(each)) ?? null
+  }
+
+  #isOnTheWay(around: readonly Directive[], reached: Reached): boolean {
+    const { server, locations } = reached
+    return around.every(each => {
+      if (each.name === 'server') return each === server
+      if (each.name !== 'location') return true
+      const name = each.args[0]!
+      if (!name.startsWith('@')) return locations.includes(each)
+      return [server, ...locations].some(one => (one.block ?? []).some(({ args }) => args.includes(name)))
+    })
+  }
+
+  /** As nginx chooses: the exact name, then the longest that begins with `*`, then the default server. */
+  #serverOf(host: string): Directive {
+    const names = this.#names()
+    const exact = names.get(host)
+    const [wild] = [...names.keys()]
+      .filter(name => name.startsWith('*') && host.endsWith(name.slice(1)))
+      .sort((a, b) => b.length - a.length)
+    const isDefault = (server: Directive) =>
+      server.block!.some(({ name, args }) => name === 'listen' && args.includes('default_server'))
+    return exact ?? names.get(wild ?? '') ?? this.#servers.find(isDefault) ?? this.#servers[0]!
+  }
+
+  /** The server of each name: the first that has it. nginx ignores a `.b.test` of which one part has a server. */
+  #names(): Map<string, Directive> {
+    const names = new Map<string, Directive>()
+    const taken = new Set<string>()
+    for (const server of this.#servers)
+      for (const { args } of server.block!.filter(({ name }) => name === 'server_name'))
+        for (const name of args.map(each => each.toLowerCase())) {
+          const hosts = name.startsWith('.') ? [name.slice(1), `*${name}`] : [name]
+          if (hosts.every(each => !taken.has(each) && taken.add(each)))
+            for (const each of hosts) names.set(each, server)
+        }
+    return names
+  }
+}
+
+const serverIn = ({ directive, around }: Placed) => (around.at(-1)?.name === 'http' ? [directive] : [])
+
+function placed(block: readonly Directive[], around: readonly Directive[]): Placed[] {
+  return block.flatMap(directive => [
+    { directive, around },
+    ...placed(directive.block ?? [], [...around, directive]),
+  ])
+}
+
+const locationsIn = ({ block }: Directive) => (block ?? []).filter(({ name }) => name === 'location')
+
+/** The locations for a path, as nginx looks for them: the exact one, else the longest plain one and those in it, unless a pattern fits. */
+function found(
+  level: readonly Directive[],
+  path: string,
+  outer: readonly Directive[],
+): { chain: readonly Directive[]; isFinal: boolean } {
+  const all = level.map(directive => ({ directive, ...matcherOf(directive) }))
+  const exact = all.find(({ modifier, text }) => modifier === '=' && text === path)
+  if (exact !== undefined) return { chain: [...outer, exact.directive], isFinal: true }
+  const [plain] = all
+    .filter(({ modifier, text }) => /^(?:\^~)?$/.test(modifier) && path.startsWith(text))
+    .sort((a, b) => b.text.length - a.text.length)
+  let chain = outer
+  if (plain !== undefined) {
+    const within = found(locationsIn(plain.directive), path, [...outer, plain.directive])
+    if (within.isFinal) return within
+    chain = within.chain
+  }
+  const pattern =
+    plain?.modifier === '^~'
+      ? undefined
+      : all.find(
+          ({ modifier, text }) =>
+            modifier.startsWith('~') && new RegExp(text, modifier === '~*' ? 'i' : '').test(path),
+        )
+  if (pattern === undefined) return { chain, isFinal: false }
+  const within = found(locationsIn(pattern.directive), path, [...outer, pattern.directive])
+  return { chain: within.chain, isFinal: true }
+}
