@@ -19,6 +19,8 @@ export interface Authorization {
   takes(directive: Directive): boolean
 }
 
+const LOGIN = 'clients get the 401 or 403 of the service: let forwardAuth.path lead to one that redirects'
+
 /** Returns the service for requests at these levels; null if none is asked, `unknown` if it cannot be said. */
 export function authorizationOf(
   draft: Draft,
@@ -38,6 +40,8 @@ export function authorizationOf(
   }
   draft.near(directive, 'the client gets each answer of the service other than 2xx as it is')
   draft.said(pass)
+  for (const each of effective(levels, 'error_page'))
+    if (each.args.some(code => code === '401' || code === '403')) draft.missing(each, LOGIN)
   const block = location.block!
   for (const each of block) questionOf(draft, each)
   const { text } = matcherOf(location)

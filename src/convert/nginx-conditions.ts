@@ -25,15 +25,28 @@ export function conditionsOf(text: string, address: boolean): Conditions | null 
   return one === null ? null : { any: [[one]], exact: true }
 }
 
+/** Patterns take paths with a slash at the end too. */
+export const NO_SLASH = '!path=*/'
+const SLASH = 'path=*/'
+
 function ofPath(operator: string, expression: string, asSent: boolean): Conditions | null {
   // A path as sent has its query behind it.
   const patterns = patternsOf(asSent ? expression.replace(/\$$/, '(?:\\?.*)?$') : expression)
     .filter(({ glob }) => !glob.includes('%3F'))
-    .map(({ glob, exact }) => ({ text: `${operator.endsWith('*') ? 'ipath' : 'path'}=${glob}`, exact }))
+    .map(each => ({ ...each, text: `${operator.endsWith('*') ? 'ipath' : 'path'}=${each.glob}` }))
   const exact = patterns.every(each => each.exact) && (!asSent || expression.startsWith('^'))
   const sent = asSent ? { asSent } : {}
-  if (!operator.startsWith('!')) return { any: patterns.map(({ text }) => [text]), exact, ...sent }
-  return exact ? { any: [patterns.map(({ text }) => `!${text}`)], exact, ...sent } : null
+  if (!operator.startsWith('!'))
+    return {
+      any: patterns.map(({ text, withoutSlash }) => (withoutSlash ? [text, NO_SLASH] : [text])),
+      exact,
+      ...sent,
+    }
+  if (!exact) return null
+  const none = (all: typeof patterns) => all.map(({ text }) => `!${text}`)
+  const others = patterns.filter(({ withoutSlash }) => !withoutSlash)
+  const any = [none(patterns), ...(others.length < patterns.length ? [[SLASH, ...none(others)]] : [])]
+  return { any, exact, ...sent }
 }
 
 /** The condition about a method, a header, a parameter or a cookie. */

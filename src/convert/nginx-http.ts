@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import { type Action, CLOSED, type Draft, type ListenerDraft, type RouteDraft } from './draft.js'
 import { Actions, type Around } from './nginx-actions.js'
-import { conditionsOf } from './nginx-conditions.js'
+import { conditionsOf, NO_SLASH } from './nginx-conditions.js'
 import { hasGuards, refuses, refusesOthers } from './nginx-guards.js'
 import { matcherOf } from './nginx-location.js'
 import { type Branch, type Located, type Rule, rulesOf } from './nginx-places.js'
@@ -215,14 +215,15 @@ export class HttpServers {
           this.#draft.missing(each, REWRITES)
           continue
         }
-        this.#draft.missing(each, 'it leads to another location')
-        if (!hasGuards(server.block)) continue
+        const closes = hasGuards(server.block)
         this.#draft.missing(
           each,
-          'it leads to another location: its paths answer 403 until they have a route',
+          closes
+            ? 'it leads to another location: its paths answer 403 until they have a route'
+            : 'it leads to another location',
         )
-        for (const { glob } of patternsOf(each.args[0] ?? ''))
-          branches.push({ when: [`path=${glob}`], action: CLOSED })
+        for (const { glob, withoutSlash } of closes ? patternsOf(each.args[0] ?? '') : [])
+          branches.push({ when: [`path=${glob}`, ...(withoutSlash ? [NO_SLASH] : [])], action: CLOSED })
       }
       if (each.name !== 'if') continue
       const inner = [each.block ?? [], ...levels]

@@ -41,7 +41,12 @@ function markRest(
     if (!draft.has(directive)) {
       if (name === 'include') included(draft, directive)
       else if (name === 'location' && args[0]!.startsWith('@'))
-        draft.missing(directive, 'there are no named locations, except after try_files')
+        draft.missing(
+          directive,
+          isPage(directives, args[0]!)
+            ? 'only an error_page leads to it'
+            : 'there are no named locations, except after try_files',
+        )
       else if (name === 'try_files' && args.at(-1)?.startsWith('@') === true && !hasFiles)
         draft.near(directive, 'no files are tried')
       else if (name === 'access_log' && args[0] === 'off')
@@ -57,6 +62,13 @@ function markRest(
     const within = (name === 'location' || name === 'if') && draft.outcomeOf(directive) === 'missing'
     markRest(draft, block, withoutEffectOf, within ? `its ${name} has no counterpart` : lost, hasFiles)
   }
+}
+
+/** Whether an `error_page` leads to a named location. */
+function isPage(directives: readonly Directive[], name: string): boolean {
+  return directives.some(
+    each => (each.name === 'error_page' && each.args.at(-1) === name) || isPage(each.block ?? [], name),
+  )
 }
 
 /** Whether one of the directives, or one within them, has such a name. */

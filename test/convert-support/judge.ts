@@ -16,7 +16,7 @@ const BEGINS = /^\/(?:ax|axphp|a\.php|dx|a\/bc|a\/b\.php|e)/
 
 const FOLDER = /^\/(?:[ad]|a\/b)$/
 
-const refuses = ({ status, server }: Got) => server === null && status >= 400
+export const refuses = ({ status, server }: Got) => server === null && status >= 400
 
 /** Differences of lines that concern no request of these. */
 const HARMLESS =
@@ -170,5 +170,5 @@ function alike(one: Got, other: Got, withPaths: boolean): boolean {
   return of(one) === of(other)
 }
 
-const sorted = (record: Readonly<Record<string, string>> = {}) =>
+export const sorted = (record: Readonly<Record<string, string>> = {}) =>
   Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1))

@@ -1,14 +1,12 @@
 /** What the remarks of a file of nginx excuse: each only where its line is, and only what it says. */
 import type { Conversion } from '../../src/convert/convert.js'
 import type { SourceLine } from '../../src/convert/draft.js'
-import type { Difference, Verdict } from './judge.js'
+import { type Difference, refuses, sorted, type Verdict } from './judge.js'
 import { NginxPlaces, type Reached, readOf } from './nginx-places.js'
 import type { Asked, Got, Places } from './places.js'
 
 /** A part of an answer, or of what its server has seen. */
 type Part = 'headers' | 'set' | 'url' | 'location' | 'all'
-
-const refuses = ({ status, server }: Got) => server === null && status >= 400
 
 /** A file that is not there, or the answer in its place (`@else`). */
 const isMissing = ({ status, server }: Got) => server === null && /^(?:404|405|418)$/.test(String(status))
@@ -195,6 +193,3 @@ function alike(one: Got, other: Got, without: ReadonlySet<Part>): boolean {
     ])
   return of(one) === of(other)
 }
-
-const sorted = (record: Readonly<Record<string, string>> = {}) =>
-  Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1))

@@ -419,3 +419,18 @@ it('nginx comes to no return behind an if that ends with break', () => {
     answer('/', { client, fields: x === null ? [] : [`X: ${x}`] })
   expect([at('1'), at('1', '192.0.2.7'), at('2'), at(null)]).toEqual(['b-1', 403, 410, 307])
 })
+
+it('a condition on the end of a path takes no path with a slash behind it', () => {
+  const get = (condition: string) => {
+    const answer = answersOf(
+      listening(`location / { if ($uri ${condition}) { return 410; } proxy_pass http://a:1; }`),
+    )
+    return ['/x.php', '/x.php/', '/y'].map(path => answer(path))
+  }
+  expect(get('~ \\.php$')).toEqual([410, 'a-1', 'a-1'])
+  expect(get('!~ \\.php$')).toEqual(['a-1', 410, 410])
+  const rewritten = answersOf(
+    listening(`location / { deny 192.0.2.7; rewrite ^/a/b$ /d/ last; proxy_pass http://a:1; }`),
+  )
+  expect(['/a/b', '/a/b/'].map(path => rewritten(path))).toEqual([403, 'a-1'])
+})

@@ -228,6 +228,33 @@ it('a header that the service gives has no other line, whatever other lines set 
   expect(routesOf(last).at(-1)).toMatchObject({ forwardAuth: { responseHeaders: ['X-A'] } })
 })
 
+it.each([
+  ['error_page 401 = @login;', 'location @login { return 302 https://login.test/; }'],
+  ['error_page 401 =302 /login;', 'location /login { proxy_pass http://login:1; }'],
+  ['error_page 401 403 =403 /oauth2/sign_in;', 'location /oauth2/ { proxy_pass http://login:1; }'],
+])('a login in place of the answer of the service is named where it is: %s', (page, login) => {
+  const why = 'clients get the 401 or 403 of the service: let forwardAuth.path lead to one that redirects'
+  for (const [outer, inner] of [
+    ['', `auth_request /gate; ${page}`],
+    [page, 'auth_request /gate;'],
+  ]) {
+    const conversion = listening(`${GATE} ${outer} ${login} location / { ${inner} proxy_pass http://app:1; }`)
+    const remarks = conversion.remarks.filter(({ line }) => line.text.startsWith('error_page'))
+    expect(remarks).toMatchObject([{ outcome: 'missing', whys: expect.arrayContaining([why]) }])
+    expect(routesOf(conversion)).toContainEqual(
+      expect.objectContaining({ upstream: 'app-1', forwardAuth: expect.anything() }),
+    )
+    const named = conversion.remarks.find(({ line }) => line.text === 'location @login')
+    if (named !== undefined)
+      expect(named).toMatchObject({ outcome: 'missing', why: 'only an error_page leads to it' })
+  }
+  // Without a service it is about something else.
+  const { remarks } = listening(`${login} location / { ${page} proxy_pass http://app:1; }`)
+  expect(remarks.find(({ line }) => line.text.startsWith('error_page'))?.why).toMatch(
+    /^errorPages is for all/,
+  )
+})
+
 it.each(['auth_request /none; proxy_pass http://a:1;', 'auth_request /files; proxy_pass http://a:1;'])(
   'a route whose service is not known is closed: %s',
   block => {
@@ -275,11 +302,11 @@ it('paths that a rewrite changes, and headers that a condition adds', () => {
   const request = { stripPrefix: '/api', addPrefix: '/v1' }
   expect(routesOf(conversion).slice(0, 3)).toEqual([
     { host: '*', path: '/api', when: ['query:new'], upstream: 'b-1', request },
-    { host: '*', path: '/api', when: ['ipath=*.js', 'query:new'], upstream: 'b-1', request },
+    { host: '*', path: '/api', when: ['!path=*/', 'ipath=*.js', 'query:new'], upstream: 'b-1', request },
     {
       host: '*',
       path: '/api',
-      when: ['ipath=*.js'],
+      when: ['!path=*/', 'ipath=*.js'],
       upstream: 'a-1',
       request,
       response: { set: { 'X-Js': '1' } },
