@@ -69,10 +69,15 @@ function addressesOf(levels: Levels): readonly Directive[] {
 
 /** Whether nginx takes the client's address from a header, or that of a load balancer. `proxied`: PROXY headers say it. */
 function addressIsAnother(levels: Levels, proxied: boolean): boolean {
-  const header = effectiveOne(levels, 'real_ip_header')?.args[0] ?? 'X-Real-IP'
-  const from = effective(levels, 'set_real_ip_from').length > 0
-  return (from && header !== 'proxy_protocol') || proxied !== (from && header === 'proxy_protocol')
+  return addressIsOfHeader(levels) || proxied !== (trusts(levels) && isOfConnection(levels))
 }
+
+/** Whether nginx takes the client's address from a header: the proxy has that of the connection. */
+export const addressIsOfHeader = (levels: Levels) => trusts(levels) && !isOfConnection(levels)
+
+const trusts = (levels: Levels) => effective(levels, 'set_real_ip_from').length > 0
+const isOfConnection = (levels: Levels) =>
+  effectiveOne(levels, 'real_ip_header')?.args[0] === 'proxy_protocol'
 
 /** Reports whether requests need a password, or are guarded by a module. */
 function passwordOf(draft: Draft, levels: Levels): boolean {

@@ -1,7 +1,7 @@
 import type { Action, Draft, Section } from './draft.js'
 import { CLOSED, put } from './draft.js'
 import { removeHeader, setHeader } from './header-changes.js'
-import { type Access, accessOf } from './nginx-access.js'
+import { type Access, accessOf, addressIsOfHeader } from './nginx-access.js'
 import { type Authorization, authorizationOf, isSpelling } from './nginx-auth.js'
 import { hasGuards } from './nginx-guards.js'
 import type { Branch } from './nginx-places.js'
@@ -278,7 +278,7 @@ export class Actions {
       } else if (/^\$\{?request_id\}?$/.test(text)) {
         this.#draft.said(directive)
         this.#draft.set('tracing.requestId', name)
-      } else if (!this.#header(request, directive, name, text, server))
+      } else if (!this.#header(request, directive, name, text, server, levels))
         // Clients must not say in its place what nginx says.
         removeHeader(request, name)
     }
@@ -298,7 +298,14 @@ export class Actions {
   }
 
   /** False if the value cannot be said. */
-  #header(into: Section, directive: Directive, name: string, text: string, server: Server): boolean {
+  #header(
+    into: Section,
+    directive: Directive,
+    name: string,
+    text: string,
+    server: Server,
+    levels: Levels,
+  ): boolean {
     if (FRAMING.test(name)) {
       this.#draft.own(directive, 'the proxy says it always')
       return true
@@ -310,6 +317,8 @@ export class Actions {
     }
     if (value.near) this.#draft.near(directive, 'a variable differs: see the page')
     else this.#draft.said(directive)
+    if (/\$remote_addr\b/.test(value.value) && addressIsOfHeader(levels))
+      this.#draft.near(directive, 'the client’s address is that of the connection')
     setHeader(into, name, value.value)
     return true
   }
@@ -328,7 +337,7 @@ export class Actions {
     const added = effective(levels, 'add_header')
     for (const directive of added) {
       const [name = '', text = ''] = directive.args
-      this.#header(response, directive, name, text, server)
+      this.#header(response, directive, name, text, server, levels)
       if (added.some(each => each !== directive && isOf(each, name.toLowerCase())))
         this.#draft.near(directive, ONE_LINE)
       if (directive.args[2] !== 'always') this.#draft.near(directive, 'errors of servers have it too')
@@ -378,7 +387,7 @@ export class Actions {
     const changes: Section = {}
     for (const each of effective(levels, 'add_header'))
       if (each.args[2] === 'always' || WITH_HEADERS.test(code))
-        this.#header(changes, each, each.args[0]!, each.args[1] ?? '', server)
+        this.#header(changes, each, each.args[0]!, each.args[1] ?? '', server, levels)
     return (changes.set ?? {}) as Section
   }
 

@@ -1,4 +1,5 @@
 import type { Action, Draft } from './draft.js'
+import { addressIsOfHeader } from './nginx-access.js'
 import type { Directive } from './nginx-syntax.js'
 import { effectiveOne, keyOf, type Levels } from './nginx-values.js'
 
@@ -38,6 +39,8 @@ export class Rates {
     const burst = Number(directive.args.find(each => each.startsWith('burst='))?.slice(6) ?? 0)
     if (burst === 0 || directive.args.includes('nodelay')) this.#draft.said(directive)
     else this.#draft.near(directive, 'requests within the burst are not delayed')
+    if (known.by === 'address' && addressIsOfHeader(levels))
+      this.#draft.near(directive, 'the client’s address is that of the connection')
     return { rateLimit: { ...known, burst: burst + 1, name: zone } }
   }
 }

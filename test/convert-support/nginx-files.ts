@@ -56,6 +56,9 @@ const guard = fc.oneof(
   access.map(list => `satisfy all; ${list} ${basic}`),
   of(`satisfy any; ${basic}`, 'satisfy any;', `satisfy any; auth_request /judge; allow 127.0.0.1; deny all;`),
   of(
+    'internal;',
+    'auth_request /judge; auth_request_set $who $upstream_http_x_a;',
+    'valid_referers none server_names; if ($invalid_referer) { return 403; }',
     'limit_except GET { deny all; }',
     'limit_except GET POST { allow 127.0.0.1; deny all; }',
     `limit_except GET { ${basic} }`,
@@ -77,6 +80,11 @@ const answer = of(
     'return 302 /else;',
     'return 307 http://$host/x;',
     'return 302 $scheme://$host/y$request_uri;',
+    'return 301 https://$host$request_uri;',
+    'return 302 /start?rd=$scheme://$host$request_uri;',
+    'return 308 /a/;',
+    'default_type text/plain; return 200 "own";',
+    'add_header X-C c; return 200 "own";',
   ],
   ...[
     'rewrite ^ https://moved.test$request_uri permanent;',
@@ -91,7 +99,8 @@ const change = of(
     'rewrite ^/a/b$ /d/ last;',
     'rewrite ^/z http://z.test/ permanent;',
   ],
-  ...['rewrite /b /c break;'],
+  ...['rewrite /b /c break;', 'rewrite ^/a/(.*)$ /$1 break;', 'rewrite ^/a(/.*)$ $1 break;'],
+  ...['rewrite ^/a/b/?$ /d permanent;', 'rewrite ^/d/(.*)$ /a/$1 break;', 'rewrite ^ /d/b break;'],
 )
 const pass = of(
   ...['one', 'two', 'three'].flatMap(name => [
@@ -101,6 +110,8 @@ const pass = of(
     `proxy_pass http://${name}/v1;`,
   ]),
   'proxy_pass http://@two;',
+  'proxy_pass http://@three/a/b/;',
+  'proxy_pass http://$chosen;',
 )
 const header = of(
   ...[
@@ -114,6 +125,12 @@ const header = of(
     'proxy_set_header X-A "";',
     'proxy_set_header X-A $http_x_a;',
     'proxy_set_header X-B "$scheme $request_method";',
+    'proxy_set_header X-A $who;',
+    'proxy_set_header X-B $http_x_a;',
+    'proxy_set_header X-C "$scheme://$host:$server_port";',
+    'proxy_set_header X-C $proxy_add_x_forwarded_for;',
+    'proxy_set_header X-C $request_uri;',
+    'proxy_set_header X-C $arg_t;',
   ],
   ...[
     'proxy_set_header X-B $server_name;',
@@ -138,6 +155,7 @@ const test = of(
     '$http_x_a = ""',
   ],
   ...['$arg_t = s', '$arg_t != s', '$cookie_c = 1'],
+  ...['$uri ~ "b$"', '$request_uri ~* "\\.(css|js)$"', '$uri !~ "^/a"', '$request_uri !~ "^/[ad]"'],
   ...['$uri ~ \\.php$', '$request_uri ~ "^/a"', '$remote_addr = 127.0.0.1', '$remote_addr != 127.0.0.1'],
 )
 /** Conditions that the command only names: a list that refuses some requests and has no counterpart. */
@@ -183,6 +201,8 @@ const refused = fc
       '$http_host ~ b',
       '$args ~ s',
       '$bad',
+      '$net',
+      '-f /nowhere/closed.html',
       '$bad = 1',
       '$known = 0',
       '$known != 1',
@@ -205,6 +225,12 @@ const other = of(
     'proxy_buffering off; proxy_http_version 1.1;',
     'expires 1h;',
     'auth_request /judge; error_page 401 = @login;',
+    'auth_request /judge; error_page 401 =302 /else;',
+    'auth_request /judge; error_page 401 403 =403 /a;',
+    'auth_request /judge; auth_request_set $who $upstream_http_x_a; auth_request_set $mail $upstream_http_x_b; proxy_set_header X-A $who; proxy_set_header X-B $mail; error_page 401 = @login;',
+    'proxy_pass_header Server; proxy_intercept_errors on; sub_filter a b;',
+    'if ($request_uri ~* "\\.(css|js)$") { add_header X-C js; }',
+    'real_ip_header X-Forwarded-For; set_real_ip_from 127.0.0.0/8;',
     'auth_request /judge; auth_request_set $who $upstream_http_x_a; proxy_set_header X-A $who;',
   ],
 )
@@ -214,6 +240,9 @@ const failure = of(
   'error_page 403 =404 /none;',
   'error_page 401 @else;',
   'error_page 403 @else;',
+  'error_page 401 =302 /else;',
+  'error_page 401 403 @login;',
+  'error_page 500 502 503 504 /50x.html;',
 )
 
 type Lines = readonly string[]
@@ -222,12 +251,15 @@ type Lines = readonly string[]
 const rarely = (arbitrary: Arbitrary<string>, times: number): Arbitrary<string> =>
   fc.oneof({ weight: times - 1, arbitrary: fc.constant('') }, { weight: 1, arbitrary })
 
-const plainPass = of('proxy_pass http://one;', 'proxy_pass http://two;', 'proxy_pass http://three;')
+const plainPass = of(
+  ...['one', 'two', 'three', '$chosen', 'one/$1'].map(name => `proxy_pass http://${name};`),
+  ...['one', 'two', 'three'].map(name => `proxy_pass http://${name};`),
+)
 const target = (isPattern: boolean) =>
   fc.oneof(
     { weight: 6, arbitrary: isPattern ? plainPass : pass },
     { weight: 3, arbitrary: answer },
-    { weight: 1, arbitrary: of('root /nowhere;', '') },
+    { weight: 1, arbitrary: of('root /nowhere;', 'alias /nowhere/; expires 1h; add_header X-C c;', '') },
   )
 const body = (isPattern: boolean): Arbitrary<Lines> =>
   fc.tuple(
@@ -317,6 +349,7 @@ const server = fc
       rarely(header, 3),
       rarely(change, 12),
       rarely(failure, 20),
+      rarely(of('include @home/deny.conf;', 'include @home/headers.conf;'), 20),
     ),
     locations: fc.array(location, { minLength: 1, maxLength: 4 }),
   })
@@ -335,6 +368,7 @@ function serverText(
     ...(text.includes('@else') ? ['location @else { return 418; }'] : []),
     ...(text.includes('@app') ? ['location @app { proxy_pass http://three; }'] : []),
     ...(text.includes('@login') ? ['location @login { return 302 https://login.test/; }'] : []),
+    ...(text.includes('$who') ? ['set $who "";'] : []),
     ...(text.includes('auth_request /') ? ['location = /judge { internal; proxy_pass http://judge; }'] : []),
   ])
 }
@@ -351,13 +385,15 @@ const upstreams = of(
 const SHARED = [
   ['$connection_upgrade', 'map $http_upgrade $connection_upgrade { default upgrade; "" close; }'],
   ['$bad', 'map $http_x_a $bad { default 0; 1 1; }'],
+  ['$chosen', 'map $http_x_a $chosen { default one; 2 two; }'],
+  ['$net', 'geo $net { default 1; 127.0.0.1 0; }'],
   ['$known', 'map $http_x_pass $known { default 0; 1 1; }'],
   ['zone=all', 'limit_req_zone $binary_remote_addr zone=all:1m rate=1000r/s;'],
 ] as const
 
 /** Lines that have no counterpart, or a difference that each request may show. */
 const UNSAID =
-  /\$bad|\$known|try_files|expires|include|limit_req|auth_request|auth_basic|error_page|backup|down;|set \$flag|rewrite (?:\^\/[adz]|\/b)|http_user_agent|query_string|http_host|args ~|\$host |server_port|real_ip|return 444|!~\*|~ \^1|location @/
+  /\$bad|\$known|\$chosen|\$net|\$who|\$arg_t;|sub_filter|invalid_referer|internal|alias|-f |one\/\$1|x_forwarded|try_files|expires|include|limit_req|auth_request|auth_basic|error_page|backup|down;|set \$flag|rewrite (?:\^\/[adz]|\/b)|http_user_agent|query_string|http_host|args ~|\$host |server_port|real_ip|return 444|!~\*|~ \^1|location @/
 
 const onlySaid = (text: string) =>
   text

@@ -14,9 +14,12 @@ const isMissing = ({ status, server }: Got) => server === null && /^(?:404|405|4
 /** Rewrites that do not end, and servers that are not reached. */
 const isBroken = ({ status }: Got) => /^(?:400|500|502|504)$/.test(String(status))
 
-/** Remarks that say nothing about answers, or about lines whose use is named where it is. */
+/** Remarks that say nothing about answers. */
 const NOTHING =
-  /^(?:errors of servers have it too|the proxy answers before it closes|by the whole address|left out: fd-broker servers|there is one |let the server say|there are no variables of your own|the client gets each answer of the service)/
+  /^(?:errors of servers have it too|the proxy answers before it closes|by the whole address|left out: fd-broker servers|there is one |the client gets each answer of the service)/
+
+/** Lines whose use is named where it is. */
+const OF_OTHERS = /^(?:set|map|geo|limit_req_zone|real_ip_header|set_real_ip_from|sub_filter\w*|expires) /
 
 /** The proxy passes paths on as they are sent, and refuses those that servers read differently. */
 const AS_SENT = /%|\/\/|\/\.\//
@@ -43,7 +46,7 @@ class Excuses {
     this.#remarks = remarks
       .filter(({ outcome }) => outcome === 'missing' || outcome === 'near')
       .flatMap(({ line, whys }) => whys.map(why => ({ line, why })))
-      .filter(({ why }) => !NOTHING.test(why))
+      .filter(({ line, why }) => !OF_OTHERS.test(line.text) && !NOTHING.test(why))
   }
 
   open(asked: Asked): boolean {

@@ -420,3 +420,13 @@ it('a location without a log has none where others have one', () => {
   expect(logs('access_log /var/log/a.log;')).toEqual([0, '/ undefined', '/health false'])
   expect(logs('')).toEqual([0, '/ undefined', '/health undefined'])
 })
+
+it('a use of the client’s address is named where nginx takes the address from a header', () => {
+  const block = `location / { proxy_pass http://a:1; proxy_set_header X-Real-IP $remote_addr; limit_req zone=z; }`
+  const of = (header: string) =>
+    from(`limit_req_zone $remote_addr zone=z:1m rate=5r/s; server { listen 80; ${header} ${block} }`)
+  for (const name of ['proxy_set_header', 'limit_req']) {
+    expect(fate(of('set_real_ip_from 10.0.0.0/8;'), name)).toEqual(['near'])
+    expect(fate(of('real_ip_header X-Forwarded-For;'), name)).toEqual(['said'])
+  }
+})
