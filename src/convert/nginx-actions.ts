@@ -1,7 +1,7 @@
 import type { Action, Draft, Section } from './draft.js'
 import { CLOSED, put } from './draft.js'
 import { removeHeader, setHeader } from './header-changes.js'
-import { type Access, accessOf, addressIsOfHeader } from './nginx-access.js'
+import { type Access, type Admission, accessOf, addressIsOfHeader } from './nginx-access.js'
 import { type Authorization, authorizationOf, isSpelling } from './nginx-auth.js'
 import { hasGuards } from './nginx-guards.js'
 import type { Branch } from './nginx-places.js'
@@ -18,6 +18,14 @@ const WITH_HEADERS = /^(?:20[0146]|30[1234678])$/
 const REDIRECTS = new Set(['301', '302', '303', '307', '308'])
 
 const passes = (levels: Levels) => levels[0]!.some(({ name }) => name === 'proxy_pass')
+
+/** The answer of a block itself. */
+const answerIn = (levels: Levels) => levels[0]!.find(({ name }) => name === 'return')
+
+const UNASKED: Admission = { when: [], gets: 'open' }
+
+const isClosed = ({ gets }: Admission, { needsPassword }: Access) =>
+  gets === 'closed' || (gets === 'asked' && needsPassword)
 
 /** Whether a directive is about the header of this name. */
 const isOf = ({ args }: Directive, name: string) => args[0]?.toLowerCase() === name
@@ -53,16 +61,26 @@ export class Actions {
   /** The actions for requests that no `if` has answered: by their address, if that matters. Null if the location only serves files. */
   contents(server: Server, location: Around, levels: Levels, access: Levels = levels): Branch[] | null {
     const proxied = server.entries.some(({ listener }) => listener.proxyProtocol !== undefined)
-    const { admissions, needsPassword }: Access = accessOf(this.#draft, access, proxied)
-    const isOpen = admissions.every(({ gets }) => gets !== 'closed') && !needsPassword
-    const asked = needsPassword ? CLOSED : this.#target(server, location, levels, access)
-    if (asked === null && isOpen) return null
-    if (needsPassword || admissions.every(({ gets }) => gets === 'closed')) this.#told(levels, needsPassword)
-    const open = () => this.#target(server, location, levels, [])
-    return admissions.map(({ when, gets }) => ({
+    const outer = accessOf(this.#draft, access, proxied)
+    const named = this.#named(server, levels)
+    // nginx asks again in the location that a `try_files` leads to, unless that answers by itself.
+    const inner =
+      named === null || answerIn(named) !== undefined ? null : accessOf(this.#draft, named, proxied)
+    const kinds = outer.admissions.flatMap(one =>
+      (inner?.admissions ?? [UNASKED]).map(other => ({
+        when: [...one.when, ...other.when],
+        isClosed: isClosed(one, outer) || (inner !== null && isClosed(other, inner)),
+        asks: [...(one.gets === 'asked' ? [access] : []), ...(other.gets === 'asked' ? [named!] : [])],
+      })),
+    )
+    const branches = kinds.map(({ when, isClosed: closed, asks }) => ({
       when,
-      action: gets === 'closed' ? CLOSED : ((gets === 'asked' ? asked : open()) ?? CLOSED),
+      action: closed ? CLOSED : this.#target(server, location, levels, asks),
     }))
+    if (branches.every(({ action }) => action === null)) return null
+    const needsPassword = outer.needsPassword || inner?.needsPassword === true
+    if (needsPassword || kinds.every(each => each.isClosed)) this.#told(levels, needsPassword)
+    return branches.map(({ when, action }) => ({ when, action: action ?? CLOSED }))
   }
 
   /** The actions for requests that a `return` answers. nginx asks for no address or password then; only redirects do without one here. */
@@ -78,13 +96,17 @@ export class Actions {
     }
     const proxied = server.entries.some(({ listener }) => listener.proxyProtocol !== undefined)
     const { admissions, needsPassword } = accessOf(this.#draft, levels, proxied)
-    if (admissions.length === 1 && admissions[0]!.gets === 'asked' && !needsPassword) return [branch]
+    // The `return` of a location that may stop before it answers what its service lets pass.
+    const authorization = mayStop ? this.#authorization(server, [levels]) : null
+    const asked = authorization === 'unknown' ? CLOSED : { ...action, ...this.#asked(authorization) }
+    if (admissions.length === 1 && admissions[0]!.gets === 'asked' && !needsPassword)
+      return [{ when: [], action: asked }]
     for (const each of levels[0]!)
       if (each.name === 'return')
         this.#draft.near(each, 'nginx answers before it asks for an address or a password')
     return admissions.map(({ when, gets }) => ({
       when,
-      action: gets === 'open' || (gets === 'asked' && !needsPassword) ? action : CLOSED,
+      action: gets === 'open' ? action : gets === 'asked' && !needsPassword ? asked : CLOSED,
     }))
   }
 
@@ -96,15 +118,25 @@ export class Actions {
     }
   }
 
-  /** The action of a location; null if it only serves files. `access`: the levels with its guards. `tried`: a `try_files` has led to it. */
-  #target(server: Server, location: Around, levels: Levels, access: Levels, tried = false): Action | null {
+  /** The action of a location; null if it only serves files. `asks`: the levels whose services are asked. `tried`: a `try_files` has led to it. */
+  #target(
+    server: Server,
+    location: Around,
+    levels: Levels,
+    asks: readonly Levels[],
+    tried = false,
+  ): Action | null {
     const draft = this.#draft
     const limit = this.#rates.at(levels)
-    const authorization = authorizationOf(draft, server.block, this.#http, access)
+    const authorization = this.#authorization(server, asks)
     const named = tried ? null : this.#named(server, levels)
     if (authorization === 'unknown' && (named !== null || passes(levels))) return this.#closed(levels)
     if (named !== null) {
-      const action = this.#target(server, location, named, access, true)
+      const answer = answerIn(named)
+      const action =
+        answer === undefined
+          ? this.#target(server, location, named, asks, true)
+          : this.returnOf(answer, named, server)
       return action && { ...limit, ...this.#asked(authorization), ...action }
     }
     const pass = levels[0]!.find(({ name }) => name === 'proxy_pass')
@@ -156,6 +188,16 @@ export class Actions {
     if (!hasGuards(server.block)) return null
     this.#draft.missing(directive, 'it leads to another location: the route answers 403')
     return CLOSED
+  }
+
+  #authorization(server: Server, asks: readonly Levels[]): Authorization | null | 'unknown' {
+    const asking = asks.filter(levels => (effectiveOne(levels, 'auth_request')?.args[0] ?? 'off') !== 'off')
+    const [first, ...others] = [...new Set(asking.map(levels => effectiveOne(levels, 'auth_request')!))]
+    if (first === undefined) return null
+    for (const each of others)
+      this.#draft.missing(each, 'the route answers 403 until it has a guard: it asks one service')
+    if (others.length > 0) return 'unknown'
+    return authorizationOf(this.#draft, server.block, this.#http, asking[0]!)
   }
 
   #asked(authorization: Authorization | null | 'unknown'): Action {

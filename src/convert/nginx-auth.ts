@@ -1,6 +1,6 @@
 /** `auth_request`, as `forwardAuth` of a route. */
 import type { Draft } from './draft.js'
-import { matcherOf } from './nginx-location.js'
+import { locationsFor, matcherOf } from './nginx-location.js'
 import type { Directive } from './nginx-syntax.js'
 import { type Scheme, serverOf } from './nginx-upstream.js'
 import { effective, effectiveOne, isSaid, type Levels } from './nginx-values.js'
@@ -31,7 +31,8 @@ export function authorizationOf(
   const directive = effectiveOne(levels, 'auth_request')
   const uri = directive?.args[0] ?? 'off'
   if (directive === undefined || uri === 'off') return null
-  const location = uri.includes('$') ? undefined : locationOf(server, uri)
+  const locations = uri.includes('$') ? null : locationsFor(server, uri.replace(/\?.*/, ''))
+  const location = locations?.at(-1)
   const pass = location?.block?.find(({ name }) => name === 'proxy_pass')
   const target = pass === undefined ? null : serverOf(pass)
   if (location === undefined || pass === undefined || target === null) {
@@ -49,20 +50,11 @@ export function authorizationOf(
   return {
     scheme: target.scheme,
     authority: target.authority,
-    levels: [block, server, http],
+    levels: [...locations!.toReversed().map(each => each.block!), server, http],
     path: target.uri === '' ? uri : `${target.uri}${uri.slice(text.length)}`,
     headers,
     takes: each => takes(draft, each, levels, headers),
   }
-}
-
-/** The location that answers a path of the server itself. */
-function locationOf(server: readonly Directive[], uri: string): Directive | undefined {
-  const path = uri.replace(/\?.*/, '')
-  const all = server.filter(({ name }) => name === 'location').map(each => ({ each, ...matcherOf(each) }))
-  const exact = all.find(({ modifier, text }) => modifier === '=' && text === path)
-  const begins = all.filter(({ modifier, text }) => /^(?:\^~)?$/.test(modifier) && path.startsWith(text))
-  return (exact ?? begins.sort((a, b) => b.text.length - a.text.length)[0])?.each
 }
 
 const TOLD = /^(?:x-forwarded-(?:for|proto|host|uri|method)|host|x-real-ip)$/

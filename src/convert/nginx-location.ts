@@ -12,6 +12,42 @@ export function matcherOf({ args }: Directive): { modifier: string; text: string
   return second === undefined ? { modifier: '', text: first } : { modifier: first, text: second }
 }
 
+/**
+ * The locations that nginx chooses for a path, from outside: the exact one, else the longest plain one and those in it, unless a pattern fits. Null if a pattern is
+ * not understood.
+ */
+export function locationsFor(block: readonly Directive[], path: string): readonly Directive[] | null {
+  try {
+    return search(block, path, []).chain
+  } catch (error) {
+    if (error instanceof SyntaxError) return null
+    throw error
+  }
+}
+
+function search(
+  block: readonly Directive[],
+  path: string,
+  outer: readonly Directive[],
+): { chain: readonly Directive[]; isFinal: boolean } {
+  const level = block.filter(({ name, args }) => name === 'location' && args[0]?.startsWith('@') === false)
+  const all = level.map(directive => ({ directive, ...matcherOf(directive) }))
+  const exact = all.find(({ modifier, text }) => modifier === '=' && text === path)
+  if (exact !== undefined) return { chain: [...outer, exact.directive], isFinal: true }
+  const [plain] = all
+    .filter(({ modifier, text }) => /^(?:\^~)?$/.test(modifier) && path.startsWith(text))
+    .sort((a, b) => b.text.length - a.text.length)
+  const within = ({ directive }: { directive: Directive }) =>
+    search(directive.block ?? [], path, [...outer, directive])
+  const known = plain === undefined ? { chain: outer, isFinal: false } : within(plain)
+  if (known.isFinal || plain?.modifier === '^~') return known
+  const pattern = all.find(
+    ({ modifier, text }) =>
+      modifier.startsWith('~') && new RegExp(text, modifier === '~*' ? 'i' : '').test(path),
+  )
+  return pattern === undefined ? known : { chain: within(pattern).chain, isFinal: true }
+}
+
 const MOST_ALTERNATIVES = 20
 
 /** The paths of a pattern that consists of whole segments from the begin on, with `*` for those that it leaves open; null for others. */

@@ -195,7 +195,10 @@ class Order {
     const { branches } = location
     if (branches === null) return
     const isGuard = guards(location)
-    const outer = within === null ? [[]] : sides(within).map(({ when }) => when)
+    const outer =
+      within === null
+        ? [[]]
+        : sides(within).map(({ when, pattern }) => (pattern.withoutSlash ? [...when, '!path=*/'] : when))
     const segments = within === null && !isGuard && !isKept ? segmentsOf(location) : null
     if (segments !== null) {
       for (const one of segments) {

@@ -127,7 +127,7 @@ const header = of(
     'proxy_set_header X-B "$scheme $request_method";',
     'proxy_set_header X-A $who;',
     'proxy_set_header X-B $http_x_a;',
-    'proxy_set_header X-C "$scheme://$host:$server_port";',
+    'proxy_set_header X-C "$scheme $host $server_port";',
     'proxy_set_header X-C $proxy_add_x_forwarded_for;',
     'proxy_set_header X-C $request_uri;',
     'proxy_set_header X-C $arg_t;',
@@ -352,11 +352,19 @@ const server = fc
       rarely(of('include @home/deny.conf;', 'include @home/headers.conf;'), 20),
     ),
     locations: fc.array(location, { minLength: 1, maxLength: 4 }),
+    /** Guards of the location that `try_files` leads to. */
+    app: rarely(fc.oneof(guard, refused), 2),
   })
   .map(each => each)
 
 function serverText(
-  { names, main, lines, locations }: { names: string[]; main: number; lines: Lines; locations: Located[] },
+  {
+    names,
+    main,
+    lines,
+    locations,
+    app,
+  }: { names: string[]; main: number; lines: Lines; locations: Located[]; app: string },
   mayBeMain: boolean,
 ): string {
   const own = [...lines, ...located(locations, null)]
@@ -366,10 +374,12 @@ function serverText(
     ...(names.length > 0 ? [`server_name ${names.join(' ')};`] : []),
     ...own,
     ...(text.includes('@else') ? ['location @else { return 418; }'] : []),
-    ...(text.includes('@app') ? ['location @app { proxy_pass http://three; }'] : []),
+    ...(text.includes('@app') ? [`location @app { ${app} proxy_pass http://three; }`] : []),
     ...(text.includes('@login') ? ['location @login { return 302 https://login.test/; }'] : []),
     ...(text.includes('$who') ? ['set $who "";'] : []),
-    ...(text.includes('auth_request /') ? ['location = /judge { internal; proxy_pass http://judge; }'] : []),
+    ...(`${app}${text}`.includes('auth_request /')
+      ? ['location = /judge { internal; proxy_pass http://judge; }']
+      : []),
   ])
 }
 

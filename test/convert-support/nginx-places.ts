@@ -1,7 +1,7 @@
 /** Which lines of a configuration of nginx a request gets to: its server, and the locations that nginx chooses. */
 import { basename } from 'node:path'
 import type { SourceLine } from '../../src/convert/draft.js'
-import { matcherOf } from '../../src/convert/nginx-location.js'
+import { locationsFor } from '../../src/convert/nginx-location.js'
 import { type Directive, parseNginx } from '../../src/convert/nginx-syntax.js'
 import type { Asked } from './places.js'
 
@@ -37,14 +37,7 @@ export class NginxPlaces {
 
   reached({ host, path }: Asked): Reached {
     const server = this.#serverOf(host)
-    return { server, locations: found(locationsIn(server), readOf(path), []).chain }
-  }
-
-  /** The locations of the server, also those within others. */
-  locations(server: Directive): Directive[] {
-    return this.#all
-      .filter(({ directive, around }) => directive.name === 'location' && around.includes(server))
-      .map(({ directive }) => directive)
+    return { server, locations: locationsFor(server.block!, readOf(path))! }
   }
 
   /** Whether nginx comes by a line on the way to these blocks, also through a named location. */
@@ -112,36 +105,4 @@ function placed(block: readonly Directive[], around: readonly Directive[]): Plac
     { directive, around },
     ...placed(directive.block ?? [], [...around, directive]),
   ])
-}
-
-const locationsIn = ({ block }: Directive) => (block ?? []).filter(({ name }) => name === 'location')
-
-/** The locations for a path, as nginx looks for them: the exact one, else the longest plain one and those in it, unless a pattern fits. */
-function found(
-  level: readonly Directive[],
-  path: string,
-  outer: readonly Directive[],
-): { chain: readonly Directive[]; isFinal: boolean } {
-  const all = level.map(directive => ({ directive, ...matcherOf(directive) }))
-  const exact = all.find(({ modifier, text }) => modifier === '=' && text === path)
-  if (exact !== undefined) return { chain: [...outer, exact.directive], isFinal: true }
-  const [plain] = all
-    .filter(({ modifier, text }) => /^(?:\^~)?$/.test(modifier) && path.startsWith(text))
-    .sort((a, b) => b.text.length - a.text.length)
-  let chain = outer
-  if (plain !== undefined) {
-    const within = found(locationsIn(plain.directive), path, [...outer, plain.directive])
-    if (within.isFinal) return within
-    chain = within.chain
-  }
-  const pattern =
-    plain?.modifier === '^~'
-      ? undefined
-      : all.find(
-          ({ modifier, text }) =>
-            modifier.startsWith('~') && new RegExp(text, modifier === '~*' ? 'i' : '').test(path),
-        )
-  if (pattern === undefined) return { chain, isFinal: false }
-  const within = found(locationsIn(pattern.directive), path, [...outer, pattern.directive])
-  return { chain: within.chain, isFinal: true }
 }

@@ -434,3 +434,48 @@ it('a condition on the end of a path takes no path with a slash behind it', () =
   )
   expect(['/a/b', '/a/b/'].map(path => rewritten(path))).toEqual([403, 'a-1'])
 })
+
+it('a named location has its own guards too, and those of the server', () => {
+  const services = ['one', 'two'].map(
+    name => `location = /${name} { internal; proxy_pass http://${name}:1; }`,
+  )
+  const led = (outer: string, named: string, around = '') =>
+    listening(
+      `${services.join(' ')} ${around} location / { ${outer} try_files $uri @app; } location @app { ${named} proxy_pass http://a:1; }`,
+    )
+  const both = (...args: [string, string, string?]) =>
+    ['10.1.1.1', '192.0.2.7'].map(client => answersOf(led(...args))('/', { client }))
+  expect(both('', '')).toEqual(['a-1', 'a-1'])
+  expect(both('', 'deny all;')).toEqual([403, 403])
+  expect(both('allow all;', '', 'deny 10.0.0.0/8;')).toEqual([403, 'a-1'])
+  expect(both('deny 192.0.2.0/24;', 'deny 10.1.0.0/16;')).toEqual([403, 403])
+  expect(both('', 'auth_basic x;')).toEqual([403, 403])
+  const asked = (outer: string, named: string) =>
+    routesOf(led(outer, named)).find(({ path }) => path === undefined) as { forwardAuth?: object }
+  expect(asked('', 'auth_request /one;').forwardAuth).toMatchObject({ upstream: 'one-1' })
+  expect(asked('auth_request /two;', '').forwardAuth).toMatchObject({ upstream: 'two-1' })
+  expect(asked('auth_request /one;', 'auth_request /two;')).toEqual({ host: '*', respond: { status: 403 } })
+  const answers = listening(
+    'location / { allow 10.0.0.0/8; deny all; try_files $uri @off; } location @off { deny all; return 302 /x; }',
+  )
+  expect(['10.1.1.1', '192.0.2.7'].map(client => answersOf(answers)('/', { client }))).toEqual([302, 403])
+})
+
+it('the service that nginx asks is that of the location within others, and of a return that a rewrite leaves', () => {
+  const gate = 'location = /gate { internal; proxy_pass http://gate:1; }'
+  const left = routesOf(
+    listening(`${gate} auth_request /gate; location / { rewrite ^ /d break; return 200 own; }`),
+  )
+  expect(left.at(-1)).toMatchObject({ respond: { status: 200 }, forwardAuth: { upstream: 'gate-1' } })
+  const within = routesOf(
+    listening(
+      `location / { proxy_pass http://a:1; location / { root /srv; } } location /b { auth_request /gate; proxy_pass http://b:1; }`,
+    ),
+  )
+  expect(within).toContainEqual({ host: '*', path: '/b', respond: { status: 403 } })
+})
+
+it('a pattern within another takes no path with a slash that the other does not take', () => {
+  const answers = answersOf(listening(`location ~ ^/a/b$ { ${open('~ /b')} } ${open('/', 'c')}`))
+  expect(['/a/b', '/a/b/'].map(path => answers(path))).toEqual(['a-1', 'c-1'])
+})
