@@ -2,7 +2,7 @@ import { isAbsolute, join } from 'node:path'
 import { type Draft, put, type RouteDraft, type Section } from './draft.js'
 import type { HaproxySection, Statement } from './haproxy-syntax.js'
 import { sampleText } from './haproxy-values.js'
-import { removeHeader, setHeader } from './header-changes.js'
+import { addHeader, removeHeader, setHeader } from './header-changes.js'
 import { FRAMING, onePerAddress, serverEntry, timeOf } from './values.js'
 
 /** Changes of requests and answers, as the keys of a route. */
@@ -248,6 +248,14 @@ export function changeOf(
     draft.own(statement, 'the proxy says it always')
     return true
   }
+  if (what === 'add-header' && of === 'http-response' && /^set-cookie2?$/i.test(name)) {
+    draft.missing(statement, 'it would replace the cookies of the server')
+    return true
+  }
+  if (what === 'del-header' && rest[0] === '-m' && rest[1] !== 'str') {
+    draft.missing(statement, 'headers are removed by their whole names')
+    return true
+  }
   if (what === 'del-header') {
     draft.said(statement)
     removeHeader(into, name)
@@ -259,9 +267,13 @@ export function changeOf(
       if (of === 'http-request' && what === 'set-header' && !/^host$/i.test(name)) removeHeader(into, name)
     } else {
       draft.said(statement)
-      if (of === 'http-request' && /^host$/i.test(name))
-        request.host = value.includes('$') ? undefined : value
-      else setHeader(into, name, value)
+      if (of === 'http-request' && /^host$/i.test(name)) {
+        if (value !== '$host' && value.includes('$'))
+          draft.missing(statement, 'the host of requests to servers has no variables')
+        else request.host = value === '$host' ? undefined : value
+      } else if (what === 'set-header') setHeader(into, name, value)
+      else if (!addHeader(into, name, value))
+        draft.near(statement, `it replaces the header of the ${into === request ? 'client' : 'server'}`)
     }
   } else pathChange(draft, statement, name, text, request)
   return true

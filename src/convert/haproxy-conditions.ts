@@ -12,8 +12,6 @@ export interface Condition {
   readonly path?: string
   /** The conditions say the path too. */
   readonly exact?: true
-  /** HAProxy compares the begin of the path with this, not its segments. */
-  readonly begin?: string
   readonly when: readonly string[]
   /** Whether the listener speaks TLS. */
   readonly secure?: boolean
@@ -158,7 +156,6 @@ function merged(a: Condition, b: Condition): Condition | null {
   // A path below it does not fulfil the other one.
   if ([a, b].some(each => each.exact && each.path !== path)) return null
   const unknown = [...(a.unknown ?? []), ...(b.unknown ?? [])]
-  const begin = [a, b].find(each => each.begin !== undefined && each.path === path)?.begin
   return {
     when,
     ...(unknown.length > 0 && { unknown }),
@@ -167,7 +164,6 @@ function merged(a: Condition, b: Condition): Condition | null {
     ...(port[0] !== undefined && { port: port[0] as string }),
     ...((path !== '/' || a.path !== undefined || b.path !== undefined) && { path }),
     ...((a.exact || b.exact) && { exact: true as const }),
-    ...(begin !== undefined && !a.exact && !b.exact && { begin }),
     ...((a.except ?? b.except) !== undefined && { except: [...(a.except ?? []), ...(b.except ?? [])] }),
   }
 }
@@ -184,13 +180,12 @@ export function negationOf({ any, near }: Parsed): Parsed {
   const without = (parts: readonly Condition[]) => (whole = both(whole, { any: parts, near: '' }))
   const excepted: Condition[] = []
   for (const each of any) {
-    const { when, secure, path, exact, begin, host, port, except, unknown } = each
+    const { when, secure, host, port, except, unknown } = each
     if (host === undefined && port === undefined && except === undefined) {
       const parts: Condition[] = when.map(one => ({
         when: [one.startsWith('!') ? one.slice(1) : `!${one}`],
       }))
       if (secure !== undefined) parts.push({ when: [], secure: !secure })
-      if (path !== undefined && path !== '/' && !exact) parts.push({ when: [`!path=${begin ?? path}*`] })
       for (const { text, negated } of unknown ?? []) parts.push(lost(text, !negated))
       without(parts)
     } else if (except === undefined && unknown === undefined) excepted.push(each)
@@ -246,10 +241,9 @@ function atomOf(test: readonly string[], asWritten: readonly string[]): Parsed {
   if (kind === 'ssl_fc_sni' || kind === 'req.ssl_sni')
     return each(host => hostsOf(host, how), 'by the host of the request')
   if (base === 'path') return ofPath(written, how, values, rest.includes('-i'))
-  if (base === 'url' || base === 'base') {
-    if (how !== 'beg') return unknown
-    return each(value => pathCondition(value, false), 'by the path')
-  }
+  if (base === 'url' && how === 'beg' && values.every(value => /^\/[^?]*$/.test(value)))
+    return { ...ofPath(written, how, values, rest.includes('-i')), near: 'by the path' }
+  if (base === 'url' || base === 'base') return unknown
   const what =
     base === 'hdr' || base === 'fhdr'
       ? `header:${argument.replace(/,.*/, '')}`
@@ -280,19 +274,18 @@ function ofPath(fetch: string, how: string, values: readonly string[], anycase: 
   const name = anycase ? 'ipath' : 'path'
   if (values.length === 0) return { any: [lost(fetch)], near: '' }
   const any = values.flatMap((value): readonly Condition[] => {
-    if (how === 'beg' && !anycase) return [pathCondition(value, false) ?? lost(`${fetch} ${value}`)]
-    if ((how === '' || how === 'str') && !anycase)
-      return [pathCondition(value, true) ?? lost(`${fetch} ${value}`)]
+    const text = `${fetch} ${value}`
+    if ((how === '' || how === 'str') && !anycase) return [exactPath(value) ?? lost(text)]
     const expression = how === 'reg' ? value : expressionOf(how, value)
-    if (expression === null) return [lost(`${fetch} ${value}`)]
-    return patternsOf(expression).map(({ glob, exact, withoutSlash }) => {
-      const when = [`${name}=${glob}`, ...(exact && withoutSlash ? ['!path=*/'] : [])]
-      const text = `${fetch} ${value}`
+    if (expression === null) return [lost(text)]
+    const said = patternsOf(expression).map(({ glob, exact, withoutSlash }): Condition => {
+      const when = glob === '/*' ? [] : [`${name}=${glob}`, ...(exact && withoutSlash ? ['!path=*/'] : [])]
       return exact ? { when } : { when, unknown: [{ text, negated: false, wide: true }] }
     })
+    // The proxy compares paths without these, which HAProxy sees.
+    return /[%;]|\/\//.test(value) ? [...said, lost(text)] : said
   })
-  const begins = any.some(({ begin }) => begin !== undefined && !begin.endsWith('/'))
-  return { any, near: begins ? 'by whole segments' : '' }
+  return { any, near: '' }
 }
 
 /** The regular expression of `path_end` and its like; null for others. */
@@ -309,19 +302,11 @@ function expressionOf(how: string, value: string): string | null {
   return all[how] ?? null
 }
 
-function pathCondition(text: string, exact: boolean): Condition | null {
+function exactPath(text: string): Condition | null {
   const path = text === '/' ? '/' : text.replace(/\/+$/, '')
-  if (!/^\/[^\s%;*?#]*$/.test(path)) return null
-  if (!exact) return { when: [], ...(path !== '/' && { path, begin: text }) }
+  if (!/^\/[^\s%;*?#]*$/.test(path) || path.includes('//')) return null
   const strict = path === text && path !== '/' ? ['!path=*/'] : []
   return { when: [`path=${text}`, ...strict], path, exact: true }
-}
-
-/** The condition with the begin of the path in place of its segments. */
-export function asBegin(condition: Condition): Condition {
-  const { begin, path, ...others } = condition
-  if (begin === undefined || begin.endsWith('/')) return condition
-  return { ...others, when: [...others.when, `path=${begin}*`] }
 }
 
 /** The requests that may fulfil conditions that cannot be said, unless they are `kept`: what their backend refuses must be refused. */

@@ -20,20 +20,21 @@ export class Variants {
   /** The first that fits a request counts, and the last fits all. */
   #all: readonly Variant[] = [{ parsed: ALWAYS, plain: noChanges(), secure: noChanges() }]
 
-  /** Takes a change of headers or of the path; false if the statement is none. */
+  /** Takes a change of headers or of the path; false if the statement is none. `listeners` are those of the section; null for a backend. */
   take(
     draft: Draft,
     statement: Statement,
     parsed: Parsed,
     conditional: boolean,
-    listeners: readonly ListenerDraft[],
+    listeners: readonly ListenerDraft[] | null,
   ): boolean {
     if (!changeOf(new Draft(), statement, noChanges(), false)) return false
     const [only] = parsed.any
-    const secure = parsed.any.length === 1 && isOfTls(only!) ? only!.secure! : null
+    const isOfListeners = listeners !== null && parsed.any.length === 1 && isOfTls(only!)
+    const secure = isOfListeners ? only!.secure! : null
     if (!conditional) this.#change(draft, statement, this.#all)
     else if (secure !== null) {
-      if (listeners.some(({ tls }) => (tls === true) === secure))
+      if (listeners!.some(({ tls }) => (tls === true) === secure))
         for (const each of this.#all) changeOf(draft, statement, secure ? each.secure : each.plain, false)
       else draft.own(statement, secure ? 'no listener has TLS' : 'all listeners have TLS')
     } else if (isChoice(parsed) && this.#size * (parsed.any.length + 1) <= MOST_ALTERNATIVES) {
@@ -77,8 +78,7 @@ const isOfTls = ({ secure, when, ...others }: Condition) =>
 
 /** Whether a condition can be said. */
 const isChoice = ({ any, near }: Parsed) =>
-  /^(?:by whole segments)?$/.test(near) &&
-  any.every(({ unknown, except }) => unknown === undefined && except === undefined)
+  near === '' && any.every(({ unknown, except }) => unknown === undefined && except === undefined)
 
 /** Adds changes of a frontend to the action of a route. */
 export function withChanges(action: Action, changes: Changes, limit: Action): Action {

@@ -1,10 +1,9 @@
 import { isAbsolute, join } from 'node:path'
 import { FdbError } from '../errors.js'
 import { type Action, CLOSED, Draft, type ListenerDraft, type RouteDraft } from './draft.js'
-import { changeOf, upstreamOf, withoutStrangePrefix } from './haproxy-backend.js'
+import { upstreamOf, withoutStrangePrefix } from './haproxy-backend.js'
 import {
   ALWAYS,
-  asBegin,
   both,
   type Condition,
   Conditions,
@@ -18,7 +17,7 @@ import { Samples } from './haproxy-samples.js'
 import { clientLimits, errorPagesOf, limitsOf } from './haproxy-settings.js'
 import { type HaproxySection, inOrder, parseHaproxy, type Statement } from './haproxy-syntax.js'
 import { OWN, sampleText, WITHOUT } from './haproxy-values.js'
-import { noChanges, Variants, withChanges } from './haproxy-variants.js'
+import { Variants } from './haproxy-variants.js'
 import { firstOnes, intersection, MOST_ROUTES, reachedBy, routesInOrder } from './order.js'
 import { listenerAddress, timeOf } from './values.js'
 
@@ -251,17 +250,17 @@ class Translation {
           ...(passing === '' ? [] : [`no counterpart: ${passing}`]),
         ].join('; '),
       )
-    else if (near === '' || (refuses && near === 'by whole segments')) draft.said(statement)
+    else if (near === '') draft.said(statement)
     else if (refuses && PASSES.test(near)) draft.missing(statement, `${near}: some requests pass`)
     else draft.near(statement, near)
     const kept = any
       .filter(each => each.unknown === undefined || closes(each))
-      .map(({ unknown: _, ...each }): Condition => (refuses ? asBegin(each) : each))
+      .map(({ unknown: _, ...each }): Condition => each)
     return kept.length > 0 ? { any: kept, near } : null
   }
 
   #routes(condition: Condition, action: Action, listeners: readonly ListenerDraft[]): RouteDraft[] {
-    const { host = '*', path = '/', when, secure, port } = condition
+    const { host = '*', path = folderOf(condition.when), when, secure, port } = condition
     return listeners
       .filter(each => secure === undefined || secure === (each.tls === true))
       .filter(each => port === undefined || each.address.endsWith(`:${port}`))
@@ -338,39 +337,48 @@ class Translation {
       this.draft.missing(statement, 'there is no such backend')
       return []
     }
-    const own = backend === section ? [] : this.#answersOf(backend, samples.copy())
-    const all = [...own, { parsed: ALWAYS, action: this.#serversOf(backend) }]
+    const servers = this.#serversOf(backend)
+    const all =
+      backend === section
+        ? [{ parsed: ALWAYS, action: servers }]
+        : this.#rulesOf(backend, samples.copy(), servers)
     const kept = this.#kept(
       statement,
       parsed,
       all.every(({ action }) => refuses(action)),
     )
-    const refused = own
+    const answers = refuses(servers) ? all.slice(0, -1) : all
+    const refused = answers
       .filter(({ action }) => refuses(action))
       .map(({ parsed: of, action }) => ({ parsed: both(withoutUnknown(parsed, kept), of), action }))
     if (kept === null) return refused
     return [...refused, ...all.map(({ parsed: of, action }) => ({ parsed: both(kept, of), action }))]
   }
 
-  /** The rules of a backend that answer themselves. */
-  #answersOf({ defaults, statements }: Inheriting, samples: Samples): Rule[] {
+  /** The rules of a backend: those that answer themselves, then its servers with the changes of headers and paths. */
+  #rulesOf({ defaults, statements }: Inheriting, samples: Samples, servers: Action): Rule[] {
     const all = [...defaults, ...statements]
     const conditions = this.#conditionsOf(all, samples)
+    const variants = new Variants()
     let left = ALWAYS
-    return inOrder(all).flatMap(each => {
-      if (!WITH_CONDITION.test(each.words[0]!)) return []
-      const own = conditions.parse(each.words, each)
+    const answers = inOrder(all).flatMap(each => {
+      const { words } = each
+      if (!WITH_CONDITION.test(words[0]!)) return []
+      const own = conditions.parse(words, each)
       if (isAllowance(each)) {
         left = this.#without(each, left, own)
         return []
       }
-      const action = this.#answerOf(each)
-      const parsed = each.words[0] === 'http-request' && left !== ALWAYS ? both(left, own) : own
+      const parsed = words[0] === 'http-request' && left !== ALWAYS ? both(left, own) : own
+      const conditional = words.some(word => word === 'if' || word === 'unless') || parsed !== own
       const isChanged = samples.tellsChanged(each)
       if (samples.take(each)) this.draft.said(each)
       if (isChanged) this.draft.near(each, 'its value has the request as the client sent it')
+      if (variants.take(this.draft, each, parsed, conditional, null)) return []
+      const action = this.#answerOf(each)
       return action === null ? [] : this.#rule(each, parsed, action)
     })
+    return [...answers, ...variants.of(ALWAYS, servers, 'plain', {})]
   }
 
   /** The action for requests that no rule of a backend answers. */
@@ -385,17 +393,8 @@ class Translation {
       if ((made.servers as unknown[]).length === 0) return { respond: { status: 503 } }
       this.draft.upstreams.set(name, made)
     }
-    const changes = noChanges()
-    if (backend.kind === 'backend')
-      for (const each of statements)
-        changeOf(
-          this.draft,
-          each,
-          changes,
-          each.words.some(word => word === 'if' || word === 'unless') || statements.some(isAllowance),
-        )
     this.#queue(backend)
-    return withChanges({ upstream: name }, changes, {})
+    return { upstream: name }
   }
 
   /** Requests wait for servers at their limit, as long as for a connection. */
@@ -534,6 +533,12 @@ function overlapError(file: string): FdbError {
 }
 
 const refuses = ({ respond }: Action) => ((respond as { status?: number } | undefined)?.status ?? 0) >= 400
+
+/** The longest path that the paths of a pattern among the conditions are below. */
+function folderOf(when: readonly string[]): string {
+  const folders = when.map(each => /^path=((?:\/[^/*]+)*)\/[^/]*\*/.exec(each)?.[1] ?? '')
+  return folders.reduce((one, other) => (one.length < other.length ? other : one), '') || '/'
+}
 
 /** The parts that cannot be said. */
 const textsOf = (conditions: readonly Condition[]) =>

@@ -6,6 +6,15 @@ export function setHeader(changes: Section, name: string, value: unknown): void 
   changes.set = { ...(changes.set as Section | undefined), [name]: value }
 }
 
+/** Adds a value to a header. Returns false if earlier changes do not tell which value the header has: the added one replaces it. */
+export function addHeader(changes: Section, name: string, value: string): boolean {
+  const isIt = (each: string) => each.toLowerCase() === name.toLowerCase()
+  const known = Object.entries((changes.set ?? {}) as Section).find(([each]) => isIt(each))?.[1]
+  const isKnown = known !== undefined || ((changes.remove ?? []) as string[]).some(isIt)
+  setHeader(changes, name, known === undefined ? value : `${String(known)}, ${value}`)
+  return isKnown
+}
+
 /** Removes a header. */
 export function removeHeader(changes: Section, name: string): void {
   forget(changes, name)

@@ -10,6 +10,8 @@ import { has } from '../processes/toolchains.js'
 
 /** `FDB_CONVERT_MS` has more. */
 const MS = Number(process.env.FDB_CONVERT_MS ?? 30_000)
+/** `FDB_CONVERT_SEED` repeats a run. */
+const SEED = process.env.FDB_CONVERT_SEED
 
 /** Asks both servers, with one file after the other, until the time is over. A failure names both files, the seed and the first differences. */
 async function compare(
@@ -36,7 +38,7 @@ async function compare(
           [text, conversion!.yaml, ...differences.slice(0, 3).map(each => JSON.stringify(each))].join('\n'),
         )
     }),
-    { numRuns: 100_000, interruptAfterTimeLimit: MS },
+    { numRuns: 100_000, interruptAfterTimeLimit: MS, ...(SEED !== undefined && { seed: Number(SEED) }) },
   )
   return count
 }

@@ -34,7 +34,7 @@ it.each([
   'http-request auth if { path_beg /admin/ } { req.ssl_hello_type 1 }',
 ])('a refusal of what is not on a list closes its routes: %s', rule => {
   const conversion = web(['acl internal src -f /etc/lan.lst', 'acl bots hdr_sub(User-Agent) bot', rule])
-  expect(gets(conversion)).toEqual({ '*/admin': 403, '*': 'app' })
+  expect(gets(conversion)).toEqual({ '*/admin path=/admin/*': 403, '*': 'app' })
   expect(conversion.remarks.find(({ line }) => line.text === rule)?.outcome).toBe('missing')
 })
 
@@ -58,15 +58,15 @@ it('the rules of a backend apply to its requests', () => {
         `backend admin\n acl ok http_auth(u)\n ${rule}\n server s 10.0.0.9:80`,
       ),
     )
-  expect(admin('http-request auth realm x if !ok')).toEqual({ '*/admin': 403, '*': 'app' })
+  expect(admin('http-request auth realm x if !ok')).toEqual({ '*/admin path=/admin/*': 403, '*': 'app' })
   expect(admin('http-request deny unless { src 10.0.0.0/8 }')).toEqual({
-    '*/admin !address=10.0.0.0/8': 403,
-    '*/admin': 'admin',
+    '*/admin !address=10.0.0.0/8 path=/admin/*': 403,
+    '*/admin path=/admin/*': 'admin',
     '*': 'app',
   })
   expect(admin('http-request deny if { path_beg /admin/keys/ }')).toEqual({
-    '*/admin/keys': 403,
-    '*/admin': 'admin',
+    '*/admin/keys path=/admin/* path=/admin/keys/*': 403,
+    '*/admin path=/admin/*': 'admin',
     '*': 'app',
   })
   expect(
@@ -87,8 +87,16 @@ it('alternatives that can be said are not lost with one that cannot', () => {
         'http-request deny if private',
       ]),
     ),
-  ).toEqual({ '*/private': 403, '*/keys': 403, '* !path=*/ path=*.env': 403, '*': 'app' })
-  expect(gets(web(['http-request deny if { path_beg /a/ /b%2F/ }']))).toEqual({ '*/a': 403, '*': 'app' })
+  ).toEqual({
+    '*/private path=/private/*': 403,
+    '*/keys path=/keys/*': 403,
+    '* !path=*/ path=*.env': 403,
+    '*': 'app',
+  })
+  expect(gets(web(['http-request deny if { path_beg /a/ /b%2F/ }']))).toEqual({
+    '*/a path=/a/*': 403,
+    '*': 'app',
+  })
 })
 
 it('the first rule wins also where the proxy would take a later one', () => {
@@ -130,6 +138,35 @@ it('a path is refused by its begin, its end, a part, or an expression', () => {
   expect(refused('path_reg ^/u/[0-9]+$', '/u/7', '/u/x', '/v/7')).toEqual([true, true, false])
   const lost = answersOf(web(['use_backend api if { path_reg ^/u/[0-9]+$ }']))
   expect(lost('/u/7')).toBe('app')
+})
+
+it('a begin of the path takes names that begin so, and no path that is shorter', () => {
+  const rules = 'backend strict\n http-request deny if { path_end .php }\n server s 10.0.0.9:80'
+  const into = answersOf(web(['use_backend strict if { path_beg /a }'], rules))
+  expect(['/a', '/ax.php', '/ax', '/x.php'].map(path => into(path))).toEqual(['strict', 403, 'strict', 'app'])
+  const before = answersOf(web(['use_backend api if { path_beg /a/ }', 'use_backend deny']))
+  expect(['/a', '/a/', '/a/x'].map(path => before(path))).toEqual([403, 'api', 'api'])
+  const all = web(['use_backend api if { path_beg / }'])
+  expect([gets(all), all.counts.near]).toEqual([{ '*': 'api' }, 0])
+})
+
+it.each([
+  'path_sub %2e',
+  'path_sub ;',
+  'path_sub //',
+  'path_reg ;|%',
+  'path_beg /a//b',
+  'path /a//b',
+  'base_beg a/x',
+  'url_beg /a?b',
+])('a refusal of paths that the proxy compares otherwise is named: %s', test => {
+  const rule = `http-request deny if { ${test} }`
+  expect(web([rule]).remarks.find(({ line }) => line.text === rule)).toMatchObject({
+    outcome: 'missing',
+    why: `no counterpart: ${test}`,
+  })
+  const open = web([`use_backend api unless { ${test} }`])
+  expect(gets(open)).toEqual({ '*': 'app' })
 })
 
 it('a backend refuses its requests also where the condition that leads there cannot be said', () => {
@@ -244,21 +281,21 @@ it('each part of a refusal that cannot be said is named, beside those that close
   expect(conversion.remarks.find(({ line }) => line.text === rule)?.why).toBe(
     'src -f /l: such routes answer 403 until they have a guard; no counterpart: hdr_sub(a) b or hdr_sub(c) d',
   )
-  expect(gets(conversion)).toEqual({ '*/x': 403, '*/y': 403, '*': 'app' })
+  expect(gets(conversion)).toEqual({ '*/x path=/x/*': 403, '*/y path=/y/*': 403, '*': 'app' })
 })
 
 it('rules of the defaults that a section names hold for it', () => {
   const text = (from: string) =>
     `defaults strict\n mode http\n http-request deny if { path_beg /x/ }\ndefaults open\n mode http\nbackend app\n server s 10.0.0.1:80\nfrontend w${from}\n bind :80\n default_backend app\n`
   expect(gets(from(text('')))).toEqual({ '*': 'app' })
-  expect(gets(from(text(' from strict')))).toEqual({ '*/x': 403, '*': 'app' })
+  expect(gets(from(text(' from strict')))).toEqual({ '*/x path=/x/*': 403, '*': 'app' })
 })
 
 it('a backend has the rules of its defaults', () => {
   const conversion = from(
     'defaults open\n mode http\nfrontend w\n bind :80\n default_backend app\ndefaults strict\n mode http\n acl x path_beg /x/\n http-request deny if x\nbackend app\n server s 10.0.0.1:80\n',
   )
-  expect(gets(conversion)).toEqual({ '*/x': 403, '*': 'app' })
+  expect(gets(conversion)).toEqual({ '*/x path=/x/*': 403, '*': 'app' })
 })
 
 it('a backend without a server that gets requests answers 503', () => {

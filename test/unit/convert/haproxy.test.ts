@@ -31,7 +31,7 @@ it('named conditions are alternatives, words in a row hold together, and or sepa
     'use_backend api if api beta || { path /v1/ } METH_GET',
   )
   expect(routes(conversion)).toEqual([
-    '* /api header:X-Beta api',
+    '* /api header:X-Beta,path=/api/* api',
     'api.test / header:X-Beta api',
     '* /v1 method=GET|HEAD,path=/v1/ api',
     '* /  app',
@@ -40,10 +40,10 @@ it('named conditions are alternatives, words in a row hold together, and or sepa
 
 it('a refusal of addresses outside a list closes the route; a refusal of addresses on a list is named', () => {
   const said = web('http-request deny if { path_beg /admin/ } !{ src 10.0.0.0/8 }')
-  expect(routes(said)).toEqual(['* /admin !address=10.0.0.0/8 403', '* /  app'])
+  expect(routes(said)).toEqual(['* /admin !address=10.0.0.0/8,path=/admin/* 403', '* /  app'])
   expect(said.counts.missing).toBe(0)
   const closed = web('http-request deny if { path_beg /admin/ } !{ src -f /etc/lan.lst }')
-  expect(routes(closed)).toEqual(['* /admin  403', '* /  app'])
+  expect(routes(closed)).toEqual(['* /admin path=/admin/* 403', '* /  app'])
   expect(closed.counts.missing).toBe(1)
   const open = web('http-request deny if { src -f /etc/bad.lst }')
   expect([routes(open), open.counts.missing]).toEqual([['* /  app'], 1])
@@ -53,12 +53,7 @@ it('a refusal of addresses outside a list closes the route; a refusal of address
 it('requests that a rule excepts get what they would get without it', () => {
   expect(
     routes(web('http-request deny if METH_GET !{ path_beg /api/ }', 'use_backend api if { path_beg /api/ }')),
-  ).toEqual([
-    '* / !path=/api/*,method=GET|HEAD 403',
-    '* /api !path=/api/*,method=GET|HEAD 403',
-    '* /api  api',
-    '* /  app',
-  ])
+  ).toEqual(['* / !path=/api/*,method=GET|HEAD 403', '* /api path=/api/* api', '* /  app'])
 })
 
 it('a redirect to https concerns listeners without TLS', () => {
@@ -238,6 +233,58 @@ it('a header has one change, the last, also of a backend', () => {
   ])
 })
 
+const request = (text: string) => {
+  const { document, remarks } = from(text)
+  const named = remarks.filter(({ line, outcome }) => /header/.test(line.text) && outcome !== 'said')
+  const routes = document.routes as { when?: string[]; request?: object; response?: object }[]
+  return [
+    ...routes.map(each => [each.when ?? [], each.request ?? {}, each.response ?? {}]),
+    ...named.map(({ line, outcome, why }) => `${line.text}: ${outcome}, ${why}`),
+  ]
+}
+
+it('a header gets another value beside the one that an earlier rule sets, also one of the defaults', () => {
+  const text = (first: string, second: string) =>
+    `defaults d\n mode http\n ${first}\nfrontend web from d\n bind :80\n ${second}\n default_backend app\ndefaults e\n mode http\nbackend app\n server s 10.0.0.1:80\n`
+  const added = (first: string) => request(text(first, 'http-request add-header X-B e'))
+  expect(added('http-request set-header x-b d')).toEqual([[[], { set: { 'X-B': 'd, e' } }, {}]])
+  expect(added('http-request del-header X-B')).toEqual([[[], { set: { 'X-B': 'e' } }, {}]])
+  expect(added('http-request set-header X-C c')).toEqual([
+    [[], { set: { 'X-C': 'c', 'X-B': 'e' } }, {}],
+    'http-request add-header X-B e: near, it replaces the header of the client',
+  ])
+  const rule = 'http-response add-header Set-Cookie a=b'
+  expect(request(text('http-response set-header X-A a', rule))).toEqual([
+    [[], {}, { set: { 'X-A': 'a' } }],
+    `${rule}: missing, it would replace the cookies of the server`,
+  ])
+})
+
+it('the changes of a backend hold for its requests, also those of its defaults, under a condition, and of a listen section', () => {
+  const app = 'defaults e\n mode http\n http-request set-header X-A a\nbackend app\n'
+  const text = (rules: string, more = '') =>
+    `defaults d\n mode http\nfrontend web\n bind :80\n default_backend app\n${app} ${rules}\n server s 10.0.0.1:80\n${more}`
+  expect(request(text('http-request set-header X-B b if METH_GET'))).toEqual([
+    [['method=GET|HEAD'], { set: { 'X-A': 'a', 'X-B': 'b' } }, {}],
+    [[], { set: { 'X-A': 'a' } }, {}],
+  ])
+  const listen = `defaults\n mode http\nfrontend web\n bind :80\n default_backend app\nlisten app\n bind :81\n http-request set-header X-B b\n server s 10.0.0.1:80\n`
+  expect(request(listen)).toEqual([[[], { set: { 'X-B': 'b' } }, {}]])
+})
+
+it('headers that are removed by parts of their names, and hosts with variables, are named', () => {
+  const text = (rule: string) =>
+    `defaults\n mode http\nfrontend web\n bind :80\n ${rule}\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`
+  const named = (rule: string) => request(text(rule)).slice(1)
+  expect(named('http-request del-header X-In -m beg')).toEqual([
+    'http-request del-header X-In -m beg: missing, headers are removed by their whole names',
+  ])
+  expect(named('http-request set-header Host %[src]')).toEqual([
+    'http-request set-header Host %[src]: missing, the host of requests to servers has no variables',
+  ])
+  expect(named('http-request set-header Host %[hdr(host)]')).toEqual([])
+})
+
 it('clients show certificates of the CA of a bind line, which are not in its list of revoked ones', () => {
   const bind = 'bind :443 ssl crt /e/a.pem ca-file ca.crt verify required crl-file ca.crl'
   const { document, remarks } = from(
@@ -274,7 +321,7 @@ it('a header that is changed under a condition has a route with the change', () 
     ]
   }
   expect(changed('http-request set-header X-A 1 if { path_beg /a/ }', 'http-request del-header X-B')).toEqual(
-    [0, ['/a', { set: { 'X-A': '1' }, remove: ['X-B'] }], ['/', { remove: ['X-B'] }]],
+    [0, ['/a path=/a/*', { set: { 'X-A': '1' }, remove: ['X-B'] }], ['/', { remove: ['X-B'] }]],
   )
   expect(
     changed('http-request set-header X-A 1 if METH_POST', 'http-request set-header X-A 2 if { hdr(X-C) 1 }'),
@@ -287,7 +334,7 @@ it('a header that is changed under a condition has a route with the change', () 
   ])
   expect(changed('http-request replace-path ^/api/(.*) /\\1 if { path_beg /api/ }')).toEqual([
     0,
-    ['/api', { stripPrefix: '/api' }],
+    ['/api path=/api/*', { stripPrefix: '/api' }],
     ['/', undefined],
   ])
   // HAProxy has no request any more when it has the answer, but its variables.
