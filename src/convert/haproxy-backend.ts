@@ -1,5 +1,6 @@
 import { isAbsolute, join } from 'node:path'
-import { type Draft, put, type RouteDraft, type Section } from './draft.js'
+import { type Draft, put, type Section } from './draft.js'
+import { changePath } from './haproxy-paths.js'
 import type { HaproxySection, Statement } from './haproxy-syntax.js'
 import { sampleText } from './haproxy-values.js'
 import { addHeader, removeHeader, setHeader } from './header-changes.js'
@@ -275,47 +276,6 @@ export function changeOf(
       else if (!addHeader(into, name, value))
         draft.near(statement, `it replaces the header of the ${into === request ? 'client' : 'server'}`)
     }
-  } else pathChange(draft, statement, name, text, request)
+  } else changePath(draft, statement, request)
   return true
-}
-
-/** `replace-path /api(/)?(.*) /\2`, and the like. */
-function pathChange(
-  draft: Draft,
-  statement: Statement,
-  pattern: string,
-  text: string,
-  request: Section,
-): void {
-  const [, before] = /^((?:\/[\w.~-]+)+)%\[path\]$/.exec(pattern) ?? []
-  if (before !== undefined && statement.words[1] === 'set-path') {
-    draft.said(statement)
-    request.addPrefix = before
-    return
-  }
-  const [, prefix] =
-    /^\^?((?:\/[\w.~-]+)+)(?:\/\(\.\*\)|\(\/\)\?\(\.\*\)|\/\?\(\.\*\)|\(\/\.\*\)\??|\(\.\*\))\$?$/.exec(
-      pattern,
-    ) ?? []
-  const [, begin = ''] = /^((?:\/[\w.~-]+)*)\/?\\[12]$/.exec(text) ?? []
-  if (prefix === undefined || !/\\[12]$/.test(text)) {
-    draft.missing(statement, 'paths are changed by stripPrefix and addPrefix')
-    return
-  }
-  draft.said(statement)
-  request.stripPrefix = prefix
-  if (begin !== '') request.addPrefix = begin
-}
-
-/** A prefix is removed where the path has it: a route for all paths becomes two. */
-export function withoutStrangePrefix(route: RouteDraft): RouteDraft[] {
-  const { path, action } = route
-  const request = (action.request ?? {}) as Section
-  const prefix = request.stripPrefix as string | undefined
-  if (prefix === undefined || path === prefix || path.startsWith(`${prefix}/`)) return [route]
-  const { stripPrefix: _, addPrefix: __, ...rest } = request
-  const { request: ___, ...plain } = action
-  const without = { ...route, action: { ...plain, ...(Object.keys(rest).length > 0 && { request: rest }) } }
-  const within = path === '/' || prefix.startsWith(`${path}/`)
-  return within ? [{ ...route, path: prefix }, without] : [without]
 }

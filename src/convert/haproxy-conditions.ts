@@ -181,13 +181,13 @@ export function negationOf({ any, near }: Parsed): Parsed {
   const excepted: Condition[] = []
   for (const each of any) {
     const { when, secure, host, port, except, unknown } = each
-    if (host === undefined && port === undefined && except === undefined) {
+    if (host === undefined && port === undefined) {
       const parts: Condition[] = when.map(one => ({
         when: [one.startsWith('!') ? one.slice(1) : `!${one}`],
       }))
       if (secure !== undefined) parts.push({ when: [], secure: !secure })
       for (const { text, negated } of unknown ?? []) parts.push(lost(text, !negated))
-      without(parts)
+      without([...parts, ...(except ?? [])])
     } else if (except === undefined && unknown === undefined) excepted.push(each)
     else without([lost(unknown?.[0]?.text ?? 'a negation within another', true)])
   }

@@ -1,6 +1,7 @@
 import { type Action, Draft, type ListenerDraft, type Section } from './draft.js'
 import { type Changes, changeOf } from './haproxy-backend.js'
 import { ALWAYS, both, type Condition, type Parsed } from './haproxy-conditions.js'
+import { pathsOf } from './haproxy-paths.js'
 import type { Statement } from './haproxy-syntax.js'
 import { bothChanges } from './header-changes.js'
 
@@ -24,11 +25,14 @@ export class Variants {
   take(
     draft: Draft,
     statement: Statement,
-    parsed: Parsed,
-    conditional: boolean,
+    given: Parsed,
+    isConditional: boolean,
     listeners: readonly ListenerDraft[] | null,
   ): boolean {
     if (!changeOf(new Draft(), statement, noChanges(), false)) return false
+    const paths = pathsOf(statement)
+    const parsed = paths === ALWAYS ? given : both(given, paths)
+    const conditional = isConditional || parsed !== given
     const [only] = parsed.any
     const isOfListeners = listeners !== null && parsed.any.length === 1 && isOfTls(only!)
     const secure = isOfListeners ? only!.secure! : null

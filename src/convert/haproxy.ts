@@ -1,7 +1,7 @@
 import { isAbsolute, join } from 'node:path'
 import { FdbError } from '../errors.js'
 import { type Action, CLOSED, Draft, type ListenerDraft, type RouteDraft } from './draft.js'
-import { upstreamOf, withoutStrangePrefix } from './haproxy-backend.js'
+import { upstreamOf } from './haproxy-backend.js'
 import {
   ALWAYS,
   both,
@@ -13,6 +13,7 @@ import {
   type Parsed,
   withoutUnknown,
 } from './haproxy-conditions.js'
+import { isOfPaths } from './haproxy-paths.js'
 import { Samples } from './haproxy-samples.js'
 import { clientLimits, errorPagesOf, limitsOf } from './haproxy-settings.js'
 import { type HaproxySection, inOrder, parseHaproxy, type Statement } from './haproxy-syntax.js'
@@ -143,10 +144,7 @@ class Translation {
       }
       const parsed = words[0] === 'http-request' && left !== ALWAYS ? both(left, own) : own
       const conditional = words.some(word => word === 'if' || word === 'unless') || parsed !== own
-      const isChanged = samples.tellsChanged(statement)
-      if (samples.take(statement)) draft.said(statement)
-      if (isChanged) draft.near(statement, 'its value has the request as the client sent it')
-      if (variants.take(draft, statement, parsed, conditional, listeners)) continue
+      if (this.#changes(statement, parsed, conditional, samples, variants, listeners)) continue
       const action = this.#answerOf(statement)
       if (action !== null) rules.push(...this.#rule(statement, parsed, action))
       else if (words[0] === 'use_backend')
@@ -189,6 +187,27 @@ class Translation {
     ]
   }
 
+  /** Takes note of what a statement changes. Returns whether it does nothing else. */
+  #changes(
+    statement: Statement,
+    parsed: Parsed,
+    conditional: boolean,
+    samples: Samples,
+    variants: Variants,
+    listeners: readonly ListenerDraft[] | null,
+  ): boolean {
+    const { draft } = this
+    const isChanged = samples.tellsChanged(statement)
+    const isAgain = isOfPaths(statement) && samples.isChanged('path')
+    if (samples.take(statement)) draft.said(statement)
+    if (isAgain) {
+      draft.missing(statement, 'an earlier rule changes the path')
+      return true
+    }
+    if (isChanged) draft.near(statement, 'its value has the request as the client sent it')
+    return variants.take(draft, statement, parsed, conditional, listeners)
+  }
+
   /** The named conditions of a section. */
   #conditionsOf(statements: readonly Statement[], samples: Samples): Conditions {
     const conditions = new Conditions(samples)
@@ -217,7 +236,7 @@ class Translation {
       )
     const passed = (each: Condition) => within(each).flatMap(one => reachedBy(one, others))
     const except = condition.except ?? []
-    return [...except.flatMap(passed), ...own].flatMap(withoutStrangePrefix)
+    return [...except.flatMap(passed), ...own]
   }
 
   /** The rule for a statement that answers itself; none if its condition cannot be said. */
@@ -371,10 +390,7 @@ class Translation {
       }
       const parsed = words[0] === 'http-request' && left !== ALWAYS ? both(left, own) : own
       const conditional = words.some(word => word === 'if' || word === 'unless') || parsed !== own
-      const isChanged = samples.tellsChanged(each)
-      if (samples.take(each)) this.draft.said(each)
-      if (isChanged) this.draft.near(each, 'its value has the request as the client sent it')
-      if (variants.take(this.draft, each, parsed, conditional, null)) return []
+      if (this.#changes(each, parsed, conditional, samples, variants, null)) return []
       const action = this.#answerOf(each)
       return action === null ? [] : this.#rule(each, parsed, action)
     })

@@ -18,7 +18,7 @@ export function withoutNamedRefusals(text: string, { remarks }: Conversion, lang
 const REFUSAL =
   /^\s*(?:http-request (?:deny|tarpit|reject|silent-drop|auth|return status 4)|tcp-request \S+ reject)/
 
-interface Literal {
+export interface Literal {
   readonly not: boolean
   /** The test as the file has it. */
   readonly whole: string
@@ -31,7 +31,7 @@ interface Literal {
 type Named = ReadonlyMap<string, readonly (readonly string[])[]>
 
 /** The named conditions of the section of a line. */
-function aclsOf(lines: readonly string[], at: number): Named {
+export function aclsOf(lines: readonly string[], at: number): Named {
   const begin = lines.findLastIndex((each, index) => index <= at && /^\S/.test(each))
   const next = lines.findIndex((each, index) => index > at && /^\S/.test(each))
   const named = new Map<string, string[][]>()
@@ -55,13 +55,15 @@ function withoutParts(line: string, why: string, acls: Named): string | null {
   )
   if (left.length === 0) return null
   const texts = left.map(all => all.map(textOf).join(' '))
-  return `${action} if ${texts.map(each => (each === '' ? '{ always_true }' : each)).join(' or ')}`
+  // HAProxy reads at most 64 words of a line.
+  return texts.map(each => `${action} if ${each === '' ? '{ always_true }' : each}`).join('\n')
 }
 
 /** A test with its braces; conditions that HAProxy itself names have none. */
-const textOf = ({ not, test }: Literal) => `${not ? '!' : ''}${/^[A-Z_]+$/.test(test) ? test : `{ ${test} }`}`
+export const textOf = ({ not, test }: Literal) =>
+  `${not ? '!' : ''}${/^[A-Z_]+$/.test(test) ? test : `{ ${test} }`}`
 
-function alternativesOf(words: readonly string[], acls: Named): Literal[][] {
+export function alternativesOf(words: readonly string[], acls: Named): Literal[][] {
   let done: Literal[][] = []
   let all: Literal[][] = [[]]
   for (let at = 0; at < words.length; at += 1) {
@@ -85,7 +87,7 @@ function alternativesOf(words: readonly string[], acls: Named): Literal[][] {
 const product = (some: readonly Literal[][], others: readonly Literal[][]) =>
   some.flatMap(one => others.map(other => [...one, ...other]))
 
-function negation(any: readonly Literal[][]): Literal[][] {
+export function negation(any: readonly Literal[][]): Literal[][] {
   let whole: Literal[][] = [[]]
   for (const all of any)
     whole = product(

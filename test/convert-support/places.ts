@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { Agent, createServer, request } from 'node:http'
@@ -121,6 +121,7 @@ export class Places {
   readonly #theirs: number
   readonly #ours: number
   #proxy: ReverseProxy | null = null
+  #child: ChildProcess | null = null
 
   private constructor(language: Language, ports: Record<string, number>, theirs: number, ours: number) {
     this.#language = language
@@ -132,6 +133,8 @@ export class Places {
   static async open(language: Language): Promise<Places> {
     const places = new Places(language, await echoes(), await freePort(), await freePort())
     onTestFinished(async () => {
+      // The time of the test may be over in the midst of a comparison.
+      places.#child?.kill('SIGKILL')
       await places.#proxy?.close({ timeout: 0 })
       rmSync(places.#folder, { recursive: true, force: true })
     })
@@ -191,9 +194,13 @@ export class Places {
     asked: readonly Asked[],
   ): Promise<Got[] | null> {
     const without = withoutNamedRefusals(text, conversion, this.#language)
-    if (without === text) return null
-    const answers = await this.#theirAnswers(this.#filled(without), asked)
-    if (answers === null) throw new Error(`${this.refusals.at(-1)}\n${without}`)
+    return without === text ? null : await this.answersTo(without, asked)
+  }
+
+  /** The answers of the other server to a file that it must not refuse. */
+  async answersTo(text: string, asked: readonly Asked[]): Promise<Got[]> {
+    const answers = await this.#theirAnswers(this.#filled(text), asked)
+    if (answers === null) throw new Error(`${this.refusals.at(-1)}\n${text}`)
     return answers
   }
 
@@ -221,6 +228,7 @@ export class Places {
         ? ['nginx', '-p', this.#folder, '-c', file, '-e', join(this.#folder, 'start.log')]
         : ['haproxy', '-db', '-f', file]
     const child = spawn(command!, args, { stdio: ['ignore', 'ignore', 'pipe'] })
+    this.#child = child
     let said = ''
     child.stderr.setEncoding('utf8').on('data', chunk => {
       said += chunk

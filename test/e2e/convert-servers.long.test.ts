@@ -1,10 +1,9 @@
 import { expect, it } from 'vitest'
-import type { Conversion } from '../../src/convert/convert.js'
 import { haproxyFiles, haproxyRequests } from '../convert-support/haproxy-files.js'
-import { judge, type Verdict } from '../convert-support/judge.js'
+import { judgeHaproxy } from '../convert-support/haproxy-judge.js'
 import { nginxFiles, nginxRequests } from '../convert-support/nginx-files.js'
 import { judgeNginx } from '../convert-support/nginx-judge.js'
-import { type Asked, type Got, Places } from '../convert-support/places.js'
+import { type Asked, Places } from '../convert-support/places.js'
 import fc from '../lanes/generated.js'
 import { has } from '../processes/toolchains.js'
 
@@ -41,20 +40,6 @@ async function compare(
     { numRuns: 100_000, interruptAfterTimeLimit: MS, ...(SEED !== undefined && { seed: Number(SEED) }) },
   )
   return count
-}
-
-async function judgeHaproxy(
-  places: Places,
-  text: string,
-  conversion: Conversion | null,
-  asked: readonly Asked[],
-  theirs: readonly Got[],
-  ours: readonly Got[],
-): Promise<Verdict> {
-  const first = judge(text, conversion, asked, theirs, ours)
-  if (!first.differences.some(({ kind }) => kind === 'open')) return first
-  const unnamed = await places.withoutNamedRefusals(text, conversion!, asked)
-  return unnamed === null ? first : judge(text, conversion, asked, theirs, ours, unnamed)
 }
 
 it.skipIf(!has('nginx'))(

@@ -285,6 +285,36 @@ it('headers that are removed by parts of their names, and hosts with variables, 
   expect(named('http-request set-header Host %[hdr(host)]')).toEqual([])
 })
 
+it('a path is changed where the pattern takes it, and once', () => {
+  const text = (rules: string) =>
+    `defaults\n mode http\nfrontend web\n bind :80\n ${rules}\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`
+  const named = (rules: string) => from(text(rules)).remarks.filter(({ why }) => why !== '')
+  expect(request(text('http-request replace-path ^/a/(.*) /\\1'))).toEqual([
+    [['path=/a/*'], { stripPrefix: '/a' }, {}],
+    [[], {}, {}],
+  ])
+  const rule = 'http-request replace-path /a(/)?(.*) /\\2'
+  expect(named(rule).map(({ why }) => why)).toEqual([
+    'only at the begin of the path, by whole segments: /ax stays',
+  ])
+  expect(named(`http-request set-path /v1%[path]\n ${rule}`).map(({ why }) => why)).toEqual([
+    'an earlier rule changes the path',
+  ])
+})
+
+it('a negation of a negation is the condition', () => {
+  const text = (rule: string) =>
+    `defaults\n mode http\nfrontend web\n bind :80\n acl b hdr(host) b\n ${rule}\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`
+  const { document, counts } = from(text('http-request deny unless !b'))
+  expect([document.routes, counts.missing]).toEqual([
+    [
+      { host: 'b', respond: { status: 403 } },
+      { host: '*', upstream: 'app' },
+    ],
+    0,
+  ])
+})
+
 it('clients show certificates of the CA of a bind line, which are not in its list of revoked ones', () => {
   const bind = 'bind :443 ssl crt /e/a.pem ca-file ca.crt verify required crl-file ca.crl'
   const { document, remarks } = from(

@@ -1,0 +1,66 @@
+/** The file of HAProxy as the new configuration says it, by the remarks about its lines: the real HAProxy tells what they make of each request. */
+import type { Remark } from '../../src/convert/draft.js'
+import { aclsOf, alternativesOf, type Literal, negation, textOf } from './named-refusals.js'
+
+/** What the remarks leave of the lines. `said`: without what is named; `widened`: more requests fulfil the parts that are named. */
+export type Reading = 'said' | 'widened'
+
+/** Differences that concern no request of these. */
+const HARMLESS =
+  /^(?:by the path|by whole names|by the host of the request|upper and lower case differ|left out: fd-broker servers|all backup servers share|for all listeners|there is one )/
+/** The value of a header, or a target, that ours takes from the request as it came. */
+const AS_SENT = /^its value has the request as the client sent it/
+
+/** Returns the file with the lines that are named as the new configuration has them. */
+export function asNamed(text: string, remarks: readonly Remark[], reading: Reading): string {
+  const lines = text.split('\n')
+  for (const remark of remarks) {
+    const { line, outcome, why } = remark
+    if ((outcome !== 'missing' && outcome !== 'near') || typeof line.place !== 'number') continue
+    const at = line.place - 1
+    if (!HARMLESS.test(why) && !AS_SENT.test(why)) lines[at] = lineAsNamed(lines, at, remark, reading)
+  }
+  return lines.join('\n')
+}
+
+/** Returns the file without the lines whose values are named as those of the request as it came. */
+export function withoutValues(text: string, remarks: readonly Remark[]): string {
+  const lines = text.split('\n')
+  for (const { line, why } of remarks)
+    if (AS_SENT.test(why) && typeof line.place === 'number') lines[line.place - 1] = ''
+  return lines.join('\n')
+}
+
+function lineAsNamed(lines: readonly string[], at: number, { why }: Remark, reading: Reading): string {
+  const written = lines[at]!
+  if (/^it replaces the header/.test(why)) return written.replace('add-header', 'set-header')
+  const [, option] = /^without (\S+)$/.exec(why) ?? []
+  if (option !== undefined) return written.replace(new RegExp(` ${option}( s=1)?`), '')
+  // Clients must not say in its place what HAProxy says.
+  if (/no such variable/.test(why) && written.includes('http-request set-header'))
+    return written.replace(/set-header (\S+) \S+/, 'del-header $1')
+  const [, closing = ''] =
+    /^(.*?): (?:such routes answer 403 until they have a guard|more requests are refused)/.exec(why) ?? []
+  const [, passing = ''] = /no counterpart: (.*)$/.exec(why) ?? []
+  if (closing === '' && passing === '') return ''
+  const [, action = '', word, condition = ''] = /^(.*?) (if|unless) (.*)$/.exec(written) ?? []
+  const any = alternativesOf(condition.trim().split(/\s+/), aclsOf(lines, at))
+  const is = (parts: string) => {
+    const all = parts.split(' or ').map(each => each.replace(/ of the changed request$/, ''))
+    return ({ whole, part }: Literal) => all.includes(whole) || all.includes(part)
+  }
+  const [closes, passes] = [is(closing), is(passing)]
+  const isKnown = any.flat().some(each => closes(each) || passes(each))
+  // A part that stands for all of the condition.
+  if (!isKnown) return reading === 'widened' || closing !== '' ? action : ''
+  // A pattern that is named takes more paths, not all.
+  const isDropped = (each: Literal) =>
+    reading === 'widened' ? closes(each) || passes(each) : closes(each) && !/^path|^var/.test(each.test)
+  const left = (word === 'unless' ? negation(any) : any)
+    .filter(all => reading === 'widened' || !all.some(passes))
+    .map(all => all.filter(each => !isDropped(each)))
+  if (left.length === 0) return ''
+  const texts = left.map(all => (all.length === 0 ? '{ always_true }' : all.map(textOf).join(' ')))
+  // A line has at most 64 words.
+  return [...new Set(texts)].map(each => `${action} if ${each}`).join('\n')
+}
