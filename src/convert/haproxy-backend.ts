@@ -22,12 +22,13 @@ export function upstreamOf(
 ): Section {
   const upstream: Section = { servers: [] }
   const all = [...inherited, ...statements]
-  const common = all
-    .filter(({ words }) => words[0] === 'default-server')
-    .flatMap(({ words }) => words.slice(1))
+  /** Hold for the servers behind them. */
+  const common: string[] = []
   let checked = false
   const askers: { readonly server: Statement; readonly port: string | null }[] = []
-  for (const server of statements.filter(({ words }) => /^server(?:-template)?$/.test(words[0]!))) {
+  for (const server of all) {
+    if (server.words[0] === 'default-server') common.push(...server.words.slice(1))
+    if (!/^server(?:-template)?$/.test(server.words[0]!)) continue
     if (server.words[0] === 'server-template') {
       draft.missing(server, 'name each server, or use a name with several addresses')
       continue
@@ -38,8 +39,9 @@ export function upstreamOf(
     const backups = (upstream.servers as unknown[]).filter(isBackup).length
     if (isBackup(text) && backups > 1 && !all.some(each => each.text === 'option allbackups'))
       draft.near(server, 'all backup servers share the requests')
-    checked ||= server.words.includes('check') || common.includes('check')
-    if (text !== null) askers.push({ server, port: askedPort([...common, ...server.words]) })
+    const options = [...common, ...server.words]
+    checked ||= isOn(options, 'check')
+    if (text !== null) askers.push({ server, port: askedPort(options) })
   }
   upstream.servers = onePerAddress(upstream.servers as unknown[])
   for (const statement of all) settingOf(draft, statement, upstream, mode)
@@ -60,9 +62,13 @@ export function upstreamOf(
   return upstream
 }
 
+/** Whether an option is given and not taken back: the last word counts. */
+const isOn = (options: readonly string[], name: string, off = `no-${name}`) =>
+  options.lastIndexOf(name) > options.lastIndexOf(off)
+
 /** Returns the port that the checks of a server ask; null if it is the server's own, '' for another address. */
 function askedPort(words: readonly string[]): string | null {
-  if (!words.includes('check')) return null
+  if (!isOn(words, 'check')) return null
   if (words.includes('addr')) return ''
   return words.includes('port') ? (words[words.lastIndexOf('port') + 1] ?? '') : null
 }
@@ -87,12 +93,12 @@ function serverOf(
 ): unknown {
   const [, , address = '', ...own] = server.words
   const options = [...common, ...own]
-  const has = (name: string) => options.includes(name)
+  const has = (name: string) => isOn(options, name)
   const value = (name: string) =>
     options.lastIndexOf(name) < 0 ? null : (options[options.lastIndexOf(name) + 1] ?? '')
   const file = (path: string) => (isAbsolute(path) ? path : join(caBase, path))
   draft.said(server)
-  if (own.includes('disabled')) {
+  if (isOn(options, 'disabled', 'enabled')) {
     draft.near(server, 'left out: fd-broker servers drains and undrains servers')
     return null
   }

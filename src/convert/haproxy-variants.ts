@@ -87,7 +87,9 @@ const isChoice = ({ any, near }: Parsed) =>
 /** Adds changes of a frontend to the action of a route. */
 export function withChanges(action: Action, changes: Changes, limit: Action): Action {
   const merged = (name: 'request' | 'response') => {
-    const all = bothChanges(changes[name], (action[name] ?? {}) as Section)
+    const own = (action[name] ?? {}) as Section
+    // An answer passes the rules of the backend first.
+    const all = name === 'request' ? bothChanges(changes[name], own) : bothChanges(own, changes[name])
     for (const [key, value] of Object.entries(all)) if (value === undefined) delete all[key]
     return Object.keys(all).length > 0 ? { [name]: all } : {}
   }

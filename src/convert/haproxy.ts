@@ -11,6 +11,7 @@ import {
   isOfAddresses,
   negationOf,
   type Parsed,
+  type Unknown,
   withoutUnknown,
 } from './haproxy-conditions.js'
 import { isOfPaths } from './haproxy-paths.js'
@@ -257,8 +258,9 @@ class Translation {
       return refuses && (always || unknown?.negated === true || unknown?.wide === true)
     }
     const lost = any.filter(({ unknown }) => unknown !== undefined)
-    const passing = textsOf(lost.filter(each => !closes(each)))
-    const closing = textsOf(lost.filter(closes))
+    const passing = textsOf(lost.filter(each => !closes(each)).map(each => heaviest(each)!))
+    // They hold without all of their parts that cannot be said.
+    const closing = textsOf(lost.filter(closes).flatMap(({ unknown }) => unknown!))
     if (lost.length > 0 && lost.every(each => closes(each) && heaviest(each)!.wide === true))
       draft.near(statement, `${closing}: more requests are refused`)
     else if (lost.length > 0)
@@ -556,9 +558,7 @@ function folderOf(when: readonly string[]): string {
   return folders.reduce((one, other) => (one.length < other.length ? other : one), '') || '/'
 }
 
-/** The parts that cannot be said. */
-const textsOf = (conditions: readonly Condition[]) =>
-  [...new Set(conditions.map(each => heaviest(each)!.text))].join(' or ')
+const textsOf = (parts: readonly Unknown[]) => [...new Set(parts.map(({ text }) => text))].join(' or ')
 
 /** Differences by which a refusal concerns fewer requests. */
 const PASSES = /^upper and lower case differ$/

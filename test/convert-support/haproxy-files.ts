@@ -74,6 +74,13 @@ const test = of(
     'query -m found',
   ],
   ...[
+    'path_beg -f @home/paths.lst',
+    'path -i -f @home/paths.lst',
+    'src -f @home/nets.lst',
+    'hdr(host) -f @home/hosts.lst',
+    'path,map_beg(@home/paths.map,no) -m str yes',
+  ],
+  ...[
     'var(txn.p) -m beg /a',
     'var(txn.p) -m end .php',
     'var(txn.m) -m str POST',
@@ -98,6 +105,33 @@ const condition = fc
   .map(([word, any]) => `${word} ${any.map(all => all.join(' ')).join(' or ')}`)
 const maybeNot = fc.oneof({ weight: 3, arbitrary: fc.constant('') }, { weight: 1, arbitrary: condition })
 const maybe = fc.oneof({ weight: 1, arbitrary: fc.constant('') }, { weight: 4, arbitrary: condition })
+
+/** Conditions on the answer of a server, and those that it can still be judged by. */
+const ofAnswer = fc
+  .tuple(
+    of('if', 'if', 'unless'),
+    of(
+      ...['status 200', 'res.hdr(X-A) -m found', 'hdr(X-A) 1', 'path_beg /a', 'src 127.0.0.1'],
+      ...['var(txn.p) -m beg /a', 'method GET', 'always_true'],
+    ),
+  )
+  .map(([word, test]) => `${word} { ${test} }`)
+const answerRule = fc
+  .tuple(
+    of(
+      ...['set-header X-C c', 'set-header X-B own', 'add-header X-A more', 'del-header X-B'],
+      ...['replace-header X-A of of', 'set-header X-C %[src]', 'deny deny_status 403', 'set-status 203'],
+    ),
+    fc.oneof({ weight: 1, arbitrary: fc.constant('') }, { weight: 1, arbitrary: ofAnswer }),
+  )
+  .map(([action, when]) => `http-response ${action} ${when}`)
+const ofConnections = fc
+  .tuple(
+    of('connection', 'session', 'content'),
+    of('if', 'unless'),
+    of('src 127.0.0.1', 'src -f @home/nets.lst'),
+  )
+  .map(([kind, word, of]) => `tcp-request ${kind} reject ${word} { ${of} }`)
 
 const refusal = of(
   ...[
@@ -172,6 +206,16 @@ const rule = fc.oneof(
   { weight: 1, arbitrary: fc.tuple(change, condition).map(all => all.join(' ')) },
   { weight: 1, arbitrary: fc.tuple(changeOfParts, maybeNot).map(all => all.join(' ')) },
   { weight: 1, arbitrary: fc.tuple(variable, maybeNot).map(all => all.join(' ')) },
+  { weight: 1, arbitrary: answerRule },
+  { weight: 1, arbitrary: ofConnections },
+  {
+    weight: 1,
+    arbitrary: of(
+      ...['monitor-uri /x', 'http-after-response set-header X-C after'],
+      'use_backend %[req.hdr(host),lower,map(@home/hosts.map,two)]',
+      'use_backend %[path,map_beg(@home/backends.map)] if METH_GET',
+    ),
+  },
   {
     weight: 5,
     arbitrary: fc
@@ -191,7 +235,10 @@ const ofBackend = fc.oneof(
   },
   { weight: 1, arbitrary: fc.tuple(answer, condition).map(all => all.join(' ')) },
   { weight: 2, arbitrary: change },
+  { weight: 1, arbitrary: fc.tuple(change, condition).map(all => all.join(' ')) },
   { weight: 1, arbitrary: fc.tuple(changeOfParts, maybeNot).map(all => all.join(' ')) },
+  { weight: 1, arbitrary: answerRule },
+  { weight: 1, arbitrary: fc.tuple(of('use-server s', 'use-server t'), condition).map(all => all.join(' ')) },
   {
     weight: 1,
     arbitrary: of('balance leastconn', 'balance source', 'balance roundrobin', 'cookie s insert'),
@@ -211,18 +258,23 @@ const servers = of(
   '  option httpchk GET /\n  server s @N check',
   '  server s @N\n  server t 127.0.0.1:1 disabled',
   '  server s @N weight 1\n  server t @N backup',
+  '  default-server disabled\n  server t 127.0.0.1:1\n  server s @N enabled',
+  '  default-server backup\n  server t @N no-backup\n  server s @N',
+  '  default-server weight 0\n  server t 127.0.0.1:1\n  server s @N weight 1',
 )
-const backend = (name: string) =>
+/** A backend, or a section of both kinds, which frontends can use too. */
+const backend = (name: string, kinds: Arbitrary<string>) =>
   fc
     .tuple(
+      kinds,
       fc.tuple(acl('n0'), acl('n1'), acl('n2')),
       fc.oneof({ weight: 2, arbitrary: fc.constant([] as string[]) }, fc.array(ofBackend, { maxLength: 2 })),
       servers,
     )
-    .map(
-      ([named, lines, of]) =>
-        section(`backend ${name}`, [...named.flat(), ...lines]) + `${of.replaceAll('@N', `@${name}`)}\n`,
-    )
+    .map(([kind, named, lines, of]) => (from: string) => {
+      const kept = lines.filter(each => kind === 'backend' || !each.startsWith('use-server'))
+      return `${section(`${kind} ${name}${from}`, [...named.flat(), ...kept])}${of.replaceAll('@N', `@${name}`)}\n`
+    })
 
 const DEFAULTS = [
   'mode http',
@@ -231,44 +283,53 @@ const DEFAULTS = [
   'timeout server 5s',
   'timeout tarpit 1',
 ]
+const common = of(
+  ...['', '', 'option forwardfor', 'http-request deny if METH_POST', 'http-request set-header X-B d'],
+  ...['http-request deny if { path,lower -m beg /d }', 'http-response set-header X-C d'],
+  ...['default-server disabled', 'default-server weight 3', 'http-request set-path /v1%[path]'],
+)
 
 const whole = fc
   .record({
     named: fc.tuple(acl('n0'), acl('n1'), acl('n2')),
     rules: fc.array(rule, { minLength: 1, maxLength: 5 }),
-    last: of('default_backend one', 'default_backend one', 'default_backend two', ''),
-    backends: fc.tuple(backend('one'), backend('two'), backend('three')),
-    common: of(
-      '',
-      '',
-      'option forwardfor',
-      'http-request deny if METH_POST',
-      'http-request set-header X-B d',
-      'http-request deny if { path,lower -m beg /d }',
+    last: of('default_backend one', 'default_backend one', 'default_backend two', '', 'server s @three'),
+    backends: fc.tuple(
+      backend('one', fc.constant('backend')),
+      backend('two', fc.constant('backend')),
+      backend('three', of('backend', 'backend', 'listen')),
     ),
-    isNamed: fc.boolean(),
+    ofWeb: common,
+    ofBackends: common,
+    form: of('in order', 'named', 'inherited'),
   })
-  .map(({ named, rules, last, backends, common, isNamed }) => {
-    const web = section(`frontend web${isNamed ? ' from d' : ''}`, [
+  .map(({ named, rules, last, backends, ofWeb, ofBackends, form }) => {
+    const from = (name: string) => (form === 'in order' ? '' : ` from ${name}`)
+    const web = section(`${last.startsWith('server') ? 'listen' : 'frontend'} web${from('d')}`, [
       'bind 127.0.0.1:@port',
       ...named.flat(),
       ...rules,
       ...(last === '' ? [] : [last]),
     ])
-    // A section for frontends and backends has no rules.
-    const all = [
-      section('defaults d', [...DEFAULTS, ...(common === '' ? [] : [common])]),
-      ...(isNamed ? [] : [web]),
-      section('defaults e', DEFAULTS),
-      ...(isNamed ? [web] : []),
-      ...backends,
-    ]
-    return all.join('')
+    const defaults = (name: string, line: string) => section(`defaults ${name}`, [...DEFAULTS, line])
+    const all = {
+      'in order': [defaults('d', ofWeb), web, defaults('e', ofBackends), ...backends.map(each => each(''))],
+      named: [
+        ...[defaults('d', ofWeb), defaults('e', ofBackends)],
+        ...[web, ...backends.map(each => each(from('e')))],
+      ],
+      // Each has the lines of the first, and those of its own.
+      inherited: [
+        ...[section('defaults c', DEFAULTS), section('defaults d from c', [ofWeb])],
+        ...[section('defaults e from c', [ofBackends]), web, ...backends.map(each => each(from('e')))],
+      ],
+    }
+    return all[form as keyof typeof all].join('')
   })
 
 /** Lines that have no counterpart, or a difference that each request may show. */
 const UNSAID =
-  /auth|lower|hdr_cnt|hdr_beg\(host|hdr\(host\) -m|nbsrv|rand|url_beg|-m end|-i |replace-path|set-path|add-header|backup|cookie|tarpit|reject/
+  /auth|lower|hdr_cnt|hdr_beg\(host|hdr\(host\) -m|nbsrv|rand|url_beg|-m end|-i |replace-path|set-path|add-header|backup|cookie|tarpit|reject|replace-header|set-status|after-response|\.lst|\.map|use-server|res\.hdr/
 
 const onlySaid = (text: string) => {
   const isKept = (line: string) => /^\s*acl/.test(line) || !UNSAID.test(line)

@@ -1,19 +1,8 @@
 import type { Conversion } from '../../src/convert/convert.js'
-import { asNamed, withoutValues } from './haproxy-named.js'
+import { readingsOf, withoutValues } from './haproxy-named.js'
 import { type Difference, refuses, sorted, type Verdict } from './judge.js'
 import { withoutNamedRefusals } from './named-refusals.js'
 import type { Asked, Got, Places } from './places.js'
-
-/** The answers of HAProxy, to the file and to what the remarks about its lines leave of it. */
-interface Readings {
-  readonly whole: readonly Got[]
-  /** Without refusals that are named. */
-  readonly unnamed: readonly Got[]
-  /** As the remarks say that the new configuration is: any of these. */
-  readonly named: readonly (readonly Got[])[]
-  /** Without the lines whose values are named as others. */
-  readonly valueless: readonly Got[]
-}
 
 /** A server that is not reached is no refusal. */
 const isOpen = (one: Got, other: Got) =>
@@ -22,56 +11,42 @@ const isOpen = (one: Got, other: Got) =>
   !/^50/.test(String(one.status)) &&
   (other.server !== null || other.status < 300)
 
-/** Compares ours with HAProxy, and where they differ also with HAProxy as the remarks describe the file. */
+/**
+ * Finds what must not be. Each answer of ours must be the one of HAProxy, or one that it has for the file as the remarks describe it; ours is open where HAProxy
+ * refuses only if a remark names the refusal.
+ */
 export async function judgeHaproxy(
   places: Places,
-  text: string,
+  written: string,
   conversion: Conversion | null,
   asked: readonly Asked[],
   theirs: readonly Got[],
   ours: readonly Got[],
 ): Promise<Verdict> {
   if (conversion === null) return { differences: [], strict: 0 }
-  const first = verdictOf(asked, { whole: theirs, unnamed: theirs, named: [], valueless: theirs }, ours)
-  if (first.differences.length === 0) return first
-  const answersTo = async (other: string) => (other === text ? theirs : await places.answersTo(other, asked))
   const { remarks } = conversion
-  return verdictOf(
-    asked,
-    {
-      whole: theirs,
-      unnamed: await answersTo(withoutNamedRefusals(text, conversion, 'haproxy')),
-      named: [
-        await answersTo(asNamed(text, remarks, 'said')),
-        await answersTo(asNamed(text, remarks, 'widened')),
-      ],
-      valueless: await answersTo(withoutValues(text, remarks)),
-    },
-    ours,
-  )
-}
-
-/** Finds what must not be. Each answer of ours must be the one of HAProxy, or the one that it has for the file as the remarks describe it. */
-function verdictOf(
-  asked: readonly Asked[],
-  { whole, unnamed, named, valueless }: Readings,
-  ours: readonly Got[],
-): Verdict {
-  const differences: Difference[] = []
-  let strict = 0
-  for (const [at, each] of asked.entries()) {
-    const [one, other] = [whole[at]!, ours[at]!]
-    const find = (kind: Difference['kind']) =>
-      differences.push({ kind, asked: each, theirs: one, ours: other })
-    if (isOpen(one, other)) {
-      if (isOpen(unnamed[at]!, other)) find('open')
-      continue
-    }
-    const withValues = alike(one, valueless[at]!, true)
-    if (alike(one, other, true)) strict += 1
-    else if ([whole, ...named].some(answers => alike(answers[at]!, other, withValues))) continue
-    else find(refuses(other) && !refuses(one) ? 'closed' : 'wrong')
+  // Remarks name ports and files.
+  const text = places.filled(written)
+  const answersTo = async (other: string) => (other === text ? theirs : await places.answersTo(other, asked))
+  let left = [...asked.keys()].filter(at => !alike(theirs[at]!, ours[at]!, true))
+  const strict = asked.length - left.length
+  const open = left.filter(at => isOpen(theirs[at]!, ours[at]!))
+  left = left.filter(at => !open.includes(at))
+  const valueless = left.length === 0 ? theirs : await answersTo(withoutValues(text, remarks))
+  for (const reading of readingsOf(text, remarks)) {
+    if (left.length === 0) break
+    const answers = await answersTo(reading)
+    left = left.filter(at => !alike(answers[at]!, ours[at]!, alike(theirs[at]!, valueless[at]!, true)))
   }
+  const unnamed =
+    open.length === 0 ? theirs : await answersTo(withoutNamedRefusals(text, conversion, 'haproxy'))
+  const found = [...open.filter(at => isOpen(unnamed[at]!, ours[at]!)), ...left]
+  const kindOf = (one: Got, other: Got) =>
+    isOpen(one, other) ? 'open' : refuses(other) && !refuses(one) ? 'closed' : 'wrong'
+  const differences = found.map((at): Difference => {
+    const [one, other] = [theirs[at]!, ours[at]!]
+    return { kind: kindOf(one, other), asked: asked[at]!, theirs: one, ours: other }
+  })
   return { differences, strict }
 }
 

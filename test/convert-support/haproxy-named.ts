@@ -2,23 +2,34 @@
 import type { Remark } from '../../src/convert/draft.js'
 import { aclsOf, alternativesOf, type Literal, negation, textOf } from './named-refusals.js'
 
-/** What the remarks leave of the lines. `said`: without what is named; `widened`: more requests fulfil the parts that are named. */
-export type Reading = 'said' | 'widened'
-
 /** Differences that concern no request of these. */
 const HARMLESS =
   /^(?:by the path|by whole names|by the host of the request|upper and lower case differ|left out: fd-broker servers|all backup servers share|for all listeners|there is one )/
 /** The value of a header, or a target, that ours takes from the request as it came. */
 const AS_SENT = /^its value has the request as the client sent it/
 
-/** Returns the file with the lines that are named as the new configuration has them. */
-export function asNamed(text: string, remarks: readonly Remark[], reading: Reading): string {
+const CHANGED = / of the changed request$/
+
+/** Yields the file as the remarks leave it, with some lines widened: more requests fulfil what cannot be said of their conditions. */
+export function* readingsOf(text: string, remarks: readonly Remark[]): Generator<string> {
+  yield asNamed(text, remarks, () => false)
+  yield asNamed(text, remarks, () => true)
+  // What a backend refuses is refused wherever a line may lead to it.
+  for (const one of remarks.filter(({ line, outcome }) => isChoice(line) && outcome === 'missing')) {
+    yield asNamed(text, remarks, each => each === one || !isChoice(each.line))
+    yield asNamed(text, remarks, each => each === one)
+  }
+}
+
+const isChoice = ({ text }: Remark['line']) => text.startsWith('use_backend')
+
+function asNamed(text: string, remarks: readonly Remark[], isWidened: (remark: Remark) => boolean): string {
   const lines = text.split('\n')
   for (const remark of remarks) {
     const { line, outcome, why } = remark
     if ((outcome !== 'missing' && outcome !== 'near') || typeof line.place !== 'number') continue
     const at = line.place - 1
-    if (!HARMLESS.test(why) && !AS_SENT.test(why)) lines[at] = lineAsNamed(lines, at, remark, reading)
+    if (!HARMLESS.test(why) && !AS_SENT.test(why)) lines[at] = lineAsNamed(lines, at, why, isWidened(remark))
   }
   return lines.join('\n')
 }
@@ -31,7 +42,7 @@ export function withoutValues(text: string, remarks: readonly Remark[]): string 
   return lines.join('\n')
 }
 
-function lineAsNamed(lines: readonly string[], at: number, { why }: Remark, reading: Reading): string {
+function lineAsNamed(lines: readonly string[], at: number, why: string, isWidened: boolean): string {
   const written = lines[at]!
   if (/^it replaces the header/.test(why)) return written.replace('add-header', 'set-header')
   const [, option] = /^without (\S+)$/.exec(why) ?? []
@@ -45,19 +56,21 @@ function lineAsNamed(lines: readonly string[], at: number, { why }: Remark, read
   if (closing === '' && passing === '') return ''
   const [, action = '', word, condition = ''] = /^(.*?) (if|unless) (.*)$/.exec(written) ?? []
   const any = alternativesOf(condition.trim().split(/\s+/), aclsOf(lines, at))
-  const is = (parts: string) => {
-    const all = parts.split(' or ').map(each => each.replace(/ of the changed request$/, ''))
+  const is = (parts: readonly string[]) => {
+    const all = parts.map(each => each.replace(CHANGED, ''))
     return ({ whole, part }: Literal) => all.includes(whole) || all.includes(part)
   }
-  const [closes, passes] = [is(closing), is(passing)]
+  const [closingParts, passingParts] = [closing.split(' or '), passing.split(' or ')]
+  const [closes, passes] = [is(closingParts), is(passingParts)]
+  // A pattern that is named takes more paths, not all.
+  const isWide = is(closingParts.filter(each => /^path/.test(each) && !CHANGED.test(each)))
   const isKnown = any.flat().some(each => closes(each) || passes(each))
   // A part that stands for all of the condition.
-  if (!isKnown) return reading === 'widened' || closing !== '' ? action : ''
-  // A pattern that is named takes more paths, not all.
+  if (!isKnown) return isWidened || closing !== '' ? action : ''
   const isDropped = (each: Literal) =>
-    reading === 'widened' ? closes(each) || passes(each) : closes(each) && !/^path|^var/.test(each.test)
+    isWidened ? closes(each) || passes(each) : closes(each) && !isWide(each)
   const left = (word === 'unless' ? negation(any) : any)
-    .filter(all => reading === 'widened' || !all.some(passes))
+    .filter(all => isWidened || !all.some(passes))
     .map(all => all.filter(each => !isDropped(each)))
   if (left.length === 0) return ''
   const texts = left.map(all => (all.length === 0 ? '{ always_true }' : all.map(textOf).join(' ')))

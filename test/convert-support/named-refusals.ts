@@ -16,7 +16,7 @@ export function withoutNamedRefusals(text: string, { remarks }: Conversion, lang
 }
 
 const REFUSAL =
-  /^\s*(?:http-request (?:deny|tarpit|reject|silent-drop|auth|return status 4)|tcp-request \S+ reject)/
+  /^\s*(?:http-response deny|use_backend %|http-request (?:deny|tarpit|reject|silent-drop|auth|return status 4)|tcp-request \S+ reject)/
 
 export interface Literal {
   readonly not: boolean

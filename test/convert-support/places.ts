@@ -40,11 +40,17 @@ export interface Got {
 const NAMES = ['one', 'two', 'three'] as const
 /** Headers that the files change, in both directions. */
 const OF_FILES = /^(?:host|x-[abc]|x-real-ip)$/
-/** Files that those of nginx name. */
+/** Files that the files of both servers name. */
 const FILES = [
   ['htpasswd', 'a:{PLAIN}a\n'],
   ['deny.conf', 'allow 127.0.0.1;\ndeny all;\n'],
   ['headers.conf', 'proxy_set_header X-B of-file;\nproxy_hide_header X-B;\n'],
+  ['paths.lst', '/a\n/d/b\n# none\n'],
+  ['nets.lst', '127.0.0.1\n10.0.0.0/8\n'],
+  ['hosts.lst', 'a.test\nb.test\n'],
+  ['paths.map', '/a yes\n/d/b no\n'],
+  ['hosts.map', 'a.test three\nb.test one\n'],
+  ['backends.map', '/a three\n/d two\n'],
 ] as const
 /** The status of a connection that was closed without an answer. */
 const CLOSED = 444
@@ -100,8 +106,8 @@ function ask(port: number, agent: Agent, asked: Asked): Promise<Got> {
             status,
             location: response.headers.location?.replace(`:${port}`, ':PORT') ?? null,
             set: Object.fromEntries(set.map(([key, value]) => [key, String(value)])),
-            // Servers have bodies of their own for errors and redirects.
-            body: own === null && status < 300 ? body : '',
+            // Servers have bodies of their own for errors, redirects and monitors.
+            body: own === null && status < 300 && !/Service ready/.test(body) ? body : '',
             server: own?.name ?? null,
             seen: own === null ? null : { url: own.url, method: own.method, headers: own.headers },
           })
@@ -153,7 +159,7 @@ export class Places {
   }
 
   /** The text with the ports of this run for the names of servers. */
-  #filled(text: string): string {
+  filled(text: string): string {
     let filled = text.replaceAll('@port', String(this.#theirs)).replaceAll('@home', this.#folder)
     for (const [name, port] of Object.entries(this.#ports))
       filled = filled.replaceAll(`@${name}`, `127.0.0.1:${port}`)
@@ -165,7 +171,7 @@ export class Places {
     text: string,
     asked: readonly Asked[],
   ): Promise<{ conversion: Conversion | null; theirs: Got[]; ours: Got[] } | null> {
-    const filled = this.#filled(text)
+    const filled = this.filled(text)
     const theirs = await this.#theirAnswers(filled, asked)
     if (theirs === null) return null
     const conversion = this.#converted(filled, this.#file)
@@ -199,7 +205,7 @@ export class Places {
 
   /** The answers of the other server to a file that it must not refuse. */
   async answersTo(text: string, asked: readonly Asked[]): Promise<Got[]> {
-    const answers = await this.#theirAnswers(this.#filled(text), asked)
+    const answers = await this.#theirAnswers(this.filled(text), asked)
     if (answers === null) throw new Error(`${this.refusals.at(-1)}\n${text}`)
     return answers
   }

@@ -284,6 +284,14 @@ it('each part of a refusal that cannot be said is named, beside those that close
   expect(gets(conversion)).toEqual({ '*/x path=/x/*': 403, '*/y path=/y/*': 403, '*': 'app' })
 })
 
+it('each part that a closed route does without is named', () => {
+  const rule = 'http-request auth if { src -f /l } { path /a }'
+  const conversion = web(['http-request set-path /v1%[path]', rule])
+  expect(conversion.remarks.find(({ line }) => line.text === rule)?.why).toBe(
+    'src -f /l or path /a of the changed request: such routes answer 403 until they have a guard',
+  )
+})
+
 it('rules of the defaults that a section names hold for it', () => {
   const text = (from: string) =>
     `defaults strict\n mode http\n http-request deny if { path_beg /x/ }\ndefaults open\n mode http\nbackend app\n server s 10.0.0.1:80\nfrontend w${from}\n bind :80\n default_backend app\n`

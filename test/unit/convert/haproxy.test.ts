@@ -272,6 +272,12 @@ it('the changes of a backend hold for its requests, also those of its defaults, 
   expect(request(listen)).toEqual([[[], { set: { 'X-B': 'b' } }, {}]])
 })
 
+it('the last change of an answer is the one of the frontend', () => {
+  const text =
+    'defaults\n mode http\nfrontend web\n bind :80\n http-response set-header X-A web\n http-response del-header X-B\n default_backend app\nbackend app\n http-response set-header X-A app\n http-response set-header X-B app\n http-response set-header X-C app\n server s 10.0.0.1:80\n'
+  expect(request(text)).toEqual([[[], {}, { set: { 'X-C': 'app', 'X-A': 'web' }, remove: ['X-B'] }]])
+})
+
 it('headers that are removed by parts of their names, and hosts with variables, are named', () => {
   const text = (rule: string) =>
     `defaults\n mode http\nfrontend web\n bind :80\n ${rule}\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`
@@ -283,6 +289,23 @@ it('headers that are removed by parts of their names, and hosts with variables, 
     'http-request set-header Host %[src]: missing, the host of requests to servers has no variables',
   ])
   expect(named('http-request set-header Host %[hdr(host)]')).toEqual([])
+})
+
+it('options of default-server hold for the servers behind it, unless they take them back', () => {
+  const servers = (lines: string) =>
+    from(
+      `defaults\n mode http\n default-server disabled\nfrontend w\n bind :80\n default_backend app\nbackend app\n ${lines}\n`,
+    ).document.upstreams
+  expect(servers('server s 10.0.0.1:80\n server t 10.0.0.2:80 enabled')).toEqual({
+    app: { servers: ['http://10.0.0.2:80'] },
+  })
+  const lines = 'default-server enabled check\n server s 10.0.0.1:80\n default-server backup'
+  expect(servers(`${lines}\n server t 10.0.0.2:80\n server u 10.0.0.3:80 no-backup no-check`)).toEqual({
+    app: {
+      servers: ['http://10.0.0.1:80', { address: 'http://10.0.0.2:80', backup: true }, 'http://10.0.0.3:80'],
+      check: 'tcp',
+    },
+  })
 })
 
 it('a path is changed where the pattern takes it, and once', () => {
