@@ -43,7 +43,8 @@ const OWN: Readonly<Record<string, string>> = {
 /** Keys of a frontend that have a counterpart, or need none. */
 const OF_FRONTENDS = new Set([
   ...['address', 'hostname', 'path', 'path_type', 'method', 'certificate', 'key', 'certificate_chain'],
-  ...['tags', 'position', 'tls_versions', 'sticky_session'],
+  ...['tags', 'position', 'tls_versions', 'sticky_session', 'redirect', 'redirect_scheme'],
+  'header_predicates',
 ])
 const ISSUERS = 'the file of the certificate must have its issuers too'
 const TIMES: Readonly<Record<string, string>> = {
@@ -80,8 +81,8 @@ class Translation {
   readonly #file: string
   /** Names of listeners for https by host: clusters that redirect answer on the others. */
   readonly #secure = new Set<string>()
-  /** The routes of each host of a listener. */
-  readonly #rules = new Map<string, { readonly rank: number; readonly route: RouteDraft }[]>()
+  /** The rules of each listener. */
+  readonly #rules = new Map<string, Rule[]>()
 
   constructor(file: string, top: Table) {
     this.#file = file
@@ -104,9 +105,8 @@ class Translation {
     for (const kind of ['clusters', 'applications'])
       for (const [name, cluster] of Object.entries((top[kind] ?? {}) as Record<string, Table>))
         this.#cluster(kind, name, cluster)
-    for (const rules of this.#rules.values()) {
-      const sorted = rules.toSorted((a, b) => a.rank - b.rank).map(({ route }) => route)
-      const ordered = routesInOrder(sorted)
+    for (const rules of [...this.#rules.values()].flatMap(inLists)) {
+      const ordered = routesInOrder(rules.toSorted(byPrecedence).map(({ route }) => route))
       if (ordered === null)
         throw new FdbError(
           'ERR_FDB_CONFIG',
@@ -258,60 +258,161 @@ class Translation {
     if (typeof table.certificate === 'string' && typeof table.key === 'string')
       this.draft.certificate(table.certificate, table.key, host === '*' ? [] : [host])
     if (table.certificate_chain !== undefined) this.draft.near(line, ISSUERS)
-    const moved = redirect && !this.#secure.has(listener.name) && listener.tls !== true
     for (const key of Object.keys(table))
       if (!OF_FRONTENDS.has(key))
         this.draft.missing(this.#line(`${place}.${key}`, table[key]), 'no counterpart')
-    const isGuarded = table.required_auth === true || /^unauthorized$/i.test(String(table.redirect))
-    const action: Action = isGuarded
-      ? CLOSED
-      : moved
-        ? { respond: { status: 301, headers: { Location: 'https://$host$request_uri' } } }
-        : { upstream }
+    const isSecure = this.#secure.has(listener.name) || listener.tls === true
+    const action = this.#actionOf(place, table, upstream, redirect, isSecure)
+    const isGuarded = action === CLOSED
+    const position = String(table.position ?? 'TREE').toUpperCase()
+    const differences = differencesOf(host, position)
+    const predicates = this.#predicates(place, table, isGuarded)
+    if (predicates === null) return
     const method = table.method === undefined ? [] : [`method=${String(table.method)}`]
-    const key = `${listener.name} ${host}`
-    const rules = this.#rules.get(key) ?? []
-    this.#rules.set(key, rules)
-    for (const { rank, path, when } of this.#places(line, table, isGuarded))
+    const rules = this.#rules.get(listener.name) ?? []
+    this.#rules.set(listener.name, rules)
+    for (const { rank, path, when } of this.#places(line, table, isGuarded, differences))
       rules.push({
-        rank: rank - method.length,
-        route: { listener: listener.name, host, path, when: [...when, ...method].sort(), action },
+        phase: position === 'PRE' ? 0 : position === 'POST' ? 2 : 1,
+        // Rules with conditions on headers come first, and of those for whole paths the ones with a method.
+        rank: rank - 2_000 * Math.min(predicates.length, 1) - (rank <= 0 ? method.length : 0),
+        isGuarded,
+        route: {
+          listener: listener.name,
+          host,
+          path,
+          when: [...when, ...method, ...predicates].sort(),
+          action,
+        },
       })
   }
 
+  #actionOf(place: string, table: Table, upstream: string, redirect: boolean, isSecure: boolean): Action {
+    const line = this.#line(`${place}.redirect`, table.redirect)
+    const policy = String(table.redirect ?? 'forward').toLowerCase()
+    if (table.required_auth === true) return CLOSED
+    if (policy === 'permanent') {
+      const scheme = String(table.redirect_scheme ?? 'use-same').toLowerCase()
+      const isHttps = scheme === 'use-https' || (scheme !== 'use-http' && isSecure)
+      this.draft.said(line)
+      return {
+        respond: { status: 301, headers: { Location: `http${isHttps ? 's' : ''}://$host$request_uri` } },
+      }
+    }
+    if (policy === 'unauthorized') this.draft.near(line, 'answers 403')
+    else if (policy !== 'forward')
+      this.draft.missing(line, 'no such policy is known: the route answers 403 until you give it one')
+    if (policy !== 'forward') return CLOSED
+    if (table.redirect !== undefined) this.draft.said(line)
+    return redirect && !isSecure
+      ? { respond: { status: 301, headers: { Location: 'https://$host$request_uri' } } }
+      : { upstream }
+  }
+
+  /** The conditions on headers; null if one of them cannot be said, unless more requests may be refused. */
+  #predicates(place: string, table: Table, isGuarded: boolean): readonly string[] | null {
+    const all = tables(table.header_predicates).map(({ name, match, value }) => {
+      const kind = String(match).toLowerCase()
+      if (kind === 'present') return `header:${String(name)}`
+      return kind === 'exact' && /^[^\s*|][^*|]*(?<!\s)$/.test(String(value))
+        ? `header:${String(name)}=${String(value)}`
+        : null
+    })
+    if (all.length === 0) return []
+    const line = this.#line(`${place}.header_predicates`, table.header_predicates)
+    const known = all.filter(each => each !== null)
+    if (known.length === all.length) this.draft.said(line)
+    else if (isGuarded) this.draft.near(line, 'more requests are refused')
+    else {
+      this.draft.missing(line, 'no condition says it: the route is left out')
+      return null
+    }
+    return known
+  }
+
   /** The paths of a frontend. For sozu those of `EQUALS` and `REGEX` come first, then the longest. */
-  #places(line: SourceLine, table: Table, isGuarded: boolean): Place[] {
+  #places(line: SourceLine, table: Table, isGuarded: boolean, differences: readonly string[]): Place[] {
     const given = String(table.path ?? '/')
     const type = String(table.path_type ?? 'PREFIX').toUpperCase()
+    const near = (...more: readonly string[]) => {
+      const all = [...differences, ...more]
+      if (all.length > 0) this.draft.near(line, all.join(', '))
+    }
     if (type === 'REGEX') {
-      const patterns = patternsOf(given)
-      if (patterns.every(({ exact }) => exact)) this.draft.said(line)
-      else if (isGuarded) this.draft.near(line, 'more paths are refused')
-      else this.draft.missing(line, 'no condition of the proxy says the expression')
+      const expression = given.replace(/\((?:\?:)?\\\?\.\*\)\?(?=\$?$)/, '')
+      // Before 2.3 sozu looked for the expression within the path.
+      const patterns = expression.includes('\\?')
+        ? ALL
+        : patternsOf(isGuarded ? expression : `^(?:${expression})$`)
+      const areExact = patterns.every(({ exact }) => exact)
+      if (!areExact && !isGuarded) this.draft.missing(line, 'no condition of the proxy says the expression')
+      else near(isGuarded ? 'more paths are refused' : 'it takes whole paths, also those with a query')
       return patterns
         .filter(({ exact }) => exact || isGuarded)
         .map(({ glob, withoutSlash }) => ({
           rank: 0,
           path: '/',
-          when: [...(glob === '*' ? [] : [`path=${glob}`]), ...(withoutSlash ? ['!path=*/'] : [])],
+          when: [
+            ...(glob === '*' ? [] : [`path=${glob}`]),
+            ...(withoutSlash && !isGuarded ? ['!path=*/'] : []),
+          ],
         }))
     }
-    const path = given === '' || given === '/' ? '/' : given.replace(/\/+$/, '')
-    if (!/^\/[^\s%;*?#]*$/.test(path)) {
+    if (!/^\/[^\s%;*?#]*$/.test(given || '/') || given.includes('//')) {
       this.draft.missing(line, 'paths are names, or * for a segment')
       return []
     }
-    if (type !== 'PREFIX')
-      return [{ rank: 0, path, when: [`path=${given}`, ...(given.endsWith('/') ? [] : ['!path=*/'])] }]
-    const rank = 1_000 - 2 * path.length
-    if (path === '/' || given.endsWith('/')) return [{ rank, path, when: [] }]
-    this.draft.near(
-      line,
-      isGuarded ? `${path}x is refused too` : `by whole segments: ${path}x is another path`,
-    )
-    const begin = path.replace(/\/[^/]*$/, '') || '/'
-    return [{ rank, path, when: [] }, ...(isGuarded ? [{ rank, path: begin, when: [`path=${path}*`] }] : [])]
+    const path = given === '' || given === '/' ? '/' : given.replace(/\/+$/, '')
+    const whole = { path, when: [`path=${given || '/'}`, ...(given.endsWith('/') ? [] : ['!path=*/'])] }
+    if (type !== 'PREFIX') {
+      near('also with a query')
+      return [{ ...whole, rank: 0 }]
+    }
+    near()
+    const rank = 1_000 - 2 * given.length
+    if (path === '/') return [{ rank, path, when: [] }]
+    const places = [{ rank, path: given.replace(/\/[^/]*$/, '') || '/', when: [`path=${given}*`] }]
+    // A begin that is the whole path comes before EQUALS and REGEX if it stands behind them, or in another cluster.
+    return isGuarded ? [{ ...whole, rank: 0 }, ...places] : places
   }
+}
+
+const ALL = [{ glob: '*', exact: false, withoutSlash: false }]
+
+function differencesOf(host: string, position: string): string[] {
+  return [
+    ...(host === '*' && position === 'TREE' ? ['for all names, not only those of one label'] : []),
+    ...(host.startsWith('*.') ? ['also for names of more labels'] : []),
+    ...(position === 'TREE' ? [] : ['behind all refusals of its position']),
+  ]
+}
+
+interface Rule {
+  /** Whether it stands before the tree of names (0), in it, or behind it (2). */
+  readonly phase: number
+  readonly rank: number
+  readonly isGuarded: boolean
+  readonly route: RouteDraft
+}
+
+/** The lists of a listener in which the order counts: the proxy itself prefers names to others. */
+function inLists(rules: readonly Rule[]): Rule[][] {
+  if (rules.some(({ phase }) => phase !== 1)) return [[...rules]]
+  const byHost = new Map<string, Rule[]>()
+  for (const each of rules) byHost.set(each.route.host, [...(byHost.get(each.route.host) ?? []), each])
+  return [...byHost.values()]
+}
+
+/** Clusters have no order in sozu: of equal rules the one that refuses comes first. */
+function byPrecedence(a: Rule, b: Rule): number {
+  const length = ({ phase, route: { host } }: Rule) =>
+    phase !== 1 || host === '*' ? 0 : host.startsWith('*.') ? host.length : 1_000
+  return (
+    a.phase - b.phase ||
+    length(b) - length(a) ||
+    (a.phase === 1 ? a.rank - b.rank : Math.min(a.rank, -1_000) - Math.min(b.rank, -1_000)) ||
+    Number(b.isGuarded) - Number(a.isGuarded)
+  )
 }
 
 /** The paths of a route. A lower rank comes first. */

@@ -6,7 +6,7 @@ import { aclsOf, alternativesOf, type Literal, negation, textOf } from './named-
 const HARMLESS =
   /^(?:by the path|by whole names|by the host of the request|upper and lower case differ|left out: fd-broker servers|all backup servers share|for all listeners|there is one )/
 /** The value of a header, or a target, that ours takes from the request as it came. */
-const AS_SENT = /^its value has the request as the client sent it/
+const AS_SENT = /(?:^|; )its value has the request as the client sent it/
 
 const CHANGED = / of the changed request$/
 
@@ -14,7 +14,7 @@ const CHANGED = / of the changed request$/
 export function* readingsOf(text: string, remarks: readonly Remark[]): Generator<string> {
   yield asNamed(text, remarks, () => false)
   yield asNamed(text, remarks, () => true)
-  // What a backend refuses is refused wherever a line may lead to it.
+  // A backend refuses its requests wherever a line may lead to it.
   for (const one of remarks.filter(({ line, outcome }) => isChoice(line) && outcome === 'missing')) {
     yield asNamed(text, remarks, each => each === one || !isChoice(each.line))
     yield asNamed(text, remarks, each => each === one)
@@ -29,7 +29,8 @@ function asNamed(text: string, remarks: readonly Remark[], isWidened: (remark: R
     const { line, outcome, why } = remark
     if ((outcome !== 'missing' && outcome !== 'near') || typeof line.place !== 'number') continue
     const at = line.place - 1
-    if (!HARMLESS.test(why) && !AS_SENT.test(why)) lines[at] = lineAsNamed(lines, at, why, isWidened(remark))
+    if (outcome === 'missing' || !(HARMLESS.test(why) || AS_SENT.test(why)))
+      lines[at] = lineAsNamed(lines, at, why, isWidened(remark))
   }
   return lines.join('\n')
 }
@@ -43,16 +44,16 @@ export function withoutValues(text: string, remarks: readonly Remark[]): string 
 }
 
 function lineAsNamed(lines: readonly string[], at: number, why: string, isWidened: boolean): string {
-  const written = lines[at]!
+  const [, option] = /(?:^|; )without (\S+)$/.exec(why) ?? []
+  const written = option === undefined ? lines[at]! : lines[at]!.replace(new RegExp(` ${option}( s=1)?`), '')
   if (/^it replaces the header/.test(why)) return written.replace('add-header', 'set-header')
-  const [, option] = /^without (\S+)$/.exec(why) ?? []
-  if (option !== undefined) return written.replace(new RegExp(` ${option}( s=1)?`), '')
+  if (/^without/.test(why)) return written
   // Clients must not say in its place what HAProxy says.
   if (/no such variable/.test(why) && written.includes('http-request set-header'))
     return written.replace(/set-header (\S+) \S+/, 'del-header $1')
   const [, closing = ''] =
     /^(.*?): (?:such routes answer 403 until they have a guard|more requests are refused)/.exec(why) ?? []
-  const [, passing = ''] = /no counterpart: (.*)$/.exec(why) ?? []
+  const [, passing = ''] = /no counterpart: (.*?)(?:;|$)/.exec(why) ?? []
   if (closing === '' && passing === '') return ''
   const [, action = '', word, condition = ''] = /^(.*?) (if|unless) (.*)$/.exec(written) ?? []
   const any = alternativesOf(condition.trim().split(/\s+/), aclsOf(lines, at))

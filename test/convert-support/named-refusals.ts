@@ -44,7 +44,7 @@ export function aclsOf(lines: readonly string[], at: number): Named {
 
 /** A refusal with the alternatives of its condition that have no named part; null if none is left. */
 function withoutParts(line: string, why: string, acls: Named): string | null {
-  const [, named] = /no counterpart: (.*)$/.exec(why) ?? []
+  const [, named] = /no counterpart: (.*?)(?:;|$)/.exec(why) ?? []
   // A difference that concerns the whole line, or only parts that close their routes.
   if (named === undefined) return /until they have a guard/.test(why) ? line : null
   const parts = named.split(' or ').map(each => each.replace(/ of the changed request$/, ''))

@@ -349,11 +349,19 @@ it('clients show certificates of the CA of a bind line, which are not in its lis
 })
 
 it('options of a redirect that its target does not have are named', () => {
-  const rule = 'redirect prefix https://b.test drop-query if { path_beg /a/ }'
-  const remark = from(
-    `defaults\n mode http\nfrontend w\n bind :80\n ${rule}\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`,
-  ).remarks.find(({ line }) => line.text === rule)
-  expect([remark?.outcome, remark?.why]).toEqual(['near', 'without drop-query'])
+  const remark = (test: string) => {
+    const rule = `redirect prefix https://b.test drop-query if ${test}`
+    const found = from(
+      `defaults\n mode http\nfrontend w\n bind :80\n ${rule}\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`,
+    ).remarks.find(({ line }) => line.text === rule)
+    return [found?.outcome, found?.why]
+  }
+  expect(remark('{ path_beg /a/ }')).toEqual(['near', 'without drop-query'])
+  // The part of the line that is said has the difference, too.
+  expect(remark('{ path_beg /a/ } or { rand(2) gt 0 }')).toEqual([
+    'missing',
+    'no counterpart: rand(2) gt 0; without drop-query',
+  ])
 })
 
 it('a header that is changed under a condition has a route with the change', () => {

@@ -58,7 +58,7 @@ backends = [{ address = "127.0.0.1:5433" }]
         listener: 'port-8080',
         respond: { status: 301, headers: { Location: 'https://$host$request_uri' } },
       },
-      { host: 'shop.test', path: '/api', listener: 'port-8443', when: ['method=GET'], upstream: 'shop' },
+      { host: 'shop.test', listener: 'port-8443', when: ['method=GET', 'path=/api*'], upstream: 'shop' },
     ],
     tls: { certificates: [{ cert: '/c.pem', key: '/k.pem', names: ['shop.test'] }], minVersion: 'TLSv1.3' },
   })
@@ -116,7 +116,7 @@ it('expressions and whole paths come before the longest begin', () => {
   const conversion = places([
     'path = "/"',
     'path = "/api/v1"',
-    'path = "\\\\.php$", path_type = "REGEX"',
+    'path = "/.*\\\\.php", path_type = "REGEX"',
     'path = "/api/v1/x", path_type = "EQUALS"',
   ])
   const answers = answersOf(conversion)
@@ -131,6 +131,121 @@ it('an expression without a counterpart is named, or refuses more paths if it re
   const guarded = places(['path = "/"', 'path = "^/u/[0-9]+$", path_type = "REGEX", required_auth = true'])
   const answers = answersOf(guarded)
   expect(['/u/7', '/u/x', '/v'].map(path => answers(path))).toEqual([403, 403, 'c0'])
+})
+
+it('begins of paths are compared as sozu does, not by segments', () => {
+  const answers = answersOf(places(['path = "/", required_auth = true', 'path = "/a/"', 'path = "/b"']))
+  expect(['/a', '/a/', '/a/x', '/b', '/bx', '/x'].map(path => answers(path))).toEqual([
+    403,
+    'c1',
+    'c1',
+    'c2',
+    'c2',
+    403,
+  ])
+})
+
+it('an expression takes whole paths, unless it refuses, and leaves queries out', () => {
+  const answers = answersOf(
+    places([
+      'path = "/", required_auth = true',
+      'path = "/pub(\\\\?.*)?", path_type = "REGEX"',
+      'path = "/bar", path_type = "REGEX"',
+    ]),
+  )
+  expect(['/pub', '/pub?x', '/x/pub', '/pubx', '/bar', '/bars'].map(path => answers(path))).toEqual([
+    'c1',
+    'c1',
+    403,
+    403,
+    'c2',
+    403,
+  ])
+  const guarded = answersOf(
+    places(['path = "/"', 'path = "/a\\\\?x", path_type = "REGEX", required_auth = true']),
+  )
+  expect([guarded('/a?x'), guarded('/b')]).toEqual([403, 403])
+  const within = answersOf(places(['path = "/"', 'path = "bar", path_type = "REGEX", required_auth = true']))
+  expect([within('/x/bars'), within('/b')]).toEqual([403, 'c0'])
+})
+
+it('of equal paths the refusal comes first: clusters have no order', () => {
+  const equal = answersOf(places(['path = "/a", method = "GET"', 'path = "/a", required_auth = true']))
+  expect([equal('/a'), equal('/ax'), equal('/a', { method: 'POST' })]).toEqual([403, 403, 403])
+  const whole = answersOf(
+    places(['path = "/a", path_type = "EQUALS"', 'path = "/a", redirect = "unauthorized"']),
+  )
+  expect([whole('/a'), whole('/a/x')]).toEqual([403, 403])
+})
+
+const frontends = (...all: readonly string[]) =>
+  from(
+    `[[listeners]]\nprotocol = "http"\naddress = "0.0.0.0:80"\n${all
+      .map(
+        (each, at) =>
+          `[clusters.c${at}]\nprotocol = "http"\nfrontends = [{ address = "0.0.0.0:80", ${each} }]\nbackends = [{ address = "127.0.0.1:1" }]\n`,
+      )
+      .join('')}`,
+  )
+const nearOf = ({ remarks }: ReturnType<typeof from>) =>
+  remarks.filter(({ outcome }) => outcome !== 'said' && outcome !== 'own').map(({ why }) => why)
+
+it('positions before and behind the tree of names count', () => {
+  const conversion = frontends(
+    'hostname = "a.test", path = "/"',
+    'hostname = "*", path = "/admin", position = "PRE", redirect = "UNAUTHORIZED"',
+    'hostname = "*", position = "POST"',
+  )
+  const answers = answersOf(conversion)
+  const asked = [
+    ['a.test', '/x'],
+    ['a.test', '/admin'],
+    ['b.test', '/admin'],
+    ['b.test', '/x'],
+  ] as const
+  expect(asked.map(([host, path]) => answers(path, { host }))).toEqual(['c0', 403, 403, 'c2'])
+})
+
+it('names of more labels, and paths with queries, that sozu does not take are named', () => {
+  expect(nearOf(frontends('hostname = "*.b.test", path = "/a", path_type = "EQUALS"'))).toEqual([
+    'also for names of more labels, also with a query',
+  ])
+  expect(nearOf(frontends('hostname = "*"'))).toEqual(['for all names, not only those of one label'])
+})
+
+it('redirects answer, and policies that are not known close their routes', () => {
+  const { document } = frontends(
+    'hostname = "a", redirect = "permanent", redirect_scheme = "use-https"',
+    'hostname = "b", redirect = "other"',
+    'hostname = "c", redirect = "forward"',
+  )
+  expect(document.routes).toEqual([
+    {
+      host: 'a',
+      listener: 'http',
+      respond: { status: 301, headers: { Location: 'https://$host$request_uri' } },
+    },
+    { host: 'b', listener: 'http', respond: { status: 403 } },
+    { host: 'c', listener: 'http', upstream: 'c2' },
+  ])
+})
+
+it('conditions on headers come first, and a route is left out without one that cannot be said', () => {
+  const predicate = (...all: string[]) => `header_predicates = [${all.map(each => `{ ${each} }`).join(', ')}]`
+  const exact = predicate('name = "X-A", match = "exact", value = "1"', 'name = "X-B", match = "present"')
+  const regex = predicate('name = "X-A", match = "regex", value = "1+"')
+  const answers = answersOf(
+    frontends('hostname = "a", path = "/a/b", path_type = "EQUALS"', `hostname = "a", ${exact}`),
+  )
+  expect(answers('/a/b', { fields: ['X-A: 1', 'X-B: 2'] })).toBe('c1')
+  expect(answers('/a/b', { fields: ['X-A: 1'] })).toBe('c0')
+  const left = frontends('hostname = "a", required_auth = true', `hostname = "a", path = "/a", ${regex}`)
+  expect([answersOf(left)('/a'), nearOf(left)]).toEqual([
+    403,
+    ['no counterpart', 'no condition says it: the route is left out'],
+  ])
+  const guarded = frontends('hostname = "a"', `hostname = "a", path = "/a", required_auth = true, ${regex}`)
+  expect(answersOf(guarded)('/a')).toBe(403)
 })
 
 it('a begin that refuses refuses names that begin so, too', () => {
