@@ -355,7 +355,12 @@ class Translation {
     const backend = this.#backends.get(name)
     if (backend === undefined || name.includes('%')) {
       this.#choosesByName ||= name.includes('%')
-      this.draft.missing(statement, 'there is no such backend')
+      this.draft.missing(
+        statement,
+        name.includes('%')
+          ? 'write a route for each backend: what they refuse passes, because no route takes a name from the request'
+          : 'there is no such backend',
+      )
       return []
     }
     const servers = this.#serversOf(backend)

@@ -354,6 +354,10 @@ it('lines of a backend that nothing uses are not missing', () => {
   expect(missing('use_backend api if { path_beg /a/ }')).toBe(0)
   expect(missing('use_backend other if { path_beg /a/ }')).toBe(1)
   expect(missing('use_backend %[req.hdr(host)]')).toBe(3)
+  const byName = web(['use_backend %[req.hdr(host)]'])
+  expect(byName.remarks.find(({ line }) => line.text.startsWith('use_backend'))?.why).toMatch(
+    /what they refuse passes/,
+  )
 })
 
 it('a condition with too many alternatives closes its routes, and is named', () => {
