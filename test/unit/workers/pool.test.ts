@@ -9,11 +9,13 @@ import type { ServiceStanding } from '../../../src/daemon/service/service-operat
 import { listenerEntry } from '../../../src/holder/entry.js'
 import { native } from '../../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
-import { STAND_IN, STOP, YIELD } from '../../../src/operator/service-commands.js'
+import { readStopOrder, STAND_IN, STOP, YIELD } from '../../../src/operator/service-commands.js'
 import { identify, type ProcessIdentity } from '../../../src/os/process-identity.js'
 import { settleWorkers, type WorkersSettings } from '../../../src/workers/options.js'
 import { WorkerPool } from '../../../src/workers/pool.js'
 import { peerWith } from '../../holder-support/processes.js'
+import fc from '../../lanes/generated.js'
+import { perLane } from '../../lanes/lane.js'
 import { until } from '../../processes/until.js'
 import { wholeLines } from '../../processes/whole-lines.js'
 
@@ -556,6 +558,73 @@ describe('a main process that is closed', () => {
     standings.clear()
     pool.update()
     await ended
+  })
+
+  const LOOK_MS = 250
+  /** `worker`: its process ends; `timeoutMs`: the service is ordered to end within this time. */
+  type Ending = { readonly afterMs: number } & ({ readonly worker: number } | { readonly timeoutMs: number })
+  const ENDINGS: fc.Arbitrary<Ending[]> = fc.array(
+    fc.oneof(
+      fc.record({ afterMs: fc.nat(5_000), timeoutMs: fc.integer({ min: 1_000, max: 40_000 }) }),
+      fc.record({ afterMs: fc.nat(5_000), worker: fc.nat(2) }),
+    ),
+    { maxLength: 5 },
+  )
+
+  it('are told the earliest end that was ordered, whichever worker ends when', async () => {
+    const property = fc.asyncProperty(
+      fc.option(fc.integer({ min: 1_000, max: 60_000 })),
+      ENDINGS,
+      async (first, endings) => {
+        vi.useFakeTimers(FAKE)
+        const { pool, standings, told } = serving(3, { stopTimeout: 60_000 })
+        const names = pool.slots.map(({ name }) => name)
+        /** By worker: the end that it was told; the earliest that was ordered. */
+        const ends = new Map<string, number>()
+        let earliest = performance.now() + (first ?? Number.POSITIVE_INFINITY)
+        const hear = () => {
+          for (const { worker, order, body } of told.splice(0)) {
+            if (order !== STOP) continue
+            const { timeoutMs } = readStopOrder(Buffer.from(body))
+            const end = performance.now() + (timeoutMs ?? Number.POSITIVE_INFINITY)
+            // A later end changes nothing in a worker.
+            ends.set(worker, Math.min(end, ends.get(worker) ?? end))
+            // The order came since the last look.
+            expect(ends.get(worker)).toBeLessThanOrEqual(earliest + LOOK_MS)
+          }
+        }
+        const waits = async (ms: number) => {
+          for (let left = ms; left > 0; left -= LOOK_MS) {
+            await vi.advanceTimersByTimeAsync(Math.min(left, LOOK_MS))
+            await turns()
+            hear()
+          }
+        }
+        const ended = pool.endAll(first)
+        await turns()
+        hear()
+        for (const ending of endings) {
+          await waits(ending.afterMs)
+          if ('worker' in ending) standings.delete(names[ending.worker]!)
+          else if (performance.now() < earliest) {
+            earliest = Math.min(earliest, performance.now() + ending.timeoutMs)
+            pool.shortenDeadline(ending.timeoutMs)
+          }
+          pool.update()
+          hear()
+        }
+        if (earliest < Number.POSITIVE_INFINITY) {
+          await waits(Math.max(0, earliest - performance.now()))
+          for (const name of names.filter(each => standings.has(each)))
+            expect(ends.get(name) ?? Number.POSITIVE_INFINITY).toBeLessThanOrEqual(earliest + LOOK_MS)
+        }
+        standings.clear()
+        pool.update()
+        await ended
+        vi.useRealTimers()
+      },
+    )
+    await fc.assert(property, { numRuns: perLane(25, 500) })
   })
 
   it('stops a worker of the previous main process that comes back only then, and repeats an order that failed', async () => {
