@@ -167,6 +167,17 @@ process.on('SIGUSR2', () => third.close(() => {
     expect(program.output.match(new RegExp(`127.0.0.1:${brief} will not be handed over`, 'g'))).toHaveLength(
       1,
     )
+    // The server is a listener since: another rollback finds nothing to do for it.
+    const said = program.output.match(/will not be handed over/g)
+    await program.command('upgrade')
+    const third = await program.serves(2)
+    await program.statusWhere('the first one stands by again', ({ draining }) => draining.length === 1)
+    expect(await askedAt(port)).toBe(`pid ${third}`)
+    await program.command('rollback')
+    await program.serves(1)
+    await program.ends(third)
+    for (let asked = 0; asked < 20; asked++) expect(await askedAt(port)).toBe(`pid ${first}`)
+    expect(program.output.match(/will not be handed over/g)).toEqual(said)
   })
 
   it('a server that was closed as soon as it listened may listen again at once', async () => {
