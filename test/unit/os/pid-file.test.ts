@@ -30,6 +30,16 @@ describe('a pid file', () => {
     expect(readPidFile(path)).toBeNull()
   })
 
+  it('stays if another process has written it, also one of another container with the same pid', () => {
+    const path = join(folder(), 'shop.pid')
+    const mine = PidFile.at(path, SILENT)!
+    mine.write()
+    // As another process replaces it: by a file of its own.
+    PidFile.at(path, SILENT)!.write()
+    mine.remove()
+    expect(readPidFile(path)).toBe(process.pid)
+  })
+
   it('comes back if it is removed, until the next process serves', () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
     onTestFinished(() => void vi.useRealTimers())
