@@ -122,6 +122,28 @@ describe('the link of releases', () => {
     expect([readdirSync(folder), readlinkSync(at)]).toEqual([before, join(folder, '1')])
   })
 
+  /** Paths that the steps of the switch need: a step fails if a folder is there. */
+  const OBSTACLES: readonly [string, (at: string) => string][] = [
+    ['the link that keeps the previous release', at => `${at}.previous`],
+    ['the new link of the previous release', at => `${at}.previous.${process.pid}~`],
+    ['the new link', at => `${at}.${process.pid}~`],
+  ]
+
+  it.each(OBSTACLES)('leads where it led if a folder is in the place of %s', (_, obstacleOf) => {
+    const { at, folder, install } = scene()
+    const obstacle = obstacleOf(at)
+    mkdirSync(obstacle)
+    expect(() => install(2, 1)).toThrow(expect.objectContaining({ code: 'ERR_FDB_RELEASE_LINK' }))
+    expect(readlinkSync(at)).toBe(join(folder, '1'))
+    // Without the obstacle the same order succeeds.
+    rmSync(obstacle, { recursive: true })
+    install(2, 1)
+    expect([at, `${at}.previous`].map(path => readlinkSync(path))).toEqual([
+      join(folder, '2'),
+      join(folder, '1'),
+    ])
+  })
+
   it('never leads to a missing release', () => {
     const { at, folder, led } = scene()
     const nowhere = { to: join(folder, 'none'), previous: null }
