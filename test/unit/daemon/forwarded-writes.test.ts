@@ -13,7 +13,7 @@ import { identify, type ProcessIdentity } from '../../../src/os/process-identity
 import { fdbroker } from '../../../src/proto/wire.js'
 import { FORWARDS_WRITES, Link, type LinkHandler, type WireBody } from '../../../src/wire/link.js'
 import { MOST_WORKERS } from '../../../src/workers/options.js'
-import { callerWith, linked } from '../../holder-support/processes.js'
+import { callerWith, linked, peerWith } from '../../holder-support/processes.js'
 import { channelPair } from '../../processes/channel-pair.js'
 import { until } from '../../processes/until.js'
 
@@ -73,6 +73,57 @@ describe('a generation that drains, to a daemon that was started anew', () => {
     expect(gaveUp).toEqual([identity])
     writes.close()
     generation.close()
+  })
+})
+
+describe('an order to end the older generations', () => {
+  /** A daemon's side of a service whose writer the test exchanges. */
+  function service() {
+    const writers = [peerWith({ pid: 1 }), peerWith({ pid: 2 })] as const
+    let writer: Peer = writers[0]
+    const moved: number[] = []
+    const writes = new ForwardedWrites({
+      name: 'shop',
+      logger: SILENT,
+      state: { segmentSet: new SegmentSet(), exists: () => true, most: () => 2 ** 30 },
+      writer: { peer: () => writer, members: () => ({ isSilent: () => false, has: () => false }) },
+      events: {
+        onGivenUp: () => {},
+        moveConnections: ({ hello }) => moved.push(hello.generation!),
+        onReport: () => {},
+        changed: () => {},
+      },
+    })
+    onTestFinished(() => writes.close())
+    /** Connects a generation that asks for a move. Resolves with the times within which it must end. */
+    const times = async (generation: number) => {
+      const { link, far, heard } = linked()
+      const hello = { capabilities: [FORWARDS_WRITES], generation }
+      writes.add(callerWith({ hello, intent: 'draining', link }), {}, true)
+      far.post({ moveRequest: {} })
+      const isAnswered = () => moved.includes(generation) || heard.some(({ moveRequest }) => moveRequest)
+      await until('it has an answer', isAnswered)
+      return heard.flatMap(({ endDrain }) => endDrain?.timeoutMs ?? [])
+    }
+    const next = () => {
+      writer = writers[1]
+      writes.writerChanged()
+    }
+    return { writes, moved, times, next }
+  }
+
+  it('counts for those that connect while the member serves that was stopped, and not when another one serves', async () => {
+    const { writes, moved, times, next } = service()
+    expect(await times(1)).toEqual([])
+    writes.endDraining(60_000)
+    writes.writerChanged()
+    expect(await times(2)).toHaveLength(1)
+    next()
+    expect(await times(3)).toEqual([])
+    writes.endDraining(5_000)
+    const [ms] = await times(4)
+    expect(ms).toBeLessThanOrEqual(5_000)
+    expect(moved).toEqual([1, 3])
   })
 })
 
