@@ -199,7 +199,10 @@ describe('the drivers on a simulated kernel', () => {
   })
 
   it('keep all promises when any one call fails', async () => {
-    const scenarios = perLane('embedded,daemon,next-daemon,start,taken-back,run,run-starts', 'every')
+    const scenarios = perLane(
+      'embedded,daemon,next-daemon,start,taken-back,stopped-again,run,run-starts',
+      'every',
+    )
     const { code, output } = await simulate('--points', scenarios, '--share', perLane('gate', 'places'))
     expect(code, output).toBe(0)
   })

@@ -1,5 +1,5 @@
 import type { ScheduledScenario } from './scheduled.js'
-import type { ServiceScenario } from './service.js'
+import type { ServiceRun, ServiceScenario } from './service.js'
 
 const PROBATION_MS = 3_000
 const STOP_MS = 4_000
@@ -14,6 +14,15 @@ function rollback(hosting: ServiceScenario['hosting']): ServiceScenario {
     before: run => void run.upgrade(),
     during: run => run.rollBack(),
   }
+}
+
+/** The next version is stopped when it is ready: the upgrade fails, and a change waits no longer than at the first time. */
+function stoppedUpgrade(run: ServiceRun): void {
+  run.onReady = p => run.world.stop(p, STOP_MS)
+  // The answer is the error of the stopped version, whatever else happens.
+  run.order('upgrade')
+  run.onReady = () => {}
+  run.world.run(() => false, STOP_MS + CALM_MS)
 }
 
 /** The scenarios with workers, and with `fd-broker run`. */
@@ -86,6 +95,8 @@ export const SCENARIOS: Readonly<Record<string, ServiceScenario>> = {
       if (!B.p.dead) run.order('status')
     },
   },
+  /** Two upgrades, one after the other, fail because the next version is stopped. */
+  'stopped-again': { hosting: 'embedded', before: stoppedUpgrade, during: stoppedUpgrade },
   'next-daemon': { hosting: 'daemon', during: run => void run.upgrade('upgrade daemon') },
 }
 

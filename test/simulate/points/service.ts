@@ -30,6 +30,8 @@ const REST_MS = 6_000
 /** A failed write of the state file is repeated after so long at the latest. */
 const LONG_REST_MS = 12_000
 const SOON_MS = 300
+/** Including the rollback, changes wait for a next version for less than this. */
+const WAIT_MS = 2_000
 const WATCHES = ['pidfds', 'polls', 'timers']
 const FILES = ['files', 'locked files']
 const LASTING = /^ERR_FDB_(?:DEADLINE|CHANNEL_)/
@@ -99,6 +101,10 @@ export class ServiceRun implements PlayableRun {
   readonly #censuses: Censuses[] = []
   /** B begins to serve. */
   onCommit: () => void = () => {}
+  /** A version is ready: from then on the present one may freeze, and changes wait. */
+  onReady: (p: SimulatedProcess) => void = () => {}
+  /** While the clients are stopped for a census, they wait for themselves. */
+  readonly #restedAt: number[] = []
   /** The name of the version that starts next. */
   #next = 'A'
 
@@ -151,6 +157,7 @@ export class ServiceRun implements PlayableRun {
         ...this.#wrong,
         ...this.#verdict(tookOver),
         ...this.#failures(),
+        ...this.#waits(),
         ...endings.wrong,
         ...(usual === null ? [] : this.#compare(usual)),
         ...this.#remains(),
@@ -167,6 +174,7 @@ export class ServiceRun implements PlayableRun {
       hosting: this.#scenario.hosting,
       onPhase: (phase: string) => {
         if (name === 'B' && phase === 'beginning') this.world.after(0, () => this.onCommit())
+        if (phase === 'ready') this.world.after(0, () => this.onReady(version.p))
       },
       ledger: this.#ledger,
     }
@@ -287,6 +295,7 @@ export class ServiceRun implements PlayableRun {
     const { trouble } = this.#point ?? {}
     const hasFailed = this.tap.played !== null && trouble?.what === 'fails' && trouble.always
     const restMs = hasFailed ? LONG_REST_MS : REST_MS
+    this.#restedAt.push(world.now)
     for (const { p } of this.#clients) world.stop(p, restMs + 1)
     world.run(() => false, restMs)
     const census = new Map<string, Census>()
@@ -353,6 +362,22 @@ export class ServiceRun implements PlayableRun {
     )[trouble?.what as 'fails']
     const acts: Act[] = what === undefined ? [] : [{ what, who: process as Who, call: n! }]
     return { kind: 'kill', hosting: this.#scenario.hosting, ordered: true, stateFile: true, acts }
+  }
+
+  /** No change waits longer for a next version that is stopped, and never serves, than {@link WAIT_MS}: the handoff fails before that. */
+  #waits(): string[] {
+    const { trouble, process = '' } = this.#point ?? {}
+    const isOfNext = trouble?.what === 'stops after' && this.versions.get(process)?.hasServed === false
+    if (trouble !== undefined && !isOfNext) return []
+    const late = this.#clients.flatMap(({ history }) =>
+      history.acknowledged.filter(
+        ({ askedAt, at }) =>
+          at - askedAt > WAIT_MS && !this.#restedAt.some(rested => rested >= askedAt && rested <= at),
+      ),
+    )
+    return late.map(
+      ({ askedAt, at }) => `a change of ${askedAt.toFixed(3)} has waited ${(at - askedAt).toFixed(0)} ms`,
+    )
   }
 
   /** A version may only fail before it serves, and once. */
