@@ -76,7 +76,12 @@ const ANSWERS: Readonly<Record<string, Readonly<Record<string, readonly string[]
   upgrade: { ...UNHEARD, ...STARTS },
   cancel: { ...UNHEARD, ...STARTS },
   start: { ...UNHEARD, ...STARTS, ERR_FDB_CLOSED: [...ENDS, 'joiner TERM'] },
-  rollback: { ...UNHEARD, ERR_FDB_NO_STANDBY: [], ERR_FDB_BUSY: [], ERR_FDB_ABORTED: [...ENDS, ...JOINER_ENDS, 'cancel'] },
+  rollback: {
+    ...UNHEARD,
+    ERR_FDB_NO_STANDBY: [],
+    ERR_FDB_BUSY: [],
+    ERR_FDB_ABORTED: [...ENDS, ...JOINER_ENDS, 'cancel'],
+  },
   reload: { ...UNHEARD, ERR_FDB_CONFIG: ['bad file'], ERR_FDB_BUSY: [] },
   servers: UNHEARD,
   status: UNHEARD,
