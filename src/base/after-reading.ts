@@ -16,7 +16,7 @@ export function afterReading(ms: number, onTimeout: () => void, { unref = false 
 }
 
 /**
- * Calls `judge` every `ms` milliseconds, each time after reading as {@link afterReading}. It gets the time before the reading (as
+ * Calls `judge` every `ms` milliseconds, each time after reading as {@link afterReading}, with the time before the reading (as
  * `performance.now()`): what arrived earlier is read; what has arrived since may not be, if a callback took long between the two. So a
  * silence counts up to that time. `look` is called before the reading.
  */

@@ -259,7 +259,7 @@ class Translation {
     }
     const lost = any.filter(({ unknown }) => unknown !== undefined)
     const passing = textsOf(lost.filter(each => !closes(each)).map(each => heaviest(each)!))
-    // They hold without all of their parts that cannot be said.
+    // The conditions hold without all of their parts that cannot be said.
     const closing = textsOf(lost.filter(closes).flatMap(({ unknown }) => unknown!))
     if (lost.length > 0 && lost.every(each => closes(each) && heaviest(each)!.wide === true))
       draft.near(statement, `${closing}: more requests are refused`)

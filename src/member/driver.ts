@@ -441,7 +441,7 @@ export class MemberDriver implements RuntimeDriver {
     const { connections, machine, older, settings, shutdown } = this.runtime
     if (shutdown.over) return
     shutdown.rollsBack = false
-    // Its main process decides when the service of a worker ends.
+    // The main process decides when the service of a worker ends.
     shutdown.order.handBack &&= handBack || settings.worker !== null
     if (shutdown.order.give(timeout ?? settings.drainTimeout)) {
       connections.shorten()

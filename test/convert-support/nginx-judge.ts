@@ -1,4 +1,4 @@
-/** What the remarks of a file of nginx excuse: each only where its line is, and only what it says. */
+/** The remarks of a file of nginx excuse differences, each only at its line, and only in what it says. */
 import type { Conversion } from '../../src/convert/convert.js'
 import type { SourceLine } from '../../src/convert/draft.js'
 import { type Difference, refuses, sorted, type Verdict } from './judge.js'

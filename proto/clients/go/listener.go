@@ -155,7 +155,7 @@ func (m *Member) Listen(ctx context.Context, name, spec string) (*Listener, erro
 		}
 		m.keep(one)
 	} else if m.beats {
-		// Ready has not named it: the daemon closes its dups of all such when the version before cannot serve again.
+		// Ready has not named it: the daemon closes its dups of all such when the previous version cannot serve again.
 		if err := m.register(ctx, before); err != nil {
 			return nil, err
 		}
