@@ -156,6 +156,7 @@ export class Service {
       perform: effect => {
         const done = this.#holder.perform(effect)
         if (effect.type === 'make') this.#writes.share()
+        else if (effect.type === 'failed') this.operations.handoffFailed()
         return done
       },
       outcome: (effect, outcome) => this.#holder.outcome(effect, outcome),
@@ -421,7 +422,6 @@ export class Service {
     // An earlier first member wrote, but never served: its segments are not the service's state.
     if (before.epoch === UNSERVED_HOLDER.epoch && state.epoch > before.epoch)
       this.#segmentSet.dropBelow(before.grant)
-    if (effects.some(effect => effect.type === 'failed')) this.operations.handoffFailed()
     this.operations.changed()
   }
 

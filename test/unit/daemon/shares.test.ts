@@ -2,11 +2,12 @@ import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { parsePolicy } from '../../../src/daemon/policy/schema.js'
 import { DescriptorStore } from '../../../src/daemon/service/descriptor-store.js'
 import { RightsHolders } from '../../../src/daemon/service/recovery.js'
 import { UserQuotas } from '../../../src/daemon/user-quotas.js'
+import { FdbError } from '../../../src/errors.js'
 import { Registry } from '../../../src/holder/registry.js'
 import { memoryFile, type OwnedFd } from '../../../src/kernel/index.js'
 import { openPidfd } from '../../../src/os/liveness.js'
@@ -171,4 +172,32 @@ describe('services', () => {
     expect([next.size, next.findOrCreate(callerOf('theirs too', link))]).toEqual([32, null])
     expect(await until('it is refused', () => heard[0]?.reject?.code)).toBe('ERR_FDB_SHARE')
   })
+})
+
+it('a service tells a failed handoff to those that wait for it when it knows the reason', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-failed-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  const services = daemonServices(folder)
+  const { far, heard, link } = linked()
+  const callerOver = (own: typeof link) => callerWith({ hello: { service: 'shop' }, uid: OWN, link: own })
+  const shop = services.findOrCreate(callerOver(link))!
+  shop.join(callerOver(link))
+  const hears = <T>(what: string, found: (each: (typeof heard)[number]) => T) =>
+    until(what, () => heard.map(found).find(Boolean))
+  far.post({ ready: {} })
+  await hears('its segment is sealed', ({ sealed }) => sealed)
+  far.post({ prepared: {} })
+  const { epoch } = await hears('it may serve', ({ commit }) => commit)
+  far.post({ serving: { epoch } })
+  const { operations } = shop
+  await until('it serves', () => operations.standing.owner !== null)
+  const known: (string | undefined)[] = []
+  vi.spyOn(operations, 'handoffFailed').mockImplementation(() => {
+    known.push(operations.standing.lastFailure?.code)
+  })
+  shop.join(callerOver(linked().link))
+  // The new segments are still being sent to the first member.
+  operations.cancelHandoff(new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled'))
+  await until('the handoff has failed', () => known.length > 0)
+  expect(known).toEqual(['ERR_FDB_ABORTED'])
 })
