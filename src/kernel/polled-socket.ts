@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import type { LentFd } from './for-node.js'
 import { native, type Poll, READABLE } from './native.js'
-import { OwnedFd } from './owned.js'
+import { closeOnThrow, OwnedFd } from './owned.js'
 
 /** Maximum number of sockets in one turn. The others wait for the next turn, so that the event loop can do other work in between. */
 const MAX_EVENTS = 64
@@ -46,7 +46,9 @@ class PolledSet {
   /** Returns null if this system has no epoll. */
   static open(): PolledSet | null {
     const raw = native.createEpoll()
-    return raw === null ? null : new PolledSet(OwnedFd.own(raw, 'polled sockets'))
+    if (raw === null) return null
+    const epoll = OwnedFd.own(raw, 'polled sockets')
+    return closeOnThrow([epoll], () => new PolledSet(epoll))
   }
 
   add(fd: number, member: PolledSocket): void {

@@ -1,7 +1,7 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import {
@@ -20,10 +20,20 @@ import {
 import { native } from '../../../src/kernel/native.js'
 import { until } from '../../processes/until.js'
 
-const polls = vi.spyOn(native, 'createPoll')
+const polls = vi.spyOn(native, 'createPoll').mockImplementationOnce(() => {
+  throw native.failure(constants.errno.ENOSPC, 'epoll_ctl')
+})
+const openBefore = native.openCount()
+let refused: unknown
+try {
+  hasPolledSockets()
+} catch (error) {
+  refused = error
+}
+const openAfter = native.openCount()
 /** The one poll of all polled sockets: made by the first question. */
 const supported = hasPolledSockets()
-const poll = polls.mock.results[0]?.value
+const poll = polls.mock.results[1]?.value
 polls.mockRestore()
 
 class Polled extends PolledSocket {
@@ -58,6 +68,11 @@ function polled(): { socket: Polled; peer: OwnedFd; say(): void } {
 }
 
 describe.runIf(supported)('a polled socket', () => {
+  it('leaves no descriptor if the kernel cannot watch the first one', () => {
+    expect(refused).toMatchObject({ code: 'ENOSPC' })
+    expect(openAfter).toBe(openBefore)
+  })
+
   it('with the number of an eager one that was closed is not read ahead', async () => {
     const before = polled()
     before.socket.want({ eager: true })
