@@ -239,11 +239,14 @@ export class WorkerPool {
 
   /**
    * Starts a process as {@link WorkerSlot.start} does, if `isNeeded`, but not during another start, and not while another main process may
-   * take over. Waits for the end of a probation or handoff, because until then the previous worker can serve again, and no other process can
+   * take over. Waits for the end of a probation or handoff, and until each released process has let the listeners go: until then no other process can
    * join; after {@link HANDOFF_MS} more it tries nevertheless. After each wait checks everything again. Resolves with whether it has started one.
    */
   async #start(slot: WorkerSlot, isNeeded: () => boolean = () => true): Promise<boolean> {
-    const isFree = () => (slot.standing?.phase ?? 'idle') === 'idle'
+    const isFree = () => {
+      const { bound = [], phase = 'idle' } = slot.standing ?? {}
+      return phase === 'idle' && bound.length === 0
+    }
     const isDecided = () => this.#services?.paused !== true
     let waitsUntil: number | null = null
     for (;;) {

@@ -1022,6 +1022,26 @@ describe('all workers', () => {
     await replaced
   })
 
+  it('get their successors when the previous processes have let their listeners go, or 10 s later', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings } = serving(1)
+    const [slot] = pool.slots
+    const start = vi.spyOn(slot!, 'start').mockResolvedValue({ pid: 200, generation: 2 })
+    const bound = { ...owned(100), bound: [99] }
+    standings.set(slot!.name, bound)
+    const replaced = pool.replaceAll(pool.slots)
+    await vi.advanceTimersByTimeAsync(9_000)
+    expect(start).not.toHaveBeenCalled()
+    standings.set(slot!.name, owned(100))
+    pool.update()
+    await replaced
+    standings.set(slot!.name, bound)
+    const again = pool.replaceAll(pool.slots)
+    await vi.advanceTimersByTimeAsync(10_000)
+    await again
+    expect(start).toHaveBeenCalledTimes(2)
+  })
+
   it('get one successor each, one after the other', async () => {
     const { pool, standings } = serving(2, { command: STAYS })
     const [first, second] = pool.slots
