@@ -47,14 +47,18 @@ process ends with the program's exit code. All other signals are passed on to th
 async function run(command: string[], flags: RunFlags & { logLevel: string }): Promise<void> {
   const inherited = findInheritedState()
   const sources = new RunSources(command, flags)
-  const state = inherited?.take ? inherited.state : null
+  if (inherited !== null && !inherited.take) {
+    await warnOfSettings(sources)
+    await import('./run-main.js')
+    return reportDryRun(inherited)
+  }
+  const state = inherited?.state ?? null
   const settings = state?.settings ?? (await sources.supervisorSettings())
   // Wrong settings fail here, before the supervisor starts.
   const first = state === null ? await sources.versionSettings() : null
   // If this image replaces an earlier one, the earlier image has taken over already: its state has the descriptors.
   const takeover = state === null ? sources.takeover : null
   const { runSupervisor } = await import('./run-main.js')
-  if (inherited !== null && !inherited.take) return reportDryRun(inherited)
   const { logger } = await openLog({ level: flags.logLevel })
   using daemon = flags.from === undefined ? null : await listenerDaemon(`${flags.from}`, logger)
   const { code, failure } = await runSupervisor({
@@ -73,6 +77,18 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   process.exitCode = code
   // The failure is printed too: the log may be silent.
   if (failure !== null) writeStderr(codeAndMessage(failure))
+}
+
+/** A mistake in the file concerns the next version only: the running supervisor keeps its settings, and may need this release. */
+async function warnOfSettings(sources: RunSources): Promise<void> {
+  try {
+    await sources.supervisorSettings()
+    await sources.versionSettings()
+  } catch (error) {
+    const mistake = FdbError.from(error)
+    if (mistake.code !== 'ERR_FDB_CONFIG') throw error
+    writeStderr(`warning: ${codeAndMessage(mistake)}\nCorrect the file before the next version is started.`)
+  }
 }
 
 async function listenerDaemon(control: string, logger: Logger): Promise<ListenerDaemon> {

@@ -51,10 +51,10 @@ class Installed {
   }
 
   /** One that serves. */
-  static async serving(): Promise<Installed> {
+  static async serving(args: (run: Supervised) => readonly string[] = () => []): Promise<Installed> {
     const run = await Supervised.prepare()
     const installed = new Installed(run)
-    const own = installed.command(['--ready', 'fd'])
+    const own = installed.command(['--ready', 'fd', ...args(run)])
     run.pid = await run.sandbox.launch(['env', `FDB_SUPERVISED=${run.orders({})}`, ...own])
     await run.serving()
     return installed
@@ -92,6 +92,24 @@ class Installed {
 }
 
 describe('fd-broker upgrade --self', () => {
+  it('replaces the supervisor although its configuration file has a mistake, which is logged', async () => {
+    let write = (_: string) => {}
+    const installed = await Installed.serving(({ port, sandbox }) => {
+      const file = join(sandbox.folder, 'run.json')
+      write = stopTimeout =>
+        writeFileSync(file, JSON.stringify({ stopTimeout, listen: { web: `tcp://127.0.0.1:${port}` } }))
+      write('5s')
+      return ['--config', file]
+    })
+    const { run } = installed
+    write('soon')
+    installed.release('two')
+    expect(await installed.upgradeSelf()).toMatchObject({ code: 0, stderr: '' })
+    expect(installed.releases()).toEqual(['one', 'two'])
+    expect(run.sandbox.output).toMatch(/^warning: ERR_FDB_CONFIG: \S+run.json:1:16: stopTimeout: /m)
+    expect(await run.upgrade()).toMatchObject({ code: 1, stderr: expect.stringContaining('ERR_FDB_CONFIG') })
+  })
+
   it('replaces the supervisor under load: the same process, with its program, and all that it can', async () => {
     const run = await Supervised.prepare()
     const installed = new Installed(run)
