@@ -110,7 +110,9 @@ export function withDeadline<T>(promise: Promise<T>, ms: number, what: string): 
   return pending.answer
 }
 
-export function deadlineError(what: string, ms: number): FdbError {
+/** `limitMs` may be the rest of a longer limit, and then is a fraction. */
+export function deadlineError(what: string, limitMs: number): FdbError {
+  const ms = Math.round(limitMs)
   return new FdbError(
     'ERR_FDB_DEADLINE',
     `${what} did not happen within ${ms} ms: the other side is stuck, stopped or overloaded; raise the deadline if it is only slow`,

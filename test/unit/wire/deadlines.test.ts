@@ -22,7 +22,7 @@ import { fdbroker } from '../../../src/proto/wire.js'
 import { Channel } from '../../../src/wire/channel.js'
 import { encodeFrame } from '../../../src/wire/frame.js'
 import { Link, VERSIONS } from '../../../src/wire/link.js'
-import { ChangeNotifier } from '../../../src/wire/pending.js'
+import { ChangeNotifier, deadlineError } from '../../../src/wire/pending.js'
 import { StateLog } from '../../fixtures/state.js'
 import { forwardedUpgrades, peerWith } from '../../holder-support/processes.js'
 import { StatusRequests } from '../../holder-support/status-requests.js'
@@ -336,4 +336,10 @@ describe('the table of limits', () => {
       expect(readFileSync(file, 'utf8').includes(title), where).toBe(true)
     }
   })
+})
+
+it('a deadline that is the rest of another names whole milliseconds', () => {
+  const { message, details } = deadlineError('the answer', 3_999.987_912)
+  expect(message).toMatch(/^the answer did not happen within 4000 ms: /)
+  expect(details).toEqual({ what: 'the answer', ms: 4_000 })
 })
