@@ -47,7 +47,7 @@ describe('a descriptor that is given to the incumbent while the handoff commits'
 })
 
 describe.each(['embedded', 'daemon'] as const)(
-  'what a version asks for only in its probation, %s hosting',
+  'a listener or descriptor that a version asks for only in its probation, %s hosting',
   hosting => {
     it('stays when the previous version has ended, and reaches the next one', async () => {
       const upgrade = { probation: 2_000, heartbeat: 50, silence: 1_000 }

@@ -155,7 +155,7 @@ func (m *Member) Listen(ctx context.Context, name, spec string) (*Listener, erro
 		}
 		m.keep(one)
 	} else if m.beats {
-		// Ready has not named it: the daemon closes its dups of all such when the previous version cannot serve again.
+		// At the end of the probation the daemon closes its descriptors that neither Ready nor a registration has named.
 		if err := m.register(ctx, before); err != nil {
 			return nil, err
 		}

@@ -137,7 +137,7 @@ class Member(LinkPart):
                 raise FdBrokerError('ERR_FDB_LISTENER_TWICE', f'listener {name} was asked for before')
             entry = self._registry.get(name)
             fd = os.dup(entry['fd']) if entry is not None and _listens(entry, wanted) else -1
-            # Otherwise Ready names it: the daemon closes its dups of all others when the previous version cannot serve again.
+            # At the end of the probation the daemon closes its descriptors that neither Ready nor a registration has named.
             late = self._beats
         adopted = fd >= 0
         if not adopted:
