@@ -43,3 +43,9 @@ export function leaveDatagrams(socket: Socket): void {
 export function readDatagrams(socket: Socket): void {
   stateOf(socket)?.handle?.recvStart()
 }
+
+/** Reports whether the socket can have addresses of this kind. */
+export function isOfType(socket: Socket, type: 'udp4' | 'udp6'): boolean {
+  const { type: own = type } = socket as { type?: string }
+  return own === type
+}

@@ -2,9 +2,10 @@ import type { Socket } from 'node:dgram'
 import { nodeDgram } from '../../base/lazy.js'
 import { inspected } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
-import { bindOver, hasAddress, type OwnedFd, setSocketOption } from '../../kernel/index.js'
+import { bindOver, hasAddress, inspectOne, type OwnedFd, setSocketOption } from '../../kernel/index.js'
 import {
   DATAGRAM_READING,
+  isOfType,
   isOpenDatagramSocket,
   leaveDatagrams,
   readDatagrams,
@@ -54,6 +55,12 @@ export class DatagramServer implements DatagramReader {
       throw new FdbError(
         'ERR_FDB_SERVER_LISTENS',
         'this socket has an address already, so that it could not read from the listener: do not call its bind(), the library does',
+      )
+    const type = inspectOne(fd).family === 'inet6' ? 'udp6' : 'udp4'
+    if (!isOfType(socket, type))
+      throw new FdbError(
+        'ERR_FDB_NOT_A_SERVER',
+        `this socket is not for the addresses of the listener, and could answer no client: give createSocket('${type}')`,
       )
     // For the datagrams that wait while one version reads no more, and the next one not yet. Node sets an application's own size after this.
     setSocketOption(fd, 'longQueue', true)

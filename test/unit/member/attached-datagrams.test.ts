@@ -107,6 +107,25 @@ it('a socket that is served has an address: its program cannot bind it to anothe
   expect(socket.address()).toMatchObject({ port: listener.address.port })
 })
 
+it.each([
+  ['udp6', 'udp://127.0.0.1:0', 'udp4'],
+  ['udp4', 'udp://[::1]:0', 'udp6'],
+] as const)(
+  'a %s socket is refused by the listener %s, because it could answer no client',
+  async (type, spec, right) => {
+    const { member } = await joined()
+    const listener = await member.listen('other', spec)
+    const socket = createSocket(type)
+    onTestFinished(() => void socket.close())
+    expect(() => listener.serve(socket)).toThrow(
+      expect.objectContaining({
+        code: 'ERR_FDB_NOT_A_SERVER',
+        message: expect.stringContaining(`createSocket('${right}')`),
+      }),
+    )
+  },
+)
+
 it('a version whose only socket of a listener is closed does not serve', async () => {
   const { member, listener } = await joined()
   const socket = await socketOf(listener)
