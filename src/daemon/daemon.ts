@@ -405,10 +405,12 @@ export async function openDaemon(
 ): Promise<Daemon> {
   const given = checkOptions('serveDaemon()', options, OPTIONS)
   requireAddon()
-  const { config, control, mainProcess, pidFile, signal, systemd, takeOver, upgrade: times } = given
+  const { control, mainProcess, pidFile, signal, systemd, takeOver, upgrade: times } = given
+  // reload() reads the file again, perhaps when the program has changed its folder.
+  const config = given.config === undefined ? null : resolve(given.config)
   const logger = wrappedLogger(given.logger)
   // A wrong configuration is reported before anything is taken over.
-  const policy = config === undefined ? ownersOnly(orchestrated?.hooks ?? null) : await readRules(config)
+  const policy = config === null ? ownersOnly(orchestrated?.hooks ?? null) : await readRules(config)
   const accessCheck = new AccessCheck(policy, logger)
   const reception = new DaemonReception(accessCheck, {
     passed: passedSockets().takePath(resolve(control)),
@@ -467,7 +469,7 @@ export async function openDaemon(
     runtime: driver.runtime,
     reception,
     services,
-    rules: { accessCheck, config: config ?? null },
+    rules: { accessCheck, config },
     orchestrator,
   })
   await member.ready(member.incumbent === null ? {} : checkingRoom(services, persisted))

@@ -1,6 +1,6 @@
 import { watch } from 'node:fs'
 import { readdir, readFile, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { checkOptions, path } from '../checks/options.js'
 import { map, optional, required, type ShapeOf } from '../checks/shape.js'
@@ -33,7 +33,8 @@ export class FolderSource implements Source {
   constructor(options: FolderSourceOptions) {
     const { folder, interval } = checkOptions('new FolderSource()', options, OPTIONS)
     this.id = `folder ${folder}`
-    this.#folder = folder
+    // The program may change its own folder before the source is read.
+    this.#folder = resolve(folder)
     this.#interval = interval
   }
 

@@ -195,6 +195,19 @@ describe('the configuration of a daemon', () => {
     await (await member(control)).ready()
   })
 
+  it('is read again from the same relative path when the program has changed its folder', async () => {
+    const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-policy-'))
+    onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+    writeFileSync(joinPath(folder, 'broker.yaml'), 'services: { shop: { limits: { members: 1 } } }')
+    const before = process.cwd()
+    onTestFinished(() => process.chdir(before))
+    process.chdir(folder)
+    const daemon = await serveDaemon({ control: joinPath(folder, 'c.sock'), config: 'broker.yaml' })
+    onTestFinished(() => daemon.close())
+    process.chdir('/')
+    await daemon.reload()
+  })
+
   it('bounds what a service has', async () => {
     const { control } = await serve({
       default: { limits: { listeners: 1, descriptors: 2 } },

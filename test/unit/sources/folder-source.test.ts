@@ -3,7 +3,7 @@ import fs from 'node:fs'
 import { mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { FolderSource } from 'fd-broker/sources'
 import { expect, it, onTestFinished, vi } from 'vitest'
 
@@ -73,4 +73,17 @@ it('leaves out a file that is removed while it is read', async () => {
   for (const name of ['a', 'b']) await writeFile(join(made, name), '1')
   beforeReading('b', () => unlink(join(made, 'b')))
   expect(await next()).toEqual(['a 1'])
+})
+
+it('a relative folder stays the same when the program changes its own', async () => {
+  const { made } = await folder()
+  await writeFile(join(made, 'apple'), '1')
+  const before = process.cwd()
+  onTestFinished(() => process.chdir(before))
+  process.chdir(dirname(made))
+  const source = new FolderSource({ folder: basename(made) })
+  process.chdir('/')
+  const batches = source.read(null, AbortSignal.timeout(5_000))[Symbol.asyncIterator]()
+  const { value } = await batches.next()
+  expect(value).toMatchObject({ all: [{ key: 'apple' }] })
 })
