@@ -195,7 +195,7 @@ describe('the configuration of a daemon', () => {
     await (await member(control)).ready()
   })
 
-  it('is read again from the same relative path when the program has changed its folder', async () => {
+  it('comes from the same relative path again when the program has changed its folder', async () => {
     const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-policy-'))
     onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
     writeFileSync(joinPath(folder, 'broker.yaml'), 'services: { shop: { limits: { members: 1 } } }')
