@@ -7,6 +7,7 @@ import {
   readlinkSync,
   renameSync,
   rmSync,
+  type Stats,
   statSync,
   symlinkSync,
 } from 'node:fs'
@@ -37,11 +38,12 @@ export class ReleasePath {
     this.#previous = previousOf(this.path)
     this.#aside = `${this.path}.${process.pid}~`
     this.#older = `${this.#previous}.${process.pid}~`
-    if (pathKind(this.path) === 'none')
-      throw missing(
-        this.path,
-        'does not exist: give the symbolic link or the executable that the server is started from',
-      )
+    if (pathKind(this.path) !== 'none') return
+    const what = seenAt(this.path) === undefined ? 'does not exist' : 'is neither a symbolic link nor a file'
+    throw missing(
+      this.path,
+      `${what}: give the symbolic link or the executable that the server is started from`,
+    )
   }
 
   /** Returns the absolute path of the release that is kept. Throws ERR_FDB_NO_BINARY if none is. */
@@ -54,7 +56,7 @@ export class ReleasePath {
   /** Installs `release`: switches a link to it, or replaces a file by a copy. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
   install(release: string): void {
     const wanted = resolve(release)
-    const there = statSync(wanted, { throwIfNoEntry: false })
+    const there = seenAt(wanted, statSync)
     if (there === undefined) throw missing(wanted, 'does not exist: give the release to install')
     const isLink = pathKind(this.path) === 'link'
     if (!isLink && !there.isFile())
@@ -121,15 +123,26 @@ export class ReleasePath {
   }
 }
 
+/** Returns undefined if nothing is there. Throws ERR_FDB_RELEASE_LINK if this user may not look. */
+function seenAt(path: string, look: typeof statSync = lstatSync): Stats | undefined {
+  try {
+    return look(path, { throwIfNoEntry: false })
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    const why = `${path} cannot be looked at (${code}): check that uid ${process.geteuid?.()} can enter ${dirname(path)}`
+    throw new FdbError('ERR_FDB_RELEASE_LINK', why, { cause: error, details: { path } })
+  }
+}
+
 function pathKind(path: string): 'none' | 'link' | 'file' {
-  const stat = lstatSync(path, { throwIfNoEntry: false })
+  const stat = seenAt(path)
   if (stat?.isSymbolicLink()) return 'link'
   return stat?.isFile() ? 'file' : 'none'
 }
 
 /** Two commands that install in turn leave links that another command has made again: a link is its target. */
 function identityOf(path: string): string | null {
-  const stat = lstatSync(path, { throwIfNoEntry: false })
+  const stat = seenAt(path)
   if (stat === undefined) return null
   return stat.isSymbolicLink() ? readlinkSync(path) : `${stat.dev} ${stat.ino}`
 }

@@ -80,8 +80,18 @@ export function withDigests(
 
 /** Opens an argument of `state diff`: a control socket, a file, or `-`. */
 export async function openDiffSide(argument: string, flags: SourceFlags): Promise<OpenState> {
-  const socket = argument !== '-' && statSync(argument, { throwIfNoEntry: false })?.isSocket() === true
-  return socket ? openControl({ ...flags, control: argument }) : openFile(argument, {})
+  return argument !== '-' && isSocket(argument)
+    ? openControl({ ...flags, control: argument })
+    : openFile(argument, {})
+}
+
+/** False also for a path that this user may not look at: to read it as a file fails with the reason. */
+function isSocket(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.isSocket() === true
+  } catch {
+    return false
+  }
 }
 
 async function openControl({

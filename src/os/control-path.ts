@@ -365,11 +365,20 @@ function giveAccess(folder: string, { mode, gid }: FolderAccess): void {
 /** Returns the error for a lock file that cannot be opened. The file of another user, as root leaves one, is refused in a folder of this user too. */
 function lockError(path: string, error: NativeError): FdbError {
   const what = `cannot open the lock file ${path}`
-  const uid = statSync(path, { throwIfNoEntry: false })?.uid
+  const uid = ownerOf(path)
   const own = process.geteuid?.()
   if (error.code !== 'EACCES' || uid === undefined || uid === own) return pathError(what, error)
   const why = `${what} (EACCES), which belongs to uid ${uid}, not to uid ${own}: remove it if no process of that user serves there, or run as that user`
   return new FdbError('ERR_FDB_CONTROL_PATH', why, { cause: error, details: { path, uid } })
+}
+
+/** Returns undefined also for a file in a folder that this user may not enter. */
+function ownerOf(path: string): number | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.uid
+  } catch {
+    return undefined
+  }
 }
 
 function pathError(what: string, error: NativeError): FdbError {

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
+import { FdbError } from '../errors.js'
 
 /** Interval at which a removed file is noticed, and a failed change tried again. */
 const PID_FILE_CHECK_MS = 5_000
@@ -95,12 +96,14 @@ function mayExist(path: string): boolean {
   }
 }
 
-/** Returns the pid in a pid file; null if the file is missing or contains none. */
+/** Returns the pid in a pid file; null if the file is missing or contains none. Throws ERR_FDB_DENIED if this user may not read it. */
 export function readPidFile(path: string): number | null {
   try {
     const text = readFileSync(path, 'latin1').trim()
     return /^[1-9]\d{0,9}$/.test(text) ? Number(text) : null
-  } catch {
-    return null
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EACCES') return null
+    const why = `the pid file ${path} cannot be read (EACCES): run as the user who owns it, or give --control`
+    throw new FdbError('ERR_FDB_DENIED', why, { cause, details: { path } })
   }
 }
