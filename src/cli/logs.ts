@@ -115,7 +115,9 @@ async function findLog({ control, service, logFile }: LogsFlags, command: Comman
   const name = running?.service ?? service ?? (running === null ? killedService(controlPath) : undefined)
   if (name === undefined) throw unnamedError(controlPath, running !== null)
   if (running?.isElsewhere) {
-    const why = `the process that serves "${name}" at ${controlPath} was not started by fd-broker start: its output is where that process was started; ${defaultLog(name, env)} is the log of another run (--log-file shows it)`
+    const log = defaultLog(name, env)
+    const other = hasLog(log) ? `; ${log} is the log of another run (--log-file shows it)` : ''
+    const why = `the process that serves "${name}" at ${controlPath} was not started by fd-broker start: its output is where that process was started${other}`
     throw new FdbError('ERR_FDB_OPTION', why)
   }
   return { path: defaultLog(name, env) }
@@ -125,7 +127,11 @@ async function findLog({ control, service, logFile }: LogsFlags, command: Comman
 function killedService(control: string | undefined): string | undefined {
   const name = control === undefined ? '' : serviceAt(control)
   const log = defaultLog(name, process.env)
-  return name !== '' && (existsSync(log) || newestPart(log) !== null) ? name : undefined
+  return name !== '' && hasLog(log) ? name : undefined
+}
+
+function hasLog(log: string): boolean {
+  return existsSync(log) || newestPart(log) !== null
 }
 
 /** Returns undefined if no service was named and none is found. */
