@@ -13,7 +13,7 @@ const EVERY_MS = 100
 const AROUND_MS = 500
 const SVG = /\.svg$/i
 /** A program that opens such a file expects no page. */
-const OTHER_PICTURE = /\.(png|pdf|jpe?g)$/i
+const OTHER_PICTURE = /\.(png|pdf|jpe?g|gif|webp)$/i
 
 /** Starts to record an upgrade for `--timeline`. Rejects with ERR_FDB_OPTION if its page cannot be written to `path`: before the upgrade, not after it. */
 export async function recordTimeline(path: string, address: ServiceAddress): Promise<TimelineRecorder> {

@@ -58,16 +58,19 @@ describe('fd-broker upgrade --timeline', () => {
       expect(svg).toContain(`>${text}</text>`)
   })
 
-  it('starts no version if the file has the name of another picture', async () => {
-    const sandbox = Sandbox.open()
-    const pid = await sandbox.shop()
-    const file = join(sandbox.folder, 'upgrade.png')
-    const { code, stderr } = await sandbox.run('upgrade', '--control', sandbox.control, '--timeline', file)
-    expect(code).not.toBe(0)
-    expect(stderr).toContain('ERR_FDB_OPTION: --timeline writes HTML or SVG')
-    expect(await sandbox.status()).toMatchObject({ pid, generation: 1 })
-    expect(existsSync(file)).toBe(false)
-  })
+  it.each(['png', 'gif'])(
+    'starts no version if the file has the name of another picture: .%s',
+    async ending => {
+      const sandbox = Sandbox.open()
+      const pid = await sandbox.shop()
+      const file = join(sandbox.folder, `upgrade.${ending}`)
+      const { code, stderr } = await sandbox.run('upgrade', '--control', sandbox.control, '--timeline', file)
+      expect(code).not.toBe(0)
+      expect(stderr).toContain('ERR_FDB_OPTION: --timeline writes HTML or SVG')
+      expect(await sandbox.status()).toMatchObject({ pid, generation: 1 })
+      expect(existsSync(file)).toBe(false)
+    },
+  )
 
   it.runIf(NIGHTLY)('reports the upgrade also if the page cannot be written at its end', async () => {
     const sandbox = Sandbox.open()
