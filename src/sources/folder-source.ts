@@ -1,4 +1,4 @@
-import { watch } from 'node:fs'
+import { type Stats, watch } from 'node:fs'
 import { readdir, readFile, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -76,13 +76,22 @@ export class FolderSource implements Source {
     }
   }
 
+  /** Resolves with null if the file was removed meanwhile, which the next turn sees. */
+  async #stat(name: string): Promise<Stats | null> {
+    try {
+      return await stat(join(this.#folder, name))
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
+      throw error
+    }
+  }
+
   /** Facts that change with a file's contents. */
   async #facts(): Promise<[name: string, ...facts: number[]][]> {
     const found: [string, ...number[]][] = []
     for (const name of (await readdir(this.#folder)).sort()) {
       if (name.startsWith('.')) continue
-      // A file may be removed meanwhile; the next turn sees that.
-      const file = await stat(join(this.#folder, name)).catch(() => null)
+      const file = await this.#stat(name)
       if (file?.isFile()) found.push([name, file.ino, file.size, file.mtimeMs, file.ctimeMs])
     }
     return found

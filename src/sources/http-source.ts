@@ -67,8 +67,20 @@ export class HttpSource implements Source {
     }
   }
 
-  /** Resolves with null if nothing has changed. */
+  /** Resolves with null if nothing has changed. Rejects with ERR_FDB_SOURCE, or the reason of `signal`. */
   async #get(etag: string | null, signal: AbortSignal): Promise<SourceBatch | null> {
+    try {
+      return await this.#ask(etag, signal)
+    } catch (error) {
+      if (signal.aborted || FdbError.is(error)) throw error
+      throw new FdbError('ERR_FDB_SOURCE', `${this.id}: ${whyOf(error as Error)}`, {
+        retryable: true,
+        cause: error,
+      })
+    }
+  }
+
+  async #ask(etag: string | null, signal: AbortSignal): Promise<SourceBatch | null> {
     const headers = {
       accept: 'application/json',
       ...this.#headers,
@@ -94,4 +106,9 @@ export class HttpSource implements Source {
   #error(answer: string): FdbError {
     return new FdbError('ERR_FDB_SOURCE', `${this.id} answered with ${answer}`, { retryable: true })
   }
+}
+
+/** `fetch()` says only that it failed, and its cause says why; that of several addresses has only a code. */
+function whyOf({ cause, code, message }: Error & { code?: unknown }): string {
+  return cause instanceof Error ? whyOf(cause) : message || String(code)
 }

@@ -87,3 +87,12 @@ it('a relative folder stays the same when the program changes its own', async ()
   const { value } = await batches.next()
   expect(value).toMatchObject({ all: [{ key: 'apple' }] })
 })
+
+it('fails if it cannot tell whether a file is there, so that its entry is kept', async () => {
+  const { made, next } = await folder()
+  await writeFile(join(made, 'a'), '1')
+  await symlink('b', join(made, 'b'))
+  await expect(next()).rejects.toThrow(
+    `ELOOP: too many symbolic links encountered, stat '${join(made, 'b')}'`,
+  )
+})

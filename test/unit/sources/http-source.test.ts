@@ -1,8 +1,17 @@
 import { once } from 'node:events'
-import { createServer } from 'node:http'
+import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { HttpSource } from 'fd-broker/sources'
 import { expect, it, onTestFinished } from 'vitest'
+
+/** The URL of a server whose connections end so. */
+async function breaking(end: (response: ServerResponse) => unknown): Promise<string> {
+  const server = createServer((_request, response) => void end(response))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => void server.close().closeAllConnections())
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}/prices`
+}
 
 /** The URL of a server that answers like this, in turn. */
 async function answering(...answers: (readonly [status: number, etag?: string, body?: string])[]) {
@@ -31,4 +40,37 @@ it('takes no 304 for an answer that it has not asked for', async () => {
   const { url } = await answering([304])
   const { signal } = new AbortController()
   await expect(new HttpSource({ url }).read(null, signal).next()).rejects.toThrow('status 304')
+})
+
+it.each<[what: string, end: (response: ServerResponse) => unknown, why: string]>([
+  ['closes the connection', ({ socket }) => socket?.destroy(), 'other side closed'],
+  [
+    'closes it within the answer',
+    response => response.writeHead(200, { 'content-length': 9 }).write('{"a"', () => response.destroy()),
+    'other side closed',
+  ],
+  ['answers with no JSON', response => response.end('hello'), 'is not valid JSON'],
+  [
+    'sends the client in circles',
+    response => response.writeHead(302, { location: '/prices' }).end(),
+    'redirect',
+  ],
+])('names the store and the reason if the server %s', async (_what, end, why) => {
+  const url = await breaking(end)
+  const { signal } = new AbortController()
+  const failed = new HttpSource({ url: `${url}?token=secret` }).read(null, signal).next()
+  await expect(failed).rejects.toMatchObject({
+    code: 'ERR_FDB_SOURCE',
+    retryable: true,
+    message: expect.stringMatching(`^${url}: .*${why}`),
+  })
+})
+
+it('fails with the reason of a signal that aborts', async () => {
+  const url = await breaking(() => {})
+  const abort = new AbortController()
+  const asked = new HttpSource({ url }).read(null, abort.signal).next()
+  const reason = new Error('enough')
+  setTimeout(() => abort.abort(reason), 50)
+  await expect(asked).rejects.toBe(reason)
 })
