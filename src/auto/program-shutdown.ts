@@ -39,7 +39,7 @@ export class ProgramShutdown {
     this.#drainMs = drainMs
     this.#starting = new StartingProcesses(member)
     this.#keptProcess = keptProcess
-    member.onLastCall(() => void this.#onLastCall())
+    member.draining.onLastCall = () => void this.#onLastCall()
     void member.retired.then(why => this.#onRetired(why))
   }
 

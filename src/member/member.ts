@@ -311,9 +311,9 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#runtime.upgrades.unready = unready
   }
 
-  /** @internal Sets the function that is called when another process serves, and the last connections of this one will be closed soon. */
-  onLastCall(call: () => void): void {
-    this.#runtime.connections.onLastCall = call
+  /** @internal How this process drains when another one serves. */
+  get draining(): Pick<MemberRuntime['connections'], 'onLastCall' | 'stayWhile'> {
+    return this.#runtime.connections
   }
 
   /** @internal Reports the step that this process must complete before it serves, for the error of its incumbent. */

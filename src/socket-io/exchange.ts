@@ -89,6 +89,8 @@ export interface ExchangeEvents {
   onServing(): void
   /** Called at intervals while this process drains. Returns whether it still has, or waits for, something. */
   onTurn(): boolean
+  /** Whether a handler of this process has yet to answer an event of a client that has moved. */
+  owes(): boolean
 }
 
 /** Exchanges messages and sessions with the other versions, in a section of the state. */
@@ -149,6 +151,7 @@ export class Exchange {
       }
     })
     this.#leave.push(stop)
+    this.#leave.push(member.draining.stayWhile(() => this.#events.owes()))
     member.whileServing(() => this.#serve(section))
     const drain = () => this.#drain(section)
     member.on('retiring', drain)

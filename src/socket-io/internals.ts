@@ -127,6 +127,8 @@ export interface Socket extends EventEmitter {
   leave: (room: string) => unknown
   disconnect: (close?: boolean) => unknown
   onack: (packet: SocketPacket) => void
+  /** Returns the function by which a handler answers the event with this number. */
+  ack: (id: number) => (...args: unknown[]) => void
   packet(packet: SocketPacket, flags: object): void
   emitReserved(event: string, ...args: unknown[]): void
 }
@@ -248,8 +250,10 @@ export async function findClasses(io: IoInside): Promise<Classes | string> {
     const client = probeClient(io)
     if (!(client.sockets instanceof Map && client.nsps instanceof Map)) return name
     if (typeof client.writeToEngine !== 'function' || typeof client.decoder.on !== 'function') return name
-    name = 'a Socket that continues a previous session'
+    name = 'a Socket with ack()'
     const probed = await probeSocket(io, conn)
+    if (typeof (probed as Partial<Socket>).ack !== 'function') return name
+    name = 'a Socket that continues a previous session'
     const classes = {
       Connection: conn.constructor,
       Client: client.constructor,

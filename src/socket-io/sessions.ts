@@ -39,6 +39,7 @@ import {
   type SocketRecord,
   TESTED_SOCKET_IO,
 } from './internals.js'
+import { OwedAnswers } from './owed-answers.js'
 import { plainCopy } from './plain-copy.js'
 import { change, fromRecord, isOwn, isSelected, toRecord } from './selection.js'
 import { newest, type Seen, type SessionRecord } from './session-record.js'
@@ -87,6 +88,7 @@ export class Sessions {
   readonly #byWebSocket = new WeakMap<object, Connection>()
   /** Sockets that have left, which may wait for acknowledgements. */
   readonly #away = new Map<string, Socket>()
+  readonly #owed = new OwedAnswers()
   /** Sessions that have left: the engine has a stand-in for each. */
   readonly #standIns = new Set<string>()
   #classes: Classes | null = null
@@ -105,6 +107,7 @@ export class Sessions {
         for (const [key, socket] of this.#away) if (socket.acks.size === 0) this.#away.delete(key)
       },
       onTurn: () => this.#turn(),
+      owes: () => [...this.#away.values()].some(socket => this.#owed.has(socket)),
     })
     void findClasses(io).then(found => {
       if (typeof found !== 'string') this.#classes = found
@@ -193,6 +196,7 @@ export class Sessions {
     nsp.on('connect', (socket: Socket) => {
       const session = this.#sessions.get(socket.client.conn)
       if (session?.client === null) this.#followDecoder(session, socket.client)
+      this.#owed.follow(socket)
     })
     const { adapter } = nsp
     if (!isLocalAdapter(adapter)) return

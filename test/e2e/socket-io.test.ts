@@ -205,6 +205,26 @@ describe('clients of socket.io', () => {
     expect(clients.flatMap(({ wrong }) => wrong)).toEqual([])
   })
 
+  it('get the acknowledgements of events that a version handles which is rolled back', {
+    timeout: 240_000,
+  }, async () => {
+    const [scene, port] = await sceneWith({ drain: { timeout: 12_000 } })
+    const first = await scene.serve()
+    const clients = [...(await talks(port, ['websocket'], 1)), ...(await talks(port, ['polling'], 1))]
+    const arrived = (app: App) =>
+      until('all have moved', () => clients.every(({ hellos }) => hellos.at(-1)?.pid === app.pid), BUSY_MS)
+    const second = await scene.serve()
+    await arrived(second)
+    // An event that is never answered keeps no process.
+    for (const { socket } of clients) socket.emit('unknown', () => {})
+    const late = clients.map(({ socket }) => socket.timeout(BUSY_MS).emitWithAck('late', 5_000))
+    await scene.rollback()
+    await arrived(first)
+    expect(await Promise.all(late)).toEqual([second.pid, second.pid])
+    expect(clients.flatMap(({ wrong }) => wrong)).toEqual([])
+    await until('the version that was rolled back ends', () => second.ended, BUSY_MS)
+  })
+
   it('connect again at once if the next version has an exception for their namespace, and others go on', {
     timeout: 240_000,
   }, async () => {

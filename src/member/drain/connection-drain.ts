@@ -25,6 +25,8 @@ export class ConnectionDrain {
   readonly #deps: ConnectionDrainDeps
   readonly #cuts: DrainTimer[] = []
   #lastCall: DrainTimer | null = null
+  readonly #work = new Set<() => boolean>()
+  #isOver = false
   /** Called when another process serves, and the remaining connections of this one will be closed soon. */
   onLastCall: (() => void) | null = null
 
@@ -37,8 +39,18 @@ export class ConnectionDrain {
     this.#deps.moves.leave(true)
   }
 
-  /** Resolves when the last connection has moved or ended. `receiver`: another process may take connections. */
+  /**
+   * This process also drains while `isBusy` returns true, at most for the time that connections without TLS have: clients whose connections have moved still
+   * get something from it. Returns a function that ends this.
+   */
+  stayWhile(isBusy: () => boolean): () => void {
+    this.#work.add(isBusy)
+    return () => void this.#work.delete(isBusy)
+  }
+
+  /** Resolves when the last connection has moved or ended, and what {@link stayWhile} knows. `receiver`: another process may take connections. */
   async run(receiver: boolean): Promise<void> {
+    this.#isOver = false
     const { moves, shutdown } = this.#deps
     const listeners = this.#deps.listeners()
     moves.leave(receiver)
@@ -46,10 +58,14 @@ export class ConnectionDrain {
     if (!receiver) this.#endIdle()
     if (shutdown.isRetired && this.onLastCall !== null) this.#callLast(this.onLastCall)
     for (const listener of listeners) listener.finish()
-    const ended = allEnded(listeners, moves)
+    const isBusy = () => !this.#isOver && [...this.#work].some(each => each())
+    const ended = allEnded(listeners, moves, isBusy)
     const { plain, tls } = this.#times
     const cuts = [
-      new DrainTimer(plain, afterMs => this.#cut(listeners, false, afterMs)),
+      new DrainTimer(plain, afterMs => {
+        this.#isOver = true
+        this.#cut(listeners, false, afterMs)
+      }),
       new DrainTimer(tls, afterMs => this.#cut(listeners, true, afterMs)),
     ]
     this.#cuts.push(...cuts)
@@ -163,15 +179,16 @@ function endIdle(listeners: readonly DrainingListener[]): void {
   setImmediate(() => setImmediate(() => listeners.forEach(listener => void listener.endIdle())))
 }
 
-/** Resolves when no connection is left. Counts them again, because some may come back, and a keeper may resolve too early. */
+/** Resolves when no connection and no other work is left. Counts the connections again, because some may come back, and a keeper may resolve too early. */
 async function allEnded(
   listeners: readonly DrainingListener[],
   moves: Pick<Moves, 'settled'>,
+  isBusy: () => boolean,
 ): Promise<void> {
   for (;;) {
     await Promise.all(listeners.map(listener => listener.emptied()))
     await moves.settled()
-    if (listeners.every(listener => listener.connections === 0)) return
+    if (listeners.every(listener => listener.connections === 0) && !isBusy()) return
     await new Promise(resolve => setTimeout(resolve, DRAIN_CHECK_MS))
   }
 }
