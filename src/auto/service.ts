@@ -1,5 +1,7 @@
 import { existsSync } from 'node:fs'
 import type net from 'node:net'
+import { afterReading } from '../base/after-reading.js'
+import { DEFAULT_TIMES } from '../base/default-times.js'
 import {
   answers,
   type Check,
@@ -40,6 +42,8 @@ import type { WaitingServer } from './waiting-server.js'
 
 /** Delay before a failed health check is repeated. */
 const CHECK_RETRY_MS = 100
+/** The previous version's own limit, whose error is the better one, must elapse first. */
+const LIMIT_FIRST_MS = 2_000
 
 /** The program as a member of its service: its servers are the member's listeners. */
 export class AutoService {
@@ -421,7 +425,29 @@ export class AutoService {
     const own = ready === 'listen' ? [] : [ready === 'call' ? called : this.#answers(ready.path)]
     const name = () => missingCheck(this.#awaited.missing) ?? howReady(ready)
     // The name is for the warning of a check that does not settle.
-    return [listens, ...own, last].map(check => Object.defineProperty(check, 'name', { get: name }))
+    const limited = this.#limited([listens, ...own, last])
+    return limited.map(check => Object.defineProperty(check, 'name', { get: name }))
+  }
+
+  /**
+   * Limits the checks of a next version together. The previous version, which has the limit of an upgrade, may die: this version would then hold the
+   * addresses without serving them, and no other version could join.
+   */
+  #limited(checks: readonly Check[]): Check[] {
+    const { readyMs = DEFAULT_TIMES.ready.ms } = this.#settings
+    if (this.#offered.size === 0 || readyMs === 0) return [...checks]
+    const until = performance.now() + readyMs + LIMIT_FIRST_MS
+    return checks.map(check => async context => {
+      let limit: ReturnType<typeof afterReading> | undefined
+      const late = new Promise<never>((_resolve, reject) => {
+        limit = afterReading(Math.max(1, until - performance.now()), () => reject(lateError(readyMs)))
+      })
+      try {
+        return await Promise.race([check(context), late])
+      } finally {
+        limit?.clear()
+      }
+    })
   }
 
   /** Returns a check that passes when each HTTP server of the program has answered, also one that listens meanwhile. */
@@ -482,6 +508,13 @@ export class AutoService {
     const closed = why === undefined ? this.#member.close() : this.#member.closeBecause(why)
     this.#leaving = closed.then(this.#onLeft, this.#onLeft)
   }
+}
+
+function lateError(readyMs: number): FdbError {
+  return new FdbError(
+    'ERR_FDB_DEADLINE',
+    `process ${process.pid} was not ready within ${readyMs} ms, and the previous version has ended: start the program again; raise FD_BROKER_READY_TIMEOUT if it is only slow`,
+  )
 }
 
 function missingText(missing: readonly string[]): string {

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
-import { hasEnded } from '../processes/launch.js'
+import { hasEnded, signalPid } from '../processes/launch.js'
 import { AutoProgram } from './auto-program.js'
 
 /** Listens when the file in WAITS exists, and at its second address when that in WAITS_AGAIN exists. */
@@ -60,4 +60,18 @@ it('under fd-broker/auto a version that an upgrade has started is no child of th
   expect(hasEnded(first)).toBe(false)
   writeFileSync(program.path('own'), '')
   await program.answeredBy(Number(own))
+})
+
+it('under fd-broker/auto a next version that does not get ready ends at its limit also if the previous version has died: a later one serves', async () => {
+  const { program, first } = await served()
+  program.write('waits', ' never')
+  const second = await program.launch('import', { ...LONG, FD_BROKER_READY_TIMEOUT: '1s' })
+  await program.statusWhere('it joins', ({ phase }) => phase === 'offering')
+  signalPid(first, 'SIGKILL')
+  await program.ends(second)
+  expect(program.output).toContain(
+    `fd-broker: this version does not serve: process ${second} was not ready within 1000 ms, and the previous version has ended`,
+  )
+  program.write('waits', '')
+  await program.serve('import', 1)
 })

@@ -34,6 +34,9 @@ export interface Excuses {
 /** A client may hear this much later, on a busy machine, that its request was sent. */
 const LEEWAY_MS = 60
 
+/** An order has reached its process within this time. */
+const UNDER_WAY_MS = 300
+
 /** The story of a run with drawn orders: what was ordered and answered, which troubles there were, and what is wrong. */
 export class OrderLedger {
   readonly story: string[] = []
@@ -129,6 +132,21 @@ export class OrderLedger {
         else if (causes.length > 0 && !this.had(causes, at, answeredAt) && !this.#meets(order, causes))
           this.wrong.push(`without a cause (${causes}): ${text}`)
       }
+    }
+  }
+
+  /** An upgrade that was under way when a rollback was given, alone, and that is done after it, was not cancelled. */
+  judgeCancelled(): void {
+    for (const rollback of this.orders) {
+      if (rollback.what !== 'rollback' || rollback.answer !== 'done' || this.#meets(rollback, ['rollback']))
+        continue
+      const { at, answeredAt } = rollback
+      for (const other of this.orders)
+        if (other.what === 'upgrade' && other.answer === 'done')
+          if (other.at + UNDER_WAY_MS < at && other.answeredAt > answeredAt)
+            this.wrong.push(
+              `the upgrade of ${this.#since(other.at).trim()} is done after the rollback of ${this.#since(at).trim()}`,
+            )
     }
   }
 

@@ -1,4 +1,4 @@
-import { readdirSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, renameSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { dirname } from 'node:path'
@@ -315,7 +315,7 @@ export class ProxyOrders extends DrawnOrders<ProxyOrder, ServiceStatus, (typeof 
         const over = ledger.begin('sick')
         ledger.note('each version is sick')
         writeFileSync(file, '')
-        setTimeout(() => renameSync(file, `${file}-over`), 1_200)
+        setTimeout(() => existsSync(file) && renameSync(file, `${file}-over`), 1_200)
         setTimeout(over, 1_200 + UPGRADE_MS).unref()
         return
       }

@@ -464,6 +464,7 @@ export class RunOrders extends DrawnOrders<RunOrder, SupervisorStatus, (typeof W
     const pid = Number((await (await fetch(this.#run.url)).text()).trim())
     if (pid !== status?.pid) ledger.wrong.push(`${pid} answers, and the status says ${status?.pid}`)
     this.judgeLog()
+    ledger.judgeCancelled()
     ledger.judgeOrders(what => ANSWERS[what] ?? {})
     ledger.judgeClients(this.clients!.unanswered, {
       refused: { since: ENDS },
