@@ -3,6 +3,7 @@ import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { StatusReport } from '../../src/operator/status-report.js'
 import { AutoProgram } from '../e2e/auto-program.js'
+import { perLane } from '../lanes/lane.js'
 import * as operators from '../orders/operators.js'
 import { type Census, leftIn, memoryFilesOf, plainCensus } from './descriptor-census.js'
 import { CALM_MS, DrawnOrders, EFFECT_MS } from './drawn-orders.js'
@@ -31,13 +32,17 @@ const RELEASES: readonly Release[] = ['good', 'good', 'good', 'good', 'gated', '
 const SHARES = {
   ...{ upgrade: 5, start: 4, rollback: 3, reload: 1, status: 1, cancel: 1, pause: 2 },
   ...{ stop: 1, 'stop --drain': 1, TERM: 2, INT: 1, 'Ctrl-C': 1 },
-  ...{ QUIT: 1, HUP: 1, USR2: 1, death: 1 },
+  ...{ 'TERM in a start': 1, QUIT: 1, HUP: 1, USR2: 1, death: 1 },
   ...{ 'joiner TERM': 1, 'joiner dies': 1, 'elder TERM': 1, 'elder HUP': 1, 'elder dies': 1 },
 } as const
 type AutoOrder = keyof typeof SHARES
 const ORDERS = Object.entries(SHARES).flatMap(([order, share]) =>
   Array.from({ length: share }, () => order as AutoOrder),
 )
+const ALONE: readonly AutoOrder[] = [
+  ...(['TERM', 'INT', 'Ctrl-C', 'rollback', 'HUP', 'USR2', 'QUIT', 'elder TERM'] as const),
+  ...(['TERM in a start', 'TERM in a start'] as const),
+]
 const WHEN = ['calm', 'calm', 'now', 'soon', 'soon', 'offering', 'offering', 'probation', 'leaving'] as const
 
 /** Without a handler these end a Node process at once, as they do without fd-broker. */
@@ -152,6 +157,7 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
       n % 12 === 0 ? `/?ms=${100 + ((n * 37) % (SLOW_MS - 100))}` : '/',
     )
     await this.giveOrders(count, ORDERS, WHEN)
+    await this.giveAlone(perLane(1, 5), ALONE, 'calm')
     await this.#calm()
     await this.#judge(fresh)
   }
@@ -275,6 +281,16 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
       case 'Ctrl-C':
         this.#interrupt(serving)
         return
+      case 'TERM in a start':
+        // The version that starts serves next: no request may be lost.
+        if (status?.phase !== 'idle' || others.some(pid => !older.has(pid)) || this.ended.length > 0) return
+        this.releases.write('gated')
+        ledger.give('start', () => this.#startNext())
+        await this.reach('offering')
+        if ((await this.status())?.phase !== 'offering') return
+        this.#signal('TERM', serving)
+        setTimeout(() => this.releases.openGates(true), this.below(400)).unref()
+        return
       case 'death':
       case 'TERM':
       case 'INT':
@@ -366,6 +382,8 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
         if (this.releases.current === 'good')
           return ledger.promised('the next version serves', () => serves(now => !same(now)), EFFECT_MS)
         return ledger.promised('the version serves on', () => serves(same), 2 * EFFECT_MS)
+      case 'TERM in a start':
+        return ledger.promised('the version that starts serves', () => serves(now => !same(now)), EFFECT_MS)
       case 'rollback': {
         const answer = standby === undefined ? 'ERR_FDB_NO_STANDBY' : 'done'
         const has = async () =>

@@ -107,6 +107,20 @@ export abstract class DrawnOrders<
     return pause(this.below(PAUSE_MS))
   }
 
+  /** Gives orders one after the other when all is calm, half of them in a probation: each has its full effect. */
+  protected async giveAlone(count: number, orders: readonly Order[], calm: When): Promise<void> {
+    for (let n = 0; n < count; n++) {
+      await this.reach(calm)
+      if (this.below(2) === 0) await operators.upgrade(this.control).catch(() => {})
+      const order = this.draw(orders)
+      const before = this.ledger.isCalm ? await this.status() : null
+      await this.give(order)
+      if (before !== null) await this.promised(order, before)
+      this.releases.openGates(true)
+      await this.maintain(true)
+    }
+  }
+
   /** The service, or the process `leaving`, may end, until the service serves again. */
   protected ends(why: string, leaving: number | null): (at?: number) => void {
     const over = this.ledger.begin(why)

@@ -3,6 +3,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { dirname } from 'node:path'
 import type { ServiceStatus } from '../../src/operator/status-report.js'
+import { perLane } from '../lanes/lane.js'
 import * as operators from '../orders/operators.js'
 import { ask } from './client.js'
 import { type Census, leftIn, memoryFilesOf, plainCensus } from './descriptor-census.js'
@@ -35,6 +36,7 @@ type ProxyOrder = keyof typeof SHARES
 const ORDERS = Object.entries(SHARES).flatMap(([order, share]) =>
   Array.from({ length: share }, () => order as ProxyOrder),
 )
+const ALONE: readonly ProxyOrder[] = ['TERM', 'INT', 'QUIT', 'rollback', 'USR2', 'HUP', 'WINCH', 'death']
 const WHEN = [
   'calm',
   'calm',
@@ -158,6 +160,7 @@ export class ProxyOrders extends DrawnOrders<ProxyOrder, ServiceStatus, (typeof 
       n % 12 === 0 ? `/?ms=${100 + ((n * 37) % 700)}` : '/',
     )
     await this.giveOrders(count, ORDERS, WHEN)
+    await this.giveAlone(perLane(1, 5), ALONE, 'calm')
     await this.#calm()
     await this.#judge(fresh)
   }

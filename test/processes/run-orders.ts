@@ -7,6 +7,7 @@ import { OperatorClient } from '../../src/operator/client.js'
 import { UPGRADE_SELF } from '../../src/operator/service-commands.js'
 import type { SupervisorStatus } from '../../src/run/status.js'
 import type { Sandbox } from '../e2e/cli-processes.js'
+import { perLane } from '../lanes/lane.js'
 import * as operators from '../orders/operators.js'
 import { type Census, plainCensus } from './descriptor-census.js'
 import { CALM_MS, DrawnOrders, EFFECT_MS } from './drawn-orders.js'
@@ -43,6 +44,7 @@ type RunOrder = keyof typeof SHARES
 const ORDERS = Object.entries(SHARES).flatMap(([order, share]) =>
   Array.from({ length: share }, () => order as RunOrder),
 )
+const ALONE: readonly RunOrder[] = ['TERM', 'INT', 'QUIT', 'rollback', 'USR2', 'HUP', 'stop']
 const WHEN = [
   'calm',
   'calm',
@@ -143,6 +145,7 @@ export class RunOrders extends DrawnOrders<RunOrder, SupervisorStatus, (typeof W
       n % SLOW_EVERY === 0 ? `/?ms=${100 + ((n * 37) % 700)}` : '/',
     )
     await this.giveOrders(count, ORDERS, WHEN)
+    await this.giveAlone(perLane(1, 5), ALONE, 'calm')
     await this.#calm()
     await this.#judge(fresh)
   }
