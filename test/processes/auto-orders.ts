@@ -11,7 +11,7 @@ import { DrawnReleases, type Release } from './drawn-releases.js'
 import { hasEnded, launchUnrelated, signalPid } from './launch.js'
 import { isAnswered, OpenLoop } from './open-loop.js'
 import { freePort } from './scene.js'
-import { until } from './until.js'
+import { pause, until } from './until.js'
 
 const PROGRAM = readFileSync(fileURLToPath(new URL('../fixtures/unmodified.mjs', import.meta.url)), 'utf8')
 /** A child of the program that listens, too: no version of the service. */
@@ -25,6 +25,7 @@ const READY_TIMEOUT_MS = 2_500
 const DRAIN_MS = 3_000
 /** Requests last at most this long. */
 const SLOW_MS = 800
+const ANNOUNCED_MS = 500
 const STOP_MS = [30, 200, 900] as const
 
 const RELEASES: readonly Release[] = ['good', 'good', 'good', 'good', 'gated', 'gated', 'sick', 'crashes']
@@ -95,6 +96,9 @@ const ANSWERS: Readonly<Record<string, Readonly<Record<string, readonly string[]
   'stop --drain': UNHEARD,
 }
 
+/** In a probation the previous version serves again. */
+const RETURNS: readonly AutoOrder[] = ['rollback', ...DEATHS]
+
 type Wrapper = 'import' | 'options' | 'npm'
 
 /** Random orders to an unmodified server under `fd-broker/auto`, and clients at a fixed rate whose requests must all be answered. */
@@ -104,6 +108,8 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
   #shape: Record<string, unknown> = {}
   #env: Record<string, string> = {}
   #probationMs = 0
+  /** The last `TERM in a start` was sent. */
+  #isTold = false
   /** The processes that a start has launched: the program, or its wrapper. */
   readonly #launched = new Set<number>()
 
@@ -129,7 +135,7 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
     const ports = [this.port, ...(this.below(3) === 0 ? [await freePort()] : [])]
     const health = this.below(3) === 0
     this.#shape = { ports, health, handles: this.below(2) === 0, forks: this.below(4) === 0 }
-    this.#probationMs = this.draw([0, 500, 2_000])
+    this.#probationMs = this.draw([0, 500, 3_000])
     this.#env = {
       FD_BROKER_PROBATION: `${this.#probationMs}ms`,
       FD_BROKER_READY_TIMEOUT: `${READY_TIMEOUT_MS}ms`,
@@ -283,12 +289,15 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
         return
       case 'TERM in a start':
         // The version that starts serves next: no request may be lost.
+        this.#isTold = false
         if (status?.phase !== 'idle' || others.some(pid => !older.has(pid)) || this.ended.length > 0) return
         this.releases.write('gated')
         ledger.give('start', () => this.#startNext())
-        await this.reach('offering')
-        if ((await this.status())?.phase !== 'offering') return
+        await until('it starts', () => this.#processes.size > others.length + 1)
+        // A process tells of itself when it has loaded fd-broker.
+        await pause(ANNOUNCED_MS)
         this.#signal('TERM', serving)
+        this.#isTold = true
         setTimeout(() => this.releases.openGates(true), this.below(400)).unref()
         return
       case 'death':
@@ -367,8 +376,10 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
     const { ledger } = this
     const { pid, draining, phase } = before
     const standby = draining.find(each => each.phase === 'standby')
+    if (standby === undefined && phase !== 'idle') return
     // The probation may end meanwhile.
-    if (standby === undefined ? phase !== 'idle' : (standby.standbySeconds ?? 0) < 1) return
+    const mayEnd = standby !== undefined && (standby.standbySeconds ?? 0) < 1
+    if (mayEnd && RETURNS.includes(order)) return
     const serves = async (holds: (pid: number) => boolean) => {
       const status = await this.status()
       return ledger.areAnswered && status?.role === 'serving' && holds(status.pid)
@@ -383,6 +394,7 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
           return ledger.promised('the next version serves', () => serves(now => !same(now)), EFFECT_MS)
         return ledger.promised('the version serves on', () => serves(same), 2 * EFFECT_MS)
       case 'TERM in a start':
+        if (!this.#isTold) return
         return ledger.promised('the version that starts serves', () => serves(now => !same(now)), EFFECT_MS)
       case 'rollback': {
         const answer = standby === undefined ? 'ERR_FDB_NO_STANDBY' : 'done'
