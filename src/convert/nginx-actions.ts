@@ -31,6 +31,29 @@ const isClosed = ({ gets }: Admission, { needsPassword }: Access) =>
 const isOf = ({ args }: Directive, name: string) => args[0]?.toLowerCase() === name
 const ONE_LINE = 'a header has one line: the last of these'
 
+/** Headers that the proxy itself removes, in each spelling. */
+const REMOVED =
+  /^(?:x-real-ip|x-forwarded-(?:port|prefix|server)|x-original-(?:url|host)|x-rewrite-url|proxy)$/i
+const MOST_HYPHENS = 4
+
+/** Removes the headers that servers may take for those that are changed: nginx ignores names with `_`. */
+function removeLookalikes(request: Section): void {
+  const { set = {}, remove = [] } = request as { set?: object; remove?: string[] }
+  const own = new Set([...Object.keys(set), ...remove].map(name => name.toLowerCase()))
+  const others = [...own].flatMap(name => (REMOVED.test(name) ? [] : lookalikes(name)))
+  for (const name of new Set(others)) if (!own.has(name)) removeHeader(request, name)
+}
+
+function lookalikes(name: string): string[] {
+  const [first = '', ...rest] = name.split('-')
+  if (rest.length > MOST_HYPHENS) return [name.replaceAll('-', '_')]
+  const all = rest.reduce(
+    (begins, part) => begins.flatMap(each => [`${each}-${part}`, `${each}_${part}`]),
+    [first],
+  )
+  return all.filter(each => each !== name)
+}
+
 /** The location around directives. */
 export interface Around {
   readonly text: string
@@ -324,6 +347,7 @@ export class Actions {
         // Clients must not say in its place what nginx says.
         removeHeader(request, name)
     }
+    if (effectiveOne(levels, 'underscores_in_headers')?.args[0] !== 'on') removeLookalikes(request)
     if (host !== null) request.host = host
     return request
   }

@@ -271,6 +271,14 @@ export function withoutEffect(top: readonly Directive[]): (directive: Directive)
   }
 }
 
+/** What the proxy does always, where nginx is told not to. */
+const WHERE_OFF: ReadonlyMap<string, string> = new Map([
+  ['proxy_pass_request_headers', 'the headers of clients are passed on'],
+  ['proxy_pass_request_body', 'bodies are passed on'],
+  ['merge_slashes', 'slashes in a row count as one'],
+  ['underscores_in_headers', 'headers with _ are passed on, except those that the route changes'],
+])
+
 /** Marks a directive for which there is no rule of its own. `off`: why it changes nothing. */
 export function otherDirective(
   draft: Draft,
@@ -280,7 +288,9 @@ export function otherDirective(
 ): void {
   const own = OWN.get(directive.name)
   const without = WITHOUT.get(directive.name)
-  if (own !== undefined) draft.own(directive, own)
+  const other = directive.args[0] === 'off' ? WHERE_OFF.get(directive.name) : undefined
+  if (other !== undefined) draft.missing(directive, other)
+  else if (own !== undefined) draft.own(directive, own)
   else if (off !== null) draft.own(directive, off)
   else if (without !== undefined && directive.args[0] === 'off') draft.own(directive, 'it is off')
   else draft.missing(directive, without ?? lost ?? 'no counterpart')

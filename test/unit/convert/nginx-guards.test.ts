@@ -479,3 +479,24 @@ it('a pattern within another takes no path with a slash that the other does not 
   const answers = answersOf(listening(`location ~ ^/a/b$ { ${open('~ /b')} } ${open('/', 'c')}`))
   expect(['/a/b', '/a/b/'].map(path => answers(path))).toEqual(['a-1', 'c-1'])
 })
+
+it('clients cannot say a header that the route changes with _ in its name, which nginx ignores', () => {
+  const request = (lines: string) => {
+    const conversion = listening(
+      `location / { proxy_pass http://a:1; proxy_set_header Host $host; ${lines} }`,
+    )
+    return routesOf(conversion)[0]!.request
+  }
+  expect(request('proxy_set_header X-My-User one; proxy_set_header X-Off "";')).toEqual({
+    set: { 'X-My-User': 'one' },
+    remove: ['X-Off', 'x-my_user', 'x_my-user', 'x_my_user', 'x_off'],
+  })
+  expect(request('underscores_in_headers on; proxy_set_header X-My-User one;')).toEqual({
+    set: { 'X-My-User': 'one' },
+  })
+  expect(request('proxy_set_header X-Real-IP $remote_addr;')).toEqual({
+    set: { 'X-Real-IP': '$remote_addr' },
+  })
+  const { counts } = listening('underscores_in_headers off; proxy_pass_request_headers off; return 204;')
+  expect(counts.missing).toBe(2)
+})

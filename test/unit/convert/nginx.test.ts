@@ -197,7 +197,7 @@ it('a service that is asked becomes forwardAuth, and its own location is closed 
     proxy_pass http://app:1;
   }`)
   const forwardAuth = { upstream: 'gate-1', path: '/verify?by=edge', responseHeaders: ['X-User'] }
-  const open = { upstream: 'app-1', forwardAuth, request: { remove: ['X-Mail'] } }
+  const open = { upstream: 'app-1', forwardAuth, request: { remove: ['X-Mail', 'x_mail'] } }
   expect(routesOf(conversion)).toEqual([
     { host: '*', path: '/gate', when: ['!path=*/', 'path=/gate'], respond: { status: 404 } },
     { host: '*', ...open },
@@ -223,7 +223,7 @@ it('a header that the service gives has no other line, whatever other lines set 
     }
   // Variables of a level around this one are not set where it has its own.
   const outer = lines('proxy_set_header X-A $who;', [set, 'auth_request_set $other $upstream_http_x_b;'])
-  expect(routesOf(outer).at(-1)).toMatchObject({ request: { remove: ['X-A'] } })
+  expect(routesOf(outer).at(-1)).toMatchObject({ request: { remove: ['X-A', 'x_a'] } })
   const last = lines('proxy_set_header X-A $who;', ['', `auth_request_set $who $upstream_http_x_b; ${set}`])
   expect(routesOf(last).at(-1)).toMatchObject({ forwardAuth: { responseHeaders: ['X-A'] } })
 })
@@ -327,7 +327,7 @@ it('clients cannot say what a variable without a counterpart said', () => {
   const conversion = listening(
     'location / { proxy_pass http://a:1; proxy_set_header Host $host; proxy_set_header X-Dn $ssl_client_s_dn; }',
   )
-  expect(routesOf(conversion)[0]).toMatchObject({ request: { remove: ['X-Dn'] } })
+  expect(routesOf(conversion)[0]).toMatchObject({ request: { remove: ['X-Dn', 'x_dn'] } })
 })
 
 it('headers that the proxy says or passes on itself need no change', () => {
@@ -385,7 +385,7 @@ it('a header has one change', () => {
   const conversion = listening(
     'location / { proxy_pass http://a:1; proxy_set_header Host $host; proxy_set_header X-A $x; proxy_set_header x-a $y; proxy_set_header X-B $x; proxy_set_header X-b 1; }',
   )
-  expect(routesOf(conversion)[0]!.request).toEqual({ set: { 'X-b': '1' }, remove: ['x-a'] })
+  expect(routesOf(conversion)[0]!.request).toEqual({ set: { 'X-b': '1' }, remove: ['x-a', 'x_b', 'x_a'] })
 })
 
 it('of several lines about a header those without a value say nothing', () => {
@@ -397,9 +397,10 @@ it('of several lines about a header those without a value say nothing', () => {
   expect(request('proxy_set_header X-A own; proxy_set_header x-a "";')).toEqual({
     host,
     set: { 'X-A': 'own' },
+    remove: ['x_a'],
   })
   expect(request('proxy_set_header X-A ""; proxy_set_header X-A $http_x_a;')).toEqual({ host })
-  expect(request('proxy_set_header X-A "";')).toEqual({ host, remove: ['X-A'] })
+  expect(request('proxy_set_header X-A "";')).toEqual({ host, remove: ['X-A', 'x_a'] })
 })
 
 it('lines behind one about all addresses are not needed', () => {
