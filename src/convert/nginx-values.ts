@@ -271,7 +271,7 @@ export function withoutEffect(top: readonly Directive[]): (directive: Directive)
   }
 }
 
-/** What the proxy does always, where nginx is told not to. */
+/** Directives that switch off a feature that the proxy always has. */
 const WHERE_OFF: ReadonlyMap<string, string> = new Map([
   ['proxy_pass_request_headers', 'the headers of clients are passed on'],
   ['proxy_pass_request_body', 'bodies are passed on'],

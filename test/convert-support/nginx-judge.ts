@@ -1,4 +1,4 @@
-/** The remarks of a file of nginx excuse differences, each only at its line, and only in what it says. */
+/** Excuses of the remarks about a file of nginx: each remark excuses only requests that nginx leads by its line, and only the difference that it names. */
 import type { Conversion } from '../../src/convert/convert.js'
 import type { SourceLine } from '../../src/convert/draft.js'
 import { type Difference, refuses, sorted, type Verdict } from './judge.js'
@@ -131,7 +131,7 @@ function partOf({ line, why }: Named): Part {
 
 /** Finds what must not be. Ours is open where theirs refuses only if a remark about a line on the way names it. */
 export async function judgeNginx(
-  places: Places,
+  places: Pick<Places, 'withoutNamedRefusals'>,
   text: string,
   conversion: Conversion | null,
   asked: readonly Asked[],

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest'
 import { convert } from '../../../src/convert/convert.js'
 import { judgeNginx } from '../../convert-support/nginx-judge.js'
-import type { Asked, Got, Places } from '../../convert-support/places.js'
+import type { Asked, Got } from '../../convert-support/places.js'
 
 const asked = (path: string, host = 'a.test'): Asked => ({
   host,
@@ -31,15 +31,13 @@ async function kinds(
     service: 'edge',
     included: () => [],
   })
-  const places = { withoutNamedRefusals: async () => null } as unknown as Places
-  const [all, theirs, ours] = [0, 1, 2].map(at => pairs.map(each => each[at]))
   const { differences } = await judgeNginx(
-    places,
+    { withoutNamedRefusals: async () => null },
     text,
     conversion,
-    all as Asked[],
-    theirs as Got[],
-    ours as Got[],
+    pairs.map(([each]) => each),
+    pairs.map(([, theirs]) => theirs),
+    pairs.map(([, , ours]) => ours),
   )
   return differences.map(each => `${each.kind} ${each.asked.host}${each.asked.path}`)
 }
