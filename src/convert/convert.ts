@@ -71,7 +71,8 @@ function comments(remarks: readonly Remark[], file: string): string {
     return [
       `# ${title}:`,
       ...of.map(
-        ({ line, why }) => `#   ${plain(placeOf(line, file))}: ${shortened(line.text)}  (${plain(why)})`,
+        ({ line, whys }) =>
+          `#   ${plain(placeOf(line, file))}: ${shortened(line.text)}  (${plain(whys.join('; '))})`,
       ),
     ]
   })

@@ -17,7 +17,7 @@ export interface Remark {
   readonly line: SourceLine
   readonly outcome: Outcome
   readonly why: string
-  /** The same, one by one. */
+  /** All differences of the line; `why` is the first of the heaviest. */
   readonly whys: readonly string[]
 }
 

@@ -451,9 +451,15 @@ export class Actions {
   /** The headers that an answer of nginx itself has. */
   #headersOf(levels: Levels, code: string, server: Server): Section {
     const changes: Section = {}
-    for (const each of effective(levels, 'add_header'))
-      if (each.args[2] === 'always' || WITH_HEADERS.test(code))
-        this.#header(changes, each, each.args[0]!, each.args[1] ?? '', server, levels)
+    const added = effective(levels, 'add_header').filter(
+      each => each.args[2] === 'always' || WITH_HEADERS.test(code),
+    )
+    for (const each of added) {
+      const [name = '', text = ''] = each.args
+      this.#header(changes, each, name, text, server, levels)
+      if (added.some(other => other !== each && isOf(other, name.toLowerCase())))
+        this.#draft.near(each, ONE_LINE)
+    }
     return (changes.set ?? {}) as Section
   }
 

@@ -341,9 +341,9 @@ it('a location that only has conditions is named, as its other requests go to th
   const text = 'location /a { if ($http_x = 1) { return 403; } }'
   const conversion = from(`server { listen 80; location / { proxy_pass http://127.0.0.1:1; } ${text} }`)
   const remark = conversion.remarks.find(({ line }) => line.text.startsWith('location /a'))
-  expect([remark?.outcome, remark?.why]).toEqual([
+  expect([remark?.outcome, remark?.whys]).toEqual([
     'missing',
-    'its files need a server; until then these requests go to the location around it; /ax is refused too',
+    ['its files need a server; until then these requests go to the location around it', '/ax is refused too'],
   ])
 })
 
@@ -399,14 +399,15 @@ it('a server whose location / has only files, or conditions, keeps its hosts and
 })
 
 it('each difference of a line is named', () => {
-  const { remarks } = listening(
+  const { remarks, yaml } = listening(
     'location /a { satisfy any; allow 127.0.0.1; auth_basic x; proxy_pass http://a:1/; }',
   )
   const remark = remarks.find(({ line }) => line.text.startsWith('proxy_pass'))
-  expect([remark?.outcome, remark?.why]).toEqual([
+  expect([remark?.outcome, remark?.whys]).toEqual([
     'missing',
-    'its route answers 403 until it has a guard; the path begins with /, or is /',
+    ['its route answers 403 until it has a guard', 'the path begins with /, or is /'],
   ])
+  expect(yaml).toContain('(its route answers 403 until it has a guard; the path begins with /, or is /)')
 })
 
 it('nginx comes to no return behind an if that ends with break', () => {
@@ -499,4 +500,12 @@ it('clients cannot say a header that the route changes with _ in its name, which
   })
   const { counts } = listening('underscores_in_headers off; proxy_pass_request_headers off; return 204;')
   expect(counts.missing).toBe(2)
+})
+
+it('of several lines of add_header about one header of an answer the others are named', () => {
+  const { remarks } = listening('add_header X-A 1; add_header x-a 2 always; return 200 own;')
+  expect(remarks.filter(({ outcome }) => outcome === 'near').map(({ line }) => line.text)).toEqual([
+    'add_header X-A 1',
+    'add_header x-a 2 always',
+  ])
 })
