@@ -174,9 +174,14 @@ export function heaviest({ unknown = [] }: Condition): Unknown | undefined {
   return unknown.toSorted((one, other) => weight(other) - weight(one))[0]
 }
 
+/** HAProxy compares each value of a header, and each cookie and parameter of a name; the proxy the whole header, and the first one. */
+export const SEVERAL = 'of several values not each is compared'
+const SEVERAL_REFUSED = 'several values are compared as one'
+
 /** The negation of alternatives: those about hosts and ports are excepted, all others can be said. */
 export function negationOf({ any, near }: Parsed): Parsed {
-  let whole: Parsed = { ...ALWAYS, near }
+  const other = near === SEVERAL ? SEVERAL_REFUSED : near === SEVERAL_REFUSED ? SEVERAL : near
+  let whole: Parsed = { ...ALWAYS, near: other }
   const without = (parts: readonly Condition[]) => (whole = both(whole, { any: parts, near: '' }))
   const excepted: Condition[] = []
   for (const each of any) {
@@ -255,7 +260,7 @@ function atomOf(test: readonly string[], asWritten: readonly string[]): Parsed {
   if (what === null || argument === '') return unknown
   if (how === 'found') return { any: [{ when: [what] }], near: '' }
   if (how !== '' && how !== 'str' && how !== 'beg') return unknown
-  const near = rest.includes('-i') ? 'upper and lower case differ' : ''
+  const near = rest.includes('-i') ? 'upper and lower case differ' : SEVERAL
   return each(
     value => (/[*|]/.test(value) ? null : { when: [`${what}=${value}${how === 'beg' ? '*' : ''}`] }),
     near,

@@ -81,8 +81,8 @@ const isOfTls = ({ secure, when, ...others }: Condition) =>
   secure !== undefined && when.length === 0 && Object.keys(others).length === 0
 
 /** Whether a condition can be said. */
-const isChoice = ({ any, near }: Parsed) =>
-  near === '' && any.every(({ unknown, except }) => unknown === undefined && except === undefined)
+const isChoice = ({ any }: Parsed) =>
+  any.every(({ unknown, except }) => unknown === undefined && except === undefined)
 
 /** Adds changes of a frontend to the action of a route. */
 export function withChanges(action: Action, changes: Changes, limit: Action): Action {

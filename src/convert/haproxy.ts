@@ -11,6 +11,7 @@ import {
   isOfAddresses,
   negationOf,
   type Parsed,
+  SEVERAL,
   type Unknown,
   withoutUnknown,
 } from './haproxy-conditions.js'
@@ -272,7 +273,7 @@ class Translation {
         ].join('; '),
       )
     else if (near === '') draft.said(statement)
-    else if (refuses && PASSES.test(near)) draft.missing(statement, `${near}: some requests pass`)
+    else if (refuses && PASSES.includes(near)) draft.missing(statement, `${near}: some requests pass`)
     else draft.near(statement, near)
     const kept = any
       .filter(each => each.unknown === undefined || closes(each))
@@ -444,7 +445,7 @@ class Translation {
     }
     const guards = [
       ...this.#guardsOf([...section.defaults, ...section.statements]),
-      ...(backend === section ? [] : this.#guardsOf(backend.statements)),
+      ...(backend === section ? [] : this.#guardsOf([...backend.defaults, ...backend.statements])),
     ]
     if (guards.length > 0) {
       const binds = section.statements.filter(({ words }) => words[0] === 'bind')
@@ -566,7 +567,7 @@ function folderOf(when: readonly string[]): string {
 const textsOf = (parts: readonly Unknown[]) => [...new Set(parts.map(({ text }) => text))].join(' or ')
 
 /** Differences by which a refusal concerns fewer requests. */
-const PASSES = /^upper and lower case differ$/
+const PASSES: readonly string[] = ['upper and lower case differ', SEVERAL]
 
 const REDIRECT_OPTIONS = /^(?:drop-query|append-slash|ignore-empty|(?:set|clear)-cookie)$/
 

@@ -4,7 +4,7 @@ import { aclsOf, alternativesOf, type Literal, negation, textOf } from './named-
 
 /** Differences that concern no request of these. */
 const HARMLESS =
-  /^(?:by the path|by whole names|by the host of the request|upper and lower case differ|left out: fd-broker servers|all backup servers share|for all listeners|there is one )/
+  /^(?:by the path|by whole names|by the host of the request|upper and lower case differ|of several values|several values are|left out: fd-broker servers|all backup servers share|for all listeners|there is one )/
 /** The value of a header, or a target, that ours takes from the request as it came. */
 const AS_SENT = /(?:^|; )its value has the request as the client sent it/
 
@@ -29,8 +29,8 @@ function asNamed(text: string, remarks: readonly Remark[], isWidened: (remark: R
     const { line, outcome, why } = remark
     if ((outcome !== 'missing' && outcome !== 'near') || typeof line.place !== 'number') continue
     const at = line.place - 1
-    if (outcome === 'missing' || !(HARMLESS.test(why) || AS_SENT.test(why)))
-      lines[at] = lineAsNamed(lines, at, why, isWidened(remark))
+    if (HARMLESS.test(why) || (outcome === 'near' && AS_SENT.test(why))) continue
+    lines[at] = lineAsNamed(lines, at, why, isWidened(remark))
   }
   return lines.join('\n')
 }

@@ -46,7 +46,7 @@ export function aclsOf(lines: readonly string[], at: number): Named {
 function withoutParts(line: string, why: string, acls: Named): string | null {
   const [, named] = /no counterpart: (.*?)(?:;|$)/.exec(why) ?? []
   // A difference that concerns the whole line, or only parts that close their routes.
-  if (named === undefined) return /until they have a guard/.test(why) ? line : null
+  if (named === undefined) return /until they have a guard|some requests pass/.test(why) ? line : null
   const parts = named.split(' or ').map(each => each.replace(/ of the changed request$/, ''))
   const [, action = '', word, condition = ''] = /^(.*?) (if|unless) (.*)$/.exec(line) ?? []
   const any = alternativesOf(condition.trim().split(/\s+/), acls)

@@ -48,6 +48,14 @@ it('connections from others are refused as a whole', () => {
     from(`listen db\n mode tcp\n bind :5432\n ${rule}\n server a 10.0.0.1:5432\n`).document.listeners
   expect(tcp('tcp-request content reject if { src 192.0.2.1 }')()).toHaveLength(1)
   expect(tcp('tcp-request connection reject unless { src 10.0.0.0/8 }')).toThrow(/no listener is left/)
+  const ofDefaults = (rule: string) =>
+    from(
+      `defaults d\n mode tcp\nfrontend w from d\n bind :5432\n default_backend db\ndefaults e\n mode tcp\n ${rule}\nbackend db from e\n server a 10.0.0.1:5432\n`,
+    )
+  expect(ofDefaults('retries 2').document.listeners).toHaveLength(1)
+  expect(() => ofDefaults('tcp-request content reject unless { src 10.0.0.0/8 }')).toThrow(
+    /no listener is left/,
+  )
 })
 
 it('the rules of a backend apply to its requests', () => {
@@ -291,6 +299,21 @@ it('each part that a closed route does without is named', () => {
     'src -f /l or path /a of the changed request: such routes answer 403 until they have a guard',
   )
 })
+
+it.each(['hdr(X-A) 1', 'hdr_beg(X-A) 1', 'cook(c) 1', 'url_param(t) 1'])(
+  'a refusal by one of several values is named, its negation refuses more: %s',
+  test => {
+    const outcome = (word: string) => {
+      const rule = `http-request deny ${word} { ${test} }`
+      const remark = web([rule]).remarks.find(({ line }) => line.text === rule)!
+      return [remark.outcome, remark.why]
+    }
+    expect(outcome('if')).toEqual(['missing', 'of several values not each is compared: some requests pass'])
+    expect(outcome('unless')).toEqual(['near', 'several values are compared as one'])
+    const set = `http-request set-header X-B b if { ${test} }`
+    expect(web([set]).remarks.find(({ line }) => line.text === set)?.outcome).toBe('near')
+  },
+)
 
 it('rules of the defaults that a section names hold for it', () => {
   const text = (from: string) =>
