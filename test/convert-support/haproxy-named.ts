@@ -6,7 +6,7 @@ import { aclsOf, alternativesOf, type Literal, negation, textOf } from './named-
 const HARMLESS =
   /^(?:by the path|by whole names|by the host of the request|upper and lower case differ|of several values|several values are|left out: fd-broker servers|all backup servers share|for all listeners|there is one )/
 /** The value of a header, or a target, that ours takes from the request as it came. */
-const AS_SENT = /(?:^|; )its value has the request as the client sent it/
+const AS_SENT = /^its value has the request as the client sent it/
 
 const CHANGED = / of the changed request$/
 
@@ -26,11 +26,11 @@ const isChoice = ({ text }: Remark['line']) => text.startsWith('use_backend')
 function asNamed(text: string, remarks: readonly Remark[], isWidened: (remark: Remark) => boolean): string {
   const lines = text.split('\n')
   for (const remark of remarks) {
-    const { line, outcome, why } = remark
+    const { line, outcome } = remark
     if ((outcome !== 'missing' && outcome !== 'near') || typeof line.place !== 'number') continue
+    const whys = remark.whys.filter(each => !HARMLESS.test(each) && !AS_SENT.test(each))
     const at = line.place - 1
-    if (HARMLESS.test(why) || (outcome === 'near' && AS_SENT.test(why))) continue
-    lines[at] = lineAsNamed(lines, at, why, isWidened(remark))
+    if (whys.length > 0) lines[at] = lineAsNamed(lines, at, whys.join('; '), isWidened(remark))
   }
   return lines.join('\n')
 }
@@ -38,8 +38,8 @@ function asNamed(text: string, remarks: readonly Remark[], isWidened: (remark: R
 /** Returns the file without the lines whose values are named as those of the request as it came. */
 export function withoutValues(text: string, remarks: readonly Remark[]): string {
   const lines = text.split('\n')
-  for (const { line, why } of remarks)
-    if (AS_SENT.test(why) && typeof line.place === 'number') lines[line.place - 1] = ''
+  for (const { line, whys } of remarks)
+    if (whys.some(each => AS_SENT.test(each)) && typeof line.place === 'number') lines[line.place - 1] = ''
   return lines.join('\n')
 }
 
