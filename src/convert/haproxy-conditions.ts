@@ -193,8 +193,12 @@ export function negationOf({ any, near }: Parsed): Parsed {
       if (secure !== undefined) parts.push({ when: [], secure: !secure })
       for (const { text, negated } of unknown ?? []) parts.push(lost(text, !negated))
       without([...parts, ...(except ?? [])])
-    } else if (except === undefined && unknown === undefined) excepted.push(each)
-    else without([lost(unknown?.[0]?.text ?? 'a negation within another', true)])
+    } else if (except !== undefined) without([lost('a negation within another', true)])
+    else if (unknown === undefined) excepted.push(each)
+    else {
+      const { unknown: _, ...known } = each
+      without([{ when: [], except: [known] }, ...unknown.map(({ text, negated }) => lost(text, !negated))])
+    }
   }
   if (excepted.length > 0) without([{ when: [], except: excepted }])
   return whole

@@ -12,7 +12,6 @@ import {
   negationOf,
   type Parsed,
   SEVERAL,
-  type Unknown,
   withoutUnknown,
 } from './haproxy-conditions.js'
 import { isOfPaths } from './haproxy-paths.js'
@@ -259,9 +258,8 @@ class Translation {
       return refuses && (always || unknown?.negated === true || unknown?.wide === true)
     }
     const lost = any.filter(({ unknown }) => unknown !== undefined)
-    const passing = textsOf(lost.filter(each => !closes(each)).map(each => heaviest(each)!))
-    // The conditions hold without all of their parts that cannot be said.
-    const closing = textsOf(lost.filter(closes).flatMap(({ unknown }) => unknown!))
+    const passing = textsOf(lost.filter(each => !closes(each)))
+    const closing = textsOf(lost.filter(closes))
     if (lost.length > 0 && lost.every(each => closes(each) && heaviest(each)!.wide === true))
       draft.near(statement, `${closing}: more requests are refused`)
     else if (lost.length > 0)
@@ -564,7 +562,9 @@ function folderOf(when: readonly string[]): string {
   return folders.reduce((one, other) => (one.length < other.length ? other : one), '') || '/'
 }
 
-const textsOf = (parts: readonly Unknown[]) => [...new Set(parts.map(({ text }) => text))].join(' or ')
+/** The parts that cannot be said. */
+const textsOf = (conditions: readonly Condition[]) =>
+  [...new Set(conditions.flatMap(({ unknown }) => unknown!.map(({ text }) => text)))].join(' or ')
 
 /** Differences by which a refusal concerns fewer requests. */
 const PASSES: readonly string[] = ['upper and lower case differ', SEVERAL]

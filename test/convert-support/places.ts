@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { Agent, createServer, request } from 'node:http'
@@ -127,7 +127,6 @@ export class Places {
   readonly #theirs: number
   readonly #ours: number
   #proxy: ReverseProxy | null = null
-  #child: ChildProcess | null = null
 
   private constructor(language: Language, ports: Record<string, number>, theirs: number, ours: number) {
     this.#language = language
@@ -139,8 +138,6 @@ export class Places {
   static async open(language: Language): Promise<Places> {
     const places = new Places(language, await echoes(), await freePort(), await freePort())
     onTestFinished(async () => {
-      // The time of the test may be over in the midst of a comparison.
-      places.#child?.kill('SIGKILL')
       await places.#proxy?.close({ timeout: 0 })
       rmSync(places.#folder, { recursive: true, force: true })
     })
@@ -234,7 +231,6 @@ export class Places {
         ? ['nginx', '-p', this.#folder, '-c', file, '-e', join(this.#folder, 'start.log')]
         : ['haproxy', '-db', '-f', file]
     const child = spawn(command!, args, { stdio: ['ignore', 'ignore', 'pipe'] })
-    this.#child = child
     let said = ''
     child.stderr.setEncoding('utf8').on('data', chunk => {
       said += chunk

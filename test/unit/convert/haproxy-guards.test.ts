@@ -315,6 +315,16 @@ it.each(['hdr(X-A) 1', 'hdr_beg(X-A) 1', 'cook(c) 1', 'url_param(t) 1'])(
   },
 )
 
+it('each part that cannot be said of a negation is named, and a host beside it is said', () => {
+  const rule = 'use_backend api unless { rand(2) gt 0 } { hdr(host) b } or { hdr_sub(a) c } { hdr(host) b }'
+  const conversion = web([rule])
+  expect(conversion.remarks.find(({ line }) => line.text === rule)?.why).toBe(
+    'no counterpart: hdr_sub(a) c or rand(2) gt 0',
+  )
+  const answers = answersOf(conversion)
+  expect([answers('/', { host: 'b' }), answers('/', { host: 'c' })]).toEqual(['app', 'api'])
+})
+
 it('rules of the defaults that a section names hold for it', () => {
   const text = (from: string) =>
     `defaults strict\n mode http\n http-request deny if { path_beg /x/ }\ndefaults open\n mode http\nbackend app\n server s 10.0.0.1:80\nfrontend w${from}\n bind :80\n default_backend app\n`
