@@ -571,7 +571,7 @@ describe('a main process that is closed', () => {
     { maxLength: 5 },
   )
 
-  it('are told the earliest end that was ordered, whichever worker ends when', async () => {
+  it('hear of the earliest end that was ordered, whichever worker ends when', async () => {
     const property = fc.asyncProperty(
       fc.option(fc.integer({ min: 1_000, max: 60_000 })),
       ENDINGS,
@@ -581,12 +581,14 @@ describe('a main process that is closed', () => {
         const names = pool.slots.map(({ name }) => name)
         /** By worker: the end that it was told; the earliest that was ordered. */
         const ends = new Map<string, number>()
+        const leaves = new Map<string, boolean>()
         let earliest = performance.now() + (first ?? Number.POSITIVE_INFINITY)
         const hear = () => {
           for (const { worker, order, body } of told.splice(0)) {
             if (order !== STOP) continue
-            const { timeoutMs } = readStopOrder(Buffer.from(body))
+            const { timeoutMs, isFollowed } = readStopOrder(Buffer.from(body))
             const end = performance.now() + (timeoutMs ?? Number.POSITIVE_INFINITY)
+            leaves.set(worker, !isFollowed)
             // A later end changes nothing in a worker.
             ends.set(worker, Math.min(end, ends.get(worker) ?? end))
             // The order came since the last look.
@@ -615,8 +617,10 @@ describe('a main process that is closed', () => {
         }
         if (earliest < Number.POSITIVE_INFINITY) {
           await waits(Math.max(0, earliest - performance.now()))
-          for (const name of names.filter(each => standings.has(each)))
-            expect(ends.get(name) ?? Number.POSITIVE_INFINITY).toBeLessThanOrEqual(earliest + LOOK_MS)
+          for (const name of names.filter(each => standings.has(each))) {
+            expect(leaves.get(name), `${name} leaves`).toBe(true)
+            expect(ends.get(name)).toBeLessThanOrEqual(earliest + LOOK_MS)
+          }
         }
         standings.clear()
         pool.update()
