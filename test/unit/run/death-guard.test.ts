@@ -9,7 +9,7 @@ const GUARDING = fileURLToPath(new URL('../../fixtures/guarding.ts', import.meta
 /** Orders to a guardian, and the marks of the processes that it kills after them. */
 const ORDERS: readonly (readonly [orders: readonly string[], ended: readonly string[]])[] = [
   [
-    ['add a', 'release', 'renew', 'add b'],
+    ['add a', 'release', 'renew', 'add b', 'release', 'renew'],
     ['a', 'b'],
   ],
   [['add a', 'release', 'renew', 'release'], []],
@@ -22,7 +22,7 @@ const ORDERS: readonly (readonly [orders: readonly string[], ended: readonly str
     ['a', 'b'],
   ],
   [
-    ['add a', 'release', 'renew', 'release', 'renew', 'add b', 'release', 'renew'],
+    ['add a', 'release', 'renew', 'add b'],
     ['a', 'b'],
   ],
 ]
