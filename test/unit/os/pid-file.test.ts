@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import {
+  linkSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -46,12 +47,17 @@ describe('a pid file', () => {
     const path = join(folder(), 'shop.pid')
     const file = PidFile.at(path, SILENT)!
     file.write()
+    // A later file cannot have the same inode.
+    linkSync(path, `${path}.kept`)
     rmSync(path)
     vi.advanceTimersByTime(5_000)
     expect(readPidFile(path)).toBe(process.pid)
     file.leave()
     rmSync(path)
     vi.advanceTimersByTime(60_000)
+    expect([readPidFile(path), vi.getTimerCount()]).toEqual([null, 0])
+    for (let again = 0; again < 2; again++) file.write()
+    file.remove()
     expect([readPidFile(path), vi.getTimerCount()]).toEqual([null, 0])
   })
 
