@@ -130,11 +130,17 @@ describe('the link of releases', () => {
   ]
 
   it.each(OBSTACLES)('leads where it led if a folder is in the place of %s', (_, obstacleOf) => {
-    const { at, folder, install } = scene()
+    const { at, folder, install, links } = scene()
     const obstacle = obstacleOf(at)
+    // The release before is kept, and stays so.
+    if (obstacle !== `${at}.previous`) symlinkSync(join(folder, '3'), `${at}.previous`)
     mkdirSync(obstacle)
+    const before = linkTargets(at)
     expect(() => install(2, 1)).toThrow(expect.objectContaining({ code: 'ERR_FDB_RELEASE_LINK' }))
+    // A supervisor that is killed now has not switched.
     expect(readlinkSync(at)).toBe(join(folder, '1'))
+    links.follow(state({ 1: 'serving' }))
+    expect(linkTargets(at)).toEqual(before)
     // Without the obstacle the same order succeeds.
     rmSync(obstacle, { recursive: true })
     install(2, 1)
