@@ -4,17 +4,21 @@ import { Leadership, type StopWork } from '../../src/member/lifecycle/leadership
 import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
-type Step = { readonly what: 'acquire' | 'quiesce' | 'retire' | 'add' } | { readonly ends: number }
+type Step =
+  | { readonly what: 'acquire' | 'quiesce' | 'retire' | 'add' }
+  | { readonly ends: number; readonly throws: boolean }
 
 /** All that follows from the end of a start or a stop without a further one. */
 const turn = () => new Promise(resolve => setImmediate(resolve))
 
+const FAILURE = new Error('the work fails')
+
 /** The work of one process, whose starts and stops last until the script ends them. */
 class Process {
   readonly wrong: string[] = []
-  readonly #works: { isRunning: boolean }[] = []
+  readonly #works: { isRunning: boolean; hasFailed: boolean }[] = []
   /** Starts and stops that last. */
-  #lasting: (() => void)[] = []
+  #lasting: ((throws: boolean) => void)[] = []
   #mayWork = false
   /** Another process serves. */
   #isRetired = false
@@ -24,22 +28,23 @@ class Process {
   #isTold = false
   readonly #leadership = new Leadership(
     event => this.#hear(event),
-    error => this.wrong.push(String(error)),
+    error => error !== FAILURE && this.wrong.push(String(error)),
     SILENT,
   )
 
   async play(steps: readonly Step[]): Promise<void> {
     for (const step of steps) {
-      if ('ends' in step) this.#lasting.splice(step.ends % Math.max(1, this.#lasting.length), 1)[0]?.()
+      if ('ends' in step)
+        this.#lasting.splice(step.ends % Math.max(1, this.#lasting.length), 1)[0]?.(step.throws)
       else this.#do(step.what)
       await turn()
     }
     while (this.#lasting.length > 0) {
-      this.#lasting.shift()!()
+      this.#lasting.shift()!(false)
       await turn()
     }
-    for (const [at, { isRunning }] of this.#works.entries())
-      if (isRunning !== this.#mayWork)
+    for (const [at, { hasFailed, isRunning }] of this.#works.entries())
+      if (isRunning !== (this.#mayWork && !hasFailed))
         this.wrong.push(`at the end work ${at} ${isRunning ? 'runs' : 'does not run'}`)
     if (this.#mayWork && !this.#isTold)
       this.wrong.push('at the end the application is not told that it serves')
@@ -82,12 +87,24 @@ class Process {
 
   /** Each second work starts at once. */
   #add(): void {
-    const work = { isRunning: false }
+    const work = { isRunning: false, hasFailed: false }
     const at = this.#works.push(work) - 1
-    const stop: StopWork = () => this.#lasts(() => this.#change(at, false))
+    // Work whose stop throws counts as stopped, and so does work whose start throws, until this process begins to serve again.
+    const stop: StopWork = () =>
+      this.#lasts(throws => {
+        this.#change(at, false)
+        if (throws) throw FAILURE
+      })
     this.#leadership.add(() => {
       this.#change(at, true)
-      return at % 2 === 0 ? stop : this.#lasts(() => stop)
+      work.hasFailed = false
+      const isStarted = (throws: boolean) => {
+        if (!throws) return stop
+        work.hasFailed = true
+        this.#change(at, false)
+        throw FAILURE
+      }
+      return at % 2 === 0 ? stop : this.#lasts(isStarted)
     })
   }
 
@@ -98,8 +115,8 @@ class Process {
     work.isRunning = isRunning
   }
 
-  #lasts<T>(end: () => T): Promise<T> {
-    return new Promise(resolve => this.#lasting.push(() => resolve(end())))
+  #lasts<T>(end: (throws: boolean) => T): Promise<T> {
+    return new Promise<boolean>(resolve => this.#lasting.push(resolve)).then(end)
   }
 
   #hear(event: string): void {
@@ -112,7 +129,7 @@ class Process {
 const STEPS: fc.Arbitrary<Step[]> = fc.array(
   fc.oneof(
     fc.constantFrom<Step>({ what: 'acquire' }, { what: 'quiesce' }, { what: 'retire' }, { what: 'add' }),
-    fc.record({ ends: fc.nat(5) }),
+    fc.record({ ends: fc.nat(5), throws: fc.boolean() }),
   ),
   { maxLength: 16 },
 )
