@@ -331,7 +331,10 @@ class Translation {
         : prefix !== undefined
           ? `${sampleText(prefix) ?? ''}$request_uri`
           : sampleText(location ?? '/')
-    if (to === null) return null
+    if (to === null) {
+      this.draft.missing(statement, 'the proxy has no such variable')
+      return null
+    }
     const option = rest.find(word => REDIRECT_OPTIONS.test(word))
     if (option !== undefined) this.draft.near(statement, `without ${option}`)
     return { respond: { status, headers: { Location: to } } }

@@ -48,6 +48,10 @@ function lineAsNamed(lines: readonly string[], at: number, why: string, isWidene
   const written = option === undefined ? lines[at]! : lines[at]!.replace(new RegExp(` ${option}( s=1)?`), '')
   if (/^it replaces the header/.test(why)) return written.replace('add-header', 'set-header')
   if (/^without/.test(why)) return written
+  if (/^(?:only at the begin|by whole segments)/.test(why))
+    return written
+      .replace(/(replace-\w+) \^?(\/\w+)\(\/\)\?/, '$1 ^$2(/|$$)')
+      .replace(/(replace-\w+) \//, '$1 ^/')
   // Clients must not say in its place what HAProxy says.
   if (/no such variable/.test(why) && written.includes('http-request set-header'))
     return written.replace(/set-header (\S+) \S+/, 'del-header $1')

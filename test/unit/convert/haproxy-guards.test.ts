@@ -279,6 +279,9 @@ it('a value with a part that an earlier rule changes is named', () => {
     web(rules).remarks.find(({ line }) => line.text === rules.at(-1))?.outcome === 'near'
   expect(near('http-request redirect scheme https')).toBe(false)
   expect(near('http-request set-path /x', 'http-request redirect scheme https')).toBe(true)
+  const redirect = 'http-request redirect location https://b.test%[path]'
+  const { remarks } = web(['http-request set-path /v1%[path]', redirect])
+  expect(remarks.find(({ line }) => line.text === redirect)?.outcome).toBe('missing')
   expect(near('http-request set-header Host a', 'http-request set-header X-H %[hdr(host)]')).toBe(true)
 })
 
