@@ -36,7 +36,15 @@ export class Auto {
     this.announced = existsSync(settings.control) ? this.#announce() : null
     if (this.announced !== null) expectMember()
     // Now, before libraries replace process.emit(), which some of them restore later.
-    observe(process, { beforeExit: () => this.#service?.beforeExit() }, { exit: () => this.#joined?.exits() })
+    observe(
+      process,
+      {
+        beforeExit: () => this.#service?.beforeExit(),
+        SIGINT: () => this.#service?.passes('SIGINT'),
+        SIGTERM: () => this.#service?.passes('SIGTERM'),
+      },
+      { exit: () => this.#joined?.exits() },
+    )
   }
 
   /** Resolves when it is known whether another version serves; this process then has its sockets. Null if that is known. Never rejects. */

@@ -25,6 +25,8 @@ export class ProgramShutdown {
   readonly #keptProcess: KeptProcess
   /** While this process serves. */
   readonly #watches = new Map<NodeJS.Signals, SignalWatch>()
+  /** A signal waits for a next version that is starting. */
+  #isWaiting = false
   #ending = false
   /** The program's SIGTERM handlers were called before its last connections were closed. */
   #called = false
@@ -65,6 +67,26 @@ export class ProgramShutdown {
     this.stopHandlingSignals()
   }
 
+  /**
+   * Called before the program's handlers of a signal; returns whether they get it now. While a next version is starting, they get it only when
+   * that version serves or has failed: they may close the server, or end the process, while no other one listens.
+   */
+  passes(signal: NodeJS.Signals): boolean {
+    // A second signal does not wait.
+    if (this.#watches.size === 0 || this.#isWaiting || this.#member.isStoodBy || !this.#starting.any)
+      return true
+    this.#isWaiting = true
+    void this.#afterStart(signal)
+    return false
+  }
+
+  async #afterStart(signal: NodeJS.Signals): Promise<void> {
+    if (await this.#isHandedOver(signal, true)) return
+    // The handlers of a program that has been replaced are called after its last connection.
+    if (this.#watches.size > 0) process.emit(signal, signal)
+    this.#isWaiting = false
+  }
+
   #onSignal(signal: NodeJS.Signals): void {
     const handled = process.listenerCount(signal) > 0
     // Closes the member first: otherwise a predecessor on standby would serve again when this process ends.
@@ -80,17 +102,21 @@ export class ProgramShutdown {
 
   /** Ends the service, or only this process if a next version that is starting serves in time. */
   async #end(signal: NodeJS.Signals): Promise<void> {
-    await this.#starting.settled(this.#drainMs)
-    if (await this.#member.handedOver()) {
-      await this.#member.close({ handBack: false })
-      await this.#keptProcess.passOn(signal)
-      return
-    }
+    if (await this.#isHandedOver(signal, false)) return
     this.leave()
     const limit = setTimeout(() => endBy(signal), CLOSE_MS)
     await this.#member.close({ handBack: false, timeout: 0 }).catch(() => {})
     clearTimeout(limit)
     endBy(signal)
+  }
+
+  /** Waits for a next version that is starting. Resolves with whether it serves; this process is then leaving. */
+  async #isHandedOver(signal: NodeJS.Signals, handled: boolean): Promise<boolean> {
+    await this.#starting.settled(this.#drainMs)
+    if (!(await this.#member.handedOver())) return false
+    await this.#member.close({ handBack: false })
+    await this.#keptProcess.passOn(signal, handled)
+    return true
   }
 
   /** Lets the SIGTERM handlers of a replaced program end its connections themselves, as by a close frame with code 1001. */

@@ -484,6 +484,11 @@ export class AutoService {
     process.exit(1)
   }
 
+  /** See {@link ProgramShutdown.passes}. */
+  passes(signal: NodeJS.Signals): boolean {
+    return this.#shutdown.passes(signal)
+  }
+
   /** Called when nothing keeps the process alive. Leaves the service if the program ends before it serves. */
   beforeExit(): void {
     if (this.#phase === 'starts') this.#leave()

@@ -32,6 +32,11 @@ export class StartingProcesses {
     )
   }
 
+  get any(): boolean {
+    const now = performance.now()
+    return this.#member.isUpgraded || [...this.#until.values()].some(until => until > now)
+  }
+
   /** Resolves when no process starts, at the latest after `ms`. */
   async settled(ms: number): Promise<void> {
     const latest = performance.now() + ms

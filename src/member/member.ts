@@ -332,6 +332,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return standsBy || unfitStandby !== null
   }
 
+  /** @internal Whether an upgrade that this process has started is under way. */
+  get isUpgraded(): boolean {
+    return this.#runtime.upgrades.underWay
+  }
+
   /** @internal Resolves when no upgrade that this process has started is under way, at the latest after `ms`. */
   async upgradeOver(ms: number): Promise<void> {
     const { machine, upgrades } = this.#runtime

@@ -53,6 +53,12 @@ const timer = setInterval(() => {
   server.listen(8080)
 }, 10)
 `
+/** A server that ends at once when it is told to. */
+const ENDS_ITSELF = `process.on('SIGTERM', () => {
+  console.log(process.pid + ' is told to stop')
+  process.exit()
+})
+`
 /** The standby stays only until the next one is known to be well. */
 const SOON = { FD_BROKER_PROBATION: '0' }
 
@@ -88,41 +94,82 @@ describe('under fd-broker/auto a signal to the process that serves ends the serv
     await refuses(program.url)
   })
 
-  it('but not while the next version starts: that one serves first, and gets the connections', async () => {
-    const program = await AutoProgram.of(STARTS_AT_A_FILE)
+  it.each([
+    ['without a handler', ''],
+    ['with a handler that ends its process', ENDS_ITSELF],
+  ])(
+    'but not while the next version starts, %s: that one serves first, and gets the connections',
+    async (_, handler) => {
+      const program = await AutoProgram.of(STARTS_AT_A_FILE + handler)
+      program.write('ready', '')
+      const first = await program.serve()
+      rmSync(program.path('ready'))
+      const client = await RawClient.to(program.port)
+      expect(await client.ask('/')).toBe(`pid ${first}`)
+      const second = await program.launch()
+      await program.says('the next one waits')
+      signalPid(first, 'SIGTERM')
+      expect(await client.ask('/')).toBe(`pid ${first}`)
+      program.write('ready', '')
+      await program.ends(first)
+      expect(await client.ask('/')).toBe(`pid ${second}`)
+      expect(client.end).toBeNull()
+      expect(program.output.includes(`${first} is told to stop`)).toBe(handler !== '')
+    },
+  )
+
+  it('by its own handler, if the next version that starts does not serve', async () => {
+    const program = await AutoProgram.of(STARTS_AT_A_FILE + ENDS_ITSELF)
     program.write('ready', '')
     const first = await program.serve()
     rmSync(program.path('ready'))
-    const client = await RawClient.to(program.port)
-    expect(await client.ask('/')).toBe(`pid ${first}`)
     const second = await program.launch()
     await program.says('the next one waits')
     signalPid(first, 'SIGTERM')
-    expect(await client.ask('/')).toBe(`pid ${first}`)
-    program.write('ready', '')
+    expect(await (await fetch(program.url)).text()).toBe(`pid ${first}`)
+    expect(program.output).not.toContain('is told to stop')
+    signalPid(second, 'SIGKILL')
     await program.ends(first)
-    expect(await client.ask('/')).toBe(`pid ${second}`)
-    expect(client.end).toBeNull()
+    expect(program.output).toContain(`${first} is told to stop`)
   })
 
-  it('but not while the next version of an upgrade is still being loaded: that one serves first', async () => {
-    const program = await AutoProgram.of(SERVER)
+  it('by its own handler at the second signal, although the next version starts', async () => {
+    const program = await AutoProgram.of(STARTS_AT_A_FILE + ENDS_ITSELF)
+    program.write('ready', '')
     const first = await program.serve()
-    const client = await RawClient.to(program.port)
-    expect(await client.ask('/')).toBe(`pid ${first}`)
-    const loads = 'while [ ! -e go ]; do sleep 0.01; done; exec "$@"'
-    const next = ['sh', '-c', loads, 'sh', 'node', '--import', 'fd-broker/auto', program.file]
-    const upgrade = program.sandbox.run('upgrade', '--control', program.control, '--', ...next)
-    await program.statusWhere('the next version starts', ({ upgrade }) => upgrade !== null)
+    rmSync(program.path('ready'))
+    await program.launch()
+    await program.says('the next one waits')
     signalPid(first, 'SIGTERM')
-    expect(await client.ask('/')).toBe(`pid ${first}`)
-    program.write('go', '')
-    expect(await upgrade).toMatchObject({ code: 0 })
+    expect(await (await fetch(program.url)).text()).toBe(`pid ${first}`)
+    signalPid(first, 'SIGTERM')
     await program.ends(first)
-    const second = await program.serves(2)
-    expect(await client.ask('/')).toBe(`pid ${second}`)
-    expect(client.end).toBeNull()
   })
+
+  it.each([
+    ['without a handler', ''],
+    ['with a handler that ends its process', ENDS_ITSELF],
+  ])(
+    'but not while the next version of an upgrade is still being loaded, %s: that one serves first',
+    async (_, handler) => {
+      const program = await AutoProgram.of(SERVER + handler)
+      const first = await program.serve()
+      const client = await RawClient.to(program.port)
+      expect(await client.ask('/')).toBe(`pid ${first}`)
+      const loads = 'while [ ! -e go ]; do sleep 0.01; done; exec "$@"'
+      const next = ['sh', '-c', loads, 'sh', 'node', '--import', 'fd-broker/auto', program.file]
+      const upgrade = program.sandbox.run('upgrade', '--control', program.control, '--', ...next)
+      await program.statusWhere('the next version starts', ({ upgrade }) => upgrade !== null)
+      signalPid(first, 'SIGTERM')
+      expect(await client.ask('/')).toBe(`pid ${first}`)
+      program.write('go', '')
+      expect(await upgrade).toMatchObject({ code: 0 })
+      await program.ends(first)
+      const second = await program.serves(2)
+      expect(await client.ask('/')).toBe(`pid ${second}`)
+      expect(client.end).toBeNull()
+    },
+  )
 
   it('by its own handler, and the version that stands by', async () => {
     const program = await AutoProgram.of(HANDLED)

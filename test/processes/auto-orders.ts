@@ -290,8 +290,6 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
       case 'TERM in a start':
         // The version that starts serves next: no request may be lost.
         this.#isTold = false
-        // A program that closes its server at TERM refuses clients until the next version listens: known, and not mended yet.
-        if (this.#shape.handles === true) return
         if (status?.phase !== 'idle' || others.some(pid => !older.has(pid)) || this.ended.length > 0) return
         this.releases.write('gated')
         ledger.give('start', () => this.#startNext())
