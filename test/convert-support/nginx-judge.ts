@@ -163,7 +163,7 @@ function verdictOf(
     const isOpen = (got: Got) =>
       refuses(got) && !isBroken(got) && (other.server !== null || (other.status < 300 && !isMissing(got)))
     const isUnnamed = (got: Got) =>
-      isOpen(got) && !(isMissing(got) ? excuses.open(each) : excuses.asSent(each))
+      isOpen(got) && !excuses.asSent(each) && !(isMissing(got) && excuses.open(each))
     if (isOpen(one)) {
       if (isUnnamed(one) && isUnnamed(unnamed[at]!)) find('open')
       continue
