@@ -221,8 +221,10 @@ class Order {
         const both = [...only, ...around, ...when].filter(each => !isAlways(path, each))
         const isSure = pattern.exact && (within === null || sides(within).every(each => each.pattern.exact))
         if (!isSure && !isGuard) continue
-        if (!isSure) this.#push(path, both, [{ when: [], action: CLOSED }])
-        else this.#push(path, pattern.withoutSlash ? [...both, '!path=*/'] : both, branches)
+        if (!isSure) {
+          this.#push(path, both, [{ when: [], action: CLOSED }])
+          location.tell('more paths are refused', true)
+        } else this.#push(path, pattern.withoutSlash ? [...both, '!path=*/'] : both, branches)
       }
     }
   }

@@ -509,3 +509,12 @@ it('of several lines of add_header about one header of an answer the others are 
     'add_header x-a 2 always',
   ])
 })
+
+it('a guarded pattern within one that is not said exactly is named: more paths are refused', () => {
+  const inner = 'location ~* \\.php$ { deny 127.0.0.1; proxy_pass http://a:1; }'
+  const { remarks } = listening(`location ~ ^/a.php$ { return 200 own; ${inner} } ${open('/')}`)
+  expect(remarks.find(({ line }) => line.text.startsWith('location ~*'))).toMatchObject({
+    outcome: 'near',
+    why: 'more paths are refused',
+  })
+})
