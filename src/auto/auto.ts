@@ -40,8 +40,8 @@ export class Auto {
       process,
       {
         beforeExit: () => this.#service?.beforeExit(),
-        SIGINT: () => this.#service?.passes('SIGINT'),
-        SIGTERM: () => this.#service?.passes('SIGTERM'),
+        SIGINT: () => this.#service?.shutdown.passes('SIGINT'),
+        SIGTERM: () => this.#service?.shutdown.passes('SIGTERM'),
       },
       { exit: () => this.#joined?.exits() },
     )

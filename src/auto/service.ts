@@ -1,7 +1,5 @@
 import { existsSync } from 'node:fs'
 import type net from 'node:net'
-import { afterReading } from '../base/after-reading.js'
-import { DEFAULT_TIMES } from '../base/default-times.js'
 import {
   answers,
   type Check,
@@ -29,6 +27,7 @@ import { AwaitedListeners } from './awaited-listeners.js'
 import { isEndOfUpgrade } from './ended-upgrade.js'
 import { PARENT } from './exclusion.js'
 import { KeptProcess } from './kept-process.js'
+import { limitedTogether } from './limited-checks.js'
 import { addressesOf, addressNow, type ListenRequest, listenerName } from './listen-request.js'
 import { ListeningEvents } from './listening-events.js'
 import { linkedLog, linkLog, type OwnPart, openPart, ownPart } from './log-files.js'
@@ -42,15 +41,13 @@ import type { WaitingServer } from './waiting-server.js'
 
 /** Delay before a failed health check is repeated. */
 const CHECK_RETRY_MS = 100
-/** The previous version's own limit, whose error is the better one, must elapse first. */
-const LIMIT_FIRST_MS = 2_000
 
 /** The program as a member of its service: its servers are the member's listeners. */
 export class AutoService {
   readonly #settings: AutoSettings
   readonly #member: Member
   readonly #keptProcess: KeptProcess
-  readonly #shutdown: ProgramShutdown
+  readonly shutdown: ProgramShutdown
   /** Names of the listeners that the previous version offers. */
   readonly #offered: ReadonlySet<string>
   /** Names of the listeners that the servers have or get. */
@@ -129,7 +126,7 @@ export class AutoService {
     this.#offered = new Set(member.known)
     const keptProcess = new KeptProcess(settings.control)
     this.#keptProcess = keptProcess
-    this.#shutdown = new ProgramShutdown(member, settings, keptProcess)
+    this.shutdown = new ProgramShutdown(member, settings, keptProcess)
     const log = ownPart(startedAs.env)
     this.#log = log
     member.describe(() => this.#details)
@@ -141,14 +138,14 @@ export class AutoService {
       member.keepAlive(true)
       // In this order, so that a signal that has just arrived is passed on, too: it goes to the newest watch.
       keptProcess.markReplaced()
-      this.#shutdown.stopHandlingSignals()
+      this.shutdown.stopHandlingSignals()
       this.#listeningEvents.mute(this.#names.keys())
     })
     member.on('reinstated', () => {
       if (log !== null) this.#takeLogBack(log)
       member.keepAlive(false)
       this.#listeningEvents.restore()
-      this.#shutdown.handleSignals()
+      this.shutdown.handleSignals()
       keptProcess.stop()
       for (const attach of this.#fenced.values()) attach()
       this.#fenced.clear()
@@ -398,7 +395,7 @@ export class AutoService {
     this.#phase = 'serves'
     if (this.#log !== null) linkLog(this.#log, this.#member.generation, true)
     this.#member.keepAlive(false)
-    this.#shutdown.handleSignals()
+    this.shutdown.handleSignals()
     if (log !== 'warn') print(`generation ${this.#member.generation} of "${service}" serves`)
     if (this.#names.size === 0) this.#leave()
   }
@@ -425,29 +422,9 @@ export class AutoService {
     const own = ready === 'listen' ? [] : [ready === 'call' ? called : this.#answers(ready.path)]
     const name = () => missingCheck(this.#awaited.missing) ?? howReady(ready)
     // The name is for the warning of a check that does not settle.
-    const limited = this.#limited([listens, ...own, last])
+    const checks = [listens, ...own, last]
+    const limited = this.#offered.size === 0 ? checks : limitedTogether(checks, this.#settings.readyMs)
     return limited.map(check => Object.defineProperty(check, 'name', { get: name }))
-  }
-
-  /**
-   * Limits the checks of a next version together. The previous version, which has the limit of an upgrade, may die: this version would then hold the
-   * addresses without serving them, and no other version could join.
-   */
-  #limited(checks: readonly Check[]): Check[] {
-    const { readyMs = DEFAULT_TIMES.ready.ms } = this.#settings
-    if (this.#offered.size === 0 || readyMs === 0) return [...checks]
-    const until = performance.now() + readyMs + LIMIT_FIRST_MS
-    return checks.map(check => async context => {
-      let limit: ReturnType<typeof afterReading> | undefined
-      const late = new Promise<never>((_resolve, reject) => {
-        limit = afterReading(Math.max(1, until - performance.now()), () => reject(lateError(readyMs)))
-      })
-      try {
-        return await Promise.race([check(context), late])
-      } finally {
-        limit?.clear()
-      }
-    })
   }
 
   /** Returns a check that passes when each HTTP server of the program has answered, also one that listens meanwhile. */
@@ -471,7 +448,7 @@ export class AutoService {
 
   #onFailed(error: unknown): void {
     if (this.#phase === 'left') return
-    this.#shutdown.leave()
+    this.shutdown.leave()
     this.#phase = 'left'
     if (this.#offered.size === 0 && !isEndOfUpgrade(error)) {
       print(`this process runs without upgrades: ${codeAndMessageOf(error)}`)
@@ -482,11 +459,6 @@ export class AutoService {
     const why = missing.length === 0 ? '' : `; it ${missingText(missing)}`
     print(`this version does not serve: ${messageOf(error)}${why}`)
     process.exit(1)
-  }
-
-  /** See {@link ProgramShutdown.passes}. */
-  passes(signal: NodeJS.Signals): boolean {
-    return this.#shutdown.passes(signal)
   }
 
   /** Called when nothing keeps the process alive. Leaves the service if the program ends before it serves. */
@@ -507,19 +479,12 @@ export class AutoService {
     if (this.#phase === 'left') return
     this.#phase = 'left'
     clearTimeout(this.#quietTimer)
-    this.#shutdown.leave()
+    this.shutdown.leave()
     this.#member.keepAlive(true)
     this.#handsBack = this.#member.isStoodBy
     const closed = why === undefined ? this.#member.close() : this.#member.closeBecause(why)
     this.#leaving = closed.then(this.#onLeft, this.#onLeft)
   }
-}
-
-function lateError(readyMs: number): FdbError {
-  return new FdbError(
-    'ERR_FDB_DEADLINE',
-    `process ${process.pid} was not ready within ${readyMs} ms, and the previous version has ended: start the program again; raise FD_BROKER_READY_TIMEOUT if it is only slow`,
-  )
 }
 
 function missingText(missing: readonly string[]): string {

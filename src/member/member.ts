@@ -1,5 +1,4 @@
 import { EventEmitter, errorMonitor } from 'node:events'
-import type { Logger } from '../base/logger.js'
 import { reportServerStage } from '../base/server-stage.js'
 import { abortSignal, checkOptions, hook } from '../checks/options.js'
 import { wrongOption } from '../checks/place.js'
@@ -19,6 +18,7 @@ import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
 import { isStartedSuccessor, writeStep } from '../versions/exit-reason.js'
 import type { MemberDriver } from './driver.js'
+import { GuardedListeners } from './guarded-listeners.js'
 import type { StartWork } from './lifecycle/leadership.js'
 import type { Listener } from './listeners/listener.js'
 import { checkName, type OwnListeners } from './listeners/own-listeners.js'
@@ -573,33 +573,4 @@ function checkEvent(event: string | symbol, known: readonly string[]): void {
     `a member has no event "${String(event)}"${hint}: it has ${known.join(', ')}`,
     { details: { event: String(event) } },
   )
-}
-
-/** Calls all listeners of the application. An exception or rejection is logged and counted, and affects nothing else. */
-class GuardedListeners {
-  readonly #emitter: NodeJS.EventEmitter
-  readonly #logger: Logger
-  failures = 0
-
-  constructor(emitter: NodeJS.EventEmitter, logger: Logger) {
-    this.#emitter = emitter
-    this.#logger = logger
-  }
-
-  call(event: string, args: readonly unknown[]): void {
-    // rawListeners() also returns the wrapper of a once() listener, which removes itself when called.
-    for (const listener of this.#emitter.rawListeners(event)) {
-      try {
-        const outcome: unknown = Reflect.apply(listener, this.#emitter, args)
-        if (outcome instanceof Promise) outcome.catch(error => this.failed(event, error))
-      } catch (error) {
-        this.failed(event, error)
-      }
-    }
-  }
-
-  failed(event: string, error: unknown): void {
-    this.failures++
-    this.#logger.error({ err: error, event }, `a listener or hook of the application for "${event}" threw`)
-  }
 }

@@ -1,8 +1,8 @@
 import type { Conversion } from '../../src/convert/convert.js'
 import { readingsOf, withoutValues } from './haproxy-named.js'
-import { type Difference, refuses, sorted, type Verdict } from './judge.js'
 import { withoutNamedRefusals } from './named-refusals.js'
 import type { Asked, Got, Places } from './places.js'
+import { type Difference, refuses, sorted, type Verdict } from './verdict.js'
 
 /** A server that is not reached is no refusal. */
 const isOpen = (one: Got, other: Got) =>

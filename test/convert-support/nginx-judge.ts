@@ -1,9 +1,9 @@
 /** Excuses of the remarks about a file of nginx: each remark excuses only requests that nginx leads by its line, and only the difference that it names. */
 import type { Conversion } from '../../src/convert/convert.js'
 import type { SourceLine } from '../../src/convert/draft.js'
-import { type Difference, refuses, sorted, type Verdict } from './judge.js'
 import { NginxPlaces, type Reached, readOf } from './nginx-places.js'
 import type { Asked, Got, Places } from './places.js'
+import { type Difference, refuses, sorted, type Verdict } from './verdict.js'
 
 /** A part of an answer, or of what its server has seen. */
 type Part = 'headers' | 'set' | 'url' | 'location' | 'all'

@@ -24,6 +24,9 @@ export function limitedWaits(src: string): string[] {
 
 /** Where it is proved that each wait of a file ends: a title of the table, or of a test of its own. As many as the file has waits with a limit. */
 export const PROVED: Readonly<Record<string, readonly string[]>> = {
+  'auto/limited-checks.ts': [
+    'e2e/auto-concurrent: a next version that does not get ready ends at its limit also if the previous version has died',
+  ],
   'connections/receiver.ts': [
     'unit/connections/moves: stay with the other when the sender has decided and its word was lost',
   ],
@@ -92,6 +95,7 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'proxy/health/health.ts': ['e2e/proxy-health'],
   'proxy/names/name-servers.ts': ['unit/proxy/names: fail after the timeout, and tell the reason'],
   'proxy/proxy-header.ts': ['unit/proxy/proxy-header: a header that has come in time is read'],
+  'proxy/proxy-listener.ts': ['e2e/fleet: between two requests'],
   'proxy/source/sourced-config.ts': [
     'e2e/proxy-source: serves on without the store, and does not begin to serve without it',
   ],
