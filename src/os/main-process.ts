@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { MAIN_PROCESS, startedAs } from './command-line.js'
 
 /** Small init programs of containers: when their only child ends they end too, and so does the whole container. */
@@ -101,8 +101,6 @@ interface ProcessStat {
   /** 0: no controlling terminal. */
   readonly terminal: number
   readonly startTicks: number
-  /** The main thread is ending; descriptors may be open still (PF_EXITING in the kernel's sched.h). */
-  readonly isExiting: boolean
 }
 
 /** Returns facts about a process; null if it does not exist or is not visible. */
@@ -126,11 +124,31 @@ export function statIfSeen(pid: number): ProcessStat | null | undefined {
       session: Number(fields[3]),
       terminal: Number(fields[4]),
       startTicks: Number(fields[19]),
-      isExiting: (Number(fields[6]) & PF_EXITING) !== 0,
     }
   } catch {
     // /proc may hide a living process (`hidepid`, `ProtectProc=invisible`), and this process may have no free descriptor.
     return isTaken(pid) ? undefined : null
+  }
+}
+
+/** Whether each thread of a process is ending; descriptors may be open still (PF_EXITING in the kernel's sched.h). False if that is not visible. */
+export function isExiting(pid: number): boolean {
+  try {
+    const threads = readdirSync(`/proc/${pid}/task`)
+    return threads.length > 0 && threads.every(thread => isThreadExiting(`/proc/${pid}/task/${thread}/stat`))
+  } catch {
+    return false
+  }
+}
+
+function isThreadExiting(file: string): boolean {
+  try {
+    const stat = readFileSync(file, 'latin1')
+    const flags = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[6]
+    return (Number(flags) & PF_EXITING) !== 0
+  } catch (error) {
+    if (/^(?:ENOENT|ESRCH)$/.test((error as NodeJS.ErrnoException).code ?? '')) return true
+    throw error
   }
 }
 

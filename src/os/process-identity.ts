@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import { hasEnded, type NativeError, type OwnedFd, pidOfPidfd, procText, signalTo } from '../kernel/index.js'
 import { type DeathWatch, openPidfd, watchDeath, watchError } from './liveness.js'
-import { statIfSeen } from './main-process.js'
+import { isExiting, statIfSeen } from './main-process.js'
 
 export interface ProcessIdentity {
   /** The pid in this PID namespace. For a process of another one the pid that it reports for itself, which is often 1. */
@@ -144,7 +144,8 @@ const PID_POLL_MS = 5
 
 /**
  * Finds out whether a peer whose channel has just ended is dead, or has only closed the channel. The channel usually ends before the pidfd
- * reports the death (in 232 of 300 kills): resolves with 'dead' as soon as it is known, but with 'alive' only after `graceMs`.
+ * reports the death (in 232 of 300 kills): resolves with 'dead' as soon as it is known, but with 'alive' only after `graceMs`. A process that is
+ * ending then is dead, although it may not get a processor for its last steps.
  *
  * Borrows `peer` until then. A number is a pid, for kernels without pidfds, and is polled; a process that has reused the pid looks like a
  * living peer. Pid 0, of a peer in another PID namespace, always counts as alive.
@@ -152,11 +153,12 @@ const PID_POLL_MS = 5
 export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 'alive'> {
   const isDead =
     typeof peer === 'number' ? () => peer > 0 && !exists(peer) : () => !peer.closed && hasEnded(peer)
+  const isDying = () => isDead() || (typeof peer !== 'number' && !peer.closed && isEnding(peer))
   return new Promise(resolve => {
     const onDead = () => settle('dead')
     const watch = typeof peer === 'number' ? poll(isDead, onDead) : watchOrPoll(peer, isDead, onDead)
     // If this process was stopped or busy, the timer elapses before the watch is heard.
-    const timer = setTimeout(() => settle(isDead() ? 'dead' : 'alive'), graceMs)
+    const timer = setTimeout(() => settle(isDying() ? 'dead' : 'alive'), graceMs)
     function settle(fate: 'dead' | 'alive'): void {
       clearTimeout(timer)
       watch.close()
@@ -168,8 +170,7 @@ export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 
 /** Reports whether the process has ended or is ending: the kernel closes the descriptors of a process before its pidfd reports the death. */
 export function isEnding(pidfd: OwnedFd): boolean {
   const pid = pidOfPidfd(pidfd)
-  const stat = pid > 0 ? statIfSeen(pid) : null
-  return stat?.isExiting === true || hasEnded(pidfd)
+  return (pid > 0 && isExiting(pid)) || hasEnded(pidfd)
 }
 
 /** Watches the pidfd or, if no descriptor is free for that, polls it. */

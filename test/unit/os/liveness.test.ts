@@ -1,6 +1,15 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, constants, mkdtempSync, openSync, readFileSync, readSync, rmSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  readSync,
+  rmSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
@@ -9,6 +18,9 @@ import { native } from '../../../src/kernel/native.js'
 import { endsWithin, ownPidfd, watchDeath } from '../../../src/os/liveness.js'
 import { fateOf, isEnding } from '../../../src/os/process-identity.js'
 import { ZombieReaper } from '../../../src/versions/child-processes.js'
+import { PidNamespace } from '../../processes/namespace.js'
+import { has } from '../../processes/toolchains.js'
+import { until } from '../../processes/until.js'
 
 const children: ChildProcess[] = []
 afterEach(() => {
@@ -118,6 +130,18 @@ describe('fateOf', () => {
     }
   })
 
+  it.skipIf(process.getuid?.() !== 0 || !has('unshare') || !has('python3'))(
+    'gives dead for PID 1 of a namespace that waits for its last child, with its descriptors closed',
+    async () => {
+      const { pidfd, closed } = await slowToEnd()
+      expect(await fateOf(pidfd, 1)).toBe('alive')
+      closed()
+      expect(await fateOf(pidfd, 1)).toBe('dead')
+      expect(native.pidfdDead(pidfd.raw)).toBe(false)
+      pidfd.close()
+    },
+  )
+
   it('judges by pid where there is no pidfd, and never calls an unknown one dead', async () => {
     const { child } = await sleeper()
     expect(await fateOf(child.pid!, 20)).toBe('alive')
@@ -147,6 +171,21 @@ function isZombie(pid: number): boolean {
 }
 
 describe('isEnding', () => {
+  it.skipIf(!has('python3'))(
+    'takes a process whose main thread alone has ended for one that lives',
+    async () => {
+      const child = spawn('python3', ['-c', WITHOUT_MAIN_THREAD], { stdio: ['ignore', 'pipe', 'inherit'] })
+      children.push(child)
+      await once(child.stdout!, 'data')
+      await until('its main thread has ended', () =>
+        readFileSync(`/proc/${child.pid}/stat`, 'latin1').includes(') Z '),
+      )
+      const pidfd = OwnedFd.own(native.pidfdOpen(child.pid!)!, 'child')
+      expect(isEnding(pidfd)).toBe(false)
+      pidfd.close()
+    },
+  )
+
   it('sees a killed process as soon as the kernel has closed its descriptors', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'fdb-ending-'))
     onTestFinished(() => rmSync(folder, { recursive: true }))
@@ -169,6 +208,45 @@ describe('isEnding', () => {
     }
   })
 })
+
+/** The main thread has ended, and another one runs on. */
+const WITHOUT_MAIN_THREAD = `import ctypes, threading, time
+threading.Thread(target=lambda: time.sleep(60)).start()
+print(1, flush=True)
+ctypes.CDLL(None).pthread_exit(None)`
+
+/** Traces a process, whose end its parent then does not hear of. */
+const TRACES = `import ctypes, sys, time
+assert ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), None, None) == 0 # PTRACE_SEIZE
+print(1, flush=True)
+time.sleep(60)`
+
+/** PID 1 of a namespace; `closed()` kills it, and returns when the kernel has closed its descriptors: it ends only after its child. */
+async function slowToEnd(): Promise<{ pidfd: OwnedFd; closed: () => void }> {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-slow-end-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  const fifo = join(folder, 'fifo')
+  execFileSync('mkfifo', [fifo])
+  const end = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK)
+  const log = join(folder, 'log')
+  const command = ['sh', '-c', `sleep 60 & exec sleep 61 > ${fifo}`]
+  const namespace = await PidNamespace.start(command, { env: process.env, log })
+  const child = await until('it has its child', () => namespace.processes.get(2))
+  await until('it has its descriptor', () => readlinkSync(`/proc/${namespace.init}/fd/1`) === fifo)
+  const tracer = spawn('python3', ['-c', TRACES, `${child}`], { stdio: ['ignore', 'pipe', 'inherit'] })
+  children.push(tracer)
+  await once(tracer.stdout!, 'data')
+  onTestFinished(async () => {
+    tracer.kill('SIGKILL')
+    await namespace.exit
+  })
+  const closed = () => {
+    process.kill(namespace.init, 'SIGKILL')
+    while (isOpen(end));
+    closeSync(end)
+  }
+  return { pidfd: OwnedFd.own(native.pidfdOpen(namespace.init)!, 'PID 1'), closed }
+}
 
 /** Whether a process can write to the FIFO. */
 function isOpen(fifo: number): boolean {
