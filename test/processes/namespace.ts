@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { hasEnded } from './launch.js'
 import { until } from './until.js'
 
@@ -45,6 +45,7 @@ export class PidNamespace {
     const output = openSync(log, 'a')
     const args = [...INTO, '--pid', '--fork', '--kill-child', '--mount-proc', ...command]
     const child = spawn('unshare', args, { env, stdio: ['ignore', output, output] })
+    closeSync(output)
     const { pid = 0 } = child
     const init = await until('the namespace has its first process', () => {
       const [first] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')

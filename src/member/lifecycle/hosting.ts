@@ -48,9 +48,9 @@ export interface Hosting {
 
   /** Handles a message that only this hosting knows. Returns whether the message was known. */
   handle?(envelope: WireEnvelope): boolean
-  /** The holder has sent {@link givenUp}, with Retire or Released, before these. */
   /** The holder has made its Offer. `served`: another process serves. */
   onOffer?(served: boolean): void
+  /** The holder has sent {@link givenUp}, with Retire or Released, before these. */
   onGivenUp?(names: readonly string[]): void
   /** The holder has sent Released. The state machine gets the event after this call. */
   onReleased?(): void
