@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
-import { hasEnded, type NativeError, type OwnedFd, pidOfPidfd, procText, signalTo } from '../kernel/index.js'
-import { type DeathWatch, openPidfd, watchDeath, watchError } from './liveness.js'
+import { hasEnded, type NativeError, type OwnedFd, procText, signalTo } from '../kernel/index.js'
+import { type DeathWatch, openPidfd, pidOf, watchDeath, watchError } from './liveness.js'
 import { isExiting, statIfSeen } from './main-process.js'
 
 export interface ProcessIdentity {
@@ -169,7 +169,7 @@ export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 
 
 /** Reports whether the process has ended or is ending: the kernel closes the descriptors of a process before its pidfd reports the death. */
 export function isEnding(pidfd: OwnedFd): boolean {
-  const pid = pidOfPidfd(pidfd)
+  const pid = pidOf(pidfd)
   return (pid > 0 && isExiting(pid)) || hasEnded(pidfd)
 }
 

@@ -35,6 +35,9 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     text: 'it needs root and fs.protected_hardlinks=1',
   },
   "!has('python3')": { text: 'there is no python3' },
+  "process.getuid?.() !== 0 || !has('unshare') || !has('python3')": {
+    text: 'it needs root, unshare and python3',
+  },
   'MYPY === null': { text: 'there is no mypy (the nightly lane installs it)' },
   'PARSER === null': { text: 'there is no prometheus_client for Python (the nightly lane installs it)' },
   "NIGHTLY && has('python3')": {
