@@ -177,10 +177,11 @@ describe('a proxy of two workers', () => {
       ]
       signalPid(second, 'SIGSTOP')
       signalPid(main, 'SIGTERM')
-      await edge.ended(first)
-      expect([main, second].map(hasEnded)).toEqual([false, false])
+      await edge.logged('signal', ({ signal }) => signal === 'SIGTERM')
+      // The first one waits for the others, whose changes it takes.
+      expect([main, first, second].map(hasEnded)).toEqual([false, false, false])
       signalPid(main, 'SIGINT')
-      for (const pid of [second, main]) await edge.ended(pid)
+      for (const pid of [first, second, main]) await edge.ended(pid)
     },
   )
 
