@@ -293,7 +293,10 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
         if (status?.phase !== 'idle' || others.some(pid => !older.has(pid)) || this.ended.length > 0) return
         this.releases.write('gated')
         ledger.give('start', () => this.#startNext())
-        await until('it starts', () => this.#processes.size > others.length + 1)
+        // An older version may end meanwhile.
+        await until('it starts', () =>
+          [...this.#processes.keys()].some(pid => pid !== serving && !others.includes(pid)),
+        )
         // A process tells of itself when it has loaded fd-broker.
         await pause(ANNOUNCED_MS)
         this.#signal('TERM', serving)
