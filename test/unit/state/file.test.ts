@@ -464,7 +464,7 @@ describe('the reported content of a state file', () => {
     await copy.copySome(log)
     expect([copy.sequence, copy.syncedSequence]).toEqual([3, 2])
     await copy.sync()
-    // So many that it is under way still when the copy has all that there is.
+    // A bulk of this size is under way still when the copy has all that there is.
     const bulk = log.section('raw').bulk(large(200_000))
     await until('parts of it are in the log', () => log.sequence > 10)
     while ((await copy.copySome(log)) !== 0);
