@@ -25,7 +25,7 @@ interface OwnListenersDeps extends ClosedSocketsDeps {
   readonly settings: Pick<Settings, 'logger' | 'worker'>
   readonly machine: Machine
   readonly registry: Registry
-  readonly holdings: Pick<Holdings, 'dropped' | 'register' | 'unregister' | 'want'>
+  readonly holdings: Pick<Holdings, 'dropped' | 'register' | 'unregister' | 'want' | 'wantSoon'>
   /** Throws ERR_FDB_CLOSED if this process has left. */
   readonly throwIfLeft: () => void
   readonly events: {
@@ -302,15 +302,15 @@ export class OwnListeners {
     else this.#deps.holdings.unregister(entry)
   }
 
-  /** Takes over the further sockets at the listener's address, which a worker has kept. */
-  async #takeFurther(listener: Listener): Promise<void> {
+  /** Takes over the further sockets at the listener's address, which a worker has kept. Does not wait: a failure would leave a half opened listener. */
+  #takeFurther(listener: Listener): void {
     const { holdings, registry } = this.#deps
     for (const entry of registry.listeners) {
       if (entry.spec?.kind !== 'tcp' || !sameAddress(entry.spec, listener.spec)) continue
       if (this.#used.has(inodeOf(entry))) continue
       this.#used.add(inodeOf(entry))
       listener.addFurther(entry.name, entry.fd.dup())
-      await holdings.want(entry.name)
+      holdings.wantSoon(entry.name)
     }
   }
 
@@ -398,7 +398,7 @@ export class OwnListeners {
     this.#listeners.set(name, listener)
     // Also after ready(), until the handoff cannot be undone any more: then entries that are not wanted are closed.
     registry.wanted.add(name)
-    if (this.#worker !== null) await this.#takeFurther(listener)
+    if (this.#worker !== null) this.#takeFurther(listener)
     if (machine.phase === 'serving') listener.setOptions()
     if (machine.member.accepting) await listener.start()
     return listener
