@@ -103,7 +103,7 @@ export function readPidFile(path: string): number | null {
     return /^[1-9]\d{0,9}$/.test(text) ? Number(text) : null
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'EACCES') return null
-    const why = `the pid file ${path} cannot be read (EACCES): run as the user who owns it, or give --control`
+    const why = `the pid file ${path} cannot be read (EACCES): run as its owner, or give --control`
     throw new FdbError('ERR_FDB_DENIED', why, { cause, details: { path } })
   }
 }
