@@ -6,9 +6,10 @@ import { AutoProgram } from '../e2e/auto-program.js'
 import { perLane } from '../lanes/lane.js'
 import * as operators from '../orders/operators.js'
 import { type Census, leftIn, memoryFilesOf, plainCensus } from './descriptor-census.js'
-import { CALM_MS, DrawnOrders, EFFECT_MS } from './drawn-orders.js'
+import { CALM_MS, EFFECT_MS, inShares } from './drawn-orders.js'
 import { DrawnReleases, type Release } from './drawn-releases.js'
 import { hasEnded, launchUnrelated, signalPid } from './launch.js'
+import { MemberOrders, PHASE_MS } from './member-orders.js'
 import { isAnswered, OpenLoop } from './open-loop.js'
 import { freePort } from './scene.js'
 import { pause, until } from './until.js'
@@ -20,7 +21,6 @@ process.once('message', () => createServer().listen(0, '127.0.0.1'))
 process.on('disconnect', () => process.exit())
 `
 const EVERY_MS = 12
-const PHASE_MS = 700
 const READY_TIMEOUT_MS = 2_500
 const DRAIN_MS = 3_000
 /** Requests last at most this long. */
@@ -37,9 +37,7 @@ const SHARES = {
   ...{ 'joiner TERM': 1, 'joiner dies': 1, 'elder TERM': 1, 'elder HUP': 1, 'elder dies': 1 },
 } as const
 type AutoOrder = keyof typeof SHARES
-const ORDERS = Object.entries(SHARES).flatMap(([order, share]) =>
-  Array.from({ length: share }, () => order as AutoOrder),
-)
+const ORDERS = inShares(SHARES)
 const ALONE: readonly AutoOrder[] = [
   ...(['TERM', 'INT', 'Ctrl-C', 'rollback', 'HUP', 'USR2', 'QUIT', 'elder TERM'] as const),
   ...(['TERM in a start', 'TERM in a start'] as const),
@@ -102,7 +100,7 @@ const RETURNS: readonly AutoOrder[] = ['rollback', ...DEATHS]
 type Wrapper = 'import' | 'options' | 'npm'
 
 /** Random orders to an unmodified server under `fd-broker/auto`, and clients at a fixed rate whose requests must all be answered. */
-export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHEN)[number]> {
+export class AutoOrders extends MemberOrders<AutoOrder, (typeof WHEN)[number], StatusReport> {
   #program!: AutoProgram
   protected releases!: DrawnReleases
   #shape: Record<string, unknown> = {}
@@ -168,10 +166,6 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
     await this.#judge(fresh)
   }
 
-  protected async status(): Promise<StatusReport | null> {
-    return (await operators.status(this.control)) as StatusReport | null
-  }
-
   /** The processes of the program, and the group of each. */
   get #processes(): Map<number, number> {
     const started = this.box.output.matchAll(/^(\d+) starts in (\d+)$/gm)
@@ -183,7 +177,7 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
   }
 
   /** Also processes that have just been launched. */
-  get #living(): number[] {
+  protected get living(): number[] {
     return [...new Set([...this.#processes.keys(), ...this.#launched])].filter(pid => !hasEnded(pid))
   }
 
@@ -204,13 +198,17 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
     return this.draw(['import', 'import', 'options', 'npm'])
   }
 
+  protected async startAgain(): Promise<void> {
+    await this.#start()
+  }
+
   async #start(): Promise<void> {
     await this.#launch(this.#wrapper)
     await until(
       'the program serves',
       async () => {
         if ((await this.status())?.role === 'serving') return true
-        if (this.#living.length === 0) await this.#launch('import')
+        if (this.living.length === 0) await this.#launch('import')
         return false
       },
       CALM_MS,
@@ -264,7 +262,7 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
         return
       case 'start':
         this.releases.draw()
-        if (this.#living.length < 5) ledger.give(order, () => this.#startNext())
+        if (this.living.length < 5) ledger.give(order, () => this.#startNext())
         return
       case 'rollback':
         if (elder === undefined || this.#probationMs === 0)
@@ -388,7 +386,7 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
       return ledger.areAnswered && status?.role === 'serving' && holds(status.pid)
     }
     const same = (now: number) => now === pid
-    const ends = async () => this.#living.length === 0
+    const ends = async () => this.living.length === 0
     switch (order) {
       case 'upgrade':
       case 'start':
@@ -431,24 +429,6 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
     }
   }
 
-  protected async maintain(waits: boolean): Promise<void> {
-    if (waits && this.ended.length > 0)
-      await until('all processes end', () => this.#living.length === 0, PHASE_MS).catch(() => {})
-    if (this.#living.length > 0) {
-      if (this.ended.length === 0) return
-      const { pid, role, phase } = (await this.status()) ?? {}
-      // Another version serves.
-      if (role === 'serving' && phase === 'idle' && !this.leaving.has(pid ?? 0)) this.servesAgain()
-      return
-    }
-    if (this.ended.length === 0) {
-      this.ends('ended', null)
-      this.ledger.wrong.push('the service has ended without an order')
-    }
-    this.releases.write('good')
-    await this.#start()
-  }
-
   /** All trouble is over: one version is left, and serves. */
   async #calm(): Promise<void> {
     this.ledger.note('calm')
@@ -462,7 +442,7 @@ export class AutoOrders extends DrawnOrders<AutoOrder, StatusReport, (typeof WHE
         return isOver && (await this.#isIdle())
       },
       CALM_MS,
-      async () => `${this.#living} ${JSON.stringify(await this.status())}`,
+      async () => `${this.living} ${JSON.stringify(await this.status())}`,
     )
     await isAnswered(this.port)
   }

@@ -24,6 +24,13 @@ interface Box {
   close(): Promise<void>
 }
 
+/** Each order as often as its share says. */
+export function inShares<Order extends string>(shares: Readonly<Record<Order, number>>): Order[] {
+  return Object.entries<number>(shares).flatMap(([order, share]) =>
+    Array.from({ length: share }, () => order as Order),
+  )
+}
+
 /** Random orders to a service, drawn from a seed, and clients at a fixed rate whose requests must all be answered. */
 export abstract class DrawnOrders<
   Order extends string = string,

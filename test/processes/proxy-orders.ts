@@ -7,17 +7,17 @@ import { perLane } from '../lanes/lane.js'
 import * as operators from '../orders/operators.js'
 import { ask } from './client.js'
 import { type Census, leftIn, memoryFilesOf, plainCensus } from './descriptor-census.js'
-import { CALM_MS, DrawnOrders, EFFECT_MS } from './drawn-orders.js'
+import { CALM_MS, EFFECT_MS, inShares } from './drawn-orders.js'
 import { DrawnReleases, type Release } from './drawn-releases.js'
 import { Edge } from './edge.js'
 import { hasEnded, signalPid } from './launch.js'
 import { handles } from './marked.js'
+import { MemberOrders, PHASE_MS } from './member-orders.js'
 import { isAnswered, OpenLoop } from './open-loop.js'
 import { ServerChanges } from './server-changes.js'
 import { until } from './until.js'
 
 const EVERY_MS = 12
-const PHASE_MS = 700
 /** An upgrade is over, or has failed, within this time. */
 const UPGRADE_MS = 3_000
 /** Idle connections to servers are kept for this time. */
@@ -33,9 +33,7 @@ const SHARES = {
   ...{ 'joiner TERM': 1, 'joiner dies': 1, 'elder TERM': 1, 'elder QUIT': 1, 'elder dies': 1, cancel: 1 },
 } as const
 type ProxyOrder = keyof typeof SHARES
-const ORDERS = Object.entries(SHARES).flatMap(([order, share]) =>
-  Array.from({ length: share }, () => order as ProxyOrder),
-)
+const ORDERS = inShares(SHARES)
 const ALONE: readonly ProxyOrder[] = ['TERM', 'INT', 'QUIT', 'rollback', 'USR2', 'HUP', 'WINCH', 'death']
 const WHEN = [
   'calm',
@@ -92,7 +90,7 @@ const ANSWERS: Readonly<Record<string, Readonly<Record<string, readonly string[]
 }
 
 /** Random orders to the reference proxy, and clients at a fixed rate whose requests must all be answered. */
-export class ProxyOrders extends DrawnOrders<ProxyOrder, ServiceStatus, (typeof WHEN)[number]> {
+export class ProxyOrders extends MemberOrders<ProxyOrder, (typeof WHEN)[number]> {
   readonly #upstreams: Server[] = []
   readonly #started = new Set<number>()
   #edge!: Edge
@@ -212,14 +210,15 @@ export class ProxyOrders extends DrawnOrders<ProxyOrder, ServiceStatus, (typeof 
     return pid
   }
 
-  protected async status(): Promise<ServiceStatus | null> {
-    return (await operators.status(this.control)) as ServiceStatus | null
-  }
-
   /** All processes of the proxy that live. */
-  get #living(): number[] {
+  protected get living(): number[] {
     for (const { pid } of this.#edge.lines) if (typeof pid === 'number') this.#started.add(pid)
     return [...this.#started].filter(pid => !hasEnded(pid))
+  }
+
+  protected async startAgain(): Promise<void> {
+    if (this.#storePort > 0 && this.#store === null) await this.#toggleStore()
+    await this.#start()
   }
 
   async #start(): Promise<void> {
@@ -228,7 +227,7 @@ export class ProxyOrders extends DrawnOrders<ProxyOrder, ServiceStatus, (typeof 
       'the proxy serves',
       async () => {
         if ((await this.status())?.role === 'serving') return true
-        if (this.#living.length === 0) pid = await this.#launch()
+        if (this.living.length === 0) pid = await this.#launch()
         return false
       },
       CALM_MS,
@@ -262,7 +261,7 @@ export class ProxyOrders extends DrawnOrders<ProxyOrder, ServiceStatus, (typeof 
     const { ledger } = this
     const status = await this.status()
     const serving = status?.pid ?? 0
-    const others = this.#living.filter(pid => pid !== serving)
+    const others = this.living.filter(pid => pid !== serving)
     const older = new Set((status?.draining ?? []).map(({ pid }) => pid ?? 0))
     const signal = (name: NodeJS.Signals, pid = serving) => {
       ledger.note(`${name} to ${pid || 'no process'}`)
@@ -433,13 +432,13 @@ export class ProxyOrders extends DrawnOrders<ProxyOrder, ServiceStatus, (typeof 
       case 'INT':
       case 'stop':
       case 'stop --drain':
-        return ledger.promised('all processes end', async () => this.#living.length === 0, EFFECT_MS)
+        return ledger.promised('all processes end', async () => this.living.length === 0, EFFECT_MS)
       case 'QUIT':
       case 'death': {
         if (standby !== undefined && (standby.standbySeconds ?? 0) < 1) return
         const what = standby === undefined ? 'all processes end' : 'the previous version serves'
         const has = async () =>
-          standby === undefined ? this.#living.length === 0 : serves(now => now === standby.pid)
+          standby === undefined ? this.living.length === 0 : serves(now => now === standby.pid)
         return ledger.promised(what, has, EFFECT_MS)
       }
       case 'status':
@@ -469,25 +468,6 @@ export class ProxyOrders extends DrawnOrders<ProxyOrder, ServiceStatus, (typeof 
     this.ledger.note(store === null ? 'the store is back' : 'the store is away')
   }
 
-  protected async maintain(waits: boolean): Promise<void> {
-    if (waits && this.ended.length > 0)
-      await until('all processes end', () => this.#living.length === 0, PHASE_MS).catch(() => {})
-    if (this.#living.length > 0) {
-      if (this.ended.length === 0) return
-      const { pid, role, phase } = (await this.status()) ?? {}
-      // Another version serves.
-      if (role === 'serving' && phase === 'idle' && !this.leaving.has(pid ?? 0)) this.servesAgain()
-      return
-    }
-    if (this.ended.length === 0) {
-      this.ends('ended', null)
-      this.ledger.wrong.push('the service has ended without an order')
-    }
-    this.releases.write('good')
-    if (this.#storePort > 0 && this.#store === null) await this.#toggleStore()
-    await this.#start()
-  }
-
   /** All trouble is over: one version is left, and serves. */
   async #calm(): Promise<void> {
     this.ledger.note('calm')
@@ -504,11 +484,11 @@ export class ProxyOrders extends DrawnOrders<ProxyOrder, ServiceStatus, (typeof 
           this.ended.length === 0 &&
           phase === 'idle' &&
           draining.length === 0 &&
-          this.#living.join() === `${pid}`
+          this.living.join() === `${pid}`
         )
       },
       CALM_MS,
-      async () => `${this.#living} ${JSON.stringify(await this.status())}`,
+      async () => `${this.living} ${JSON.stringify(await this.status())}`,
     )
     const pid = await until('the status comes', async () => (await this.status())?.pid)
     signalPid(pid, 'SIGHUP')

@@ -10,7 +10,7 @@ import type { Sandbox } from '../e2e/cli-processes.js'
 import { perLane } from '../lanes/lane.js'
 import * as operators from '../orders/operators.js'
 import { type Census, plainCensus } from './descriptor-census.js'
-import { CALM_MS, DrawnOrders, EFFECT_MS } from './drawn-orders.js'
+import { CALM_MS, DrawnOrders, EFFECT_MS, inShares } from './drawn-orders.js'
 import { DrawnReleases, type Release } from './drawn-releases.js'
 import { hasEnded, signalPid } from './launch.js'
 import { handles } from './marked.js'
@@ -41,9 +41,7 @@ const SHARES = {
   ...{ cancel: 1, 'bad file': 1, 'candidate dies': 1, 'server dies': 1, death: 1 },
 } as const
 type RunOrder = keyof typeof SHARES
-const ORDERS = Object.entries(SHARES).flatMap(([order, share]) =>
-  Array.from({ length: share }, () => order as RunOrder),
-)
+const ORDERS = inShares(SHARES)
 const ALONE: readonly RunOrder[] = ['TERM', 'INT', 'QUIT', 'rollback', 'USR2', 'HUP', 'stop']
 const WHEN = [
   'calm',
