@@ -1,9 +1,9 @@
-import { availableParallelism } from 'node:os'
+import { availableParallelism, constants } from 'node:os'
 import { resolve } from 'node:path'
 import { DEFAULT_TIMES } from '../base/default-times.js'
 import { type Logger, SILENT, wrappedLogger } from '../base/logger.js'
 import { hooksShape } from '../checks/hooks.js'
-import { abortSignal, checkOptions, logger, nameUpTo, path } from '../checks/options.js'
+import { abortSignal, checkOptions, hook, logger, nameUpTo, path } from '../checks/options.js'
 import { absent, map, optional, required, type ShapeOf } from '../checks/shape.js'
 import {
   isTexts,
@@ -117,7 +117,27 @@ export function settleWorkers(options: WorkersOptions) {
   }
 }
 
-/** Throws ERR_FDB_OPTION. */
+const CLOSE = map({ timeout: absent(milliseconds(0)) })
+const SIGNAL = predicate<NodeJS.Signals>(
+  'the name of a signal, for example SIGUSR1',
+  value => typeof value === 'string' && Object.hasOwn(constants.signals, value),
+)
+const COUNT_FUNCTION = hook<() => Promise<number | 'auto'>>('a function that returns the number of workers')
+
+// Checks of the arguments of Workers' methods. They throw ERR_FDB_OPTION.
+
 export function countOf(workers: unknown): number {
-  return checkOptions('scale()', workers, count, 'workers')
+  return checkOptions('set()', workers, count, 'workers')
+}
+
+export function closeTimeoutOf(options: unknown): number | null {
+  return checkOptions('close()', options, CLOSE).timeout ?? null
+}
+
+export function signalOf(signal: unknown): NodeJS.Signals {
+  return checkOptions('signal()', signal, SIGNAL, 'signal')
+}
+
+export function countFunctionOf(count: unknown): () => Promise<number | 'auto'> {
+  return checkOptions('onReload()', count, COUNT_FUNCTION, 'count')
 }

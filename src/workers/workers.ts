@@ -18,7 +18,15 @@ import {
   STOP,
 } from '../operator/service-commands.js'
 import type { WorkersReport } from '../operator/status-report.js'
-import { countOf, settleWorkers, type WorkersOptions, type WorkersSettings } from './options.js'
+import {
+  closeTimeoutOf,
+  countFunctionOf,
+  countOf,
+  settleWorkers,
+  signalOf,
+  type WorkersOptions,
+  type WorkersSettings,
+} from './options.js'
 import { WorkerPool } from './pool.js'
 import type { WorkerSlot } from './worker-slot.js'
 
@@ -136,29 +144,30 @@ export class Workers implements AsyncDisposable {
     await this.#reload()
   }
 
-  /** Sets the function that returns the number of workers after each {@link reload}. */
+  /** Sets the function that returns the number of workers after each {@link reload}. Throws ERR_FDB_OPTION. */
   onReload(count: () => Promise<number | 'auto'>): void {
-    this.#onReload = count
+    this.#onReload = countFunctionOf(count)
   }
 
-  /** Forwards a signal to all processes of the workers. */
+  /** Forwards a signal to all processes of the workers. Throws ERR_FDB_OPTION. */
   signal(signal: NodeJS.Signals): void {
-    this.#pool.signalAll(signal)
+    this.#pool.signalAll(signalOf(signal))
   }
 
   /**
    * Ends all workers as `Member.close()` does, within `timeout` milliseconds (default: the time that each worker configures), then this
    * main process. Workers that live 5 s after `timeout` are killed; without it, those that still serve after `stopTimeout`. Another call
-   * can shorten the time.
+   * can shorten the time. Rejects with ERR_FDB_OPTION.
    */
-  async close({ timeout }: { timeout?: number | undefined } = {}): Promise<void> {
+  async close(options: { timeout?: number | undefined } = {}): Promise<void> {
+    const timeout = closeTimeoutOf(options)
     const daemon = this.#daemon
     if (daemon === null) return
     if (!this.#closing) {
       this.#closing = true
-      await this.#pool.endAll(timeout ?? null, daemon.closed)
+      await this.#pool.endAll(timeout, daemon.closed)
       await daemon.close()
-    } else if (timeout !== undefined) this.#pool.shortenDeadline(timeout)
+    } else if (timeout !== null) this.#pool.shortenDeadline(timeout)
     await daemon.closed
   }
 

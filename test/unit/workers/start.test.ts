@@ -91,3 +91,35 @@ it('workers with a misspelt option are not started', async () => {
     message: expect.stringContaining('restartDelays'),
   })
 })
+
+it('methods of the main process refuse arguments that are wrong, and do nothing', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-workers-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const member = `import { join } from 'fd-broker'; await (await join({ service: 'shop' })).ready()`
+  const workers = await startWorkers({
+    service: 'shop',
+    workers: 1,
+    control: join(folder, 'control.sock'),
+    command: [process.execPath, '--input-type=module', '-e', member],
+  })
+  const calls = [
+    ['close', { timeout: 'soon' }, 'timeout'],
+    ['close', { timeout: -1 }, 'timeout'],
+    ['close', { timeOut: 1 }, 'timeOut'],
+    ['signal', 'NOSIG', 'signal'],
+    ['signal', 9, 'signal'],
+    ['onReload', 2, 'count'],
+    ['set', 'many', 'workers'],
+    ['upgrade', { timeOut: 1 }, 'timeOut'],
+  ] as const
+  try {
+    for (const [method, given, named] of calls)
+      await expect(async () => await workers[method](untyped(given))).rejects.toMatchObject({
+        code: 'ERR_FDB_OPTION',
+        message: expect.stringContaining(named),
+      })
+    expect(workers.report).toMatchObject({ count: 1, all: [{ phase: 'serving' }] })
+  } finally {
+    await workers.close({ timeout: 0 })
+  }
+})
