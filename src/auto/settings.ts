@@ -1,7 +1,8 @@
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { basename, dirname, extname, join, resolve } from 'node:path'
 import { DEFAULT_TIMES } from '../base/default-times.js'
 import { aDuration, durationMs } from '../base/duration.js'
+import { isFolder } from '../checks/files.js'
 import { nearest } from '../checks/spelling.js'
 import { FdbError } from '../errors.js'
 import { startedAs } from '../os/command-line.js'
@@ -110,9 +111,9 @@ export function settingsOf(program: string, env: Env): AutoSettings {
 export function serviceName(program: string): string {
   const installed = /[\\/]node_modules[\\/]/.test(program)
   // `node .`
-  const isFolder = statSync(program, { throwIfNoEntry: false })?.isDirectory() === true
-  const folder = installed ? startedAs.cwd : isFolder ? program : dirname(program)
-  const script = isFolder ? 'index' : basename(program, extname(program))
+  const isRunAsFolder = isFolder(program)
+  const folder = installed ? startedAs.cwd : isRunAsFolder ? program : dirname(program)
+  const script = isRunAsFolder ? 'index' : basename(program, extname(program))
   const whole = packageName(folder) ?? basename(folder)
   const own = COMMON.has(script) || installed ? whole : `${whole}-${script}`
   return own.replace(/^@[^/]*\//, '').replace(/[^\w.-]+/g, '-') || script

@@ -22,6 +22,22 @@ function statOf(path: string): BigIntStats | undefined {
   }
 }
 
+/** Returns false for a path that this user cannot follow. */
+export function isFile(path: string): boolean {
+  return statOf(path)?.isFile() ?? false
+}
+
+/** Returns why nothing is found at a path that an operator named, as the start of a message; null if something is there. */
+export function absence(path: string, what = 'file'): string | null {
+  try {
+    return statSync(path, { bigint: true, throwIfNoEntry: false }) === undefined
+      ? `there is no ${what} ${path}`
+      : null
+  } catch (error) {
+    return `${path} cannot be looked at (${(error as NodeJS.ErrnoException).code})`
+  }
+}
+
 /** Reads regular files of limited size only: a wrong path must neither block the proxy nor fill its memory. */
 export function readText(path: string, place: Place): string | undefined {
   try {

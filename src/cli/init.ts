@@ -16,6 +16,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { serviceName } from '../auto/settings.js'
 import { jsonValue } from '../base/json.js'
 import { thisFile } from '../base/lazy.js'
+import { isFile } from '../checks/files.js'
 import { wrongOption } from '../checks/place.js'
 import { FdbError } from '../errors.js'
 import type { Command } from './command.js'
@@ -238,10 +239,6 @@ function manifestIn(text: string, folder: string): Manifest {
   throw wrongOption('folder', folder, `${wanted}, of one object`)
 }
 
-function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() === true
-}
-
 /** Returns '' for a file that this user may not read, as data of the application may be. */
 function readIfAllowed(path: string): string {
   try {
@@ -254,11 +251,13 @@ function readIfAllowed(path: string): string {
 function read(file: string, folder: string): string {
   try {
     return readFileSync(file, 'utf8')
-  } catch {
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    const wanted = 'a folder with a package.json: run this in the folder of your application'
     throw wrongOption(
       'folder',
       folder,
-      'a folder with a package.json: run this in the folder of your application',
+      code === 'ENOENT' ? wanted : `a folder whose package.json can be read (${code})`,
     )
   }
 }

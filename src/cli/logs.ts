@@ -4,6 +4,7 @@ import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { InvalidArgumentError, Option } from 'commander'
 import { defaultLog, generationLog, LOG_FILE, newestPart, servicesWithLog } from '../auto/log-files.js'
+import { absence } from '../checks/files.js'
 import { FdbError } from '../errors.js'
 import { procText } from '../kernel/index.js'
 import { OperatorClient } from '../operator/client.js'
@@ -71,7 +72,8 @@ async function logs(flags: LogsFlags, command: Command): Promise<void> {
   const linked = generation === undefined ? log : generationLog(log, generation)
   // A version that has not served has no link yet.
   const path = existsSync(linked) || generation !== undefined ? linked : (newestPart(log) ?? linked)
-  if (!existsSync(path)) {
+  const absent = absence(path, 'log')
+  if (absent !== null) {
     // If no such service runs either, its name is probably wrong.
     if (flags.logFile === undefined && flags.control === undefined && flags.service !== undefined)
       controlByName(flags.service, process.env)
@@ -79,7 +81,7 @@ async function logs(flags: LogsFlags, command: Command): Promise<void> {
       generation === undefined
         ? 'fd-broker start did not start the service, or its log is too old'
         : `fd-broker start did not start generation ${generation} of this run, or its log is too old; files of earlier runs are in ${dirname(log)}`
-    throw new FdbError('ERR_FDB_OPTION', `there is no log ${path}: ${why}; give --log-file`)
+    throw new FdbError('ERR_FDB_OPTION', `${absent}: ${why}; give --log-file`)
   }
   const files = [new FollowedFile(realpathSync(path))]
   await files[0]!.printLast(lines)

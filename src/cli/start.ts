@@ -7,6 +7,7 @@ import { InvalidArgumentError, Option } from 'commander'
 import { PARENT } from '../auto/exclusion.js'
 import { createPart, defaultLog, LOG_FILE, LOG_SIZE, LOG_WRITER_MS, openPart } from '../auto/log-files.js'
 import { type AutoSettings, settingsOf } from '../auto/settings.js'
+import { absence } from '../checks/files.js'
 import { wrongOption } from '../checks/place.js'
 import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
@@ -123,8 +124,8 @@ function parseSize(text: string): string {
 
 async function start(program: string, args: string[], flags: StartProgramFlags): Promise<void> {
   const file = namedPath(program)
-  if (!existsSync(file))
-    throw new FdbError('ERR_FDB_OPTION', `there is no file ${file}: give the file of a Node program`)
+  const absent = absence(file)
+  if (absent !== null) throw new FdbError('ERR_FDB_OPTION', `${absent}: give the file of a Node program`)
   const named: NodeJS.ProcessEnv = {
     ...(flags.name !== undefined && { FD_BROKER_NAME: flags.name }),
     ...(flags.ready !== undefined && { FD_BROKER_READY: flags.ready }),

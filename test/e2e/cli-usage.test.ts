@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -277,6 +277,38 @@ describe('fd-broker on the command line', () => {
     const ran = spawnSync('sh', ['-c', script, release, process.execPath, CLI, ...args], { encoding: 'utf8' })
     expect(ran).toMatchObject({ status, stderr: expect.stringMatching(message) })
     expect(ran.stderr).not.toMatch(/uv_cwd|\bat \S+ \(node:/)
+  })
+
+  it.each([
+    [
+      ['start', 'loop/server.js'],
+      2,
+      /^ERR_FDB_OPTION: \S+\/loop\/server\.js cannot be looked at \(ELOOP\): give the file/,
+    ],
+    [
+      ['logs', '--log-file', 'loop/shop.log'],
+      2,
+      /^ERR_FDB_OPTION: loop\/shop\.log cannot be looked at \(ELOOP\): /,
+    ],
+    [
+      ['init', 'loop'],
+      2,
+      /^ERR_FDB_OPTION: .*\/loop"; give a folder whose package\.json can be read \(ELOOP\)/,
+    ],
+    [
+      ['init', 'app', '--entry', '../loop/server.js'],
+      2,
+      /^ERR_FDB_OPTION: option "entry" is "\.\.\/loop\/server\.js"; give a file in /,
+    ],
+    [['doctor', '--json'], 0, /^$/],
+  ])('says which path it cannot follow: %j', (args, status, message) => {
+    const cwd = mkdtempSync(join(folder, 'paths-'))
+    for (const name of ['loop', 'server.js']) symlinkSync(name, join(cwd, name))
+    mkdirSync(join(cwd, 'app'))
+    writeFileSync(join(cwd, 'app/package.json'), '{"name":"shop"}')
+    const ran = spawnSync(process.execPath, [CLI, ...args], { encoding: 'utf8', cwd })
+    expect(ran).toMatchObject({ status, stderr: expect.stringMatching(message) })
+    expect(ran.stderr).not.toMatch(/\bat \S+ \(/)
   })
 
   it('proxy --check: a service whose name is none of a file needs a control path', async () => {

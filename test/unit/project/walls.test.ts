@@ -26,7 +26,6 @@ function found(sources: Record<string, string>): string[] {
  */
 const FILES_ONLY = new Map([
   ['src/auto/log-files.ts', 1],
-  ['src/auto/settings.ts', 1],
   ['src/base/cache-file.ts', 4],
   ['src/code-cache/code-cache.ts', 1],
   ['src/code-cache/load-cached.ts', 1],
