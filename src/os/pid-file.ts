@@ -6,6 +6,16 @@ import { FdbError } from '../errors.js'
 /** Interval at which a removed file is noticed, and a failed change tried again. */
 const PID_FILE_CHECK_MS = 5_000
 
+const REMEDIES: Readonly<Record<string, string>> = {
+  ENOENT: 'create its folder',
+  ENOTDIR: 'create its folder',
+  EACCES: 'let the user of this process write to its folder',
+  EPERM: 'let the user of this process write to its folder',
+  ENOSPC: 'free space on its disk',
+  EDQUOT: 'free space on its disk',
+  EROFS: 'give a path on a disk that can be written to',
+}
+
 /** A file with the pid of the serving process, which is replaced atomically. Failures are logged, once until a change succeeds, and retried. */
 export class PidFile {
   readonly #path: string
@@ -72,11 +82,13 @@ export class PidFile {
       act()
       this.#failed = false
     } catch (error) {
-      if (!this.#failed)
+      if (!this.#failed) {
+        const { code = String(error) } = error as NodeJS.ErrnoException
         this.#logger.error(
           { err: error, pidFile: this.#path },
-          'the pid file could not be changed and keeps its content',
+          `the pid file could not be changed and keeps its content (${code}): ${REMEDIES[code] ?? 'mend its folder'}`,
         )
+      }
       this.#failed = true
     }
   }

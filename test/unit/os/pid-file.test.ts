@@ -159,6 +159,8 @@ describe('a pid file', () => {
     const file = PidFile.at(path, logger)!
     file.write()
     file.remove()
-    expect(told).toEqual(['the pid file could not be changed and keeps its content'])
+    expect(told).toEqual([
+      'the pid file could not be changed and keeps its content (ENOENT): create its folder',
+    ])
   })
 })
