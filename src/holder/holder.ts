@@ -133,8 +133,7 @@ export class Holder {
 
   /** The names of the listeners that the process which serves does not use, unless it has adopted them since. */
   get givenUp(): ReadonlySet<string> {
-    const owner = this.#peers.get(this.#host.state().owner)
-    return new Set([...(owner?.refused ?? [])].filter(name => !owner!.adopted.has(name)))
+    return this.#peers.get(this.#host.state().owner)?.refused ?? new Set()
   }
 
   get state(): HolderState {

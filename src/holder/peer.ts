@@ -42,8 +42,11 @@ export interface Peer extends Pick<Caller, 'pid' | 'identity' | 'proven' | 'pidf
   reason: FdbError | null
   /** The names of descriptors that the peer uses: those in its Ready and in `lateNames`, and in a daemon those that it registered. */
   adopted: Set<string>
-  /** The names of listeners that the peer does not use, under any name, as its Ready says. */
-  refused: ReadonlySet<string>
+  /**
+   * The names of the previous version's listeners that the peer does not use, under any name: those in its Ready, without those that it has registered
+   * since. The peer may use such a name for another socket.
+   */
+  refused: Set<string>
   /** The names of descriptors that were sent after the Offer. The peer has adopted them even if its Ready does not list them. */
   lateNames: Set<string>
   /** The holder has closed the link, and ignores further events of this peer. */

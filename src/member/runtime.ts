@@ -287,7 +287,7 @@ export class MemberRuntime {
         refused: refuse,
       },
     })
-    this.toHolder = new ToHolderSender({ ...hosted, state })
+    this.toHolder = new ToHolderSender({ ...hosted, state, listeners: () => this.listeners })
     this.back = new BackSender({ ...hosted, offers: this.offers })
     this.upgrades = new Upgrades({ ...hosted, events })
     this.upgrades.waitingPid = () => this.clients.waitingPid

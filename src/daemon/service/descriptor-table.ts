@@ -116,6 +116,7 @@ export class DescriptorTable {
 
   /** Adds an entry to the service; closes an earlier one of that name. Takes ownership of the descriptor, also if it throws. */
   hold(peer: Peer, entry: Entry): void {
+    this.#noteUse(peer, entry)
     this.#put(entry)
     this.#former.removeUnused(this.held)
     peer.adopted.add(entry.name)
@@ -128,8 +129,15 @@ export class DescriptorTable {
       entry.fd.close()
       throw tooMany(entry.name)
     }
+    this.#noteUse(peer, entry)
     this.#discard([provisional.get(entry.name)])
     provisional.set(entry.name, entry)
+  }
+
+  /** The member uses a listener of the previous version that its Ready has given up. Another socket of that name does not count. */
+  #noteUse({ refused }: Peer, { name, fd }: Entry): void {
+    const present = refused.has(name) ? this.held.get(name) : undefined
+    if (present !== undefined && inspectOne(present.fd).ino === inspectOne(fd).ino) refused.delete(name)
   }
 
   /** The descriptors that `owner`, which is in its probation, has named, and those of {@link keepLate}: the next daemon must know them too. Borrowed. */

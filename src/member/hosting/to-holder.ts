@@ -1,18 +1,17 @@
 import { FdbError } from '../../errors.js'
 import type { ToHolder } from '../../handoff/messages.js'
-import type { Registry } from '../../holder/registry.js'
-import { inspectOne } from '../../kernel/index.js'
 import { packToHolder } from '../../wire/envelope.js'
 import type { Heartbeat } from '../lifecycle/heartbeat.js'
 import type { Machine } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
+import type { OwnListeners } from '../listeners/own-listeners.js'
 import type { OwnState } from '../state/own-state.js'
 import type { JoinedHolder } from './joined-holder.js'
 
 interface ToHolderDeps {
   readonly machine: Machine
   readonly shutdown: Shutdown
-  readonly registry: Registry
+  readonly listeners: () => Pick<OwnListeners, 'choice'>
   readonly heartbeat: Heartbeat
   readonly joined: JoinedHolder
   readonly state: OwnState
@@ -52,13 +51,12 @@ export class ToHolderSender {
   }
 
   #ready(): void {
-    const { heartbeat, joined, registry, state } = this.#deps
+    const { heartbeat, joined, listeners, state } = this.#deps
     // After Ready the holder takes silence for a stuck process, so the heartbeats start first.
     heartbeat.start()
     joined.post({
       ready: {
-        adopted: [...registry.wanted],
-        refused: notUsed(registry),
+        ...listeners().choice,
         position: state.log.position,
       },
     })
@@ -76,10 +74,4 @@ export class ToHolderSender {
     const { code, message } = shutdown.reason ?? new FdbError('ERR_FDB_ABORTED', 'the successor gave up')
     return joined.link?.send({ abort: { code, message, phase: machine.phase } }).catch(() => {})
   }
-}
-
-/** The names of the listeners that this version uses under no name. */
-function notUsed({ listeners, wanted }: Registry): string[] {
-  const used = new Set(listeners.filter(({ name }) => wanted.has(name)).map(({ fd }) => inspectOne(fd).ino))
-  return listeners.filter(({ fd }) => !used.has(inspectOne(fd).ino)).map(({ name }) => name)
 }

@@ -17,6 +17,7 @@ import type { Settings } from '../options/options.js'
 import { ClosedSockets, type ClosedSocketsDeps } from './closed-sockets.js'
 import type { Holdings } from './holdings.js'
 import { Listener, SocketOptions } from './listener.js'
+import { listenerTwice, openedMeanwhile, withoutServer } from './listener-errors.js'
 import { bindForWorker, workerSpec } from './worker-orders.js'
 
 const MOST_NAME_CHARACTERS = 256
@@ -60,6 +61,7 @@ export class OwnListeners {
   readonly #late = new Map<string, { readonly address: string; readonly elsewhere: boolean }>()
   #unserved: UnservedOption = false
   #accepted = false
+  #settled = false
   readonly #closed: ClosedSockets
   readonly #worker: WorkerPlace | null
 
@@ -80,6 +82,17 @@ export class OwnListeners {
   /** The listeners of the previous version that this version does not use (yet), also those that were opened after the Offer. */
   get unused(): readonly ListenerEntry[] {
     return this.#deps.registry.listeners.filter(entry => !this.#used.has(inodeOf(entry)))
+  }
+
+  /**
+   * The names for Ready. `adopted`: of the descriptors that this version uses. `refused`: of the previous version's listeners that this version uses under
+   * no name; it may have a listener of such a name at another address.
+   */
+  get choice(): { adopted: string[]; refused: string[] } {
+    const { listeners, wanted } = this.#deps.registry
+    const used = new Set(listeners.filter(({ name }) => wanted.has(name)).map(inodeOf))
+    const unused = [...listeners, ...this.#renamed].filter(entry => !used.has(inodeOf(entry)))
+    return { adopted: [...wanted], refused: unused.map(({ name }) => name) }
   }
 
   /** Starts all listeners, even if one fails; then rejects with the first error. */
@@ -171,9 +184,11 @@ export class OwnListeners {
 
   /**
    * The listeners are about to be closed. If the service ends, a worker that is not replaced, or the only version of a daemon that is dead, first
-   * accepts the connections that wait. A listener that the next version has given up accepts until no other process has it.
+   * accepts the connections that wait. A listener that the next version has given up accepts until no other process has it, and so does one that only
+   * this version has, if the previous version serves again.
    */
   close(): void {
+    const undone = this.#mayBeUndone && this.#accepted
     this.forgetPrevious()
     const { hosting, machine, registry, shutdown } = this.#deps
     const others = shutdown.isRetired || shutdown.yields || hosting.standsBy || hosting.isHandingOver
@@ -184,8 +199,9 @@ export class OwnListeners {
       const entry = registry.get(name)
       if (accepts && entry !== undefined) listener.acceptWaiting(entry.fd)
       listener.closeOthers()
-      if (!accepts && entry !== undefined && hosting.givenUp.has(name))
-        this.#leaveGivenUp(listener, entry.fd.share())
+      if (accepts || entry === undefined) continue
+      const isLast = hosting.givenUp.has(name) || (undone && this.#bound.has(inodeOf(entry)))
+      if (isLast) this.#leaveLast(listener, entry.fd.share())
     }
   }
 
@@ -196,8 +212,8 @@ export class OwnListeners {
     return this.#accepted && scope === 'member' && link !== 'up' && hosting.isHeard
   }
 
-  /** In the probation clients have come to the queue of a listener that the next version does not use. Owns the descriptor. */
-  #leaveGivenUp(listener: Listener, fd: OwnedFd): void {
+  /** Clients have come to the queue of a listener that the version which now serves does not use. Owns the descriptor. */
+  #leaveLast(listener: Listener, fd: OwnedFd): void {
     listener.acceptUntilLeft(fd)
     listener.leaveAfter(this.#deps.hosting.givenUpClosed(), fd, () => {
       listener.leave(fd)
@@ -205,8 +221,14 @@ export class OwnListeners {
     })
   }
 
+  /** The previous version may serve again, and does not have the listeners that this one has bound. */
+  get #mayBeUndone(): boolean {
+    return !this.#settled && this.#deps.machine.member.source !== 0
+  }
+
   /** Nothing of the previous version can be adopted any more. */
   forgetPrevious(): void {
+    this.#settled = true
     closeAll(this.#renamed.splice(0).map(({ fd }) => fd))
   }
 
@@ -547,29 +569,6 @@ function overlapError(
     cause,
     details: { ...cause.details, listener: name },
   })
-}
-
-function listenerTwice(name: string): FdbError {
-  return new FdbError(
-    'ERR_FDB_LISTENER_TWICE',
-    `listener "${name}" is already open: use the listener that the first listen() returned`,
-  )
-}
-
-function withoutServer({ adopted, name, address }: Listener): FdbError {
-  return new FdbError(
-    'ERR_FDB_UNSERVED',
-    `listener "${name}" (${address.url})${adopted ? ' was taken over and' : ''} has no server: its clients would wait and never be accepted. Call serve() before ready(), or ready({ unserved: ['${name}'] }) if that is intended`,
-    { details: { listener: name } },
-  )
-}
-
-function openedMeanwhile(name: string, address: string): FdbError {
-  return new FdbError(
-    'ERR_FDB_UNSERVED',
-    `the incumbent opened listener "${name}" (${address}) while this version started, and this version does not listen there: its clients would be refused. Start the upgrade again, so that this version finds it, or call ready({ unserved: ['${name}'] }) if that is intended`,
-    { retryable: true, details: { listener: name } },
-  )
 }
 
 const WILDCARDS: ReadonlySet<string> = new Set(['0.0.0.0', '::'])

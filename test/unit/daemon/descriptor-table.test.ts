@@ -35,7 +35,14 @@ function listening(name: string, spec = 'tcp://127.0.0.1:0'): Entry {
 }
 
 function member(pid: number): Peer {
-  return { id: pid, pid, pidfd: null, adopted: new Set(), link: { channel: {} } } as unknown as Peer
+  return {
+    id: pid,
+    pid,
+    pidfd: null,
+    adopted: new Set(),
+    refused: new Set(),
+    link: { channel: {} },
+  } as unknown as Peer
 }
 
 /** A daemon's holdings of one service, and how many descriptors that are. */
@@ -129,6 +136,18 @@ describe('the entries of a member of a daemon', () => {
     expect([held.names, held.count]).toEqual([[], 1])
     expect(held.descriptorTable.adoptLeft()).toBe(true)
     expect([held.names, held.count]).toEqual([['of 2'], 1])
+  })
+
+  it('are not given up any more when the member registers them after its Ready; another socket of that name does not count', () => {
+    const { descriptorTable } = new Held()
+    const [before, next] = [member(1), member(2)]
+    const web = listening('web')
+    descriptorTable.hold(before, web)
+    descriptorTable.hold(before, listening('api'))
+    next.refused = new Set(['web', 'api'])
+    descriptorTable.holdProvisionally(next, listening('api'))
+    descriptorTable.holdProvisionally(next, { ...web, fd: web.fd.share() })
+    expect([...next.refused]).toEqual(['api'])
   })
 
   it('show which listeners the next version does not use, under no name', () => {

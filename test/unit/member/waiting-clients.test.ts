@@ -57,36 +57,47 @@ describe('a client that waits in the queue of a listener gets its answer', () =>
   })
 })
 
-/** Two versions: the first one serves at two addresses, the next one at one of them, whose listener it calls `name`. */
-async function givingUp(hosting: 'embedded' | 'daemon', name: string, probation = 300) {
+/**
+ * Two versions: the first one serves at two addresses, the next one at one of them, whose listener it calls `name`. `elsewhere`: the next version also has
+ * a listener of this name, at a third address.
+ */
+async function givingUp(
+  hosting: 'embedded' | 'daemon',
+  name: string,
+  { probation = 300, elsewhere = '' } = {},
+) {
   const { control } = Scene.open()
   const upgrade = { probation, heartbeat: 50 }
   if (hosting === 'daemon') {
     const daemon = await serveDaemon({ control, upgrade })
     onTestFinished(() => daemon.close())
   }
-  const ports = [await freePort(), await freePort()] as const
+  const ports = [await freePort(), await freePort(), await freePort()] as const
   const datagrams: Socket[] = []
-  const version = async (answer: string, names: readonly string[]) => {
+  const version = async (answer: string, names: readonly (readonly [string, number])[]) => {
     const member = await join({ service: 'shop', control, hosting, upgrade, drain: { timeout: 2_000 } })
     onTestFinished(() => member.close({ timeout: 0 }))
-    for (const [n, each] of names.entries()) {
-      const listener = await member.listen(each, `tcp://127.0.0.1:${ports[n]}`)
+    for (const [each, port] of names) {
+      const listener = await member.listen(each, `tcp://127.0.0.1:${port}`)
       listener.serve(http.createServer((_request, response) => response.end(answer)))
-      if (each !== 'old') continue
+      if (each !== 'old' || answer !== 'first') continue
       const socket = createSocket('udp4')
       socket.on('message', (text, { port, address }) => socket.send(`${answer} ${text}`, port, address))
-      const udp = await member.listen('datagrams', `udp://127.0.0.1:${ports[n]}`)
+      const udp = await member.listen('datagrams', `udp://127.0.0.1:${port}`)
       udp.serve(socket)
       datagrams.push(socket)
     }
     await member.ready({ unserved: true })
     return member
   }
-  const first = await version('first', ['web', 'old'])
-  await version('next', [name])
+  const first = await version('first', [
+    ['web', ports[0]],
+    ['old', ports[1]],
+  ])
+  const other = elsewhere === '' ? [] : [[elsewhere, ports[2]] as const]
+  const next = await version('next', [[name, ports[0]], ...other])
   await until('the first version stands by', () => !['serving', 'frozen'].includes(first.phase))
-  return { control, datagrams, first, ports }
+  return { control, datagrams, first, next, ports }
 }
 
 describe.each(['embedded', 'daemon'] as const)('a listener that the next version gives up (%s)', hosting => {
@@ -94,6 +105,14 @@ describe.each(['embedded', 'daemon'] as const)('a listener that the next version
     const { first, ports } = await givingUp(hosting, 'web')
     const answers = [ask(ports[1]), ask(ports[1]), ask(ports[0])]
     expect(await Promise.all(answers)).toEqual(['first', 'first', 'next'])
+    await first.retired
+    await expect(ask(ports[1])).rejects.toThrow('ECONNREFUSED')
+  })
+
+  it('answers them although the next version has a listener of its name at another address', async () => {
+    const { first, ports } = await givingUp(hosting, 'web', { elsewhere: 'old' })
+    const answers = [ask(ports[1]), ask(ports[1]), ask(ports[0]), ask(ports[2])]
+    expect(await Promise.all(answers)).toEqual(['first', 'first', 'next', 'next'])
     await first.retired
     await expect(ask(ports[1])).rejects.toThrow('ECONNREFUSED')
   })
@@ -111,7 +130,7 @@ describe.each(['embedded', 'daemon'] as const)('a listener that the next version
   })
 
   it('answers them although the service is stopped in the probation', async () => {
-    const { control, first, ports } = await givingUp(hosting, 'web', 60_000)
+    const { control, first, ports } = await givingUp(hosting, 'web', { probation: 60_000 })
     const answers = [ask(ports[1]), ask(ports[1])]
     using client = await OperatorClient.connect(control)
     const service = hosting === 'daemon' ? 'shop' : ''
@@ -127,6 +146,41 @@ describe.each(['embedded', 'daemon'] as const)('a listener that the next version
     await first.retired
     clearInterval(timer)
     expect(new Set(await Promise.all(answers))).toEqual(new Set(['next']))
+  })
+})
+
+describe.each(['embedded', 'daemon'] as const)('a listener that only the next version has (%s)', hosting => {
+  it.each([
+    [
+      'an operator rolls that version back',
+      async (control: string, service: string) => {
+        using client = await OperatorClient.connect(control)
+        await client.command('service.rollback', '', { service })
+      },
+    ],
+    ['that version closes', async (_control: string, _service: string, next: Member) => await next.close()],
+  ])('answers its clients when %s', async (_when, leave) => {
+    const { control, next, ports } = await givingUp(hosting, 'web', { probation: 60_000, elsewhere: 'extra' })
+    const outcomes = new Map<string, number>()
+    let over = false
+    const client = async () => {
+      while (!over) {
+        const outcome = await ask(ports[2]).catch(
+          (error: NodeJS.ErrnoException) => error.code ?? error.message,
+        )
+        outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1)
+        if (outcome === 'ECONNREFUSED') return
+      }
+    }
+    const clients = Array.from({ length: 20 }, client)
+    await until('clients get answers', () => (outcomes.get('next') ?? 0) > 20)
+    await leave(control, hosting === 'daemon' ? 'shop' : '', next)
+    await next.retired
+    setTimeout(() => {
+      over = true
+    }, 2_000)
+    await Promise.all(clients)
+    expect([...outcomes.keys()].sort()).toEqual(['ECONNREFUSED', 'next'])
   })
 })
 
