@@ -138,7 +138,7 @@ describe('the entries of a member of a daemon', () => {
     expect([held.names, held.count]).toEqual([['of 2'], 1])
   })
 
-  it('are not given up any more when the member registers them after its Ready; another socket of that name does not count', () => {
+  it('leave the list of unused listeners when the member registers the same socket after its Ready, not another of that name', () => {
     const { descriptorTable } = new Held()
     const [before, next] = [member(1), member(2)]
     const web = listening('web')
