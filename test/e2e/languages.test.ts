@@ -252,6 +252,31 @@ for (const { language, name, tool } of MEMBERS) {
       },
     )
 
+    it('answers the clients of a listener that the next version has not, or at another address', async () => {
+      const { scene } = await open({ probation: 1_000 })
+      const ports = await Promise.all(Array.from({ length: 5 }, freePort))
+      const at = (name: string, n: number) => ({ name, spec: `tcp://127.0.0.1:${ports[n]}` })
+      const waiting = async (n: number) => {
+        const agent = new Agent()
+        return await Promise.all(
+          Array.from({ length: 3 }, async () => {
+            const { status, headers } = await ask(`http://127.0.0.1:${ports[n]}/whoami`, { agent }).answer
+            return `${status} ${headers['x-pid']}`
+          }),
+        )
+      }
+      const thrice = ({ pid }: App) => [1, 2, 3].map(() => `200 ${pid}`)
+      const first = await serve(scene, 'node', { listeners: [at('web', 0), at('old', 1)] })
+      const second = await serve(scene, language, { listeners: [at('web', 0), at('old', 2), at('more', 3)] })
+      expect(await waiting(1)).toEqual(thrice(first))
+      await first.says('retired')
+      const third = await serve(scene, 'node', { listeners: [at('web', 0), at('old', 4)] })
+      expect(await Promise.all([waiting(0), waiting(2), waiting(3), waiting(4)])).toEqual(
+        [third, second, second, third].map(thrice),
+      )
+      await second.end()
+    })
+
     it.runIf(NIGHTLY || language === 'python')(
       'leaves without a successor, and the next version makes the changes of requests that come late',
       async () => {

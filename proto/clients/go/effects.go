@@ -54,6 +54,7 @@ func (m *Member) perform(e effect) error {
 			return err
 		}
 		m.served = true
+		clear(m.givenUp)
 		m.resume()
 		m.step(event{Type: "begun", Epoch: e.Epoch})
 	case "endWriting":
@@ -80,7 +81,8 @@ func (m *Member) say(s *said) {
 		for name := range m.registry {
 			if m.listeners[name] != nil {
 				told.Adopted = append(told.Adopted, name)
-			} else {
+			}
+			if m.listeners[name] == nil || m.elsewhere[name] {
 				told.Refused = append(told.Refused, name)
 			}
 		}
@@ -161,13 +163,39 @@ func (m *Member) hook(run func()) {
 	}()
 }
 
+// closeListeners lets those accept for a while that the version which serves does not use: clients have come to them in the probation.
 func (m *Member) closeListeners() {
-	for _, one := range m.listeners {
-		one.Close()
+	for name, one := range m.listeners {
+		switch {
+		case m.over || !m.givenUp[name] || one.turn(true) != nil:
+			one.Close()
+		case !m.lasts[one]:
+			m.lasts[one] = true
+			go m.closeLast(one)
+		}
 	}
 	for name, one := range m.registry {
 		closeAll([]int{one.fd})
 		delete(m.registry, name)
+	}
+}
+
+// closeLast closes a listener when no other process has it any more, behind the clients that wait.
+func (m *Member) closeLast(one *Listener) {
+	wait(one.done, lastTime)
+	one.closeBehindQueue()
+	wait(one.done, lastTime)
+	one.Close()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.lasts, one)
+	m.notify()
+}
+
+func wait(over <-chan struct{}, most time.Duration) {
+	select {
+	case <-over:
+	case <-time.After(most):
 	}
 }
 
@@ -200,4 +228,5 @@ const (
 	grace      = 100 * time.Millisecond
 	retryPause = 100 * time.Millisecond
 	askLimit   = 10 * time.Second
+	lastTime   = time.Second
 )

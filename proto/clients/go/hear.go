@@ -124,15 +124,24 @@ func (m *Member) hear(one message) {
 	case one.Commit != nil:
 		m.order("commit", int64(one.Commit.Epoch))
 	case one.Retire != nil:
+		m.giveUp(one.Retire.Names)
 		m.order("retire", m.state.Epoch)
 	case one.Resume != nil:
 		m.order("resume", m.state.Epoch)
 	case one.Reinstate != nil:
 		m.order("reinstate", int64(one.Reinstate.Epoch))
 	case one.Released != nil:
+		m.giveUp(one.Released.Names)
 		m.order("released", m.state.Epoch)
 	case one.Fenced != nil:
 		m.order("fenced", m.state.Epoch)
+	}
+}
+
+// giveUp remembers listeners that the version which serves does not use.
+func (m *Member) giveUp(names []string) {
+	for _, name := range names {
+		m.givenUp[name] = true
 	}
 }
 

@@ -24,11 +24,15 @@ type Listener struct {
 	inner interface {
 		net.Listener
 		SetDeadline(time.Time) error
+		SyscallConn() (syscall.RawConn, error)
 	}
 	mu        sync.Mutex
 	turned    *sync.Cond
 	accepting bool
 	closed    bool
+	// last: it accepts only what waits in the queue.
+	last bool
+	done chan struct{}
 }
 
 // past makes a running or later accept return at once.
@@ -50,7 +54,7 @@ func newListener(name, spec string, fd int, adopted bool) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	made := &Listener{Name: name, Spec: spec, Adopted: adopted}
+	made := &Listener{Name: name, Spec: spec, Adopted: adopted, done: make(chan struct{})}
 	made.turned = sync.NewCond(&made.mu)
 	switch is := inner.(type) {
 	case *net.TCPListener:
@@ -79,10 +83,47 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		conn, err := l.inner.Accept()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if waited := l.acceptLast(); waited != nil {
+				return waited, nil
+			}
 			continue
 		}
 		return conn, err
 	}
+}
+
+// acceptLast gives a connection that waits in the queue of a listener that is about to be closed, and closes it when none does.
+func (l *Listener) acceptLast() net.Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.last || l.closed {
+		return nil
+	}
+	if raw, err := l.inner.SyscallConn(); err == nil {
+		got := -1
+		raw.Control(func(fd uintptr) {
+			for err = syscall.EINTR; err == syscall.EINTR || err == syscall.ECONNABORTED; {
+				got, _, err = syscall.Accept4(int(fd), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
+			}
+		})
+		if got >= 0 {
+			file := os.NewFile(uintptr(got), l.Name)
+			defer file.Close()
+			if conn, err := net.FileConn(file); err == nil {
+				return conn
+			}
+		}
+	}
+	l.close()
+	return nil
+}
+
+// closeBehindQueue makes Accept close the listener when it has given what waits in the queue.
+func (l *Listener) closeBehindQueue() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last = true
+	l.inner.SetDeadline(past)
 }
 
 // Addr is where it listens.
@@ -92,10 +133,16 @@ func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
 func (l *Listener) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.close()
+}
+
+// close is called with the lock.
+func (l *Listener) close() error {
 	if l.closed {
 		return nil
 	}
 	l.accepting, l.closed = false, true
+	close(l.done)
 	l.turned.Broadcast()
 	return l.inner.Close()
 }
@@ -143,6 +190,9 @@ func (m *Member) Listen(ctx context.Context, name, spec string) (*Listener, erro
 		fd, err := bind(wanted)
 		if err != nil {
 			return nil, err
+		}
+		if known && before.Role == roleListener && !m.beats {
+			m.elsewhere[name] = true
 		}
 		one := held{item{Role: roleListener, Name: name, Spec: spec}, fd}
 		if err := m.register(ctx, one); err != nil {

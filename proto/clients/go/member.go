@@ -52,6 +52,12 @@ type Member struct {
 	pidfds     []int
 	registry   map[string]held
 	listeners  map[string]*Listener
+	// givenUp has the names of listeners that the next version does not use.
+	givenUp map[string]bool
+	// elsewhere has the names of the previous version's listeners under which this version listens at another address.
+	elsewhere map[string]bool
+	// lasts are listeners that still accept although this process has left.
+	lasts map[*Listener]bool
 
 	log      *stateLog
 	segments map[uint64]*segment
@@ -77,6 +83,7 @@ func newMember(control, service string, options Options) *Member {
 		state: initialMember(), holderPidfd: -1, beatAt: make(chan struct{}, 1),
 		bundles: bundles{}, acks: map[[2]uint64]bool{}, answers: map[uint64]*registered{}, nextNumber: 1,
 		registry: map[string]held{}, listeners: map[string]*Listener{},
+		givenUp: map[string]bool{}, elsewhere: map[string]bool{}, lasts: map[*Listener]bool{},
 		log: newStateLog(), segments: map[uint64]*segment{}, sections: map[string]sectionSchema{},
 		incoming: newIncoming(),
 	}
@@ -219,7 +226,7 @@ func (m *Member) Close() error {
 func (m *Member) notify() {
 	close(m.changed)
 	m.changed = make(chan struct{})
-	if m.over || m.state.over() {
+	if m.over || (m.state.over() && len(m.lasts) == 0) {
 		select {
 		case <-m.retired:
 		default:

@@ -17,10 +17,10 @@ type envelope struct {
 	Prepared       *at             `pb:"11"`
 	Commit         *granted        `pb:"12"`
 	Serving        *granted        `pb:"13"`
-	Retire         *empty          `pb:"14"`
+	Retire         *givenUp        `pb:"14"`
 	Resume         *empty          `pb:"15"`
 	Reinstate      *granted        `pb:"16"`
-	Released       *empty          `pb:"17"`
+	Released       *givenUp        `pb:"17"`
 	Fenced         *empty          `pb:"18"`
 	Abort          *abort          `pb:"19"`
 	Gone           *empty          `pb:"20"`
@@ -50,6 +50,11 @@ type envelope struct {
 func (envelope) alternatives() {}
 
 type empty struct{}
+
+// givenUp has the names of listeners that the version which serves does not use.
+type givenUp struct {
+	Names []string `pb:"1"`
+}
 
 type hello struct {
 	VersionMin       uint64        `pb:"1"`

@@ -211,7 +211,7 @@ func TestMessages(t *testing.T) {
 
 func TestOneOfTwoBodiesCounts(t *testing.T) {
 	var got envelope
-	two := append(marshal(&envelope{Commit: &granted{4}}), marshal(&envelope{Retire: &empty{}})...)
+	two := append(marshal(&envelope{Commit: &granted{4}}), marshal(&envelope{Retire: &givenUp{}})...)
 	if err := unmarshal(two, &got, mostEnvelopeFields); err != nil || got.Commit != nil || got.Retire == nil {
 		t.Errorf("got %+v, %v", got, err)
 	}

@@ -39,6 +39,8 @@ class LinkPart(StatePart):
         self._pruned = -1
         self._registry: dict[str, Message] = {}
         self._listeners: dict[str, Listener] = {}
+        self._given_up: set[str] = set()
+        """The names of listeners that the version which serves after this one does not use."""
         self._pidfds: list[int] = []
         self._offer: Message | None = None
         self._bundles: dict[int, list[Message]] = {}
@@ -141,7 +143,10 @@ class LinkPart(StatePart):
                 message.get('code') or 'ERR_FDB_ABORTED', message.get('message', ''), message.get('retryable', False)
             )
             self._step({'type': 'refused'} if body == 'reject' else self._said(body, message))
-        elif body in ('quiesce', 'unquiesce', 'freeze', 'sealed', 'commit', 'retire', 'resume', 'reinstate', 'released', 'fenced'):
+        elif body in ('retire', 'released'):
+            self._given_up.update(message.get('given_up', []))
+            self._step(self._said(body, message))
+        elif body in ('quiesce', 'unquiesce', 'freeze', 'sealed', 'commit', 'resume', 'reinstate', 'fenced'):
             self._step(self._said(body, message))
 
     def _said(self, kind: str, message: Message) -> Event:

@@ -35,6 +35,8 @@ class Listener:
         self.accepting = False
         """Whether it is this process's turn."""
         self.closed = False
+        self._last = False
+        """This process accepts only what waits in the queue."""
         self._hooks: list[Callable[[bool], object]] = []
         self._turns = InOrder(member._warn)
         # All processes that hold the file share its flags: no process may make it block. A dup of this object does not either.
@@ -87,7 +89,10 @@ class Listener:
                 try:
                     return self._socket.accept()
                 except BlockingIOError:
-                    pass
+                    if self._last:
+                        self._close()
+                        changed.notify_all()
+                        raise ListenerClosed(self.name) from None
                 except ConnectionAbortedError:
                     continue
                 fd = self._socket.fileno()
@@ -119,6 +124,13 @@ class Listener:
             except Exception:
                 server.handle_error(request, address)
                 server.shutdown_request(request)
+
+    def _close_behind_queue(self) -> None:
+        """Closes when :meth:`accept` has taken what waits; at once where another loop accepts. With the member's lock."""
+        if self._hooks or not self.accepting:
+            self._close()
+        else:
+            self._last = True
 
     def _close(self) -> None:
         self._turn(False)

@@ -68,7 +68,7 @@ def join(
 class Member(LinkPart):
     """This process's part in a service. Made by :func:`join`. All methods may be called from any thread."""
 
-    _FREEZE_MS, _SILENCE_MS, _HEARTBEAT_MS = 1000, 3000, 250
+    _FREEZE_MS, _SILENCE_MS, _HEARTBEAT_MS, _LAST_S = 1000, 3000, 250, 1.0
 
     def __init__(
         self, control: str, service: str, health: Callable[[], bool] | None, times: Mapping[str, int],
@@ -79,6 +79,8 @@ class Member(LinkPart):
         self._frozen_at: Message | None = None
         self._quiesced = False
         self._served = False
+        self._elsewhere: set[str] = set()
+        """The names of the previous version's listeners under which this version listens at another address."""
         self._hooks: dict[str, list[Callable[[], object]]] = {'quiesce': [], 'resumed': []}
         self._jobs = InOrder(self._warn)
         self._beat_at = self._ticked_at = 0.0
@@ -139,6 +141,8 @@ class Member(LinkPart):
             fd = os.dup(entry['fd']) if entry is not None and _listens(entry, wanted) else -1
             # At the end of the probation the daemon closes its descriptors that neither Ready nor a registration has named.
             late = self._beats
+            if entry is not None and entry['role'] == LISTENER and fd < 0 and not late:
+                self._elsewhere.add(name)
         adopted = fd >= 0
         if not adopted:
             fd = bind(wanted)
@@ -192,7 +196,7 @@ class Member(LinkPart):
     def wait(self, timeout: float | None = None) -> bool:
         """Returns True when another serves for good and this process should end with its last request; False after `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._over or self.phase in ('leaving', 'gone'), timeout)
+            return self._changed.wait_for(lambda: self._over or (self.phase in ('leaving', 'gone') and not self._lasts), timeout)
 
     def leave(self) -> None:
         """Stops serving without waiting for a successor, for an order to end; a signal handler may call it. The daemon keeps listeners and
@@ -373,10 +377,7 @@ class Member(LinkPart):
             for listener in self._listeners.values():
                 listener._turn(kind == 'accept')
         elif kind == 'closeListeners':
-            for listener in self._listeners.values():
-                listener._close()
-            close_all([entry['fd'] for entry in self._registry.values()])
-            self._registry = {}
+            self._close_listeners()
         elif kind == 'quiesce':
             self._quiesce(effect['epoch'])
         elif kind == 'unquiesce':
@@ -400,6 +401,7 @@ class Member(LinkPart):
         elif kind == 'write':
             self._write_in(effect['epoch'])
             self._served = True
+            self._given_up.clear()
             self._resume()
             self._step({'type': 'begun', 'epoch': effect['epoch']})
         elif kind == 'endWriting':
@@ -421,7 +423,7 @@ class Member(LinkPart):
             self._beats = True
             names = list(self._registry)
             adopted = [name for name in names if name in self._listeners]
-            refused = [name for name in names if name not in self._listeners]
+            refused = [name for name in names if name not in self._listeners or name in self._elsewhere]
             self._tell('ready', {'adopted': adopted, 'refused': refused, 'position': self._log.position})
         elif kind == 'frozen':
             self._tell('frozen', {'position': self._frozen_at or self._log.position})
@@ -458,6 +460,27 @@ class Member(LinkPart):
             self._quiesced = False
             for hook in self._hooks['resumed']:
                 self._jobs.run(hook)
+
+    @property
+    def _lasts(self) -> bool:
+        """Whether a listener still accepts that the version which serves does not use."""
+        return any(not listener.closed for listener in self._listeners.values())
+
+    def _close_listeners(self) -> None:
+        """Clients have come in the probation to those that the version which serves does not use: these accept until no other process has them."""
+        for name, listener in self._listeners.items():
+            if name in self._given_up:
+                listener._turn(True)
+            else:
+                listener._close()
+        close_all([entry['fd'] for entry in self._registry.values()])
+        self._registry = {}
+        if self._lasts:
+            self._later(self._LAST_S, self._close_last)
+
+    def _close_last(self) -> None:
+        for listener in self._listeners.values():
+            listener._close_behind_queue()
 
     def _end(self) -> None:
         self._over = True
