@@ -7,14 +7,44 @@ import { EXIT_CODES, type ExitCode, failureText, printFailure, style, writeStder
 
 /** Runs one command line (without node and script). `onStage` is called at each stage of a server. Never rejects. */
 export function main(args: readonly string[], onStage: OnServerStage): Promise<ExitCode> {
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    // The reader has closed the pipe, as `head -1` does.
-    if (error.code === 'EPIPE') process.exit()
-    writeStderr(`stdout cannot be written: ${error.message}`)
-    process.exit(1)
-  })
+  process.stdout.on('error', outputLost)
   onServerStage(onStage)
   return run(args)
+}
+
+/**
+ * Commands that change something. A lost output does not end an order: an upgrade must still restore the release that
+ * it has replaced, and the exit code must tell how the order ended. All other commands end with their output.
+ */
+export const ORDERS: ReadonlySet<string> = new Set([
+  'start',
+  'upgrade',
+  'stop',
+  'init',
+  'reload',
+  'rollback',
+  'drain',
+  'adopt',
+  ...['restart', 'set'].map(order => `workers ${order}`),
+  ...['put', 'claim', 'release', 'remove'].map(order => `fd ${order}`),
+  ...['add', 'remove', 'apply'].map(order => `routes ${order}`),
+  ...['drain', 'undrain', 'weight', 'add', 'remove'].map(order => `servers ${order}`),
+  ...['add', 'remove'].map(order => `certificates ${order}`),
+  ...['put', 'delete', 'import', 'repair'].map(order => `state ${order}`),
+])
+
+/** The words of the command that runs, such as `routes add`. Empty while the command line is read. */
+let running = ''
+
+/** Whether stderr has told why stdout cannot be written. */
+let isLossTold = false
+
+function outputLost({ code, message }: NodeJS.ErrnoException): void {
+  // The reader has closed the pipe, as `head -1` does.
+  const hasNoReader = code === 'EPIPE'
+  if (!hasNoReader && !isLossTold) writeStderr(`stdout cannot be written: ${message}`)
+  isLossTold = true
+  if (!ORDERS.has(running)) process.exit(hasNoReader ? undefined : 1)
 }
 
 /** Never rejects: failures are printed on stderr. */
@@ -127,12 +157,21 @@ async function buildProgram(args: readonly string[]): Promise<Command> {
 Exit codes: ${codes} (stderr: CODE: message). fd-broker run ends with the exit code of the program.`)
   if (!WITHOUT_ADDON.has(name))
     root.hook('preAction', async () => (await import('../kernel/index.js')).requireAddon())
+  root.hook('preAction', (_, command) => {
+    running = wordsOf(command)
+  })
   const entry = COMMANDS.get(name)
   // Reading package.json costs time: only the help and `--version` need it.
   if (entry === undefined || args.includes('--version') || args.includes('-V')) root.version(version())
   for (const add of entry ? [entry] : COMMANDS.values()) await add(root)
   refuseEmptyValues(root)
   return root
+}
+
+/** Returns the words with which a command line names a command: `routes add`. */
+export function wordsOf(command: AnyCommand): string {
+  const { parent } = command
+  return parent?.parent == null ? command.name() : `${wordsOf(parent)} ${command.name()}`
 }
 
 /** An empty name or path is an error in every command: it comes from a shell variable that is not set. */
