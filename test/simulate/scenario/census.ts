@@ -66,6 +66,28 @@ export function remains(
   ]
 }
 
+/** A process that has left its service waits for so long that another one ends. Later it reports to that one why it lives. */
+const HEARS_MS = 1_000
+
+/** Calls `exit`, soon, for a process that has left its service. Fails one that keeps descriptors except connections of its clients: a program may live on. */
+export function exitWithNothing(p: SimulatedProcess, exit: () => void): void {
+  const kept = () => [...p.fds.values()].filter(open => !(open.kind === 'stream' && (open as Stream).tcp))
+  if (kept().length === 0) {
+    exit()
+    return
+  }
+  p.setTimer(() => {
+    const names = kept().map(nameOf)
+    if (names.length > 0) p.fail(new Error(`its service has ended in it, and it keeps ${names.join(', ')}`))
+    exit()
+  }, HEARS_MS)
+}
+
+function nameOf(open: Open): string {
+  if (open.kind === 'pidfd') return `a pidfd of ${(open as Pidfd).target.name}`
+  return open.kind === 'file' ? `the file ${open.inode!.name}` : `a ${open.kind}`
+}
+
 function more(p: SimulatedProcess, share: Share): string[] {
   const count = (is: (open: Open) => boolean) => [...p.fds.values()].filter(is).length
   const has: Share = {

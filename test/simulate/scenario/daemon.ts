@@ -2,6 +2,7 @@ import type { Daemon } from '../../../src/daemon/daemon.js'
 import type { Code } from '../globals.js'
 import type { Origin, SimulatedProcess } from '../process.js'
 import type { World } from '../world.js'
+import { exitWithNothing } from './census.js'
 import { CONTROL, loggerOf } from './program.js'
 
 export const DAEMON_SCRIPT = '/daemon.js'
@@ -98,7 +99,7 @@ export class Daemons {
         if (takeOver) world.note(p, 'serves as the next daemon')
         // Nothing keeps a process alive whose daemon is closed.
         await daemon.closed
-        p.setImmediate(() => world.exit(p, 'ends'))
+        p.setImmediate(() => exitWithNothing(p, () => world.exit(p, 'ends')))
       } catch (error) {
         if (takeOver) {
           // The previous daemon goes on.

@@ -5,6 +5,7 @@ import type { RecordLayer } from '../../../src/tls13/record-layer.js'
 import type { Code } from '../globals.js'
 import { DISK } from '../kernel/disk.js'
 import type { Origin, SimulatedProcess } from '../process.js'
+import { exitWithNothing } from './census.js'
 import type { Held } from './held.js'
 import type { Ledger } from './ledger.js'
 import { decode, encode, HELLO, HELLO_BYTES, NOTHING, recordsOf } from './records.js'
@@ -257,7 +258,7 @@ async function main(
   member.on('retired', why =>
     p.setImmediate(() => {
       end()
-      p.world.exit(p, `ends: ${why}`)
+      exitWithNothing(p, () => p.world.exit(p, `ends: ${why}`))
     }),
   )
   const serves = () => {
