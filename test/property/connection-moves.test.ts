@@ -46,9 +46,12 @@ async function move(old: Process, young: Process, { turns, stops, refuses }: Rou
   receiver.start()
   sender.start()
   for (let n = 0; n < turns; n++) await new Promise(resolve => setImmediate(resolve))
-  if (stops === 'sender') await sender.stop()
-  else await receiver.stop()
+  const [stopping, process] = stops === 'sender' ? [sender, old] : [receiver, young]
+  await stopping.stop()
+  const { names } = process
   await ended
+  // Nothing comes to a process, or back to it, that has waited for its end of the channel to stop: it may have ended.
+  expect(process.names).toEqual(names)
   expect([given.report.lost, taken.report.lost]).toEqual([0, 0])
 }
 

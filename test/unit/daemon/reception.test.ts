@@ -4,6 +4,7 @@ import { AccessCheck } from '../../../src/daemon/policy/access-check.js'
 import { ANYONE, OWNERS_ONLY } from '../../../src/daemon/policy/policy.js'
 import { type DaemonContext, DaemonReception } from '../../../src/daemon/reception.js'
 import type { Services } from '../../../src/daemon/services.js'
+import type { HolderPhase } from '../../../src/handoff/phases.js'
 import type { Caller } from '../../../src/holder/admission.js'
 import { memoryFile } from '../../../src/kernel/index.js'
 import type { Operations } from '../../../src/operator/requests.js'
@@ -48,17 +49,28 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
     decided: null as Promise<void> | null,
     /** The service waits for the caller itself to come back. */
     awaitsCaller: false,
+    /** The phase of the daemon's own handoff, and that from the next offer on. */
+    phase: 'idle' as HolderPhase,
+    phaseOfOffer: 'idle' as HolderPhase,
   }
   const service = {
     join: (caller: Caller) => state.joined.push(caller),
     joinsAnew: () => state.awaitsCaller && !(state.awaitsCaller = false),
     operations: { whenDecided: () => state.decided },
   }
-  const clients = { receive: (caller: Caller) => void state.offered.push(caller) }
+  const receive = (caller: Caller) => {
+    state.offered.push(caller)
+    state.phase = state.phaseOfOffer
+  }
+  const clients = { receive }
   const machine: DaemonContext['runtime']['machine'] = {
     changes,
     phase: 'serving',
-    holder: { phase: 'idle' },
+    holder: {
+      get phase() {
+        return state.phase
+      },
+    },
   }
   const services = {
     get idle() {
@@ -126,6 +138,31 @@ describe('a caller of a daemon', () => {
     changes.notify()
     await until('the first one is offered it', () => offered.length > 0)
     expect(offered).toEqual([first.caller])
+  })
+
+  it('as its successor, is offered nothing before all handoffs have ended, also after successors that have failed', async () => {
+    const { reception, changes, state } = open()
+    state.phaseOfOffer = 'offering'
+    const story = async () => {
+      const { caller, told } = joiner(DAEMON_ITSELF)
+      state.settled = false
+      reception.receive(caller)
+      await turns()
+      changes.notify()
+      await turns()
+      const waits = [state.paused, reception.handsOver, state.offered.includes(caller), told.length]
+      state.settled = true
+      changes.notify()
+      await turns()
+      const comes = [state.paused, reception.handsOver, state.offered.at(-1) === caller]
+      // The successor fails.
+      state.phase = 'idle'
+      changes.notify()
+      return { waits, comes, after: [state.paused, reception.handsOver] }
+    }
+    const first = await story()
+    expect(first).toEqual({ waits: [true, true, false, 0], comes: [true, true, true], after: [false, false] })
+    for (let n = 0; n < 3; n++) expect(await story()).toEqual(first)
   })
 
   it('as its successor, and is another user, gets nothing, whatever the rules let others do', () => {

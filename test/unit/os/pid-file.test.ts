@@ -41,21 +41,23 @@ describe('a pid file', () => {
     expect(readPidFile(path)).toBe(process.pid)
   })
 
-  it('comes back if it is removed, until the next process serves', () => {
+  it('comes back if it is removed, until the next process serves, and after each rollback', () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
     onTestFinished(() => void vi.useRealTimers())
     const path = join(folder(), 'shop.pid')
     const file = PidFile.at(path, SILENT)!
-    file.write()
-    // A later file cannot have the same inode.
-    linkSync(path, `${path}.kept`)
-    rmSync(path)
-    vi.advanceTimersByTime(5_000)
-    expect(readPidFile(path)).toBe(process.pid)
-    file.leave()
-    rmSync(path)
-    vi.advanceTimersByTime(60_000)
-    expect([readPidFile(path), vi.getTimerCount()]).toEqual([null, 0])
+    for (let serves = 1; serves <= 3; serves++) {
+      file.write()
+      // A later file cannot have the same inode.
+      linkSync(path, `${path}.kept ${serves}`)
+      rmSync(path)
+      vi.advanceTimersByTime(5_000)
+      expect([serves, readPidFile(path)]).toEqual([serves, process.pid])
+      file.leave()
+      rmSync(path)
+      vi.advanceTimersByTime(60_000)
+      expect([readPidFile(path), vi.getTimerCount()]).toEqual([null, 0])
+    }
     for (let again = 0; again < 2; again++) file.write()
     file.remove()
     expect([readPidFile(path), vi.getTimerCount()]).toEqual([null, 0])
