@@ -1,9 +1,9 @@
 import type { Action, Draft, Section } from './draft.js'
 import { CLOSED, put } from './draft.js'
 import { removeHeader, setHeader } from './header-changes.js'
-import { type Access, type Admission, accessOf, addressIsOfHeader } from './nginx-access.js'
+import { accessOf, addressIsOfHeader } from './nginx-access.js'
 import { type Authorization, authorizationOf, isSpelling } from './nginx-auth.js'
-import { hasGuards } from './nginx-guards.js'
+import { hasGuards, isGuarded } from './nginx-guards.js'
 import type { Branch } from './nginx-places.js'
 import type { Rates } from './nginx-rates.js'
 import { rewriteOf } from './nginx-rewrite.js'
@@ -19,13 +19,23 @@ const REDIRECTS = new Set(['301', '302', '303', '307', '308'])
 
 const passes = (levels: Levels) => levels[0]!.some(({ name }) => name === 'proxy_pass')
 
-/** The answer of a block itself. */
-const answerIn = (levels: Levels) => levels[0]!.find(({ name }) => name === 'return')
+/** The service, and what it is asked. */
+function questionIn(forwardAuth: unknown): string | undefined {
+  const { upstream, path } = (forwardAuth ?? {}) as { upstream?: string; path?: string }
+  return upstream && `${upstream} ${path}`
+}
 
-const UNASKED: Admission = { when: [], gets: 'open' }
+/** Requests that the guards of a location treat alike. */
+interface Kind {
+  readonly when: readonly string[]
+  readonly isClosed: boolean
+  readonly needsPassword: boolean
+  /** Whether a service is asked about them, if there is one. */
+  readonly asks: boolean
+}
 
-const isClosed = ({ gets }: Admission, { needsPassword }: Access) =>
-  gets === 'closed' || (gets === 'asked' && needsPassword)
+const isProxied = ({ entries }: Server) =>
+  entries.some(({ listener }) => listener.proxyProtocol !== undefined)
 
 /** Whether a directive is about the header of this name. */
 const isOf = ({ args }: Directive, name: string) => args[0]?.toLowerCase() === name
@@ -60,6 +70,10 @@ export interface Around {
   /** The path of its routes; empty for a pattern. */
   readonly path: string
   readonly isExact: boolean
+  /** The named locations on the way here, by `try_files`. */
+  readonly led?: readonly string[]
+  /** The service that the location before those asks. */
+  readonly service?: Authorization
 }
 
 /** Translates the directives of a location into actions of routes. */
@@ -83,27 +97,71 @@ export class Actions {
 
   /** The actions for requests that no `if` has answered: by their address, if that matters. Null if the location only serves files. */
   contents(server: Server, location: Around, levels: Levels, access: Levels = levels): Branch[] | null {
-    const proxied = server.entries.some(({ listener }) => listener.proxyProtocol !== undefined)
-    const outer = accessOf(this.#draft, access, proxied)
-    const named = this.#named(server, levels)
-    // nginx asks again in the location that a `try_files` leads to, unless that answers by itself.
-    const inner =
-      named === null || answerIn(named) !== undefined ? null : accessOf(this.#draft, named, proxied)
-    const kinds = outer.admissions.flatMap(one =>
-      (inner?.admissions ?? [UNASKED]).map(other => ({
-        when: [...one.when, ...other.when],
-        isClosed: isClosed(one, outer) || (inner !== null && isClosed(other, inner)),
-        asks: [...(one.gets === 'asked' ? [access] : []), ...(other.gets === 'asked' ? [named!] : [])],
-      })),
-    )
+    const kinds = this.#kinds(server, access)
     const branches = kinds.map(({ when, isClosed: closed, asks }) => ({
       when,
-      action: closed ? CLOSED : this.#target(server, location, levels, asks),
+      action: closed ? CLOSED : this.#target(server, location, levels, asks ? access : null),
     }))
     if (branches.every(({ action }) => action === null)) return null
-    const needsPassword = outer.needsPassword || inner?.needsPassword === true
-    if (needsPassword || kinds.every(each => each.isClosed)) this.#told(levels, needsPassword)
+    this.#toldClosed(kinds, levels)
     return branches.map(({ when, action }) => ({ when, action: action ?? CLOSED }))
+  }
+
+  /** The same for a location whose `try_files` leads to a named one: nginx asks for the guards of both. `inner` tells what the named one does. */
+  contentsOfNamed(
+    server: Server,
+    around: Around,
+    levels: Levels,
+    access: Levels,
+    inner: (led: Around) => readonly Branch[] | null,
+  ): Branch[] | null {
+    const kinds = this.#kinds(server, access)
+    const authorization = kinds.some(({ asks }) => asks) ? this.#authorization(server, access) : null
+    const limit = this.#rates.at(levels)
+    let isWhole = true
+    const branches = kinds.flatMap(({ when, isClosed: closed, asks }) => {
+      if (closed) return [{ when, action: CLOSED }]
+      const service = asks ? authorization : null
+      const found = inner(service === null || service === 'unknown' ? around : { ...around, service }) ?? []
+      isWhole = found.at(-1)?.when.length === 0
+      return found.map(each => ({
+        when: [...when, ...each.when],
+        action: isGuarded({ respond: each.action.respond })
+          ? each.action
+          : { ...limit, ...this.#askedFirst(service, each.action, access) },
+      }))
+    })
+    this.#toldClosed(kinds, levels)
+    if (isWhole) return branches
+    // Files, which the location around this one must not give to requests that are kept out here.
+    const isKept = authorization !== null || kinds.some(each => each.isClosed)
+    if (isKept) return [...branches, { when: [], action: CLOSED }]
+    return branches.length > 0 ? branches : null
+  }
+
+  /** The action for requests that a service lets pass. */
+  #askedFirst(service: Authorization | null | 'unknown', action: Action, access: Levels): Action {
+    if (service === null) return action
+    if (service === 'unknown') return CLOSED
+    const { forwardAuth } = this.#asked(service)
+    const [one, other] = [forwardAuth, action.forwardAuth].map(each => questionIn(each))
+    if (other === undefined || one === other) return { forwardAuth, ...action }
+    this.#draft.missing(
+      effectiveOne(access, 'auth_request')!,
+      'the route answers 403 until it has a guard: it asks one service',
+    )
+    return CLOSED
+  }
+
+  /** The kinds of requests that the guards of a location tell apart. */
+  #kinds(server: Server, access: Levels): Kind[] {
+    const { admissions, needsPassword } = accessOf(this.#draft, access, isProxied(server))
+    return admissions.map(({ when, gets }) => ({
+      when,
+      isClosed: gets === 'closed' || (gets === 'asked' && needsPassword),
+      needsPassword,
+      asks: gets === 'asked',
+    }))
   }
 
   /** The actions for requests that a `return` answers. nginx asks for no address or password then; only redirects do without one here. */
@@ -117,10 +175,9 @@ export class Actions {
           this.#draft.own(each, 'nginx answers before')
       return [branch]
     }
-    const proxied = server.entries.some(({ listener }) => listener.proxyProtocol !== undefined)
-    const { admissions, needsPassword } = accessOf(this.#draft, levels, proxied)
+    const { admissions, needsPassword } = accessOf(this.#draft, levels, isProxied(server))
     // The `return` of a location that may stop before it answers what its service lets pass.
-    const authorization = mayStop ? this.#authorization(server, [levels]) : null
+    const authorization = mayStop ? this.#authorization(server, levels) : null
     const asked = authorization === 'unknown' ? CLOSED : { ...action, ...this.#asked(authorization) }
     if (admissions.length === 1 && admissions[0]!.gets === 'asked' && !needsPassword)
       return [{ when: [], action: asked }]
@@ -133,7 +190,9 @@ export class Actions {
     }))
   }
 
-  #told(levels: Levels, needsPassword: boolean): void {
+  #toldClosed(kinds: readonly Kind[], levels: Levels): void {
+    const needsPassword = kinds.some(each => each.needsPassword)
+    if (!needsPassword && !kinds.every(each => each.isClosed)) return
     for (const each of levels[0]!) {
       if (each.name !== 'proxy_pass') continue
       if (needsPassword) this.#draft.missing(each, 'its route answers 403 until it has a guard')
@@ -141,31 +200,16 @@ export class Actions {
     }
   }
 
-  /** The action of a location; null if it only serves files. `asks`: the levels whose services are asked. `tried`: a `try_files` has led to it. */
-  #target(
-    server: Server,
-    location: Around,
-    levels: Levels,
-    asks: readonly Levels[],
-    tried = false,
-  ): Action | null {
+  /** The action of a location; null if it only serves files. `asked`: the levels whose service is asked. */
+  #target(server: Server, location: Around, levels: Levels, asked: Levels | null): Action | null {
     const draft = this.#draft
     const limit = this.#rates.at(levels)
-    const authorization = this.#authorization(server, asks)
-    const named = tried ? null : this.#named(server, levels)
-    if (authorization === 'unknown' && (named !== null || passes(levels))) return this.#closed(levels)
-    if (named !== null) {
-      const answer = answerIn(named)
-      const action =
-        answer === undefined
-          ? this.#target(server, location, named, asks, true)
-          : this.returnOf(answer, named, server)
-      return action && { ...limit, ...this.#asked(authorization), ...action }
-    }
+    const authorization = asked === null ? null : this.#authorization(server, asked)
+    if (authorization === 'unknown' && passes(levels)) return this.#closed(levels)
     const pass = levels[0]!.find(({ name }) => name === 'proxy_pass')
     // Without a server for its files, the location around it must not get requests that a service decides about.
     if (pass === undefined) return authorization === null ? null : this.#closed(levels)
-    const instead = tried ? null : this.#insteadOf(server, levels)
+    const instead = this.#insteadOf(server, levels)
     if (instead !== null) return { ...limit, ...instead }
     const target = serverOf(pass)
     if (target === null) {
@@ -175,8 +219,8 @@ export class Actions {
     draft.said(pass)
     const { scheme, authority, uri } = target
     const upstream = this.#upstream(scheme, authority, levels)
-    const asked = authorization === 'unknown' ? null : authorization
-    const request = this.#requestOf(server, authority, scheme, levels, asked)
+    const service = authorization === 'unknown' ? null : (authorization ?? location.service ?? null)
+    const request = this.#requestOf(server, authority, scheme, levels, service)
     if (uri !== '') {
       const { text, isExact, path } = location
       const [strip, prefix] = [path.replace(/\/$/, ''), uri.replace(/\/$/, '')]
@@ -213,14 +257,8 @@ export class Actions {
     return CLOSED
   }
 
-  #authorization(server: Server, asks: readonly Levels[]): Authorization | null | 'unknown' {
-    const asking = asks.filter(levels => (effectiveOne(levels, 'auth_request')?.args[0] ?? 'off') !== 'off')
-    const [first, ...others] = [...new Set(asking.map(levels => effectiveOne(levels, 'auth_request')!))]
-    if (first === undefined) return null
-    for (const each of others)
-      this.#draft.missing(each, 'the route answers 403 until it has a guard: it asks one service')
-    if (others.length > 0) return 'unknown'
-    return authorizationOf(this.#draft, server.block, this.#http, asking[0]!)
+  #authorization(server: Server, levels: Levels): Authorization | null | 'unknown' {
+    return authorizationOf(this.#draft, server.block, this.#http, levels)
   }
 
   #asked(authorization: Authorization | null | 'unknown'): Action {
@@ -241,16 +279,16 @@ export class Actions {
     return CLOSED
   }
 
-  /** The levels of the named location that gets what `try_files` does not find; null if there is none. */
-  #named(server: Server, levels: Levels): Levels | null {
+  /** The named location that gets what `try_files` does not find, with its levels; null if there is none, or if it is one of those that have `led` here. */
+  named(server: Server, levels: Levels, led: readonly string[]): { name: string; levels: Levels } | null {
     const name = levels[0]!.find(each => each.name === 'try_files')?.args.at(-1)
-    if (name?.startsWith('@') !== true) return null
+    if (name?.startsWith('@') !== true || led.includes(name)) return null
     const location = server.block.find(each => each.name === 'location' && each.args[0] === name)
     if (location === undefined || location.block === null) return null
     this.#draft.near(location, 'for files too')
     for (const each of levels[0]!)
       if (each.name === 'proxy_pass') this.#draft.near(each, `by ${name}, for files too`)
-    return [location.block, ...levels.slice(-2)]
+    return { name, levels: [location.block, ...levels.slice(-2)] }
   }
 
   #upstream(scheme: Scheme, authority: string, levels: Levels): string {

@@ -271,10 +271,10 @@ export class HttpServers {
     const located = server.block
       .filter(({ name }) => name === 'location')
       .flatMap(each => this.#location(server, each, levels))
-    const files = (): Action =>
-      this.#actions.contents(server, { text: '/', path: '/', isExact: false }, levels)?.at(-1)?.action ?? {
-        respond: { status: 404 },
-      }
+    const files = () => {
+      const contents = this.#contents(server, { text: '/', path: '/', isExact: false }, levels) ?? []
+      return contents.at(-1)?.when.length === 0 ? contents : [...contents, NOT_FOUND]
+    }
     return rulesOf(located, files)
   }
 
@@ -320,7 +320,8 @@ export class HttpServers {
     const internal = block.find(({ name }) => name === 'internal')
     if (internal !== undefined) {
       this.#draft.said(internal)
-      return [{ when: [], action: { respond: { status: 404 } } }]
+      // Requests for which `try_files` leads here are internal.
+      if (around.led === undefined) return [NOT_FOUND]
     }
     // With other methods the conditions of the location do not count.
     const first = this.#otherMethods(server, around, levels)
@@ -328,9 +329,19 @@ export class HttpServers {
     first.push(...branches)
     const limit = this.#rates.at(levels)
     if (final !== null) return [...first, ...this.#actions.answered(server, levels, { ...final, ...limit })]
-    const contents = this.#actions.contents(server, around, levels)
+    const contents = this.#contents(server, around, levels)
     if (contents === null) return first.length > 0 ? first : null
     return [...first, ...this.#changed(server, around, levels), ...contents]
+  }
+
+  /** The actions for requests that no condition answers, also those of a named location. Null if they get files. */
+  #contents(server: Server, around: Around, levels: Levels, access: Levels = levels): Branch[] | null {
+    const named = this.#actions.named(server, levels, around.led ?? [])
+    if (named === null) return this.#actions.contents(server, around, levels, access)
+    const led = { ...around, led: [...(around.led ?? []), named.name] }
+    return this.#actions.contentsOfNamed(server, led, levels, access, each =>
+      this.#branches(server, each, named.levels),
+    )
   }
 
   /** `limit_except`: the actions for requests with other methods. */
@@ -340,7 +351,7 @@ export class HttpServers {
     this.#draft.said(limit)
     const methods = new Set(limit.args.includes('GET') ? [...limit.args, 'HEAD'] : limit.args)
     const files = [{ when: [], action: CLOSED }]
-    const other = this.#actions.contents(server, around, levels, [limit.block ?? [], ...levels]) ?? files
+    const other = this.#contents(server, around, levels, [limit.block ?? [], ...levels]) ?? files
     return other.map(({ when, action }) => ({
       when: [...when, `!method=${[...methods].sort().join('|')}`],
       action,
@@ -432,6 +443,7 @@ export class HttpServers {
   }
 }
 
+const NOT_FOUND: Branch = { when: [], action: { respond: { status: 404 } } }
 const FILES = 'its files need a server; until then these requests go to the location around it'
 const AS_SENT = 'paths are compared after %61 and // are read'
 const REWRITES = 'paths are changed by stripPrefix and addPrefix'

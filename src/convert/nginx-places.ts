@@ -31,16 +31,17 @@ export interface Located {
 
 /**
  * Returns the rules of a server's locations: those of `=`, then of each plain one, the longest first, the patterns that come before it, then its own. `otherwise`:
- * the answer to requests that no location takes. A location that keeps no request out comes before a location that does only if its paths can be said as they are; a
+ * the answers to requests that no location takes. A location that keeps no request out comes before a location that does only if its paths can be said as they are; a
  * location that keeps requests out takes more paths rather than fewer.
  */
-export function rulesOf(locations: readonly Located[], otherwise: () => Action): Rule[] {
+export function rulesOf(locations: readonly Located[], otherwise: () => readonly Branch[]): Rule[] {
   return new Order(locations).rules(otherwise)
 }
 
 /** Whether a location does not let each request pass. */
-const guards = ({ branches }: Located) =>
-  branches?.some(({ action, when }) => isGuarded(action) || when.some(each => /address=/.test(each))) === true
+const guards = ({ branches }: Located) => branches?.some(keepsOut) === true
+const keepsOut = ({ action, when }: Branch) => isGuarded(action) || when.some(each => /address=/.test(each))
+const isNotFound = ({ action: { respond } }: Branch) => (respond as { status?: number })?.status === 404
 
 const isPattern = ({ modifier }: Located) => modifier.startsWith('~')
 const withoutSlash = (path: string) => (path === '/' ? '/' : path.replace(/\/+$/, ''))
@@ -58,18 +59,16 @@ class Order {
     this.#all = all
   }
 
-  rules(otherwise: () => Action): Rule[] {
+  rules(otherwise: () => readonly Branch[]): Rule[] {
     const isWhole = this.#all.some(
       ({ modifier, text, branches }) =>
         text === '/' && /^(?:\^~)?$/.test(modifier) && branches?.at(-1)?.when.length === 0,
     )
     const rest = isWhole ? null : otherwise()
-    const { status } = (rest?.respond ?? {}) as { status?: number }
-    this.#isRestKept = rest !== null && status !== 404 && isGuarded(rest)
+    this.#isRestKept = rest?.some(each => keepsOut(each) && !isNotFound(each)) === true
     this.#order(this.#all, [])
     this.#level(this.#all)
-    if (rest !== null)
-      this.#leaf('/', this.#all.filter(isPattern), [{ when: [], action: rest }], this.#isRestKept)
+    if (rest !== null) this.#leaf('/', this.#all.filter(isPattern), rest, this.#isRestKept)
     for (const each of flat(this.#all)) if (isPattern(each)) this.#tellPattern(each)
     return this.#rules
   }

@@ -374,7 +374,7 @@ function serverText(
     ...(names.length > 0 ? [`server_name ${names.join(' ')};`] : []),
     ...own,
     ...(text.includes('@else') ? ['location @else { return 418; }'] : []),
-    ...(text.includes('@app') ? [`location @app { ${app} proxy_pass http://three; }`] : []),
+    ...(text.includes('@app') ? [block('location @app', [app, 'proxy_pass http://three;'])] : []),
     ...(text.includes('@login') ? ['location @login { return 302 https://login.test/; }'] : []),
     ...(text.includes('$who') ? ['set $who "";'] : []),
     ...(`${app}${text}`.includes('auth_request /')

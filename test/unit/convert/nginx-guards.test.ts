@@ -440,9 +440,9 @@ it('a named location has its own guards too, and those of the server', () => {
   const services = ['one', 'two'].map(
     name => `location = /${name} { internal; proxy_pass http://${name}:1; }`,
   )
-  const led = (outer: string, named: string, around = '') =>
+  const led = (outer: string, named: string, around = '', next = '') =>
     listening(
-      `${services.join(' ')} ${around} location / { ${outer} try_files $uri @app; } location @app { ${named} proxy_pass http://a:1; }`,
+      `${services.join(' ')} ${around} location / { ${outer} try_files $uri @app; } location @app { ${named} proxy_pass http://a:1; } location @next { ${next} proxy_pass http://a:1; }`,
     )
   const both = (...args: [string, string, string?]) =>
     ['10.1.1.1', '192.0.2.7'].map(client => answersOf(led(...args))('/', { client }))
@@ -451,11 +451,19 @@ it('a named location has its own guards too, and those of the server', () => {
   expect(both('allow all;', '', 'deny 10.0.0.0/8;')).toEqual([403, 'a-1'])
   expect(both('deny 192.0.2.0/24;', 'deny 10.1.0.0/16;')).toEqual([403, 403])
   expect(both('', 'auth_basic x;')).toEqual([403, 403])
-  const asked = (outer: string, named: string) =>
-    routesOf(led(outer, named)).find(({ path }) => path === undefined) as { forwardAuth?: object }
+  const asked = (outer: string, named: string, next?: string) =>
+    routesOf(led(outer, named, '', next)).find(({ path }) => path === undefined) as { forwardAuth?: object }
   expect(asked('', 'auth_request /one;').forwardAuth).toMatchObject({ upstream: 'one-1' })
   expect(asked('auth_request /two;', '').forwardAuth).toMatchObject({ upstream: 'two-1' })
   expect(asked('auth_request /one;', 'auth_request /two;')).toEqual({ host: '*', respond: { status: 403 } })
+  const shared = 'auth_request_set $who $upstream_http_x_who;'
+  expect(asked(`auth_request /one; ${shared}`, 'proxy_set_header X-Who $who;').forwardAuth).toMatchObject({
+    responseHeaders: ['X-Who'],
+  })
+  expect(asked('auth_request /one;', 'try_files $uri @next;', 'auth_request /two;')).toEqual({
+    host: '*',
+    respond: { status: 403 },
+  })
   const answers = listening(
     'location / { allow 10.0.0.0/8; deny all; try_files $uri @off; } location @off { deny all; return 302 /x; }',
   )
@@ -517,4 +525,58 @@ it('a guarded pattern within one that is not said exactly is named: more paths a
     outcome: 'near',
     why: 'more paths are refused',
   })
+})
+
+it.each([
+  ['if ($net) { return 403; }', 403],
+  ['if ($request_method = POST) { return 403; }', 403],
+  ['if ($http_user_agent !~ ^ok) { return 403; }', 403],
+  ['limit_except GET { deny all; }', 403],
+  ['try_files $uri =404;', 404],
+  ['try_files $uri @closed;', 403],
+  ['try_files $uri @app;', 'a-1'],
+  ['internal;', 'a-1'],
+  ['if ($request_method = POST) { return 302 /x; } deny all;', 302],
+  ['if ($request_method = GET) { return 302 /x; } deny all;', 403],
+  ['rewrite ^ https://moved.test permanent;', 301],
+])('the rules of a location that try_files leads to hold for its requests: %s', (rules, status) => {
+  const conversion = from(
+    `http { geo $net { default 1; 127.0.0.1 0; } server { listen 80;
+      location /d { deny 192.0.2.0/24; try_files $uri @app; proxy_pass http://b:1; }
+      location @app { ${rules} proxy_pass http://a:1; }
+      location @closed { deny all; proxy_pass http://a:1; } } }`,
+  )
+  const answer = answersOf(conversion)
+  expect(answer('/d', { method: 'POST', client: '10.0.0.1' })).toBe(status)
+  expect(answer('/d', { method: 'POST', client: '192.0.2.1' })).toBe(403)
+})
+
+it('a named location without a server opens nothing that the location before it keeps out', () => {
+  const led = (outer: string, named: string) => {
+    const services = 'location = /one { internal; proxy_pass http://one:1; }'
+    const answer = answersOf(
+      listening(
+        `${services} location /d { ${outer} try_files $uri @files; } location @files { ${named} root /srv; } ${open('/')}`,
+      ),
+    )
+    return ['10.0.0.1', '192.0.2.1'].map(client => answer('/d', { client }))
+  }
+  expect(led('', '')).toEqual(['a-1', 'a-1'])
+  expect(led('deny 192.0.2.0/24;', '')).toEqual([403, 403])
+  expect(led('', 'deny 192.0.2.0/24;')).toEqual([403, 403])
+  expect(led('', 'if ($request_method = GET) { return 410; }')).toEqual([410, 410])
+  expect(led('auth_request /one;', 'if ($request_method = POST) { return 410; }')).toEqual([403, 403])
+})
+
+it('the guards of a server hold for requests that no location takes, and that try_files leads elsewhere', () => {
+  const answer = answersOf(
+    listening(
+      `deny 192.0.2.0/24; try_files $uri @app; location @app { proxy_pass http://a:1; } ${open('/b', 'b')}`,
+    ),
+  )
+  const at = (path: string) => ['10.0.0.1', '192.0.2.1'].map(client => answer(path, { client }))
+  expect([at('/'), at('/b')]).toEqual([
+    ['a-1', 403],
+    ['b-1', 403],
+  ])
 })
