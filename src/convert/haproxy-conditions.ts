@@ -3,7 +3,7 @@ import { allOf } from './conditions.js'
 import type { Samples } from './haproxy-samples.js'
 import type { Statement } from './haproxy-syntax.js'
 import { networkOf } from './networks.js'
-import { commonHost, commonPath } from './order.js'
+import { commonHost, commonPath, MOST_ROUTES } from './order.js'
 import { patternsOf } from './patterns.js'
 
 /** Requests of one kind; an absent key means any. */
@@ -124,25 +124,45 @@ export class Conditions {
 const CHANGED = ' of the changed request'
 
 function eitherOf(all: readonly Parsed[]): Parsed {
+  if (all.some(isUndecided)) return UNDECIDED
   return { any: all.flatMap(({ any }) => any), near: all.find(({ near }) => near !== '')?.near ?? '' }
 }
 
 /** The condition that holds if both do. */
 export function both(a: Parsed, b: Parsed): Parsed {
-  const near = a.near === '' ? b.near : a.near
+  if (isUndecided(a) || isUndecided(b)) return UNDECIDED
+  // Negations of negations multiply them: a few lines of a file can make millions.
+  return product(a, b, MOST_ALTERNATIVES) ?? UNDECIDED
+}
+
+/** The same for conditions of which each part can be said; null if there are too many alternatives. */
+export function bothSaid(a: Parsed, b: Parsed): Parsed | null {
+  return a === ALWAYS ? b : b === ALWAYS ? a : product(a, b, MOST_ROUTES)
+}
+
+function product(a: Parsed, b: Parsed, most: number): Parsed | null {
   const found = new Map<string, Condition>()
   for (const one of a.any)
     for (const other of b.any) {
       const each = merged(one, other)
       if (each !== null) found.set(JSON.stringify(each), each)
-      // Negations of negations multiply them: a few lines of a file can make millions.
-      if (found.size > MOST_ALTERNATIVES) return { any: [lost(TOO_MANY, true)], near }
+      if (found.size > most) return null
     }
-  return { any: [...found.values()], near }
+  return { any: [...found.values()], near: a.near === '' ? b.near : a.near }
 }
 
 const MOST_ALTERNATIVES = 200
-const TOO_MANY = `a condition with more than ${MOST_ALTERNATIVES} alternatives`
+/** In place of a condition with too many alternatives. */
+const UNDECIDED: Parsed = {
+  any: [
+    {
+      when: [],
+      unknown: [{ text: `a condition with more than ${MOST_ALTERNATIVES} alternatives`, negated: true }],
+    },
+  ],
+  near: '',
+}
+const isUndecided = (parsed: Parsed) => parsed === UNDECIDED
 
 /** Null if no request fulfils both. */
 function merged(a: Condition, b: Condition): Condition | null {
@@ -179,7 +199,9 @@ export const SEVERAL = 'of several values not each is compared'
 const SEVERAL_REFUSED = 'several values are compared as one'
 
 /** The negation of alternatives: those about hosts and ports are excepted, all others can be said. */
-export function negationOf({ any, near }: Parsed): Parsed {
+export function negationOf(parsed: Parsed): Parsed {
+  if (isUndecided(parsed)) return UNDECIDED
+  const { any, near } = parsed
   const other = near === SEVERAL ? SEVERAL_REFUSED : near === SEVERAL_REFUSED ? SEVERAL : near
   let whole: Parsed = { ...ALWAYS, near: other }
   const without = (parts: readonly Condition[]) => (whole = both(whole, { any: parts, near: '' }))

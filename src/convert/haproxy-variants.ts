@@ -63,12 +63,12 @@ export class Variants {
       for (const each of [plain, secure]) changeOf(draft, statement, each, false)
   }
 
-  /** The rules for an action, with the changes of each kind of requests. */
-  of(parsed: Parsed, action: Action, kind: 'plain' | 'secure', limit: Action) {
+  /** An action with the changes of each kind of requests. */
+  of(action: Action, kind: 'plain' | 'secure', limit: Action): { parsed: Parsed; action: Action }[] {
     // An answer of the proxy itself has no changes.
     const variants = action.respond === undefined ? this.#all : this.#all.slice(-1)
     return variants.map(each => ({
-      parsed: each.parsed === ALWAYS ? parsed : both(parsed, each.parsed),
+      parsed: each.parsed,
       action: withChanges(action, each[kind], limit),
     }))
   }

@@ -5,6 +5,7 @@ import { upstreamOf } from './haproxy-backend.js'
 import {
   ALWAYS,
   both,
+  bothSaid,
   type Condition,
   Conditions,
   heaviest,
@@ -168,7 +169,9 @@ class Translation {
     const ordered = [...rules, ...later, ...rest]
     const routes = (kind: 'plain' | 'secure', at: readonly ListenerDraft[]) => {
       let list: RouteDraft[] = []
-      const changed = ordered.flatMap(({ parsed, action }) => variants.of(parsed, action, kind, limit))
+      const changed = ordered.flatMap(({ parsed, action }) =>
+        variants.of(action, kind, limit).map(each => ({ ...each, parsed: this.#both(parsed, each.parsed) })),
+      )
       for (const { parsed, action } of changed.toReversed())
         for (const condition of parsed.any.toReversed()) {
           list = firstOnes([...this.#before(list, condition, action, at), ...list])
@@ -378,9 +381,16 @@ class Translation {
     const answers = refuses(servers) ? all.slice(0, -1) : all
     const refused = answers
       .filter(({ action }) => refuses(action))
-      .map(({ parsed: of, action }) => ({ parsed: both(withoutUnknown(parsed, kept), of), action }))
+      .map(({ parsed: of, action }) => ({ parsed: this.#both(withoutUnknown(parsed, kept), of), action }))
     if (kept === null) return refused
-    return [...refused, ...all.map(({ parsed: of, action }) => ({ parsed: both(kept, of), action }))]
+    return [...refused, ...all.map(({ parsed: of, action }) => ({ parsed: this.#both(kept, of), action }))]
+  }
+
+  /** The condition of a rule within another one. */
+  #both(parsed: Parsed, within: Parsed): Parsed {
+    const both = bothSaid(parsed, within)
+    if (both === null) throw overlapError(this.#path)
+    return both
   }
 
   /** The rules of a backend: those that answer themselves, then its servers with the changes of headers and paths. */
@@ -403,7 +413,7 @@ class Translation {
       const action = this.#answerOf(each)
       return action === null ? [] : this.#rule(each, parsed, action)
     })
-    return [...answers, ...variants.of(ALWAYS, servers, 'plain', {})]
+    return [...answers, ...variants.of(servers, 'plain', {})]
   }
 
   /** The action for requests that no rule of a backend answers. */

@@ -407,3 +407,49 @@ it('a condition with too many alternatives closes its routes, and is named', () 
   expect(remark?.why).toMatch(/more than 200 alternatives: such routes answer 403/)
   expect(answersOf(conversion)('/')).toBe(403)
 })
+
+it('a condition that many changes tell apart leads no other requests to its backend', () => {
+  const paths = Array.from({ length: 31 }, (_, at) => `/p${at}`).join(' ')
+  const answer = answersOf(
+    web([
+      `http-request set-header X-B 1 if { path_beg ${paths} }`,
+      'use_backend api if { hdr(X-A) a b c d e f g }',
+      'use_backend deny if { path_beg /admin }',
+    ]),
+  )
+  expect(['/admin', '/p1', '/'].map(path => answer(path))).toEqual([403, 'app', 'app'])
+  expect(answer('/p1', { fields: ['X-A: a'] })).toBe('api')
+})
+
+it('a refusal in a backend with many conditions refuses no other requests', () => {
+  const values = (count: number) => Array.from({ length: count }, (_, at) => `v${at}`).join(' ')
+  const conversion = web(
+    [`use_backend admin if { hdr(X-A) ${values(20)} }`],
+    `backend admin\n http-request deny if { hdr(X-B) ${values(11)} }\n server s 10.0.0.9:80\n`,
+  )
+  const answer = answersOf(conversion)
+  const of = (...fields: string[]) => answer('/', { fields })
+  expect([of(), of('X-A: v1'), of('X-A: v1', 'X-B: v1'), of('X-B: v1')]).toEqual(['app', 'admin', 403, 'app'])
+})
+
+it.each([
+  ['use_backend deny if', 403],
+  ['use_backend deny unless', 403],
+  ['http-request deny unless', 403],
+  ['use_backend api if', 'app'],
+  ['use_backend api unless', 'app'],
+])('a condition with too many alternatives is named as a whole: %s', (rule, gets) => {
+  const of = (header: string) =>
+    `{ hdr(${header}) ${Array.from({ length: 8 }, (_, at) => `v${at}`).join(' ')} }`
+  const conversion = web([
+    `${rule} ${of('X-A')} ${of('X-B')} ${of('X-C')} ${of('X-D')} or { path_beg /a/ } { hdr_cnt(X-A) 0 }`,
+  ])
+  expect(answersOf(conversion)('/x')).toBe(gets)
+  expect(conversion.remarks.find(({ line }) => line.text.startsWith(rule))).toMatchObject({
+    outcome: 'missing',
+    why:
+      gets === 403
+        ? 'a condition with more than 200 alternatives: such routes answer 403 until they have a guard'
+        : 'no counterpart: a condition with more than 200 alternatives',
+  })
+})
