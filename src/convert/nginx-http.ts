@@ -151,21 +151,25 @@ export class HttpServers {
   #routes(server: Server): void {
     const { block } = server
     const levels: Levels = [block, this.#http]
-    const { hosts, plain, branches, final } = this.#ofServer(server, levels)
+    const { branches, final } = this.#first(server, levels)
     const whole = this.#hasOtherCa(server) ? CLOSED : final
     const rules: readonly Rule[] =
       whole !== null ? [{ path: '/', when: [], action: whole }] : this.#locations(server, levels)
-    const all = [...branches.map(each => ({ ...each, path: '/' })), ...rules]
-    const ordered = new Map<string, RouteDraft[]>()
-    for (const { listener, host, secure } of this.#places(server, [...hosts.keys()])) {
+    const moved = branches.flatMap(({ of }) => (of === undefined || of === 'plain' ? [] : [of.host]))
+    const ordered = new Map<First | undefined, RouteDraft[]>()
+    for (const { listener, host, secure } of this.#places(server, moved)) {
+      const isHere = ({ of }: First) => of === undefined || (of === 'plain' ? !secure : of.host === host)
+      const here = branches.filter(isHere)
+      // It answers all requests of the place: nginx comes to nothing behind it.
+      const last = here.find(({ of }) => of !== undefined)
+      const first = here.slice(0, last === undefined ? undefined : here.indexOf(last) + 1)
+      const all = [
+        ...first.map(({ when, action }) => ({ when, action, path: '/' })),
+        ...(last === undefined ? rules : []),
+      ]
+      const own = ordered.get(last) ?? this.#inOrder(all)
+      ordered.set(last, own)
       const place = { ...(listener !== null && { listener }), host }
-      const moved = hosts.get(host) ?? (plain !== null && !secure ? plain : undefined)
-      if (moved !== undefined) {
-        this.#draft.routes.push({ ...place, path: '/', when: [], action: moved })
-        continue
-      }
-      const own = ordered.get('') ?? this.#inOrder(all)
-      ordered.set('', own)
       this.#draft.routes.push(...own.map(each => ({ ...each, ...place })))
     }
   }
@@ -180,37 +184,18 @@ export class HttpServers {
     return ordered
   }
 
-  /** The actions before nginx looks at locations: by host and scheme, by other conditions, or all of them. */
-  #ofServer(
-    server: Server,
-    levels: Levels,
-  ): { hosts: Map<string, Action>; plain: Action | null; branches: Branch[]; final: Action | null } {
-    const hosts = new Map<string, Action>()
-    let plain: Action | null = null
-    const { branches, final } = this.#first(server, levels, (condition, action) => {
-      const [, variable, operator, value] = /^\(\s*\$(\w+)\s*(!?=)\s*"?([^"]*?)"?\s*\)$/.exec(condition) ?? []
-      if (variable === 'host' && operator === '=') hosts.set(value!.toLowerCase(), action)
-      else if (/^(?:scheme(?:=http|!=https)|https(?:=|!=on))$/.test(`${variable}${operator}${value}`))
-        plain = action
-      else return false
-      return true
-    })
-    return { hosts, plain, branches, final }
-  }
-
-  /** The answers of the conditions and the `return` of a block, in their order. `taken` reports whether a condition is one of its own. */
+  /** The answers of the conditions and the `return` of a block, in their order. `around`: the location that it is the block of. */
   #first(
     server: Server,
     levels: Levels,
-    taken: (condition: string, action: Action) => boolean = () => false,
     around: Around | null = null,
-  ): { branches: Branch[]; final: Action | null } {
-    const branches: Branch[] = []
+  ): { branches: First[]; final: Action | null } {
+    const branches: First[] = []
     for (const each of levels[0]!) {
       if (each.name === 'return' || each.name === 'rewrite') {
         const final = this.#actions.returnOf(each, levels, server)
         if (final !== null) return { branches, final }
-        const isOfServer = levels.length === 2
+        const isOfServer = around === null
         if (!leadsElsewhere(each) && !(isOfServer && each.name === 'rewrite')) {
           this.#draft.missing(each, REWRITES)
           continue
@@ -244,8 +229,10 @@ export class HttpServers {
         continue
       }
       if (isLed) this.#draft.missing(answer, 'it leads to another location: the route answers 403')
-      if (taken(condition, action)) {
+      const of = around === null ? placeOf(condition) : null
+      if (of !== null) {
         this.#draft.said(each)
+        branches.push({ when: [], action, of })
         continue
       }
       const conditions = conditionsOf(condition, this.#knowsAddress(server, levels))
@@ -325,7 +312,7 @@ export class HttpServers {
     }
     // With other methods the conditions of the location do not count.
     const first = this.#otherMethods(server, around, levels)
-    const { branches, final } = this.#first(server, levels, undefined, around)
+    const { branches, final } = this.#first(server, levels, around)
     first.push(...branches)
     const limit = this.#rates.at(levels)
     if (final !== null) return [...first, ...this.#actions.answered(server, levels, { ...final, ...limit })]
@@ -449,6 +436,20 @@ const AS_SENT = 'paths are compared after %61 and // are read'
 const REWRITES = 'paths are changed by stripPrefix and addPrefix'
 
 const isRefusal = ({ respond }: Action) => refuses(respond as { status?: number } | undefined)
+
+/** An answer before nginx looks at locations. `of`: for all requests with a host, or without TLS. */
+interface First extends Branch {
+  readonly of?: { readonly host: string } | 'plain'
+}
+
+/** The requests that fulfil a condition on the host or the scheme; null for others. */
+function placeOf(condition: string): NonNullable<First['of']> | null {
+  const [, variable, operator, value] = /^\(\s*\$(\w+)\s*(!?=)\s*"?([^"]*?)"?\s*\)$/.exec(condition) ?? []
+  if (variable === 'host' && operator === '=') return { host: value!.toLowerCase() }
+  return /^(?:scheme(?:=http|!=https)|https(?:=|!=on))$/.test(`${variable}${operator}${value}`)
+    ? 'plain'
+    : null
+}
 
 /** Whether a block, or one in it, has a log. */
 const hasLog = (block: readonly Directive[]): boolean =>

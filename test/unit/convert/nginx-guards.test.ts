@@ -580,3 +580,20 @@ it('the guards of a server hold for requests that no location takes, and that tr
     ['b-1', 403],
   ])
 })
+
+it('a condition on the host or the scheme counts in its order', () => {
+  const refusal = 'if ($request_method = POST) { return 403; }'
+  const answers = (lines: string, name = 'listen 80; server_name a.test;') => {
+    const answer = answersOf(from(`server { ${name} ${lines} ${open('/')} }`))
+    return ['GET', 'POST'].map(method => answer('/', { host: 'a.test', method }))
+  }
+  const ofHost = 'if ($host = a.test) { return 200 own; }'
+  const ofScheme = 'if ($scheme = http) { return 200 own; }'
+  for (const own of [ofHost, ofScheme]) {
+    expect(answers(`${refusal} ${own}`)).toEqual([200, 403])
+    expect(answers(`${own} ${refusal}`)).toEqual([200, 200])
+    expect(answers(`${own.replace('200 own', '403')} ${own}`)).toEqual([403, 403])
+  }
+  expect(answers(`${ofScheme.replace('200 own', '403')} ${ofHost}`)).toEqual([403, 403])
+  expect(answers(`${ofHost.replace('200 own', '403')} ${ofScheme}`)).toEqual([403, 403])
+})
