@@ -81,7 +81,7 @@ function wordsOf(line: string, file: string, place: number): string[] {
   return words
 }
 
-const PHASES = [/^monitor-uri$/, /^tcp-request$/, /^block$/, /^http-request$/, /^redirect$/]
+const PHASES = [/^tcp-request$/, /^monitor-uri$/, /^block$/, /^http-request$/, /^redirect$/]
 
 /** The statements in the order in which HAProxy looks at those of different kinds: all rules about connections come before those about requests. */
 export function inOrder(statements: readonly Statement[]): Statement[] {

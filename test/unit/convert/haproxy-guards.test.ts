@@ -453,3 +453,12 @@ it.each([
         : 'no counterpart: a condition with more than 200 alternatives',
   })
 })
+
+it('a refusal of connections comes before the answer of monitor-uri', () => {
+  for (const kind of ['connection', 'session', 'content']) {
+    const answer = answersOf(
+      web(['monitor-uri /x', `tcp-request ${kind} reject unless { src 10.0.0.1 }`, 'http-request deny']),
+    )
+    expect(['10.0.0.1', '10.0.0.2'].map(client => answer('/x', { client }))).toEqual([200, 403])
+  }
+})
