@@ -8,6 +8,8 @@ export interface Conditions {
   readonly exact: boolean
   /** nginx compares the path as the client sends it. */
   readonly asSent?: true
+  /** nginx may compare a header with `_` in its name, of which the proxy compares the one with `-`. */
+  readonly spelled?: true
 }
 
 /** Returns the conditions of an `if`; null if there are none. `address` tells whether the client's address is that of the connection. */
@@ -22,7 +24,8 @@ export function conditionsOf(text: string, address: boolean): Conditions | null 
     return { any: [[`${operator === '=' ? '' : '!'}address=${network}`]], exact: true }
   }
   const one = conditionOf(text)
-  return one === null ? null : { any: [[one]], exact: true }
+  if (one === null) return null
+  return { any: [[one]], exact: true, ...(/^!?header:\w*-/.test(one) && { spelled: true as const }) }
 }
 
 /** Patterns take paths with a slash at the end too. */

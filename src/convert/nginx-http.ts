@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import { type Action, CLOSED, type Draft, type ListenerDraft, type RouteDraft } from './draft.js'
 import { Actions, type Around } from './nginx-actions.js'
-import { conditionsOf, NO_SLASH } from './nginx-conditions.js'
+import { type Conditions, conditionsOf, NO_SLASH } from './nginx-conditions.js'
 import { hasGuards, refuses, refusesOthers } from './nginx-guards.js'
 import { matcherOf } from './nginx-location.js'
 import { type Branch, type Located, type Rule, rulesOf } from './nginx-places.js'
@@ -108,15 +108,14 @@ export class HttpServers {
       const listener = draft.listener(address)
       const legacy = server.block!.find(({ name, args }) => name === 'ssl' && args[0] === 'on')
       if (legacy !== undefined) draft.said(legacy)
-      const secure = options.includes('ssl') || legacy !== undefined
-      if (secure) listener.tls = true
+      if (options.includes('ssl') || legacy !== undefined) listener.tls = true
       const http2 = server.block!.find(({ name }) => name === 'http2')
       if (http2 !== undefined) draft.said(http2)
       if (options.includes('http2') || http2?.args[0] === 'on') listener.http2 = true
       if (options.includes('proxy_protocol')) this.#proxyProtocol(server, each!, listener)
       const isDefault = options.includes('default_server') || options.includes('default')
       const known = entries.get(address)
-      entries.set(address, { listener, secure, isDefault: isDefault || known?.isDefault === true })
+      entries.set(address, { listener, isDefault: isDefault || known?.isDefault === true })
     }
     return [...entries.values()]
   }
@@ -242,10 +241,16 @@ export class HttpServers {
       }
       if (conditions.exact) this.#draft.said(each)
       else this.#draft.missing(each, 'as far as the path tells: the query is not looked at')
-      if (conditions.asSent === true) this.#draft.near(each, AS_SENT)
+      this.#tellDifferences(each, conditions, levels)
       branches.push(...conditions.any.map(when => ({ when, action })))
     }
     return { branches, final: null }
+  }
+
+  #tellDifferences(directive: Directive, { asSent, spelled }: Conditions, levels: Levels): void {
+    if (asSent === true) this.#draft.near(directive, AS_SENT)
+    if (spelled === true && effectiveOne(levels, 'underscores_in_headers')?.args[0] === 'on')
+      this.#draft.missing(directive, 'a header with _ in its name is another one for the proxy')
   }
 
   /** Whether `$remote_addr` is the address of the connection. */
@@ -366,7 +371,7 @@ export class HttpServers {
     }
     if (conditions.exact) this.#draft.said(directive)
     else this.#draft.near(directive, 'by the path, without the query')
-    if (conditions.asSent === true) this.#draft.near(directive, AS_SENT)
+    this.#tellDifferences(directive, conditions, levels)
     return conditions.any.flatMap(when =>
       contents.map(one => ({ when: [...when, ...one.when], action: one.action })),
     )
@@ -391,7 +396,7 @@ export class HttpServers {
       .slice(0, this.#servers.indexOf(server))
       .filter(({ entries }) =>
         entries.some(
-          ({ listener, secure }) => secure && server.entries.some(each => each.listener === listener),
+          ({ listener }) => listener.tls === true && server.entries.some(each => each.listener === listener),
         ),
       )
       .map(({ block }) => clientCaOf(block, this.#http))
@@ -411,11 +416,11 @@ export class HttpServers {
   ): { listener: string | null; host: string; secure: boolean }[] {
     const free = (listener: ListenerDraft) =>
       moved.filter(host => names.includes(host) || !this.#taken.has(`${listener.name} ${host}`))
-    return (this.#everywhere ? entries.slice(0, 1) : entries).flatMap(({ listener, isDefault, secure }) =>
+    return (this.#everywhere ? entries.slice(0, 1) : entries).flatMap(({ listener, isDefault }) =>
       [...new Set([...this.#hosts(names, isDefault, listener), ...free(listener)])].map(host => ({
         listener: this.#everywhere ? null : listener.name,
         host,
-        secure,
+        secure: listener.tls === true,
       })),
     )
   }

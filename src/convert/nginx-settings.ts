@@ -6,7 +6,6 @@ import { bytesOf, sizeOf, timeOf } from './values.js'
 /** Where requests of a server block come in. */
 export interface Entry {
   readonly listener: ListenerDraft
-  readonly secure: boolean
   /** Whether it takes requests whose host no server has. */
   isDefault: boolean
 }
@@ -19,9 +18,9 @@ export interface Server {
 
 /** Whether the requests of a server get the same at each of its listeners. */
 export function isAlikeEverywhere({ block, entries }: Server): boolean {
-  const differs = (key: 'isDefault' | 'secure') => new Set(entries.map(each => each[key])).size > 1
+  const differs = (of: (entry: Entry) => unknown) => new Set(entries.map(of)).size > 1
   const asks = block.some(({ name, args }) => name === 'if' && /\$(?:scheme|https)\b/.test(args.join(' ')))
-  return !differs('isDefault') && !(asks && differs('secure'))
+  return !differs(each => each.isDefault) && !(asks && differs(({ listener }) => listener.tls))
 }
 
 /** The CAs whose certificates clients must show, or may; null if the server asks for none. */
@@ -50,7 +49,7 @@ export class Settings {
   take({ block, entries, names }: Server): void {
     const draft = this.#draft
     const levels: Levels = [block, this.#http]
-    const secure = entries.filter(each => each.secure)
+    const secure = entries.filter(({ listener }) => listener.tls === true)
     const certificates = effective(levels, 'ssl_certificate')
     const keys = effective(levels, 'ssl_certificate_key')
     for (const [at, each] of secure.length > 0 ? certificates.entries() : []) {

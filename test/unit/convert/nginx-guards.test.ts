@@ -597,3 +597,27 @@ it('a condition on the host or the scheme counts in its order', () => {
   expect(answers(`${ofScheme.replace('200 own', '403')} ${ofHost}`)).toEqual([403, 403])
   expect(answers(`${ofHost.replace('200 own', '403')} ${ofScheme}`)).toEqual([403, 403])
 })
+
+it('a condition on a header that nginx also takes with _ in its name is named', () => {
+  const remark = (lines: string) => {
+    const { remarks } = listening(
+      `${lines} location / { if ($http_x_a) { return 403; } proxy_pass http://a:1; }`,
+    )
+    return remarks.find(({ line }) => line.text.startsWith('if'))
+  }
+  expect(remark('')).toMatchObject({ outcome: 'said' })
+  expect(remark('underscores_in_headers on;')).toMatchObject({
+    outcome: 'missing',
+    why: 'a header with _ in its name is another one for the proxy',
+  })
+})
+
+it('a listener speaks TLS for all servers if it does for one', () => {
+  const { document } = from(`http { server { listen 443 ssl; server_name a.test; ${open('/')} }
+    server { listen 443; server_name b.test; ssl_verify_client on; ssl_client_certificate /ca.pem;
+      if ($scheme = http) { return 200 own; } return 403; } }`)
+  expect(document).toMatchObject({
+    listeners: [{ tls: true, clientCa: { file: '/ca.pem', required: true } }],
+    routes: [{ host: '*' }, { host: 'b.test', respond: { status: 403 } }],
+  })
+})
