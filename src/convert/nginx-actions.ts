@@ -34,6 +34,10 @@ interface Kind {
   readonly asks: boolean
 }
 
+const portsOf = ({ entries }: Server) => [
+  ...new Set(entries.flatMap(({ listener }) => /:(\d+)$/.exec(listener.address)?.[1] ?? [])),
+]
+
 const isProxied = ({ entries }: Server) =>
   entries.some(({ listener }) => listener.proxyProtocol !== undefined)
 
@@ -427,12 +431,12 @@ export class Actions {
     return true
   }
 
-  #fixed({ names, entries }: Server): Record<string, string> {
-    const ports = new Set(entries.map(({ listener }) => /\d+$/.exec(listener.address)?.[0]))
-    const [port] = ports
+  #fixed(server: Server): Record<string, string> {
+    const [name] = server.names
+    const [port, ...others] = portsOf(server)
     return {
-      ...(names[0] !== undefined && { server_name: names[0] }),
-      ...(ports.size === 1 && port !== undefined && { server_port: port }),
+      ...(name !== undefined && { server_name: name }),
+      ...(port !== undefined && others.length === 0 && { server_port: port }),
     }
   }
 
@@ -507,9 +511,14 @@ export class Actions {
     else if (value.near && !/\$http_host/.test(text))
       this.#draft.near(directive, 'a variable differs: see the page')
     const target = value?.value ?? '/'
-    const { server_port: port } = this.#fixed(server)
-    const own = port === undefined || /^(?:80|443)$/.test(port) ? '' : `:${port}`
-    const location = target.startsWith('/') ? `$scheme://$host${own}${target}` : target
+    const ports = portsOf(server)
+    const own = ports.every(each => /^(?:80|443)$/.test(each))
+      ? ''
+      : ports.length === 1
+        ? `:${ports[0]}`
+        : null
+    // A client keeps the port of a target without host.
+    const location = target.startsWith('/') && own !== null ? `$scheme://$host${own}${target}` : target
     return { respond: { status, headers: { ...headers, Location: location } } }
   }
 

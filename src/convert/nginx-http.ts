@@ -55,27 +55,25 @@ export class HttpServers {
     const block = directive.block ?? []
     this.#draft.said(directive)
     const entries = this.#entries(directive)
-    const names = new Set<string>()
     for (const each of block.filter(({ name }) => name === 'server_name')) {
       this.#draft.said(each)
       for (const name of each.args) {
         const hosts = this.#hostsOf(each, name)
-        if (this.#areFree(hosts, entries)) for (const host of hosts) names.add(host)
-        else if (!hosts.every(host => names.has(host)))
-          this.#draft.missing(each, `another server has the name ${name}: nginx ignores it here`)
+        for (const { listener, names } of entries)
+          if (this.#areFree(hosts, listener)) for (const host of hosts) names.add(host)
+          else if (!hosts.every(host => names.has(host)))
+            this.#draft.missing(each, `another server has the name ${name}: nginx ignores it here`)
       }
     }
-    return { block, names: [...names], entries }
+    return { block, names: [...new Set(entries.flatMap(({ names }) => [...names]))], entries }
   }
 
-  /** Takes these hosts for a server, until one of them has another at one of its listeners. */
-  #areFree(hosts: readonly string[], entries: readonly Entry[]): boolean {
-    return entries.every(({ listener }) =>
-      hosts.every(host => {
-        const key = `${listener.name} ${host}`
-        return !this.#taken.has(key) && this.#taken.add(key)
-      }),
-    )
+  /** Takes these hosts at a listener, until another server has one of them. */
+  #areFree(hosts: readonly string[], listener: ListenerDraft): boolean {
+    return hosts.every(host => {
+      const key = `${listener.name} ${host}`
+      return !this.#taken.has(key) && this.#taken.add(key)
+    })
   }
 
   #hostsOf(directive: Directive, name: string): string[] {
@@ -115,7 +113,11 @@ export class HttpServers {
       if (options.includes('proxy_protocol')) this.#proxyProtocol(server, each!, listener)
       const isDefault = options.includes('default_server') || options.includes('default')
       const known = entries.get(address)
-      entries.set(address, { listener, isDefault: isDefault || known?.isDefault === true })
+      entries.set(address, {
+        listener,
+        names: new Set(),
+        isDefault: isDefault || known?.isDefault === true,
+      })
     }
     return [...entries.values()]
   }
@@ -409,29 +411,40 @@ export class HttpServers {
     return true
   }
 
-  /** The hosts of a server, by listener if that matters. */
+  /** The hosts of a server, by listener if that matters. `moved`: those that its conditions name. */
   #places(
-    { names, entries }: Server,
+    { entries }: Server,
     moved: readonly string[],
   ): { listener: string | null; host: string; secure: boolean }[] {
-    const free = (listener: ListenerDraft) =>
-      moved.filter(host => names.includes(host) || !this.#taken.has(`${listener.name} ${host}`))
-    return (this.#everywhere ? entries.slice(0, 1) : entries).flatMap(({ listener, isDefault }) =>
-      [...new Set([...this.#hosts(names, isDefault, listener), ...free(listener)])].map(host => ({
-        listener: this.#everywhere ? null : listener.name,
+    return (this.#everywhere ? entries.slice(0, 1) : entries).flatMap(entry =>
+      [...new Set([...this.#hosts(entry), ...moved.filter(host => this.#isOf(host, entry))])].map(host => ({
+        listener: this.#everywhere ? null : entry.listener.name,
         host,
-        secure: listener.tls === true,
+        secure: entry.listener.tls === true,
       })),
     )
   }
 
+  /** Whether a server gets the requests for a host at a listener: it has the name, the longest wildcard, or is the default one. */
+  #isOf(host: string, { listener, names, isDefault }: Entry): boolean {
+    if (this.#taken.has(`${listener.name} ${host}`)) return names.has(host)
+    const [longest] = this.#wildcardsAt(listener)
+      .filter(name => host.endsWith(name.slice(1)))
+      .sort((a, b) => b.length - a.length)
+    return longest === undefined ? isDefault : names.has(longest)
+  }
+
   /** The hosts of a server at a listener. The default one needs no names, but those that a wildcard of another server would take. */
-  #hosts(names: readonly string[], isDefault: boolean, listener: ListenerDraft): readonly string[] {
-    if (!isDefault) return names
-    const wild = this.#servers
-      .filter(({ entries }) => entries.some(each => each.listener === listener))
-      .flatMap(each => each.names.filter(name => name.startsWith('*.') && !names.includes(name)))
-    return [...names.filter(name => wild.some(each => name.endsWith(each.slice(1)))), '*']
+  #hosts({ listener, names, isDefault }: Entry): readonly string[] {
+    if (!isDefault) return [...names]
+    const wild = this.#wildcardsAt(listener).filter(name => !names.has(name))
+    return [...[...names].filter(name => wild.some(each => name.endsWith(each.slice(1)))), '*']
+  }
+
+  #wildcardsAt(listener: ListenerDraft): string[] {
+    return this.#servers
+      .flatMap(({ entries }) => entries.filter(each => each.listener === listener))
+      .flatMap(({ names }) => [...names].filter(name => name.startsWith('*.')))
   }
 }
 

@@ -6,6 +6,8 @@ import { bytesOf, sizeOf, timeOf } from './values.js'
 /** Where requests of a server block come in. */
 export interface Entry {
   readonly listener: ListenerDraft
+  /** The hosts that no server before has there. */
+  readonly names: Set<string>
   /** Whether it takes requests whose host no server has. */
   isDefault: boolean
 }

@@ -621,3 +621,35 @@ it('a listener speaks TLS for all servers if it does for one', () => {
     routes: [{ host: '*' }, { host: 'b.test', respond: { status: 403 } }],
   })
 })
+
+/** The statuses or upstreams of the routes of a host at a listener, for the path `/`. */
+const placesOf = (block: string) =>
+  Object.fromEntries(
+    routesOf(from(`http { ${block} }`)).map(({ listener = '', host, respond, upstream }) => [
+      `${listener} ${host}`,
+      (respond as { status?: number } | undefined)?.status ?? upstream,
+    ]),
+  )
+
+it('a name that another server has at one listener counts at the others', () => {
+  expect(
+    placesOf(`server { listen 80; listen 81; ${open('/')} } server { listen 80; server_name b.test; return 410; }
+      server { listen 80; listen 81; server_name .b.test; return 403; }`),
+  ).toEqual({
+    'http *': 'a-1',
+    'http b.test': 410,
+    'port-81 *': 'a-1',
+    'port-81 b.test': 403,
+    'port-81 *.b.test': 403,
+  })
+})
+
+it('a condition on the host takes no requests of other servers', () => {
+  const other = (name: string, host: string) =>
+    placesOf(`server { listen 80; return 403; } server { listen 80; server_name *.w.test; return 410; }
+      server { listen 80; server_name ${name}; if ($host = ${host}) { return 200 own; } return 401; }`)
+  expect(other('b.test', 'z.test')[' z.test']).toBeUndefined()
+  expect(other('*.test', 'v.w.test')[' v.w.test']).toBeUndefined()
+  expect(other('*.test', 'v.test')[' v.test']).toBe(200)
+  expect(other('b.test', 'b.test')[' b.test']).toBe(200)
+})

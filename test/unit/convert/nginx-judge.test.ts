@@ -4,6 +4,7 @@ import { judgeNginx } from '../../convert-support/nginx-judge.js'
 import type { Asked, Got } from '../../convert-support/places.js'
 
 const asked = (path: string, host = 'a.test'): Asked => ({
+  at: 'port',
   host,
   path,
   method: 'GET',

@@ -431,3 +431,14 @@ it('a use of the client’s address is named where nginx takes the address from 
     expect(fate(of('real_ip_header X-Forwarded-For;'), name)).toEqual(['said'])
   }
 })
+
+it('a redirect to a path keeps the port of the listener', () => {
+  const target = (listens: string) => {
+    const { document } = from(`server { ${listens} return 302 /x; }`)
+    const [{ respond }] = document.routes as [{ respond: { headers: object } }]
+    return respond.headers
+  }
+  expect(target('listen 80; listen 443;')).toEqual({ Location: '$scheme://$host/x' })
+  expect(target('listen 8080;')).toEqual({ Location: '$scheme://$host:8080/x' })
+  expect(target('listen 8080; listen 8081;')).toEqual({ Location: '/x' })
+})
