@@ -61,6 +61,8 @@ const test = of(
     'src 127.0.0.2 127.9.0.0/16',
     'ssl_fc',
     'dst_port @port',
+    'dst_port @second',
+    'ssl_fc',
     'always_true',
     'nbsrv(one) lt 1',
     'rand(2) gt 3',
@@ -302,26 +304,49 @@ const whole = fc
     ofWeb: common,
     ofBackends: common,
     form: of('in order', 'named', 'inherited'),
+    second: of('', '', 'bind', 'frontend'),
+    secure: fc.nat(2).map(each => each === 0),
+    others: fc.tuple(
+      fc.tuple(acl('n0'), acl('n1'), acl('n2')),
+      fc.array(rule, { minLength: 1, maxLength: 2 }),
+    ),
   })
-  .map(({ named, rules, last, backends, ofWeb, ofBackends, form }) => {
+  .map(({ named, rules, last, backends, ofWeb, ofBackends, form, second, secure, others }) => {
     const from = (name: string) => (form === 'in order' ? '' : ` from ${name}`)
     const web = section(`${last.startsWith('server') ? 'listen' : 'frontend'} web${from('d')}`, [
       'bind 127.0.0.1:@port',
+      ...(second === 'bind' ? ['bind 127.0.0.1:@second'] : []),
+      ...(secure ? ['bind 127.0.0.1:@tls ssl crt @home/edge.pem'] : []),
       ...named.flat(),
       ...rules,
       ...(last === '' ? [] : [last]),
     ])
+    const other =
+      second === 'frontend'
+        ? section(`frontend other${from('d')}`, [
+            'bind 127.0.0.1:@second',
+            ...others[0].flat(),
+            ...others[1],
+            'default_backend two',
+          ])
+        : ''
     const defaults = (name: string, line: string) => section(`defaults ${name}`, [...DEFAULTS, line])
     const all = {
-      'in order': [defaults('d', ofWeb), web, defaults('e', ofBackends), ...backends.map(each => each(''))],
+      'in order': [
+        defaults('d', ofWeb),
+        web,
+        other,
+        defaults('e', ofBackends),
+        ...backends.map(each => each('')),
+      ],
       named: [
         ...[defaults('d', ofWeb), defaults('e', ofBackends)],
-        ...[web, ...backends.map(each => each(from('e')))],
+        ...[web, other, ...backends.map(each => each(from('e')))],
       ],
       // Each has the lines of the first, and those of its own.
       inherited: [
         ...[section('defaults c', DEFAULTS), section('defaults d from c', [ofWeb])],
-        ...[section('defaults e from c', [ofBackends]), web, ...backends.map(each => each(from('e')))],
+        ...[section('defaults e from c', [ofBackends]), web, other, ...backends.map(each => each(from('e')))],
       ],
     }
     return all[form as keyof typeof all].join('')

@@ -1,6 +1,6 @@
 import type { Arbitrary } from 'fast-check'
 import fc from '../lanes/generated.js'
-import type { Asked } from './places.js'
+import type { Asked, Listener } from './places.js'
 import { PLAIN_PATHS } from './plain-paths.js'
 
 const of = (...all: readonly string[]): Arbitrary<string> => fc.constantFrom(...all)
@@ -331,20 +331,50 @@ function located(all: readonly Located[], around: string | null): Lines {
   })
 }
 
+const ofServer = fc.oneof(
+  { weight: 5, arbitrary: branch.filter(each => !/proxy_pass|add_header/.test(each)) },
+  {
+    weight: 1,
+    arbitrary: of(
+      'if ($host = a.test) { return 403; }',
+      'if ($host = w.b.test) { return 200 "own"; }',
+      'if ($scheme = http) { return 200 "own"; }',
+      'if ($scheme != http) { return 403; }',
+      'if ($https != on) { return 302 https://$host/; }',
+    ),
+  },
+)
+
+/** The listeners of a server; one speaks TLS for all servers if it does for one. */
+const listens: Arbitrary<Lines> = fc.oneof(
+  { weight: 5, arbitrary: fc.constant<Lines>(['port']) },
+  {
+    weight: 2,
+    arbitrary: fc.constantFrom<Lines[]>(
+      ...[['port', 'second'], ['port', 'tls ssl'], ['port', 'tls'], ['second'], ['tls ssl']],
+      ...[
+        ['second', 'tls ssl'],
+        ['port', 'second', 'tls ssl'],
+      ],
+    ),
+  },
+)
+
 const server = fc
   .record({
     names: fc.uniqueArray(of(...NAMES), { maxLength: 2 }),
     main: fc.nat(3),
+    listens,
     lines: fc.tuple(
       rarely(
         guard.filter(each => !/internal|limit_except/.test(each)),
         6,
       ),
-      rarely(
-        branch.filter(each => !/proxy_pass|add_header/.test(each)),
-        6,
-      ),
       rarely(refused, 20),
+      rarely(ofServer, 6),
+      rarely(ofServer, 20),
+      rarely(refused, 20),
+      rarely(of('try_files $uri @app;', 'try_files $uri =404;'), 20),
       rarely(answer, 20),
       rarely(header, 3),
       rarely(change, 12),
@@ -352,8 +382,11 @@ const server = fc
       rarely(of('include @home/deny.conf;', 'include @home/headers.conf;'), 20),
     ),
     locations: fc.array(location, { minLength: 1, maxLength: 4 }),
-    /** Guards of the location that `try_files` leads to. */
-    app: rarely(fc.oneof(guard, refused), 2),
+    /** Lines of the location that `try_files` leads to. */
+    app: rarely(
+      fc.oneof(guard, refused, branch, answer, change, of('try_files $uri @else;', 'root /nowhere;')),
+      2,
+    ),
   })
   .map(each => each)
 
@@ -361,25 +394,24 @@ function serverText(
   {
     names,
     main,
+    listens,
     lines,
     locations,
     app,
-  }: { names: string[]; main: number; lines: Lines; locations: Located[]; app: string },
+  }: { names: string[]; main: number; listens: Lines; lines: Lines; locations: Located[]; app: string },
   mayBeMain: boolean,
 ): string {
   const own = [...lines, ...located(locations, null)]
-  const text = own.join('\n')
+  const text = [app, ...own].join('\n')
   return block('server', [
-    `listen 127.0.0.1:@port${main === 0 && mayBeMain ? ' default_server' : ''};`,
+    ...listens.map(each => `listen 127.0.0.1:@${each}${main === 0 && mayBeMain ? ' default_server' : ''};`),
     ...(names.length > 0 ? [`server_name ${names.join(' ')};`] : []),
     ...own,
     ...(text.includes('@else') ? ['location @else { return 418; }'] : []),
     ...(text.includes('@app') ? [block('location @app', [app, 'proxy_pass http://three;'])] : []),
     ...(text.includes('@login') ? ['location @login { return 302 https://login.test/; }'] : []),
     ...(text.includes('$who') ? ['set $who "";'] : []),
-    ...(`${app}${text}`.includes('auth_request /')
-      ? ['location = /judge { internal; proxy_pass http://judge; }']
-      : []),
+    ...(text.includes('auth_request /') ? ['location = /judge { internal; proxy_pass http://judge; }'] : []),
   ])
 }
 
@@ -403,7 +435,7 @@ const SHARED = [
 
 /** Lines that have no counterpart, or a difference that each request may show. */
 const UNSAID =
-  /\$bad|\$known|\$chosen|\$net|\$who|\$arg_t;|sub_filter|invalid_referer|internal|alias|-f |one\/\$1|x_forwarded|try_files|expires|include|limit_req|auth_request|auth_basic|error_page|backup|down;|set \$flag|rewrite (?:\^\/[adz]|\/b)|http_user_agent|query_string|http_host|args ~|\$host |server_port|real_ip|return 444|!~\*|~ \^1|location @/
+  /\$bad|\$known|\$chosen|\$net|\$who|\$arg_t;|sub_filter|invalid_referer|internal|alias|-f |one\/\$1|x_forwarded|try_files|expires|include|limit_req|auth_request|auth_basic|error_page|backup|down;|set \$flag|rewrite (?:\^\/[adz]|\/b)|http_user_agent|query_string|http_host|args ~|\$host |server_port|real_ip|return 444|!~\*|~ \^1|location @(?!app)/
 
 const onlySaid = (text: string) =>
   text
@@ -425,14 +457,17 @@ const whole: Arbitrary<string> = fc
       ),
       rarely(header, 4),
       rarely(failure, 30),
+      rarely(fc.constant('underscores_in_headers on;'), 15),
       rarely(fc.constant('real_ip_header X-Forwarded-For; set_real_ip_from 127.0.0.0/8;'), 15),
     ),
     servers: fc.array(server, { minLength: 1, maxLength: 3 }),
   })
   .map(({ upstream, lines, servers }) => {
+    const [first, ...others] = servers
+    const known = [{ ...first!, listens: [...new Set(['port', ...first!.listens])] }, ...others]
     const all = [
       ...lines,
-      ...servers.map((each, at) => serverText(each, !servers.slice(0, at).some(({ main }) => main === 0))),
+      ...known.map((each, at) => serverText(each, !known.slice(0, at).some(({ main }) => main === 0))),
     ].join('\n')
     const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
       name => `${name}_temp_path @home/${name};`,
@@ -444,6 +479,7 @@ const whole: Arbitrary<string> = fc
       'upstream two { server @two; }',
       'upstream three { server @three; }',
       'upstream judge { server @judge; }',
+      'ssl_certificate @home/edge.crt; ssl_certificate_key @home/edge.key;',
       ...SHARED.filter(([name]) => all.includes(name)).map(([, line]) => line),
     ]
     return `${process.getuid?.() === 0 ? 'user root;\n' : ''}daemon off; master_process off;\npid @home/nginx.pid; error_log @home/error.log;\nevents { worker_connections 200; }\n${block('http', http, [all])}\n`
@@ -479,6 +515,7 @@ export const nginxRequests: Arbitrary<Asked[]> = requestsOf(HOSTS, PATHS)
 
 export function requestsOf(hosts: readonly string[], paths: readonly string[]): Arbitrary<Asked[]> {
   const asked = fc.record({
+    at: fc.constantFrom<Listener>('port', 'port', 'port', 'second', 'tls'),
     host: of(...hosts),
     path: of(...paths),
     method: of('GET', 'GET', 'GET', 'POST', 'HEAD', 'PUT'),
@@ -490,6 +527,9 @@ export function requestsOf(hosts: readonly string[], paths: readonly string[]): 
           { 'x-a': '1' },
           { 'x-a': '12' },
           { 'x-a': '2' },
+          { x_a: '1' },
+          { 'x-a': '2', x_a: '1' },
+          { 'x-a': '1', x_a: '2' },
           { cookie: 'c=1' },
           { 'x-pass': '1' },
           { authorization: 'Basic YTph' },

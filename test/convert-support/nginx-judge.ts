@@ -72,7 +72,7 @@ class Excuses {
   isFolder(asked: Asked, { status, location }: Got): boolean {
     const path = readOf(asked.path)
     if (status !== 301 || location?.includes(`${path}/`) !== true) return false
-    const { server } = this.#places.reached(asked)
+    const server = this.#places.reached(asked)?.server
     return this.#remarks.some(
       ({ line, why }) =>
         this.#places.serverAround(line) === server &&
@@ -82,6 +82,7 @@ class Excuses {
 
   #of(asked: Asked): Named[] {
     const reached = this.#places.reached(asked)
+    if (reached === null) return []
     return this.#remarks.filter(each => this.#isOf(each, reached, readOf(asked.path)))
   }
 
@@ -176,9 +177,17 @@ function verdictOf(
     const parts = excuses.wrong(each)
     if (parts.has('all')) continue
     strict += 1
-    if (!alike(one, other, parts)) find('wrong')
+    if (!alike(one, withoutIgnored(each, one, other), parts)) find('wrong')
   }
   return { differences, strict }
+}
+
+/** nginx ignores headers with `_` in their names. Ours passes them on, except the spellings of a header that the route changes. */
+function withoutIgnored({ headers }: Asked, { seen: theirs }: Got, ours: Got): Got {
+  if (theirs === null || ours.seen === null || theirs.headers.x_a !== undefined) return ours
+  if (theirs.headers['x-a'] !== headers['x-a']) return ours
+  const { x_a: _, ...others } = ours.seen.headers
+  return { ...ours, seen: { ...ours.seen, headers: others } }
 }
 
 function alike(one: Got, other: Got, without: ReadonlySet<Part>): boolean {

@@ -3,7 +3,7 @@ import { basename } from 'node:path'
 import type { SourceLine } from '../../src/convert/draft.js'
 import { locationsFor } from '../../src/convert/nginx-location.js'
 import { type Directive, parseNginx } from '../../src/convert/nginx-syntax.js'
-import type { Asked } from './places.js'
+import type { Asked, Listener } from './places.js'
 
 const MAIN = 'nginx.conf'
 
@@ -35,8 +35,10 @@ export class NginxPlaces {
     this.#servers = this.#all.filter(({ directive }) => directive.name === 'server').flatMap(serverIn)
   }
 
-  reached({ host, path }: Asked): Reached {
-    const server = this.#serverOf(host)
+  /** Null if no server has the listener. */
+  reached({ host, path, at }: Asked): Reached | null {
+    const server = this.#serverOf(host, at)
+    if (server === undefined) return null
     return { server, locations: locationsFor(server.block!, readOf(path))! }
   }
 
@@ -72,30 +74,36 @@ export class NginxPlaces {
   }
 
   /** As nginx chooses: the exact name, then the longest that begins with `*`, then the default server. */
-  #serverOf(host: string): Directive {
-    const names = this.#names()
+  #serverOf(host: string, at: Listener): Directive | undefined {
+    const servers = this.#servers.filter(each => listensOf(each, at).length > 0)
+    const names = namesOf(servers)
     const exact = names.get(host)
     const [wild] = [...names.keys()]
       .filter(name => name.startsWith('*') && host.endsWith(name.slice(1)))
       .sort((a, b) => b.length - a.length)
     const isDefault = (server: Directive) =>
-      server.block!.some(({ name, args }) => name === 'listen' && args.includes('default_server'))
-    return exact ?? names.get(wild ?? '') ?? this.#servers.find(isDefault) ?? this.#servers[0]!
+      listensOf(server, at).some(({ args }) => args.includes('default_server'))
+    return exact ?? names.get(wild ?? '') ?? servers.find(isDefault) ?? servers[0]
   }
+}
 
-  /** The server of each name: the first that has it. nginx ignores a `.b.test` of which one part has a server. */
-  #names(): Map<string, Directive> {
-    const names = new Map<string, Directive>()
-    const taken = new Set<string>()
-    for (const server of this.#servers)
-      for (const { args } of server.block!.filter(({ name }) => name === 'server_name'))
-        for (const name of args.map(each => each.toLowerCase())) {
-          const hosts = name.startsWith('.') ? [name.slice(1), `*${name}`] : [name]
-          if (hosts.every(each => !taken.has(each) && taken.add(each)))
-            for (const each of hosts) names.set(each, server)
-        }
-    return names
-  }
+const listensOf = ({ block }: Directive, at: Listener) =>
+  block!.filter(
+    ({ name, args }) => name === 'listen' && (args[0]!.endsWith(`:@${at}`) || !args[0]!.includes('@')),
+  )
+
+/** The server of each name: the first that has it. nginx ignores a `.b.test` of which one part has a server. */
+function namesOf(servers: readonly Directive[]): Map<string, Directive> {
+  const names = new Map<string, Directive>()
+  const taken = new Set<string>()
+  for (const server of servers)
+    for (const { args } of server.block!.filter(({ name }) => name === 'server_name'))
+      for (const name of args.map(each => each.toLowerCase())) {
+        const hosts = name.startsWith('.') ? [name.slice(1), `*${name}`] : [name]
+        if (hosts.every(each => !taken.has(each) && taken.add(each)))
+          for (const each of hosts) names.set(each, server)
+      }
+  return names
 }
 
 const serverIn = ({ directive, around }: Placed) => (around.at(-1)?.name === 'http' ? [directive] : [])

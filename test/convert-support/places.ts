@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { Agent, createServer, request } from 'node:http'
+import { Agent, createServer, type IncomingMessage, request } from 'node:http'
+import { Agent as SecureAgent, request as secureRequest } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -9,12 +10,19 @@ import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { type Conversion, convert, includedBelow, type Language } from '../../src/convert/convert.js'
 import { configFrom, type ProxyDocument, type ReverseProxy, startProxy } from '../../src/proxy/index.js'
+import { issue } from '../processes/certificate.js'
 import { freePort } from '../processes/scene.js'
 import { pause } from '../processes/until.js'
 import { withoutNamedRefusals } from './named-refusals.js'
 
+/** The names of the listeners in files: `@port`, `@second`, and `@tls`, which speaks TLS. A file has the first. */
+export const LISTENERS = ['port', 'second', 'tls'] as const
+export type Listener = (typeof LISTENERS)[number]
+type Ports = Readonly<Record<Listener, number>>
+
 /** A request, as both servers get it. */
 export interface Asked {
+  readonly at: Listener
   readonly host: string
   readonly path: string
   readonly method: string
@@ -39,7 +47,7 @@ export interface Got {
 
 const NAMES = ['one', 'two', 'three'] as const
 /** Headers that the files change, in both directions. */
-const OF_FILES = /^(?:host|x-[abc]|x-real-ip)$/
+const OF_FILES = /^(?:host|x[-_][abc]|x-real-ip)$/
 /** Files that the files of both servers name. */
 const FILES = [
   ['htpasswd', 'a:{PLAIN}a\n'],
@@ -85,35 +93,52 @@ async function echoes(): Promise<Record<string, number>> {
   return ports
 }
 
-function ask(port: number, agent: Agent, asked: Asked): Promise<Got> {
-  const { host, path, method, headers, from } = asked
+interface Agents {
+  readonly plain: Agent
+  readonly secure: SecureAgent
+}
+
+async function freePorts(): Promise<Ports> {
+  const all: [Listener, number][] = []
+  for (const name of LISTENERS) all.push([name, await freePort()])
+  return Object.fromEntries(all) as unknown as Ports
+}
+
+function ask(port: number, { plain, secure }: Agents, asked: Asked): Promise<Got> {
+  const { host, path, method, headers, from, at } = asked
+  const to = { port, host: '127.0.0.1', localAddress: from, path, method, headers: { host, ...headers } }
   return new Promise(resolve => {
     const closed = { status: CLOSED, location: null, set: {}, body: '', server: null, seen: null }
-    const sent = request(
-      { port, host: '127.0.0.1', localAddress: from, agent, path, method, headers: { host, ...headers } },
-      response => {
-        let body = ''
-        response.setEncoding('latin1').on('data', chunk => {
-          body += chunk
+    const send = (then: (response: IncomingMessage) => void) =>
+      at === 'tls'
+        ? secureRequest({ ...to, agent: secure, servername: host, rejectUnauthorized: false }, then)
+        : request({ ...to, agent: plain }, then)
+    const sent = send(response => {
+      let body = ''
+      response.setEncoding('latin1').on('data', chunk => {
+        body += chunk
+      })
+      response.on('error', () => resolve(closed))
+      response.on('end', () => {
+        const status = response.statusCode ?? 0
+        const told = response.headers['x-seen']
+        const own = told === undefined ? null : JSON.parse(String(told))
+        const set = Object.entries(response.headers).filter(([key]) => OF_FILES.test(key))
+        const { location } = response.headers
+        const whole = location?.startsWith('/')
+          ? `http${at === 'tls' ? 's' : ''}://${host}:${port}${location}`
+          : location
+        resolve({
+          status,
+          location: whole?.replace(`:${port}`, ':PORT') ?? null,
+          set: Object.fromEntries(set.map(([key, value]) => [key, String(value)])),
+          // Servers have bodies of their own for errors, redirects and monitors.
+          body: own === null && status < 300 && !/Service ready/.test(body) ? body : '',
+          server: own?.name ?? null,
+          seen: own === null ? null : { url: own.url, method: own.method, headers: own.headers },
         })
-        response.on('error', () => resolve(closed))
-        response.on('end', () => {
-          const status = response.statusCode ?? 0
-          const told = response.headers['x-seen']
-          const own = told === undefined ? null : JSON.parse(String(told))
-          const set = Object.entries(response.headers).filter(([key]) => OF_FILES.test(key))
-          resolve({
-            status,
-            location: response.headers.location?.replace(`:${port}`, ':PORT') ?? null,
-            set: Object.fromEntries(set.map(([key, value]) => [key, String(value)])),
-            // Servers have bodies of their own for errors, redirects and monitors.
-            body: own === null && status < 300 && !/Service ready/.test(body) ? body : '',
-            server: own?.name ?? null,
-            seen: own === null ? null : { url: own.url, method: own.method, headers: own.headers },
-          })
-        })
-      },
-    )
+      })
+    })
     sent.on('error', () => resolve(closed))
     sent.end()
   })
@@ -124,19 +149,21 @@ export class Places {
   readonly #language: Language
   readonly #folder = mkdtempSync(join(tmpdir(), 'convert-'))
   readonly #ports: Readonly<Record<string, number>>
-  readonly #theirs: number
-  readonly #ours: number
+  readonly #theirs: Ports
+  readonly #ours: Ports
   #proxy: ReverseProxy | null = null
 
-  private constructor(language: Language, ports: Record<string, number>, theirs: number, ours: number) {
+  private constructor(language: Language, ports: Record<string, number>, theirs: Ports, ours: Ports) {
     this.#language = language
     this.#ports = ports
     this.#theirs = theirs
     this.#ours = ours
+    const { cert, key } = issue(this.#folder, 'edge', ['*.test'])
+    writeFileSync(join(this.#folder, 'edge.pem'), readFileSync(cert, 'utf8') + readFileSync(key, 'utf8'))
   }
 
   static async open(language: Language): Promise<Places> {
-    const places = new Places(language, await echoes(), await freePort(), await freePort())
+    const places = new Places(language, await echoes(), await freePorts(), await freePorts())
     onTestFinished(async () => {
       await places.#proxy?.close({ timeout: 0 })
       rmSync(places.#folder, { recursive: true, force: true })
@@ -152,12 +179,13 @@ export class Places {
   async #theirAnswers(filled: string, asked: readonly Asked[]): Promise<Got[] | null> {
     writeFileSync(this.#file, filled)
     for (const [name, lines] of FILES) writeFileSync(join(this.#folder, name), lines)
-    return await this.#other(this.#file, port => this.#all(port, asked))
+    return await this.#other(this.#file, () => this.#all(this.#theirs, asked))
   }
 
   /** The text with the ports of this run for the names of servers. */
   filled(text: string): string {
-    let filled = text.replaceAll('@port', String(this.#theirs)).replaceAll('@home', this.#folder)
+    let filled = text.replaceAll('@home', this.#folder)
+    for (const name of LISTENERS) filled = filled.replaceAll(`@${name}`, String(this.#theirs[name]))
     for (const [name, port] of Object.entries(this.#ports))
       filled = filled.replaceAll(`@${name}`, `127.0.0.1:${port}`)
     return filled
@@ -175,12 +203,11 @@ export class Places {
     // No listener is left.
     if (conversion === null) return { conversion, theirs, ours: [] }
     const control = join(this.#folder, 'upgrade.sock')
-    const own = JSON.parse(
-      JSON.stringify(conversion.document).replaceAll(`:${this.#theirs}`, `:${this.#ours}`),
-    )
+    let own = JSON.stringify(conversion.document)
+    for (const name of LISTENERS) own = own.replaceAll(`:${this.#theirs[name]}`, `:${this.#ours[name]}`)
     // There are no such files.
     const config = configFrom({
-      ...own,
+      ...JSON.parse(own),
       errorPages: {},
       control,
       upgrade: { probation: '0s' },
@@ -216,16 +243,18 @@ export class Places {
     }
   }
 
-  async #all(port: number, asked: readonly Asked[]): Promise<Got[]> {
-    const agent = new Agent({ keepAlive: true, maxSockets: 4 })
+  async #all(ports: Ports, asked: readonly Asked[]): Promise<Got[]> {
+    const options = { keepAlive: true, maxSockets: 4 }
+    const agents = { plain: new Agent(options), secure: new SecureAgent(options) }
     try {
-      return await Promise.all(asked.map(each => ask(port, agent, each)))
+      return await Promise.all(asked.map(each => ask(ports[each.at], agents, each)))
     } finally {
-      agent.destroy()
+      agents.plain.destroy()
+      agents.secure.destroy()
     }
   }
 
-  async #other<T>(file: string, use: (port: number) => Promise<T>): Promise<T | null> {
+  async #other<T>(file: string, use: () => Promise<T>): Promise<T | null> {
     const [command, ...args] =
       this.#language === 'nginx'
         ? ['nginx', '-p', this.#folder, '-c', file, '-e', join(this.#folder, 'start.log')]
@@ -245,7 +274,7 @@ export class Places {
           return null
         }
       }
-      return await use(this.#theirs)
+      return await use()
     } finally {
       child.kill('SIGKILL')
       await ended
@@ -258,7 +287,7 @@ export class Places {
   /** Whether the other server accepts connections. */
   #accepts(): Promise<boolean> {
     return new Promise(resolve => {
-      const socket = connect(this.#theirs, '127.0.0.1')
+      const socket = connect(this.#theirs.port, '127.0.0.1')
       socket.on('connect', () => {
         socket.destroy()
         resolve(true)
