@@ -183,8 +183,8 @@ export class Actions {
     // The `return` of a location that may stop before it answers what its service lets pass.
     const authorization = mayStop ? this.#authorization(server, levels) : null
     const asked = authorization === 'unknown' ? CLOSED : { ...action, ...this.#asked(authorization) }
-    if (admissions.length === 1 && admissions[0]!.gets === 'asked' && !needsPassword)
-      return [{ when: [], action: asked }]
+    const isOpen = admissions.length === 1 && admissions[0]!.gets === 'asked' && !needsPassword
+    if (isOpen && authorization === null) return [branch]
     for (const each of levels[0]!)
       if (each.name === 'return')
         this.#draft.near(each, 'nginx answers before it asks for an address or a password')

@@ -472,10 +472,17 @@ it('a named location has its own guards too, and those of the server', () => {
 
 it('the service that nginx asks is that of the location within others, and of a return that a rewrite leaves', () => {
   const gate = 'location = /gate { internal; proxy_pass http://gate:1; }'
-  const left = routesOf(
-    listening(`${gate} auth_request /gate; location / { rewrite ^ /d break; return 200 own; }`),
+  const conversion = listening(
+    `${gate} auth_request /gate; location / { rewrite ^ /d break; return 200 own; }`,
   )
-  expect(left.at(-1)).toMatchObject({ respond: { status: 200 }, forwardAuth: { upstream: 'gate-1' } })
+  expect(conversion.remarks.find(({ line }) => line.text.startsWith('return'))).toMatchObject({
+    outcome: 'near',
+    why: 'nginx answers before it asks for an address or a password',
+  })
+  expect(routesOf(conversion).at(-1)).toMatchObject({
+    respond: { status: 200 },
+    forwardAuth: { upstream: 'gate-1' },
+  })
   const within = routesOf(
     listening(
       `location / { proxy_pass http://a:1; location / { root /srv; } } location /b { auth_request /gate; proxy_pass http://b:1; }`,
