@@ -73,7 +73,9 @@ export class ScheduledRun implements PlayableRun {
     const { trouble, process } = this.#point ?? {}
     if (trouble === undefined) return []
     const at = { who: process, call: NEVER }
-    if (trouble.what === 'fails') return [{ what: 'lack', ...at, calls: 1, code: 'EMFILE' } as unknown as A]
+    // Half of a write: the memory ends amid it.
+    if (trouble.what === 'fails' || trouble.what === 'half')
+      return [{ what: 'lack', ...at, calls: 1, code: 'EMFILE' } as unknown as A]
     if (trouble.what === 'stops after') return [{ what: 'stop', ...at, ms: 1 } as unknown as A]
     return trouble.what.startsWith('dies') ? [{ what: 'kill', ...at } as unknown as A] : []
   }

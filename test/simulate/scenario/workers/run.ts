@@ -29,6 +29,8 @@ const START_MS = 10_000
 /** From the first act, until everything that was postponed has happened: a hung worker is replaced, and killed; a start is repeated. */
 const RUN_MS = 50_000
 const UPGRADE_MS = 20_000
+/** An order is answered, also by processes that were stopped. */
+const ANSWER_MS = 25_000
 /** Longer than the probation of the workers. */
 const CALM_MS = 5_000
 /** A second TERM after so long ends the workers at once. */
@@ -66,6 +68,8 @@ export class WorkersRun {
   #lostAt = Number.NEGATIVE_INFINITY
   /** The times when no process was left that had a listener. */
   readonly #closed: number[] = []
+  /** The operators that have given orders; each ends with its answer. */
+  readonly #operators: { readonly what: string; readonly p: SimulatedProcess }[] = []
   /** Orders to end the service: when, and the main process that got the signal. */
   readonly #ends: { readonly at: number; readonly by: SimulatedProcess | null }[] = []
 
@@ -110,7 +114,8 @@ export class WorkersRun {
     this.#mains.onCommit = () => world.after(0, () => this.#onCommit())
     for (const { name, steps } of world.processes.values()) this.#counted.set(name as Who, steps)
     this.#act()
-    return [...new Set([...this.#wrong, ...this.#wrongAtEnd()])]
+    const wrong = this.#wrongAtEnd()
+    return [...new Set([...this.#wrong, ...wrong])]
   }
 
   /** After all trouble the workers are replaced once more, and then the service is ended. */
@@ -121,6 +126,10 @@ export class WorkersRun {
       const wrong = this.#startAgain()
       if (wrong !== null) return [wrong]
     }
+    // A process that had no descriptor or memory reads an order late, and refuses a second upgrade until then.
+    const unanswered = () => this.#operators.filter(({ p }) => !p.dead)
+    world.run(() => unanswered().length === 0, ANSWER_MS)
+    for (const { what } of unanswered()) this.#wrong.push(`the order "${what}" has no answer`)
     const begun = world.now
     const told: Told = { status: null, failed: null, isUpgraded: false }
     startOperator(this.#code, world, 'upgrade', {
@@ -318,7 +327,8 @@ export class WorkersRun {
       if (count !== undefined) this.#wanted = Number(count)
     }
     if (what === 'stop service') this.#ends.push({ at: this.#world.now, by: null })
-    startOperator(this.#code, this.#world, what, { done })
+    const p = startOperator(this.#code, this.#world, what, { done })
+    this.#operators.push({ what, p })
   }
 
   /** The answer to an order to replace all workers has come: in each, a process serves, or has served, that was started after the order. */

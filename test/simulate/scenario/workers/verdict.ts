@@ -40,8 +40,12 @@ const ANSWER_MS = 5_000
 /** A follower has heard of a change after so long. */
 const FOLLOW_MS = 1_000
 const EXPECTED = /^ERR_FDB_/
-/** The main process that is to be replaced lacks descriptors, or space for the list of its workers. */
-const LACKS: ReadonlySet<string> = new Set(['ERR_FDB_NO_DESCRIPTORS', 'ERR_FDB_SIDE_FILE'])
+/** The main process that is to be replaced lacks descriptors, memory, or space for the list of its workers. */
+const LACKS: ReadonlySet<string> = new Set([
+  'ERR_FDB_NO_DESCRIPTORS',
+  'ERR_FDB_STATE_FULL',
+  'ERR_FDB_SIDE_FILE',
+])
 const ENDED_EARLY = /^ended by SIG\w+ before/
 
 export function servingIn(workers: WorkerProcesses): Worker[] {
