@@ -8,6 +8,7 @@ import type { ProgramStart } from '../kernel/index.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import { anotherFailed, type Failure } from '../operator/status-report.js'
 import { isOfAnother, type Lineage, lineageOf } from '../os/lineage.js'
+import { statIfSeen } from '../os/main-process.js'
 import { identify } from '../os/process-identity.js'
 import { Pending } from '../wire/pending.js'
 import { indented } from './exit-reason.js'
@@ -160,6 +161,7 @@ export class UpgradeAttempt {
         return
       }
       this.#failedExit = exit
+      this.#check()
       setTimeout(() => {
         if (this.#isSettled || this.#isCancelling || this.#isFailing) return
         const { why, lines } = child.exitReason.takeReason()
@@ -284,9 +286,11 @@ export class UpgradeAttempt {
   #hasServed(): boolean {
     const served = this.#incumbent.servedBy(this.child.pid)
     if (served === null) return false
-    this.#isSettled = true
     const { pid } = this.child
     const isOther = served.pid !== pid && this.#isOfAnother(lineageOf(identify(served.pid)))
+    // Its exit decides, of which this process hears in this turn or the next one.
+    if (isOther && this.#hasEndedUnheard) return false
+    this.#isSettled = true
     // A command that lives, or has ended with 0, may have had that process started: by a service manager, or in a container.
     if (isOther && this.#failedExit !== null) {
       this.#overtaken(served, this.#failedExit)
@@ -297,6 +301,13 @@ export class UpgradeAttempt {
     if (isOther) this.#report('unserved', pid)
     this.#settled.resolve(served)
     return true
+  }
+
+  /** Whether the command has ended, and this process, which was busy or stopped, has not heard of that yet. */
+  get #hasEndedUnheard(): boolean {
+    if (this.#failedExit !== null || this.#wrapperEnded) return false
+    const stat = statIfSeen(this.child.pid)
+    return stat === null || stat?.hasEnded === true
   }
 
   /** Whether the command of this attempt has started the process. */

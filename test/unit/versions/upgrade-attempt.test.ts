@@ -1,4 +1,6 @@
-import { describe, expect, it } from 'vitest'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
 import { hasEnded } from '../../processes/launch.js'
 import { until } from '../../processes/until.js'
@@ -61,6 +63,23 @@ describe('an attempt', () => {
       ),
     })
   })
+
+  it.each([
+    ['fails', 3, { code: 'ERR_FDB_BUSY', message: expect.stringContaining('ended with code 3') }],
+    ['succeeds', 0, { generation: 2 }],
+  ])(
+    '%s with the exit of its command, of which it has not heard when another process serves',
+    async (_how, code, answer) => {
+      const other = spawn('sleep', ['60'], { stdio: 'ignore', detached: true })
+      onTestFinished(() => void other.kill('SIGKILL'))
+      await once(other, 'spawn')
+      const { child, outcome, serves } = await attemptWith(['sh', '-c', `exit ${code}`])
+      // This process is busy, or was stopped: it hears of both in one turn.
+      while (!hasEnded(child.pid)) execFileSync('sleep', ['0.01'])
+      serves(other.pid!)
+      expect(await outcome).toMatchObject(answer)
+    },
+  )
 
   it('ends its failed successor, unless that has joined once more and serves', async () => {
     const failed = await attemptWith(['sleep', '60'], 50)
