@@ -349,7 +349,9 @@ function handleLoss(draft: StepDraft, version: Version, code: number): void {
  * version after a back-off, if the restart policy allows one. Returns false if none is started.
  */
 function replace(draft: StepDraft, failed: Version, code: number): boolean {
-  draft.failures++
+  // A version that fails its health checks, and then ends, has failed once: the back-off has begun.
+  const isCounted = failed.sick && draft.waiting
+  if (!isCounted) draft.failures++
   const wasKnown = failed.of !== null && failed.of === draft.good[0]
   // The known-good version that was started again has failed too: try the next older one.
   if (wasKnown && !failed.proved && draft.good.length > 1) draft.good = draft.good.slice(1)
@@ -359,6 +361,7 @@ function replace(draft: StepDraft, failed: Version, code: number): boolean {
     return true
   }
   if (draft.restart === 'never' || (draft.restart === 'on-failure' && code === 0)) return false
+  if (isCounted) return true
   draft.waiting = true
   draft.anew = failed.proved && failed.of === null ? null : best
   draft.effects.push({ type: 'back-off', failures: draft.failures })

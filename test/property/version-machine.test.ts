@@ -474,6 +474,16 @@ describe('a supervisor', () => {
     ])
   })
 
+  it('counts a version once that fails its health checks and then dies, and rests once', () => {
+    const { effects, state } = told(
+      'on-failure',
+      ...up,
+      { type: 'unhealthy', version: 1 },
+      { type: 'exited', version: 1, code: 137 },
+    )
+    expect([effects, state.failures, state.waiting, state.code]).toEqual([[], 1, true, 137])
+  })
+
   it('promotes the one on trial at once when the one that serves dies', () => {
     const { effects, state } = told(
       'never',
