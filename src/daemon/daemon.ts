@@ -39,7 +39,7 @@ import {
   stopBody,
 } from '../operator/service-commands.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
-import type { DaemonStatus } from '../operator/status-report.js'
+import type { DaemonStatus, Failure } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
@@ -229,6 +229,11 @@ export class Daemon implements AsyncDisposable {
   /** @internal As {@link upgrade}, at the order of an operator. */
   async upgradeFor(by: Requester | undefined, options: UpgradeOptions): Promise<Upgraded> {
     return await this.#deps.runtime.upgrades.start(checkOptions('upgrade()', options, UPGRADE), by && { by })
+  }
+
+  /** @internal The last failure of an upgrade of this daemon. */
+  get lastFailure(): Failure | null {
+    return this.#deps.runtime.upgrades.lastFailure
   }
 
   /** Makes joining processes wait until {@link resume}. Connected and returning members are served as before. */

@@ -1,5 +1,6 @@
 import { InOrder } from '../base/in-order.js'
 import { type Daemon, type Orchestrator, openDaemon } from '../daemon/daemon.js'
+import { FdbError } from '../errors.js'
 import type { Requester } from '../events/requester.js'
 import { HookGroup } from '../holder/hook-group.js'
 import { finishing } from '../member/lifecycle/shutdown.js'
@@ -124,9 +125,18 @@ export class Workers implements AsyncDisposable {
     )({ phase: 'workers', at: Date.now(), pid: upgraded.pid })
     using client = await OperatorClient.connect(this.control)
     const timeoutMs = this.#settings.timeout * (this.#pool.count + 1)
+    const { pid } = await finishing(client.status({ timeout: timeoutMs }))
+    if (pid === process.pid) throw this.#takenBackFrom(upgraded)
     // The next main process replaces the workers; this one passes on the outcome.
     await finishing(client.command(REPLACE_WORKERS, PREDECESSOR_WORKERS, { timeout: timeoutMs }))
     return upgraded
+  }
+
+  /** The error of an upgrade whose main process has begun to serve and failed, before it has heard that it must replace the workers. */
+  #takenBackFrom({ pid }: Upgraded): FdbError {
+    const { code = 'ERR_FDB_SUCCESSOR_LOST', message = 'it has ended' } = this.#daemon!.lastFailure ?? {}
+    const what = `the next main process ${pid} has failed, and process ${process.pid} serves again: no worker was replaced`
+    return new FdbError(code, `${what}: ${message}`)
   }
 
   /** Replaces the workers as {@link upgrade} does, but not this process. */

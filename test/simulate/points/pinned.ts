@@ -68,6 +68,15 @@ const PINS: readonly Pin[] = [
     nth: 1,
     trouble: 'ENOSPC-always',
   },
+  // The next main process died before it replaced a worker, and the answer was that all were replaced.
+  {
+    scenario: 'worker-dies',
+    process: 'M2',
+    name: 'readdirSync',
+    file: 'daemon/service/recovery.ts',
+    nth: 1,
+    trouble: 'dies-before',
+  },
   // The reason of a next version whose connection had ended was lost.
   {
     scenario: 'daemon',

@@ -46,6 +46,8 @@ export class ScheduledRun implements PlayableRun {
   /** Whether the trouble itself explains the text: a process that starts fails and names the error, or a file could not be removed. */
   #isOfTrouble(text: string): boolean {
     const { trouble, process = '' } = this.#point ?? {}
+    if (trouble?.what === 'truncated')
+      return text.startsWith(`${process} fails: FdbError: descriptors were lost`)
     if (trouble?.what !== 'fails') return false
     const p = [...this.world.processes.values()].find(({ name }) => name === process)
     const starts = p?.startedAt !== undefined && p.startedAt >= this.tap.activeSince

@@ -120,7 +120,7 @@ export function wrongOfClients({
       if (
         !ENDED_EARLY.test(message) &&
         !(waits && code === 'ERR_FDB_DEADLINE') &&
-        !(isLate && code === 'ERR_FDB_FENCED') &&
+        !(isLate && (code === 'ERR_FDB_FENCED' || code === 'ERR_FDB_DEADLINE')) &&
         !(isSecond && code === 'ERR_FDB_BUSY') &&
         !(lacks && LACKS.has(code ?? ''))
       )
