@@ -187,10 +187,18 @@ function timerOf(socket: net.Socket): SocketTimer | null {
     : ((socket as unknown as Record<symbol, SocketTimer | null>)[timerOfSocket] ?? null)
 }
 
+/** The time of this turn of the event loop, if it was asked for. Many connections leave in one turn. */
+let timeOfTurn: number | undefined
+
 function loopTime(): number {
+  if (timeOfTurn !== undefined) return timeOfTurn
   const timer = setTimeout(() => {}, 1)
   clearTimeout(timer)
-  return (timer as unknown as SocketTimer)._idleStart
+  timeOfTurn = (timer as unknown as SocketTimer)._idleStart
+  queueMicrotask(() => {
+    timeOfTurn = undefined
+  })
+  return timeOfTurn
 }
 
 export const SOCKET_TIMEOUT = internal(

@@ -200,7 +200,9 @@ export class TlsPosition {
 
   get #counts(): TlsCounts | null {
     const counts = tlsCountsOf(this.#socket)
-    return counts && { ...counts, read: counts.read + this.#readHere }
+    return counts === null || this.#readHere === 0
+      ? counts
+      : { ...counts, read: counts.read + this.#readHere }
   }
 
   /**
@@ -250,12 +252,15 @@ export class TlsPosition {
     this.#tellsRecords = isAmid !== null
     if (isAmid === true) return 'half-record'
     const { written, tickets, readings } = this.#baseline
-    const [readSequence, another] = readings.flatMap(reading => this.#recordsOf(counts, reading) ?? [])
+    let readSequence: number | null = null
+    for (const reading of readings) {
+      const records = this.#recordsOf(counts, reading)
+      if (records !== null && readSequence !== null) return 'handshake'
+      readSequence ??= records
+    }
+    if (readSequence === null) return 'half-record'
     const sent = (counts.written - counts.plainWritten - written) / RECORD_BYTES
-    if (readSequence === undefined) return 'half-record'
-    return isCount(sent) && another === undefined
-      ? { readSequence, writeSequence: tickets + sent }
-      : 'handshake'
+    return isCount(sent) ? { readSequence, writeSequence: tickets + sent } : 'handshake'
   }
 
   /** Returns a copy of the position, or null if the connection cannot leave now. Nothing may be read or written afterwards. */

@@ -27,14 +27,24 @@ export function suiteOf(name: string): Suite | undefined {
   return Object.hasOwn(SUITES, name) ? SUITES[name] : undefined
 }
 
+/** Encoded labels of HKDF-Expand-Label, by label and length: a process uses a few. */
+const labels = new Map<string, Buffer>()
+
+function encodedLabel(label: string, length: number): Buffer {
+  const name = `${length} ${label}`
+  let encoded = labels.get(name)
+  if (encoded === undefined) {
+    const text = Buffer.from(`tls13 ${label}`)
+    encoded = Buffer.concat([Buffer.of(length >> 8, length & 255, text.length), text, Buffer.of(0, 1)])
+    labels.set(name, encoded)
+  }
+  return encoded
+}
+
 /** HKDF-Expand-Label with an empty context (RFC 8446, 7.1). `length` is at most the length of the hash, so one block is enough. */
 export function expandLabel({ hash }: Suite, secret: Uint8Array, label: string, length: number): Buffer {
-  const text = Buffer.from(`tls13 ${label}`)
-  const info = Buffer.concat([Buffer.of(length >> 8, length & 255, text.length), text, Buffer.of(0, 1)])
-  const block = nodeCrypto().createHmac(hash, secret).update(info).digest()
-  const result = Buffer.from(block.subarray(0, length))
-  block.fill(0)
-  return result
+  const block = nodeCrypto().createHmac(hash, secret).update(encodedLabel(label, length)).digest()
+  return block.fill(0, length).subarray(0, length)
 }
 
 /** Returns the traffic secret that follows at a KeyUpdate (RFC 8446, 7.2). */

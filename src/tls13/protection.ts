@@ -3,10 +3,16 @@ import { expandLabel, IV_BYTES, nextSecret, type Suite } from './key-schedule.js
 
 export const TAG_BYTES = 16
 export const HEADER_BYTES = 5
+const HANDSHAKE = 22
 const APPLICATION_DATA = 23
+/** A KeyUpdate that asks for none (RFC 8446, 4.6.3). */
+const KEY_UPDATE = Buffer.of(24, 0, 0, 1, 0)
 const TWO_TO_32 = 2 ** 32
 const MOST_COPIED = 2_048
+const NOTHING = Buffer.alloc(0)
 const TAG = { authTagLength: TAG_BYTES }
+/** OpenSSL copies it, so that all directions share one. */
+const NONCE = Buffer.alloc(IV_BYTES)
 
 /** Protects the records of one direction (RFC 8446, 5.2). Each record has the next sequence number, so that no nonce is used twice with a key. */
 export class Protection {
@@ -15,7 +21,6 @@ export class Protection {
   /** Made for the first record, or null: of most connections that move, one direction or both have none before the next move. */
   #keys: { readonly key: Buffer; readonly iv: Buffer } | null = null
   #sequence: number
-  readonly #nonce = Buffer.alloc(IV_BYTES)
 
   /** Copies `secret`. `sequence` is the number of the next record. */
   constructor(suite: Suite, secret: Uint8Array, sequence: number) {
@@ -28,11 +33,6 @@ export class Protection {
     return this.#sequence
   }
 
-  /** A copy. The caller wipes it. */
-  get secret(): Buffer {
-    return Buffer.from(this.#secret)
-  }
-
   /** Returns the parts of a record with `content`, which is of `type`. */
   seal(type: number, content: Uint8Array): Buffer[] {
     const header = headerOf(content.length + 1 + TAG_BYTES)
@@ -40,11 +40,19 @@ export class Protection {
     const cipher = nodeCrypto().createCipheriv(this.#suite.cipher as 'aes-128-gcm', key, nonce, TAG)
     this.#sequence++
     cipher.setAAD(header)
-    const parts = [header, cipher.update(content), cipher.update(Buffer.of(type))]
+    // A copy costs less than more parts only if it is short.
+    const inner = content.length > MOST_COPIED ? [content, Buffer.of(type)] : [withType(content, type)]
+    const parts = [header, ...inner.map(bytes => cipher.update(bytes))]
     cipher.final()
     parts.push(cipher.getAuthTag())
-    // A copy costs less than more parts only if it is short.
     return content.length > MOST_COPIED ? parts : [Buffer.concat(parts)]
+  }
+
+  /** Returns a record with a KeyUpdate, and goes on with the next key. */
+  sealUpdate(): Buffer {
+    const record = this.seal(HANDSHAKE, KEY_UPDATE)
+    this.update()
+    return record[0]!
   }
 
   /** Returns the content of a whole record with its type and padding, or null if it was not sealed with this key as the next record. */
@@ -73,6 +81,14 @@ export class Protection {
     this.#sequence = 0
   }
 
+  /** Returns the secret, which the caller wipes. Nothing can be sealed or opened any more. */
+  takeSecret(): Buffer {
+    const secret = this.#secret
+    this.#secret = NOTHING
+    this.wipe()
+    return secret
+  }
+
   /** Nothing can be sealed or opened any more. */
   wipe(): void {
     this.#secret.fill(0)
@@ -91,11 +107,10 @@ export class Protection {
       iv: expandLabel(suite, this.#secret, 'iv', IV_BYTES),
     }
     const { key, iv } = this.#keys
-    const nonce = this.#nonce
-    nonce.set(iv)
-    xor32(nonce, 4, Math.floor(this.#sequence / TWO_TO_32))
-    xor32(nonce, 8, this.#sequence % TWO_TO_32)
-    return { key, nonce }
+    NONCE.set(iv)
+    xor32(NONCE, 4, Math.floor(this.#sequence / TWO_TO_32))
+    xor32(NONCE, 8, this.#sequence % TWO_TO_32)
+    return { key, nonce: NONCE }
   }
 }
 
@@ -105,4 +120,11 @@ function xor32(bytes: Buffer, at: number, value: number): void {
 
 function headerOf(length: number): Buffer {
   return Buffer.of(APPLICATION_DATA, 3, 3, length >> 8, length & 255)
+}
+
+function withType(content: Uint8Array, type: number): Buffer {
+  const inner = Buffer.allocUnsafe(content.length + 1)
+  inner.set(content)
+  inner[content.length] = type
+  return inner
 }

@@ -96,9 +96,9 @@ export class RecordLayer {
     this.suite = state.suite
     this.#read = new Protection(suite, state.readSecret, state.readSequence)
     this.#write = new Protection(suite, state.writeSecret, state.writeSequence)
-    this.#sealed = Buffer.from(state.sealed)
-    this.#unsent = Buffer.from(state.unsent)
-    this.#received = Buffer.from(state.received)
+    this.#sealed = joined(state.sealed)
+    this.#unsent = joined(state.unsent)
+    this.#received = joined(state.received)
   }
 
   /** The client has sent close_notify: it sends nothing more. */
@@ -215,7 +215,7 @@ export class RecordLayer {
   seal(content: Uint8Array, most = MOST_CONTENT): Buffer[] {
     const parts: Buffer[] = []
     for (let at = 0; at < content.length; at += most) {
-      if (this.#owesUpdate || this.#write.sequence >= MOST_RECORDS) parts.push(...this.#update())
+      if (this.#owesUpdate || this.#write.sequence >= MOST_RECORDS) parts.push(this.#update())
       parts.push(...this.#write.seal(APPLICATION_DATA, content.subarray(at, at + most)))
     }
     return this.#afterUnsent(parts)
@@ -230,11 +230,9 @@ export class RecordLayer {
     return Buffer.concat(this.#afterUnsent(this.#write.seal(ALERT, Buffer.of(FATAL, alert))))
   }
 
-  #update(): Buffer[] {
-    const record = this.#write.seal(HANDSHAKE, Buffer.of(KEY_UPDATE, 0, 0, 1, 0))
-    this.#write.update()
+  #update(): Buffer {
     this.#owesUpdate = false
-    return record
+    return this.#write.sealUpdate()
   }
 
   #afterUnsent(parts: Buffer[]): Buffer[] {
@@ -262,16 +260,16 @@ export class RecordLayer {
    */
   takeState(unread: Uint8Array, sealed: Uint8Array = NOTHING): TrafficState {
     if (this.#owesUpdate || this.#write.sequence > 0 || this.#unsent.length === 0)
-      this.#unsent = Buffer.concat([this.#unsent, ...this.#update()])
+      this.#unsent = Buffer.concat([this.#unsent, this.#update()])
     const state = {
       suite: this.suite,
-      readSecret: this.#read.secret,
       readSequence: this.#read.sequence,
-      writeSecret: this.#write.secret,
+      readSecret: this.#read.takeSecret(),
       writeSequence: this.#write.sequence,
-      sealed: Buffer.concat([this.#sealed, sealed]),
+      writeSecret: this.#write.takeSecret(),
+      sealed: joined(this.#sealed, sealed),
       unsent: this.#unsent,
-      received: Buffer.concat([this.#received, unread]),
+      received: joined(this.#received, unread),
     }
     this.wipe()
     return state
@@ -304,10 +302,15 @@ export function isRecordHeader(bytes: Uint8Array): boolean {
   return bytes.length === HEADER_BYTES && length > TAG_BYTES && length <= MOST_ENCRYPTED
 }
 
-/** Returns the position after a KeyUpdate, and wipes the given one: the result does not show what was sent before. */
+/** Copies the bytes, which most positions have none of. */
+function joined(...parts: readonly Uint8Array[]): Buffer {
+  return parts.every(({ length }) => length === 0) ? NOTHING : Buffer.concat(parts)
+}
+
+/** Returns the position after a KeyUpdate, of a connection that has sent and received whole records. Wipes the given one: the result does not show what was sent before. */
 export function nextPosition(state: TrafficState): TrafficState {
-  const next = new RecordLayer(state).takeState(NOTHING)
-  state.readSecret.fill(0)
+  const write = new Protection(suiteOf(state.suite)!, state.writeSecret, state.writeSequence)
   state.writeSecret.fill(0)
-  return next
+  const unsent = write.sealUpdate()
+  return { ...state, writeSecret: write.takeSecret(), writeSequence: 0, unsent }
 }

@@ -89,7 +89,7 @@ export class MovedTlsSocket extends Duplex {
     raw.on('close', () => this.#closed())
     raw.on('timeout', () => this.emit('timeout'))
     // Records that were received and not opened before the move.
-    setImmediate(() => this.#receive(NOTHING))
+    if (state.received.length > 0) setImmediate(() => this.#receive(NOTHING))
   }
 
   /** The connection below, whose bytes are encrypted. */
