@@ -19,6 +19,7 @@ import {
   nameSocket,
 } from '../node/held-handle.js'
 import { isHttpsServer } from '../node/http-connections.js'
+import { forgetAddress } from '../node/kept-address.js'
 import { observe, setMethod } from '../node/observed-events.js'
 import { startedAs, WITHOUT } from '../os/command-line.js'
 import { shownAddress } from '../os/given-up.js'
@@ -561,6 +562,7 @@ function onServerClose(server: net.Server, closing: CloseCallbacks): void {
       else server.once('close', () => callback())
     }
     Reflect.apply(original, server, detached || callback === undefined ? [] : [callback])
+    forgetAddress(server)
     now.closed()
     return server
   }

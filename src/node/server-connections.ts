@@ -2,6 +2,7 @@ import { channel } from 'node:diagnostics_channel'
 import net from 'node:net'
 import { type OwnedFd, socketOver } from '../kernel/index.js'
 import { internal } from './internal.js'
+import { forgetAddress, keepAddress } from './kept-address.js'
 
 /** Internals of a `net.Server` on Node 20 to 26. */
 interface ServerInternals {
@@ -76,22 +77,35 @@ export const SERVER_CLOSE = internal(
   () => typeof (new net.Server() as unknown as ServerInternals)._emitCloseIfDrained === 'function',
 )
 
-/** Stops accepting, without closing idle connections as `http.Server.close()` does, and without a 'close' event until {@link emitDelayedClose}. */
+/**
+ * Stops accepting, without closing idle connections as `http.Server.close()` does, and without a 'close' event until {@link emitDelayedClose}.
+ * The server keeps its address until then, or until its last connection has ended.
+ */
 export function stopListening(server: net.Server): void {
   const inside = server as unknown as ServerInternals
+  keepAddress(server, () => isCloseDelayed(server) || inside._connections > 0)
   if (typeof inside._emitCloseIfDrained === 'function') inside._emitCloseIfDrained = () => {}
   net.Server.prototype.close.call(server)
 }
 
+function isCloseDelayed(server: net.Server): boolean {
+  return Object.hasOwn(server, '_emitCloseIfDrained')
+}
+
 /** Enables the 'close' event again, for a server that listens again. */
 export function enableClose(server: net.Server): void {
+  forgetAddress(server)
+  undelayClose(server)
+}
+
+function undelayClose(server: net.Server): void {
   delete (server as unknown as ServerInternals)._emitCloseIfDrained
 }
 
 /** Emits 'close' now or after the last connection, for a server that will not listen again. */
 export function emitDelayedClose(server: net.Server): void {
-  if (!Object.hasOwn(server, '_emitCloseIfDrained')) return
-  enableClose(server)
+  if (!isCloseDelayed(server)) return
+  undelayClose(server)
   ;(server as unknown as ServerInternals)._emitCloseIfDrained?.()
 }
 

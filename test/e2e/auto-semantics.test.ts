@@ -128,6 +128,19 @@ describe('a program under fd-broker/auto sees of its servers what it sees withou
     },
   )
 
+  it('as a version that is replaced, which still answers its last request', async () => {
+    const program = await AutoProgram.of(`import http from 'node:http'
+const server = http.createServer((request, response) => setTimeout(() => response.end(JSON.stringify([process.pid, server.address()])), Number(request.url.slice(1))))
+server.listen(8080, '127.0.0.1')
+`)
+    const first = await program.serve('import', 1)
+    const address = { address: '127.0.0.1', family: 'IPv4', port: program.port }
+    const answer = fetch(`${program.url}/3000`).then(response => response.json())
+    await program.command('upgrade')
+    await program.statusWhere('the next version serves', ({ pid }) => pid !== first)
+    expect(await answer).toEqual([first, address])
+  })
+
   it('as the next version, whose listeners are those of the version before', async () => {
     const program = await AutoProgram.of(RECORD)
     const wanted = await linesOf(program, 'nothing')
