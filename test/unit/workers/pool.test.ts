@@ -1339,6 +1339,49 @@ describe('workers that hang', () => {
     pool.update()
   })
 
+  it('have their successor started once for each process that hangs; if that fails, the process is killed', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings, logged } = serving(2, { hungTimeout: 5_000, command: NO_PROGRAM })
+    const slot = pool.slots[1]!
+    const starts = vi.spyOn(slot, 'start')
+    standings.get(pool.slots[0]!.name)!.owner!.sendsHeartbeats = false
+    await pool.startAll({ takesOver: false })
+    const told = () => logged.filter(({ facts }) => facts.worker === 1).map(({ text }) => text)
+    const story = async () => {
+      const hanging = spawn(STAYS[0]!, STAYS.slice(1))
+      onTestFinished(() => void hanging.kill('SIGKILL'))
+      const ended = once(hanging, 'exit')
+      const pid = hanging.pid!
+      const owner = peerWith({ pid, identity: identify(pid)! })
+      owner.sendsHeartbeats = true
+      standings.set(slot.name, { ...NOBODY, owner })
+      logged.length = 0
+      starts.mockClear()
+      for (let ms = 0; ms < 15_000; ms += 250) {
+        await vi.advanceTimersByTimeAsync(250)
+        await turns()
+        await slot.whenSettled()
+      }
+      return { ended, seen: { starts: starts.mock.calls.length, told: told() } }
+    }
+    const inOrder = {
+      starts: 1,
+      told: [
+        'a worker hangs: other workers accept on its listeners',
+        'a worker that hangs is replaced',
+        'a worker that hangs is killed',
+      ],
+    }
+    for (let n = 1; n <= 2; n++) {
+      const { ended, seen } = await story()
+      expect([n, seen]).toEqual([n, inOrder])
+      expect(await ended).toEqual([null, 'SIGKILL'])
+    }
+    void pool.endAll(null)
+    standings.clear()
+    pool.update()
+  })
+
   it('show also to a main process that serves again, because the next one has failed', async () => {
     vi.useFakeTimers(FAKE)
     const { pool, standings } = serving(2, { hungTimeout: null })
