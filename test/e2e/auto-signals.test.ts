@@ -1,4 +1,5 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { signalPid } from '../processes/launch.js'
@@ -34,6 +35,8 @@ const AGAIN = `for (const signal of ['SIGINT', 'SIGTERM']) {
 const SOON = { FD_BROKER_PROBATION: '0' }
 /** A process has this time before a timeout of fd-broker would end it (2 s). */
 const AT_ONCE_MS = 1_000
+/** A program that handles a signal at once has done so after this time. */
+const HEARD_MS = 300
 
 async function endsAtOnce(program: AutoProgram, pid: number, signal: NodeJS.Signals): Promise<void> {
   const begin = performance.now()
@@ -118,6 +121,27 @@ it('under fd-broker/auto a second TERM ends a program that waits for its next ve
   signalPid(pid, 'SIGTERM')
   await program.ends(pid)
   expect((await upgrade).code).not.toBe(0)
+})
+
+it('under fd-broker/auto a program hears of TERM when its next version has failed, not before, each time', async () => {
+  const program = await AutoProgram.of(`${SERVER}process.on('SIGTERM', () => console.log('at TERM'))\n`)
+  const pid = await program.serve()
+  program.write(
+    'server.mjs',
+    `import { existsSync } from 'node:fs'\nsetInterval(() => existsSync('end') && process.exit(1), 20)\n`,
+  )
+  const heard = () => program.output.split('at TERM').length - 1
+  for (let time = 1; time <= 3; time++) {
+    rmSync(program.path('end'), { force: true })
+    const upgrade = program.sandbox.run('upgrade', '--control', program.control)
+    await program.statusWhere('the next version starts', ({ upgrade }) => upgrade != null)
+    signalPid(pid, 'SIGTERM')
+    await sleep(HEARD_MS)
+    expect(heard()).toBe(time - 1)
+    program.write('end', '')
+    expect((await upgrade).code).not.toBe(0)
+    await until('the program hears it', () => heard() === time)
+  }
 })
 
 it('under fd-broker/auto a program sees no listener of a signal but its own, serving and replaced', async () => {

@@ -13,6 +13,7 @@ import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { freePort } from '../processes/scene.js'
+import { askTls } from '../processes/tls-client.js'
 import { until } from '../processes/until.js'
 import { workOf } from '../processes/worked.js'
 
@@ -90,6 +91,34 @@ describe('HUP', () => {
     expect(await bodyAt(edge.port)).toBe('old\n')
     expect((await edge.reload({ routes: answers('right\n') })).level).toBe(30)
     expect(await bodyAt(edge.port)).toBe('right\n')
+  })
+
+  it('changes no certificate when an address is taken, as often as it is tried', async () => {
+    const edge = await Edge.prepare({ routes: answers('hello\n') })
+    const [old, wrong] = [edge.issue('old', ['a.test']), edge.issue('wrong', ['a.test'])]
+    edge.write(edge.secured([old]))
+    const read = (changes: object) => configFrom({ ...edge.config, ...changes } as unknown as ProxyDocument)
+    const proxy = await startProxy(read({}))
+    onTestFinished(() => proxy.close({ timeout: 0 }))
+    const taken = await freePort()
+    const other = createServer().listen(taken, '127.0.0.1')
+    onTestFinished(() => void other.close())
+    await once(other, 'listening')
+    const secured = edge.secured([wrong])
+    const listeners = [
+      ...(secured.listeners as object[]),
+      { name: 'taken', address: `tcp://127.0.0.1:${taken}` },
+    ]
+    for (let n = 0; n < 2; n++) {
+      await expect(proxy.reload(read({ ...secured, listeners }))).rejects.toMatchObject({
+        code: 'ERR_FDB_ADDRESS_IN_USE',
+      })
+      for (const servername of ['a.test', '']) {
+        const { certificate, socket } = await askTls(edge.port, servername === '' ? {} : { servername })
+        socket.destroy()
+        expect(certificate).toBe('old')
+      }
+    }
   })
 
   it('changes nothing when a program gives values that no proxy can have', async () => {
