@@ -20,3 +20,30 @@ it('a descriptor that is registered while an offer is sent follows the whole off
   await new Promise(resolve => setImmediate(resolve))
   expect([native.openCount() - before, [...peer.lateNames]]).toEqual([2, ['late', 'later']])
 })
+
+it('a descriptor that an earlier joiner does not take ends no handoff but its own', async () => {
+  const { sender, peer, bundles, put, join, dispatched } = offering()
+  const offerTo = async (joiner: typeof peer) => {
+    sender.offer(joiner, { epoch: 1, wayBack: 2, source: 0 })
+    bundles.at(-1)!.acknowledge()
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  const fail = async (bundle: (typeof bundles)[number]) => {
+    bundle.fail()
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  await offerTo(peer)
+  put('late')
+  await new Promise(resolve => setImmediate(resolve))
+  // The first joiner is stopped, and was given up: the next one joins before the time of that bundle is over.
+  const late = bundles.at(-1)!
+  expect(late.names).toEqual(['late'])
+  const next = join(2)
+  await offerTo(next)
+  await fail(late)
+  expect([dispatched, next.reason]).toEqual([[], undefined])
+  put('later')
+  await new Promise(resolve => setImmediate(resolve))
+  await fail(bundles.at(-1)!)
+  expect(dispatched).toEqual([{ type: 'cancel' }])
+})
