@@ -4,6 +4,7 @@ import { removeHeader, setHeader } from './header-changes.js'
 import { accessOf, addressIsOfHeader } from './nginx-access.js'
 import { type Authorization, authorizationOf, isSpelling } from './nginx-auth.js'
 import { hasGuards, isGuarded } from './nginx-guards.js'
+import type { LocationPath } from './nginx-location.js'
 import type { Branch } from './nginx-places.js'
 import type { Rates } from './nginx-rates.js'
 import { rewriteOf } from './nginx-rewrite.js'
@@ -69,11 +70,7 @@ function lookalikes(name: string): string[] {
 }
 
 /** The location around directives. */
-export interface Around {
-  readonly text: string
-  /** The path of its routes; empty for a pattern. */
-  readonly path: string
-  readonly isExact: boolean
+export interface Around extends LocationPath {
   /** The named locations on the way here, by `try_files`. */
   readonly led?: readonly string[]
   /** The service that the location before those asks. */
@@ -235,7 +232,7 @@ export class Actions {
         )
       if (strip !== '' && strip !== prefix) request.stripPrefix = strip
       if (prefix !== '' && strip !== prefix) request.addPrefix = prefix
-    } else Object.assign(request, rewriteOf(draft, levels[0]!, location.path) ?? {})
+    } else Object.assign(request, rewriteOf(draft, levels[0]!, location) ?? {})
     const response = this.#responseOf(server, levels)
     return {
       upstream,

@@ -6,7 +6,7 @@ import { hasGuards, refuses, refusesOthers } from './nginx-guards.js'
 import { matcherOf } from './nginx-location.js'
 import { type Branch, type Located, type Rule, rulesOf } from './nginx-places.js'
 import { Rates } from './nginx-rates.js'
-import { leadsElsewhere } from './nginx-rewrite.js'
+import { isOfServers, leadsElsewhere } from './nginx-rewrite.js'
 import { clientCaOf, type Entry, isAlikeEverywhere, type Server, Settings } from './nginx-settings.js'
 import type { Directive } from './nginx-syntax.js'
 import { effective, effectiveOne, type Levels } from './nginx-values.js'
@@ -196,6 +196,7 @@ export class HttpServers {
       if (each.name === 'return' || each.name === 'rewrite') {
         const final = this.#actions.returnOf(each, levels, server)
         if (final !== null) return { branches, final }
+        if (around !== null && isOfServers(each)) continue
         const isOfServer = around === null
         if (!leadsElsewhere(each) && !(isOfServer && each.name === 'rewrite')) {
           this.#draft.missing(each, REWRITES)

@@ -1,5 +1,13 @@
 import type { Directive } from './nginx-syntax.js'
 
+/** The paths of a location. */
+export interface LocationPath {
+  readonly text: string
+  /** The path of its routes; empty for a pattern. */
+  readonly path: string
+  readonly isExact: boolean
+}
+
 /** A segment that a pattern leaves open. */
 const OPEN = /^\(?(?:\?<\w+>)?(?:ANY[+*]|\[[\w-]+\]\+|\\[dw]\+|\.\+)\)?$/
 

@@ -92,6 +92,8 @@ class Excuses {
       const named = ofPaths(why, path)
       if (named === true || (named === false && !why.startsWith('by the path '))) return named
     }
+    const [, itself] = /^(\S+) itself is changed too$/.exec(why) ?? []
+    if (itself !== undefined) return path === itself && this.#places.concerns(line, reached)
     const rewritten = /^rewrite (\S+)/.exec(line.text)?.[1]
     if (
       rewritten !== undefined &&

@@ -80,3 +80,13 @@ it('a remark about a header excuses no other server, and one about a closed rout
     ]),
   ).toEqual(['open a.test/2'])
 })
+
+it('a remark about the own path of a rewrite excuses no other path', async () => {
+  const moved = 'location /d {\nrewrite ^/d/(.*)$ /a/$1 break;\nproxy_pass http://one;\n}'
+  expect(
+    await kinds(server('a.test', moved), [
+      [asked('/d'), got(200, 'one'), got(200, 'two')],
+      [asked('/d/x'), got(200, 'one'), got(200, 'two')],
+    ]),
+  ).toEqual(['wrong a.test/d/x'])
+})

@@ -442,3 +442,19 @@ it('a redirect to a path keeps the port of the listener', () => {
   expect(target('listen 8080;')).toEqual({ Location: '$scheme://$host:8080/x' })
   expect(target('listen 8080; listen 8081;')).toEqual({ Location: '/x' })
 })
+
+it('a rewrite of a location is said once, and its own path is named', () => {
+  const of = (location: string, pattern = '^/d/(.*)$') => {
+    const { document, remarks } = listening(
+      `${location} { rewrite ${pattern} /a/$1 break; proxy_pass http://a:1; }`,
+    )
+    const [{ request }] = document.routes as [{ request: { stripPrefix?: string } }]
+    const { outcome, why } = remarks.find(({ line }) => line.text.startsWith('rewrite'))!
+    return [request.stripPrefix, outcome, why]
+  }
+  expect(of('location /d/')).toEqual(['/d', 'said', ''])
+  expect(of('location /d')).toEqual(['/d', 'near', '/d itself is changed too'])
+  expect(of('location /d', '^/d/?(.*)$')).toEqual(['/d', 'said', ''])
+  expect(of('location = /d')).toEqual([undefined, 'own', 'the location has no such path'])
+  expect(of('location /x')).toEqual([undefined, 'missing', 'paths are changed by stripPrefix and addPrefix'])
+})
