@@ -279,6 +279,13 @@ export class WorkerPool {
     await this.#replacement.replaceAll(slots)
   }
 
+  /** Replaces the workers of the previous main process. Rejects also if one that has ended meanwhile does not start. */
+  async renew(): Promise<void> {
+    await this.replaceAll(this.ofPredecessor)
+    const others = this.wantedSlots.filter(({ isStartedHere }) => !isStartedHere)
+    await settleAll(others.map(slot => this.#ensureServing(slot)))
+  }
+
   /** Whether an order to replace workers is carried out, amid which {@link rollback} can be ordered. */
   get isReplacing(): boolean {
     return this.#replacement.isUnderWay

@@ -29,7 +29,6 @@ import {
   type WorkersSettings,
 } from './options.js'
 import { WorkerPool } from './pool.js'
-import type { WorkerSlot } from './worker-slot.js'
 
 /** Body of REPLACE_WORKERS: replace only the workers that the previous main process started. */
 const PREDECESSOR_WORKERS = 'older'
@@ -188,11 +187,10 @@ export class Workers implements AsyncDisposable {
   // An order whose sender has gone is not begun when its turn comes: `gone`.
 
   async #restart(gone?: AbortSignal): Promise<void> {
-    await this.#orders.run(() => this.#replace(() => this.#pool.wantedSlots), gone)
-  }
-
-  #replace(slots: () => readonly WorkerSlot[]): Promise<void> {
-    return this.#hooks.during(() => this.#pool.replaceAll(slots()))
+    await this.#orders.run(
+      () => this.#hooks.during(() => this.#pool.replaceAll(this.#pool.wantedSlots)),
+      gone,
+    )
   }
 
   async #set(workers: number | 'auto', gone?: AbortSignal): Promise<void> {
@@ -260,7 +258,7 @@ export class Workers implements AsyncDisposable {
   #renew(): Promise<void> {
     const { logger } = this.#settings
     this.#renewal ??= this.#orders
-      .run(() => this.#replace(() => this.#pool.ofPredecessor))
+      .run(() => this.#hooks.during(() => this.#pool.renew()))
       .then(
         () =>
           logger.info({ workers: this.report.all }, 'the workers of the previous main process were replaced'),

@@ -456,6 +456,14 @@ describe('a main process that is closed', () => {
     expect(children()).toEqual([])
   })
 
+  it('does not say that its workers were replaced while one that has ended does not start', async () => {
+    const { pool } = poolWith()
+    await pool.startAll({ takesOver: true })
+    expect(pool.ofPredecessor).toEqual([])
+    await expect(pool.renew()).rejects.toThrow(/there is no program/)
+    await pool.endAll(null)
+  })
+
   it('starts no worker whose start waited while another main process could take over', async () => {
     const { pool, services } = poolWith({ command: STAYS })
     services.paused = true
