@@ -16,7 +16,7 @@ import {
   sumOf,
   tellPoint,
 } from './points/command.js'
-import { ALL_SCENARIOS } from './points/scenarios.js'
+import { ALL_SCENARIOS, REPEATED } from './points/scenarios.js'
 import { collectUnhandled, runSeed, scheduleText, shortest } from './run-seed.js'
 import { ALL_KINDS, anyScheduleOf } from './scenario/any.js'
 
@@ -33,6 +33,7 @@ const HELP = `npm run simulate -- [options]
   --jobs N       processes; default: one for each processor; 1: no other than this one
   --points NAMES let each call of these scenarios fail in each way, one in each run: ${ALL_SCENARIOS.join(', ')}, or every
   --share S      of these points: all (default); sites: each trouble once at each place of src, for each process; places: each call fails once there with each error; gate: in one of the scenarios
+  --twice        repeat the upgrade of each of these points, with the same trouble at the same call (${REPEATED.join(', ')})
   --point P      play this point only, and print its story
   --edits FILE   seed defects: a list of [file below src, from, to] in JSON
   --json         print the result as JSON
@@ -52,6 +53,7 @@ const { values: given } = parseArgs({
     points: { type: 'string' },
     point: { type: 'string' },
     share: { type: 'string', default: 'all' },
+    twice: { type: 'boolean', default: false },
     edits: { type: 'string' },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -208,7 +210,10 @@ function loaded(edits: readonly Edit[]): Promise<Code> {
 /** Plays the points of scenarios. Returns whether all promises were kept. */
 async function points(names: string, edits: readonly Edit[], jobs: number): Promise<boolean> {
   const which = (['gate', 'places', 'sites'] as const).find(each => each === given.share) ?? 'all'
-  const shareOf = (part: number): Share => ({ scenarios: scenariosOf(names), which, part, parts: jobs })
+  const shareOf = (part: number): Share => ({
+    ...{ scenarios: scenariosOf(names), which, part, parts: jobs },
+    twice: given.twice,
+  })
   const job = process.env.SIMULATE_JOB
   if (job !== undefined) {
     const share = JSON.parse(job) as Share

@@ -207,6 +207,13 @@ describe('the drivers on a simulated kernel', () => {
     expect(code, output).toBe(0)
   })
 
+  it('keep all promises when the same call fails in two upgrades, one after the other', async () => {
+    const scenarios = perLane('embedded', 'embedded,daemon,next-daemon')
+    const share = perLane('gate', 'sites')
+    const { code, output } = await simulate('--points', scenarios, '--twice', '--share', share)
+    expect(code, output).toBe(0)
+  })
+
   it.runIf(NIGHTLY)('keep all promises in each trouble at each call of an upgrade', async () => {
     const { code, output } = await simulate('--points', 'embedded')
     expect(code, output).toBe(0)

@@ -7,7 +7,7 @@ import { cleanRun, forGate, forSites, type Placed, playPoint } from './sweep.js'
 /** Plays one point, and prints its story. Returns whether all promises were kept. */
 export async function tellPoint(code: Code, text: string): Promise<boolean> {
   const point = parsePoint(text)
-  const clean = await cleanRun(code, point.scenario)
+  const clean = await cleanRun(code, point.scenario, point.twice)
   const { world, at, wrong } = await playPoint(code, clean, point, true)
   const place = clean.points.find(each => pointText(each.point) === text)?.place ?? 'the program'
   process.stdout.write(`${world.story.join('\n')}\n${text}: ${at ?? 'never'}() of ${place}\n`)
@@ -22,6 +22,8 @@ export interface Share {
   readonly which: 'gate' | 'places' | 'sites' | 'all'
   readonly part: number
   readonly parts: number
+  /** The act of each scenario is repeated, and the trouble with it. */
+  readonly twice: boolean
 }
 
 export interface WrongPoint {
@@ -45,15 +47,24 @@ export function scenariosOf(given: string): string[] {
   return names
 }
 
-function chosenOf(points: readonly Placed[], which: Share['which'], seen: Set<string>): readonly Placed[] {
+/** The gate repeats the trouble at one of so many of its points. */
+const TWICE_OF = 4
+
+function chosenOf(
+  points: readonly Placed[],
+  { which, twice }: Pick<Share, 'which' | 'twice'>,
+  seen: Set<string>,
+): readonly Placed[] {
   if (which === 'all') return points
-  return which === 'sites' ? forSites(points) : forGate(points, seen)
+  if (which === 'sites') return forSites(points)
+  const chosen = forGate(points, seen)
+  return which === 'gate' && twice ? chosen.filter((_, at) => at % TWICE_OF === 0) : chosen
 }
 
 /** Plays the points of these scenarios, each by itself. */
 export async function playPoints(
   code: Code,
-  { scenarios, which, part, parts }: Share,
+  { scenarios, which, part, parts, twice }: Share,
   report: (text: string) => void,
 ): Promise<PointsResult> {
   const before = process.cpuUsage()
@@ -61,10 +72,10 @@ export async function playPoints(
   const counts: Record<string, PointsResult['counts'][string]> = {}
   const wrong: WrongPoint[] = []
   for (const scenario of scenarios) {
-    const clean = await cleanRun(code, scenario)
+    const clean = await cleanRun(code, scenario, twice)
     if (which === 'places') seen.clear()
-    const pinned = which === 'all' || which === 'sites' ? [] : pinnedOf(scenario, clean.points)
-    const chosen = [...chosenOf(clean.points, which, seen), ...pinned]
+    const pinned = twice || which === 'all' || which === 'sites' ? [] : pinnedOf(scenario, clean.points)
+    const chosen = [...chosenOf(clean.points, { which, twice }, seen), ...pinned]
     const own = chosen.filter((_, at) => at % parts === part)
     const count = { calls: clean.calls, points: clean.points.length, chosen: chosen.length, played: 0 }
     counts[scenario] = count

@@ -18,6 +18,8 @@ export interface Point {
   readonly process: string
   readonly n: number
   readonly trouble: Trouble
+  /** The trouble comes again, at the same call of the process with the same part, when the act of the scenario is repeated. */
+  readonly twice?: boolean
 }
 
 export const LATE_MS = 3_000
@@ -30,15 +32,16 @@ export function troubleText(trouble: Trouble): string {
   return `${trouble.code}-${trouble.seconds === undefined ? 'always' : `${trouble.seconds}s`}`
 }
 
-/** As `--point` takes it: `embedded:B:37:EMFILE`. */
-export function pointText({ scenario, process, n, trouble }: Point): string {
-  return `${scenario}:${process}:${n}:${troubleText(trouble)}`
+/** As `--point` takes it: `embedded:B:37:EMFILE`, or `embedded:B:37:EMFILE:twice`. */
+export function pointText({ scenario, process, n, trouble, twice }: Point): string {
+  return `${scenario}:${process}:${n}:${troubleText(trouble)}${twice ? ':twice' : ''}`
 }
 
 export function parsePoint(text: string): Point {
-  const [, scenario, process, n, rest] = /^([\w-]+):([^:]+):(\d+):([\w-]+)$/.exec(text) ?? []
-  if (rest === undefined) throw new Error(`"${text}" is no point: SCENARIO:PROCESS:N:TROUBLE`)
-  return { scenario: scenario!, process: process!, n: Number(n), trouble: parseTrouble(rest) }
+  const [, scenario, process, n, rest, twice] = /^([\w-]+):([^:]+):(\d+):([\w-]+)(:twice)?$/.exec(text) ?? []
+  if (rest === undefined) throw new Error(`"${text}" is no point: SCENARIO:PROCESS:N:TROUBLE[:twice]`)
+  const point = { scenario: scenario!, process: process!, n: Number(n), trouble: parseTrouble(rest) }
+  return twice === undefined ? point : { ...point, twice: true }
 }
 
 export function parseTrouble(text: string): Trouble {

@@ -63,8 +63,8 @@ export const SCHEDULED: Readonly<Record<string, ScheduledScenario>> = {
 /** The scenarios of the rule: fixed, short, and without another trouble than that of a point. */
 export const SCENARIOS: Readonly<Record<string, ServiceScenario>> = {
   /** The present version starts the next one, and the connections of clients move to it. */
-  embedded: { hosting: 'embedded', during: run => void run.upgrade() },
-  daemon: { hosting: 'daemon', during: run => void run.upgrade() },
+  embedded: { hosting: 'embedded', during: run => void run.upgrade(), repeats: true },
+  daemon: { hosting: 'daemon', during: run => void run.upgrade(), repeats: true },
   /** An operator takes the upgrade back in the probation. */
   rollback: rollback('embedded'),
   'daemon-rollback': rollback('daemon'),
@@ -97,7 +97,9 @@ export const SCENARIOS: Readonly<Record<string, ServiceScenario>> = {
   },
   /** Two upgrades, one after the other, fail because the next version is stopped. */
   'stopped-again': { hosting: 'embedded', before: stoppedUpgrade, during: stoppedUpgrade },
-  'next-daemon': { hosting: 'daemon', during: run => void run.upgrade('upgrade daemon') },
+  'next-daemon': { hosting: 'daemon', during: run => void run.upgrade('upgrade daemon'), repeats: true },
 }
 
 export const ALL_SCENARIOS: readonly string[] = [...Object.keys(SCENARIOS), ...Object.keys(SCHEDULED)]
+/** The scenarios whose act can be repeated. */
+export const REPEATED: readonly string[] = Object.keys(SCENARIOS).filter(name => SCENARIOS[name]!.repeats)

@@ -30,6 +30,8 @@ const REST_MS = 6_000
 /** A failed write of the state file is repeated after so long at the latest. */
 const LONG_REST_MS = 12_000
 const SOON_MS = 300
+/** Processes that were stopped run again. */
+const AGAIN_MS = 4_000
 /** Including the rollback, changes wait for a next version for less than this. */
 const WAIT_MS = 2_000
 const WATCHES = ['pidfds', 'polls', 'timers']
@@ -49,6 +51,8 @@ export interface ServiceScenario {
   readonly before?: (run: ServiceRun) => void
   /** The acts during which the trouble may happen. */
   readonly during: (run: ServiceRun) => void
+  /** The act can be repeated: an upgrade. */
+  readonly repeats?: true
 }
 
 /** The result of one run. */
@@ -107,8 +111,13 @@ export class ServiceRun implements PlayableRun {
   readonly #restedAt: number[] = []
   /** The name of the version that starts next. */
   #next = 'A'
+  /** The same for daemons that take over. */
+  #nextDaemon = 'T'
+  /** The act is repeated, and with it the trouble. */
+  readonly #twice: boolean
 
-  constructor(code: Code, scenario: ServiceScenario, point: Point | null, trace: boolean) {
+  constructor(code: Code, scenario: ServiceScenario, point: Point | null, trace: boolean, twice = false) {
+    this.#twice = twice
     this.#code = code
     this.#scenario = scenario
     this.#point = point
@@ -141,6 +150,7 @@ export class ServiceRun implements PlayableRun {
     before?.(this)
     tap.begin(world.now)
     during(this)
+    if (this.#twice) this.#repeat()
     world.run(() => false, CALM_MS)
     tap.end()
     this.#takeCensus()
@@ -166,9 +176,30 @@ export class ServiceRun implements PlayableRun {
     }
   }
 
+  /** Does once more what the scenario does, when all processes run. */
+  #repeat(): void {
+    const { tap, world } = this
+    world.run(() => false, CALM_MS)
+    tap.end()
+    world.run(() => false, AGAIN_MS)
+    const { process } = this.#point ?? {}
+    if (tap.played !== null) tap.again(this.#sameAs(process!))
+    this.#scenario.during(this)
+  }
+
+  /** The name of the process that has the part now that `process` has had at first. */
+  #sameAs(process: string): string {
+    if (process === 'S') return this.daemons!.living[0]?.name ?? process
+    if (process === 'T') return this.#nextDaemon
+    if (!/^[A-K]$/.test(process)) return process
+    const serving = [...this.versions.values()].find(version => phaseOf(version) === 'serving')
+    if (process === 'A') return serving?.p.name ?? process
+    return letter(this.#next, process.charCodeAt(0) - 'B'.charCodeAt(0))
+  }
+
   start(origin: Partial<Origin> = {}): Version {
     const name = this.#next
-    this.#next = String.fromCharCode(name.charCodeAt(0) + 1)
+    this.#next = letter(name, 1)
     const options = {
       probation: this.#scenario.probation ?? PROBATION_MS,
       hosting: this.#scenario.hosting,
@@ -286,7 +317,10 @@ export class ServiceRun implements PlayableRun {
   }
 
   #execute(origin: Origin): SimulatedProcess {
-    return origin.script === DAEMON_SCRIPT ? this.daemons!.upgrade('T', origin) : this.start(origin).p
+    if (origin.script !== DAEMON_SCRIPT) return this.start(origin).p
+    const name = this.#nextDaemon
+    this.#nextDaemon = letter(name, 1)
+    return this.daemons!.upgrade(name, origin)
   }
 
   /** Counts what the serving version, and the daemon, have. */
@@ -401,6 +435,11 @@ export class ServiceRun implements PlayableRun {
       ...remains(this.world, this.daemons?.living ?? [], living).filter(each => !mayStay || !FILE.test(each)),
     ]
   }
+}
+
+/** The letter that comes `by` after another one. */
+function letter(from: string, by: number): string {
+  return String.fromCharCode(from.charCodeAt(0) + by)
 }
 
 function textOf({ kernel }: World, path: string): string {

@@ -3,7 +3,7 @@ import { afterMicrotasks, takeUnhandled } from '../run-seed.js'
 import { Livelock } from '../world.js'
 import { CAN_BE_LATE, ERRNOS, ERRNOS_OF_FDS, IN_PARTS, ONCE } from './errnos.js'
 import { type Point, type Trouble, troubleText } from './point.js'
-import { SCENARIOS, SCHEDULED } from './scenarios.js'
+import { REPEATED, SCENARIOS, SCHEDULED } from './scenarios.js'
 import { ScheduledRun } from './scheduled.js'
 import { type PlayableRun, type Played, ServiceRun } from './service.js'
 import { Sites } from './sites.js'
@@ -24,10 +24,20 @@ export interface Clean {
   readonly points: readonly Placed[]
 }
 
-/** Runs a scenario without a trouble, and lists each trouble at each of its calls. */
-export async function cleanRun(code: Code, scenario: string): Promise<Clean> {
+/** Runs a scenario without a trouble, and lists each trouble at each of its calls. `twice`: its act is repeated, and each trouble with it. */
+export async function cleanRun(code: Code, scenario: string, twice = false): Promise<Clean> {
   const sites = new Sites(code.text)
   const calls: (Call & { place: string | null })[] = []
+  if (twice) {
+    const once = await cleanRun(code, scenario)
+    const repeated = await play(runOf(code, scenario, null, false, twice), null)
+    refuseWrong(repeated)
+    return {
+      ...once,
+      played: repeated,
+      points: once.points.map(each => ({ ...each, point: { ...each.point, twice } })),
+    }
+  }
   const run = runOf(code, scenario, null, false)
   // The orders of a schedule have no answer if their operator dies.
   const others = scenario in SCHEDULED ? /^(?:c\d|op$)/ : /^c\d/
@@ -35,7 +45,7 @@ export async function cleanRun(code: Code, scenario: string): Promise<Clean> {
     if (!others.test(call.process)) calls.push(Object.assign(call, { place: sites.here() }))
   }
   const played = await play(run, null)
-  if (played.wrong.length > 0) throw new Error(`without a trouble: ${played.wrong.join('; ')}`)
+  refuseWrong(played)
   const points = calls.flatMap((call, at) => {
     const { process, n, name, step, place } = call
     const next = calls.slice(at + 1).find(each => each.process === process)
@@ -47,6 +57,10 @@ export async function cleanRun(code: Code, scenario: string): Promise<Clean> {
     }))
   })
   return { scenario, played, calls: calls.length, points }
+}
+
+function refuseWrong({ wrong }: Played): void {
+  if (wrong.length > 0) throw new Error(`without a trouble: ${wrong.join('; ')}`)
 }
 
 /** Each trouble that can happen at a call. A callback is atomic for others: what happens after its last call stands for the other ones. */
@@ -99,10 +113,18 @@ export function forSites(points: readonly Placed[]): Placed[] {
   })
 }
 
-function runOf(code: Code, scenario: string, point: Point | null, trace: boolean): PlayableRun {
+function runOf(
+  code: Code,
+  scenario: string,
+  point: Point | null,
+  trace: boolean,
+  twice = false,
+): PlayableRun {
+  if (twice && SCENARIOS[scenario]?.repeats !== true)
+    throw new Error(`the act of "${scenario}" cannot be repeated: ${REPEATED.join(', ')}`)
   const scheduled = SCHEDULED[scenario]
   if (scheduled !== undefined) return new ScheduledRun(code, scheduled, point, trace)
-  return new ServiceRun(code, SCENARIOS[scenario]!, point, trace)
+  return new ServiceRun(code, SCENARIOS[scenario]!, point, trace, twice)
 }
 
 async function play(run: PlayableRun, usual: Played['censuses'] | null): Promise<Played> {
@@ -128,5 +150,5 @@ export function playPoint(
   point: Point,
   trace = false,
 ): Promise<Played> {
-  return play(runOf(code, point.scenario, point, trace), usual.censuses)
+  return play(runOf(code, point.scenario, point, trace, point.twice), usual.censuses)
 }

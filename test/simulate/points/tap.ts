@@ -28,7 +28,13 @@ export interface Call {
 /** Counts the calls of each process while a scenario lets trouble happen, and plays the trouble of one point. */
 export class Tap {
   readonly #point: Point | null
-  readonly #counts = new Map<string, number>()
+  #counts = new Map<string, number>()
+  /** The process whose call has the trouble. */
+  #process: string | undefined
+  /** Whether a call is the one with the trouble; `ofName`: its number among those of its name. */
+  #isHere: (n: number, name: string, ofName: number) => boolean
+  /** The number of the call that has had the trouble, among those of its name. */
+  #ofName = 0
   /** Called for each call. */
   onCall: ((call: Call) => void) | null = null
   /** Called when the trouble happens. */
@@ -51,6 +57,8 @@ export class Tap {
 
   constructor(point: Point | null) {
     this.#point = point
+    this.#process = point?.process
+    this.#isHere = n => n === point?.n
   }
 
   /** A process has logged a warning or an error. */
@@ -69,6 +77,15 @@ export class Tap {
     this.activeSince = now
   }
 
+  /** Calls count anew: the trouble comes again, at the same call of `process`. */
+  again(process: string): void {
+    const [name, ofName] = [this.played, this.#ofName]
+    this.#counts = new Map()
+    this.#process = process
+    this.#isHere = (_, ...call) => call[0] === name && call[1] === ofName
+    this.active = true
+  }
+
   /** The trouble ends. */
   end(): void {
     this.active = false
@@ -80,8 +97,8 @@ export class Tap {
     this.#isLate = false
     this.#isTruncated = false
     this.#half = null
-    const n = (this.#counts.get(p.name) ?? 0) + 1
-    this.#counts.set(p.name, n)
+    const n = this.#count(p.name)
+    const ofName = this.#count(`${p.name} ${name}`)
     const hasFds = name === 'sendMessage' && Array.isArray(fds) && fds.length > 0
     if (this.onCall !== null) {
       const isOfItself = name === 'pidfdOpen' && first === p.pid
@@ -89,11 +106,19 @@ export class Tap {
       this.onCall(this.#last)
     }
     const point = this.#point
-    if (point === null || point.process !== p.name) return
+    if (point === null || this.#process !== p.name) return
     const { trouble } = point
     if (this.#always === name && trouble.what === 'fails' && (hasFds || !NEEDS_FDS.has(trouble.code)))
       this.#fail(p, name, trouble.code)
-    if (n === point.n) this.#play(p, name, point)
+    if (!this.#isHere(n, name, ofName)) return
+    this.#ofName = ofName
+    this.#play(p, name, point)
+  }
+
+  #count(of: string): number {
+    const n = (this.#counts.get(of) ?? 0) + 1
+    this.#counts.set(of, n)
+    return n
   }
 
   #play(p: SimulatedProcess, name: string, point: Point): void {
