@@ -34,6 +34,7 @@
         "native/changes.c",
         "native/keys.c",
         "native/tls.c",
+        "native/key_update.c",
         "native/locks.c",
         "native/inotify.c",
         "native/poll.c"

@@ -164,6 +164,7 @@ NAPI_MODULE_INIT() {
     METHOD("findKeys", fdb_find_keys),
     METHOD("keysIn", fdb_keys_in),
     METHOD("amidTlsRecord", fdb_amid_tls_record),
+    METHOD("sealKeyUpdate", fdb_seal_key_update),
     METHOD("beginTls", fdb_begin_tls),
     METHOD("madeTls", fdb_made_tls),
     METHOD("writeTls", fdb_write_tls),

@@ -53,6 +53,7 @@ export const {
   reapChild,
   releaseSignals,
   scanRuns,
+  sealKeyUpdate,
   setKey,
   setKeys,
   writeTls,

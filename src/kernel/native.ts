@@ -483,6 +483,13 @@ export interface Native {
    */
   amidTlsRecord(connection: TlsConnection, finished: Uint8Array): boolean | null
 
+  // key_update.c
+  /**
+   * Seals a KeyUpdate of TLS 1.3 as the record with number `sequence`, and replaces `secret` by the next one. `suite`: 0 to 2, in the order of `SUITES` in
+   * key-schedule.ts. Returns false, with the same secret, if the process has no OpenSSL 3 that the addon can use.
+   */
+  sealKeyUpdate(suite: number, secret: Uint8Array, sequence: number, record: Uint8Array): boolean
+
   // locks.c
   tryLock(fd: number): boolean
   /** open(O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW) with `mode`. */

@@ -2,6 +2,8 @@ import { nodeCrypto } from '../base/lazy.js'
 
 /** A cipher suite of TLS 1.3 (RFC 8446, B.4). */
 export interface Suite {
+  /** For `sealKeyUpdate()` of the addon. */
+  readonly number: number
   readonly cipher: 'aes-128-gcm' | 'aes-256-gcm' | 'chacha20-poly1305'
   readonly keyBytes: number
   readonly hash: 'sha256' | 'sha384'
@@ -10,9 +12,10 @@ export interface Suite {
 }
 
 const SUITES: Readonly<Record<string, Suite>> = {
-  TLS_AES_128_GCM_SHA256: { cipher: 'aes-128-gcm', keyBytes: 16, hash: 'sha256', secretBytes: 32 },
-  TLS_AES_256_GCM_SHA384: { cipher: 'aes-256-gcm', keyBytes: 32, hash: 'sha384', secretBytes: 48 },
+  TLS_AES_128_GCM_SHA256: { number: 0, cipher: 'aes-128-gcm', keyBytes: 16, hash: 'sha256', secretBytes: 32 },
+  TLS_AES_256_GCM_SHA384: { number: 1, cipher: 'aes-256-gcm', keyBytes: 32, hash: 'sha384', secretBytes: 48 },
   TLS_CHACHA20_POLY1305_SHA256: {
+    number: 2,
     cipher: 'chacha20-poly1305',
     keyBytes: 32,
     hash: 'sha256',

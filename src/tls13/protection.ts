@@ -1,4 +1,5 @@
 import { nodeCrypto } from '../base/lazy.js'
+import { sealKeyUpdate } from '../kernel/index.js'
 import { expandLabel, IV_BYTES, nextSecret, type Suite } from './key-schedule.js'
 
 export const TAG_BYTES = 16
@@ -7,6 +8,8 @@ const HANDSHAKE = 22
 const APPLICATION_DATA = 23
 /** A KeyUpdate that asks for none (RFC 8446, 4.6.3). */
 const KEY_UPDATE = Buffer.of(24, 0, 0, 1, 0)
+/** A record with it. */
+const UPDATE_BYTES = HEADER_BYTES + KEY_UPDATE.length + 1 + TAG_BYTES
 const TWO_TO_32 = 2 ** 32
 const MOST_COPIED = 2_048
 const NOTHING = Buffer.alloc(0)
@@ -48,11 +51,18 @@ export class Protection {
     return content.length > MOST_COPIED ? parts : [Buffer.concat(parts)]
   }
 
-  /** Returns a record with a KeyUpdate, and goes on with the next key. */
+  /** Returns a record with a KeyUpdate, and goes on with the next key. Most connections that leave need no other key here: the addon makes no objects for these. */
   sealUpdate(): Buffer {
-    const record = this.seal(HANDSHAKE, KEY_UPDATE)
+    this.#checkSequence()
+    const record = Buffer.alloc(UPDATE_BYTES)
+    if (sealKeyUpdate(this.#suite.number, this.#secret, this.#sequence, record)) {
+      this.#wipeKeys()
+      this.#sequence = 0
+      return record
+    }
+    const [sealed] = this.seal(HANDSHAKE, KEY_UPDATE)
     this.update()
-    return record[0]!
+    return sealed!
   }
 
   /** Returns the content of a whole record with its type and padding, or null if it was not sealed with this key as the next record. */
@@ -92,15 +102,23 @@ export class Protection {
   /** Nothing can be sealed or opened any more. */
   wipe(): void {
     this.#secret.fill(0)
+    this.#wipeKeys()
+    this.#sequence = Number.NaN
+  }
+
+  #wipeKeys(): void {
     this.#keys?.key.fill(0)
     this.#keys?.iv.fill(0)
     this.#keys = null
-    this.#sequence = Number.NaN
+  }
+
+  #checkSequence(): void {
+    if (!Number.isSafeInteger(this.#sequence)) throw new Error('no sequence number is left for this key')
   }
 
   /** The key and nonce of the next record. */
   #next(): { readonly key: Buffer; readonly nonce: Buffer } {
-    if (!Number.isSafeInteger(this.#sequence)) throw new Error('no sequence number is left for this key')
+    this.#checkSequence()
     const suite = this.#suite
     this.#keys ??= {
       key: expandLabel(suite, this.#secret, 'key', suite.keyBytes),

@@ -523,6 +523,11 @@ function secured() {
   assert.equal(native.madeTls(), null)
   refused(() => native.writeTls({}, bytes, bytes), 'ERR_INVALID_ARG_TYPE')
   refused(() => native.amidTlsRecord({}, bytes), 'ERR_INVALID_ARG_TYPE')
+  for (const [suite, length] of [32, 48, 32].entries()) {
+    const [secret, record] = [Buffer.alloc(length), Buffer.alloc(27)]
+    for (let number = 0; number < 3; number++) native.sealKeyUpdate(suite, secret, number, record)
+  }
+  refused(() => native.sealKeyUpdate(0, bytes, 0, bytes), 'ERR_OUT_OF_RANGE')
   socket.destroy()
 }
 

@@ -58,7 +58,7 @@ export const SHOWN: readonly [string, Edit, string, from: number][] = [
   ],
   [
     'a TLS connection that moves without the rest of its last record',
-    ['tls13/record-layer.ts', '[this.#sealed, sealed]', '[this.#sealed]'],
+    ['tls13/record-layer.ts', 'joined(this.#sealed, sealed)', 'joined(this.#sealed)'],
     'kill',
     3,
   ],

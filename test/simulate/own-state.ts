@@ -43,7 +43,7 @@ export const HARMLESS: Readonly<Record<string, Readonly<Record<string, string>>>
   'node/http-connections': { cachedListener: 'a function of Node' },
   'member/hosting/embedded-hosting': { NONE: 'stays empty' },
   'node/observed-events': { NONE: 'stays empty' },
-  'node/socket-handle': { timerOfSocket: 'a symbol of Node' },
+  'node/socket-handle': { timerOfSocket: 'a symbol of Node', timeOfTurn: 'within one turn' },
   'node/held-writes': { CORKED: 'by sockets, each of one process' },
   'node/openssl': { connections: 'by sockets, each of one process' },
   'state/digest': { scratchSum: 'scratch memory', range: 'scratch memory', scratch: 'scratch memory' },
@@ -61,5 +61,7 @@ export const HARMLESS: Readonly<Record<string, Readonly<Record<string, string>>>
   'member/state/write-receiver': { NO_BYTES: 'stays empty' },
   'wire/link': { remoteErrors: 'keyed by errors' },
   'wire/outbound': { NO_FDS: 'stays empty' },
+  'tls13/key-schedule': { labels: 'the same in all processes' },
+  'tls13/protection': { NONCE: 'scratch memory', NOTHING: 'stays empty' },
   'tls13/self-test': { TESTS: 'sockets of Node’s TLS are not simulated' },
 }

@@ -37,6 +37,7 @@ export const COMPUTED = [
   'getKey',
   'keysIn',
   'scanRuns',
+  'sealKeyUpdate',
   'setKey',
   'setKeys',
 ] as const
