@@ -10,7 +10,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#ifdef __linux__
+#include <sys/epoll.h>
+#endif
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <uv.h>
 
 #define ALL_EVENTS (UV_READABLE | UV_WRITABLE | UV_DISCONNECT)
@@ -30,6 +35,7 @@ typedef struct fdb_poll {
   napi_async_context context;
   napi_ref object, callback;
   int fd, watched;
+  int between; /* see watch_between(); -1: libuv watches `fd` itself */
   bool calling, closing, closed, collected, mapped;
 } fdb_poll;
 
@@ -46,6 +52,7 @@ static void on_closed(uv_handle_t *handle) {
   fdb_instance *self = poll->self;
   poll->closed = true;
   poll->self = NULL;
+  if (poll->between >= 0) close(poll->between);
   free_if_done(poll);
   if (--self->closing == 0 && self->ending) {
     napi_remove_async_cleanup_hook(self->hook);
@@ -91,11 +98,56 @@ static void finalize_poll(napi_env env, void *data, void *hint) {
 
 static void on_events(uv_poll_t *handle, int status, int events);
 
+/*
+ * libuv sets O_NONBLOCK on what it watches, for all processes that share the file. A socket that blocks may be the listener of a program that accepts in
+ * blocking mode: libuv watches an epoll instance that has the socket. Returns 0 or an error number.
+ */
+static int watch_between(fdb_poll *poll) {
+#ifdef __linux__
+  struct stat about;
+  int flags = fcntl(poll->fd, F_GETFL);
+  if (flags < 0 || (flags & O_NONBLOCK) || fstat(poll->fd, &about) < 0 || !S_ISSOCK(about.st_mode)) return 0;
+  struct epoll_event none = { .events = 0 };
+  poll->between = epoll_create1(EPOLL_CLOEXEC);
+  if (poll->between >= 0 && epoll_ctl(poll->between, EPOLL_CTL_ADD, poll->fd, &none) == 0) return 0;
+  int error = errno;
+  if (poll->between >= 0) close(poll->between);
+  poll->between = -1;
+  return error;
+#else
+  (void)poll;
+  return 0;
+#endif
+}
+
+static int start_watching(fdb_poll *poll, int events) {
+#ifdef __linux__
+  if (poll->between >= 0) {
+    struct epoll_event wanted = { .events = (events & UV_READABLE ? EPOLLIN : 0u) | (events & UV_WRITABLE ? EPOLLOUT : 0u) |
+                                            (events & UV_DISCONNECT ? EPOLLRDHUP : 0u) };
+    if (epoll_ctl(poll->between, EPOLL_CTL_MOD, poll->fd, &wanted) < 0) return -errno;
+    events = events == 0 ? 0 : UV_READABLE;
+  }
+#endif
+  return uv_poll_start(&poll->handle.poll, events, on_events);
+}
+
+#ifdef __linux__
+/* Returns the events of the socket, as libuv reports them; 0 if there are none any more. */
+static int events_between(const fdb_poll *poll) {
+  struct epoll_event seen;
+  if (epoll_wait(poll->between, &seen, 1, 0) <= 0) return 0;
+  if (seen.events & (EPOLLERR | EPOLLHUP)) return poll->watched;
+  return (seen.events & EPOLLIN ? UV_READABLE : 0) | (seen.events & EPOLLOUT ? UV_WRITABLE : 0) |
+         (seen.events & EPOLLRDHUP ? UV_DISCONNECT : 0);
+}
+#endif
+
 /* libuv reports any socket error as EBADF and stops. Reports "ready" instead and continues watching, so that the reader
    gets the remaining data and then the real error. Only a closed descriptor really is EBADF. */
 static int error_as_readiness(fdb_poll *poll, int *status) {
   if (*status != UV_EBADF || fcntl(poll->fd, F_GETFD) < 0) return 0;
-  int result = uv_poll_start(&poll->handle.poll, poll->watched, on_events);
+  int result = start_watching(poll, poll->watched);
   *status = result;
   return result < 0 ? 0 : poll->watched;
 }
@@ -126,6 +178,9 @@ static void call_back(fdb_poll *poll, int64_t number, int error) {
 static void on_events(uv_poll_t *handle, int status, int events) {
   fdb_poll *poll = (fdb_poll *)handle;
   if (poll->closing) return;
+#ifdef __linux__
+  if (status == 0 && poll->between >= 0 && (events = events_between(poll)) == 0) return;
+#endif
   if (status < 0) events = error_as_readiness(poll, &status);
   call_back(poll, events, status < 0 ? -status : 0);
 }
@@ -169,7 +224,7 @@ static napi_value poll_start(napi_env env, napi_callback_info info) {
   if (!fdb_int(env, argv[0], "events", 0, ALL_EVENTS, &events)) return NULL;
   if (poll->closing || poll->pauses || poll->signal != 0) return fdb_throw(env, EBADF, "poll");
   poll->watched = events;
-  int result = uv_poll_start(&poll->handle.poll, events, on_events);
+  int result = start_watching(poll, events);
   return result < 0 ? fdb_throw(env, -result, "poll") : fdb_undefined(env);
 }
 
@@ -310,6 +365,7 @@ static fdb_poll *new_poll(const fdb_call *call, uv_loop_t **loop, fdb_poll *(*al
   }
   fdb_poll *poll = allocate();
   if (poll == NULL) fdb_throw(call->env, ENOMEM, "calloc");
+  else poll->between = -1;
   return poll;
 }
 
@@ -324,12 +380,14 @@ napi_value fdb_create_poll(napi_env env, napi_callback_info info) {
   if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
   fdb_poll *poll = new_poll(&call, &loop, any_memory);
   if (poll == NULL) return NULL;
-  int result = uv_poll_init(loop, &poll->handle.poll, fd);
+  poll->fd = fd;
+  int result = -watch_between(poll);
+  if (result == 0) result = uv_poll_init(loop, &poll->handle.poll, poll->between >= 0 ? poll->between : fd);
   if (result < 0) {
+    if (poll->between >= 0) close(poll->between);
     free(poll);
     return fdb_throw(env, -result, "poll");
   }
-  poll->fd = fd;
   return add_poll(call.self, poll, call.argv[1]);
 }
 

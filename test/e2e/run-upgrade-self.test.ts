@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import {
   appendFileSync,
   chmodSync,
+  constants,
   existsSync,
   readdirSync,
   readFileSync,
@@ -108,6 +109,26 @@ describe('fd-broker upgrade --self', () => {
     expect(installed.releases()).toEqual(['one', 'two'])
     expect(run.sandbox.output).toMatch(/^warning: ERR_FDB_CONFIG: \S+run.json:1:16: stopTimeout: /m)
     expect(await run.upgrade()).toMatchObject({ code: 1, stderr: expect.stringContaining('ERR_FDB_CONFIG') })
+  })
+
+  it('leaves the listener of a program that accepts in blocking mode as it is', async () => {
+    const run = await Supervised.prepare()
+    const installed = new Installed(run)
+    const flags = join(run.sandbox.folder, 'flags')
+    const program = ['sh', '-c', `while :; do grep flags: /proc/self/fdinfo/3 >${flags}; sleep 0.1; done`]
+    run.pid = await run.sandbox.launch(installed.command(['--ready', 'delay:10ms'], program))
+    await run.serving()
+    const blocks = async () => {
+      rmSync(flags, { force: true })
+      await until('the program has looked', () => existsSync(flags) && readFileSync(flags, 'latin1') !== '')
+      return (Number.parseInt(/\d+/.exec(readFileSync(flags, 'latin1'))![0], 8) & constants.O_NONBLOCK) === 0
+    }
+    expect(await blocks()).toBe(true)
+    installed.release('two')
+    expect(await installed.upgradeSelf()).toMatchObject({ code: 0 })
+    expect(await blocks()).toBe(true)
+    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    expect(await blocks()).toBe(true)
   })
 
   it('replaces the supervisor under load: the same process, with its program, and all that it can', async () => {

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { DISCONNECT, native, type Poll, READABLE, WRITABLE } from '../../src/kernel/native.js'
-import { descriptors, thrown } from './support.js'
+import { descriptors, flagsOf, NONBLOCK, openDescriptors, thrown } from './support.js'
 
 const keep = descriptors()
 const byte = Buffer.from('x')
@@ -96,6 +96,33 @@ describe('createPoll', () => {
     })
     expect(results).toContain(10)
     expect(results.at(-1)).toBe(0)
+  })
+
+  it('leaves a socket in blocking mode, which other processes may share, and reports the same of it', async () => {
+    const before = openDescriptors()
+    const [a, b] = keep(native.socketPair())
+    native.setBlocking(b!, true)
+    expect(await first(b!, WRITABLE)).toBe(WRITABLE)
+    expect(await first(b!, READABLE, () => native.sendMessage(a!, byte, 0, 1, null))).toBe(READABLE)
+    native.receiveMessage(b!, Buffer.alloc(8), 0, 8)
+    let seen = 0
+    const poll = native.createPoll(b!, () => {
+      seen++
+    })
+    poll.start(WRITABLE)
+    while (seen < 2) await turn()
+    poll.start(0)
+    const now = seen
+    for (let i = 0; i < 3; i++) await turn()
+    expect(seen).toBe(now)
+    poll.close()
+    expect(await first(b!, DISCONNECT, () => native.close(a!))).toBe(DISCONNECT)
+    expect(flagsOf(b!) & NONBLOCK).toBe(0)
+    native.close(b!)
+    // libuv closes in the next turn.
+    await turn()
+    await turn()
+    expect(openDescriptors()).toBe(before)
   })
 
   it('keeps the async context of its maker', async () => {

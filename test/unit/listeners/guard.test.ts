@@ -2,9 +2,11 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   existsSync,
+  constants as fileConstants,
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -15,7 +17,7 @@ import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
-import { numbersOf, type OwnedFd } from '../../../src/kernel/index.js'
+import { numbersOf, type OwnedFd, setBlocking } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import {
   bindListener,
@@ -66,6 +68,11 @@ async function shutDown(fd: OwnedFd, times = 1): Promise<void> {
   await once(child, 'exit')
 }
 
+function blocks(fd: OwnedFd): boolean {
+  const [, flags] = /flags:\s+(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${numbersOf([fd])[0]}`, 'latin1'))!
+  return (Number.parseInt(flags!, 8) & fileConstants.O_NONBLOCK) === 0
+}
+
 /** 'connected', or the code of the failure. */
 async function reach(to: { port: number; host: string } | { path: string }): Promise<string> {
   const client = connect(to)
@@ -103,6 +110,24 @@ describe('a shared TCP listener', () => {
     )
     expect([guard.faultOf(fd), lines.length]).toEqual([null, 1])
   })
+})
+
+it('a listener that blocks stays so when it is watched, and listens again when a process shuts it down', async () => {
+  const port = await freePort()
+  const { fd, guard } = guarded(`tcp://127.0.0.1:${port}`)
+  guard.remove(fd)
+  setBlocking(fd, true)
+  guard.add({ name: 'web', spec: parseListenerSpec(`tcp://127.0.0.1:${port}`), fd })
+  expect(blocks(fd)).toBe(true)
+  for (let i = 0; i < 2; i++) {
+    await shutDown(fd)
+    await until(
+      'it listens again',
+      async () => (await reach({ port, host: '127.0.0.1' })) === 'connected',
+      5_000,
+    )
+    expect(blocks(fd)).toBe(true)
+  }
 })
 
 describe('the path of a Unix listener', () => {
