@@ -1,7 +1,7 @@
 import { Option } from 'commander'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { releaseSignals } from '../kernel/index.js'
+import { releaseSignals, restoreBlocking } from '../kernel/index.js'
 import { findInheritedState, type InheritedState, RELEASES_SIGNALS } from '../run/exec-state.js'
 import type { ListenerDaemon } from '../run/listener-daemon.js'
 import type { Command } from './command.js'
@@ -60,6 +60,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const takeover = state === null ? sources.takeover : null
   const { runSupervisor } = await import('./run-main.js')
   const { logger } = await openLog({ level: flags.logLevel })
+  for (const stream of [1, 2] as const) restoreBlocking(stream)
   using daemon = flags.from === undefined ? null : await listenerDaemon(`${flags.from}`, logger)
   const { code, failure } = await runSupervisor({
     settings,

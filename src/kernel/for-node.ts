@@ -229,3 +229,15 @@ export function nonBlockingOutput(stream: 1 | 2): number {
     return stream
   }
 }
+
+/**
+ * Clears O_NONBLOCK, which Node sets, from a standard stream that is a pipe: programs that share it lose output behind a slow reader. Only for a process
+ * that writes there by {@link nonBlockingOutput}. A socket stays as it is, because it cannot be opened again.
+ */
+export function restoreBlocking(stream: 1 | 2): void {
+  try {
+    if (fstatSync(stream, { bigint: true }).isFIFO()) native.setBlocking(stream, true)
+  } catch {
+    // The stream is closed.
+  }
+}

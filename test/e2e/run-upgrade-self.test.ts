@@ -131,6 +131,27 @@ describe('fd-broker upgrade --self', () => {
     expect(await blocks()).toBe(true)
   })
 
+  it('leaves the pipe to which its program writes in blocking mode, as at the start', async () => {
+    const run = await Supervised.prepare()
+    const installed = new Installed(run)
+    const flags = join(run.sandbox.folder, 'flags')
+    const look = `seen=$(grep -h flags: /proc/$$/fdinfo/1 /proc/$$/fdinfo/2); echo "$seen" >${flags}`
+    const program = ['sh', '-c', `while :; do ${look}; sleep 0.1; done`]
+    const own = installed.command(['--ready', 'delay:10ms'], program)
+    const log = join(run.sandbox.folder, 'log')
+    run.pid = await run.sandbox.launch(['bash', '-c', `exec "$@" > >(cat >${log}) 2>&1`, 'bash', ...own])
+    const block = async () => {
+      rmSync(flags, { force: true })
+      const words = () => (existsSync(flags) ? (readFileSync(flags, 'latin1').match(/\d+/g) ?? []) : [])
+      await until('the program has looked', () => words().length === 2)
+      return words().map(word => (Number.parseInt(word, 8) & constants.O_NONBLOCK) === 0)
+    }
+    expect(await block()).toEqual([true, true])
+    installed.release('two')
+    expect(await installed.upgradeSelf()).toMatchObject({ code: 0 })
+    expect(await block()).toEqual([true, true])
+  })
+
   it('replaces the supervisor under load: the same process, with its program, and all that it can', async () => {
     const run = await Supervised.prepare()
     const installed = new Installed(run)
