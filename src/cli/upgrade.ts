@@ -118,8 +118,15 @@ async function upgradeSelf(flags: AskFlags, json: boolean | undefined): Promise<
   try {
     await commandService(flags, new Set(), UPGRADE_SELF)
   } catch (error) {
+    if (!FdbError.is(error)) throw error
+    if (error.code === 'ERR_FDB_COMMAND_UNKNOWN')
+      throw new FdbError(
+        error.code,
+        'this service is neither fd-broker run nor a daemon, and only these replace themselves: omit --self',
+        { cause: error },
+      )
     // The supervisor's next image does not inherit this connection.
-    if (!FdbError.is(error) || error.code !== 'ERR_FDB_CHANNEL_CLOSED') throw error
+    if (error.code !== 'ERR_FDB_CHANNEL_CLOSED') throw error
   }
   const after = await pollUntil(begun + timeout, async left => {
     const now = await supervisorAt(control, left).catch(() => null)
