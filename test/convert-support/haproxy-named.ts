@@ -1,6 +1,16 @@
 /** The file of HAProxy as the new configuration says it, by the remarks about its lines: the real HAProxy tells what they make of each request. */
 import type { Remark } from '../../src/convert/draft.js'
-import { aclsOf, alternativesOf, type Literal, negation, textOf } from './named-refusals.js'
+import {
+  aclsOf,
+  alternativesOf,
+  closingIn,
+  fatesOf,
+  isPartOf,
+  type Literal,
+  negation,
+  passingIn,
+  textOf,
+} from './named-refusals.js'
 
 /** Differences that concern no request of these. */
 const HARMLESS =
@@ -55,27 +65,21 @@ function lineAsNamed(lines: readonly string[], at: number, why: string, isWidene
   // Clients must not say in its place what HAProxy says.
   if (/no such variable/.test(why) && written.includes('http-request set-header'))
     return written.replace(/set-header (\S+) \S+/, 'del-header $1')
-  const [, closing = ''] =
-    /^(.*?): (?:such routes answer 403 until they have a guard|more requests are refused)/.exec(why) ?? []
-  const [, passing = ''] = /no counterpart: (.*?)(?:;|$)/.exec(why) ?? []
+  const [closing, passing] = [closingIn(why), passingIn(why)]
   if (closing === '' && passing === '') return ''
   const [, action = '', word, condition = ''] = /^(.*?) (if|unless) (.*)$/.exec(written) ?? []
   const any = alternativesOf(condition.trim().split(/\s+/), aclsOf(lines, at))
-  const is = (parts: readonly string[]) => {
-    const all = parts.map(each => each.replace(CHANGED, ''))
-    return ({ whole, part }: Literal) => all.includes(whole) || all.includes(part)
-  }
-  const [closingParts, passingParts] = [closing.split(' or '), passing.split(' or ')]
-  const [closes, passes] = [is(closingParts), is(passingParts)]
+  const [closes, passes, fate] = [isPartOf(closing), isPartOf(passing), fatesOf(why)]
   // A pattern that is named takes more paths, not all.
-  const isWide = is(closingParts.filter(each => /^path/.test(each) && !CHANGED.test(each)))
+  const wide = closing.split(' or ').filter(each => /^path/.test(each) && !CHANGED.test(each))
+  const isWide = isPartOf(wide.join(' or '))
   const isKnown = any.flat().some(each => closes(each) || passes(each))
   // A part that stands for all of the condition.
   if (!isKnown) return isWidened || closing !== '' ? action : ''
   const isDropped = (each: Literal) =>
     isWidened ? closes(each) || passes(each) : closes(each) && !isWide(each)
   const left = (word === 'unless' ? negation(any) : any)
-    .filter(all => isWidened || !all.some(passes))
+    .filter(all => isWidened || fate(all) !== 'passes')
     .map(all => all.filter(each => !isDropped(each)))
   if (left.length === 0) return ''
   const texts = left.map(all => (all.length === 0 ? '{ always_true }' : all.map(textOf).join(' ')))

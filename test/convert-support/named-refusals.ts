@@ -44,19 +44,36 @@ export function aclsOf(lines: readonly string[], at: number): Named {
 
 /** A refusal with the alternatives of its condition that have no named part; null if none is left. */
 function withoutParts(line: string, why: string, acls: Named): string | null {
-  const [, named] = /no counterpart: (.*?)(?:;|$)/.exec(why) ?? []
   // A difference that concerns the whole line, or only parts that close their routes.
-  if (named === undefined) return /until they have a guard|some requests pass/.test(why) ? line : null
-  const parts = named.split(' or ').map(each => each.replace(/ of the changed request$/, ''))
+  if (passingIn(why) === '') return /until they have a guard|some requests pass/.test(why) ? line : null
+  const fate = fatesOf(why)
   const [, action = '', word, condition = ''] = /^(.*?) (if|unless) (.*)$/.exec(line) ?? []
   const any = alternativesOf(condition.trim().split(/\s+/), acls)
-  const left = (word === 'unless' ? negation(any) : any).filter(
-    all => !all.some(({ whole, part }) => parts.includes(whole) || parts.includes(part)),
-  )
+  const left = (word === 'unless' ? negation(any) : any).filter(all => fate(all) !== 'passes')
   if (left.length === 0) return null
   const texts = left.map(all => all.map(textOf).join(' '))
   // HAProxy reads at most 64 words of a line.
   return texts.map(each => `${action} if ${each === '' ? '{ always_true }' : each}`).join('\n')
+}
+
+/** Whether one of the parts that a remark names is a test. */
+export function isPartOf(texts: string): (test: Literal) => boolean {
+  const parts = texts.split(' or ').map(each => each.replace(/ of the changed request$/, ''))
+  return ({ whole, part }) => parts.includes(whole) || parts.includes(part)
+}
+
+/** The parts of a condition whose routes are closed, and those that are lost. */
+export const closingIn = (why: string) =>
+  /^(.*?): (?:such routes answer 403 until they have a guard|more requests are refused)/.exec(why)?.[1] ?? ''
+export const passingIn = (why: string) => /no counterpart: (.*?)(?:;|$)/.exec(why)?.[1] ?? ''
+
+/** Returns a function that tells what becomes of an alternative. A part may be named twice: where the requests must not fulfil it, its routes are closed. */
+export function fatesOf(why: string): (all: readonly Literal[]) => 'closes' | 'passes' | 'said' {
+  const [closes, passes] = [isPartOf(closingIn(why)), isPartOf(passingIn(why))]
+  return all => {
+    if (all.some(each => closes(each) && (each.not || !passes(each)))) return 'closes'
+    return all.some(passes) ? 'passes' : 'said'
+  }
 }
 
 /** A test with its braces; conditions that HAProxy itself names have none. */

@@ -1,0 +1,19 @@
+import { expect, it } from 'vitest'
+import { type Conversion, convert } from '../../../src/convert/convert.js'
+import { readingsOf } from '../../convert-support/haproxy-named.js'
+import { withoutNamedRefusals } from '../../convert-support/named-refusals.js'
+
+const from = (text: string): Conversion =>
+  convert(text, { file: 'haproxy.cfg', language: 'haproxy', service: 'edge', included: () => [] })
+
+it('a part that closes one alternative and passes another is read as such in each', () => {
+  const refusal = ' http-request deny if !{ path /a } { src 10.0.0.1 } or { path /a }'
+  const text = `defaults\n mode http\nfrontend web\n bind :80\n http-request set-path /d\n${refusal}\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`
+  const conversion = from(text)
+  const [reading] = readingsOf(text, conversion.remarks)
+  const refusals = (of: string) => of.split('\n').filter(line => line.includes('deny'))
+  expect(refusals(reading!)).toEqual([' http-request deny if { src 10.0.0.1 }'])
+  expect(refusals(withoutNamedRefusals(text, conversion, 'haproxy'))).toEqual([
+    ' http-request deny if !{ path /a } { src 10.0.0.1 }',
+  ])
+})
