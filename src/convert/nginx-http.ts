@@ -237,22 +237,32 @@ export class HttpServers {
         branches.push({ when: [], action, of })
         continue
       }
-      const conditions = conditionsOf(condition, this.#knowsAddress(server, levels))
-      if (conditions === null || (!conditions.exact && !isRefusal(action))) {
+      const conditions = this.#conditions(each, server, levels)
+      const isExact = conditions?.exact === true && conditions.spelled === undefined
+      if (conditions === null || (!isExact && !isRefusal(action))) {
         if (this.#lost(each, action)) return { branches, final: CLOSED }
         continue
       }
       if (conditions.exact) this.#draft.said(each)
       else this.#draft.missing(each, 'as far as the path tells: the query is not looked at')
-      this.#tellDifferences(each, conditions, levels)
+      this.#tellDifferences(each, conditions)
       branches.push(...conditions.any.map(when => ({ when, action })))
     }
     return { branches, final: null }
   }
 
-  #tellDifferences(directive: Directive, { asSent, spelled }: Conditions, levels: Levels): void {
+  /** The conditions of an `if`. `spelled` only where nginx does not ignore headers with `_`. */
+  #conditions({ args }: Directive, server: Server, levels: Levels): Conditions | null {
+    const found = conditionsOf(args.join(' '), this.#knowsAddress(server, levels))
+    if (found?.spelled === undefined) return found
+    if (effectiveOne(levels, 'underscores_in_headers')?.args[0] === 'on') return found
+    const { spelled: _, ...rest } = found
+    return rest
+  }
+
+  #tellDifferences(directive: Directive, { asSent, spelled }: Conditions): void {
     if (asSent === true) this.#draft.near(directive, AS_SENT)
-    if (spelled === true && effectiveOne(levels, 'underscores_in_headers')?.args[0] === 'on')
+    if (spelled === true)
       this.#draft.missing(directive, 'a header with _ in its name is another one for the proxy')
   }
 
@@ -363,7 +373,7 @@ export class HttpServers {
   #changedBy(directive: Directive, server: Server, around: Around, levels: Levels): Branch[] {
     const changes = directive.name === 'if' ? changesOf(directive) : null
     if (changes === null) return []
-    const conditions = conditionsOf(directive.args.join(' '), this.#knowsAddress(server, levels))
+    const conditions = this.#conditions(directive, server, levels)
     const contents =
       conditions === null
         ? null
@@ -374,7 +384,7 @@ export class HttpServers {
     }
     if (conditions.exact) this.#draft.said(directive)
     else this.#draft.near(directive, 'by the path, without the query')
-    this.#tellDifferences(directive, conditions, levels)
+    this.#tellDifferences(directive, conditions)
     return conditions.any.flatMap(when =>
       contents.map(one => ({ when: [...when, ...one.when], action: one.action })),
     )

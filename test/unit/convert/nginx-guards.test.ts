@@ -613,6 +613,10 @@ it('a condition on a header that nginx also takes with _ in its name is named', 
     return remarks.find(({ line }) => line.text.startsWith('if'))
   }
   expect(remark('')).toMatchObject({ outcome: 'said' })
+  const answered = answersOf(
+    listening('underscores_in_headers on; if ($http_x_a != 1) { return 200 own; } return 401;'),
+  )
+  expect(answered('/', { fields: ['X_A: 1'] })).toBe(401)
   expect(remark('underscores_in_headers on;')).toMatchObject({
     outcome: 'missing',
     why: 'a header with _ in its name is another one for the proxy',
