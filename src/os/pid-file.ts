@@ -1,4 +1,13 @@
-import { existsSync, readFileSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
+import {
+  type BigIntStats,
+  existsSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
@@ -20,8 +29,8 @@ const REMEDIES: Readonly<Record<string, string>> = {
 export class PidFile {
   readonly #path: string
   readonly #logger: Logger
-  /** Inode of the file that this process wrote last. The pid in it is no proof: a process of another container may have the same one. */
-  #written: bigint | undefined
+  /** The file that this process wrote last. The pid in it is no proof: a process of another container may have the same one. */
+  #written: FileIdentity | undefined
   #timer: NodeJS.Timeout | undefined
   /** Whether the last change failed: the file may name a process that has ended. */
   #failed = false
@@ -44,7 +53,7 @@ export class PidFile {
       rmSync(aside, { force: true })
       try {
         writeFileSync(aside, `${process.pid}\n`, { mode: 0o644, flag: 'wx' })
-        this.#written = inodeOf(aside)
+        this.#written = identityOf(aside)
         renameSync(aside, this.#path)
       } catch (error) {
         if (existsSync(aside)) unlinkSync(aside)
@@ -73,7 +82,9 @@ export class PidFile {
   remove(): void {
     this.leave()
     this.#change(() => {
-      if (this.#written !== undefined && inodeOf(this.#path) === this.#written) unlinkSync(this.#path)
+      const now = identityOf(this.#path)
+      if (now !== undefined && now.ino === this.#written?.ino && now.mtimeNs === this.#written.mtimeNs)
+        unlinkSync(this.#path)
     })
   }
 
@@ -94,15 +105,18 @@ export class PidFile {
   }
 }
 
+/** The inode alone is not enough: a later file may get that of one that was replaced. */
+type FileIdentity = Pick<BigIntStats, 'ino' | 'mtimeNs'>
+
 /** Returns undefined if no file exists. */
-function inodeOf(path: string): bigint | undefined {
-  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino
+function identityOf(path: string): FileIdentity | undefined {
+  return statSync(path, { bigint: true, throwIfNoEntry: false })
 }
 
 /** True also if this process cannot see it, as one that has dropped its user may not. */
 function mayExist(path: string): boolean {
   try {
-    return inodeOf(path) !== undefined
+    return identityOf(path) !== undefined
   } catch {
     return true
   }

@@ -6,6 +6,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
@@ -37,6 +38,18 @@ describe('a pid file', () => {
     mine.write()
     // As another process replaces it: by a file of its own.
     PidFile.at(path, SILENT)!.write()
+    mine.remove()
+    expect(readPidFile(path)).toBe(process.pid)
+  })
+
+  it('stays if another process has written it whose file has got the same inode', () => {
+    const path = join(folder(), 'shop.pid')
+    const mine = PidFile.at(path, SILENT)!
+    mine.write()
+    const { ino } = statSync(path)
+    // Many file systems give the inode of a file that was replaced to the next but one.
+    for (let writes = 0; writes < 4 && (writes === 0 || statSync(path).ino !== ino); writes++)
+      PidFile.at(path, SILENT)!.write()
     mine.remove()
     expect(readPidFile(path)).toBe(process.pid)
   })
