@@ -38,7 +38,7 @@ import { ROUTES, routesSection } from './routes/section.js'
 import { serveServerCommands } from './servers/commands.js'
 import { LiveServers } from './servers/live-servers.js'
 import { SERVERS, serversSection } from './servers/section.js'
-import { openSlotFile } from './slot-file.js'
+import { slotFileOpener } from './slot-file.js'
 import { sharedConfigOf } from './source/shared-config.js'
 import { CheckedServers } from './state/checked-servers.js'
 import { DeclaredState } from './state/declared-state.js'
@@ -148,7 +148,7 @@ export class ReverseProxy {
     this.#upstreams = new Upstreams(watch, this.#names, server => this.#pools.busy(server))
     this.#upstreams.configure(config.upstreams)
     shared?.adoptInto(this.#upstreams)
-    this.#pools = new UpstreamPools({ slotFile: touched => openSlotFile(member, logger, touched) })
+    this.#pools = new UpstreamPools({ slotFile: slotFileOpener(member, logger) })
     this.#clientLimits = new ClientLimits({
       limits: () => this.#config.limits,
       open: () => this.connections,

@@ -13,7 +13,7 @@ export interface PoolOptions {
   tickMs?: number
   /**
    * Opens the common slots of all processes of the service, when the first connection with a limit is needed; `touched` as in {@link SlotEvents}.
-   * Without a file, limits apply to this process alone.
+   * Without a file, limits apply to this process alone until a later call opens it.
    */
   slotFile?: (touched: () => void) => SlotFile | null
 }
@@ -350,6 +350,9 @@ class UpstreamPool implements StreamOwner, Timed {
   }
 }
 
+/** A process without a free descriptor tries to open the common file again after so long. */
+const OPEN_AGAIN_MS = 5_000
+
 /** The slots of connections that have one. */
 const slotTallies = new WeakMap<ByteStream, SlotTally>()
 
@@ -359,8 +362,9 @@ export class UpstreamPools {
   readonly #wheel: TimerWheel
   readonly #dial: Dial
   readonly #openSlotFile: () => SlotFile | null
-  /** Undefined until a connection with a limit is needed. */
-  #slotFile: SlotFile | null | undefined
+  /** Null until a connection with a limit is needed, and while the file cannot be opened. */
+  #slotFile: SlotFile | null = null
+  #openAgainAt = Number.NEGATIVE_INFINITY
 
   constructor({ dial = dialSocket, tickMs, slotFile = () => null }: PoolOptions = {}) {
     this.#wheel = new TimerWheel(tickMs)
@@ -390,7 +394,7 @@ export class UpstreamPools {
           : pool.acquireAt(turn, owner, keepAlive, destination, now)
       if (stream !== undefined) return stream
     }
-    if (maxOpen !== Number.POSITIVE_INFINITY && this.#shareSlots(pool, destination.key)) {
+    if (maxOpen !== Number.POSITIVE_INFINITY && this.#shareSlots(pool, destination.key, now)) {
       const slot = pool.takeSlot(maxOpen)
       if (slot === null) return null
       const tally = pool.tallyOf(slot)
@@ -474,8 +478,11 @@ export class UpstreamPools {
     return slotTallies.get(stream)?.handOver() ?? null
   }
 
-  #shareSlots(pool: UpstreamPool, key: string): boolean {
-    if (this.#slotFile === undefined) this.#slotFile = this.#openSlotFile()
+  #shareSlots(pool: UpstreamPool, key: string, now = performance.now()): boolean {
+    if (this.#slotFile === null && now >= this.#openAgainAt) {
+      this.#openAgainAt = now + OPEN_AGAIN_MS
+      this.#slotFile = this.#openSlotFile()
+    }
     pool.slots ??= this.#slotFile?.of(key) ?? null
     return pool.slots !== null
   }

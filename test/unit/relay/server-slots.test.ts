@@ -110,6 +110,7 @@ describe('the slots of a server', () => {
 
 /** A server that keeps its connections, and the pools of two processes that may have `connections` together. */
 async function twoPools(connections: number) {
+  const path = place()
   const sockets = new Set<Socket>()
   const server = createServer(socket => {
     sockets.add(socket)
@@ -117,9 +118,12 @@ async function twoPools(connections: number) {
   }).listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
-  const path = place()
-  const make = () =>
-    new UpstreamPools({ slotFile: touched => SlotFile.open(path, 'edge', { touched, failed: unexpected }) })
+  const open = { fails: false, count: 0 }
+  const slotFile = (touched: () => void) => {
+    open.count++
+    return open.fails ? null : SlotFile.open(path, 'edge', { touched, failed: unexpected })
+  }
+  const make = () => new UpstreamPools({ slotFile })
   const [a, b] = [make(), make()] as const
   const destination: Destination = {
     key: 'x',
@@ -137,6 +141,7 @@ async function twoPools(connections: number) {
     a,
     b,
     destination,
+    open,
     sockets,
     get: (pools: UpstreamPools) => {
       const stream = pools.acquire(destination, NO_OWNER, false)
@@ -145,6 +150,21 @@ async function twoPools(connections: number) {
     },
   }
 }
+
+describe('a process that could not open the common file', () => {
+  it('shares the limit as soon as that is possible again', async () => {
+    const { a, b, destination, get, open } = await twoPools(1)
+    expect(get(a)).not.toBeNull()
+    // Its descriptors were used up.
+    open.fails = true
+    const own = get(b)!
+    own.destroy()
+    open.fails = false
+    await until('it has none any more', () => b.open === 0)
+    expect(b.acquire(destination, NO_OWNER, false, performance.now() + 10_000)).toBeNull()
+    expect(open.count).toBe(3)
+  })
+})
 
 describe('a request for a connection that another process has', () => {
   it('waits until the other process closes an idle one, and no longer', async () => {
