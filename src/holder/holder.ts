@@ -431,7 +431,10 @@ export class Holder {
     if (limit === undefined) return
     this.#deadline = afterReading(limit, () => {
       if (phase === 'quiescing') this.timeline.quiesceIsLate()
-      this.#host.dispatch({ type: 'deadline' })
+      const joiner = this.#peers.get(this.#host.state().joiner)
+      // Both are stopped: each turn of the right would leave two segments. The joiner gets it when it is heard again.
+      const isInVain = phase === 'returning' && joiner !== undefined && this.isSilent(joiner)
+      if (!isInVain) this.#host.dispatch({ type: 'deadline' })
       // The phase is the same, for example because the only process that could serve has no channel: wait again.
       if (!this.#closed && this.#host.state().phase === phase) this.#setDeadline(phase)
     })
