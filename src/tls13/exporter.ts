@@ -11,6 +11,7 @@ import {
   type TlsCounts,
   tlsCountsOf,
 } from '../node/tls-counts.js'
+import { NO_BYTES } from '../proto/message.js'
 import { HEADER_BYTES, TAG_BYTES } from './protection.js'
 import { isRecordHeader, MOST_ENCRYPTED, secretBytesOf, type TrafficState } from './record-layer.js'
 import { hasShortRecords } from './session.js'
@@ -271,10 +272,11 @@ export class TlsPosition {
       suite: this.#baseline!.suite,
       readSecret: Buffer.from(this.#readSecret!),
       writeSecret: Buffer.from(this.#writeSecret!),
-      ...numbers,
-      sealed: new Uint8Array(0),
-      unsent: new Uint8Array(0),
-      received: new Uint8Array(0),
+      readSequence: numbers.readSequence,
+      writeSequence: numbers.writeSequence,
+      sealed: NO_BYTES,
+      unsent: NO_BYTES,
+      received: NO_BYTES,
     }
   }
 
