@@ -214,13 +214,16 @@ export class MovedWebSockets implements TakenOver {
     const position = hold.position(readBuffered(socket))
     const inflation = inflationOf(ws)
     const record = WebSocketRecord.encode({
-      ...position,
+      received: position.received,
+      queued: position.queued,
+      continues: position.continues,
+      compress: position.compress,
       data,
       subprotocol: ws.protocol,
       url: request.url ?? '',
       httpVersion: request.httpVersion,
       headers: request.rawHeaders,
-      ...(inflation !== null && { deflate: toDeflate(inflation.params, inflation.takeWindow()) }),
+      deflate: inflation && toDeflate(inflation.params, inflation.takeWindow()),
       unsent: this.#unsent(socket)!,
       paused: ws.isPaused,
       binaryType: ws.binaryType,
@@ -330,8 +333,8 @@ function toDeflate(params: DeflateParams, window: Uint8Array): DeflateRecord {
   return {
     serverNoContextTakeover: params.server_no_context_takeover === true,
     clientNoContextTakeover: params.client_no_context_takeover === true,
-    ...(server !== undefined && { serverMaxWindowBits: server }),
-    ...(client !== undefined && { clientMaxWindowBits: client }),
+    serverMaxWindowBits: server,
+    clientMaxWindowBits: client,
     window,
   }
 }

@@ -317,7 +317,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
       const departed = this.#upgraded.depart(socket, this.#mayMove)
       if (departed === null) return null
       const { fd, record: application, tls } = departed
-      return toValue(fd, { application, ...(tls && { tls }) })
+      return toValue(fd, { application, tls })
     } catch (error) {
       if (!this.#faulty.has(socket)) this.#deps.failed(error)
       this.#faulty.add(socket)
@@ -347,10 +347,10 @@ export class HttpServerConnections implements MovableConnections<Value> {
     const tls = closeOnThrow([fd], () => carrier.take(socket))
     this.#deps.open.remove(socket)
     const { protocol } = taken
-    if (!answers) return toValue(fd, { application: { protocol, record }, ...(tls && { tls }) })
+    if (!answers) return toValue(fd, { application: { protocol, record }, tls })
     const answer: AnswerRecord = { protocol, record, requests }
     if (this.#deps.hooks.serialize !== undefined) answer.data = data
-    return toValue(fd, { answer, ...(tls && { tls }) })
+    return toValue(fd, { answer, tls })
   }
 
   /** Whether the connection is between two requests. */
@@ -395,7 +395,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     if (this.#deps.hooks.serialize !== undefined) record.data = data
     const tls = closeOnThrow([fd], () => carrier.take(socket))
     this.#deps.open.remove(socket)
-    return toValue(fd, { idle: record, ...(tls && { tls }) })
+    return toValue(fd, { idle: record, tls })
   }
 
   /** Returns the application's data, or undefined if the connection cannot move now. Throws the hook's exception or ERR_FDB_HOOK. */

@@ -107,7 +107,7 @@ export class NetServerConnections implements MovableConnections<Value> {
       const departed = this.#sockets.depart(socket, this.#mayMove)
       if (departed === null) return null
       const { tls, fd } = departed
-      const state = { ...departed.record, ...(tls && { tls }) }
+      const state = { ...departed.record, tls }
       const record = Application.encode(state).finish()
       return { record, fds: [fd], state, ...wipes(tls ?? undefined, record) }
     } catch (error) {
