@@ -161,7 +161,7 @@ export class HttpServers {
     for (const { listener, host, secure } of this.#places(server, moved)) {
       const isHere = ({ of }: First) => of === undefined || (of === 'plain' ? !secure : of.host === host)
       const here = branches.filter(isHere)
-      // It answers all requests of the place: nginx comes to nothing behind it.
+      // The return answers all requests of the place: nginx comes to nothing behind it.
       const last = here.find(({ of }) => of !== undefined)
       const first = here.slice(0, last === undefined ? undefined : here.indexOf(last) + 1)
       const all = [

@@ -1,7 +1,7 @@
 import type { Logger, Member } from '../index.js'
 import { SlotFile } from '../relay/index.js'
 
-/** Returns a function that opens the slots; it may be called again if it returns null. They are beside the control socket: all workers and versions know that path. */
+/** Returns a function that opens the slots; it may be called again if it returns null. The slots are beside the control socket: all workers and versions know that path. */
 export function slotFileOpener(member: Member, logger: Logger): (touched: () => void) => SlotFile | null {
   let hasFailed = false
   return touched => {

@@ -124,7 +124,7 @@ const SIGNAL = predicate<NodeJS.Signals>(
 )
 const COUNT_FUNCTION = hook<() => Promise<number | 'auto'>>('a function that returns the number of workers')
 
-// Checks of the arguments of Workers' methods. They throw ERR_FDB_OPTION.
+// Checks of the arguments of Workers' methods, which throw ERR_FDB_OPTION.
 
 export function countOf(workers: unknown): number {
   return checkOptions('set()', workers, count, 'workers')

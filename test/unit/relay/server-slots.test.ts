@@ -155,7 +155,7 @@ describe('a process that could not open the common file', () => {
   it('shares the limit as soon as that is possible again', async () => {
     const { a, b, destination, get, open } = await twoPools(1)
     expect(get(a)).not.toBeNull()
-    // Its descriptors were used up.
+    // The descriptors of the process were used up.
     open.fails = true
     const own = get(b)!
     own.destroy()
