@@ -570,7 +570,7 @@ export class StateFile {
     const isNew = this.#failures.recordFailure(error, () => this.#schedulePass(0))
     // A replacement that fails, as without free inodes, leads here too.
     const isDue = performance.now() >= this.#rewriteAfter
-    if (full && isDue && this.#file !== null) void this.#replaceIfRoom()
+    if (full && isDue) void this.#replaceIfRoom()
     if (!isNew) return
     const remedy = full ? 'make room' : 'see the error'
     const message = `the state file cannot be written: the state is in memory only, and survives upgrades but no reboot; ${remedy}. fd-broker tries again`
