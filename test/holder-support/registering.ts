@@ -39,6 +39,7 @@ export function registering(first: Partial<HolderState>) {
       id,
       pid: id,
       adopted: new Set(),
+      refused: new Set(),
       forgotten: false,
       link: { post, channel: {} },
     } as unknown as Peer

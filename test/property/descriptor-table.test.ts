@@ -34,7 +34,7 @@ const STEP = fc.record({
   names: fc.uniqueArray(fc.constantFrom('a', 'b', 'c'), { minLength: 1, maxLength: 2 }),
 })
 
-const peer = (pid: number) => ({ pid, adopted: new Set<string>() }) as Peer
+const peer = (pid: number) => ({ pid, adopted: new Set<string>(), refused: new Set<string>() }) as Peer
 const entry = (name: string): Entry => namedEntry(name, memoryFile(name, name))
 
 /** Carries out one step. The descriptors that it makes are the table's, or are closed here. */
