@@ -481,14 +481,20 @@ class Member(LinkPart):
     def _close_last(self) -> None:
         for listener in self._listeners.values():
             listener._close_behind_queue()
+        if self._lasts:
+            # The application may not call accept() any more.
+            self._later(self._LAST_S, self._close_all)
+
+    def _close_all(self) -> None:
+        for listener in self._listeners.values():
+            listener._close()
 
     def _end(self) -> None:
         self._over = True
         self._writing = None
         self._end_link()
         self._drop_bundles()
-        for listener in self._listeners.values():
-            listener._close()
+        self._close_all()
         close_all([entry['fd'] for entry in self._registry.values()])
         self._registry = {}
         if self._holder_pidfd is not None:
