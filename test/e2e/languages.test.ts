@@ -271,9 +271,7 @@ for (const { language, name, tool } of MEMBERS) {
       expect(await waiting(1)).toEqual(thrice(first))
       await first.says('retired')
       const third = await serve(scene, 'node', { listeners: [at('web', 0), at('old', 4)] })
-      expect(await Promise.all([waiting(0), waiting(2), waiting(3), waiting(4)])).toEqual(
-        [third, second, second, third].map(thrice),
-      )
+      expect(await Promise.all([2, 3, 4].map(waiting))).toEqual([second, second, third].map(thrice))
       await second.end()
     })
 
