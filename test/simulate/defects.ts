@@ -78,6 +78,32 @@ export const SHOWN: readonly [string, Edit, string, from: number][] = [
     'queue',
     30,
   ],
+  [
+    'a pid file that is not put back after a rollback',
+    [
+      'os/pid-file.ts',
+      '    clearInterval(this.#timer)\n    this.#timer = undefined\n',
+      '    clearInterval(this.#timer)\n',
+    ],
+    'operator',
+    7,
+  ],
+  [
+    'a pid file that names a version whose commit was undone',
+    [
+      'member/operator/announcer.ts',
+      '      this.#epoch = epoch\n      this.#pidFile?.write()\n    }',
+      '    }',
+    ],
+    'undone',
+    2035,
+  ],
+  [
+    'a descriptor that a version keeps when it has left its service',
+    ['member/driver.ts', '    listeners.close()\n    holdings.close()', '    listeners.close()'],
+    'kill',
+    1,
+  ],
 ]
 
 /** Shown by seed 3014 of the kind `moves`, or one soon after it. */

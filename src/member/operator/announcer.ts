@@ -49,6 +49,8 @@ export class Announcer {
   readonly #manager: ServiceManager | null
   readonly #watchdog: Watchdog
   readonly #pidFile: PidFile | null
+  /** The epoch in which this process has written the pid file. */
+  #epoch = 0
   readonly #storeMirror: FdStoreMirror
   #role: AnnouncedRole = 'starting'
   #status = ''
@@ -166,14 +168,21 @@ export class Announcer {
   #serves(role: 'serving' | 'changing'): void {
     const before = this.#role
     const status = this.#deps.texts.serves({ reloads: this.#reloading > 0, reloadFailed: this.#reloadFailed })
-    if (role === before && status === this.#status) return
+    const { epoch } = this.#deps.machine.member
     const starts = before === 'starting' || before === 'replaced'
+    if (!starts && epoch !== this.#epoch) {
+      // A next version may have written its own pid, and its commit was undone.
+      this.#epoch = epoch
+      this.#pidFile?.write()
+    }
+    if (role === before && status === this.#status) return
     // After a long SIGSTOP this process may not know yet that its segment is sealed and another process serves.
     if (starts && this.#deps.machine.sealed) return
     this.#role = role
     this.#status = status
     if (starts) {
       this.#isNamed = false
+      this.#epoch = epoch
       this.#storeMirror.start()
       this.#pidFile?.write()
       this.#watchdog.start()

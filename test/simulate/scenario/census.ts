@@ -3,6 +3,7 @@ import { DISK } from '../kernel/disk.js'
 import type { Listener, Open, Pidfd, Stream } from '../kernel/objects.js'
 import type { SimulatedProcess } from '../process.js'
 import type { World } from '../world.js'
+import { PID_FILE } from './pid-files.js'
 import { CONTROL, STATE_FILE } from './program.js'
 
 /** The most descriptors and timers that a process needs after all trouble, when the last version has served for a while. */
@@ -39,7 +40,7 @@ const VERSION: Share = {
 /** The events of a service stay when the service has ended. */
 export const isEvents = (name: string) => name.startsWith(CONTROL) && name.endsWith('.events')
 
-const NAMES = new Set([NODE, CONTROL, `${CONTROL}.lock`, `${CONTROL}.members`, STATE_FILE])
+const NAMES = new Set([NODE, CONTROL, `${CONTROL}.lock`, `${CONTROL}.members`, STATE_FILE, PID_FILE])
 
 const REASON = /\.[0-9a-f]{16}(?:\.\w+)?$/
 
@@ -54,7 +55,7 @@ export function remains(
   const names = [...world.kernel.names].filter(([name, { type }]) => type !== 'dir' && !NAMES.has(name))
   // A version or daemon that was killed during an upgrade that it had started leaves the files with the reasons of the next one.
   const mayLeave = [...world.processes.values()].some(({ dead, exit }) => dead && exit.signal === 'SIGKILL')
-  const isReason = (name: string) => mayLeave && REASON.test(name)
+  const isReason = (name: string) => mayLeave && (REASON.test(name) || name.startsWith(`${PID_FILE}.`))
   const isOnDisk = (name: string) => name.startsWith(`${DISK}/`)
   return [
     ...names

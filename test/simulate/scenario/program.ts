@@ -167,6 +167,8 @@ export interface ProgramOptions {
   readonly ledger: Ledger | null
   /** Names descriptors. */
   readonly held?: Held | null
+  /** Writes its pid to the file. */
+  readonly pidFile?: string | null
 }
 
 /** A program that uses the library as any program does. Each request is a change of the state, which it acknowledges when the change is made. */
@@ -223,6 +225,7 @@ async function main(
     onPhase = () => {},
     ledger,
     held = null,
+    pidFile = null,
   }: ProgramOptions,
 ): Promise<void> {
   const { p } = version
@@ -241,6 +244,7 @@ async function main(
     upgrade: { probation, ready: READY_MS },
     ...(movesPerSecond !== undefined && { drain: { firstWave: 0, movesPerSecond } }),
     ...(ledger !== null && { stateFile: STATE_FILE }),
+    ...(pidFile !== null && { pidFile }),
   })
   version.member = member
   version.first = member.first

@@ -12,6 +12,7 @@ import { callLate, wrongOfQueues } from './late-callers.js'
 import { Ledger } from './ledger.js'
 import { startOperator } from './operator.js'
 import { performActs } from './performed-acts.js'
+import { PID_FILE, PidFiles } from './pid-files.js'
 import { wrongAfterCut } from './power.js'
 import { OnceOnlyWork, PORT, SECOND_PORT, STATE_FILE, startVersion, type Version } from './program.js'
 import { secretsInFiles } from './records.js'
@@ -46,6 +47,8 @@ const HEARD_TURNS = 10
 const CUTS = 4
 /** In one run of so many the versions name descriptors. */
 const HOLD_EVERY = 4
+/** In one run of so many the versions have a pid file, unless they lack something, or their disk fails. */
+const PID_FILE_EVERY = 4
 /** Acts that are no faults. */
 const ORDERS: ReadonlySet<Act['what']> = new Set([
   'close',
@@ -90,6 +93,8 @@ export class Run {
   readonly #ledger: Ledger | null
   /** Null if the versions name no descriptors. */
   readonly #held: Held | null
+  /** Null if the versions have no pid file. */
+  readonly #pidFiles: PidFiles | null
   readonly #endings: Endings
   readonly #wrong: string[] = []
   /** The name of the version that a process starts next. */
@@ -111,6 +116,9 @@ export class Run {
     this.#work = new OnceOnlyWork(schedule.times?.workEndsMs)
     this.#ledger = schedule.stateFile ? new Ledger() : null
     this.#held = world.seed % HOLD_EVERY === 1 ? new Held() : null
+    const mayFail = schedule.acts.some(({ what }) => what === 'lack' || what === 'disk')
+    const hasPidFile = world.seed % PID_FILE_EVERY === 3 && !mayFail
+    this.#pidFiles = hasPidFile ? new PidFiles(world, () => this.#versions.values()) : null
     const isStopped = schedule.acts.some(({ what }) => what === 'stop service')
     this.#endings = new Endings(world, { versions: () => this.#versions.values(), mayEnd: () => isStopped })
   }
@@ -178,6 +186,7 @@ export class Run {
       ...wrongOfQueues(resets),
       ...this.#wrong,
       ...this.#endings.wrong,
+      ...(this.#pidFiles?.wrong ?? []),
       ...this.#lostDescriptors(),
       ...this.#remains(),
       ...secretsInFiles(world),
@@ -322,6 +331,7 @@ export class Run {
       onPhase,
       ledger: this.#ledger,
       held: this.#held,
+      pidFile: this.#pidFiles === null ? null : PID_FILE,
     }
     const version = startVersion(this.#code, name, this.#world, this.#work, options, origin)
     this.#versions.set(name, version)
