@@ -1,9 +1,11 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { SILENT } from '../../../src/base/logger.js'
-import { Pauses } from '../../../src/member/hosting/pauses.js'
-import { Leadership } from '../../../src/member/lifecycle/leadership.js'
-import { untyped } from '../../fixtures/untyped.js'
-import { until } from '../../processes/until.js'
+import { SILENT } from '../../src/base/logger.js'
+import { Pauses } from '../../src/member/hosting/pauses.js'
+import { Leadership } from '../../src/member/lifecycle/leadership.js'
+import { untyped } from '../fixtures/untyped.js'
+import fc from '../lanes/generated.js'
+import { perLane } from '../lanes/lane.js'
+import { until } from '../processes/until.js'
 
 /** Once-only work of a member that serves, as far as it knows. `read`: the messages of its holder that it has not read yet. */
 function serving(read: () => void = () => {}) {
@@ -40,31 +42,30 @@ function serving(read: () => void = () => {}) {
       checkSeal: () => {},
     }),
   )
-  onTestFinished(() => pauses.close())
   return { facts, leadership, pauses, works: () => isWorking }
 }
 
 describe('the once-only work of a process that has paused', () => {
-  it('goes on while its segment is not sealed', () => {
-    const { pauses, works } = serving()
-    pauses.hear()
-    expect(works()).toBe(true)
-  })
-
-  it('stops at once if its segment is sealed, although its holder has said nothing, each time', async () => {
-    const { facts, leadership, pauses, works } = serving()
-    for (let time = 1; time <= 3; time++) {
-      facts.sealed = true
-      pauses.hear()
-      expect([time, works()]).toEqual([time, false])
-      facts.sealed = false
-      leadership.acquire()
-      await until(`it works again, time ${time}`, works)
-    }
+  it('runs if and only if its segment is not sealed, whatever its holder has said, each time', async () => {
+    const property = fc.asyncProperty(fc.array(fc.boolean(), { minLength: 1, maxLength: 8 }), async seals => {
+      const { facts, leadership, pauses, works } = serving()
+      for (const sealed of seals) {
+        facts.sealed = sealed
+        pauses.hear()
+        expect(works()).toBe(!sealed)
+        // The process serves again.
+        facts.sealed = false
+        leadership.acquire()
+        if (!works()) await until('it works again', works)
+      }
+      pauses.close()
+    })
+    await fc.assert(property, { numRuns: perLane(20, 1_000) })
   })
 
   it('stops after a long turn of the event loop, before its timers run', async () => {
-    const { facts, works } = serving()
+    const { facts, pauses, works } = serving()
+    onTestFinished(() => pauses.close())
     await new Promise(resolve => setImmediate(resolve))
     const seen: boolean[] = []
     const timer = setInterval(() => seen.push(works()), 1)
@@ -80,6 +81,7 @@ describe('the once-only work of a process that has paused', () => {
       member.facts.phase = 'standby'
     })
     const member = serving(read)
+    onTestFinished(() => member.pauses.close())
     member.facts.sealed = true
     member.pauses.hear()
     expect([read.mock.calls.length, member.works()]).toEqual([1, true])
