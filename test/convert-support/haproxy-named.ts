@@ -71,7 +71,9 @@ function lineAsNamed(lines: readonly string[], at: number, why: string, isWidene
   const any = alternativesOf(condition.trim().split(/\s+/), aclsOf(lines, at))
   const [closes, passes, fate] = [isPartOf(closing), isPartOf(passing), fatesOf(why)]
   // A pattern that is named takes more paths, not all.
-  const wide = closing.split(' or ').filter(each => /^path/.test(each) && !CHANGED.test(each))
+  const wide = closing
+    .split(' or ')
+    .filter(each => /^path(?:_\w+)? (?!-f )/.test(each) && !CHANGED.test(each))
   const isWide = isPartOf(wide.join(' or '))
   const isKnown = any.flat().some(each => closes(each) || passes(each))
   // A part that stands for all of the condition.

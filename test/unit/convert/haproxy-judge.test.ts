@@ -6,12 +6,26 @@ import { withoutNamedRefusals } from '../../convert-support/named-refusals.js'
 const from = (text: string): Conversion =>
   convert(text, { file: 'haproxy.cfg', language: 'haproxy', service: 'edge', included: () => [] })
 
+const refusals = (of: string) => of.split('\n').filter(line => /deny|auth/.test(line))
+
+it('of a refusal by a list nothing is left, of one by a pattern the paths that it takes', () => {
+  const reading = (test: string) => {
+    const text = `defaults\n mode http\nfrontend web\n bind :80\n http-request auth if { ${test} } METH_GET\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`
+    const [first] = readingsOf(text, from(text).remarks)
+    return refusals(first!)
+  }
+  for (const test of ['path_beg -f paths.lst', 'path,lower -m beg /a'])
+    expect(reading(test)).toEqual([' http-request auth if METH_GET'])
+  expect(reading('path_reg ^/a/[^/]+/e$')).toEqual([
+    ' http-request auth if { path_reg ^/a/[^/]+/e$ } METH_GET',
+  ])
+})
+
 it('a part that closes one alternative and passes another is read as such in each', () => {
   const refusal = ' http-request deny if !{ path /a } { src 10.0.0.1 } or { path /a }'
   const text = `defaults\n mode http\nfrontend web\n bind :80\n http-request set-path /d\n${refusal}\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`
   const conversion = from(text)
   const [reading] = readingsOf(text, conversion.remarks)
-  const refusals = (of: string) => of.split('\n').filter(line => line.includes('deny'))
   expect(refusals(reading!)).toEqual([' http-request deny if { src 10.0.0.1 }'])
   expect(refusals(withoutNamedRefusals(text, conversion, 'haproxy'))).toEqual([
     ' http-request deny if !{ path /a } { src 10.0.0.1 }',
