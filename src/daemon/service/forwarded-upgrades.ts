@@ -24,6 +24,8 @@ const SPAWN_MS = 10_000
 const NO_REASON = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const
 
 interface UpgradeContext {
+  /** The link by which the member was asked. */
+  readonly link: Peer['link']
   progress(step: UpgradeProgress): void
   /** The member was asked to cancel the upgrade; it answers when its successor has ended. */
   cancelled: boolean
@@ -59,7 +61,7 @@ export class ForwardedUpgrades {
     // Without a limit in the request the member allows for the start of the process and all phases of the handoff.
     const limit = timeoutMs || ready + quiesce + freeze + prepare + commit + SPAWN_MS
     const onSettled = () => cancel.removeEventListener('abort', cancelled)
-    const context = { progress, cancelled: false, started: 0, failureOfAnother: null }
+    const context = { link: peer.link, progress, cancelled: false, started: 0, failureOfAnother: null }
     const call = this.#calls.open(peer, context, { onSettled })
     const { number: request, pending } = call
     const within = (ms: number, what: string) => {
@@ -116,6 +118,15 @@ export class ForwardedUpgrades {
       }
       call.cancelled = true
       pending.limit(TOLD_MS, reject)
+    }
+  }
+
+  /** Rejects the upgrade of a member that has reconnected and has not told of a start: the request, or what it told, is lost with the connection. */
+  changed(): void {
+    for (const { link, peer, pending, started } of this.#calls.callsTo()) {
+      if (started > 0 || link === peer.link) continue
+      const reason = `the connection to process ${peer.pid} broke before it told whether it starts its successor: see fd-broker status, and try again`
+      pending.reject(new FdbError('ERR_FDB_CHANNEL_CLOSED', reason))
     }
   }
 

@@ -395,6 +395,7 @@ export class ServiceOperations implements Operations {
 
   /** Ends the waits for a phase that the state machine has now reached, or for older generations that have ended. */
   changed(): void {
+    this.#upgrades.changed()
     this.#changes.notify()
   }
 

@@ -68,6 +68,15 @@ const PINS: readonly Pin[] = [
     nth: 1,
     trouble: 'ENOSPC-always',
   },
+  // The order to upgrade was lost with the connection of the version that serves, and had no answer before its limit.
+  {
+    scenario: 'daemon',
+    process: 'A',
+    name: 'receiveMessage',
+    file: 'wire/channel.ts',
+    nth: 1,
+    trouble: 'ENOMEM',
+  },
   // The next main process died before it replaced a worker, and the answer was that all were replaced.
   {
     scenario: 'worker-dies',
