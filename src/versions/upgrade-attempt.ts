@@ -288,7 +288,7 @@ export class UpgradeAttempt {
     if (served === null) return false
     const { pid } = this.child
     const isOther = served.pid !== pid && this.#isOfAnother(lineageOf(identify(served.pid)))
-    // The exit of the command decides, of which this process hears in this turn or the next one.
+    // The exit decides: this process hears of it in this turn or the next one.
     if (isOther && this.#hasEndedUnheard) return false
     this.#isSettled = true
     // A command that lives, or has ended with 0, may have had that process started: by a service manager, or in a container.

@@ -77,7 +77,7 @@ export class Tap {
     this.activeSince = now
   }
 
-  /** Restarts the count of calls: the trouble comes a second time, at the same call of `process`. */
+  /** Counts calls from zero: the trouble comes again, at the same call of `process`. */
   again(process: string): void {
     const [name, ofName] = [this.played, this.#ofName]
     this.#counts = new Map()
