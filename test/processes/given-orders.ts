@@ -29,6 +29,8 @@ export interface Excuses {
   readonly during?: readonly string[]
   /** The request was sent while one of these was there: one that was sent before it must be answered. */
   readonly since?: readonly string[]
+  /** The request was sent while the first of these was there, and one of the others until it failed: it waited, and no process could accept it. */
+  readonly waiting?: readonly [string, ...string[]]
 }
 
 /** A client may hear this much later, on a busy machine, that its request was sent. */
@@ -166,9 +168,12 @@ export class OrderLedger {
     excuses: Readonly<Partial<Record<Unanswered['kind'], Excuses>>>,
   ): void {
     for (const { path, sentAt, at, kind, how } of failures) {
-      const { during = [], since = [] } = excuses[kind] ?? {}
+      const { during = [], since = [], waiting: [without, ...ends] = [''] } = excuses[kind] ?? {}
+      const sentUntil = Math.min(at, sentAt + LEEWAY_MS)
       const isExcused =
-        this.had(during, sentAt, at) || this.had(since, sentAt, Math.min(at, sentAt + LEEWAY_MS))
+        this.had(during, sentAt, at) ||
+        this.had(since, sentAt, sentUntil) ||
+        (this.had([without], sentAt, sentUntil) && this.had(ends, sentAt, at))
       if (!isExcused)
         this.wrong.push(
           `${path} sent at ${this.#since(sentAt).trim()} is ${kind} at ${this.#since(at).trim()}: ${how}`,

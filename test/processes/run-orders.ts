@@ -303,6 +303,7 @@ export class RunOrders extends DrawnOrders<RunOrder, SupervisorStatus, (typeof W
     const pid = status === null ? null : which(status)
     if (pid === null) return
     this.kill(order, pid, READY_TIMEOUT_MS)
+    if (order === 'server dies') this.#noteUnserved(pid)
     if (this.#settings.restart !== 'never') return
     // `run` may end with its program.
     const { supervisor } = status!
@@ -312,6 +313,19 @@ export class RunOrders extends DrawnOrders<RunOrder, SupervisorStatus, (typeof W
       this.ended = this.ended.filter(each => each !== over)
       over(0)
     }, READY_TIMEOUT_MS).unref()
+  }
+
+  /** No version serves until another one does: the requests sent meanwhile wait in the queue of the listener. */
+  #noteUnserved(died: number): void {
+    const over = this.ledger.begin('unserved')
+    const isServed = async () => {
+      const status = await this.status()
+      return status?.role === 'serving' && status.pid !== died
+    }
+    void until('a version serves', isServed, CALM_MS).then(
+      () => over(),
+      () => over(),
+    )
   }
 
   /** `fd-broker upgrade --self`: the connection ends without an answer. */
@@ -470,7 +484,12 @@ export class RunOrders extends DrawnOrders<RunOrder, SupervisorStatus, (typeof W
     ledger.judgeClients(this.clients!.unanswered, {
       refused: { since: ENDS },
       // Versions that get a signal to end answer their requests.
-      cut: { during: ['killed', 'death', 'stop --drain'], since: ENDS },
+      cut: {
+        during: ['killed', 'death', 'stop --drain'],
+        since: ENDS,
+        // If `run` ends before a version serves again, only its program could have accepted them.
+        waiting: ['unserved', ...ENDS],
+      },
     })
     // A version whose supervisor was killed leaves what it has said.
     const kept = ledger.had(['death'], 0, performance.now())
