@@ -165,6 +165,7 @@ NAPI_MODULE_INIT() {
     METHOD("keysIn", fdb_keys_in),
     METHOD("amidTlsRecord", fdb_amid_tls_record),
     METHOD("sealKeyUpdate", fdb_seal_key_update),
+    METHOD("threadCpuMs", fdb_thread_cpu_ms),
     METHOD("beginTls", fdb_begin_tls),
     METHOD("madeTls", fdb_made_tls),
     METHOD("writeTls", fdb_write_tls),

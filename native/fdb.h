@@ -235,6 +235,7 @@ FDB_CALL(fdb_made_tls);
 FDB_CALL(fdb_write_tls);
 FDB_CALL(fdb_amid_tls_record);
 FDB_CALL(fdb_seal_key_update);
+FDB_CALL(fdb_thread_cpu_ms);
 FDB_CALL(fdb_try_lock);
 FDB_CALL(fdb_open_lock_file);
 FDB_CALL(fdb_lock_range);

@@ -1,11 +1,12 @@
 import { CountByKey } from '../base/count-by-key.js'
+import { threadCpuMs } from '../kernel/index.js'
 
 /** Maximum milliseconds for moves in one turn of the event loop, in the sender and in the receiver. */
 export const TURN_MS = 3
 /** The maximum on a busy event loop: moves take up to half as long as the rest of a turn, because with few connections in each of its long turns they would take long. */
 export const BUSY_TURN_MS = 9
 
-/** Measures the work of moves in each turn of the event loop, as the lesser of elapsed time and CPU time. */
+/** Measures the work of moves in each turn of the event loop, as the lesser of elapsed time and the thread's CPU time. */
 export class TurnWork {
   /** The sum of all turns, in milliseconds. */
   totalMs = 0
@@ -18,7 +19,7 @@ export class TurnWork {
   #idleMs = idleMs()
   #running = false
   #startedAt = 0
-  #cpu = process.cpuUsage()
+  #cpuMs = 0
 
   /** The longest turn, in milliseconds, rounded to hundredths. */
   get longestMs(): number {
@@ -31,7 +32,7 @@ export class TurnWork {
     this.#enterTurn()
     this.#running = true
     this.#startedAt = performance.now()
-    this.#cpu = process.cpuUsage()
+    this.#cpuMs = threadCpuMs()
     try {
       return work()
     } finally {
@@ -48,12 +49,12 @@ export class TurnWork {
     this.#enterTurn()
     const ms = this.#limitMs - (this.#running ? this.#worked : 0) - this.#spentMs
     const startedAt = performance.now()
-    const cpu = process.cpuUsage()
+    const cpuMs = threadCpuMs()
     let lookAt = ms
     return () => {
       const elapsed = performance.now() - startedAt
       if (elapsed < lookAt) return false
-      const worked = cpuMs(cpu)
+      const worked = threadCpuMs() - cpuMs
       // The budget is not used up earlier. Asking for CPU time is slow.
       lookAt = elapsed + ms - worked
       return worked >= ms
@@ -61,7 +62,7 @@ export class TurnWork {
   }
 
   get #worked(): number {
-    return Math.min(performance.now() - this.#startedAt, cpuMs(this.#cpu))
+    return Math.min(performance.now() - this.#startedAt, threadCpuMs() - this.#cpuMs)
   }
 
   #enterTurn(): void {
@@ -84,11 +85,6 @@ export class TurnWork {
 
 function idleMs(): number {
   return performance.nodeTiming.idleTime
-}
-
-function cpuMs(since: NodeJS.CpuUsage): number {
-  const { user, system } = process.cpuUsage(since)
-  return (user + system) / 1000
 }
 
 /** The results of moving a process's connections. */

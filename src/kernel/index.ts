@@ -56,6 +56,7 @@ export const {
   sealKeyUpdate,
   setKey,
   setKeys,
+  threadCpuMs,
   writeTls,
 } = native
 /** The size of a change in the result of `scanRuns()`, in numbers. */

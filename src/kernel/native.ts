@@ -490,6 +490,10 @@ export interface Native {
    */
   sealKeyUpdate(suite: number, secret: Uint8Array, sequence: number, record: Uint8Array): boolean
 
+  // threads.c
+  /** Returns the processor time of the calling thread, in milliseconds. That of the process has also the threads in which V8 compiles and collects garbage. */
+  threadCpuMs(): number
+
   // locks.c
   tryLock(fd: number): boolean
   /** open(O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW) with `mode`. */

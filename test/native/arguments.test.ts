@@ -73,6 +73,7 @@ describe('wrong arguments', () => {
           'reapChild',
           'release',
           'stopReceiving',
+          'threadCpuMs',
         ]).toContain(name)
       }),
       { seed: 7, numRuns: 300 },

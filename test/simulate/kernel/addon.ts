@@ -232,6 +232,7 @@ const sockets: Partial<Native> = {
 const descriptors: Partial<Native> = {
   dup: fd => put(get(fd, 'dup')),
   makeRoom: () => Promise.resolve(),
+  threadCpuMs: () => 0,
   close: closeFd,
   closeMany(fds) {
     for (const fd of fds) closeFd(fd)

@@ -1,18 +1,17 @@
+import { once } from 'node:events'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { Worker } from 'node:worker_threads'
 import { describe, expect, it } from 'vitest'
 import { BUSY_TURN_MS, TURN_MS, TurnWork } from '../../../src/connections/counts.js'
 import { runInTurns } from '../../../src/connections/move-slice.js'
+import { native } from '../../../src/kernel/native.js'
 import { leastOf } from '../../processes/worked.js'
 
 /** By the clock and by the processor: the work of a turn is the smaller of both, as others may have the processor meanwhile. */
 function busy(ms: number): void {
   const until = performance.now() + ms
-  const cpu = process.cpuUsage()
-  const spent = () => {
-    const { user, system } = process.cpuUsage(cpu)
-    return (user + system) / 1_000
-  }
-  while (performance.now() < until || spent() < ms);
+  const cpu = native.threadCpuMs()
+  while (performance.now() < until || native.threadCpuMs() - cpu < ms);
 }
 
 describe('the work for moves in one turn', () => {
@@ -46,6 +45,16 @@ describe('the work for moves in one turn', () => {
     expect(work.longestMs).toBeGreaterThanOrEqual(12)
   })
 
+  it('leaves out the work of other threads, such as those in which V8 compiles', async () => {
+    const spinning = new Worker('for (;;);', { eval: true })
+    await once(spinning, 'online')
+    const work = new TurnWork()
+    const waitMs = 100
+    work.run(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, waitMs))
+    await spinning.terminate()
+    expect(work.longestMs).toBeLessThan(waitMs / 10)
+  })
+
   it('hands results and errors on', () => {
     const work = new TurnWork()
     expect(work.run(() => 7)).toBe(7)
@@ -68,10 +77,9 @@ async function limitAmid(othersMs: number): Promise<number> {
   }
   return work.run(() => {
     const isUsedUp = work.budget()
-    const begun = process.cpuUsage()
+    const begun = native.threadCpuMs()
     while (!isUsedUp()) busy(0.1)
-    const { user, system } = process.cpuUsage(begun)
-    return (user + system) / 1000
+    return native.threadCpuMs() - begun
   })
 }
 
@@ -88,10 +96,9 @@ describe('the limit of work for moves in one turn', () => {
       work.run(() => {})
       await new Promise(resolve => setTimeout(resolve, 40))
       const isUsedUp = work.budget()
-      const begun = process.cpuUsage()
+      const begun = native.threadCpuMs()
       while (!isUsedUp()) busy(0.1)
-      const { user, system } = process.cpuUsage(begun)
-      return [(user + system) / 1000]
+      return [native.threadCpuMs() - begun]
     })
     expect(longest).toBeLessThan(TURN_MS + 1)
   })
