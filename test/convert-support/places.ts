@@ -267,7 +267,7 @@ export class Places {
     const ended = once(child, 'exit')
     try {
       for (;;) {
-        if (await this.#accepts()) break
+        if (await this.#accepts(readFileSync(file, 'utf8'))) break
         await pause(3)
         if (child.exitCode !== null) {
           this.refusals.push(said === '' ? readFileSync(join(this.#folder, 'start.log'), 'utf8') : said)
@@ -284,15 +284,20 @@ export class Places {
   /** Why the other server has refused files. */
   readonly refusals: string[] = []
 
-  /** Whether the other server accepts connections. */
-  #accepts(): Promise<boolean> {
-    return new Promise(resolve => {
-      const socket = connect(this.#theirs.port, '127.0.0.1')
-      socket.on('connect', () => {
-        socket.destroy()
-        resolve(true)
-      })
-      socket.on('error', () => resolve(false))
-    })
+  /** Whether the other server accepts connections on each listener of its file: it opens them one after the other. */
+  async #accepts(text: string): Promise<boolean> {
+    const ports = Object.values(this.#theirs).filter(port => text.includes(`:${port}`))
+    return (await Promise.all(ports.map(accepts))).every(each => each)
   }
+}
+
+function accepts(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = connect(port, '127.0.0.1')
+    socket.on('connect', () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.on('error', () => resolve(false))
+  })
 }
