@@ -532,6 +532,7 @@ function secured() {
 }
 
 async function workers() {
+  assert.ok(native.threadCpuMs() > 0)
   for (const how of ['terminate', 'exit']) {
     const worker = new Worker(new URL('children/worker.mjs', import.meta.url))
     const given = await new Promise(resolve => worker.once('message', message => resolve(message.given)))
