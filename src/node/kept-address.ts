@@ -10,7 +10,7 @@ const kept = new WeakMap<net.Server, ReturnType<net.Server['address']>>()
  */
 export function keepAddress(server: net.Server, isInUse: () => boolean): void {
   const known = kept.has(server)
-  kept.set(server, server.address())
+  kept.set(server, presentAddress(server))
   if (known) return
   const original = server.address
   setMethod(
@@ -18,6 +18,15 @@ export function keepAddress(server: net.Server, isInUse: () => boolean): void {
     'address',
     () => Reflect.apply(original, server, []) ?? (isInUse() ? (kept.get(server) ?? null) : null),
   )
+}
+
+/** Returns null too if the server cannot tell its address: it is to stop all the same. */
+function presentAddress(server: net.Server): ReturnType<net.Server['address']> {
+  try {
+    return server.address()
+  } catch {
+    return null
+  }
 }
 
 /** The server listens again, or the application has closed it: `address()` is Node's. */

@@ -270,6 +270,10 @@ export class SimulatedServer extends EventEmitter {
     at.p.setImmediate(() => this.emit('listening'))
   }
 
+  address(): net.AddressInfo | null {
+    return this.listening ? { address: '127.0.0.1', family: 'IPv4', port: this.#fd } : null
+  }
+
   close(): void {
     this.listening = false
     this._handle = null

@@ -43,6 +43,7 @@ export const HARMLESS: Readonly<Record<string, Readonly<Record<string, string>>>
   'node/http-connections': { cachedListener: 'a function of Node' },
   'member/hosting/embedded-hosting': { NONE: 'stays empty' },
   'node/observed-events': { NONE: 'stays empty' },
+  'node/kept-address': { kept: 'keyed by servers, each of one process' },
   'node/socket-handle': { timerOfSocket: 'a symbol of Node', timeOfTurn: 'within one turn' },
   'node/held-writes': { CORKED: 'by sockets, each of one process' },
   'node/openssl': { connections: 'by sockets, each of one process' },

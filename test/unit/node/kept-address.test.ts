@@ -44,6 +44,18 @@ it('a server that listens again has its present address, and none when it is clo
   expect(server.address()).toBeNull()
 })
 
+it('a server that cannot tell its address stops all the same', async () => {
+  const server = net.createServer()
+  const { port } = await listening(server)
+  server.address = () => {
+    throw new Error('getsockname EBADF')
+  }
+  stopListening(server)
+  expect(server.listening).toBe(false)
+  const refused = new Promise(resolve => net.connect(port, '127.0.0.1').once('error', resolve))
+  expect(await refused).toMatchObject({ code: 'ECONNREFUSED' })
+})
+
 it('the kept address leaves no trace on a server that is to listen again', async () => {
   const server = http.createServer()
   await listening(server)
