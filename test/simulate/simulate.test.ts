@@ -198,6 +198,11 @@ describe('the drivers on a simulated kernel', () => {
     expect(code, output).toBe(0)
   })
 
+  it('leave the pid file to the version that serves again when its successor in a daemon closes', async () => {
+    const { code, output } = await simulate('--seed', '664299615')
+    expect(code, output).toBe(0)
+  })
+
   it('keep all promises when any one call fails', async () => {
     const scenarios = perLane(
       'embedded,daemon,next-daemon,start,taken-back,stopped-again,run,run-starts',

@@ -150,8 +150,8 @@ export class Announcer {
         if (before === 'replaced' || this.#deps.upgrades.servingSuccessor !== null) {
           if (before !== 'replaced') this.#isReplaced()
           this.#nameSuccessor()
-        } else if (machine.holder === null && machine.member.scope === 'holder') {
-          // The standby takes over again, and announces itself to the service manager.
+        } else if (machine.holder === null) {
+          // Without an order to end the service the standby takes over again, and announces itself to the service manager.
           this.#role = 'replaced'
           this.#isNamed = true
           this.#pidFile?.remove()
