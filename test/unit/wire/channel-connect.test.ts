@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -39,6 +40,24 @@ describe('Channel.connect', () => {
     listener.stop()
     fd.close()
     await Promise.all([client.close(), server.close()])
+  })
+
+  it('reaches a ControlListener on a socket that blocks, as a service manager passes it, which goes on', () => {
+    const script = `
+      const [kernel, { native }, { ControlListener }] = await Promise.all(process.argv.slice(2).map(file => import(file)))
+      const socket = native.bindSocket({ kind: 'unix', host: process.argv[1], backlog: 16 })
+      native.setBlocking(socket, true)
+      new ControlListener(kernel.OwnedFd.own(socket, 'listener')).start(client => client.close())
+      const { connect } = await import('node:net')
+      connect(process.argv[1]).on('close', () => setTimeout(() => process.exit(0), 50))`
+    const sources = ['kernel/index.ts', 'kernel/native.ts', 'wire/control-listener.ts'].map(file =>
+      join(import.meta.dirname, '../../../src', file),
+    )
+    const args = ['--import', 'tsx', '--input-type=module', '-e', script, join(folder, 's'), ...sources]
+    expect(spawnSync(process.execPath, args, { timeout: 20_000, encoding: 'utf8' })).toMatchObject({
+      status: 0,
+      stderr: '',
+    })
   })
 
   it.each(['ENOSPC', 'ENOMEM'] as const)(
