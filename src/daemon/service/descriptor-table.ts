@@ -134,10 +134,14 @@ export class DescriptorTable {
     provisional.set(entry.name, entry)
   }
 
-  /** The member uses a listener of the previous version that its Ready has given up. Another socket of that name does not count. */
-  #noteUse({ refused }: Peer, { name, fd }: Entry): void {
-    const present = refused.has(name) ? this.held.get(name) : undefined
-    if (present !== undefined && inspectOne(present.fd).ino === inspectOne(fd).ino) refused.delete(name)
+  /** The member uses a listener of the previous version, under any name, that its Ready has given up. Another socket of that name does not count. */
+  #noteUse({ refused }: Peer, { fd }: Entry): void {
+    if (refused.size === 0) return
+    const { ino } = inspectOne(fd)
+    for (const name of refused) {
+      const present = this.held.get(name)
+      if (present !== undefined && inspectOne(present.fd).ino === ino) refused.delete(name)
+    }
   }
 
   /** The descriptors that `owner`, which is in its probation, has named, and those of {@link keepLate}: the next daemon must know them too. Borrowed. */

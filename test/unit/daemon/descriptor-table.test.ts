@@ -138,15 +138,18 @@ describe('the entries of a member of a daemon', () => {
     expect([held.names, held.count]).toEqual([['of 2'], 1])
   })
 
-  it('leave the list of unused listeners when the member registers the same socket after its Ready, not another of that name', () => {
+  it('leave the list of unused listeners when the member registers the same socket after its Ready, under any name, not another of that name', () => {
     const { descriptorTable } = new Held()
     const [before, next] = [member(1), member(2)]
     const web = listening('web')
     descriptorTable.hold(before, web)
     descriptorTable.hold(before, listening('api'))
-    next.refused = new Set(['web', 'api'])
+    const shop = listening('shop')
+    descriptorTable.hold(before, shop)
+    next.refused = new Set(['web', 'api', 'shop'])
     descriptorTable.holdProvisionally(next, listening('api'))
     descriptorTable.holdProvisionally(next, { ...web, fd: web.fd.share() })
+    descriptorTable.holdProvisionally(next, { ...shop, name: 'store', fd: shop.fd.share() })
     expect([...next.refused]).toEqual(['api'])
   })
 
