@@ -424,19 +424,21 @@ export class Holder {
     for (const peer of this.#peers.reachable) peer.link.beat({ healthy: true })
   }
 
-  #setDeadline(phase: HolderPhase): void {
+  /** `mostMs` bounds the time until the next look. */
+  #setDeadline(phase: HolderPhase, mostMs = Number.POSITIVE_INFINITY): void {
     this.#deadline?.clear()
     const owner = this.#peers.get(this.#host.state().owner)
     const limit = phaseLimit(phase, this.#times, this.#silence.of(owner))
     if (limit === undefined) return
-    this.#deadline = afterReading(limit, () => {
+    this.#deadline = afterReading(Math.min(limit, mostMs), () => {
       if (phase === 'quiescing') this.timeline.quiesceIsLate()
       const joiner = this.#peers.get(this.#host.state().joiner)
-      // Both are stopped: each turn of the right would leave two segments. The joiner gets it when it is heard again.
+      // Both are stopped: each turn of the right would leave two segments. The joiner gets it soon after it is heard again.
       const isInVain = phase === 'returning' && joiner !== undefined && this.isSilent(joiner)
       if (!isInVain) this.#host.dispatch({ type: 'deadline' })
       // The phase is the same, for example because the only process that could serve has no channel: wait again.
-      if (!this.#closed && this.#host.state().phase === phase) this.#setDeadline(phase)
+      if (!this.#closed && this.#host.state().phase === phase)
+        this.#setDeadline(phase, isInVain ? this.#times.heartbeat : undefined)
     })
   }
 

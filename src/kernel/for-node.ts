@@ -1,5 +1,5 @@
 import type dgram from 'node:dgram'
-import { constants, fstatSync, openSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import net from 'node:net'
 import { native } from './native.js'
 import { closeOnThrow, OwnedFd } from './owned.js'
@@ -236,8 +236,11 @@ export function nonBlockingOutput(stream: 1 | 2): number {
  */
 export function restoreBlocking(stream: 1 | 2): void {
   try {
-    if (fstatSync(stream, { bigint: true }).isFIFO()) native.setBlocking(stream, true)
+    if (!fstatSync(stream, { bigint: true }).isFIFO()) return
+    // A log that cannot open the pipe again, as that of another user, writes to the stream itself, and must not wait for its reader.
+    closeSync(openSync(`/proc/self/fd/${stream}`, constants.O_WRONLY | constants.O_NONBLOCK))
+    native.setBlocking(stream, true)
   } catch {
-    // The stream is closed.
+    // The stream is closed, or stays as it is.
   }
 }

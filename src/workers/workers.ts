@@ -124,8 +124,9 @@ export class Workers implements AsyncDisposable {
     )({ phase: 'workers', at: Date.now(), pid: upgraded.pid })
     using client = await OperatorClient.connect(this.control)
     const timeoutMs = this.#settings.timeout * (this.#pool.count + 1)
-    const { pid } = await finishing(client.status({ timeout: timeoutMs }))
-    if (pid === process.pid) throw this.#takenBackFrom(upgraded)
+    const { generation } = await finishing(client.status({ timeout: timeoutMs }))
+    // Not by its pid, which each has in its own PID namespace.
+    if (generation === this.#daemon!.generation) throw this.#takenBackFrom(upgraded)
     // The next main process replaces the workers; this one passes on the outcome.
     await finishing(client.command(REPLACE_WORKERS, PREDECESSOR_WORKERS, { timeout: timeoutMs }))
     return upgraded

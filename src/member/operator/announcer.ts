@@ -170,7 +170,7 @@ export class Announcer {
     const status = this.#deps.texts.serves({ reloads: this.#reloading > 0, reloadFailed: this.#reloadFailed })
     const { epoch } = this.#deps.machine.member
     const starts = before === 'starting' || before === 'replaced'
-    if (!starts && epoch !== this.#epoch) {
+    if (!starts && epoch !== this.#epoch && !this.#deps.machine.sealed) {
       // A next version may have written its own pid, and its commit was undone.
       this.#epoch = epoch
       this.#pidFile?.write()

@@ -311,8 +311,9 @@ export class StateFile {
   /** Replaces a file that another process has begun, or that cannot grow, when the disk has room for a second one. */
   async #replaceIfRoom(): Promise<void> {
     this.#rewriteAfter = performance.now() + LOOK_FOR_ROOM_MS
-    if (await hasRoom(this.#settings.path, this.#logBytes)) this.#replace()
-    else this.onNoRoom?.()
+    const stops = this.#stops
+    const isRoom = await hasRoom(this.#settings.path, this.#logBytes)
+    if (stops === this.#stops) isRoom ? this.#replace() : this.onNoRoom?.()
   }
 
   /** Whether this process can append to the claimed file. A file with secrets is always written again, without those that were replaced. */
