@@ -99,8 +99,8 @@ static void finalize_poll(napi_env env, void *data, void *hint) {
 static void on_events(uv_poll_t *handle, int status, int events);
 
 /*
- * libuv sets O_NONBLOCK on what it watches, for all processes that share the file. A socket that blocks may be the listener of a program that accepts in
- * blocking mode: libuv watches an epoll instance that has the socket. Returns 0 or an error number.
+ * libuv sets O_NONBLOCK on what it watches, for all processes that share the file. A shared socket that blocks may be the listener of a program that accepts
+ * in blocking mode: libuv watches an epoll instance that has the socket. Returns 0 or an error number.
  */
 static int watch_between(fdb_poll *poll) {
 #ifdef __linux__
@@ -376,12 +376,14 @@ static fdb_poll *any_memory(void) {
 napi_value fdb_create_poll(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd;
+  bool shared = false;
   uv_loop_t *loop;
   if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+  if (call.argc > 2 && !fdb_bool(env, call.argv[2], "shared", &shared)) return NULL;
   fdb_poll *poll = new_poll(&call, &loop, any_memory);
   if (poll == NULL) return NULL;
   poll->fd = fd;
-  int result = -watch_between(poll);
+  int result = shared ? -watch_between(poll) : 0;
   if (result == 0) result = uv_poll_init(loop, &poll->handle.poll, poll->between >= 0 ? poll->between : fd);
   if (result < 0) {
     if (poll->between >= 0) close(poll->between);

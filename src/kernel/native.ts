@@ -511,7 +511,12 @@ export interface Native {
   watchPaths(folder: string, files: readonly string[]): number | null
 
   // poll.c
-  createPoll(fd: number, callback: (events: number, error: NativeError | null) => void): Poll
+  /** Sets O_NONBLOCK, for all processes that share the file. With `shared` a socket that blocks stays so. */
+  createPoll(
+    fd: number,
+    callback: (events: number, error: NativeError | null) => void,
+    shared?: boolean,
+  ): Poll
   watchPauses(ms: number, callback: (pausedMs: number) => void): Pick<Poll, 'close'>
 
   /**

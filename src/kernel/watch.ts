@@ -7,6 +7,14 @@ export function watch(fd: OwnedFd, callback: (events: number, error: NativeError
   return native.createPoll(fd.raw, callback)
 }
 
+/** As {@link watch}, for a socket that other processes share: it goes on to block if it blocks, which {@link watch} ends. */
+export function watchShared(
+  fd: OwnedFd,
+  callback: (events: number, error: NativeError | null) => void,
+): Poll {
+  return native.createPoll(fd.raw, callback, true)
+}
+
 /**
  * Calls `paused` after each turn of the event loop that took longer than `ms`, by a computation, by a SIGSTOP or because nothing happened: after
  * the descriptors that were ready, before all timers. Does not keep the process alive.

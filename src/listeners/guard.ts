@@ -7,7 +7,7 @@ import {
   namesSocket,
   type OwnedFd,
   type Poll,
-  watch,
+  watchShared,
 } from '../kernel/index.js'
 import { formatAddress } from './identity.js'
 import { keepPath, restorePath } from './kept-path.js'
@@ -110,7 +110,7 @@ export class ListenerGuard implements Disposable {
 
   #watch(fd: OwnedFd, guarded: Guarded): void {
     try {
-      guarded.poll = watch(fd, () => this.#disconnected(fd, guarded))
+      guarded.poll = watchShared(fd, () => this.#disconnected(fd, guarded))
       guarded.poll.unref()
       guarded.poll.start(DISCONNECT)
     } catch (error) {

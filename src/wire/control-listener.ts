@@ -9,7 +9,6 @@ import {
   type Poll,
   peerCredentials,
   READABLE,
-  setBlocking,
   watch,
 } from '../kernel/index.js'
 import { CONTROL_BACKLOG } from '../os/control-path.js'
@@ -61,8 +60,6 @@ export class ControlListener {
   start(events: ControlListenerEvents | ControlListenerEvents['channel']): void {
     this.stop()
     this.#claimPeerName()
-    // A service manager passes a socket that blocks: accept() would wait for the next client. No other process accepts here.
-    setBlocking(this.fd, false)
     this.#events = typeof events === 'function' ? { channel: events } : events
     this.#poll = watch(this.fd, () => this.#accept())
     if (!this.#referenced) this.#poll.unref()

@@ -482,6 +482,9 @@ async function polls() {
     })
   }
   refused(() => native.createPoll(never, () => {}), 'EBADF')
+  native.setBlocking(b, true)
+  native.createPoll(b, () => {}, true).close()
+  refused(() => native.createPoll(b, () => {}, 1), 'ERR_INVALID_ARG_TYPE')
   await new Promise(resolve => {
     const pauses = native.watchPauses(1, () => {
       pauses.close()

@@ -9,13 +9,19 @@ const keep = descriptors()
 const byte = Buffer.from('x')
 
 /** The first event that a poll with these bits reports. */
-function first(fd: number, events: number, act: (poll: Poll) => void = () => {}): Promise<number> {
+function first(
+  fd: number,
+  events: number,
+  act: (poll: Poll) => void = () => {},
+  shared = false,
+): Promise<number> {
   return new Promise((resolve, reject) => {
-    const poll = native.createPoll(fd, (seen, error) => {
+    const seen = (events: number, error: Error | null) => {
       poll.close()
-      if (error === null) resolve(seen)
+      if (error === null) resolve(events)
       else reject(error)
-    })
+    }
+    const poll = native.createPoll(fd, seen, shared)
     poll.start(events)
     act(poll)
   })
@@ -98,17 +104,25 @@ describe('createPoll', () => {
     expect(results.at(-1)).toBe(0)
   })
 
-  it('leaves a socket in blocking mode, which other processes may share, and reports the same of it', async () => {
+  it('ends the blocking mode of a socket, so that no call on it waits', async () => {
+    const [, b] = keep(native.socketPair())
+    native.setBlocking(b!, true)
+    expect(await first(b!, WRITABLE)).toBe(WRITABLE)
+    expect(flagsOf(b!) & NONBLOCK).toBe(NONBLOCK)
+  })
+
+  it('leaves a socket in blocking mode that other processes share, and reports the same of it', async () => {
     const before = openDescriptors()
     const [a, b] = keep(native.socketPair())
     native.setBlocking(b!, true)
-    expect(await first(b!, WRITABLE)).toBe(WRITABLE)
-    expect(await first(b!, READABLE, () => native.sendMessage(a!, byte, 0, 1, null))).toBe(READABLE)
+    expect(await first(b!, WRITABLE, undefined, true)).toBe(WRITABLE)
+    expect(await first(b!, READABLE, () => native.sendMessage(a!, byte, 0, 1, null), true)).toBe(READABLE)
     native.receiveMessage(b!, Buffer.alloc(8), 0, 8)
     let seen = 0
-    const poll = native.createPoll(b!, () => {
+    const count = () => {
       seen++
-    })
+    }
+    const poll = native.createPoll(b!, count, true)
     poll.start(WRITABLE)
     while (seen < 2) await turn()
     poll.start(0)
@@ -116,7 +130,7 @@ describe('createPoll', () => {
     for (let i = 0; i < 3; i++) await turn()
     expect(seen).toBe(now)
     poll.close()
-    expect(await first(b!, DISCONNECT, () => native.close(a!))).toBe(DISCONNECT)
+    expect(await first(b!, DISCONNECT, () => native.close(a!), true)).toBe(DISCONNECT)
     expect(flagsOf(b!) & NONBLOCK).toBe(0)
     native.close(b!)
     // libuv closes in the next turn.
