@@ -18,7 +18,7 @@ import {
   SET_WORKERS,
   STOP,
 } from '../operator/service-commands.js'
-import type { WorkersReport } from '../operator/status-report.js'
+import type { Failure, WorkersReport } from '../operator/status-report.js'
 import {
   closeTimeoutOf,
   countFunctionOf,
@@ -117,6 +117,7 @@ export class Workers implements AsyncDisposable {
 
   async #upgrade({ by, ...options }: UpgradeOptions & { by?: Requester | undefined }): Promise<Upgraded> {
     this.#pool.demandRight()
+    const failureBefore = this.#daemon!.lastFailure
     const upgraded = await this.#daemon!.upgradeFor(by, options)
     guardedProgress(
       options.progress,
@@ -126,15 +127,17 @@ export class Workers implements AsyncDisposable {
     const timeoutMs = this.#settings.timeout * (this.#pool.count + 1)
     const { generation } = await finishing(client.status({ timeout: timeoutMs }))
     // Not by its pid, which each has in its own PID namespace.
-    if (generation === this.#daemon!.generation) throw this.#takenBackFrom(upgraded)
+    if (generation === this.#daemon!.generation) throw this.#takenBackFrom(upgraded, failureBefore)
     // The next main process replaces the workers; this one passes on the outcome.
     await finishing(client.command(REPLACE_WORKERS, PREDECESSOR_WORKERS, { timeout: timeoutMs }))
     return upgraded
   }
 
   /** The error of an upgrade whose main process has begun to serve and failed, before it has heard that it must replace the workers. */
-  #takenBackFrom({ pid }: Upgraded): FdbError {
-    const { code = 'ERR_FDB_SUCCESSOR_LOST', message = 'it has ended' } = this.#daemon!.lastFailure ?? {}
+  #takenBackFrom({ pid }: Upgraded, failureBefore: Failure | null): FdbError {
+    const { lastFailure } = this.#daemon!
+    const own = lastFailure === failureBefore ? null : lastFailure
+    const { code = 'ERR_FDB_SUCCESSOR_LOST', message = 'it has ended' } = own ?? {}
     const what = `the next main process ${pid} has failed, and process ${process.pid} serves again: no worker was replaced`
     return new FdbError(code, `${what}: ${message}`)
   }
