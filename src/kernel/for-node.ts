@@ -237,8 +237,10 @@ export function nonBlockingOutput(stream: 1 | 2): number {
 export function restoreBlocking(stream: 1 | 2): void {
   try {
     if (!fstatSync(stream, { bigint: true }).isFIFO()) return
+    const again = nonBlockingOutput(stream)
     // A log that cannot open the pipe again, as that of another user, writes to the stream itself, and must not wait for its reader.
-    closeSync(openSync(`/proc/self/fd/${stream}`, constants.O_WRONLY | constants.O_NONBLOCK))
+    if (again === stream) return
+    closeSync(again)
     native.setBlocking(stream, true)
   } catch {
     // The stream is closed, or stays as it is.
