@@ -18,7 +18,7 @@ function withoutReader(
   })
 }
 
-describe('the output of a command that nobody reads', () => {
+describe('the output of a command whose reader has gone', () => {
   it('a failed upgrade still ends with 1, and restores the release that it has replaced', async () => {
     const sandbox = Sandbox.open()
     const pid = await sandbox.shop()

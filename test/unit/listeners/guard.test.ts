@@ -83,17 +83,21 @@ async function reach(to: { port: number; host: string } | { path: string }): Pro
   }).finally(() => client.destroy())) as string
 }
 
+async function listensAgain(port: number): Promise<void> {
+  await until(
+    'it listens again',
+    async () => (await reach({ port, host: '127.0.0.1' })) === 'connected',
+    5_000,
+  )
+}
+
 describe('a shared TCP listener', () => {
   it('listens again at once when a process shuts it down, and the log says so once', async () => {
     const port = await freePort()
     const { fd, guard, lines } = guarded(`tcp://127.0.0.1:${port}`)
     for (let i = 0; i < 2; i++) {
       await shutDown(fd)
-      await until(
-        'it listens again',
-        async () => (await reach({ port, host: '127.0.0.1' })) === 'connected',
-        5_000,
-      )
+      await listensAgain(port)
     }
     expect(guard.faultOf(fd)).toBeNull()
     expect(lines).toMatchObject([{ level: 'warn', text: expect.stringMatching(/shut it down for all/) }])
@@ -103,11 +107,7 @@ describe('a shared TCP listener', () => {
     const port = await freePort()
     const { fd, guard, lines } = guarded(`tcp://127.0.0.1:${port}`)
     await shutDown(fd, 200)
-    await until(
-      'it listens again',
-      async () => (await reach({ port, host: '127.0.0.1' })) === 'connected',
-      5_000,
-    )
+    await listensAgain(port)
     expect([guard.faultOf(fd), lines.length]).toEqual([null, 1])
   })
 })
@@ -121,11 +121,7 @@ it('a listener that blocks stays so when it is watched, and listens again when a
   expect(blocks(fd)).toBe(true)
   for (let i = 0; i < 2; i++) {
     await shutDown(fd)
-    await until(
-      'it listens again',
-      async () => (await reach({ port, host: '127.0.0.1' })) === 'connected',
-      5_000,
-    )
+    await listensAgain(port)
     expect(blocks(fd)).toBe(true)
   }
 })
