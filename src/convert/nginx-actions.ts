@@ -8,7 +8,7 @@ import type { LocationPath } from './nginx-location.js'
 import type { Branch } from './nginx-places.js'
 import type { Rates } from './nginx-rates.js'
 import { rewriteOf } from './nginx-rewrite.js'
-import type { Server } from './nginx-settings.js'
+import { isProxied, type Server } from './nginx-settings.js'
 import type { Directive } from './nginx-syntax.js'
 import { type Scheme, serverOf, serversOf } from './nginx-upstream.js'
 import { effective, effectiveOne, fileOf, isSaid, type Levels, withVariables } from './nginx-values.js'
@@ -38,9 +38,6 @@ interface Kind {
 const portsOf = ({ entries }: Server) => [
   ...new Set(entries.flatMap(({ listener }) => /:(\d+)$/.exec(listener.address)?.[1] ?? [])),
 ]
-
-const isProxied = ({ entries }: Server) =>
-  entries.some(({ listener }) => listener.proxyProtocol !== undefined)
 
 /** Whether a directive is about the header of this name. */
 const isOf = ({ args }: Directive, name: string) => args[0]?.toLowerCase() === name

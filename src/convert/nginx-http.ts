@@ -7,7 +7,14 @@ import { matcherOf } from './nginx-location.js'
 import { type Branch, type Located, type Rule, rulesOf } from './nginx-places.js'
 import { Rates } from './nginx-rates.js'
 import { isOfServers, leadsElsewhere } from './nginx-rewrite.js'
-import { clientCaOf, type Entry, isAlikeEverywhere, type Server, Settings } from './nginx-settings.js'
+import {
+  clientCaOf,
+  type Entry,
+  isAlikeEverywhere,
+  isProxied,
+  type Server,
+  Settings,
+} from './nginx-settings.js'
 import type { Directive } from './nginx-syntax.js'
 import { effective, effectiveOne, type Levels } from './nginx-values.js'
 import { MOST_ROUTES, routesInOrder } from './order.js'
@@ -268,8 +275,7 @@ export class HttpServers {
 
   /** Whether `$remote_addr` is the address of the connection. */
   #knowsAddress(server: Server, levels: Levels): boolean {
-    const proxied = server.entries.some(({ listener }) => listener.proxyProtocol !== undefined)
-    return !proxied && effective(levels, 'set_real_ip_from').length === 0
+    return !isProxied(server) && effective(levels, 'set_real_ip_from').length === 0
   }
 
   #locations(server: Server, levels: Levels): readonly Rule[] {

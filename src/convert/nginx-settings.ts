@@ -18,6 +18,11 @@ export interface Server {
   readonly entries: readonly Entry[]
 }
 
+/** Whether a listener of the server gets the address of its clients by the PROXY protocol. */
+export function isProxied({ entries }: Server): boolean {
+  return entries.some(({ listener }) => listener.proxyProtocol !== undefined)
+}
+
 /** Whether the requests of a server get the same at each of its listeners. */
 export function isAlikeEverywhere({ block, entries }: Server): boolean {
   const differs = (of: (entry: Entry) => unknown) => new Set(entries.map(of)).size > 1
