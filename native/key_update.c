@@ -104,6 +104,7 @@ napi_value fdb_seal_key_update(napi_env env, napi_callback_info info) {
   }
   if (works) memcpy(secret.data, next, secret_bytes);
   OPENSSL_cleanse(key, sizeof(key));
+  OPENSSL_cleanse(nonce, sizeof(nonce));
   OPENSSL_cleanse(next, sizeof(next));
   ERR_clear_error();
   return fdb_bool_value(env, works);

@@ -187,7 +187,7 @@ function timerOf(socket: net.Socket): SocketTimer | null {
     : ((socket as unknown as Record<symbol, SocketTimer | null>)[timerOfSocket] ?? null)
 }
 
-/** The time of this turn of the event loop, if it was asked for. Many connections leave in one turn. */
+/** The time of the event loop, if this callback has asked for it. Many connections leave in one callback. */
 let timeOfTurn: number | undefined
 
 function loopTime(): number {
