@@ -1,13 +1,4 @@
-import {
-  type BigIntStats,
-  existsSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  unlinkSync,
-  writeFileSync,
-} from 'node:fs'
+import { existsSync, readFileSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
@@ -83,8 +74,10 @@ export class PidFile {
     this.leave()
     this.#change(() => {
       const now = identityOf(this.#path)
-      if (now !== undefined && now.ino === this.#written?.ino && now.mtimeNs === this.#written.mtimeNs)
-        unlinkSync(this.#path)
+      const { ino, bornAt } = this.#written ?? {}
+      const isOwn = now !== undefined && now.ino === ino && now.bornAt === bornAt
+      // Another process may have written into the file.
+      if (isOwn && readPidFile(this.#path) === process.pid) unlinkSync(this.#path)
     })
   }
 
@@ -106,11 +99,16 @@ export class PidFile {
 }
 
 /** The inode alone is not enough: a later file may get that of one that was replaced. */
-type FileIdentity = Pick<BigIntStats, 'ino' | 'mtimeNs'>
+interface FileIdentity {
+  readonly ino: bigint
+  readonly bornAt: bigint
+}
 
 /** Returns undefined if no file exists. */
 function identityOf(path: string): FileIdentity | undefined {
-  return statSync(path, { bigint: true, throwIfNoEntry: false })
+  const stat = statSync(path, { bigint: true, throwIfNoEntry: false })
+  // Some file systems do not know when a file was created (statx(2)), and touch(1) changes the other time.
+  return stat && { ino: stat.ino, bornAt: stat.birthtimeNs || stat.mtimeNs }
 }
 
 /** True also if this process cannot see it, as one that has dropped its user may not. */

@@ -8,6 +8,7 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -52,6 +53,24 @@ describe('a pid file', () => {
       PidFile.at(path, SILENT)!.write()
     mine.remove()
     expect(readPidFile(path)).toBe(process.pid)
+  })
+
+  it('goes with this process if it was touched', () => {
+    const path = join(folder(), 'shop.pid')
+    const file = PidFile.at(path, SILENT)!
+    file.write()
+    utimesSync(path, 1, 1)
+    file.remove()
+    expect(readPidFile(path)).toBeNull()
+  })
+
+  it('stays if another process has written into it', () => {
+    const path = join(folder(), 'shop.pid')
+    const file = PidFile.at(path, SILENT)!
+    file.write()
+    writeFileSync(path, '1\n')
+    file.remove()
+    expect(readPidFile(path)).toBe(1)
   })
 
   it('comes back if it is removed, until the next process serves, and after each rollback', () => {
