@@ -121,12 +121,18 @@ export class ForwardedUpgrades {
     }
   }
 
-  /** Rejects the upgrade of a member that has reconnected and has not told of a start: the request, or what it told, is lost with the connection. */
+  /**
+   * Asks a member that has reconnected, and has not told of a start, to give up its upgrade, as the request, or what it told, is lost with the connection.
+   * Rejects the upgrade without an answer: the member knows of none.
+   */
   changed(): void {
-    for (const { link, peer, pending, started } of this.#calls.callsTo()) {
-      if (started > 0 || link === peer.link) continue
-      const reason = `the connection to process ${peer.pid} broke before it told whether it starts its successor: see fd-broker status, and try again`
-      pending.reject(new FdbError('ERR_FDB_CHANNEL_CLOSED', reason))
+    for (const call of this.#calls.callsTo()) {
+      const { cancelled, link, peer, pending, started } = call
+      if (cancelled || started > 0 || link === peer.link || peer.returning) continue
+      call.cancelled = true
+      const message = `the connection to process ${peer.pid} broke before it told whether it starts its successor: see fd-broker status, and try again`
+      sendFailure(peer, { code: 'ERR_FDB_CHANNEL_CLOSED', message })
+      pending.limit(TOLD_MS, () => pending.reject(new FdbError('ERR_FDB_CHANNEL_CLOSED', message)))
     }
   }
 

@@ -395,6 +395,7 @@ export class ServiceOperations implements Operations {
 
   /** Ends the waits for a phase that the state machine has now reached, or for older generations that have ended. */
   changed(): void {
+    this.#commands.changed()
     this.#upgrades.changed()
     this.#changes.notify()
   }
@@ -488,7 +489,7 @@ const MOST_COMMANDS = 64
 
 /** Forwards operators' commands to the serving member, and its replies back. */
 export class ForwardedCommands {
-  readonly #calls = new Calls<Peer, Buffer>()
+  readonly #calls = new Calls<Peer, Buffer, Pick<Peer, 'link'>>()
 
   /**
    * Resolves with the member's reply. Rejects with the member's error, ERR_FDB_BUSY, ERR_FDB_CHANNEL_CLOSED, and with ERR_FDB_DEADLINE or the
@@ -503,7 +504,7 @@ export class ForwardedCommands {
     }
     signal.throwIfAborted()
     const onSettled = () => signal.removeEventListener('abort', gone)
-    const { number: request, pending } = this.#calls.open(peer, {}, { onSettled })
+    const { number: request, pending } = this.#calls.open(peer, { link: peer.link }, { onSettled })
     const giveUp = (reason: unknown) => {
       // A member that is stopped reads the command when it goes on.
       peer.link.post({ cancelCommand: { request } })
@@ -520,11 +521,21 @@ export class ForwardedCommands {
     if (reply.request) this.#calls.answer(peer, reply.request, () => readCommandReply(reply))
   }
 
+  /** Rejects the commands to a member that has reconnected, which answers over the connection of the command. */
+  changed(): void {
+    for (const { link, peer, pending } of this.#calls.callsTo())
+      if (link !== peer.link) pending.reject(unanswered(`the connection to process ${peer.pid} broke`))
+  }
+
   /** Rejects the commands to a member that has left. */
   forget(peer: Peer): void {
-    const reason = `process ${peer.pid} ended before it answered: it may have executed the command`
-    this.#calls.fail(new FdbError('ERR_FDB_CHANNEL_CLOSED', reason, { retryable: true }), peer)
+    this.#calls.fail(unanswered(`process ${peer.pid} ended`), peer)
   }
+}
+
+function unanswered(because: string): FdbError {
+  const reason = `${because} before it answered: it may have executed the command`
+  return new FdbError('ERR_FDB_CHANNEL_CLOSED', reason, { retryable: true })
 }
 
 function readReport(json: string): Record<string, unknown> | null {

@@ -48,3 +48,11 @@ it('the member hears nothing of a sender that goes after the reply', async () =>
   await until('the member has read all', () => heard.some(({ released }) => released))
   expect(cancelled()).toEqual([])
 })
+
+it('the sender hears that the connection to the member has broken', async () => {
+  const { commands, peer, reply } = forwarded()
+  commands.changed()
+  Object.assign(peer, linked())
+  commands.changed()
+  await expect(reply).rejects.toMatchObject({ code: 'ERR_FDB_CHANNEL_CLOSED', retryable: true })
+})

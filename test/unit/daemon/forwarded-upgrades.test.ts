@@ -1,4 +1,4 @@
-import { expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
 import { forwardedUpgrades, linked, peerWith } from '../../holder-support/processes.js'
 import { until } from '../../processes/until.js'
@@ -85,4 +85,39 @@ it('a successor whose connection ends leaves its member time to say why', async 
   await until('the member has heard it', () => heard.some(({ result }) => result?.code === failure.code))
   upgrades.handleResult(peer, { ok: false, code: failure.code, message: 'lost: no such file', request: 1 })
   expect(await first).toMatchObject({ code: failure.code, message: 'lost: no such file' })
+})
+
+describe('a member that has connected again and has told of no start', () => {
+  /** An upgrade whose order went over a connection that has broken since. */
+  function lost() {
+    const peer = peerWith({ pid: 7, link: linked().link })
+    const upgrades = forwardedUpgrades()
+    const order = { argv: [], timeoutMs: 0, service: 'shop', killStuck: false, without: [] }
+    const upgraded = upgrades
+      .ask(peer, order, () => {}, new AbortController().signal)
+      .catch((error: unknown) => error)
+    const { link, heard } = linked()
+    Object.assign(peer, { link, returning: true })
+    upgrades.changed()
+    peer.returning = false
+    upgrades.changed()
+    upgrades.changed()
+    return { heard, peer, upgraded, upgrades }
+  }
+
+  it('gives the upgrade up, so that the operator can try again', async () => {
+    const { heard, upgraded } = lost()
+    expect(await upgraded).toMatchObject({
+      code: 'ERR_FDB_CHANNEL_CLOSED',
+      message: expect.stringContaining('try again'),
+    })
+    await until('the member has heard it', () => heard.some(({ result }) => result?.ok === false))
+    expect(heard.filter(({ result }) => result)).toHaveLength(1)
+  })
+
+  it('answers all the same, if it cannot give it up any more', async () => {
+    const { peer, upgraded, upgrades } = lost()
+    upgrades.handleResult(peer, { ok: true, pid: 8, generation: 2, request: 1 })
+    expect(await upgraded).toEqual({ pid: 8, generation: 2 })
+  })
 })
