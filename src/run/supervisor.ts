@@ -42,8 +42,9 @@ import { StoredListeners } from './shared-listeners.js'
 import { ManagerReport, statusOf } from './status.js'
 import { UnusedListeners } from './unused-listeners.js'
 import {
-  abortedError,
   busyError,
+  cancelledError,
+  endingError,
   noPreviousVersionError,
   type RollbackOrder,
   type SupervisorUpgradeOptions,
@@ -314,7 +315,7 @@ export class Supervisor {
   /** The state for the next image. Throws ERR_FDB_BUSY, ERR_FDB_ABORTED. */
   get #snapshot(): ExecState {
     const state = this.#state
-    if (state.mode !== 'running' || this.isStopAnnounced) throw abortedError('ending')
+    if (state.mode !== 'running' || this.isStopAnnounced) throw endingError()
     const ending = this.#deps.predecessor?.isDone === false || this.#versions.leftovers.length > 0
     if (candidate(state) !== undefined || ending || this.#hooks.isRunning) throw busyError()
     return {
@@ -405,7 +406,7 @@ export class Supervisor {
       const before = of === null ? null : known.settingsOf(of)
       const settings = before ?? (await this.#settings.read(id, given))
       await this.#deps.daemon?.take(settings, versions.listeners.held)
-      if (this.#find(id)?.doomed) throw abortedError('cancelled')
+      if (this.#find(id)?.doomed) throw cancelledError()
       const probe = await probeFor(settings, versions.children)
       const { pid } = versions.run(id, settings, probe)
       known.record(id, settings, given ?? this.#settings.argv, of)
@@ -563,11 +564,12 @@ export class Supervisor {
   }
 
   #answer({ askers, version, outcome }: Extract<SupervisorEffect, { type: 'answer' }>): void {
-    if (outcome === 'serving') {
-      const { pid } = this.#versions.get(version!)!
-      this.#requests.report(askers, 'serving', pid)
-      this.#requests.answer(askers, { pid, generation: version! })
-    } else this.#requests.answer(askers, this.#failures.of(version) ?? abortedError(outcome))
+    const failure = this.#failures.of(version)
+    if (outcome === 'serving') this.#requests.succeeded(askers, this.#versions.get(version!)!)
+    else if (failure !== undefined && failure.code !== 'ERR_FDB_ABORTED')
+      this.#requests.failed(askers, failure)
+    else if (outcome === 'ending') this.#requests.failed(askers, endingError())
+    else this.#requests.cancelled(askers, candidate(this.#state)?.id === version ? version : null)
   }
 
   /** Closes listeners that no version uses. If none serves, the last version's listeners stay open for the next one. */

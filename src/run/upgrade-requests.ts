@@ -20,8 +20,8 @@ const READY_FIRST_MS = 1_000
 
 interface PendingRequest extends SupervisorUpgradeOptions {
   readonly pending: Pending<Upgraded>
-  /** The error for the client if its timeout has elapsed. */
-  late?: FdbError
+  /** Its timeout has elapsed. */
+  isLate?: boolean
 }
 
 /** Requests for an upgrade or a rollback that are not answered yet, by the id that the state machine calls `asker`. */
@@ -46,7 +46,7 @@ export class UpgradeRequests {
     const { timeoutMs = 0 } = options
     const late = () => {
       const asker = this.#waiting.get(id)
-      if (asker !== undefined) asker.late = servesLateError(timeoutMs)
+      if (asker !== undefined) asker.isLate = true
       cancelled()
     }
     const limit = timeoutMs > 0 ? afterReading(timeoutMs + READY_FIRST_MS, late) : null
@@ -77,27 +77,47 @@ export class UpgradeRequests {
     for (const id of ids) this.#waiting.get(id)?.progress?.({ phase, at: Date.now(), pid })
   }
 
-  answer(ids: readonly number[], answer: Upgraded | FdbError): void {
-    for (const id of ids) {
-      const asker = this.#waiting.get(id)
-      this.#waiting.delete(id)
-      if ('code' in answer)
-        asker?.pending.reject(answer.code === 'ERR_FDB_ABORTED' ? (asker.late ?? answer) : answer)
-      else asker?.pending.resolve(answer)
-    }
+  succeeded(ids: readonly number[], { id, pid }: { readonly id: number; readonly pid: number }): void {
+    this.report(ids, 'serving', pid)
+    for (const { pending } of this.#take(ids)) pending.resolve({ pid, generation: id })
+  }
+
+  failed(ids: readonly number[], error: FdbError): void {
+    for (const { pending } of this.#take(ids)) pending.reject(error)
+  }
+
+  /** Rejects requests that were cancelled, or are late. `goesOn`: the version that starts without them; null if it was cancelled too. */
+  cancelled(ids: readonly number[], goesOn: number | null): void {
+    const rest =
+      goesOn === null
+        ? null
+        : `version ${goesOn} goes on to start, for another request or because no healthy version serves`
+    for (const { isLate, pending, timeoutMs = 0 } of this.#take(ids))
+      pending.reject(isLate ? servesLateError(timeoutMs, rest) : cancelledError(rest))
+  }
+
+  #take(ids: readonly number[]): PendingRequest[] {
+    const taken = ids.flatMap(id => this.#waiting.get(id) ?? [])
+    for (const id of ids) this.#waiting.delete(id)
+    return taken
   }
 }
 
-function servesLateError(ms: number): FdbError {
-  const why = `the next version did not serve within ${ms} ms and was cancelled: this time includes --healthy-for, and the wait for an upgrade that was under way; give a longer --timeout`
+function servesLateError(ms: number, rest: string | null): FdbError {
+  const why = `the next version did not serve within ${ms} ms${rest === null ? ' and was cancelled' : ''}: this time includes --healthy-for, and the wait for an upgrade that was under way; ${rest === null ? '' : `${rest}: see fd-broker status, or `}give a longer --timeout`
   return new FdbError('ERR_FDB_DEADLINE', why, { phase: 'trial' })
 }
 
-/** Returns the error for a request that ended although no version failed. */
-export function abortedError(outcome: 'failed' | 'cancelled' | 'ending'): FdbError {
-  return outcome === 'ending'
-    ? new FdbError('ERR_FDB_ABORTED', `process ${process.pid}, the supervisor, was told to end`)
-    : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled; the serving version keeps serving')
+/** Returns the error for a request that ended although no version failed. `rest`: what goes on without it. */
+export function cancelledError(rest: string | null = null): FdbError {
+  return new FdbError(
+    'ERR_FDB_ABORTED',
+    `the upgrade was cancelled; ${rest ?? 'the serving version keeps serving'}`,
+  )
+}
+
+export function endingError(): FdbError {
+  return new FdbError('ERR_FDB_ABORTED', `process ${process.pid}, the supervisor, was told to end`)
 }
 
 export function busyError(): FdbError {

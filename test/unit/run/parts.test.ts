@@ -185,7 +185,7 @@ describe('those who ask for an upgrade', () => {
     const answer = askers.ask({ argv: ['a'] }, undefined, event => {
       id = 'asker' in event ? event.asker : 0
     })
-    askers.answer([id], { pid: 1, generation: 2 })
+    askers.succeeded([id], { id: 2, pid: 1 })
     expect(await answer).toMatchObject({ pid: 1 })
     expect(askers.argvOf([id])).toBeNull()
   })

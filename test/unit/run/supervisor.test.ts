@@ -116,6 +116,20 @@ describe('a supervisor', () => {
     expect((await until('it has ended', () => end, 30_000)).failure).toBe(null)
   })
 
+  it('says that a version goes on to start without its request, which was cancelled, as none serves', async () => {
+    const { supervisor, serves, started } = await supervised({})
+    await serves(1)
+    const { pid } = supervisor.status() as { pid: number }
+    process.kill(pid, 'SIGKILL')
+    await until('no version serves', () => supervisor.generation === 0)
+    const cancel = new AbortController()
+    const upgraded = supervisor.upgrade({}, cancel.signal).catch((error: unknown) => error)
+    await started(2)
+    cancel.abort()
+    const message = expect.stringContaining('version 2 goes on to start')
+    expect(await upgraded).toMatchObject({ code: 'ERR_FDB_ABORTED', message })
+  })
+
   it('tells the service manager of the end of a reload also if that fails', async () => {
     const { supervisor, serves } = await supervised({})
     await serves(1)
