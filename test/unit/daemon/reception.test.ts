@@ -45,6 +45,9 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
     paused: false,
     joined: [] as Caller[],
     offered: [] as Caller[],
+    /** The service of the name that callers say, now: one that has ended, and has begun anew, is another one. */
+    service: 'the first' as 'the first' | 'another',
+    joinedServices: [] as string[],
     /** Resolves when the upgrade of the service that has just ended is decided. */
     decided: null as Promise<void> | null,
     /** The service waits for the caller itself to come back. */
@@ -53,11 +56,15 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
     phase: 'idle' as HolderPhase,
     phaseOfOffer: 'idle' as HolderPhase,
   }
-  const service = {
-    join: (caller: Caller) => state.joined.push(caller),
+  const serviceOf = (which: string) => ({
+    join: (caller: Caller) => {
+      state.joined.push(caller)
+      state.joinedServices.push(which)
+    },
     joinsAnew: () => state.awaitsCaller && !(state.awaitsCaller = false),
     operations: { whenDecided: () => state.decided },
-  }
+  })
+  const all = { 'the first': serviceOf('the first'), another: serviceOf('another') }
   const receive = (caller: Caller) => {
     state.offered.push(caller)
     state.phase = state.phaseOfOffer
@@ -84,8 +91,8 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
     resume() {
       state.paused = false
     },
-    findOrCreate: () => service,
-    get: () => service,
+    findOrCreate: () => all[state.service],
+    get: () => all[state.service],
   }
   const reception = new DaemonReception(gate, { passed: null, takesOver: false })
   reception.attach({
@@ -263,6 +270,22 @@ describe('a caller of a daemon', () => {
       await turns()
       expect([...made.state.joined, ...made.state.offered]).toEqual([])
       expect(pidfd.closed).toBe(true)
+    },
+  )
+
+  it.each(waits.filter(([, , service]) => service === 'shop'))(
+    'waits %s, and joins the service that has begun anew meanwhile',
+    async (_what, begin) => {
+      const made = staffed()
+      const end = await begin(made)
+      const { caller } = joiner('shop')
+      made.reception.receive(caller)
+      await turns()
+      made.state.service = 'another'
+      made.state.decided = null
+      end()
+      await turns()
+      expect([made.state.joined, made.state.joinedServices]).toEqual([[caller], ['another']])
     },
   )
 
