@@ -8,8 +8,9 @@ import { DescriptorStore } from '../../../src/daemon/service/descriptor-store.js
 import { RightsHolders } from '../../../src/daemon/service/recovery.js'
 import { UserQuotas } from '../../../src/daemon/user-quotas.js'
 import { FdbError } from '../../../src/errors.js'
+import { namedEntry } from '../../../src/holder/entry.js'
 import { Registry } from '../../../src/holder/registry.js'
-import { memoryFile, type OwnedFd } from '../../../src/kernel/index.js'
+import { memoryFile, OwnedFd } from '../../../src/kernel/index.js'
 import { openPidfd } from '../../../src/os/liveness.js'
 import { credentialsOf, identify } from '../../../src/os/process-identity.js'
 import { daemonServices } from '../../holder-support/daemon-services.js'
@@ -84,6 +85,53 @@ describe('the share of another user in a daemon', () => {
     next.takeOver()
     expect(next.countOf(OTHER)).toBe(2)
     next[Symbol.dispose]()
+  })
+
+  it('has the same descriptors in each next daemon, and those that are gone no more', async () => {
+    const users = [OTHER, OTHER + 1, OWN]
+    const names = ['a', 'b', 'c', 'd', 'e']
+    const owners = names.map((_, i) => users[i % users.length]!)
+    // A descriptor comes to the next daemon over a channel: as another one, which counts to nobody.
+    const arrived = (registry: Registry) => {
+      const next = new Registry()
+      onTestFinished(() => next.close())
+      for (const { fd, name, note } of registry.named)
+        next.put(namedEntry(name, OwnedFd.duplicate(fd.raw, name), note))
+      return next
+    }
+    const counts = (quotas: UserQuotas) => users.map(uid => quotas.foreignUserOf(uid)?.fds.count ?? 0)
+    let registry = new Registry()
+    onTestFinished(() => registry.close())
+    const first = new DescriptorStore(registry)
+    for (const [i, name] of names.entries()) {
+      const by = { pid: 7, uid: owners[i]! }
+      const fd = memoryFile(name, 'a memory file')
+      first.put({ name, fd, lifetime: null, ms: null, replace: false, by })
+    }
+    first[Symbol.dispose]()
+    for (let daemon = 0; daemon < 3; daemon++) {
+      registry = arrived(registry)
+      const quotas = new UserQuotas(1_024)
+      const store = new DescriptorStore(registry)
+      store.takeOver(uid => quotas.foreignUserOf(uid)?.fds ?? null)
+      // Again: another process has taken over, and failed.
+      store[Symbol.dispose]()
+      store.takeOver(uid => quotas.foreignUserOf(uid)?.fds ?? null)
+      const ownedBy = (of: readonly number[]) => users.map(uid => of.filter(owner => owner === uid).length)
+      const countedOf = (of: readonly number[]) => ownedBy(of.filter(owner => owner !== OWN))
+      expect(counts(quotas)).toEqual(countedOf(owners.slice(daemon)))
+      store.remove(names[daemon]!)
+      const left = owners.slice(daemon + 1)
+      expect(users.map(uid => store.countOf(uid))).toEqual(ownedBy(left))
+      // A thread closes it.
+      await until(
+        'it is closed',
+        () => String(counts(quotas)) === String(countedOf(left)),
+        10_000,
+        () => counts(quotas),
+      )
+      store[Symbol.dispose]()
+    }
   })
 })
 
