@@ -95,8 +95,10 @@ describe('the share of another user in a daemon', () => {
     const arrived = (registry: Registry) => {
       const next = new Registry()
       onTestFinished(() => next.close())
-      for (const { fd, name, note } of registry.named)
-        next.put(namedEntry(name, OwnedFd.duplicate(fd.raw, name), note))
+      for (const { fd, name, note } of registry.named) {
+        using other = OwnedFd.duplicate(fd.raw, name)
+        next.put(namedEntry(name, other.share(), note))
+      }
       return next
     }
     const counts = (quotas: UserQuotas) => users.map(uid => quotas.foreignUserOf(uid)?.fds.count ?? 0)
@@ -130,6 +132,10 @@ describe('the share of another user in a daemon', () => {
         10_000,
         () => counts(quotas),
       )
+      const spare = memoryFile('spare', 'a memory file')
+      const [by, most] = [{ pid: 7, uid: OWN }, left.length + 1]
+      store.put({ name: 'spare', fd: spare, lifetime: null, ms: null, replace: false, by, most })
+      store.remove('spare')
       store[Symbol.dispose]()
     }
   })
