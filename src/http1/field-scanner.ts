@@ -1,4 +1,16 @@
-import { COLON, CR, IN_VALUE, LF, plainUntil, SPACE, TAB, TOKEN_LOWER, wordsOf } from './bytes.js'
+import {
+  ANY_BIT,
+  COLON,
+  CR,
+  IN_VALUE,
+  LF,
+  plainUntil,
+  runEnd,
+  SPACE,
+  TAB,
+  TOKEN_LOWER,
+  wordsOf,
+} from './bytes.js'
 import { fieldId } from './field-names.js'
 import { MARKS_PER_LINE, type Marks } from './fields.js'
 import { Http1Refusal, type RefusalReason, type Side } from './refusal.js'
@@ -55,7 +67,7 @@ export class FieldScanner implements Marks {
         phase = NAME
       }
       if (phase === NAME) {
-        while (at < to && TOKEN_LOWER[bytes[at]!] !== 0) at++
+        at = runEnd(TOKEN_LOWER, ANY_BIT, bytes, at, to)
         if (at === to) break
         if (bytes[at] !== COLON || at - base === this.#nameStart) {
           throw this.#refuse(bytes[at] === LF ? 'line-ending' : 'field-name', at - base)
@@ -96,11 +108,10 @@ export class FieldScanner implements Marks {
   /** Fast path for complete, valid lines of `bytes[at, to)`. Returns the start of the first line that is incomplete or invalid, where {@link scan} continues. */
   #wholeLines(bytes: Uint8Array, at: number, to: number, base: number, words: DataView | null): number {
     const limit = this.#limit
-    const token = TOKEN_LOWER
     let { count, ids, numbers } = this
     let start = at
     while (count < limit) {
-      while (at < to && token[bytes[at]!] !== 0) at++
+      at = runEnd(TOKEN_LOWER, ANY_BIT, bytes, at, to)
       if (at === start || at >= to || bytes[at] !== COLON) break
       const nameEnd = at++
       while (at < to && (bytes[at] === SPACE || bytes[at] === TAB)) at++
@@ -161,8 +172,7 @@ export class FieldScanner implements Marks {
 /** Returns the position of the first byte of `bytes[at, to)` that a field value must not contain, or `to`. */
 function valueEnd(bytes: Uint8Array, at: number, to: number, words: DataView | null): number {
   if (words !== null) at = plainUntil(words, at, to)
-  while (at < to && IN_VALUE[bytes[at]!] !== 0) at++
-  return at
+  return at < to && bytes[at] === CR ? at : runEnd(IN_VALUE, ANY_BIT, bytes, at, to)
 }
 
 function trimEnd(bytes: Uint8Array, start: number, end: number): number {

@@ -129,6 +129,19 @@ export abstract class HeadReader<Head> {
 export const VERSION_BYTES: Uint8Array = Buffer.from('HTTP/1.', 'latin1')
 const MAJOR = 5
 
+/** Reports whether {@link VERSION_BYTES} begin at `bytes[at]`. */
+export function isVersion(bytes: Uint8Array, at: number): boolean {
+  return (
+    bytes[at] === 0x48 &&
+    bytes[at + 1] === 0x54 &&
+    bytes[at + 2] === 0x54 &&
+    bytes[at + 3] === 0x50 &&
+    bytes[at + 4] === 0x2f &&
+    bytes[at + 5] === 0x31 &&
+    bytes[at + 6] === 0x2e
+  )
+}
+
 /** Returns the refusal for a wrong byte at `index` of `HTTP/1.x`: if it is another digit, the version is unsupported, otherwise the line is invalid. */
 export function versionRefusal(index: number, byte: number, offset: number, side: Side): Http1Refusal {
   const digit = byte >= 0x30 && byte <= 0x39

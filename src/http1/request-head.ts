@@ -1,6 +1,7 @@
 import { FieldId } from './field-names.js'
 import type { Fields } from './fields.js'
 import { Framing } from './framing.js'
+import { KnownValues } from './known-values.js'
 import { type HeadFacts, readHeadFacts } from './message.js'
 import { requestRefusal } from './refusal.js'
 
@@ -84,7 +85,7 @@ export class RequestHead implements Omit<HeadFacts, 'odd'> {
     const offset = line.methodEnd + 1
     this.line = line
     this.method = methodOf(bytes, base + line.start, base + line.methodEnd)
-    this.target = fields.text(offset, line.targetEnd)
+    this.target = targets.get(bytes, base + offset, base + line.targetEnd)!
     const host = this.#host()
     if (this.method !== 'CONNECT' && bytes[base + offset] === SLASH) {
       this.form = 'origin'
@@ -112,7 +113,7 @@ export class RequestHead implements Omit<HeadFacts, 'odd'> {
     return this.contentLength === undefined ? Framing.none() : Framing.length(this.contentLength)
   }
 
-  #host(): Authority | undefined {
+  #host(): Readonly<Authority> | undefined {
     const line = this.fields.indexOf(FieldId.host)
     if (line < 0) {
       if (this.minor === 1) throw requestRefusal('host-missing', this.fields.end)
@@ -121,7 +122,7 @@ export class RequestHead implements Omit<HeadFacts, 'odd'> {
     const second = this.fields.indexOf(FieldId.host, line + 1)
     if (second >= 0) throw requestRefusal('host-repeated', this.fields.lineStart(second))
     const { bytes, base } = this.fields
-    const authority = readAuthority(
+    const authority = authorities.get(
       bytes,
       base + this.fields.valueStart(line),
       base + this.fields.valueEnd(line),
@@ -212,31 +213,10 @@ function parseAuthority(text: string): Authority | undefined {
   return { host: host.toLowerCase(), port: digits === '' ? undefined : port }
 }
 
-const MAX_KNOWN = 512
-const MAX_KNOWN_BYTES = 64
-const knownAuthorities: ({ bytes: Uint8Array; authority: Readonly<Authority> } | undefined)[] = new Array(
-  MAX_KNOWN,
-).fill(undefined)
+/** Equal hosts share one object. */
+const authorities = new KnownValues<Readonly<Authority>>(text => {
+  const authority = parseAuthority(text)
+  return authority && Object.freeze(authority)
+})
 
-/** As {@link parseAuthority}, for `bytes[start, end)`. Caches recent hosts by their bytes, so that equal hosts share one object. */
-function readAuthority(bytes: Buffer, start: number, end: number): Readonly<Authority> | undefined {
-  let hash = end - start
-  for (let at = start; at < end; at++) hash = Math.imul(hash, 31) + bytes[at]!
-  const slot = (hash ^ (hash >>> 9)) & (MAX_KNOWN - 1)
-  const known = knownAuthorities[slot]
-  if (known !== undefined && isSame(known.bytes, bytes, start, end)) return known.authority
-  const authority = parseAuthority(bytes.toString('latin1', start, end))
-  if (authority !== undefined && end - start <= MAX_KNOWN_BYTES) {
-    knownAuthorities[slot] = {
-      bytes: Uint8Array.prototype.slice.call(bytes, start, end),
-      authority: Object.freeze(authority),
-    }
-  }
-  return authority
-}
-
-function isSame(known: Uint8Array, bytes: Uint8Array, start: number, end: number): boolean {
-  if (known.length !== end - start) return false
-  for (let i = 0; i < known.length; i++) if (known[i] !== bytes[start + i]) return false
-  return true
-}
+const targets = new KnownValues<string>(text => text)

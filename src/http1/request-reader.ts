@@ -1,4 +1,5 @@
 import {
+  ANY_BIT,
   CR,
   IN_METHOD,
   IN_PATH,
@@ -6,12 +7,13 @@ import {
   IN_TARGET,
   LF,
   QUESTION,
+  runEnd,
   SPACE,
   TOKEN_LOWER,
   ZERO,
 } from './bytes.js'
 import type { Fields } from './fields.js'
-import { type HeadLimits, HeadReader, VERSION_BYTES, versionRefusal } from './head-reader.js'
+import { type HeadLimits, HeadReader, isVersion, VERSION_BYTES, versionRefusal } from './head-reader.js'
 import { Http1Refusal, requestRefusal } from './refusal.js'
 import { RequestHead } from './request-head.js'
 
@@ -62,7 +64,7 @@ export class RequestReader extends HeadReader<RequestHead> {
       } else if (phase === METHOD) {
         const start = base + this.#lineStart
         const stop = Math.min(to, start + MAX_METHOD_BYTES + 1)
-        while (at < stop && IN_METHOD[bytes[at]!] !== 0) at++
+        at = runEnd(IN_METHOD, ANY_BIT, bytes, at, stop)
         if (at - start > MAX_METHOD_BYTES) throw requestRefusal('method-unsupported', at - 1 - base)
         if (at === to) break
         if (bytes[at] !== SPACE || at === start) throw methodRefusal(bytes[at]!, at - base)
@@ -73,10 +75,10 @@ export class RequestReader extends HeadReader<RequestHead> {
         const start = base + this.#methodEnd + 1
         const stop = Math.min(to, start + this.limits.targetBytes)
         if (phase === PATH) {
-          while (at < stop && (IN_TARGET[bytes[at]!]! & IN_PATH) !== 0) at++
+          at = runEnd(IN_TARGET, IN_PATH, bytes, at, stop)
           if (at < stop && bytes[at] === QUESTION) phase = QUERY
         }
-        if (phase === QUERY) while (at < stop && (IN_TARGET[bytes[at]!]! & IN_QUERY) !== 0) at++
+        if (phase === QUERY) at = runEnd(IN_TARGET, IN_QUERY, bytes, at, stop)
         if (at === to) break
         if (bytes[at] !== SPACE || at === start) {
           const { targetBytes } = this.limits
@@ -112,19 +114,17 @@ export class RequestReader extends HeadReader<RequestHead> {
 
   /** Fast path for a complete, valid request line: returns the position after the line. For any other line returns `at`, so that {@link scan} reads it. */
   #wholeLine(bytes: Uint8Array, at: number, to: number, base: number): number {
-    const method = IN_METHOD
-    let end = at
-    while (end < to && method[bytes[end]!] !== 0) end++
+    let end = runEnd(IN_METHOD, ANY_BIT, bytes, at, to)
     if (end === at || end - at > MAX_METHOD_BYTES || bytes[end] !== SPACE) return at
     const methodEnd = end++
-    const target = IN_TARGET
-    while (end < to && (target[bytes[end]!]! & IN_PATH) !== 0) end++
-    if (bytes[end] === QUESTION) while (end < to && (target[bytes[end]!]! & IN_QUERY) !== 0) end++
+    end = runEnd(IN_TARGET, IN_PATH, bytes, end, to)
+    if (bytes[end] === QUESTION) end = runEnd(IN_TARGET, IN_QUERY, bytes, end, to)
     const length = end - methodEnd - 1
     if (length === 0 || length > this.limits.targetBytes || to - end < VERSION_AND_LINE_END) return at
     const targetEnd = end
     if (bytes[end++] !== SPACE) return at
-    for (let i = 0; i < VERSION_BYTES.length; i++) if (bytes[end++] !== VERSION_BYTES[i]) return at
+    if (!isVersion(bytes, end)) return at
+    end += VERSION_BYTES.length
     const minor = bytes[end]! - ZERO
     if ((minor !== 0 && minor !== 1) || bytes[end + 1] !== CR || bytes[end + 2] !== LF) return at
     this.#methodEnd = methodEnd - base

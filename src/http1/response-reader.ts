@@ -1,6 +1,6 @@
-import { CR, IN_VALUE, LF, SPACE, ZERO } from './bytes.js'
+import { ANY_BIT, CR, IN_VALUE, LF, runEnd, SPACE, ZERO } from './bytes.js'
 import type { Fields } from './fields.js'
-import { type HeadLimits, HeadReader, VERSION_BYTES, versionRefusal } from './head-reader.js'
+import { type HeadLimits, HeadReader, isVersion, VERSION_BYTES, versionRefusal } from './head-reader.js'
 import { Http1Refusal } from './refusal.js'
 import { ResponseHead } from './response-head.js'
 
@@ -60,7 +60,7 @@ export class ResponseReader extends HeadReader<ResponseHead> {
           throw responseRefusal(byte === LF ? 'line-ending' : 'status-line', at - base)
         phase = byte === CR ? LINE_LF : REASON
       } else if (phase === REASON) {
-        while (at < to && IN_VALUE[bytes[at]!] !== 0) at++
+        at = runEnd(IN_VALUE, ANY_BIT, bytes, at, to)
         if (at === to) break
         if (bytes[at] !== CR)
           throw responseRefusal(bytes[at] === LF ? 'line-ending' : 'status-line', at - base)
@@ -79,7 +79,7 @@ export class ResponseReader extends HeadReader<ResponseHead> {
   /** Fast path for a complete, valid status line: returns the position after the line. For any other line returns `at`, so that {@link scan} reads it. */
   #wholeLine(bytes: Uint8Array, at: number, to: number, base: number): number {
     if (to - at < SHORTEST_LINE) return at
-    for (let i = 0; i < VERSION_BYTES.length; i++) if (bytes[at + i] !== VERSION_BYTES[i]) return at
+    if (!isVersion(bytes, at)) return at
     const minor = bytes[at + VERSION_BYTES.length]! - ZERO
     if ((minor !== 0 && minor !== 1) || bytes[at + STATUS_AT - 1] !== SPACE) return at
     const hundreds = bytes[at + STATUS_AT]! - ZERO
@@ -88,9 +88,7 @@ export class ResponseReader extends HeadReader<ResponseHead> {
     if (hundreds < 1 || hundreds > 5 || tens < 0 || tens > 9 || ones < 0 || ones > 9) return at
     let end = at + STATUS_AT + 3
     if (bytes[end] === SPACE) {
-      const may = IN_VALUE
-      end++
-      while (end < to && may[bytes[end]!] !== 0) end++
+      end = runEnd(IN_VALUE, ANY_BIT, bytes, end + 1, to)
     }
     if (end + 1 >= to || bytes[end] !== CR || bytes[end + 1] !== LF) return at
     this.#minor = minor

@@ -15,6 +15,8 @@ const EVENTS = 1
 const BYTES = 2
 const FIELDS = 3
 
+const NOT_REPORTED = -1
+
 /** All polled sockets of this thread, in one epoll set: the event loop polls only the set. */
 class PolledSet {
   readonly #epoll: OwnedFd
@@ -82,7 +84,11 @@ class PolledSet {
     const ready = this.#ready
     const end = native.askEpoll(this.#epoll.raw, ready, this.#eager, this.#memory, SLOT, MAX_READ_BYTES)
     // Resolves all numbers now: if a callback closes a socket, a new socket may get its number, but must not get its bytes.
-    for (let i = 0; i < end; i++) this.#reported[i] = this.#members[ready[i * FIELDS + DESCRIPTOR]!]
+    for (let i = 0; i < end; i++) {
+      const member = this.#members[ready[i * FIELDS + DESCRIPTOR]!]
+      this.#reported[i] = member
+      if (member !== undefined) member.reportedAt = i
+    }
     this.#at = 0
     this.#end = end
     this.#inTurn = true
@@ -98,12 +104,6 @@ class PolledSet {
     return this.#inTurn
   }
 
-  /** Whether the last poll has reported the socket, and it has not been notified yet. */
-  isReported(member: PolledSocket): boolean {
-    for (let i = this.#at; i < this.#end; i++) if (this.#reported[i] === member) return true
-    return false
-  }
-
   #dispatchReady(): void {
     const ready = this.#ready
     try {
@@ -111,7 +111,9 @@ class PolledSet {
         const i = this.#at++
         const member = this.#reported[i]
         this.#reported[i] = undefined
-        if (member?.open)
+        if (member === undefined) continue
+        member.reportedAt = NOT_REPORTED
+        if (member.open)
           member.ready(ready[i * FIELDS + EVENTS]!, this.#slots[i]!, ready[i * FIELDS + BYTES]!)
       }
     } finally {
@@ -121,13 +123,12 @@ class PolledSet {
 
   /** Returns a copy of the bytes that were read from a socket which has not been notified, and cancels the notification. Null if there are none. */
   takeUndelivered(member: PolledSocket): Buffer | null {
-    for (let i = this.#at; i < this.#end; i++) {
-      if (this.#reported[i] !== member) continue
-      this.#reported[i] = undefined
-      const bytes = this.#ready[i * FIELDS + BYTES]!
-      return bytes > 0 ? Buffer.from(this.#slots[i]!.subarray(0, bytes)) : null
-    }
-    return null
+    const i = member.reportedAt
+    if (i === NOT_REPORTED) return null
+    member.reportedAt = NOT_REPORTED
+    this.#reported[i] = undefined
+    const bytes = this.#ready[i * FIELDS + BYTES]!
+    return bytes > 0 ? Buffer.from(this.#slots[i]!.subarray(0, bytes)) : null
   }
 }
 
@@ -183,6 +184,8 @@ export abstract class PolledSocket {
   /** -1 before {@link adopt} and after {@link close}. */
   #fd = -1
   #watched = 0
+  /** @internal The place of the socket in the report of the last poll; -1 if the poll has not reported the socket, or {@link ready} was called since. */
+  reportedAt: number = NOT_REPORTED
 
   /** If `fd` is null, call {@link adopt} or {@link connectTo} later. */
   constructor(fd: OwnedFd | Lent | null) {
@@ -263,7 +266,7 @@ export abstract class PolledSocket {
 
   /** Whether the last poll has reported this socket, and {@link ready} has not been called yet. */
   protected get isReported(): boolean {
-    return polledSet!.isReported(this)
+    return this.reportedAt !== NOT_REPORTED
   }
 
   /** Returns the error for a number of bytes below -1. */

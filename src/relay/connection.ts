@@ -96,7 +96,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   /** Reports whether the connection may move now. {@link exportConnection} can still fail, because a stream has just closed. */
   mayMove(which: MoveWhich): boolean {
     const upstream = this.exchange?.upstream ?? null
-    if (this.exchange !== null && (which === 'idle' || this.#isHeldByServer)) return false
+    if (this.exchange !== null && (which === 'idle' || this.#isHeldByServer())) return false
     const { moveDeferredAt } = this
     if (upstream?.connecting && (moveDeferredAt === 0 || performance.now() - moveDeferredAt < DIALLING_MS))
       return false
@@ -110,7 +110,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   /** The connection to the server cannot move, so this one moves after the exchange; or the request has not passed its authorization, and moves then. */
-  get #isHeldByServer(): boolean {
+  #isHeldByServer(): boolean {
     return this.exchange?.upstream?.movable === false || this.exchange?.isAsking === true
   }
 
@@ -388,7 +388,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
 
   #notifyMovable(): void {
     const { leaving } = this.#relay
-    if (leaving === null || (leaving.which === 'idle' && this.exchange !== null) || this.#isHeldByServer)
+    if (leaving === null || (leaving.which === 'idle' && this.exchange !== null) || this.#isHeldByServer())
       return
     this.moveDeferredAt = 0
     leaving.onMovable()

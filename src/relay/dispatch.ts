@@ -157,11 +157,12 @@ export class Dispatch {
   }
 
   #onSent(stream: ByteStream): void {
-    if (this.#isTunnel && this.#side.clientEnded) stream.end()
+    if (this.#isTunnel() && this.#side.clientEnded) stream.end()
     this.#side.arm()
   }
 
-  get #isTunnel(): boolean {
+  // No private getter: V8 calls its runtime for each use of one.
+  #isTunnel(): boolean {
     return this.#exchange.facts.phase === 'tunnel'
   }
 
@@ -174,7 +175,8 @@ export class Dispatch {
     const { facts } = exchange
     let stream: ByteStream | null
     try {
-      do stream = this.#relay.pools.acquire(this.destination!, exchange, fresh || this.#isTunnel, now, again)
+      do
+        stream = this.#relay.pools.acquire(this.destination!, exchange, fresh || this.#isTunnel(), now, again)
       while (stream !== null && this.#isStale(stream))
     } catch (error) {
       return this.#connectFailed(shortageOf(error), tlsFailureOf(error as Error) ?? 'connect-failed')

@@ -107,10 +107,11 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   get alive(): boolean {
-    return this.#exists && this.#ending === undefined
+    return this.#ending === undefined && this.#exists()
   }
 
-  get #exists(): boolean {
+  // No private getter: V8 calls its runtime for each use of one.
+  #exists(): boolean {
     return this.open || (!this.#closed && this.#dialling?.destroyed === false)
   }
 
@@ -309,7 +310,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     if (!this.#moreToRead || !this.alive) return false
     const passage = this.owner?.passage?.(this)
     const to = passage?.to
-    if (!(to instanceof PolledStream) || !to.#takesPassed) return false
+    if (!(to instanceof PolledStream) || !to.#takesPassed()) return false
     const most = Math.min(passage!.most, to.#passable)
     const passed = splice(this.descriptor, to.descriptor, most)
     if (passed === null) return false
@@ -323,7 +324,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     return true
   }
 
-  get #takesPassed(): boolean {
+  #takesPassed(): boolean {
     return this.#queue === null && !this.#ended && this.alive
   }
 

@@ -148,7 +148,7 @@ class UpstreamPool implements StreamOwner, Timed {
   release(stream: ByteStream, { connections, idleMs, ageMs }: KeepAlive, since: number): void {
     if (stream.since === 0) stream.since = since
     const old = ageMs !== undefined && since - stream.since >= ageMs
-    if (old || this.retired || this.#idle.length >= connections || this.#owesSlot) {
+    if (old || this.retired || this.#idle.length >= connections || this.#owesSlot()) {
       stream.destroy()
       return
     }
@@ -161,7 +161,7 @@ class UpstreamPool implements StreamOwner, Timed {
   }
 
   /** Another process waits for a connection that this one would keep idle. */
-  get #owesSlot(): boolean {
+  #owesSlot(): boolean {
     const { slots } = this
     if (slots === null || this.#waiting.length > 0) return false
     return !(slots.file.watched || slots.file.closed) || (slots.wanted && slots.look())

@@ -60,8 +60,18 @@ export function splitScope(scoped: string): { listener: string | null; host: str
     : { listener: scoped.slice(0, at), host: scoped.slice(at + 1) }
 }
 
+let lastHost = ''
+let lastName = ''
+
 /** Returns a request's host in the form of a pattern: lower case, without port and trailing dot. Does not validate it: an invalid host can match only wildcards. */
 export function requestHost(host: string): string {
+  if (host === lastHost) return lastName
+  lastName = nameOf(host)
+  lastHost = host
+  return lastName
+}
+
+function nameOf(host: string): string {
   let end = 0
   let lower = true
   for (; end < host.length; end++) {

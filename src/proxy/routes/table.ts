@@ -63,12 +63,23 @@ export class RouteTable<T extends NonNullable<unknown>> {
     }
     const name = requestHost(host)
     const end = plainEnd(target)
+    // Most tables have no conditions, and most paths are plain: such a request makes no object.
+    return end >= 0 && (facts === undefined || this.#conditional.size === 0)
+      ? this.#match(name, target, end, undefined)
+      : this.#lookUpAny(name, target, end, facts, { listener, client })
+  }
+
+  #lookUpAny(
+    name: string,
+    target: string,
+    end: number,
+    facts: ConditionFacts | undefined,
+    from: Pick<RequestPlace, 'listener' | 'client'>,
+  ): RouteMatch<T> {
     const asked = this.#conditional.size === 0 ? undefined : facts
     const choiceFor = (path: string, slash: boolean) =>
-      asked === undefined ? undefined : this.#choice(asked, { listener, client, path, slash })
+      asked === undefined ? undefined : this.#choice(asked, { ...from, path, slash })
     if (end >= 0) {
-      // Cuts no path for requests without conditions.
-      if (asked === undefined) return this.#match(name, target, end, undefined)
       const slash = end > 1 && target.charCodeAt(end - 1) === SLASH
       return this.#match(name, target, end, choiceFor(target.slice(0, slash ? end - 1 : end), slash))
     }
