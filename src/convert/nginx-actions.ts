@@ -11,7 +11,15 @@ import { rewriteOf } from './nginx-rewrite.js'
 import { isProxied, type Server } from './nginx-settings.js'
 import type { Directive } from './nginx-syntax.js'
 import { type Scheme, serverOf, serversOf } from './nginx-upstream.js'
-import { effective, effectiveOne, fileOf, isSaid, type Levels, withVariables } from './nginx-values.js'
+import {
+  effective,
+  effectiveOne,
+  fileOf,
+  isSaid,
+  type Levels,
+  takesUnderscores,
+  withVariables,
+} from './nginx-values.js'
 import { FRAMING, millisecondsOf, timeOf } from './values.js'
 
 /** The answers to which nginx adds headers unless it is told `always`. */
@@ -372,7 +380,9 @@ export class Actions {
         this.#draft.own(directive, 'the proxy passes upgrades on')
       else if (isSaid(name)) this.#draft.own(directive, 'the proxy says it always')
       else if (text.replaceAll(/[{}]/g, '').toLowerCase() === `$http_${key.replaceAll('-', '_')}`)
-        this.#draft.own(directive, 'the proxy passes it on')
+        if (takesUnderscores(levels) && name.includes('-'))
+          this.#draft.near(directive, 'a header with _ in its name stays beside it')
+        else this.#draft.own(directive, 'the proxy passes it on')
       else if (text === '') {
         this.#draft.said(directive)
         removeHeader(request, name)
@@ -383,7 +393,7 @@ export class Actions {
         // Clients must not say in its place what nginx says.
         removeHeader(request, name)
     }
-    if (effectiveOne(levels, 'underscores_in_headers')?.args[0] !== 'on') removeLookalikes(request)
+    if (!takesUnderscores(levels)) removeLookalikes(request)
     if (host !== null) request.host = host
     return request
   }

@@ -16,7 +16,7 @@ import {
   Settings,
 } from './nginx-settings.js'
 import type { Directive } from './nginx-syntax.js'
-import { effective, effectiveOne, type Levels } from './nginx-values.js'
+import { effective, effectiveOne, type Levels, takesUnderscores } from './nginx-values.js'
 import { MOST_ROUTES, routesInOrder } from './order.js'
 import { patternsOf } from './patterns.js'
 import { listenerAddress } from './values.js'
@@ -262,7 +262,7 @@ export class HttpServers {
   #conditions({ args }: Directive, server: Server, levels: Levels): Conditions | null {
     const found = conditionsOf(args.join(' '), this.#knowsAddress(server, levels))
     if (found?.spelled === undefined) return found
-    if (effectiveOne(levels, 'underscores_in_headers')?.args[0] === 'on') return found
+    if (takesUnderscores(levels)) return found
     const { spelled: _, ...rest } = found
     return rest
   }

@@ -1,7 +1,7 @@
 import type { Action, Draft } from './draft.js'
 import { addressIsOfHeader } from './nginx-access.js'
 import type { Directive } from './nginx-syntax.js'
-import { effectiveOne, keyOf, type Levels } from './nginx-values.js'
+import { effectiveOne, keyOf, type Levels, takesUnderscores } from './nginx-values.js'
 
 /** Limits of requests: `limit_req` and the zones that it names. */
 export class Rates {
@@ -41,6 +41,8 @@ export class Rates {
     else this.#draft.near(directive, 'requests within the burst are not delayed')
     if (known.by === 'address' && addressIsOfHeader(levels))
       this.#draft.near(directive, 'the client’s address is that of the connection')
+    if (/^header:.*-/.test(known.by) && takesUnderscores(levels))
+      this.#draft.missing(directive, 'a header with _ in its name is not counted')
     return { rateLimit: { ...known, burst: burst + 1, name: zone } }
   }
 }

@@ -211,6 +211,12 @@ export function effectiveOne(levels: Levels, name: string): Directive | undefine
   return effective(levels, name).at(-1)
 }
 
+/** Whether nginx reads headers with `_` in their names, as those with `-`. */
+export function takesUnderscores(levels: Levels): boolean {
+  const is = (name: string, value: string) => effectiveOne(levels, name)?.args[0] === value
+  return is('underscores_in_headers', 'on') || is('ignore_invalid_headers', 'off')
+}
+
 const SAME = /^(?:host|request_uri|remote_addr|remote_user|scheme|request_method)$/
 const ALIKE: Readonly<Record<string, string>> = {
   http_host: 'host',

@@ -623,6 +623,31 @@ it('a condition on a header that nginx also takes with _ in its name is named', 
   })
 })
 
+it('a header that is passed on is named where nginx also takes it with _ in its name', () => {
+  const remark = (lines: string) => {
+    const location = 'location / { proxy_set_header X-A $http_x_a; proxy_pass http://a:1; }'
+    const { remarks } = listening(`${lines} ${location}`)
+    return remarks.find(({ line }) => line.text.startsWith('proxy_set_header'))
+  }
+  expect(remark('')).toMatchObject({ outcome: 'own' })
+  for (const lines of ['underscores_in_headers on;', 'ignore_invalid_headers off;'])
+    expect(remark(lines)).toMatchObject({
+      outcome: 'near',
+      why: 'a header with _ in its name stays beside it',
+    })
+})
+
+it('a limit by a header is named where nginx also counts it with _ in its name', () => {
+  const outcome = (line: string) => {
+    const zone = 'limit_req_zone $http_x_key zone=k:1m rate=1r/s;'
+    const conversion = from(
+      `http { ${line} ${zone} server { location / { limit_req zone=k; proxy_pass http://a:1; } } }`,
+    )
+    return conversion.remarks.find(each => each.line.text.startsWith('limit_req zone'))?.outcome
+  }
+  expect([outcome(''), outcome('underscores_in_headers on;')]).toEqual(['said', 'missing'])
+})
+
 it('a listener speaks TLS for all servers if it does for one', () => {
   const { document } = from(`http { server { listen 443 ssl; server_name a.test; ${open('/')} }
     server { listen 443; server_name b.test; ssl_verify_client on; ssl_client_certificate /ca.pem;
