@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { Agent } from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest'
@@ -398,6 +400,33 @@ for (const { language, name, tool } of MEMBERS) {
     )
   })
 }
+
+it.skipIf(!has('python3'))(
+  'a Python program that finds no daemon, and lives on, leaves the way to the next version (skipped without python3)',
+  async () => {
+    const port = await freePort()
+    const target = `http://127.0.0.1:${port}`
+    const listeners = [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }]
+    const scene = Scene.open({ upgrade: UPGRADE, listeners })
+    await node(scene)
+    const { env } = await builtMember('python')
+    const code = [
+      'import fd_broker, sys, time',
+      'try: fd_broker.join(sys.argv[1], sys.argv[2])',
+      'except fd_broker.FdBrokerError as error: print(error.code, flush=True)',
+      'time.sleep(60)',
+    ].join('\n')
+    const program = spawn('python3', ['-c', code, scene.control, scene.defaults.service ?? 'shop'], {
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    onTestFinished(() => void program.kill('SIGKILL'))
+    const [said] = await once(program.stdout, 'data')
+    expect(String(said)).toBe('ERR_FDB_NOT_A_DAEMON\n')
+    const next = await node(scene)
+    expect(await whoServes(target)).toBe(next.pid)
+  },
+)
 
 describe.skipIf(!has('python3'))('a server on asyncio (skipped without python3)', () => {
   const FILE = fileURLToPath(new URL('../fixtures/app_asyncio.py', import.meta.url))

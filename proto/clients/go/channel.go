@@ -267,6 +267,14 @@ func (c *channel) release() {
 	c.decoder.close()
 }
 
+// decline is for a joiner that gives up before it has taken the Offer: the next Offer need not wait for the end of this process.
+func (c *channel) decline(why error) {
+	said := coded(why)
+	c.send(envelope{Abort: &abort{said.Code, said.Message, "joining"}})
+	c.finish()
+	c.decoder.close()
+}
+
 func closeFds(messages []message) {
 	for _, one := range messages {
 		closeAll(one.fds)

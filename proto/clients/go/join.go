@@ -26,14 +26,15 @@ func Join(ctx context.Context, control, service string, options Options) (*Membe
 	}
 	got, err := greet(ctx, link, hello{Service: service, Intent: intentJoin, Times: options.Times.wire()})
 	if err != nil {
-		link.release()
+		link.decline(err)
 		return nil, err
 	}
 	if !got.Daemon {
 		got.close()
-		link.release()
 		why := "process %d on %s holds its sockets itself: a member in Go needs fd-broker serve"
-		return nil, fault("ERR_FDB_NOT_A_DAEMON", why, got.Pid, control)
+		err := fault("ERR_FDB_NOT_A_DAEMON", why, got.Pid, control)
+		link.decline(err)
+		return nil, err
 	}
 	m := newMember(control, service, options)
 	m.generation = int(got.Generation)

@@ -106,7 +106,9 @@ export class HolderLink {
       const greeted = link
       return closeOnThrow([pidfd], () => new HolderLink(greeted, pidfd, factsOf(welcome)))
     } catch (error) {
-      link?.close()
+      if (link !== null && back === undefined) giveUp(link, error)
+      // A member that returns keeps what it has.
+      else link?.close()
       if (isDescriptorShortage(error))
         throw outOfDescriptors('the process that serves cannot be joined', error)
       throw error
@@ -181,6 +183,27 @@ export class HolderLink {
     this.link.close()
     this.#pidfd?.close()
   }
+
+  /** Closes the link before the Offer is read, and tells the holder `error`. */
+  decline(error: FdbError): void {
+    if (!this.#closed) giveUp(this.link, error)
+    this.close()
+  }
+}
+
+/**
+ * Sends Abort, then closes `link`. The holder may have sent its Offer after Hello; the kernel closes those descriptors with the channel, so the
+ * next Offer need not wait for the end of this process.
+ */
+function giveUp(link: Link, error: unknown): void {
+  const { code, message } = FdbError.is(error) ? error : abortedJoin()
+  if (link.open) link.post({ abort: { code, message, phase: 'joining' } })
+  link.close()
+}
+
+/** The reason for a holder if the `signal` of join() has aborted. */
+export function abortedJoin(): FdbError {
+  return new FdbError('ERR_FDB_ABORTED', 'the application aborted the takeover (signal of join())')
 }
 
 function awaitWelcome(link: Link, signal: AbortSignal | undefined): Pending<Welcomed> {

@@ -113,18 +113,20 @@ async function joinAt(settings: Settings, control: string): Promise<MemberDriver
         signal,
       })
       if (hosting === 'daemon' && !holderLink.facts.daemon) {
-        holderLink.close()
-        throw new FdbError(
+        const error = new FdbError(
           'ERR_FDB_NOT_A_DAEMON',
           `process ${holderLink.facts.pid} on ${control} holds its sockets itself and is no daemon: start fd-broker serve on another path, or join with hosting: 'embedded'`,
         )
+        holderLink.decline(error)
+        throw error
       }
       if (hosting === 'embedded' && holderLink.facts.daemon) {
-        holderLink.close()
-        throw controlTaken(
+        const error = controlTaken(
           control,
           `process ${holderLink.facts.pid} is a daemon or the main process of workers; stop it first, use another control path, or join with hosting: 'daemon'`,
         )
+        holderLink.decline(error)
+        throw error
       }
       const driver = await startNext(settings, holderLink, Math.max(1, until - performance.now()))
       // The incumbent has handed over a descriptor of the same socket.

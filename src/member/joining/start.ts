@@ -5,7 +5,7 @@ import { type FirstControl, NO_ENTRY } from '../../os/control-path.js'
 import { makeRoomForDescriptors, outOfDescriptors } from '../../os/limits.js'
 import type { Segment } from '../../state/segment.js'
 import { MemberDriver } from '../driver.js'
-import type { HolderLink } from '../hosting/holder-link.js'
+import { abortedJoin, type HolderLink } from '../hosting/holder-link.js'
 import { isDescriptorShortage } from '../lifecycle/cannot-serve.js'
 import type { Settings } from '../options/options.js'
 
@@ -97,8 +97,7 @@ export async function startNext(
   const driver = new MemberDriver(settings, { generation, serviceStartedAt, scope })
   const { followed, joined, machine, readiness, state, timing } = driver.runtime
   const { signal } = settings
-  const aborted = () =>
-    driver.refuse(new FdbError('ERR_FDB_ABORTED', 'the application aborted the takeover (signal of join())'))
+  const aborted = () => driver.refuse(abortedJoin())
   signal?.addEventListener('abort', aborted, { once: true })
   readiness.limit(timeoutMs + link.facts.waitMs)
   try {

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, overload
 
-from .channel import Channel, Received
+from .channel import Channel, Received, close_messages
 from .connect import connect, greet
 from .errors import FdBrokerError
 from .health import Health
@@ -48,14 +48,17 @@ def join(
     try:
         hello = {'service': service, 'intent': JOIN, 'times': times}
         welcome, pidfd, rest = greet(channel, hello, timeout)
-    except BaseException:
+        if not welcome.get('daemon'):
+            close_messages(rest)
+            close_all([] if pidfd is None else [pidfd])
+            held = f'process {welcome.get("pid")} on {control} holds its sockets itself: a member in Python needs fd-broker serve'
+            raise FdBrokerError('ERR_FDB_NOT_A_DAEMON', held)
+    except BaseException as error:
+        # The holder may have sent its Offer: the next one need not wait for the end of this process.
+        why = error if isinstance(error, FdBrokerError) else FdBrokerError('ERR_FDB_ABORTED', str(error))
+        channel.try_send('abort', {'code': why.code, 'message': why.message, 'phase': 'joining'})
         channel.release()
         raise
-    if not welcome.get('daemon'):
-        channel.release()
-        close_all([] if pidfd is None else [pidfd])
-        why = f'process {welcome.get("pid")} on {control} holds its sockets itself: a member in Python needs fd-broker serve'
-        raise FdBrokerError('ERR_FDB_NOT_A_DAEMON', why)
     member = Member(control, service, health, times or {}, log)
     try:
         member._start(channel, welcome, pidfd, rest, timeout)
