@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs'
+import { dirname } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import {
   DISCONNECT,
@@ -11,10 +12,13 @@ import {
 } from '../kernel/index.js'
 import { formatAddress } from './identity.js'
 import { keepPath, restorePath } from './kept-path.js'
+import { PathWatches } from './path-watches.js'
 import { isPath, type ListenerSpec } from './spec.js'
 
-/** Interval at which the paths of Unix listeners are checked. The kernel reports a shutdown(2) at once. */
+/** Interval at which the paths of Unix listeners are checked. The kernel reports a shutdown(2) and a removed path at once, if it can. */
 const PATH_CHECK_MS = 1_000
+/** Minimum time between two times at which a removed path is noticed: a program that removes it again and again must not keep this process busy. */
+const NOTICE_MS = 50
 /** Minimum time between two log lines about the same repair. */
 const LOG_MS = 60_000
 /** Node's default. Used if the specification is unknown. */
@@ -50,7 +54,9 @@ interface Guarded {
 export class ListenerGuard implements Disposable {
   readonly #logger: Logger
   readonly #guarded = new Map<OwnedFd, Guarded>()
+  readonly #watches = new PathWatches(folder => this.#pathRemoved(folder))
   #timer: NodeJS.Timeout | undefined
+  #watchSoon: NodeJS.Timeout | undefined
   /** False if another user chose the paths: that user may redirect them to other files. */
   keepsPaths = true
 
@@ -75,7 +81,11 @@ export class ListenerGuard implements Disposable {
     }
     this.#guarded.set(fd, guarded)
     this.#watch(fd, guarded)
-    if (isPath(guarded.spec) && this.keepsPaths) keepPath(fd, guarded.spec.path)
+    if (isPath(guarded.spec) && this.keepsPaths) {
+      keepPath(fd, guarded.spec.path)
+      // Several listeners are added in one turn.
+      this.#watchPathsIn(0)
+    }
     this.#timer ??= setInterval(() => this.check(), PATH_CHECK_MS).unref()
   }
 
@@ -85,7 +95,9 @@ export class ListenerGuard implements Disposable {
     this.#guarded.delete(fd)
     if (this.#guarded.size > 0) return
     clearInterval(this.#timer)
-    this.#timer = undefined
+    clearTimeout(this.#watchSoon)
+    this.#timer = this.#watchSoon = undefined
+    this.#watches[Symbol.dispose]()
   }
 
   /** Returns why clients cannot reach the listener; null if they can, or if it is not guarded. */
@@ -99,9 +111,10 @@ export class ListenerGuard implements Disposable {
       const { spec } = guarded
       if (guarded.poll === null && !guarded.isEnded) this.#watch(fd, guarded)
       if (isPath(spec)) {
-        if (!guarded.isEnded) this.#found(guarded, this.#checkPath(fd, spec.path, guarded.name))
+        if (!guarded.isEnded) this.#found(guarded, this.#checkPath(fd, spec.path, guarded))
       } else if (inspectOne(fd).accepting === false) this.#listenAgain(fd, guarded)
     }
+    this.#watchPathsIn(0)
   }
 
   [Symbol.dispose](): void {
@@ -121,6 +134,54 @@ export class ListenerGuard implements Disposable {
         'the kernel does not report the end of a listener',
       )
     }
+  }
+
+  #watchPathsIn(ms: number): void {
+    this.#watchSoon ??= setTimeout(() => {
+      this.#watchSoon = undefined
+      this.#watchPaths()
+    }, ms).unref()
+  }
+
+  #watchPaths(): void {
+    const paths: string[] = []
+    for (const [fd, guarded] of this.#guarded) {
+      const path = this.#keptPath(guarded)
+      if (path !== null && this.#leadsTo(fd, path, guarded)) paths.push(path)
+    }
+    try {
+      this.#watches.watch(paths)
+    } catch (error) {
+      // The checks look at the paths themselves, and the next one tries again.
+      this.#logger.debug({ err: error }, 'the kernel does not report removed paths of listeners')
+    }
+  }
+
+  #pathRemoved(folder: string): void {
+    for (const [fd, guarded] of this.#guarded) {
+      const path = this.#keptPath(guarded)
+      if (path !== null && dirname(path) === folder) this.#leadsTo(fd, path, guarded)
+    }
+    this.#watchPathsIn(NOTICE_MS)
+  }
+
+  /** The path that this process restores; null if there is none. */
+  #keptPath({ spec, isEnded }: Guarded): string | null {
+    return this.keepsPaths && isPath(spec) && !isEnded ? spec.path : null
+  }
+
+  /** Restores the path if it was removed. Returns whether it leads to the socket. */
+  #leadsTo(fd: OwnedFd, path: string, guarded: Guarded): boolean {
+    if (namesSocket(fd, path) !== false) return true
+    if (!restorePath(fd, path)) return false
+    const now = performance.now()
+    if (now - guarded.loggedAt < LOG_MS) return true
+    guarded.loggedAt = now
+    this.#logger.warn(
+      { listener: guarded.name, path },
+      'the path of a listener was removed: this process has restored it',
+    )
+    return true
   }
 
   #disconnected(fd: OwnedFd, guarded: Guarded): void {
@@ -165,16 +226,9 @@ export class ListenerGuard implements Disposable {
     )
   }
 
-  #checkPath(fd: OwnedFd, path: string, name: string): string | null {
-    if (namesSocket(fd, path) !== false) {
+  #checkPath(fd: OwnedFd, path: string, guarded: Guarded): string | null {
+    if (this.keepsPaths ? this.#leadsTo(fd, path, guarded) : namesSocket(fd, path) !== false) {
       if (this.keepsPaths) keepPath(fd, path)
-      return null
-    }
-    if (this.keepsPaths && restorePath(fd, path)) {
-      this.#logger.warn(
-        { listener: name, path },
-        'the path of a listener was removed: this process has restored it',
-      )
       return null
     }
     return existsSync(path)

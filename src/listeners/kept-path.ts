@@ -30,11 +30,10 @@ export function restorePath(fd: OwnedFd, path: string): boolean {
   try {
     if (namesSocket(fd, kept) !== true) return false
     linkSync(kept, path)
-    return namesSocket(fd, path) === true
   } catch {
-    // Another program has bound the path meanwhile, or the folder has gone.
-    return false
+    // Another process has restored or bound the path meanwhile, or the folder has gone.
   }
+  return namesSocket(fd, path) === true
 }
 
 /** Removes the second name, unless it leads to another socket. Call it before the path is removed: another process may restore the path. Never throws. */

@@ -26,6 +26,7 @@ import {
   parseListenerSpec,
   parseSentSpec,
 } from '../../../src/listeners/index.js'
+import { restorePath } from '../../../src/listeners/kept-path.js'
 import { removeUnixPath } from '../../../src/listeners/unix-path.js'
 import { SharedListeners, StoredListeners } from '../../../src/run/shared-listeners.js'
 import { freePort } from '../../processes/scene.js'
@@ -134,6 +135,39 @@ describe('the path of a Unix listener', () => {
     guard.check()
     expect(await reach({ path })).toBe('connected')
     expect(lines).toMatchObject([{ level: 'warn', text: expect.stringMatching(/was removed.*restored/) }])
+  })
+
+  it('comes back as soon as it is removed, again and again, and does not wait for the next check', async () => {
+    vi.spyOn(globalThis, 'setInterval').mockReturnValue(setTimeout(() => {}).unref())
+    onTestFinished(() => void vi.restoreAllMocks())
+    const home = folder()
+    const paths = ['app.sock', 'admin.sock'].map(name => join(home, name))
+    for (const path of paths) guarded(`unix:${path}`)
+    for (let i = 0; i < 3; i++)
+      for (const path of paths) {
+        await new Promise(resolve => setTimeout(resolve, 200))
+        rmSync(path)
+        await until(`${path} is back`, () => existsSync(path), 5_000)
+        expect(await reach({ path })).toBe('connected')
+      }
+  })
+
+  it('comes back after a program has removed it many times in a row', async () => {
+    vi.spyOn(globalThis, 'setInterval').mockReturnValue(setTimeout(() => {}).unref())
+    onTestFinished(() => void vi.restoreAllMocks())
+    const path = join(folder(), 'app.sock')
+    guarded(`unix:${path}`)
+    for (let i = 0; i < 50; i++) {
+      rmSync(path, { force: true })
+      await new Promise(resolve => setTimeout(resolve, 3))
+    }
+    await until('the path is back', () => existsSync(path), 5_000)
+  })
+
+  it('leads to the socket if another process has restored it first', () => {
+    const path = join(folder(), 'app.sock')
+    const { fd } = guarded(`unix:${path}`)
+    expect(restorePath(fd, path)).toBe(true)
   })
 
   it('comes back although the kernel had no memory to watch the listener when it was added', async () => {
