@@ -11,6 +11,7 @@ const GATE: readonly string[] = [
   'daemon, probation, rollback',
   'daemon, orphan, change',
   'auto, offering, stop',
+  'auto, returned, TERM',
   'run, retiring, stop --drain',
   'workers, ending, upgrade',
 ]

@@ -1,6 +1,22 @@
 import type { AutoOrderName, AutoPhaseName } from './auto-stage.js'
 import { type Cell, played } from './cell.js'
 
+/** Of a process that serves alone, for the first time or again. */
+const SERVES_ALONE: Readonly<Record<AutoOrderName, Cell>> = {
+  TERM: played('done ended none'),
+  INT: played('done ended none'),
+  QUIT: played('done ended none'),
+  stop: played('done ended none'),
+  'stop --drain': played('done ended none'),
+  upgrade: played('done alive other'),
+  rollback: played('ERR_FDB_NO_STANDBY alive it'),
+  reload: played('ERR_FDB_COMMAND_UNKNOWN alive it'),
+  status: played('done alive it'),
+  death: played('done ended none'),
+  stopped: played('done stopped waits > done alive it'),
+  continued: played('done alive it'),
+}
+
 /** Cells of a program that knows nothing of fd-broker. */
 export const AUTO: Readonly<Record<AutoPhaseName, Readonly<Record<AutoOrderName, Cell>>>> = {
   starting: {
@@ -45,20 +61,7 @@ export const AUTO: Readonly<Record<AutoPhaseName, Readonly<Record<AutoOrderName,
     stopped: played('done stopped waits > done alive other'),
     continued: played('done alive it > done alive other'),
   },
-  serving: {
-    TERM: played('done ended none'),
-    INT: played('done ended none'),
-    QUIT: played('done ended none'),
-    stop: played('done ended none'),
-    'stop --drain': played('done ended none'),
-    upgrade: played('done alive other'),
-    rollback: played('ERR_FDB_NO_STANDBY alive it'),
-    reload: played('ERR_FDB_COMMAND_UNKNOWN alive it'),
-    status: played('done alive it'),
-    death: played('done ended none'),
-    stopped: played('done stopped waits > done alive it'),
-    continued: played('done alive it'),
-  },
+  serving: SERVES_ALONE,
   probation: {
     TERM: played('done ended none'),
     INT: played('done ended none'),
@@ -73,6 +76,7 @@ export const AUTO: Readonly<Record<AutoPhaseName, Readonly<Record<AutoOrderName,
     stopped: played('done stopped other > done ended other'),
     continued: played('done alive it'),
   },
+  returned: SERVES_ALONE,
   standby: {
     TERM: played('done ended other'),
     INT: played('done ended other'),

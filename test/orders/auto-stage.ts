@@ -127,6 +127,19 @@ export const AUTO_PHASES = {
       return { program, pid }
     },
   },
+  returned: {
+    about: 'serves again; the next version was rolled back, and has ended',
+    reach: async () => {
+      const program = await start()
+      const pid = await program.serve('import', 1, SLOW)
+      const successor = await program.serve('import', 2, SLOW)
+      await stoodBy(program)
+      await operators.rollback(program.control)
+      await program.statusWhere('it serves again', status => status.pid === pid && status.role === 'serving')
+      await program.ends(successor)
+      return { program, pid }
+    },
+  },
   standby: {
     about: 'stands by; the next version serves',
     reach: async () => {
@@ -204,6 +217,8 @@ export async function autoStage(phase: AutoPhaseName, order: AutoOrderName): Pro
     pid,
     serving: [pid],
     url: program.url,
+    // QUIT ends the process as without fd-broker.
+    removes: order === 'death' || order === 'QUIT' ? null : program.control,
     give: () => give(reached),
     undo: () => undo?.(pid),
     release: () => release?.(),

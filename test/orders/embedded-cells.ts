@@ -27,6 +27,31 @@ const IN_PROBATION: Readonly<Record<OrderName, Cell>> = {
   blocked: played('done serving it'),
 }
 
+/** Of a process that serves alone, for the first time or again. */
+const SERVES_ALONE: Readonly<Record<OrderName, Cell>> = {
+  'close()': played('done ended none'),
+  'close({ timeout })': played('done ended none'),
+  TERM: played('done ended none'),
+  INT: played('done ended none'),
+  QUIT: played('done ended none'),
+  stop: played('done ended none'),
+  'stop --drain': played('done ended none'),
+  upgrade: played('done standby other'),
+  rollback: played('ERR_FDB_NO_STANDBY serving it'),
+  reload: played('done serving it'),
+  status: played('done serving it'),
+  hold: played('done serving it'),
+  listen: played('done serving it'),
+  unlisten: played('done serving it'),
+  pause: played('done serving waits > done serving it'),
+  change: played('done serving it'),
+  'durable change': played('done serving it'),
+  death: played('done ended none'),
+  stopped: played('done stopped waits > done serving it'),
+  continued: played('done serving it'),
+  blocked: played('done serving it'),
+}
+
 /** Cells of a program that uses the library, without a daemon. */
 export const EMBEDDED: Readonly<
   Record<Exclude<MemberPhaseName, 'orphan'>, Readonly<Record<OrderName, Cell>>>
@@ -173,29 +198,7 @@ export const EMBEDDED: Readonly<
     continued: played('done frozen it > done standby other'),
     blocked: played('done frozen it > done standby other'),
   },
-  serving: {
-    'close()': played('done ended none'),
-    'close({ timeout })': played('done ended none'),
-    TERM: played('done ended none'),
-    INT: played('done ended none'),
-    QUIT: played('done ended none'),
-    stop: played('done ended none'),
-    'stop --drain': played('done ended none'),
-    upgrade: played('done standby other'),
-    rollback: played('ERR_FDB_NO_STANDBY serving it'),
-    reload: played('done serving it'),
-    status: played('done serving it'),
-    hold: played('done serving it'),
-    listen: played('done serving it'),
-    unlisten: played('done serving it'),
-    pause: played('done serving waits > done serving it'),
-    change: played('done serving it'),
-    'durable change': played('done serving it'),
-    death: played('done ended none'),
-    stopped: played('done stopped waits > done serving it'),
-    continued: played('done serving it'),
-    blocked: played('done serving it'),
-  },
+  serving: SERVES_ALONE,
   probation: IN_PROBATION,
   receiving: IN_PROBATION,
   returning: {
@@ -221,6 +224,7 @@ export const EMBEDDED: Readonly<
     continued: played('done serving it > done ended other'),
     blocked: played('done serving it > done ended other'),
   },
+  returned: SERVES_ALONE,
   standby: {
     'close()': played('done ended other'),
     'close({ timeout })': played('done ended other'),

@@ -19,6 +19,7 @@ export async function memberStage(
     latestMs: phaseOf(phase).latestMs,
     serving: [app.pid],
     url: world.url,
+    removes: order === 'death' || hosting === 'daemon' ? null : world.scene.control,
     give: () => give(app, world),
     undo: () => undo?.(app),
     release: () => release?.(),

@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import type { App } from '../processes/app.js'
+import { until } from '../processes/until.js'
 import { rollback } from './operators.js'
 import { FOR_EVER_MS, inPhase, type MemberHosting, serviceOf, type World } from './world.js'
 
@@ -173,6 +174,21 @@ export const PHASES = {
       rollback(world.scene.control, serviceOf(world)).catch(() => {})
       await successor.says('ends its work')
       return { app: successor, release: () => writeFileSync(workFile, '') }
+    },
+  },
+  returned: {
+    about: 'serves again; the next version was rolled back, and has ended',
+    serves: true,
+    reach: async (world, occupied) => {
+      const elder = await world.serve()
+      const successor = await world.serve()
+      await inPhase(elder, 'standby')
+      await stoodBy(world)
+      await rollback(world.scene.control, serviceOf(world))
+      await inPhase(elder, 'serving')
+      await until('the next version has ended', () => successor.ended)
+      if (occupied) await world.occupy()
+      return { app: elder }
     },
   },
   standby: {

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { expect } from 'vitest'
 import { whoServes } from '../processes/client.js'
 import { hasEnded } from '../processes/launch.js'
@@ -53,6 +54,7 @@ class Play {
     else await this.#served(serves)
     // Again, because the order may have had a late effect.
     await this.#is(after)
+    if (after === 'ended' && serves === 'none') this.#isRemoved()
     // A client that waited before may have been answered meanwhile.
     for (const { state } of this.#waiting) expect(state).not.toBe('closed')
   }
@@ -93,6 +95,12 @@ class Play {
     }
     if (after === 'alive') expect(hasEnded(pid)).toBe(false)
     else await until(`process ${pid} is ${after}`, look, this.#latestMs, () => this.#stage.describe())
+  }
+
+  /** A process that a signal has ended before it has left its service would leave the socket, and with it what it had not written yet. */
+  #isRemoved(): void {
+    const { removes } = this.#stage
+    if (removes !== null) expect(existsSync(removes), `${removes} is there\n${this.#stage.describe()}`).toBe(false)
   }
 
   async #served(serves: Exclude<Sight['serves'], 'waits'>): Promise<void> {

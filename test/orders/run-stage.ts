@@ -144,6 +144,7 @@ export async function runStage(phase: RunPhaseName, order: RunOrderName): Promis
     pid: run.pid,
     serving: [serving],
     url: run.url,
+    removes: order === 'death' ? null : run.control,
     give: () => give(run),
     undo: () => undo?.(run),
     phase: async () => (await run.status()).phase,

@@ -9,6 +9,8 @@ export interface Stage {
   /** The processes that a cell calls `it` if one of them serves: the same one, the program of a supervisor, or the workers of a main process. */
   readonly serving: readonly number[]
   readonly url: string
+  /** The path of the control socket, which a service that ends by the order removes; null if the order kills, or is none of fd-broker's. */
+  readonly removes: string | null
   give(): Promise<unknown>
   /** Undoes the order, so that the process goes on. */
   undo?(): unknown

@@ -135,6 +135,7 @@ export async function workersStage(phase: WorkersPhaseName, order: WorkersOrderN
     pid: main.pid,
     serving,
     url: main.url,
+    removes: order === 'death' ? null : main.control,
     give: () => give(reached),
     undo: () => undo?.(reached),
     release: () => release?.(),

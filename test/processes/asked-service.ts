@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished } from 'vitest'
+import type { Operations } from '../../src/operator/requests.js'
 import { serveOperator } from '../../src/operator/server.js'
 import { acquireControl, closeControl } from '../../src/os/control-path.js'
 import { Channel } from '../../src/wire/channel.js'
@@ -14,18 +15,23 @@ type Answer = (status: { readonly pid: number; readonly listeners?: readonly obj
 export async function askedService(
   command: () => Promise<Uint8Array> = () => expect.unreachable(),
 ): Promise<{ readonly control: string; readonly questions: Answer[] }> {
+  const questions: Answer[] = []
+  const status = () => new Promise<object>(resolve => questions.push(resolve))
+  const control = await operatedService({ status, upgrade: () => expect.unreachable(), command })
+  return { control, questions }
+}
+
+/** Returns the path of a control socket at which these operations answer. */
+export async function operatedService(operations: Operations): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-kept-process-'))
   const control = await acquireControl(join(folder, 'control.sock'))
   if (control.role !== 'first') return expect.unreachable()
-  const questions: Answer[] = []
-  const status = () => new Promise<object>(resolve => questions.push(resolve))
   const listener = new ControlListener(control.listener)
   const links: Link[] = []
-  const upgrade = () => expect.unreachable()
   listener.start(fd => {
     const link = new Link(new Channel(fd))
     links.push(link)
-    serveOperator(link, { status, upgrade, command })
+    serveOperator(link, operations)
   })
   onTestFinished(() => {
     listener.stop()
@@ -33,5 +39,5 @@ export async function askedService(
     closeControl(control)
     rmSync(folder, { recursive: true })
   })
-  return { control: control.path, questions }
+  return control.path
 }

@@ -1,6 +1,6 @@
 import { afterEach, expect, it, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
-import { RELEASES_SIGNALS, replaceImage } from '../../fixtures/run.js'
+import { ImageReplacement, RELEASES_SIGNALS, replaceImage } from '../../fixtures/run.js'
 import { untyped } from '../../fixtures/untyped.js'
 
 vi.mock(import('../../../src/kernel/index.js'), async original => ({
@@ -34,4 +34,32 @@ it('a supervisor that could not execute its next release has its guardian again'
     message: expect.stringMatching(/ENOMEM.*the supervisor keeps running unchanged/),
   })
   expect(guard).toEqual(['released', 'renewed'])
+})
+
+it('an order to replace the supervisor tries again after one that has failed, and joins one that is under way', async () => {
+  const tries: ((code: number) => void)[] = []
+  const children = {
+    start: (_start: unknown, ended: (code: number) => void) => {
+      tries.push(ended)
+      return tries.length
+    },
+  }
+  const replacement = new ImageReplacement(() => untyped({ replaced: 1 }), {
+    hooks: { ended: async () => {} },
+    children: untyped(children),
+    deathGuard: untyped({ release() {}, renew() {} }),
+    logger: SILENT,
+  })
+  for (const code of [7, 8, 9]) {
+    const orders = [replacement.start(), replacement.start()]
+    const outcomes = Promise.allSettled(orders)
+    // With and without held signals.
+    for (let n = 0; n < 2; n++) {
+      await vi.waitUntil(() => tries.length > 0)
+      expect(tries).toHaveLength(1)
+      tries.pop()!(code)
+    }
+    const failed = { status: 'rejected', reason: { code: 'ERR_FDB_SUCCESSOR_EXITED', details: { code } } }
+    expect(await outcomes).toMatchObject([failed, failed])
+  }
 })
