@@ -1,5 +1,8 @@
+import { mkdtempSync, rmSync } from 'node:fs'
 import http from 'node:http'
 import type net from 'node:net'
+import { tmpdir } from 'node:os'
+import { join as joinPath } from 'node:path'
 import { type JoinOptions, join } from 'fd-broker'
 import { recoverSockets } from 'fd-broker/socket.io'
 import { Server } from 'socket.io'
@@ -94,6 +97,39 @@ describe('recoverSockets()', () => {
     server.emit('tick', 2)
     await turn()
     expect(section.has('m')).toBe(false)
+  })
+
+  it('knows no session any more that the next version has taken, which is gone', async () => {
+    const server = attached()
+    recoverSockets(server, { name: 'taken' })
+    const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-sessions-'))
+    onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+    const control = joinPath(folder, 'control.sock')
+    const joined = async () => {
+      const member = await join({ service: 'taken', control, upgrade: { probation: 60_000 } })
+      onTestFinished(() => member.close({ timeout: 0 }))
+      return member
+    }
+    const first = await joined()
+    await first.ready()
+    const listening = server.httpServer as http.Server
+    await new Promise<void>(resolve => listening.listen(0, '127.0.0.1', resolve))
+    const { port } = listening.address() as net.AddressInfo
+    const clients = [1, 2].map(() =>
+      io(`http://127.0.0.1:${port}`, { transports: ['polling'], forceNew: true }),
+    )
+    onTestFinished(() => clients.forEach(client => void client.disconnect()))
+    await until('they are connected', () => clients.every(({ connected }) => connected))
+    const next = await joined()
+    const section = next.section('socket.io taken')
+    await next.ready()
+    const given = () => [...section.keys()].filter(key => key.startsWith('s/'))
+    await until('the sessions are given', () => given().length === clients.length)
+    const [taken, waits] = given().map(key => key.slice(2))
+    await section.delete(`s/${taken}`)
+    await next.close({ timeout: 0 })
+    await until('it has the session that nobody took', () => server.engine.clientsCount === 1)
+    expect(Object.keys(server.engine.clients)).toEqual([waits])
   })
 
   it('gives a session up whose namespace the application does not answer for', async () => {
