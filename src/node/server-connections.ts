@@ -1,5 +1,6 @@
 import { channel } from 'node:diagnostics_channel'
 import net from 'node:net'
+import { nodeHttp } from '../base/lazy.js'
 import { type OwnedFd, socketOver } from '../kernel/index.js'
 import { internal } from './internal.js'
 import { forgetAddress, keepAddress } from './kept-address.js'
@@ -102,11 +103,22 @@ function undelayClose(server: net.Server): void {
   delete (server as unknown as ServerInternals)._emitCloseIfDrained
 }
 
-/** Emits 'close' now or after the last connection, for a server that will not listen again. */
+/**
+ * Emits 'close' now or after the last connection, for a server that will not listen again. Until then an `http.Server` keeps the timer that enforces its
+ * time limits; after that the timer would keep the server in memory, with all that its listeners refer to.
+ */
 export function emitDelayedClose(server: net.Server): void {
   if (!isCloseDelayed(server)) return
-  undelayClose(server)
-  ;(server as unknown as ServerInternals)._emitCloseIfDrained?.()
+  const inside = server as unknown as ServerInternals
+  inside._emitCloseIfDrained = () => {
+    if (server.listening || inside._connections > 0) return
+    undelayClose(server)
+    // Not the server's own method: the program may have replaced it.
+    const { prototype }: { readonly prototype: net.Server } =
+      'closeIdleConnections' in server ? nodeHttp().Server : net.Server
+    prototype.close.call(server)
+  }
+  inside._emitCloseIfDrained()
 }
 
 interface AcceptOptions {
