@@ -10,6 +10,8 @@ const SLICE_BYTES = 1024 * 1024
 
 export interface Source {
   readonly listener: string
+  /** The listener's address, by which another version finds the connection's server if it has the listener under another name. */
+  readonly address: string
   readonly moving: MovableConnections
 }
 
@@ -129,6 +131,6 @@ function pause(ms: number): Promise<void> {
   return new Promise(resolve => setTimeout(resolve, ms).unref())
 }
 
-export function toWire({ listener, moving }: Source, { record, fds }: Departure): WireMoving {
-  return { listener, protocol: moving.protocol, record, fds: fds.length }
+export function toWire({ listener, address, moving }: Source, { record, fds }: Departure): WireMoving {
+  return { listener, address, protocol: moving.protocol, record, fds: fds.length }
 }

@@ -37,8 +37,8 @@ export interface ConnectionReceiverOptions {
   readonly log: MoveLog
   /** The pidfd of the sending process, or its pid if the kernel has no pidfds. Owned. */
   readonly sender: OwnedFd | number
-  /** Returns the server that continues connections of `protocol` on `listener`. */
-  readonly target: (listener: string, protocol: string) => MovableConnections | undefined
+  /** Returns the server that continues connections of `protocol` on the listener of this address, or, if there is none, of this name. */
+  readonly target: (listener: string, protocol: string, address: string) => MovableConnections | undefined
   readonly counts: MoveCounts
   readonly reportError: (error: unknown, message: string) => void
   /** Called once, when no more connections arrive on this channel. */
@@ -182,7 +182,10 @@ export class ConnectionReceiver {
     return worked
   }
 
-  #itemOf({ listener, protocol, record, fds: announced }: WireMoving, fds: readonly OwnedFd[]): Item {
+  #itemOf(
+    { listener, address, protocol, record, fds: announced }: WireMoving,
+    fds: readonly OwnedFd[],
+  ): Item {
     const bytes = record ?? new Uint8Array(0)
     if (fds.length !== announced || fds.length === 0 || fds.length > MAX_CONNECTION_FDS) {
       throw new FdbError(
@@ -196,7 +199,7 @@ export class ConnectionReceiver {
         `the record of a connection has ${bytes.length} bytes, more than ${MAX_RECORD_BYTES}`,
       )
     }
-    const moving = this.#options.target(listener ?? '', protocol ?? '')
+    const moving = this.#options.target(listener ?? '', protocol ?? '', address ?? '')
     if (moving === undefined) {
       throw new FdbError(
         'ERR_FDB_NO_TARGET',
@@ -204,7 +207,7 @@ export class ConnectionReceiver {
       )
     }
     const departure = moving.check(bytes, fds) ?? { record: bytes, fds }
-    return { source: { listener: listener ?? '', moving }, departure }
+    return { source: { listener: listener ?? '', address: address ?? '', moving }, departure }
   }
 
   #adopt(slice: number): void {

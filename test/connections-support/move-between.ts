@@ -35,7 +35,7 @@ export function moveBetween(
   const sender = new ConnectionSender({
     link: new Link(new Channel(pair.give)),
     log: pair.log,
-    sources: () => old.map(moving => ({ listener: 'web', moving })),
+    sources: () => old.map(moving => ({ listener: 'web', address: '', moving })),
     which: 'auto',
     perSecond: options.perSecond ?? Number.POSITIVE_INFINITY,
     firstWaveMs: options.firstWaveMs ?? 0,

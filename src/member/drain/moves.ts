@@ -24,6 +24,9 @@ const IN_VAIN_MS = 1_000
 
 interface MovingListener {
   readonly name: string
+  readonly address: { readonly url: string }
+  /** The application has closed it, or moved it to another address. */
+  readonly isClosed: boolean
   readonly connections: number
   readonly moving: readonly MovableConnections[]
   announce(times: LeavingTimes): void
@@ -249,7 +252,7 @@ export class Moves {
     const receiver = new ConnectionReceiver({
       ...way,
       sender: typeof sender === 'number' ? sender : other!,
-      target: (listener, protocol) => this.#target(listener, protocol),
+      target: (listener, protocol, address) => this.#target(listener, protocol, address),
       counts: this.counts,
       reportError: this.#reportError,
       onEnded: () => this.#receivers.delete(receiver),
@@ -276,15 +279,16 @@ export class Moves {
   *#sources(secret = true): Generator<Source> {
     for (const listener of this.#deps.listeners())
       for (const moving of listener.moving)
-        if (secret || moving.secret !== true) yield { listener: listener.name, moving }
+        if (secret || moving.secret !== true)
+          yield { listener: listener.name, address: listener.address.url, moving }
   }
 
-  #target(name: string, protocol: string): MovableConnections | undefined {
-    for (const listener of this.#deps.listeners()) {
-      if (listener.name !== name) continue
-      for (const moving of listener.moving) if (moving.protocol === protocol) return moving
-    }
-    return undefined
+  /** A client has chosen the address, not the name: only if no listener of this version has the address, that of the name takes the connection. */
+  #target(name: string, protocol: string, address: string): MovableConnections | undefined {
+    const listeners = [...this.#deps.listeners()]
+    const there = listeners.filter(listener => listener.address.url === address && !listener.isClosed)
+    const takers = there.length > 0 ? there : listeners.filter(listener => listener.name === name)
+    return takers.flatMap(({ moving }) => moving).find(moving => moving.protocol === protocol)
   }
 
   #askForChannel(): void {

@@ -190,7 +190,7 @@ export class Listener {
 
   /** @internal False if a server should accept here but none does. */
   get hasAcceptor(): boolean {
-    return this.#isClosed || this.#paused || this.accepting || (this.#accepting && this.#servers.length === 0)
+    return this.isClosed || this.#paused || this.accepting || (this.#accepting && this.#servers.length === 0)
   }
 
   /** @internal Whether this version will accept clients when it serves. A datagram socket needs no server; a closed server does not count. */
@@ -218,13 +218,13 @@ export class Listener {
     this.#orReport(() => this.#deps.options.keep())
   }
 
-  /** The application has closed the listener, which may still accept: see {@link leaveAfter}. */
-  get #isClosed(): boolean {
+  /** @internal The application has closed the listener, which may still accept: see {@link leaveAfter}. */
+  get isClosed(): boolean {
     return this.#leaving || this.#left !== null
   }
 
   #orReport(act: () => void): void {
-    if (this.#isClosed) return
+    if (this.isClosed) return
     try {
       act()
     } catch (error) {

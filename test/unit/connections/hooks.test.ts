@@ -160,7 +160,7 @@ describe('a connection whose application writes while it gives it away', () => {
     const sender = new ConnectionSender({
       link: new Link(new Channel(give)),
       log,
-      sources: () => [{ listener: 'web', moving: from.moving }],
+      sources: () => [{ listener: 'web', address: '', moving: from.moving }],
       which: 'auto',
       perSecond: Number.POSITIVE_INFINITY,
       firstWaveMs: 0,
@@ -297,7 +297,7 @@ describe('a hook restore() that throws in the next process', () => {
     const sender = new ConnectionSender({
       link: new Link(new Channel(pair.give)),
       log: pair.log,
-      sources: () => [{ listener: 'web', moving: from.moving }],
+      sources: () => [{ listener: 'web', address: '', moving: from.moving }],
       which: 'auto',
       perSecond: Number.POSITIVE_INFINITY,
       firstWaveMs: 0,

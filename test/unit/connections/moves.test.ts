@@ -796,7 +796,7 @@ describe('connections that move', () => {
 
   it('fill a slice only as far as a message has room for their descriptors', () => {
     const filler = new SliceFiller()
-    const source = { listener: 'web', moving: new Hand() }
+    const source = { listener: 'web', address: '', moving: new Hand() }
     const fds = Array.from({ length: MAX_CONNECTION_FDS }, () => others[0]!)
     while (!filler.isFull && filler.items.length < MAX_FDS_PER_MESSAGE)
       filler.add({ source, departure: { record: Buffer.alloc(0), fds } })
@@ -848,7 +848,7 @@ function loneSender() {
   const sender = new ConnectionSender({
     link: new Link(new Channel(give)),
     log,
-    sources: () => [{ listener: 'web', moving: old }],
+    sources: () => [{ listener: 'web', address: '', moving: old }],
     which: 'auto',
     drainMs: 60_000,
     firstWaveMs: 0,

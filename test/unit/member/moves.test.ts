@@ -12,6 +12,8 @@ describe('the moves of connections', () => {
     const logger = { ...SILENT, info: (_: object, message: string) => void told.push(message) }
     const listener = {
       name: 'web',
+      address: { url: 'tcp://127.0.0.1:80' },
+      isClosed: false,
       connections,
       moving: [
         {

@@ -39,11 +39,26 @@ async function service(hosting: 'embedded' | 'daemon'): Promise<Service> {
   }
 }
 
-async function ask(where: { port: number } | { socketPath: string }): Promise<string> {
+async function ask(
+  where: ({ port: number } | { socketPath: string }) & { agent?: http.Agent },
+): Promise<string> {
   const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
     http.get({ host: '127.0.0.1', agent: false, timeout: 5_000, ...where }, resolve).once('error', reject)
   })
   return await text(response)
+}
+
+/** A client that asks over one connection for as long as that lasts. */
+function keptClient(port: number): { ask(): Promise<string>; connections: number } {
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
+  onTestFinished(() => agent.destroy())
+  const client = { ask: () => ask({ port, agent }), connections: 0 }
+  const { createConnection } = agent
+  agent.createConnection = (...args) => {
+    client.connections++
+    return createConnection.apply(agent, args)
+  }
+  return client
 }
 
 const at = (port: number) => `tcp://127.0.0.1:${port}`
@@ -147,5 +162,21 @@ describe.each(['embedded', 'daemon'] as const)('the next version, %s hosting,', 
     await expect(first.relisten('web', `tcp://0.0.0.0:${port}`)).rejects.toMatchObject(refused)
     expect(first.phase).toBe('serving')
     expect(await ask({ port })).toBe('v1 web false')
+  })
+})
+
+describe('the next version', () => {
+  it('answers the open connections of each address by the server of that address, whatever its name', async () => {
+    const { version } = await service('embedded')
+    const [one, two] = [await freePort(), await freePort()]
+    await version('v1', { web: at(one), admin: at(two) })
+    const [public_, private_] = [keptClient(one), keptClient(two)]
+    const both = async () => [await public_.ask(), await private_.ask()]
+    expect(await both()).toEqual(['v1 web false', 'v1 admin false'])
+    await version('v2', { web: at(two), admin: at(one) })
+    expect(await both()).toEqual(['v2 admin true', 'v2 web true'])
+    await version('v3', { web: at(two), front: at(one) })
+    expect(await both()).toEqual(['v3 front true', 'v3 web true'])
+    expect([public_.connections, private_.connections]).toEqual([1, 1])
   })
 })
