@@ -14,7 +14,7 @@ import { perLane } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
 
 const PROCESSES = 3
-/** Longer than the test: a service waits no longer than this for older generations. */
+/** The limit of the wait for older generations: longer than the test. */
 const LIMIT_MS = 600_000
 
 type Phase = 'leaving' | 'retired' | 'last'
@@ -29,12 +29,12 @@ const STEP: fc.Arbitrary<Step> = fc.record({
   what: fc.constantFrom('connect', 'connect', 'drop', 'drop', 'leaving', 'retired', 'last', 'kill'),
 })
 
-/** A process of an older generation, as it is, and how it should be seen. */
+/** A process of an older generation, with its phase as the service should see it. */
 class Older {
   readonly #process: ChildProcess
   #far: ReturnType<typeof linked>['far'] | null = null
   phase: 'unknown' | Phase = 'unknown'
-  /** It had clients when it lost its connection, and may still have them. */
+  /** The process had clients when it lost its connection, and may still have them. */
   isLost = false
   isAlive = true
 
@@ -89,7 +89,7 @@ class Older {
     this.#far!.post({ heartbeat: { healthy: true, report } })
   }
 
-  /** Its connection ends with it. */
+  /** Ends the process, and so its connection. */
   async kill(): Promise<void> {
     if (!this.isAlive) return
     this.isAlive = false

@@ -12,13 +12,13 @@ import { perLane } from '../lanes/lane.js'
 afterEach(() => void vi.useRealTimers())
 
 const CLIENTS = 5
-/** Everything that was begun has ended by then. */
+/** Longer than every end that has begun. */
 const LONG_MS = 20_000
 
 interface Client {
-  /** It was told to leave, or its connection has ended. */
+  /** The server has told the client to leave, or the connection has ended. */
   readonly leaves: boolean
-  /** What it asks for now is answered as before. */
+  /** Whether a request of now has the same answer as before. */
   goesOn(): Promise<boolean>
 }
 
@@ -95,7 +95,7 @@ const requests: Omit<Kind, 'name'> = {
   },
 }
 
-/** Without the hook `serialize` they do not move. */
+/** WebSockets without the hook `serialize`, which do not move. */
 const webSockets: Omit<Kind, 'name'> = {
   serve: server => {
     const wss = new WebSocketServer({ server })
@@ -131,7 +131,7 @@ const KINDS: readonly Kind[] = [
   { name: 'WebSockets', ...webSockets },
 ]
 
-/** This process leaves for `forMs`, with so much time for its connections, and then serves again. */
+/** A process leaves for `forMs`, gives its connections `plainMs`, and then serves again. */
 interface Leave {
   readonly forMs: number
   readonly plainMs: number

@@ -297,9 +297,9 @@ function pause(tell: Tell): Part {
 interface Row {
   readonly name: string
   readonly make: (tell: Tell) => Part
-  /** Milliseconds until it has done what its end begins. */
+  /** Milliseconds until the part has done the work that its end begins. */
   readonly rests?: number
-  /** It has a timer from its construction on. */
+  /** The part has a timer from its construction on. */
   readonly keepsTimer?: boolean
 }
 
@@ -331,7 +331,7 @@ async function live(part: Part, told: [number, ...unknown[]][], ms: number): Pro
   return told.slice(before).map(([at, ...words]) => [Math.round(at - began), ...words])
 }
 
-/** Ends amid everything that takes a while. */
+/** A life that ends amid everything that takes a while. */
 const CUT_SHORT = { ms: 730, rests: 4_000 }
 
 const LIVES = fc.array(

@@ -10,7 +10,7 @@ import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 import { askTls } from '../processes/tls-client.js'
 
-/** What processes of a service have in common: the section of the state with the keys. */
+/** The section of the state with the keys, which the processes of a service share. */
 class SharedKeys {
   readonly #stored = new Map<string, unknown>()
   readonly #listeners = new Set<(change: { key: string; op: string }) => void>()

@@ -45,7 +45,7 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
     paused: false,
     joined: [] as Caller[],
     offered: [] as Caller[],
-    /** The service of the name that callers say, now: one that has ended, and has begun anew, is another one. */
+    /** The service of the callers' name: `another` after an end and a new begin. */
     service: 'the first' as 'the first' | 'another',
     joinedServices: [] as string[],
     /** Resolves when the upgrade of the service that has just ended is decided. */

@@ -91,7 +91,7 @@ describe('the share of another user in a daemon', () => {
     const users = [OTHER, OTHER + 1, OWN]
     const names = ['a', 'b', 'c', 'd', 'e']
     const owners = names.map((_, i) => users[i % users.length]!)
-    // A descriptor comes to the next daemon over a channel: as another one, which counts to nobody.
+    // A channel gives the next daemon another descriptor, which counts to no user yet.
     const arrived = (registry: Registry) => {
       const next = new Registry()
       onTestFinished(() => next.close())
@@ -116,7 +116,7 @@ describe('the share of another user in a daemon', () => {
       const quotas = new UserQuotas(1_024)
       const store = new DescriptorStore(registry)
       store.takeOver(uid => quotas.foreignUserOf(uid)?.fds ?? null)
-      // Again: another process has taken over, and failed.
+      // Another process has taken over, and failed.
       store[Symbol.dispose]()
       store.takeOver(uid => quotas.foreignUserOf(uid)?.fds ?? null)
       const ownedBy = (of: readonly number[]) => users.map(uid => of.filter(owner => owner === uid).length)
@@ -125,7 +125,7 @@ describe('the share of another user in a daemon', () => {
       store.remove(names[daemon]!)
       const left = owners.slice(daemon + 1)
       expect(users.map(uid => store.countOf(uid))).toEqual(ownedBy(left))
-      // A thread closes it.
+      // A thread closes the descriptor.
       await until(
         'it is closed',
         () => String(counts(quotas)) === String(countedOf(left)),
