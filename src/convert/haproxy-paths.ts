@@ -2,6 +2,7 @@
 import type { Draft, Section } from './draft.js'
 import { ALWAYS, type Parsed } from './haproxy-conditions.js'
 import type { Statement } from './haproxy-syntax.js'
+import { pathChangeOf } from './path-change.js'
 
 const CHANGES = /^(?:(?:set|replace)-path|replace-uri)$/
 
@@ -43,17 +44,19 @@ function changeIn({ words }: Statement): PathChange | null {
   const text = (end < 0 ? rest : rest.slice(0, end)).join(' ')
   const [, before] = /^((?:\/[\w.~-]+)+)%\[path\]$/.exec(pattern) ?? []
   if (what === 'set-path') return before === undefined ? null : { addPrefix: before, paths: ALWAYS, near: '' }
-  const [, anchor, stripPrefix, after = ''] =
-    /^(\^?)((?:\/[\w.~-]+)+)(\/\(\.\*\)|\(\/\)\?\(\.\*\)|\/\?\(\.\*\)|\(\/\.\*\)\??|\(\.\*\))\$?$/.exec(
-      pattern,
-    ) ?? []
-  const [, begin = ''] = /^((?:\/[\w.~-]+)*)\/?\\[12]$/.exec(text) ?? []
-  if (stripPrefix === undefined || !/\\[12]$/.test(text)) return null
-  const isBelow = /^(?:\/\(\.\*\)|\(\/\.\*\))$/.test(after)
-  const where = isBelow ? { when: [`path=${stripPrefix}/*`] } : { path: stripPrefix, when: [] }
+  const found = /\\[12]$/.test(text) ? pathChangeOf(pattern, text) : null
+  if (found === null) return null
+  const { strip, add, isBelow, isOpen, isAnchored } = found
+  const where = isBelow ? { when: [`path=${strip}/*`] } : { path: strip, when: [] }
   const near = [
-    ...(anchor === '' ? ['only at the begin of the path'] : []),
-    ...(isBelow || after === '(/.*)?' ? [] : [`by whole segments: ${stripPrefix}x stays`]),
+    ...(isAnchored ? [] : ['only at the begin of the path']),
+    ...(isOpen ? [`by whole segments: ${strip}x stays`] : []),
+    ...found.near,
   ].join(', ')
-  return { stripPrefix, ...(begin !== '' && { addPrefix: begin }), paths: { any: [where], near: '' }, near }
+  return {
+    stripPrefix: strip,
+    ...(add !== '' && { addPrefix: add }),
+    paths: { any: [where], near: '' },
+    near,
+  }
 }

@@ -1,12 +1,10 @@
 import type { Draft, Section } from './draft.js'
 import type { LocationPath } from './nginx-location.js'
 import type { Directive } from './nginx-syntax.js'
+import { pathChangeOf } from './path-change.js'
 
 const isPathChange = ({ name, args }: Directive) =>
   name === 'rewrite' && !/^(?:redirect|permanent)$/.test(args[2] ?? '') && !/^https?:/.test(args[1] ?? '')
-
-/** A pattern that takes the paths below another one, but not that itself. */
-const NEEDS_SLASH = /(?:\/\(\.\*\)|\(\/\.\*\))\$?$/
 
 /** Whether a rewrite changes the path for the servers of its location. */
 export const isOfServers = (directive: Directive) => isPathChange(directive) && directive.args[2] === 'break'
@@ -20,27 +18,22 @@ export function rewriteOf(
   const [first, ...others] = block.filter(isPathChange)
   if (first === undefined) return null
   const [pattern = '', target = '', flag] = first.args
-  const [, strip] =
-    /^\^((?:\/[\w~-]+)+)(?:\/\(\.\*\)|\/\?\(\.\*\)|\(\/\.\*\)|\(\/\|\$\)\(\.\*\)|\(\.\*\))\$?$/.exec(
-      pattern,
-    ) ?? []
-  const [, add, number] = /^((?:\/[\w.~-]+)*)\/?\$([12])$/.exec(target) ?? []
-  const isLast = number === (pattern.includes('(/|$)') ? '2' : '1')
-  const isSimple =
-    strip !== undefined && add !== undefined && isLast && flag === 'break' && others.length === 0
-  if (!isSimple || (path !== strip && !path.startsWith(`${strip}/`))) {
+  const change = /\$[12]$/.test(target) ? pathChangeOf(pattern, target) : null
+  const isSimple = change?.isAnchored === true && flag === 'break' && others.length === 0
+  if (!isSimple || (path !== change.strip && !path.startsWith(`${change.strip}/`))) {
     for (const each of [first, ...others])
       draft.missing(each, 'paths are changed by stripPrefix and addPrefix')
     return null
   }
-  if (path === strip && NEEDS_SLASH.test(pattern)) {
-    if (isExact) {
-      draft.own(first, 'the location has no such path')
-      return null
-    }
-    if (text.endsWith('/')) draft.said(first)
-    else draft.near(first, `${strip} itself is changed too`)
-  } else draft.said(first)
+  const { strip, add, isBelow } = change
+  if (path === strip && isBelow && isExact) {
+    draft.own(first, 'the location has no such path')
+    return null
+  }
+  draft.said(first)
+  const hasItself = path === strip && !text.endsWith('/')
+  if (hasItself && isBelow) draft.near(first, `${strip} itself is changed too`)
+  for (const each of change.near) if (hasItself || !/itself/.test(each)) draft.near(first, each)
   return { stripPrefix: strip, ...(add !== '' && { addPrefix: add }) }
 }
 

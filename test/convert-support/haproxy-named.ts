@@ -20,6 +20,9 @@ const AS_SENT = /^its value has the request as the client sent it/
 
 const CHANGED = / of the changed request$/
 
+/** A change of paths that leaves out the slash behind the path itself. */
+const ITSELF = [/(replace-\w+) \^?(\/\w+)\(\/\)\?\(\.\*\) (\S*)\/\\2/, '$1 ^$2(/.*)?$$ $3\\1'] as const
+
 /** Yields the file as the remarks leave it, with some lines widened: more requests fulfil what cannot be said of their conditions. */
 export function* readingsOf(text: string, remarks: readonly Remark[]): Generator<string> {
   yield asNamed(text, remarks, () => false)
@@ -59,7 +62,7 @@ function lineAsNamed(lines: readonly string[], at: number, why: string, isWidene
   if (/^it replaces the header/.test(why)) return written.replace('add-header', 'set-header')
   if (/^without/.test(why)) return written
   if (/^(?:only at the begin|by whole segments)/.test(why))
-    return written
+    return (/ itself becomes \//.test(why) ? written.replace(...ITSELF) : written)
       .replace(/(replace-\w+) \^?(\/\w+)\(\/\)\?/, '$1 ^$2(/|$$)')
       .replace(/(replace-\w+) \//, '$1 ^/')
   // Clients must not say in its place what HAProxy says.

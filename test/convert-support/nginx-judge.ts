@@ -92,7 +92,7 @@ class Excuses {
       const named = ofPaths(why, path)
       if (named === true || (named === false && !why.startsWith('by the path '))) return named
     }
-    const [, itself] = /^(\S+) itself is changed too$/.exec(why) ?? []
+    const [, itself] = /^(\S+) itself (?:is changed too|becomes \S+)$/.exec(why) ?? []
     if (itself !== undefined) return path === itself && this.#places.concerns(line, reached)
     const rewritten = /^rewrite (\S+)/.exec(line.text)?.[1]
     if (
@@ -129,7 +129,7 @@ const isBelow = (path: string, route: string) =>
 function partOf({ line, why }: Named): Part {
   if (line.text.startsWith('proxy_set_header')) return 'headers'
   if (/^(?:add_header|proxy_hide_header)/.test(line.text)) return 'set'
-  return why.startsWith('the path begins with') ? 'url' : 'all'
+  return /^(?:the path begins with|slashes in a row)/.test(why) ? 'url' : 'all'
 }
 
 /** Finds what must not be. Ours is open where theirs refuses only if a remark about a line on the way names it. */

@@ -320,6 +320,13 @@ it('a path is changed where the pattern takes it, and once', () => {
   expect(named(rule).map(({ why }) => why)).toEqual([
     'only at the begin of the path, by whole segments: /ax stays',
   ])
+  const whys = (replaced: string) => named(`http-request replace-path ${replaced}`).map(({ why }) => why)
+  expect(whys('^/a(/)?(.*) /v1/\\2')).toEqual(['by whole segments: /ax stays, /a itself becomes /v1'])
+  expect(whys('^/a(/.*)? /v1\\1')).toEqual([])
+  expect(whys('^/a(/.*)? \\1')).toEqual(['/a itself becomes /'])
+  expect(whys('^/a(/.*)? /v1/\\1')).toEqual(['slashes in a row count as one, /a itself becomes /v1'])
+  for (const other of ['^/a/(.*) /v1\\1', '^/a(/)?(.*) /v1\\1', '^/a/?(.*) \\1'])
+    expect(whys(other)).toEqual(['paths are changed by stripPrefix and addPrefix'])
   expect(named(`http-request set-path /v1%[path]\n ${rule}`).map(({ why }) => why)).toEqual([
     'an earlier rule changes the path',
   ])

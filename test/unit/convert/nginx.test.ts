@@ -454,7 +454,23 @@ it('a rewrite of a location is said once, and its own path is named', () => {
   }
   expect(of('location /d/')).toEqual(['/d', 'said', ''])
   expect(of('location /d')).toEqual(['/d', 'near', '/d itself is changed too'])
-  expect(of('location /d', '^/d/?(.*)$')).toEqual(['/d', 'said', ''])
+  expect(of('location /d', '^/d/?(.*)$')).toEqual(['/d', 'near', '/d itself becomes /a'])
   expect(of('location = /d')).toEqual([undefined, 'own', 'the location has no such path'])
   expect(of('location /x')).toEqual([undefined, 'missing', 'paths are changed by stripPrefix and addPrefix'])
+})
+
+it.each([
+  ['/a', '^/a/?(.*)$ /v1/$1', '/a itself becomes /v1'],
+  ['/a/', '^/a/?(.*)$ /v1/$1', ''],
+  ['/a', '^/a(/|$)(.*)$ /$2', ''],
+  ['/a', '^/a(/.*)?$ /v1$1', ''],
+  ['/a/', '^/a(/.*)$ /v1/$1', 'slashes in a row count as one'],
+  ['/a/', '^/a/(.*)$ /v1$1', 'paths are changed by stripPrefix and addPrefix'],
+  ['/a/', '/a/(.*)$ /v1/$1', 'paths are changed by stripPrefix and addPrefix'],
+])('a rewrite of location %s is said as far as it can be: %s', (path, rewrite, why) => {
+  const { remarks } = convert(
+    `server { listen 80; location ${path} { rewrite ${rewrite} break; proxy_pass http://a:1; } }`,
+    { file: 'nginx.conf', language: 'nginx', service: 'edge', included: () => [] },
+  )
+  expect(remarks.find(({ line }) => line.text.startsWith('rewrite'))?.why).toBe(why)
 })
