@@ -32,14 +32,14 @@ export function allOf(conditions: readonly string[]): readonly string[] | null {
 }
 
 /** `header:x-a` of `header:X-A=1`. */
-function thingOf(condition: string): string {
+export function thingOf(condition: string): string {
   const what = /^[^=]*/.exec(condition)![0]
   return what.startsWith('header:') ? what.toLowerCase() : what
 }
 
-const isOfPath = (condition: string) => /^i?path=/.test(condition)
+export const isOfPath = (condition: string) => /^i?path=/.test(condition)
 
-const wantedOf = (condition: string) =>
+export const wantedOf = (condition: string) =>
   condition.includes('=') ? condition.slice(condition.indexOf('=') + 1) : null
 
 /** Whether each request that fulfils the first fulfils the second, about the same thing. */
@@ -89,11 +89,21 @@ function areApart(one: string, other: string): boolean {
   const plain = (text: string) => text.replace(/(.)\/$/, '$1')
   const [beginA, beginB] = [plain(a[0]!), plain(b[0]!)]
   if (a.length === 1 && b.length === 1) return beginA !== beginB
+  if (a.length === 1) return !takes(b, beginA)
+  if (b.length === 1) return !takes(a, beginB)
   const begins = alike(beginA, beginB, (text, part) => text.startsWith(part))
   const [endA, endB] = [a, b].map(parts => parts.at(-1)!.replace(/\/$/, ''))
   const ends = alike(endA!, endB!, (text, part) => text.endsWith(part))
   return !begins || !ends
 }
+
+/** Whether a pattern, in parts between stars, may take a path, with or without a slash at its end. */
+function takes(parts: readonly string[], path: string): boolean {
+  const pattern = new RegExp(`^${parts.map(literal).join('.*')}$`)
+  return [path, `${path}/`].some(each => pattern.test(each))
+}
+
+const literal = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
 
 /** Whether a request for a path of the route `path`, or below it, can fulfil a condition about the path. */
 export function mayMeet(path: string, condition: string): boolean {

@@ -462,3 +462,12 @@ it('a refusal of connections comes before the answer of monitor-uri', () => {
     expect(['10.0.0.1', '10.0.0.2'].map(client => answer('/x', { client }))).toEqual([200, 403])
   }
 })
+
+it('a change of paths below another path concerns no request for the root', () => {
+  const conversion = web(
+    ['use_backend two if { path / }'],
+    'backend two\n http-request replace-path /a/(.*) /\\1\n server s 10.0.0.9:80\n',
+  )
+  const answer = answersOf(conversion)
+  expect(['/', '/a/x'].map(path => answer(path))).toEqual(['two', 'app'])
+})
