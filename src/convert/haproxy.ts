@@ -21,7 +21,7 @@ import { clientLimits, errorPagesOf, limitsOf } from './haproxy-settings.js'
 import { type HaproxySection, inOrder, parseHaproxy, type Statement } from './haproxy-syntax.js'
 import { OWN, sampleText, WITHOUT } from './haproxy-values.js'
 import { Variants } from './haproxy-variants.js'
-import { firstOnes, intersection, MOST_ROUTES, reachedBy, routesInOrder } from './order.js'
+import { FirstRules, intersection, MOST_ROUTES, reachedBy, routesInOrder } from './order.js'
 import { listenerAddress, timeOf } from './values.js'
 
 /** Translates a configuration of HAProxy. Throws ERR_FDB_CONFIG if HAProxy would not read it. */
@@ -168,16 +168,16 @@ class Translation {
     const rest = fallback.length > 0 ? fallback : [{ parsed: ALWAYS, action: { respond: { status: 503 } } }]
     const ordered = [...rules, ...later, ...rest]
     const routes = (kind: 'plain' | 'secure', at: readonly ListenerDraft[]) => {
-      let list: RouteDraft[] = []
+      const list = new FirstRules()
       const changed = ordered.flatMap(({ parsed, action }) =>
         variants.of(action, kind, limit).map(each => ({ ...each, parsed: this.#both(parsed, each.parsed) })),
       )
       for (const { parsed, action } of changed.toReversed())
         for (const condition of parsed.any.toReversed()) {
-          list = firstOnes([...this.#before(list, condition, action, at), ...list])
-          if (list.length > MOST_ROUTES) throw overlapError(this.#path)
+          list.putBefore(this.#before(list, condition, action, at))
+          if (list.size > MOST_ROUTES) throw overlapError(this.#path)
         }
-      return list
+      return list.all
     }
     return [
       ...routes(
@@ -225,7 +225,7 @@ class Translation {
 
   /** The routes of a rule before others, which get the requests that the rule excepts, and those below an exact path. */
   #before(
-    others: readonly RouteDraft[],
+    others: FirstRules,
     condition: Condition,
     action: Action,
     listeners: readonly ListenerDraft[],
@@ -238,8 +238,10 @@ class Translation {
           return match === null ? [] : [{ ...match, action }]
         }),
       )
-    const passed = (each: Condition) => within(each).flatMap(one => reachedBy(one, others))
-    const except = condition.except ?? []
+    const { except = [] } = condition
+    if (except.length === 0) return own
+    const all = others.all
+    const passed = (each: Condition) => within(each).flatMap(one => reachedBy(one, all))
     return [...except.flatMap(passed), ...own]
   }
 

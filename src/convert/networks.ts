@@ -1,4 +1,4 @@
-import { BlockList, isIP, isIPv6 } from 'node:net'
+import { isIP, isIPv6 } from 'node:net'
 
 /** A network of `address=`: an address alone is one too. */
 function partsOf(network: string): { address: string; prefix: number; family: 'ipv4' | 'ipv6' } {
@@ -7,20 +7,38 @@ function partsOf(network: string): { address: string; prefix: number; family: 'i
   return { address, family, prefix: bits === undefined ? (family === 'ipv6' ? 128 : 32) : Number(bits) }
 }
 
-/** The answers of {@link contains}: routes that overlap ask the same many times, and a list costs as much as a thousand look-ups. */
-const known = new Map<string, boolean>()
+const known = new Map<string, string>()
+
+/** The bits that all addresses of a network begin with, behind the version: those of a network within another begin with the bits of that one. */
+export function bitsOf(network: string): string {
+  const before = known.get(network)
+  if (before !== undefined) return before
+  const { address, prefix, family } = partsOf(network)
+  const bits =
+    family === 'ipv4'
+      ? `4${address
+          .split('.')
+          .map(each => binary(Number(each), 8))
+          .join('')}`.slice(0, prefix + 1)
+      : `6${groupsOf(address)
+          .map(each => binary(Number.parseInt(each, 16), 16))
+          .join('')}`.slice(0, prefix + 1)
+  known.set(network, bits)
+  return bits
+}
+
+const binary = (value: number, length: number) => value.toString(2).padStart(length, '0')
+
+/** The eight groups of an address of IPv6. */
+function groupsOf(address: string): string[] {
+  const [before = '', after] = new URL(`http://[${address}]`).hostname.slice(1, -1).split('::')
+  const [first, last] = [before, after ?? ''].map(part => (part === '' ? [] : part.split(':')))
+  return [...first!, ...Array.from({ length: 8 - first!.length - last!.length }, () => '0'), ...last!]
+}
 
 /** Whether all addresses of the second network are in the first. */
 export function contains(network: string, other: string): boolean {
-  const key = `${network} ${other}`
-  const before = known.get(key)
-  if (before !== undefined) return before
-  const [a, b] = [partsOf(network), partsOf(other)]
-  const list = new BlockList()
-  list.addSubnet(a.address, a.prefix, a.family)
-  const isIn = a.family === b.family && a.prefix <= b.prefix && list.check(b.address, b.family)
-  known.set(key, isIn)
-  return isIn
+  return bitsOf(other).startsWith(bitsOf(network))
 }
 
 /** The networks of addresses that are in both lists. */
@@ -31,11 +49,16 @@ export function commonNetworks(some: readonly string[], others: readonly string[
   return [...new Set(found)].sort()
 }
 
-/** The network as the proxy writes it; null for another text, and for one of IPv6 that holds addresses of IPv4. */
+/** The network as the proxy writes it; null for another text, for an address of one interface, and for a network of IPv6 that holds addresses of IPv4. */
 export function networkOf(text: string): string | null {
   const [, address = '', bits] = /^([^/]*)(?:\/(\d{1,3}))?$/.exec(text) ?? []
   const version = isIP(address)
-  if (version === 0 || (bits !== undefined && Number(bits) > (version === 4 ? 32 : 128))) return null
+  if (
+    version === 0 ||
+    address.includes('%') ||
+    (bits !== undefined && Number(bits) > (version === 4 ? 32 : 128))
+  )
+    return null
   return version === 6 && bits !== undefined && Number(bits) < 97 && /^::/.test(address) ? null : text
 }
 

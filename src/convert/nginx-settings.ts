@@ -47,6 +47,7 @@ export function clientCaOf(
 export class Settings {
   readonly #draft: Draft
   readonly #http: readonly Directive[]
+  #isTold = false
 
   constructor(draft: Draft, http: readonly Directive[]) {
     this.#draft = draft
@@ -111,8 +112,12 @@ export class Settings {
     time('client_header_timeout', 'timeouts.head')
     time('client_body_timeout', 'timeouts.stall')
     time('send_timeout', 'timeouts.stall')
-    this.#bodies()
-    this.#clients()
+    // For the first server they look at all others too.
+    if (!this.#isTold) {
+      this.#bodies()
+      this.#clients()
+      this.#isTold = true
+    }
     const heads = effectiveOne(levels, 'large_client_header_buffers')
     if (heads !== undefined) {
       draft.said(heads)

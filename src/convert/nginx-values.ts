@@ -201,10 +201,26 @@ export type Levels = readonly (readonly Directive[])[]
 /** The directives of this name at the innermost level that has any. */
 export function effective(levels: Levels, name: string): readonly Directive[] {
   for (const level of levels) {
-    const all = level.filter(each => each.name === name)
-    if (all.length > 0) return all
+    const all = namedIn(level).get(name)
+    if (all !== undefined) return all
   }
   return []
+}
+
+/** The level of all servers is asked for each of them. */
+const named = new WeakMap<readonly Directive[], ReadonlyMap<string, readonly Directive[]>>()
+
+function namedIn(level: readonly Directive[]): ReadonlyMap<string, readonly Directive[]> {
+  const known = named.get(level)
+  if (known !== undefined) return known
+  const made = new Map<string, Directive[]>()
+  for (const each of level) {
+    const others = made.get(each.name)
+    if (others === undefined) made.set(each.name, [each])
+    else others.push(each)
+  }
+  named.set(level, made)
+  return made
 }
 
 export function effectiveOne(levels: Levels, name: string): Directive | undefined {

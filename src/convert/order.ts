@@ -1,6 +1,7 @@
 import { allOf, implies, mayMeet } from './conditions.js'
 import type { Action, Match, RouteDraft } from './draft.js'
-import { contains, narrowness } from './networks.js'
+import { bitsOf, narrowness } from './networks.js'
+import { RouteIndex } from './route-index.js'
 
 export const MOST_ROUTES = 20_000
 const MOST_PRUNED = 3_000
@@ -10,45 +11,42 @@ const MOST_PRUNED = 3_000
  * requests, a route for just these requests is added. Returns null if that makes too many routes.
  */
 export function routesInOrder(rules: readonly RouteDraft[]): RouteDraft[] | null {
-  const routes: Ranked[] = []
-  const byKey = new Map<string, Ranked>()
-  for (const [rank, { action, ...given }] of withSingleOnes(rules).entries()) {
+  const single = withSingleOnes(rules)
+  const routes = new RouteIndex<Ranked>(single)
+  const known = new Set<string>()
+  for (const [rank, { action, ...given }] of single.entries()) {
     const when = allOf(given.when)
     // No request fulfils these.
     if (when === null) continue
     if (!when.every(each => mayMeet(given.path, each))) continue
     const match = { ...given, when }
     const added: Ranked[] = [{ match, action, rank }]
-    for (const earlier of routes) {
+    for (const earlier of routes.near(match)) {
       const both = intersection(earlier.match, match)
       if (both !== null) added.push({ match: both, action: earlier.action, rank: earlier.rank })
     }
     for (const each of added.sort((a, b) => a.rank - b.rank)) {
       const key = keyOf(each.match)
-      if (byKey.has(key)) continue
-      byKey.set(key, each)
-      routes.push(each)
+      if (known.has(key)) continue
+      known.add(key)
+      routes.add(each)
     }
-    if (routes.length > MOST_ROUTES) return null
+    if (routes.all.length > MOST_ROUTES) return null
   }
-  return pruned(routes).map(({ match, action }) => ({ ...match, action }))
+  return pruned(routes.all).map(({ match, action }) => ({ ...match, action }))
 }
 
 /** The proxy has rules of its own among lists of methods or networks, so lists that overlap become a rule for each item. */
 function withSingleOnes(rules: readonly RouteDraft[]): RouteDraft[] {
   let all = [...rules]
-  for (const [begin, areCommon] of LISTS) {
+  for (const [begin, textOf] of LISTS) {
     const lists = new Set(all.flatMap(({ when }) => when.filter(each => each.startsWith(begin))))
     const itemsOf = (condition: string) => condition.slice(begin.length).split('|')
-    const overlapping = [...lists].filter(each =>
-      [...lists].some(
-        other =>
-          other !== each &&
-          itemsOf(other).some(one => itemsOf(each).some(another => areCommon(one, another))),
-      ),
+    const overlapping = overlappingOnes(
+      [...lists].flatMap(list => itemsOf(list).map(item => ({ list, text: textOf(item) }))),
     )
     all = all.flatMap(rule => {
-      const list = rule.when.find(each => overlapping.includes(each))
+      const list = rule.when.find(each => overlapping.has(each))
       if (list === undefined) return [rule]
       const others = rule.when.filter(each => each !== list)
       return itemsOf(list).map(item => ({ ...rule, when: [...others, `${begin}${item}`].sort() }))
@@ -57,10 +55,24 @@ function withSingleOnes(rules: readonly RouteDraft[]): RouteDraft[] {
   return all
 }
 
-const LISTS: readonly (readonly [string, (one: string, other: string) => boolean])[] = [
-  ['method=', (one, other) => one === other],
-  ['address=', (one, other) => contains(one, other) || contains(other, one)],
+/** Lists, by their begin, with the texts of their items: two items have something in common if the text of one begins with that of the other. */
+const LISTS: readonly (readonly [string, (item: string) => string])[] = [
+  ['method=', method => `${method} `],
+  ['address=', bitsOf],
 ]
+
+/** The lists of which an item has something in common with one of another list. */
+function overlappingOnes(items: readonly { list: string; text: string }[]): Set<string> {
+  const found = new Set<string>()
+  // The items whose texts the one that is looked at begins with: they come before it.
+  let begins: typeof items = []
+  for (const item of items.toSorted((a, b) => (a.text < b.text ? -1 : a.text > b.text ? 1 : 0))) {
+    begins = begins.filter(({ text }) => item.text.startsWith(text))
+    for (const { list } of begins) if (list !== item.list) found.add(list).add(item.list)
+    begins = [...begins, item]
+  }
+  return found
+}
 
 interface Ranked {
   readonly match: Match
@@ -71,15 +83,15 @@ interface Ranked {
 
 /** Leaves out routes whose requests get the same without them. */
 function pruned(routes: readonly Ranked[]): readonly Ranked[] {
-  // Every pair is compared.
   if (routes.length > MOST_PRUNED) return routes
   const sorted = [...routes].sort((a, b) => a.rank - b.rank)
   const kept = new Set(sorted)
-  const neighbours = neighboursIn(sorted)
+  const index = new RouteIndex<Ranked>(sorted.map(({ match }) => match))
+  for (const each of sorted) index.add(each)
   for (const each of sorted.toReversed()) {
-    const others = neighbours(each).filter(
-      other => other !== each && kept.has(other) && overlaps(other.match, each.match),
-    )
+    const others = index
+      .near(each.match)
+      .filter(other => other !== each && kept.has(other) && overlaps(other.match, each.match))
     const general = others.filter(other => covers(other.match, each.match))
     // The proxy may take any of these instead: between equals it has rules of its own.
     const next = general.filter(one => !general.some(other => precedence(other.match, one.match) < 0))
@@ -96,24 +108,17 @@ function pruned(routes: readonly Ranked[]): readonly Ranked[] {
   return [...kept]
 }
 
-/** Returns a function that gives the routes for hosts that a route may have too. */
-function neighboursIn(routes: readonly Ranked[]): (route: Ranked) => readonly Ranked[] {
-  const byHost = new Map<string, Ranked[]>()
-  for (const each of routes) {
-    const known = byHost.get(each.match.host)
-    if (known === undefined) byHost.set(each.match.host, [each])
-    else known.push(each)
-  }
-  const wild = routes.filter(({ match }) => match.host.startsWith('*'))
-  return ({ match: { host } }) => (host.startsWith('*') ? routes : [...(byHost.get(host) ?? []), ...wild])
-}
-
 const lower = (text: string) => text.toLowerCase()
 
 const same = (a: Action, b: Action) => a === b || JSON.stringify(a) === JSON.stringify(b)
 
 function keyOf({ listener = '', host, path, when }: Match): string {
-  return JSON.stringify([listener, host, path, when.map(each => each.replace(/^!?header:[^=]*/, lower))])
+  return JSON.stringify([
+    listener,
+    host,
+    path,
+    when.map(each => each.replace(/^!?header:[^=]*/, lower)).sort(),
+  ])
 }
 
 /** Compares as the proxy does: negative if a request that both match gets the first, 0 if it may get either. */
@@ -183,13 +188,27 @@ function overlaps(a: Match, b: Match): boolean {
   return intersection(a, b) !== null
 }
 
-/** Leaves out rules that match the same requests as an earlier one. */
-export function firstOnes(rules: readonly RouteDraft[]): RouteDraft[] {
-  const known = new Set<string>()
-  return rules.filter(rule => {
-    const key = keyOf(rule)
-    return !known.has(key) && known.add(key)
-  })
+/** Rules, of which each matches other requests: of those that match the same, the first counts. */
+export class FirstRules {
+  /** From the last one on. */
+  readonly #byKey = new Map<string, RouteDraft>()
+
+  get size(): number {
+    return this.#byKey.size
+  }
+
+  get all(): RouteDraft[] {
+    return [...this.#byKey.values()].reverse()
+  }
+
+  /** Puts rules before all others. */
+  putBefore(rules: readonly RouteDraft[]): void {
+    for (const rule of rules.toReversed()) {
+      const key = keyOf(rule)
+      this.#byKey.delete(key)
+      this.#byKey.set(key, rule)
+    }
+  }
 }
 
 /** The rules for requests that `match` matches, of which the first that matches wins. */
