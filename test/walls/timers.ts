@@ -160,7 +160,7 @@ export const PLAIN: Readonly<Record<string, readonly string[]>> = {
     'ControlSocket.leaveToSuccessor: retries: listens again',
     'ControlSocket.leaveToSuccessor: delays: accepts again, beside the successor',
   ],
-  'member/hosting/holder-link.ts': ['reconnectToDaemon: retries: connects again'],
+  'member/hosting/holder-link.ts': ['pause: retries: connects again'],
   'member/hosting/operator-requests.ts': ['AppendNotice.#schedule: paces: tells of changes at most so often'],
   'member/hosting/seal-watch.ts': [
     'SealWatch.start: paces: looks whether this process was sealed or released',

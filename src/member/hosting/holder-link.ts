@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterReading } from '../../base/after-reading.js'
 import { OWN_INSTANCE } from '../../base/own-instance.js'
 import { FdbError } from '../../errors.js'
@@ -259,6 +260,8 @@ function factsOf(welcome: fdbroker.wire.Welcome.$Properties): HolderFacts {
 }
 
 const DAEMON_RETRY_MS = 100
+/** The daemon logs each connection that its rules refuse. */
+const DENIED_RETRY_MS = 5_000
 
 /**
  * Connects to the daemon, or to a restarted one, as a returning member. Retries until `signal` aborts, then returns null. Waits first if the last
@@ -272,17 +275,29 @@ export async function reconnectToDaemon(
 ): Promise<HolderLink | null> {
   const { control, timeout: timeoutMs, logger } = settings
   const { incarnation } = old.facts
-  const pause = (ms: number) => new Promise(resolve => setTimeout(resolve, ms))
-  if (old.ageMs < DAEMON_RETRY_MS) await pause(DAEMON_RETRY_MS - old.ageMs)
+  let toldDenied = false
+  if (old.ageMs < DAEMON_RETRY_MS) await pause(DAEMON_RETRY_MS - old.ageMs, signal)
   while (!signal.aborted && control !== null) {
     try {
       const fd = await connectUnix(control, { timeoutMs, signal, as: 'member' })
       return await HolderLink.greet(fd, settings, { timeoutMs, signal }, { generation, incarnation })
     } catch (error) {
       if (signal.aborted) return null
-      logger.debug({ err: error }, 'the daemon cannot be reached yet')
-      await pause(DAEMON_RETRY_MS)
+      const isDenied = FdbError.is(error) && error.code === 'ERR_FDB_DENIED'
+      if (isDenied && !toldDenied)
+        logger.warn(
+          { err: error },
+          "the daemon's rules do not allow this process any more: it keeps its listeners, and cannot write; end it, or change the rules and let the daemon reload",
+        )
+      else logger.debug({ err: error }, 'the daemon cannot be reached yet')
+      toldDenied ||= isDenied
+      await pause(isDenied ? DENIED_RETRY_MS : DAEMON_RETRY_MS, signal)
     }
   }
   return null
+}
+
+/** Ends early when `signal` aborts. */
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return sleep(ms, undefined, { signal }).catch(() => {})
 }

@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { type Logger, SILENT } from '../../../src/base/logger.js'
-import { receiveHello } from '../../../src/holder/admission.js'
+import { FdbError } from '../../../src/errors.js'
+import { receiveHello, turnAway } from '../../../src/holder/admission.js'
 import { join, serveDaemon } from '../../../src/index.js'
 import { closeAll, MAX_FDS_PER_MESSAGE } from '../../../src/kernel/index.js'
 import type { HolderLink } from '../../../src/member/hosting/holder-link.js'
@@ -185,4 +186,37 @@ it('a member of a daemon that welcomes it and closes each connection connects ag
   const pauses = welcomedAt.slice(1).map((at, i) => at - welcomedAt[i]!)
   expect(Math.min(...pauses)).toBeGreaterThan(90)
   expect(member.phase).toBe('serving')
+})
+
+it('a member that the rules of a new daemon do not allow any more says so, asks seldom, and can leave at once', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-back-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const control = joinPath(folder, 'control.sock')
+  const daemon = await serveDaemon({ control })
+  const told: string[] = []
+  const logger = { ...SILENT, warn: (_: object, message: string) => void told.push(message) }
+  const member = await join({ service: 'shop', control, hosting: 'daemon', logger, drain: { timeout: 0 } })
+  await member.ready()
+  await daemon.close()
+  const place = (await acquireControl(control)) as FirstControl
+  const listener = new ControlListener(place.listener)
+  const admission = { versions: VERSIONS, service: null, timeoutMs: 5_000, logger: SILENT }
+  let asked = 0
+  listener.start((fd, who) =>
+    receiveHello(fd, who, admission, caller => {
+      asked++
+      turnAway(caller, new FdbError('ERR_FDB_DENIED', 'uid 1001 may not join'))
+    }),
+  )
+  onTestFinished(() => {
+    listener.stop()
+    closeControl(place)
+  })
+  await until('it has asked', () => asked > 0)
+  await new Promise(resolve => setTimeout(resolve, 700))
+  expect(asked).toBe(1)
+  expect(told).toEqual([expect.stringMatching(/daemon's rules do not allow this process/)])
+  const startedAt = performance.now()
+  await member.close({ timeout: 0 })
+  expect(performance.now() - startedAt).toBeLessThan(2_000)
 })
