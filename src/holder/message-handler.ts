@@ -99,6 +99,12 @@ function dispatchMessage(context: HandlerContext, peer: Peer, message: ToHolder)
       return
     }
   }
+  const refusal = message.kind === 'ready' ? host.refusal?.(peer) : null
+  if (refusal && peer.id === host.state().joiner) {
+    peer.reason = refusal
+    host.dispatch({ type: 'cancel' })
+    return
+  }
   if (message.kind === 'serving') {
     peer.served = true
     peer.heartbeatAt = peer.healthyAt = performance.now()
@@ -183,5 +189,7 @@ export interface HolderHost {
   bundle(peer: Peer, items: BundleItem[]): void
   /** Called when a reconnected member has sent all its descriptors and Back, before the state machine gets Back. */
   onReturned?(peer: Peer): void
+  /** Called when the joiner is ready: why it may not take over; null if it may. */
+  refusal?(peer: Peer): FdbError | null
   forgotten(peer: Peer): void
 }

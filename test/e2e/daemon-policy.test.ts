@@ -226,6 +226,26 @@ describe('the configuration of a daemon', () => {
     await expect(hold(control, 'f')).rejects.toThrow('(descriptors.limit of')
   })
 
+  it('bounds what a next version has, with the listeners that it takes over', async () => {
+    const { control } = await serve({ default: { limits: { listeners: 2 } } })
+    const unserved = true
+    const first = await member(control)
+    const specs = await Promise.all(['a', 'b'].map(name => first.listen(name, 'tcp://127.0.0.1:0')))
+    await first.ready({ unserved })
+    const next = async (own: readonly string[], taken: number) => {
+      const version = await member(control)
+      for (const { name, spec } of specs.slice(0, taken)) await version.listen(name, spec)
+      for (const name of own) await version.listen(name, 'tcp://127.0.0.1:0')
+      await version.ready({ unserved })
+      return version
+    }
+    const more = { code: 'ERR_FDB_SERVICE_LIMIT', message: expect.stringContaining('limits.listeners') }
+    await expect(next(['c'], 2)).rejects.toMatchObject(more)
+    expect(first.phase).toBe('serving')
+    // Another one in place of one that the service had.
+    expect((await next(['c'], 1)).phase).toBe('serving')
+  })
+
   it('says how descriptors are claimed', async () => {
     const { control } = await serve({
       services: { shop: { claims: 'exclusive' }, mail: { claims: 'shared' } },

@@ -176,6 +176,7 @@ export class Service {
         otherMessage: (peer, envelope, fds) => this.#onOther(peer, envelope, fds),
         bundle: (peer, items) => this.#onBundle(peer, items),
         onReturned: peer => this.#takeBack(peer),
+        refusal: peer => descriptorTable.refusal(peer, this.#receiving.limits),
         forgotten: peer => this.#forgotten(peer),
       },
       registry: descriptorTable.held,
@@ -438,10 +439,7 @@ export class Service {
     }
   }
 
-  /**
-   * Opens a channel over which a previous member moves its connections to the serving one. Informs the previous member if the serving one does
-   * not support that.
-   */
+  /** Opens a channel over which a previous member moves its connections to the serving one; tells it if the serving one does not support that. */
   #openMoveChannel(from: PreviousMember): void {
     const to = this.operations.receiver
     if (to === undefined || !to.link.open || isSame(to.identity, from.identity)) return
