@@ -27,6 +27,16 @@ export const SHOWN: readonly [string, Edit, string, from: number][] = [
     32,
   ],
   [
+    'a second probation that ends at once',
+    [
+      'holder/probation.ts',
+      '    this.#since = performance.now()\n    this.#ticker',
+      '    this.#since ||= performance.now()\n    this.#ticker',
+    ],
+    'kill',
+    4,
+  ],
+  [
     'a program that ends amid clients whose commit was undone',
     [
       'member/driver.ts',

@@ -9,6 +9,7 @@ import { exitWithNothing } from './census.js'
 import type { Held } from './held.js'
 import type { Ledger } from './ledger.js'
 import { decode, encode, HELLO, HELLO_BYTES, NOTHING, recordsOf } from './records.js'
+import { Standbys } from './standbys.js'
 
 export const CONTROL = '/run/shop/c.sock'
 export const [HOST, PORT] = ['127.0.0.1', 80]
@@ -68,6 +69,7 @@ export interface Version {
   unlisten(): void
   /** Moves the second listener to another address. */
   relisten(): Promise<void>
+  readonly standbys: Standbys
   /** When it served; the last period may not have ended. */
   readonly served: { readonly from: number; to: number }[]
   /** Connections that were open when the program ended by itself. */
@@ -191,6 +193,7 @@ export function startVersion(
     endsBy: Number.POSITIVE_INFINITY,
     cutsFrom: Number.POSITIVE_INFINITY,
     ceasedAt: Number.POSITIVE_INFINITY,
+    standbys: new Standbys(),
     served: [],
     abandoned: 0,
     takesMs: 0,
@@ -234,6 +237,7 @@ async function main(
   const logger = loggerOf(p, phase => {
     if (phase === 'ready') other.listening = true
     if (phase === 'serving') version.hasBegun = true
+    version.standbys.change(phase, p.world.now)
     onPhase(phase)
   })
   const member = await code.join({

@@ -5,6 +5,7 @@ import type { Ledger } from './ledger.js'
 import { type OnceOnlyWork, STAYS, type Version } from './program.js'
 import { refusals } from './refusals.js'
 import type { Act, Schedule } from './schedule.js'
+import { shortProbations } from './standbys.js'
 
 export interface Seen {
   readonly world: World
@@ -81,6 +82,7 @@ export function verdict(seen: Seen): string[] {
       if (Math.min(p.diedAt, world.now) > endsBy)
         wrong.push(`${p.name} was ordered to end by ${endsBy.toFixed(0)}, and did not`)
   wrong.push(...abandonments([...versions.values()]))
+  wrong.push(...shortProbations(schedule, versions))
   if (seen.forgotten !== null) wrong.push(`${seen.forgotten} serves, and has forgotten the once-only work`)
   if (!does('disk') && !does('lack')) wrong.push(...refusals([...versions.values()], seen.daemons))
   if (!seen.tookOver) wrong.push(`a later version cannot take over: ${phases(versions)}`)
