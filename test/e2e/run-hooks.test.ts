@@ -100,7 +100,8 @@ it('hooks of fd-broker run follow each success, failure and rollback, also those
 
 it('hooks of fd-broker run change by a reload, and run to their end before run itself ends', async () => {
   const { run, configure, lines } = await hooked()
-  configure({ probation: '0s', failure: 'echo begun >> FILE; sleep 1; echo over >> FILE' })
+  // With a time limit of which the end of run is independent.
+  configure({ probation: '0s', failure: 'echo begun >> FILE; sleep 1; echo over >> FILE', timeout: '10m' })
   expect((await run.sandbox.run('reload', '--control', run.control)).stdout).toContain('hooks')
   expect((await run.upgrade('--', 'sh', '-c', 'exit 3')).code).toBe(1)
   await until('the hook runs', () => lines().includes('begun'))

@@ -1,7 +1,7 @@
 import type { AutoOrderName, AutoPhaseName } from './auto-stage.js'
 import { type Cell, played } from './cell.js'
 
-/** Of a process that serves alone, for the first time or again. */
+/** Cells of a process that serves alone, for the first time or again. */
 const SERVES_ALONE: Readonly<Record<AutoOrderName, Cell>> = {
   TERM: played('done ended none'),
   INT: played('done ended none'),

@@ -27,7 +27,7 @@ const IN_PROBATION: Readonly<Record<OrderName, Cell>> = {
   blocked: played('done serving it'),
 }
 
-/** Of a process that serves alone, for the first time or again. */
+/** Cells of a process that serves alone, for the first time or again. */
 const SERVES_ALONE: Readonly<Record<OrderName, Cell>> = {
   'close()': played('done ended none'),
   'close({ timeout })': played('done ended none'),

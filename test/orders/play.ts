@@ -100,7 +100,8 @@ class Play {
   /** A process that a signal has ended before it has left its service would leave the socket, and with it what it had not written yet. */
   #isRemoved(): void {
     const { removes } = this.#stage
-    if (removes !== null) expect(existsSync(removes), `${removes} is there\n${this.#stage.describe()}`).toBe(false)
+    if (removes !== null)
+      expect(existsSync(removes), `${removes} is there\n${this.#stage.describe()}`).toBe(false)
   }
 
   async #served(serves: Exclude<Sight['serves'], 'waits'>): Promise<void> {

@@ -4,9 +4,7 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { codec, defineSection, join, type Member, serveDaemon } from '../../../src/index.js'
-import { configFrom, startProxy } from '../../../src/proxy/index.js'
-import { followSource, HttpSource } from '../../../src/sources/index.js'
-import { KeyvStore } from '../../../src/stores/index.js'
+import { configFrom, followSource, HttpSource, KeyvStore, startProxy } from '../../fixtures/work.js'
 import { OwnTimers } from '../../processes/own-timers.js'
 import { freePort } from '../../processes/scene.js'
 import { until } from '../../processes/until.js'
@@ -16,7 +14,7 @@ const ROUNDS = 2
 /** Timers count as settled after so many equal looks. */
 const SAME = 5
 const LOOK_MS = 20
-/** What runs for an application, neither for the handoff nor for a connection. */
+/** Timers for the application's work, neither for the handoff nor for a connection. */
 const OF_WORK = /^(?:proxy|sources|stores)\//
 
 interface Version {
@@ -96,6 +94,8 @@ it.each(Object.entries({ program, proxy }))(
       onTestFinished(() => version.member.close({ timeout: 0 }))
       return version
     }
+    const hasTimers = (expected: readonly string[]) =>
+      until(`it has the timers ${expected.join(', ')}`, () => own().join() === expected.join(), 5_000, own)
     const first = await begin(true)
     const seen = new Map<string, string[]>()
     const has = async (part: string) => {
@@ -103,7 +103,7 @@ it.each(Object.entries({ program, proxy }))(
       // A check that is under way, for example, has another timer for a moment.
       const before = seen.get(part) ?? (await settled(own))
       seen.set(part, before)
-      await expect.poll(own, { timeout: 5_000 }).toEqual(before)
+      await hasTimers(before)
     }
     for (let round = 0; round < ROUNDS; round++) {
       await has('serving')
@@ -114,7 +114,7 @@ it.each(Object.entries({ program, proxy }))(
     await has('serving')
     expect(seen.get('serving')).not.toEqual([])
     await first.close()
-    await expect.poll(own, { timeout: 5_000 }).toEqual([])
+    await hasTimers([])
   },
 )
 
