@@ -54,7 +54,7 @@ async function watched() {
 }
 
 it('an operator that watches descriptors has the list of the last change, however slowly it reads', async () => {
-  for (let seed = 1; seed <= perLane(10, 500); seed++) {
+  for (let seed = 1; seed <= perLane(5, 500); seed++) {
     const random = seeded(seed)
     const { change, heard, link, last } = await watched()
     const steps = [
