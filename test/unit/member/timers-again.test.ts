@@ -40,7 +40,7 @@ async function serverUrl(): Promise<string> {
   return `http://127.0.0.1:${(server.address() as { port: number }).port}`
 }
 
-/** A program whose once-only work is all that the library offers. Its next version has none. */
+/** A program with a followed source and a store; the next version has neither. */
 async function program(control: string): Promise<Start> {
   const url = await serverUrl()
   return async isFirst => {
