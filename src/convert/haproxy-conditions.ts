@@ -2,8 +2,9 @@ import { FdbError } from '../errors.js'
 import { allOf } from './conditions.js'
 import type { Samples } from './haproxy-samples.js'
 import type { Statement } from './haproxy-syntax.js'
+import { commonHost, commonPath } from './matches.js'
 import { networkOf } from './networks.js'
-import { commonHost, commonPath, MOST_ROUTES } from './order.js'
+import { MOST_ROUTES } from './order.js'
 import { patternsOf } from './patterns.js'
 
 /** Requests of one kind; an absent key means any. */

@@ -21,7 +21,8 @@ import { clientLimits, errorPagesOf, limitsOf } from './haproxy-settings.js'
 import { type HaproxySection, inOrder, parseHaproxy, type Statement } from './haproxy-syntax.js'
 import { OWN, sampleText, WITHOUT } from './haproxy-values.js'
 import { Variants } from './haproxy-variants.js'
-import { FirstRules, intersection, MOST_ROUTES, reachedBy, routesInOrder } from './order.js'
+import { intersection } from './matches.js'
+import { FirstRules, MOST_ROUTES, reachedBy, routesInOrder } from './order.js'
 import { listenerAddress, timeOf } from './values.js'
 
 /** Translates a configuration of HAProxy. Throws ERR_FDB_CONFIG if HAProxy would not read it. */

@@ -1,8 +1,8 @@
 /** The rules for the paths of a server, in the order in which nginx looks at its locations: the first that fits counts. */
 import { type Action, CLOSED } from './draft.js'
+import { commonPath } from './matches.js'
 import { isGuarded } from './nginx-guards.js'
 import { segmentPaths } from './nginx-location.js'
-import { commonPath } from './order.js'
 import { type PathPattern, patternsOf } from './patterns.js'
 
 /** Requests of one kind, and what they get. */
