@@ -43,7 +43,12 @@ function asNamed(text: string, remarks: readonly Remark[], isWidened: (remark: R
     if ((outcome !== 'missing' && outcome !== 'near') || typeof line.place !== 'number') continue
     const whys = remark.whys.filter(each => !HARMLESS.test(each) && !AS_SENT.test(each))
     const at = line.place - 1
-    if (whys.length > 0) lines[at] = lineAsNamed(lines, at, whys.join('; '), isWidened(remark))
+    if (whys.length === 0) continue
+    const written = lines[at]!
+    lines[at] = lineAsNamed(lines, at, whys.join('; '), isWidened(remark))
+    // What an earlier rule allows is not excepted.
+    const allowed = isWidened(remark) && OF_ALLOWANCE.test(whys.join('; ')) ? allowanceBefore(lines, at) : -1
+    if (allowed >= 0) lines[allowed] = `${written}\n${lines[allowed]}`
   }
   return lines.join('\n')
 }
@@ -54,6 +59,15 @@ export function withoutValues(text: string, remarks: readonly Remark[]): string 
   for (const { line, whys } of remarks)
     if (whys.some(each => AS_SENT.test(each)) && typeof line.place === 'number') lines[line.place - 1] = ''
   return lines.join('\n')
+}
+
+/** A refusal whose routes are closed by a condition that it has from an `http-request allow`. */
+const OF_ALLOWANCE = /^a negation within another: such routes answer 403/
+
+/** The place of the first allowance of a section before a line; negative if there is none. */
+function allowanceBefore(lines: readonly string[], at: number): number {
+  const begin = lines.findLastIndex((each, index) => index < at && /^\S/.test(each))
+  return lines.findIndex((each, index) => index > begin && index < at && /^\s*http-request allow/.test(each))
 }
 
 function lineAsNamed(lines: readonly string[], at: number, why: string, isWidened: boolean): string {
@@ -71,6 +85,8 @@ function lineAsNamed(lines: readonly string[], at: number, why: string, isWidene
   const [closing, passing] = [closingIn(why), passingIn(why)]
   if (closing === '' && passing === '') return ''
   const [, action = '', word, condition = ''] = /^(.*?) (if|unless) (.*)$/.exec(written) ?? []
+  // A condition that an earlier rule has left.
+  if (word === undefined) return isWidened || closing !== '' ? written : ''
   const any = alternativesOf(condition.trim().split(/\s+/), aclsOf(lines, at))
   const [closes, passes, fate] = [isPartOf(closing), isPartOf(passing), fatesOf(why)]
   // A pattern that is named takes more paths, not all.
