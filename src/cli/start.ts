@@ -47,8 +47,8 @@ const REASON = /^fd-broker: (?:a server does not listen: |.*\bruns without upgra
 const LEFT_OUT = /^fd-broker: (.*\bruns without upgrades\b.*)$/m
 /** In such a line. Untrue of a program that `start` has ended. */
 const RUNS_ALONE = /\bruns without upgrades\b/
-/** In such a line: the service refused the program, because another next version was taking over. */
-const REFUSED_AS_BUSY = /\bruns without upgrades: ERR_FDB_BUSY: /
+/** In such a line, or in that of a program that has ended: the service refused it, because another next version was taking over. */
+const REFUSED_AS_BUSY = /\b(?:runs without upgrades|this version does not serve): ERR_FDB_BUSY: /
 
 interface StartProgramFlags {
   readonly name?: string
