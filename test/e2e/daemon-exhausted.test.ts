@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -58,7 +59,8 @@ describe('a daemon of which another user wants all connections', () => {
       await operator.status()
       const member = await join({ service: 'shop', control, hosting: 'daemon', drain: { timeout: 0 } })
       onTestFinished(() => member.close({ timeout: 0 }))
-      await member.listen('web', 'tcp://127.0.0.1:0')
+      const web = await member.listen('web', 'tcp://127.0.0.1:0')
+      web.serve(createServer())
       await member.ready()
       await user.leave('c0')
       await until('what it gives back is its again', async () => {
