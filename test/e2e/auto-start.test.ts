@@ -314,7 +314,10 @@ listen()
       again.command.kill('SIGSTOP')
       onTestFinished(() => void again.command.kill('SIGCONT'))
       program.write('go', '')
-      await until('it is refused', () => logOf(program, 'log').includes('does not serve: ERR_FDB_BUSY') || null)
+      await until(
+        'it is refused',
+        () => logOf(program, 'log').includes('does not serve: ERR_FDB_BUSY') || null,
+      )
       upgrade.kill('SIGINT')
       await ended
       again.command.kill('SIGCONT')
