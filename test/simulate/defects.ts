@@ -131,12 +131,6 @@ export const MOVED_TO_ENDING: readonly Edit[] = [
   ['member/drain/moves.ts', 'if (!this.#takes) {', 'if (this.#leaving) {'],
 ]
 
-/** Shown by seed 18 of the kind `workers`, or one soon after it. */
-export const UNSEEN: readonly Edit[] = [
-  ['workers/pool.ts', 'for (const slot of this.#slots) slot.observe()\n      return', 'return'],
-  ['workers/pool.ts', 'slot.observe()\n      slot.cancelRestart()', 'slot.cancelRestart()'],
-]
-
 /** Shown by one of the first 1,500 seeds of a kind. */
 export const SHOWN_AT_NIGHT: readonly [string, Edit, string][] = [
   [

@@ -11,7 +11,7 @@ import { until } from '../processes/until.js'
 import { type AddressCalls, randomAddressCalls } from './address-conformance.js'
 import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
 import { randomCalls } from './conformance.js'
-import { MOVED_TO_ENDING, SHOWN, SHOWN_AT_NIGHT, UNSEEN } from './defects.js'
+import { MOVED_TO_ENDING, SHOWN, SHOWN_AT_NIGHT } from './defects.js'
 import { randomFileCalls } from './file-conformance.js'
 import { type Code, load } from './globals.js'
 import { connectTcpNow } from './kernel/addon.js'
@@ -247,14 +247,6 @@ describe('the simulation', () => {
     expect(code).toBe(1)
   })
 
-  it.runIf(NIGHTLY)(
-    'notices a worker that is ended because its main process, which hands over, does not see it serve',
-    async () => {
-      const { output } = await withDefect(UNSEEN, '--from', '18', '--runs', '13', '--kind', 'workers')
-      expect(output).toContain('WRONG')
-    },
-  )
-
   it.runIf(NIGHTLY)('notices connections that move to a version whose service ends', async () => {
     const { output } = await withDefect(MOVED_TO_ENDING, '--from', '3014', '--runs', '10', '--kind', 'moves')
     expect(output).toContain('WRONG')
@@ -270,7 +262,7 @@ describe('the simulation', () => {
   )
 
   it('finds the text of each seeded defect in its source', () => {
-    const edits = [...[...SHOWN, ...SHOWN_AT_NIGHT].map(([, edit]) => edit), ...MOVED_TO_ENDING, ...UNSEEN]
+    const edits = [...[...SHOWN, ...SHOWN_AT_NIGHT].map(([, edit]) => edit), ...MOVED_TO_ENDING]
     const stale = edits.filter(
       ([file, from]) => !readFileSync(join(ROOT, 'src', file), 'utf8').includes(from),
     )

@@ -32,6 +32,7 @@ export const workers = room(
     ['workers/worker-slot.ts', 'pid => processStat(pid)?.session === child.pid', '() => true'],
     ['workers/pool.ts', '!isNeeded(), waitsUntil - now, signal', '!isNeeded(), null, signal'],
     ['workers/pool.ts', '    this.#ownership.lose()\n', ''],
+    ['workers/pool.ts', 'for (const slot of this.#slots) slot.observe()\n      return', 'return'],
     ['workers/pool.ts', '      this.#ownership.regain()\n', ''],
     ['workers/worker-slot.ts', 'signals: [signal, this.#deps.ownership.signal]', 'signals: [signal]'],
     [

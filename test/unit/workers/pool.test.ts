@@ -106,14 +106,14 @@ function serving(count: number, facts: Partial<WorkersSettings> = {}) {
 function slotWith(settings: Partial<WorkersSettings> = {}) {
   const rests: unknown[] = []
   const logger = { ...SILENT, warn: (facts: { ms?: number }) => void rests.push(facts.ms) }
-  const { cancelled, pool, standings } = poolWith({ logger, ...settings })
+  const { cancelled, pool, services, standings } = poolWith({ logger, ...settings })
   const slot = pool.slots[0]!
   const stands = (now: ServiceStanding | null) => {
     if (now === null) standings.delete(slot.name)
     else standings.set(slot.name, now)
     slot.update()
   }
-  return { cancelled, pool, slot, rests, standings, stands }
+  return { cancelled, pool, services, slot, rests, standings, stands }
 }
 
 /** Until what was begun has come to its end, where no timer is waited for. */
@@ -826,7 +826,7 @@ describe('a worker that fails behind its Commit', () => {
       rmSync(own, { recursive: true })
     })
     const command = [process.execPath, '-e', TELLS, file]
-    const { pool, slot, standings, stands } = slotWith({ command, timeout, stopTimeout })
+    const { pool, services, slot, standings, stands } = slotWith({ command, timeout, stopTimeout })
     stands({ ...owned(), phase })
     const outcome = slot.start().catch(error => error)
     const failure = { code: 'ERR_FDB_DEADLINE', message: 'no Serving', phase: 'committing', at: 1 } as const
@@ -844,7 +844,15 @@ describe('a worker that fails behind its Commit', () => {
     }
     /** This main process has not heard of the worker yet. */
     const standsUnheard = (now: ServiceStanding) => standings.set(slot.name, now)
-    return { lines, outcome, fails, pool, stands, standsUnheard, started, signalled }
+    /** This main process hands over: it pauses, hears of its worker, closes its services, and then another one has taken over. */
+    const handsOver = (now: ServiceStanding) => {
+      services.paused = true
+      standsUnheard(now)
+      pool.update()
+      standings.clear()
+      pool.lose()
+    }
+    return { lines, outcome, fails, handsOver, pool, stands, standsUnheard, started, signalled }
   }
 
   it('stays: it may have clients, and get the right to serve again', async () => {
@@ -958,6 +966,14 @@ describe('a worker that fails behind its Commit', () => {
     const pid = await started()
     standsUnheard(owned(pid, 2))
     pool.lose()
+    expect(await outcome).toMatchObject({ pid })
+    expect(await signalled()).toEqual(['SIGWINCH'])
+  })
+
+  it('stays if it begins to serve while this main process hands over', async () => {
+    const { handsOver, outcome, signalled, started } = committed({ phase: 'idle' })
+    const pid = await started()
+    handsOver(owned(pid, 2))
     expect(await outcome).toMatchObject({ pid })
     expect(await signalled()).toEqual(['SIGWINCH'])
   })
