@@ -107,22 +107,40 @@ export class FieldScanner implements Marks {
 
   /** Fast path for complete, valid lines of `bytes[at, to)`. Returns the start of the first line that is incomplete or invalid, where {@link scan} continues. */
   #wholeLines(bytes: Uint8Array, at: number, to: number, base: number, words: DataView | null): number {
-    const limit = this.#limit
-    let { count, ids, numbers } = this
     let start = at
-    while (count < limit) {
-      at = runEnd(TOKEN_LOWER, ANY_BIT, bytes, at, to)
+    while (this.count < this.#limit) {
+      if (this.count * MARKS_PER_LINE === this.numbers.length) this.#grow()
+      const most = Math.min(this.#limit, this.numbers.length / MARKS_PER_LINE)
+      start = this.#markLines(bytes, start, to, base, words, most)
+      if (this.count < most) break
+    }
+    return start
+  }
+
+  /** Marks up to `most` lines. Returns the start of the next line. */
+  #markLines(
+    bytes: Uint8Array,
+    at: number,
+    to: number,
+    base: number,
+    words: DataView | null,
+    most: number,
+  ): number {
+    const { numbers } = this
+    let { count, ids } = this
+    let start = at
+    while (count < most) {
+      at = nameEnd(bytes, at, to)
       if (at === start || at >= to || bytes[at] !== COLON) break
-      const nameEnd = at++
+      const colon = at++
       while (at < to && (bytes[at] === SPACE || bytes[at] === TAB)) at++
       const value = at
       at = valueEnd(bytes, at, to, words)
       if (at + 1 >= to || bytes[at] !== CR || bytes[at + 1] !== LF) break
-      const id = fieldId(bytes, start, nameEnd)
+      const id = fieldId(bytes, start, colon)
       const mark = count * MARKS_PER_LINE
-      if (mark === numbers.length) numbers = this.#grow()
       numbers[mark] = start - base
-      numbers[mark + 1] = nameEnd - base
+      numbers[mark + 1] = colon - base
       numbers[mark + 2] = value - base
       numbers[mark + 3] = trimEnd(bytes, value, at) - base
       numbers[mark + 4] = id
@@ -157,16 +175,33 @@ export class FieldScanner implements Marks {
     this.ids |= 1 << id
   }
 
-  #grow(): Int32Array<ArrayBuffer> {
+  #grow(): void {
     const grown = new Int32Array(this.numbers.length * 2)
     grown.set(this.numbers)
     this.numbers = grown
-    return grown
   }
 
   #refuse(reason: RefusalReason, offset: number, note = ''): Http1Refusal {
     return new Http1Refusal(reason, offset, this.#side, note)
   }
+}
+
+/** As {@link runEnd} for the bytes of a name, nearly all of which are letters: these need no table. */
+function nameEnd(bytes: Uint8Array, at: number, to: number): number {
+  const token = TOKEN_LOWER
+  const last = to - 4
+  for (; at <= last; at += 4) {
+    const a = bytes[at]!
+    if (((a | 0x20) - 0x61) >>> 0 > 25 && token[a] === 0) return at
+    const b = bytes[at + 1]!
+    if (((b | 0x20) - 0x61) >>> 0 > 25 && token[b] === 0) return at + 1
+    const c = bytes[at + 2]!
+    if (((c | 0x20) - 0x61) >>> 0 > 25 && token[c] === 0) return at + 2
+    const d = bytes[at + 3]!
+    if (((d | 0x20) - 0x61) >>> 0 > 25 && token[d] === 0) return at + 3
+  }
+  while (at < to && token[bytes[at]!] !== 0) at++
+  return at
 }
 
 /** Returns the position of the first byte of `bytes[at, to)` that a field value must not contain, or `to`. */

@@ -3,7 +3,7 @@ import { copyWords, wordsOf } from './bytes.js'
 /** Up to this length a loop writes text, because a call of `Buffer.write` costs 20 to 50 ns. */
 const WRITTEN_BY_LOOP = 16
 /** Up to this many bytes {@link copyWords} is faster than `Buffer.copy`. */
-const COPIED_IN_WORDS = 80
+const COPIED_IN_WORDS = 320
 const FIRST_BYTES = 1024
 /** The list of spare writers has at most 1024 writers of at most 8 KiB each. */
 const MAX_SPARE = 1024
@@ -52,12 +52,18 @@ export class HeadWriter {
 
   /** Appends latin1 text or bytes. */
   text(text: string | Uint8Array): void {
+    if (typeof text !== 'string') {
+      if (text.length > 0) {
+        const to = this.#room(text.length)
+        this.#bytes.set(text, to)
+      }
+      return
+    }
     const { length } = text
     if (length === 0) return
     const to = this.#room(length)
     const bytes = this.#bytes
-    if (typeof text !== 'string') bytes.set(text, to)
-    else if (length > WRITTEN_BY_LOOP) bytes.write(text, to, 'latin1')
+    if (length > WRITTEN_BY_LOOP) bytes.write(text, to, 'latin1')
     else for (let i = 0; i < length; i++) bytes[to + i] = text.charCodeAt(i)
   }
 

@@ -38,7 +38,6 @@ const NO_FIELDS = new Set(['close', 'keep-alive', 'upgrade', 'te'])
 
 const UPGRADE_REQUIRED = 426
 const CHUNKED = 'Transfer-Encoding: chunked\r\n'
-const NONE: ReadonlySet<string> = new Set()
 const NO_EDIT: readonly Edit[] = []
 
 // Tables by field id. 1: the field is dropped.
@@ -168,14 +167,14 @@ function writeFields(
   edits: FieldEdits = NO_EDITS,
 ): void {
   const { bytes, base, count } = fields
-  const named = connection.length === 0 ? NONE : namedFields(connection)
+  const named = connection.length === 0 ? null : namedFields(connection)
   let placed: Edit[] | null = null
   for (let i = 0; i < count; i++) {
     const start = fields.lineStart(i)
     let edit: Edit | undefined
     if (drop[fields.id(i)] === 0) {
       edit = edits.find(bytes, base + start, base + fields.nameEnd(i))
-      if (edit === undefined && (named.size === 0 || !named.has(fields.name(i).toLowerCase()))) continue
+      if (edit === undefined && (named === null || !named.has(fields.name(i).toLowerCase()))) continue
     }
     if (start > run) OUT.slice(bytes, base + run, base + start)
     if (edit !== undefined && edit.line !== '' && !placed?.includes(edit)) {
@@ -188,8 +187,9 @@ function writeFields(
   OUT.text(edits.unplacedLines(placed ?? NO_EDIT))
 }
 
-function namedFields(connection: readonly string[]): ReadonlySet<string> {
+/** Returns null if Connection names no further fields. */
+function namedFields(connection: readonly string[]): ReadonlySet<string> | null {
   return connection.every(option => NO_FIELDS.has(option))
-    ? NONE
+    ? null
     : new Set(connection.filter(option => !NO_FIELDS.has(option)))
 }

@@ -77,11 +77,16 @@ export const http1 = room(
       'unit/http1/fields',
     ],
     [
-      'http1/request-head.ts',
-      'if (known[i] !== bytes[start + i]) return false',
-      'if (known[i] === undefined) return false',
-      'unit/http1/request-line',
-      'unit/http1/fields',
+      'http1/known-values.ts',
+      'if (words[i] !== wordAt(bytes, view, start + 4 * i)) return false',
+      'if (words[i] === undefined) return false',
+      'unit/http1/known-values',
+    ],
+    [
+      'http1/bytes.ts',
+      'bytes === current && currentView !== null',
+      'currentView !== null',
+      'unit/http1/words',
     ],
   ],
 )
