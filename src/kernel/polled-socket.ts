@@ -9,6 +9,10 @@ const MAX_EVENTS = 64
 const SLOT = 16 * 1024 + 320
 /** Maximum bytes that one call reads, so that they are still in the CPU cache when the socket processes them. */
 const MAX_READ_BYTES = 256 * 1024
+/** Minimum number of sockets that a turn asks for, however much each of them has to read. */
+const MIN_EVENTS = 8
+/** Added to the number after a turn with little to read. Small, because turns of short requests and of long answers alternate. */
+const MORE_EVENTS = 2
 
 const DESCRIPTOR = 0
 const EVENTS = 1
@@ -22,6 +26,8 @@ class PolledSet {
   readonly #epoll: OwnedFd
   readonly #poll: Poll
   readonly #ready = new Int32Array(FIELDS * MAX_EVENTS)
+  /** The part of `#ready` for the next turn. Its length limits the sockets: one that the poll reports and does not read any more, because of {@link MAX_READ_BYTES}, needs two more system calls. */
+  #asked = this.#ready
   readonly #memory = Buffer.allocUnsafeSlow(SLOT * MAX_EVENTS)
   readonly #slots = Array.from({ length: MAX_EVENTS }, (_, i) =>
     this.#memory.subarray(i * SLOT, (i + 1) * SLOT),
@@ -82,13 +88,22 @@ class PolledSet {
     // After a callback has thrown, sockets of the previous poll may not have been notified yet.
     this.#dispatchReady()
     const ready = this.#ready
-    const end = native.askEpoll(this.#epoll.raw, ready, this.#eager, this.#memory, SLOT, MAX_READ_BYTES)
+    const end = native.askEpoll(this.#epoll.raw, this.#asked, this.#eager, this.#memory, SLOT, MAX_READ_BYTES)
+    let bytes = 0
+    let read = 0
     // Resolves all numbers now: if a callback closes a socket, a new socket may get its number, but must not get its bytes.
     for (let i = 0; i < end; i++) {
       const member = this.#members[ready[i * FIELDS + DESCRIPTOR]!]
       this.#reported[i] = member
       if (member !== undefined) member.reportedAt = i
+      const got = ready[i * FIELDS + BYTES]!
+      if (got <= 0) continue
+      bytes += got
+      read++
     }
+    if (bytes >= MAX_READ_BYTES) this.#askFor(Math.max(read, MIN_EVENTS))
+    else if (bytes < MAX_READ_BYTES / 2 && this.#asked !== ready)
+      this.#askFor(this.#asked.length / FIELDS + MORE_EVENTS)
     this.#at = 0
     this.#end = end
     this.#inTurn = true
@@ -97,6 +112,11 @@ class PolledSet {
     } finally {
       this.#inTurn = false
     }
+  }
+
+  #askFor(events: number): void {
+    if (events * FIELDS === this.#asked.length) return
+    this.#asked = events >= MAX_EVENTS ? this.#ready : this.#ready.subarray(0, events * FIELDS)
   }
 
   /** Whether a callback runs that the last poll has caused: a socket that this poll has not reported had nothing to read at the begin of this turn. */

@@ -42,7 +42,7 @@ export const kernel = room(
       '',
       ...POLLED,
     ],
-    ['kernel/polled-socket.ts', 'if (member?.open)', 'if (member)', ...POLLED],
+    ['kernel/polled-socket.ts', 'if (member.open)', 'if (member !== null)', ...POLLED],
     [
       'kernel/file.ts',
       'for (let left = ATTEMPTS - 1; ; left--)',

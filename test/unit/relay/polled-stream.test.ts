@@ -365,6 +365,18 @@ describe('a polled stream', () => {
     await until('all is read', () => heard.text.length === text.length)
     expect([heard.text === text, stream.bytesRead]).toEqual([true, text.length])
   })
+
+  it('tells all bytes when many have long messages, or short ones, in one turn', async () => {
+    const each = await Promise.all(Array.from({ length: 60 }, () => connected()))
+    let sent = ''
+    for (const length of [12_000, 5, 12_000, 12_000, 5, 5, 5, 16_000, 40_000, 5]) {
+      const text = String(length).padEnd(length, '.')
+      sent += text
+      for (const { peer } of each) peer.write(text)
+      await until('all is read', () => each.every(({ heard }) => heard.text.length === sent.length))
+    }
+    expect(each.every(({ heard }) => heard.text === sent)).toBe(true)
+  })
 })
 
 /** Addresses with and without a listening process. */
