@@ -160,7 +160,12 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   onOpen(): void {}
 
   onData(_client: ByteStream, chunk: Buffer, to: number): void {
-    this.contain(() => this.#receive(chunk, to))
+    // Not contain(), which would make a function for each read.
+    try {
+      this.#receive(chunk, to)
+    } catch (error) {
+      this.failed(error)
+    }
   }
 
   passage(): Passage | null {
@@ -180,9 +185,13 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     try {
       act()
     } catch (error) {
-      this.#relay.onFault?.(error)
-      this.abort('internal')
+      this.failed(error)
     }
+  }
+
+  failed(error: unknown): void {
+    this.#relay.onFault?.(error)
+    this.abort('internal')
   }
 
   #receive(chunk: Buffer, to: number): void {

@@ -117,6 +117,8 @@ export interface ExchangeSide {
   onFinished(close: boolean, isUploading: boolean, wasHeld: boolean): void
   /** Calls `act`. An exception, which is a bug of the relay or of its caller, ends this connection alone. */
   contain(act: () => void): void
+  /** Ends this connection alone, because of an exception that {@link contain} would catch. */
+  failed(error: unknown): void
   /** Closes the connections to client and server at once, with RST to the client. */
   abort(reason: string): void
 }

@@ -360,7 +360,12 @@ export class Exchange implements StreamOwner {
   }
 
   onData(_stream: ByteStream, chunk: Buffer, to: number): void {
-    this.#side.contain(() => this.#received(chunk, to))
+    // Not contain(), which would make a function for each read.
+    try {
+      this.#received(chunk, to)
+    } catch (error) {
+      this.#side.failed(error)
+    }
   }
 
   #received(chunk: Buffer, to: number): void {
