@@ -226,8 +226,8 @@ describe('the configuration of a daemon', () => {
     await expect(hold(control, 'f')).rejects.toThrow('(descriptors.limit of')
   })
 
-  it('bounds what a next version has, with the listeners that it takes over', async () => {
-    const { control } = await serve({ default: { limits: { listeners: 2 } } })
+  it('bounds what a next version has, with what it takes over', async () => {
+    const { control } = await serve({ default: { limits: { listeners: 2, descriptors: 3 } } })
     const unserved = true
     const first = await member(control)
     const specs = await Promise.all(['a', 'b'].map(name => first.listen(name, 'tcp://127.0.0.1:0')))
@@ -242,6 +242,13 @@ describe('the configuration of a daemon', () => {
     const more = { code: 'ERR_FDB_SERVICE_LIMIT', message: expect.stringContaining('limits.listeners') }
     await expect(next(['c'], 2)).rejects.toMatchObject(more)
     expect(first.phase).toBe('serving')
+    const version = await member(control)
+    for (const { name, spec } of specs) await version.listen(name, spec)
+    for (const name of ['d', 'e']) await version.hold(name, openSync('/dev/null', 'r'))
+    await expect(version.ready({ unserved })).rejects.toMatchObject({
+      code: 'ERR_FDB_SERVICE_LIMIT',
+      message: expect.stringContaining('limits.descriptors'),
+    })
     // Another one in place of one that the service had.
     expect((await next(['c'], 1)).phase).toBe('serving')
   })

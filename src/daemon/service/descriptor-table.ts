@@ -114,16 +114,18 @@ export class DescriptorTable {
       throw serviceLimitError(service, 'listeners', limits.listeners)
   }
 
-  /** The reason if a ready `peer` adds listeners to those that it takes over, and has more than the service may have then; otherwise null. */
+  /** The reason if a ready `peer` adds entries to those that it takes over, and has more than the service may have then; otherwise null. */
   refusal(peer: Peer, { service, limits }: NamedLimits): FdbError | null {
-    const isListener = ({ role }: Entry) => role === 'listener'
-    const added = this.#provisionalOf(peer).filter(isListener)
+    const added = this.#provisionalOf(peer)
     const names = new Set(added.map(({ name }) => name))
-    const kept = this.held.entries.filter(
-      entry => isListener(entry) && peer.adopted.has(entry.name) && !names.has(entry.name),
-    )
-    if (added.length === 0 || added.length + kept.length <= limits.listeners) return null
-    return serviceLimitError(service, 'listeners', limits.listeners)
+    const kept = this.held.entries.filter(({ name }) => peer.adopted.has(name) && !names.has(name))
+    const listeners = (entries: readonly Entry[]) => entries.filter(({ role }) => role === 'listener').length
+    const more = listeners(added)
+    if (more > 0 && more + listeners(kept) > limits.listeners)
+      return serviceLimitError(service, 'listeners', limits.listeners)
+    if (added.length > 0 && added.length + kept.length > limits.descriptors)
+      return serviceLimitError(service, 'descriptors', limits.descriptors)
+    return null
   }
 
   /** Adds an entry to the service; closes an earlier one of that name. Takes ownership of the descriptor, also if it throws. */
