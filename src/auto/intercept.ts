@@ -1,15 +1,13 @@
 import type dgram from 'node:dgram'
 import { channel } from 'node:diagnostics_channel'
 import { lookup } from 'node:dns'
-import { existsSync, renameSync } from 'node:fs'
 import net from 'node:net'
-import { dirname, resolve } from 'node:path'
-import { MAX_UNIX_NAME } from '../listeners/index.js'
-import { nameSocket, seemToListen } from '../node/held-handle.js'
+import { seemToListen } from '../node/held-handle.js'
 import { setMethod } from '../node/observed-events.js'
 import type { Auto } from './auto.js'
 import { isClusterPrimary } from './exclusion.js'
 import { type ListenRequest, listenRequest } from './listen-request.js'
+import { listenAt } from './path-server.js'
 import { printOnce } from './stderr.js'
 
 type Listen = (this: net.Server, ...args: unknown[]) => net.Server
@@ -46,7 +44,7 @@ export function intercept(listens: () => Auto | null): void {
   const bind = (auto: Auto, server: net.Server, request: ListenRequest, args: readonly unknown[]) => {
     auto.watch(server, request)
     if (request.path === undefined) Reflect.apply(originalListen, server, args)
-    else listenAt(server, request.path, args)
+    else listenAt(server, request.path, args, originalListen)
   }
 
   const adoptOr = (auto: Auto, server: net.Server, request: ListenRequest, args: readonly unknown[]) => {
@@ -104,26 +102,6 @@ function portOf(first: unknown): number {
   const port =
     typeof first === 'object' && first !== null ? (first as { readonly port?: unknown }).port : first
   return Math.max(Number(port) || 0, 0)
-}
-
-/**
- * Lets a server listen at a path so that its `close()` does not remove the path: Node removes the path that it has bound, but by then the
- * next version listens there. Therefore binds a temporary path, and renames it. `args` are those of `server.listen()`.
- */
-export function listenAt(server: net.Server, path: string, args: readonly unknown[]): void {
-  const other = `${resolve(path)}.${process.pid}`
-  const listen = (...given: unknown[]) => Reflect.apply(originalListen, server, given)
-  // Node's own listen() reports the error if the path exists or its folder does not. An abstract name is no file, so that Node does not remove it.
-  const free = !existsSync(path) && existsSync(dirname(resolve(path)))
-  if (path.startsWith('\0') || !free || Buffer.byteLength(other) > MAX_UNIX_NAME) {
-    listen(...args)
-    return
-  }
-  const [first, ...rest] = args
-  listen(typeof first === 'object' ? { ...first, path: other } : other, ...rest)
-  if (!server.listening) return
-  renameSync(other, path)
-  nameSocket(server, path)
 }
 
 /** Node's own listen(), saved before it is replaced. */

@@ -235,7 +235,7 @@ export class AutoService {
     const fd = duplicateLent(lent, name)
     const open = () => this.#member.listenOn(name, address, fd)
     this.#attach(server, name, open, listener =>
-      waiting.handOver(() => listener.serveListening(server, () => {}, this.#optionsFor(server))),
+      waiting.take(() => listener.serveListening(server, () => {}, this.#optionsFor(server))),
     )
   }
 

@@ -1,5 +1,6 @@
 import type net from 'node:net'
 import { type Observers, observe, replay } from '../node/observed-events.js'
+import { keepPath } from './path-server.js'
 
 const EVENTS = ['connection', 'secureConnection', 'session'] as const
 type RecordedConnection = { readonly event: (typeof EVENTS)[number]; readonly of: NodeJS.EventEmitter }
@@ -22,6 +23,12 @@ export class WaitingServer {
     const connection = { event, of }
     this.#recorded.add(connection)
     observe(of, { close: () => this.#recorded.delete(connection) })
+  }
+
+  /** A member takes the server over, and removes its path when the service needs it no more. See {@link handOver}. */
+  take(add: () => void): void {
+    keepPath(this.server)
+    this.handOver(add)
   }
 
   /** Calls `add`, then replays to the observers that `add` has added each connection that is still open. */

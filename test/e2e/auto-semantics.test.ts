@@ -57,6 +57,22 @@ say('again', ...facts(again))
 again.close()
 `
 
+/** Closes a server at a path after several times, in each of which its start may be, and listens there again. */
+const PATHS = `import { existsSync } from 'node:fs'
+import net from 'node:net'
+import { setTimeout } from 'node:timers/promises'
+for (const wait of [0, 5, 20, 60, 150, 400, 1000]) {
+  const server = net.createServer()
+  await new Promise((resolve, reject) => server.once('error', reject).listen('./own.sock', resolve))
+  await setTimeout(wait)
+  server.close()
+  console.log(wait, existsSync('./own.sock'))
+  await new Promise((resolve, reject) => server.once('error', reject).listen('./own.sock', resolve))
+  await new Promise(resolve => server.close(resolve))
+  console.log(wait, existsSync('./own.sock'))
+}
+`
+
 /** Lines that a run must have in common with a run without fd-broker. */
 async function linesOf(
   program: AutoProgram,
@@ -166,6 +182,21 @@ server.listen(8080, '127.0.0.1')
     // Otherwise the next version could get the request that the first one makes to itself.
     await until('the first version has asked', () => program.sandbox.output.includes('["asked"'))
     expect(await said('import', { SERVED: '1' })).toEqual(wanted)
+  })
+
+  it('the path of a server that it closes and opens again, however soon', async () => {
+    const program = await AutoProgram.of(PATHS)
+    expect(await linesOf(program, 'import')).toEqual(await linesOf(program, 'nothing'))
+  })
+
+  it('the path of a server that it closes when it runs without upgrades', async () => {
+    const program = await AutoProgram.of(PATHS)
+    const wanted = await linesOf(program, 'nothing')
+    const { code, stdout, stderr } = await program.run('import', {
+      FD_BROKER_CONTROL: '/proc/nowhere/shop.sock',
+    })
+    expect(stderr).toContain('runs without upgrades')
+    expect([code, stdout.trim().split('\n')]).toEqual([0, wanted])
   })
 
   it.each([

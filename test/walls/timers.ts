@@ -146,7 +146,10 @@ export const PLAIN: Readonly<Record<string, readonly string[]>> = {
     'repeatAfterFailure: retries: a step that has failed',
   ],
   'holder/renewal.ts': ['Renewal.constructor: paces: looks at the size of the segment'],
-  'listeners/guard.ts': ['ListenerGuard.add: paces: looks whether paths of listeners are there'],
+  'listeners/guard.ts': [
+    'ListenerGuard.add: paces: looks whether paths of listeners are there',
+    'ListenerGuard.#watchPathsIn: paces: looks whether paths of listeners are there, and watches them',
+  ],
   'member/drain/connection-drain.ts': [
     "DrainTimer.shorten: own end: the end of this process's drain",
     'allEnded: paces: counts the connections again',

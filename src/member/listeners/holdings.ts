@@ -90,7 +90,10 @@ export class Holdings {
 
   /** Removes an entry, from the daemon's registry too. */
   unregister(name: string): void {
-    const { hosting } = this.#deps
+    const { hosting, registry } = this.#deps
+    const entry = registry.get(name)
+    // No other version has a socket that this one has bound, and not offered: its path goes at once, as that of any server.
+    if (entry !== undefined && this.#bound?.delete(entry)) removePathOf(entry)
     this.#drop(name)
     hosting.removeFormerPaths?.()
     hosting.drop?.(name)
