@@ -44,7 +44,9 @@ export class Samples {
     const [action = '', ...rest] = first === 'tcp-request' ? given.slice(1) : given
     const name = /^(?:un)?set-var(?:-fmt)?\(([\w.]+)/.exec(action)?.[1]
     if (name !== undefined) return this.#variable(name, action, rest)
-    const [header = '', ...options] = rest
+    const [header = '', ...others] = rest
+    const end = others.findIndex(word => word === 'if' || word === 'unless')
+    const options = end < 0 ? others : others.slice(0, end)
     if (/^(?:(?:set|add|del|replace)-header|replace-value)$/.test(action))
       this.#changed.add(options.includes('-m') ? 'header:*' : `header:${header.toLowerCase()}`)
     for (const each of CHANGES.find(([pattern]) => pattern.test(action))?.[1] ?? []) this.#changed.add(each)

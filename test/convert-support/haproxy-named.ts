@@ -32,6 +32,19 @@ export function* readingsOf(text: string, remarks: readonly Remark[]): Generator
     yield asNamed(text, remarks, each => each === one || !isChoice(each.line))
     yield asNamed(text, remarks, each => each === one)
   }
+  // A rule of a backend may lose a part for one frontend, and be said for another.
+  for (const one of remarks.filter(({ line, outcome }) => outcome === 'missing' && isOfBackend(text, line)))
+    yield asNamed(
+      text,
+      remarks.filter(each => each !== one),
+      () => false,
+    )
+}
+
+/** Whether a line is in a backend, which several frontends may lead requests to. */
+function isOfBackend(text: string, { place }: Remark['line']): boolean {
+  const lines = text.split('\n').slice(0, Number(place))
+  return /^(?:backend|listen)\b/.test(lines.findLast(each => /^\S/.test(each)) ?? '')
 }
 
 const isChoice = ({ text }: Remark['line']) => text.startsWith('use_backend')

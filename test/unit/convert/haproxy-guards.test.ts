@@ -471,3 +471,12 @@ it('a change of paths below another path concerns no request for the root', () =
   const answer = answersOf(conversion)
   expect(['/', '/a/x'].map(path => answer(path))).toEqual(['two', 'app'])
 })
+
+it('a change of one header under a condition with -m changes no other header', () => {
+  const conversion = web([
+    'http-request set-header X-B own if { var(req.no) -m found }',
+    'http-request deny unless { hdr(X-A) 1 }',
+  ])
+  const answer = answersOf(conversion)
+  expect([answer('/', { fields: ['X-A: 1'] }), answer('/')]).toEqual(['app', 403])
+})

@@ -44,3 +44,13 @@ it('a refusal that is closed by the condition of an allowance before it is read 
   const [first] = widened!.split('\n').filter(line => line.includes('http-request'))
   expect(first).toBe(' http-request deny')
 })
+
+it('a rule of a backend that is said for one frontend is read as written too', () => {
+  const rule = ' http-request deny unless { hdr(host) a.test }'
+  const front = (name: string, port: number, lines: string) =>
+    `frontend ${name}\n bind :${port}\n${lines} default_backend app\n`
+  const text = `defaults\n mode http\n${front('web', 80, ' http-request set-header Host b.test\n')}${front('other', 81, '')}backend app\n${rule}\n server s 10.0.0.1:80\n`
+  const readings = [...readingsOf(text, from(text).remarks)].map(refusals)
+  expect(readings[0]).toEqual([' http-request deny if { always_true }'])
+  expect(readings).toContainEqual([rule])
+})

@@ -75,19 +75,19 @@ it('the first of many rules that fits a request leads it', () => {
         expect([lines, each, got]).toEqual([lines, each, first < 0 ? 'last' : `b${first}`])
       }
     }),
-    { numRuns: 60 },
+    { numRuns: 40 },
   )
 })
 
-it('rules that make 10,000 routes are translated in the time of a few looks at each', () => {
+it('rules that make 4,000 routes are translated in the time of a few looks at each', () => {
   const values = (count: number, name: string) =>
     Array.from({ length: count }, (_, at) => `${name}${at}`).join(' ')
   const before = process.cpuUsage().user
   const { document } = haproxy([
     `http-request set-header X-B own if { path_beg ${values(31, '/p')} }`,
-    `use_backend b0 if { hdr(X-A) ${values(190, 'v')} }`,
+    `use_backend b0 if { hdr(X-A) ${values(80, 'v')} }`,
   ])
-  expect(document.routes).toHaveLength(10_123)
-  // To compare each pair took 60 s.
-  expect((process.cpuUsage().user - before) / 1e6).toBeLessThan(20)
+  expect(document.routes).toHaveLength(4_293)
+  // To compare each pair took 13 s.
+  expect((process.cpuUsage().user - before) / 1e6).toBeLessThan(6)
 })

@@ -40,6 +40,6 @@ it.each<[Language, fc.Arbitrary<string>]>([
         if (!/no listener is left/.test(String(error))) throw error
       }
     }),
-    { numRuns: 60 },
+    { numRuns: 30 },
   )
 })
