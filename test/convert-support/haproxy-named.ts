@@ -59,7 +59,7 @@ function asNamed(text: string, remarks: readonly Remark[], isWidened: (remark: R
     if (whys.length === 0) continue
     const written = lines[at]!
     lines[at] = lineAsNamed(lines, at, whys.join('; '), isWidened(remark))
-    // What an earlier rule allows is not excepted.
+    // Requests that an earlier rule allows are not excepted.
     const allowed = isWidened(remark) && OF_ALLOWANCE.test(whys.join('; ')) ? allowanceBefore(lines, at) : -1
     if (allowed >= 0) lines[allowed] = `${written}\n${lines[allowed]}`
   }
