@@ -20,7 +20,7 @@ const READY_FIRST_MS = 1_000
 
 interface PendingRequest extends SupervisorUpgradeOptions {
   readonly pending: Pending<Upgraded>
-  /** Its timeout has elapsed. */
+  /** The time limit of the request has passed. */
   isLate?: boolean
 }
 
