@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import type net from 'node:net'
 import { expectMember, noMember } from '../member/joining/process-member.js'
+import { handleOf } from '../node/held-handle.js'
 import { observe } from '../node/observed-events.js'
 import { startingProcesses } from '../os/main-process.js'
 import { endVersion, isEndOfUpgrade } from './ended-upgrade.js'
@@ -123,10 +124,12 @@ export class Auto {
   }
 
   async #attach(waiting: WaitingServer, request: ListenRequest): Promise<void> {
+    const handle = handleOf(waiting.server)
     // The program leaves the service when it closes its last server, and joins again when it listens again.
     await this.#service?.leaving
     if (this.#service === null) await this.#join()
-    if (this.#service === null) waiting.handOver(() => {})
+    // A server that has closed and listens again meanwhile has another call of this function.
+    if (this.#service === null || handleOf(waiting.server) !== handle) waiting.handOver(() => {})
     else this.#service.takeOver(waiting, request)
   }
 

@@ -71,6 +71,12 @@ for (const wait of [0, 5, 20, 60, 150, 400, 1000]) {
   await new Promise(resolve => server.close(resolve))
   console.log(wait, existsSync('./own.sock'))
 }
+const again = net.createServer()
+await new Promise(resolve => again.listen('./own.sock', () => again.close(() => again.listen('./own.sock', resolve))))
+await setTimeout(1000)
+console.log('again', again.listening, existsSync('./own.sock'))
+again.close()
+console.log('again', existsSync('./own.sock'))
 `
 
 /** Lines that a run must have in common with a run without fd-broker. */

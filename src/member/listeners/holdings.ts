@@ -1,7 +1,7 @@
 import { accepts } from '../../handoff/phases.js'
 import type { Entry } from '../../holder/entry.js'
 import type { Registry } from '../../holder/registry.js'
-import { removeUnixPath } from '../../listeners/unix-path.js'
+import { isSocketAt, removeUnixPath } from '../../listeners/unix-path.js'
 import { entryFencedError } from '../lifecycle/cannot-serve.js'
 import type { Hosting } from '../lifecycle/hosting.js'
 import type { Machine } from '../lifecycle/process-machine.js'
@@ -93,10 +93,19 @@ export class Holdings {
     const { hosting, registry } = this.#deps
     const entry = registry.get(name)
     // No other version has a socket that this one has bound, and not offered: its path goes at once, as that of any server.
-    if (entry !== undefined && this.#bound?.delete(entry)) removePathOf(entry)
+    if (entry !== undefined && this.#bound?.delete(entry) && !this.#isTwice(entry)) removePathOf(entry)
     this.#drop(name)
     hosting.removeFormerPaths?.()
     hosting.drop?.(name)
+  }
+
+  /** Whether another entry has the path of this one. */
+  #isTwice(entry: Entry): boolean {
+    if (entry.role !== 'listener') return false
+    const { entries } = this.#deps.registry
+    return entries.some(
+      other => other !== entry && other.role === 'listener' && isSocketAt(other.fd, entry.spec),
+    )
   }
 
   /** See {@link Hosting.dropped}. */
