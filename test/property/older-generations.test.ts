@@ -147,5 +147,5 @@ it('a service that ends waits exactly for the older generations that may have cl
     { of: 2, what: 'retired' },
   ]
   const dies: Step[] = [...back.slice(0, 3), { of: 2, what: 'kill' }]
-  await fc.assert(property, { numRuns: perLane(8, 200), examples: [[back], [dies]] })
+  await fc.assert(property, { numRuns: perLane(8, 200), examples: [[back], [dies]], endOnFailure: true })
 })
