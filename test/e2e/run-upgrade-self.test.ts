@@ -274,7 +274,7 @@ describe('fd-broker upgrade --self', () => {
   )
 
   it.runIf(NIGHTLY)(
-    'goes on with what was under way: one that is to be killed, an exit code, a program that is to be started anew',
+    'goes on with what was under way: one that is to be killed, a command, a program that is to be started anew',
     async () => {
       const run = await Supervised.prepare()
       const own = run.commandLine(['--ready', 'fd', '--stop-timeout', '1s'], [SERVER])
@@ -291,8 +291,10 @@ describe('fd-broker upgrade --self', () => {
       // The command that an operator has given counts on.
       await run.upgraded()
       expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+      const { pid } = await run.whoami()
       child.kill('SIGTERM')
-      expect(await once(child, 'exit')).toEqual([5, null])
+      expect(await once(child, 'exit')).toEqual([0, null])
+      await run.logged('a version has ended', line => line.child === pid && line.code === 5)
 
       const again = await Supervised.start(['--ready', 'fd', '--restart', 'always', '--restart-delay', '1s'])
       await fetch(`${again.url}/crash`).catch(() => {})
