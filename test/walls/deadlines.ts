@@ -41,6 +41,7 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'daemon/service/forwarded-upgrades.ts': [
     'unit/wire/deadlines: the answer of a member to an upgrade',
     'unit/wire/deadlines: the answer of a member whose successor has lost its connection',
+    'unit/wire/deadlines: the answer of a member that has connected again, whose upgrade is lost',
   ],
   'daemon/service/recovery.ts': [
     'unit/daemon/recovery: a restarted daemon that was stopped for these 5 s first reads that the member is back',

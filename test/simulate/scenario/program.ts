@@ -193,7 +193,7 @@ export function startVersion(
     endsBy: Number.POSITIVE_INFINITY,
     cutsFrom: Number.POSITIVE_INFINITY,
     ceasedAt: Number.POSITIVE_INFINITY,
-    standbys: new Standbys(),
+    standbys: new Standbys(options.probation),
     served: [],
     abandoned: 0,
     takesMs: 0,

@@ -1,5 +1,5 @@
 import type { Version } from './program.js'
-import { PROBATION_MS, type Schedule } from './schedule.js'
+import type { Schedule } from './schedule.js'
 
 /** A version may hear so much later than its holder that the probation has begun. */
 const SLACK_MS = 200
@@ -7,7 +7,12 @@ const SLACK_MS = 200
 /** The times for which a version has stood by until it left. */
 export class Standbys {
   readonly left: { readonly from: number; readonly to: number }[] = []
+  readonly probationMs: number
   #from: number | null = null
+
+  constructor(probationMs: number) {
+    this.probationMs = probationMs
+  }
 
   /** Called at each change of the version's phase. */
   change(phase: string, now: number): void {
@@ -24,7 +29,7 @@ export function shortProbations({ acts, late }: Schedule, versions: ReadonlyMap<
   const starts = [...versions.values()].map(({ p }) => p.startedAt)
   return [...versions.values()].flatMap(({ p, standbys }) =>
     standbys.left
-      .filter(({ from, to }) => to - from < PROBATION_MS - SLACK_MS)
+      .filter(({ from, to }) => to - from < standbys.probationMs - SLACK_MS)
       .filter(({ from, to }) => starts.every(at => at < from || at > to))
       .map(
         ({ from, to }) => `${p.name} stood by for ${(to - from).toFixed(0)} ms only, from ${from.toFixed(3)}`,

@@ -160,6 +160,18 @@ const WAITS: Readonly<Record<string, Wait>> = {
       return answer
     },
   },
+  'the answer of a member that has connected again, whose upgrade is lost': {
+    ms: 1_500,
+    says: 'try again',
+    begin: () => {
+      const [peer, upgrades] = [silentPeer(), forwardedUpgrades()]
+      const order = { argv: [], timeoutMs: 0, service: '', killStuck: false, without: [] }
+      const answer = upgrades.ask(peer, order, () => {}, never)
+      peer.link = silentPeer().link
+      upgrades.changed()
+      return answer
+    },
+  },
   'the answer of a member to a question for its status': {
     ms: 1_000,
     begin: () => new StatusRequests().ask(silentPeer()),
