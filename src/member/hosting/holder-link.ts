@@ -83,6 +83,7 @@ export class HolderLink {
     let link: Link | null = null
     let own: OwnedFd | null = null
     let watch: DeathWatch | null = null
+    let isGreeted = false
     try {
       link = new Link(new Channel(fd))
       const pid = link.channel.listeningPid()
@@ -101,18 +102,19 @@ export class HolderLink {
       }
       const hello = helloFor(back === undefined ? 'join' : 'back', facts)
       await link.send(hello, own === null ? [] : [own])
+      isGreeted = true
       const what = `the Welcome of ${pid > 0 ? `process ${pid}` : 'the process'} on the control socket`
       welcomed.limit(timeoutMs, () => welcomed.reject(deadlineError(what, timeoutMs)))
       const { welcome, pidfd } = await welcomed.answer
       const greeted = link
       return closeOnThrow([pidfd], () => new HolderLink(greeted, pidfd, factsOf(welcome)))
     } catch (error) {
-      if (link !== null && back === undefined) giveUp(link, error)
+      const isShort = isDescriptorShortage(error)
+      const reason = isShort ? outOfDescriptors('the process that serves cannot be joined', error) : error
       // A member that returns keeps what it has.
+      if (link !== null && isGreeted && back === undefined) giveUp(link, reason)
       else link?.close()
-      if (isDescriptorShortage(error))
-        throw outOfDescriptors('the process that serves cannot be joined', error)
-      throw error
+      throw reason
     } finally {
       own?.close()
       watch?.close()
@@ -259,9 +261,8 @@ function factsOf(welcome: fdbroker.wire.Welcome.$Properties): HolderFacts {
   }
 }
 
+/** Also for a refused member: as soon as the rules allow it again, its state must be there before a next version joins. */
 const DAEMON_RETRY_MS = 100
-/** The daemon logs each connection that its rules refuse. */
-const DENIED_RETRY_MS = 5_000
 
 /**
  * Connects to the daemon, or to a restarted one, as a returning member. Retries until `signal` aborts, then returns null. Waits first if the last
@@ -287,11 +288,11 @@ export async function reconnectToDaemon(
       if (isDenied && !toldDenied)
         logger.warn(
           { err: error },
-          "the daemon's rules do not allow this process any more: it keeps its listeners, and cannot write; end it, or change the rules and let the daemon reload",
+          "this process may not use the daemon's control socket any more: it keeps its listeners and cannot write; end it, or allow it again",
         )
       else logger.debug({ err: error }, 'the daemon cannot be reached yet')
       toldDenied ||= isDenied
-      await pause(isDenied ? DENIED_RETRY_MS : DAEMON_RETRY_MS, signal)
+      await pause(DAEMON_RETRY_MS, signal)
     }
   }
   return null
