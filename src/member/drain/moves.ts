@@ -283,11 +283,15 @@ export class Moves {
           yield { listener: listener.name, address: listener.address.url, moving }
   }
 
-  /** A client has chosen the address, not the name: only if no listener of this version has the address, that of the name takes the connection. */
+  /**
+   * A client has chosen the address, not the name: only if no listener of this version has the address, that of the name takes the connection. Several
+   * listeners may have the address (SO_REUSEPORT, devices, network namespaces): of these the one of the name.
+   */
   #target(name: string, protocol: string, address: string): MovableConnections | undefined {
     const listeners = [...this.#deps.listeners()]
     const there = listeners.filter(listener => listener.address.url === address && !listener.isClosed)
-    const takers = there.length > 0 ? there : listeners.filter(listener => listener.name === name)
+    const named = (of: typeof listeners) => of.filter(listener => listener.name === name)
+    const takers = [named(there), there, named(listeners)].find(({ length }) => length > 0) ?? []
     return takers.flatMap(({ moving }) => moving).find(moving => moving.protocol === protocol)
   }
 

@@ -166,6 +166,18 @@ describe.each(['embedded', 'daemon'] as const)('the next version, %s hosting,', 
 })
 
 describe('the next version', () => {
+  it('answers the open connections of two listeners of one address by the server of each name', async () => {
+    const { version } = await service('embedded')
+    const address = `${at(await freePort())}?reusePort`
+    const port = Number(new URL(address).port)
+    await version('v1', { web: address, admin: address })
+    const clients = Array.from({ length: 12 }, () => keptClient(port))
+    const all = () => Promise.all(clients.map(client => client.ask()))
+    const before = await all()
+    await version('v2', { admin: address, web: address })
+    expect(await all()).toEqual(before.map(answer => answer.replace('v1', 'v2').replace('false', 'true')))
+  })
+
   it('answers the open connections of each address by the server of that address, whatever its name', async () => {
     const { version } = await service('embedded')
     const [one, two] = [await freePort(), await freePort()]
