@@ -37,17 +37,23 @@ export function watchPaths(folder: string, files: readonly string[], changed: ()
 
 /** Takes ownership of the descriptor; closes it when it is readable, then calls `callback`. */
 function onceReadable(fd: OwnedFd, callback: () => void): Disposable & { readonly poll: Poll } {
+  let poll: Poll | null = null
   const close = () => {
-    poll.close()
+    poll?.close()
     // The last close of an inotify instance waits for readers of the kernel's watch lists: measured 0.2 to 20 ms.
     fd.closeAside()
   }
-  const poll = native.createPoll(fd.raw, () => {
+  try {
+    poll = native.createPoll(fd.raw, () => {
+      close()
+      callback()
+    })
+    poll.start(READABLE)
+    return { poll, [Symbol.dispose]: close }
+  } catch (error) {
     close()
-    callback()
-  })
-  poll.start(READABLE)
-  return { poll, [Symbol.dispose]: close }
+    throw error
+  }
 }
 
 /** A watch of a signal, until `close()`. */

@@ -114,7 +114,8 @@ export class ListenerGuard implements Disposable {
         if (!guarded.isEnded) this.#found(guarded, this.#checkPath(fd, spec.path, guarded))
       } else if (inspectOne(fd).accepting === false) this.#listenAgain(fd, guarded)
     }
-    this.#watchPathsIn(0)
+    const hasPaths = [...this.#guarded.values()].some(guarded => this.#keptPath(guarded) !== null)
+    if (hasPaths) this.#watchPathsIn(0)
   }
 
   [Symbol.dispose](): void {
@@ -144,17 +145,19 @@ export class ListenerGuard implements Disposable {
   }
 
   #watchPaths(): void {
-    const paths: string[] = []
-    for (const [fd, guarded] of this.#guarded) {
+    const kept = [...this.#guarded].flatMap(([fd, guarded]) => {
       const path = this.#keptPath(guarded)
-      if (path !== null && this.#leadsTo(fd, path, guarded)) paths.push(path)
-    }
+      return path === null ? [] : [{ fd, path, guarded }]
+    })
     try {
-      this.#watches.watch(paths)
+      this.#watches.watch(kept.map(({ path }) => path))
     } catch (error) {
       // The checks look at the paths themselves, and the next one tries again.
       this.#logger.debug({ err: error }, 'the kernel does not report removed paths of listeners')
     }
+    // After the watch has begun: it does not report an earlier removal. A path that is restored now is not watched yet.
+    const gone = kept.filter(({ fd, path }) => namesSocket(fd, path) === false)
+    if (gone.some(({ fd, path, guarded }) => this.#leadsTo(fd, path, guarded))) this.#watchPathsIn(NOTICE_MS)
   }
 
   #pathRemoved(folder: string): void {

@@ -7,6 +7,7 @@ export const OWN: Readonly<Record<string, readonly string[]>> = {
   'base/own-instance': ['OWN_INSTANCE'],
   'kernel/owned': ['listeners'],
   'kernel/polled-socket': ['polledSet'],
+  'listeners/path-watches': ['folders'],
   'member/operator/announcer': ['SELF_MAIN'],
   'member/lifecycle/shutdown': ['activeMembers', 'unfinished'],
   'member/status': ['processStartedAt'],

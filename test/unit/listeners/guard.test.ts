@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -82,6 +83,17 @@ async function reach(to: { port: number; host: string } | { path: string }): Pro
       .on('connect', () => resolve('connected'))
       .on('error', error => resolve((error as { code?: string }).code!))
   }).finally(() => client.destroy())) as string
+}
+
+function inotifyInstances(): number {
+  const links = readdirSync('/proc/self/fd').map(number => {
+    try {
+      return readlinkSync(`/proc/self/fd/${number}`)
+    } catch {
+      return ''
+    }
+  })
+  return links.filter(link => link === 'anon_inode:inotify').length
 }
 
 async function listensAgain(port: number): Promise<void> {
@@ -162,6 +174,35 @@ describe('the path of a Unix listener', () => {
       await new Promise(resolve => setTimeout(resolve, 3))
     }
     await until('the path is back', () => existsSync(path), 5_000)
+  })
+
+  it('is watched by one inotify instance, together with those of other guards in its folder', async () => {
+    const home = folder()
+    const before = inotifyInstances()
+    const paths = Array.from({ length: 20 }, (_, n) => join(home, `${n}.sock`))
+    const guards = paths.map(path => guarded(`unix:${path}`).guard)
+    await until('they are watched', () => inotifyInstances() > before)
+    await new Promise(resolve => setTimeout(resolve, 100))
+    expect(inotifyInstances() - before).toBe(1)
+    guards[0]![Symbol.dispose]()
+    rmSync(paths[7]!)
+    await until('the path is back', () => existsSync(paths[7]!), 900)
+    for (const guard of guards) guard[Symbol.dispose]()
+    await until('none is left', () => inotifyInstances() === before)
+  })
+
+  it('leaves no inotify instance if the kernel cannot report what it has to say', async () => {
+    const before = inotifyInstances()
+    const { guard } = guarded(`unix:${join(folder(), 'app.sock')}`)
+    const createPoll = vi.spyOn(native, 'createPoll').mockImplementation(() => {
+      throw native.failure(constants.errno.ENOSPC, 'epoll_ctl')
+    })
+    for (let n = 0; n < 3; n++) {
+      guard.check()
+      await new Promise(resolve => setTimeout(resolve, 20))
+    }
+    createPoll.mockRestore()
+    await until('none is left', () => inotifyInstances() === before)
   })
 
   it('leads to the socket if another process has restored it first', () => {
