@@ -146,7 +146,7 @@ function lowest(marks: number): number {
   return (31 - Math.clz32(marks & -marks)) >> 3
 }
 
-/** Copies `from[start, end)` to `to`, from `at` on. Up to about 400 bytes this is faster than `Buffer.copy`, which has a high fixed cost. */
+/** Copies `from[start, end)` to `to`, from `at` on. Up to some 300 bytes this is faster than `Buffer.copy`, which has a high fixed cost. */
 export function copyWords(from: DataView, start: number, end: number, to: DataView, at: number): void {
   const ahead = at - start
   const last = end - 8
