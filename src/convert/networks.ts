@@ -7,6 +7,7 @@ function partsOf(network: string): { address: string; prefix: number; family: 'i
   return { address, family, prefix: bits === undefined ? (family === 'ipv6' ? 128 : 32) : Number(bits) }
 }
 
+/** The results of {@link bitsOf}: routes that overlap ask for the same many times. */
 const known = new Map<string, string>()
 
 /** The bits that all addresses of a network begin with, behind the version: those of a network within another begin with the bits of that one. */

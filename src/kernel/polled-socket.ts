@@ -9,8 +9,6 @@ const MAX_EVENTS = 64
 const SLOT = 16 * 1024 + 320
 /** Maximum bytes that one call reads, so that they are still in the CPU cache when the socket processes them. */
 const MAX_READ_BYTES = 256 * 1024
-/** Minimum number of sockets that a turn asks for, however much each of them has to read. */
-const MIN_EVENTS = 8
 /** Added to the number after a turn with little to read. Small, because turns of short requests and of long answers alternate. */
 const MORE_EVENTS = 2
 
@@ -101,7 +99,7 @@ class PolledSet {
       bytes += got
       read++
     }
-    if (bytes >= MAX_READ_BYTES) this.#askFor(Math.max(read, MIN_EVENTS))
+    if (bytes >= MAX_READ_BYTES) this.#askFor(read)
     else if (bytes < MAX_READ_BYTES / 2 && this.#asked !== ready)
       this.#askFor(this.#asked.length / FIELDS + MORE_EVENTS)
     this.#at = 0

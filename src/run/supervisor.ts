@@ -569,7 +569,7 @@ export class Supervisor {
     else if (failure !== undefined && failure.code !== 'ERR_FDB_ABORTED')
       this.#requests.failed(askers, failure)
     else if (outcome === 'ending') this.#requests.failed(askers, endingError())
-    else this.#requests.cancelled(askers, candidate(this.#state)?.id === version ? version : null)
+    else this.#requests.cancelled(askers, candidate(this.#state)?.id === version ? version : null, failure)
   }
 
   /** Closes listeners that no version uses. If none serves, the last version's listeners stay open for the next one. */

@@ -86,14 +86,14 @@ export class UpgradeRequests {
     for (const { pending } of this.#take(ids)) pending.reject(error)
   }
 
-  /** Rejects requests that were cancelled, or are late. `goesOn`: the version that starts without them; null if it was cancelled too. */
-  cancelled(ids: readonly number[], goesOn: number | null): void {
+  /** Rejects requests that were cancelled, or are late. `goesOn`: the version that starts without them; null if it was cancelled too. `reason`: default that. */
+  cancelled(ids: readonly number[], goesOn: number | null, reason?: FdbError): void {
     const rest =
       goesOn === null
         ? null
         : `version ${goesOn} goes on to start, for another request or because no healthy version serves`
     for (const { isLate, pending, timeoutMs = 0 } of this.#take(ids))
-      pending.reject(isLate ? servesLateError(timeoutMs, rest) : cancelledError(rest))
+      pending.reject(isLate ? servesLateError(timeoutMs, rest) : (reason ?? cancelledError(rest)))
   }
 
   #take(ids: readonly number[]): PendingRequest[] {

@@ -233,7 +233,7 @@ export class UpgradeAttempt {
 
   /** Ends the successor and rejects the outcome. If the Commit was sent already, the attempt continues. */
   async #cancel(reason: unknown): Promise<void> {
-    if (this.#isCancelling) return
+    if (this.#isCancelling || this.#isSettled) return
     this.#isCancelling = true
     try {
       await this.#giveUp(reason)

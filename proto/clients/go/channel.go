@@ -272,6 +272,11 @@ func (c *channel) decline(why error) {
 	said := coded(why)
 	c.send(envelope{Abort: &abort{said.Code, said.Message, "joining"}})
 	c.finish()
+	// A new attempt must not reach the holder first.
+	select {
+	case <-c.flushed:
+	case <-time.After(time.Second):
+	}
 	c.decoder.close()
 }
 

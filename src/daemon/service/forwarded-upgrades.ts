@@ -130,7 +130,7 @@ export class ForwardedUpgrades {
       const { cancelled, link, peer, pending, started } = call
       if (cancelled || started > 0 || link === peer.link || peer.returning) continue
       call.cancelled = true
-      const message = `the connection to process ${peer.pid} broke before it told whether it starts its successor: see fd-broker status, and try again`
+      const message = `the connection to process ${peer.pid} broke before it told whether it starts its successor, which may still take over: see fd-broker status before you try again`
       sendFailure(peer, { code: 'ERR_FDB_CHANNEL_CLOSED', message })
       pending.limit(TOLD_MS, () => pending.reject(new FdbError('ERR_FDB_CHANNEL_CLOSED', message)))
     }
