@@ -1,3 +1,4 @@
+import { whoServes } from '../processes/client.js'
 import { type DaemonStatus, daemonStatus } from '../processes/daemon.js'
 import { GatedWorkers, LONG_MS, WORKERS } from '../processes/gated-workers.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
@@ -67,6 +68,8 @@ export const WORKERS_PHASES = {
       await operators.stop(main.control, null)
       await until('the other worker has ended', () => hasEnded(other))
       await until('the main process ends', async () => (await phaseOf(main)) === 'draining')
+      // The worker closes its listener a moment later: until then clients wait there, also while the worker is stopped.
+      await until('clients are refused', () => whoServes(main.url).then(() => false, isRefused))
       return { main, serving, worker, release: end }
     },
   },
@@ -113,6 +116,10 @@ export const WORKERS_ORDERS = {
 
 export type WorkersPhaseName = keyof typeof WORKERS_PHASES
 export type WorkersOrderName = keyof typeof WORKERS_ORDERS
+
+function isRefused(error: unknown): boolean {
+  return (error as { code?: string }).code === 'ECONNREFUSED'
+}
 
 /** The phase of a main process as its status shows it; empty if it does not answer. */
 async function phaseOf({ control }: GatedWorkers): Promise<string> {
