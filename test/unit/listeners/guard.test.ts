@@ -176,7 +176,7 @@ describe('the path of a Unix listener', () => {
     await until('the path is back', () => existsSync(path), 5_000)
   })
 
-  it('is watched by one inotify instance, together with those of other guards in its folder', async () => {
+  it('shares one inotify instance with those of other guards in its folder', async () => {
     const home = folder()
     const before = inotifyInstances()
     const paths = Array.from({ length: 20 }, (_, n) => join(home, `${n}.sock`))
