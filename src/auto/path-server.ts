@@ -35,7 +35,7 @@ export function listenAt(
 }
 
 /** The path stays when the server closes. */
-export function keepPath(server: net.Server): void {
+export function leavePathAtClose(server: net.Server): void {
   const handle = handleOf(server)
   if (handle !== null && removing.delete(handle)) Reflect.deleteProperty(handle, 'close')
 }
@@ -48,11 +48,11 @@ function removeAtClose(server: net.Server, path: string): void {
   const { close } = handle
   removing.add(handle)
   setMethod(handle, 'close', (...args: unknown[]) => {
-    const now = lstatSync(path, { bigint: true, throwIfNoEntry: false })
     try {
+      const now = lstatSync(path, { bigint: true, throwIfNoEntry: false })
       if (removing.has(handle) && now?.ino === made.ino && now.dev === made.dev) unlinkSync(path)
     } catch {
-      // This process may not remove the path any more: Node leaves it too.
+      // This process may not see or remove the path any more: Node leaves it too.
     }
     return Reflect.apply(close, handle, args)
   })

@@ -1,6 +1,6 @@
 import type net from 'node:net'
 import { type Observers, observe, replay } from '../node/observed-events.js'
-import { keepPath } from './path-server.js'
+import { leavePathAtClose } from './path-server.js'
 
 const EVENTS = ['connection', 'secureConnection', 'session'] as const
 type RecordedConnection = { readonly event: (typeof EVENTS)[number]; readonly of: NodeJS.EventEmitter }
@@ -27,7 +27,7 @@ export class WaitingServer {
 
   /** A member takes the server over, and removes its path when the service needs it no more. See {@link handOver}. */
   take(add: () => void): void {
-    keepPath(this.server)
+    leavePathAtClose(this.server)
     this.handOver(add)
   }
 

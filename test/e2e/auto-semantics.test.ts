@@ -205,6 +205,20 @@ server.listen(8080, '127.0.0.1')
     expect([code, stdout.trim().split('\n')]).toEqual([0, wanted])
   })
 
+  it('the end of a server whose path cannot be looked up any more', async () => {
+    const program = await AutoProgram.of(`import { mkdirSync, renameSync, symlinkSync } from 'node:fs'
+import net from 'node:net'
+mkdirSync('./a')
+const server = net.createServer()
+await new Promise(resolve => server.listen('./a/own.sock', resolve))
+renameSync('./a', './b')
+symlinkSync('./a', './a')
+server.close(() => console.log('closed'))
+`)
+    const { code, stdout } = await program.run('import', { FD_BROKER_CONTROL: '/proc/nowhere/shop.sock' })
+    expect([code, stdout]).toEqual([0, 'closed\n'])
+  })
+
   it.each([
     ['its port is in use', '8080, () => net.createServer().listen(8080)', /EADDRINUSE/],
     [

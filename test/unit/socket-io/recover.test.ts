@@ -128,7 +128,7 @@ describe('recoverSockets()', () => {
     const [taken, waits] = given().map(key => key.slice(2))
     await section.delete(`s/${taken}`)
     await next.close({ timeout: 0 })
-    await until('it has the session that nobody took', () => server.engine.clientsCount === 1)
+    await until('it has the session that no process took', () => server.engine.clientsCount === 1)
     expect(Object.keys(Reflect.get(server.engine, 'clients'))).toEqual([waits])
   })
 
