@@ -6,6 +6,7 @@ import { Auto } from './auto.js'
 import { exclusionOf } from './exclusion.js'
 import { intercept, warnAboutUdp } from './intercept.js'
 import { delayMain } from './node-startup.js'
+import { leaveServicePaths } from './removed-paths.js'
 import { misspelled, settingsOf } from './settings.js'
 import { messageOf, printOnce } from './stderr.js'
 
@@ -20,7 +21,10 @@ if (auto !== undefined) {
     return auto
   }
   intercept(listens)
-  if (auto !== null) warnAboutUdp()
+  if (auto !== null) {
+    leaveServicePaths()
+    warnAboutUdp()
+  }
 }
 
 /** Resolves when the version that serves knows that this process starts. The entry for `import` awaits it. @internal */

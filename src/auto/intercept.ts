@@ -8,6 +8,7 @@ import type { Auto } from './auto.js'
 import { isClusterPrimary } from './exclusion.js'
 import { type ListenRequest, listenRequest } from './listen-request.js'
 import { listenAt } from './path-server.js'
+import { isLeftPath } from './removed-paths.js'
 import { printOnce } from './stderr.js'
 
 type Listen = (this: net.Server, ...args: unknown[]) => net.Server
@@ -15,8 +16,13 @@ type Listen = (this: net.Server, ...args: unknown[]) => net.Server
 /** Replaces `server.listen()` of all servers of `net`, `http`, `https`, `http2` and `tls`. `listens` is called at each call; null: Node's own follows. */
 export function intercept(listens: () => Auto | null): void {
   const listen: Listen = function (...args) {
-    const toNode = () => Reflect.apply(originalListen, this, args)
     const request = listenRequest(args)
+    const toNode = () => {
+      const { path } = request
+      if (path === undefined || !isLeftPath(path)) return Reflect.apply(originalListen, this, args)
+      listenAt(this, path, args, originalListen)
+      return this
+    }
     if ('why' in request && request.why === null) return toNode()
     const auto = listens()
     if (auto === null) return toNode()

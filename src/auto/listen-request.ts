@@ -20,6 +20,8 @@ export interface ListenRequest {
 export interface LeftToNode {
   /** Message for the user; null for calls that need none. */
   readonly why: string | null
+  /** Path of a Unix socket, if there is one. */
+  readonly path?: string
 }
 
 interface Options extends net.ListenOptions {
@@ -46,8 +48,11 @@ export function listenRequest(args: readonly unknown[]): ListenRequest | LeftToN
     !isPlain(form)
   )
     return LEFT
-  if (exclusive) return { why: 'a server with the option "exclusive" is not handed over to the next version' }
-  if (reusePort) return { why: 'a server with the option "reusePort" is not handed over to the next version' }
+  const at = typeof path === 'string' ? { path } : {}
+  if (exclusive)
+    return { why: 'a server with the option "exclusive" is not handed over to the next version', ...at }
+  if (reusePort)
+    return { why: 'a server with the option "reusePort" is not handed over to the next version', ...at }
   // The server of a tool for its own processes (tsx). The next version listens elsewhere.
   if (typeof path === 'string' && new RegExp(`(?<!\\d)${process.pid}(?!\\d)`).test(path)) return LEFT
   const wanted = port === undefined || port === null ? null : portOf(port)

@@ -5,6 +5,7 @@ export { bindFirstOfGroup, bindListener } from './bind.js'
 export { type GuardedListener, ListenerGuard } from './guard.js'
 export { type FdIdentity, formatAddress, listenerAddress, verifyIdentity } from './identity.js'
 export { acceptQueueLength, commandOf, findOccupant, openTcpSockets } from './occupant.js'
+export { hasSecondName } from './second-name.js'
 export {
   addressOf,
   formatListenerSpec,

@@ -1,14 +1,6 @@
 import { linkSync, renameSync, rmSync } from 'node:fs'
-import { basename, dirname, join } from 'node:path'
 import { namesSocket, type OwnedFd } from '../kernel/index.js'
-
-/**
- * The second name of a Unix listener, a hard link beside its path. If a program or a cleaner removes the path, a new link to the second name makes
- * the same socket reachable again, for all processes that share it. The kernel offers no way to link a socket that has no name left (linkat(2): ENOENT).
- */
-function secondName(path: string): string {
-  return join(dirname(path), `.${basename(path)}.fd-broker`)
-}
+import { secondName } from './second-name.js'
 
 /** Gives the socket its second name, if the path leads to it. Never throws: a folder may be read-only, or its file system without hard links. */
 export function keepPath(fd: OwnedFd, path: string): void {

@@ -1,5 +1,4 @@
 import { existsSync, readFileSync } from 'node:fs'
-import http from 'node:http'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
@@ -61,20 +60,6 @@ function upgradeWith(program: AutoProgram, env: Variables): Promise<unknown> {
   ])
 }
 
-function answerAt(socketPath: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    http
-      .get({ socketPath, agent: false }, response => {
-        let text = ''
-        response
-          .setEncoding('utf8')
-          .on('data', part => (text += part))
-          .on('end', () => resolve(text))
-      })
-      .on('error', reject)
-  })
-}
-
 describe('a next version under fd-broker/auto serves only when it listens on every address of the version before:', () => {
   const LATE: readonly [string, string, string, (port: number) => string][] = [
     ['its main port, long after another', OTHER, MAIN, port => `tcp://[::]:${port}`],
@@ -108,7 +93,7 @@ describe('a next version under fd-broker/auto serves only when it listens on eve
       signalPid(now!.pid, 'SIGUSR2')
       expect(await run).toMatchObject({ code: 0 })
       const second = await program.serves(2)
-      expect(await answerAt(program.path('late.sock'))).toBe(`pid ${second}`)
+      expect(await program.answerAt('late.sock')).toBe(`pid ${second}`)
       const { listeners } = await operator.status(program.control)
       expect(listeners.map(({ address }) => address)).toContain(`unix:${program.path('late.sock')}`)
     },
@@ -289,9 +274,7 @@ describe('a listener that a next version under fd-broker/auto gives up on purpos
     expect(await upgrade(program, '--without', program.path('other.sock'))).toMatchObject({ code: 0 })
     const second = await program.serves(2)
     signalPid(second, 'SIGUSR2')
-    const answer = await until('it answers there', () =>
-      answerAt(program.path('other.sock')).catch(() => null),
-    )
+    const answer = await until('it answers there', () => program.answerAt('other.sock').catch(() => null))
     expect(answer).toBe(`pid ${second}`)
     expect((await operator.status(program.control)).phase).toBe('probation')
   })

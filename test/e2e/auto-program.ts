@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import http from 'node:http'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished } from 'vitest'
@@ -187,6 +188,21 @@ export class AutoProgram {
       PATIENCE_MS,
       () => this.output,
     )
+  }
+
+  /** The answer of its server at a Unix socket in its folder. */
+  answerAt(name: string): Promise<string> {
+    return new Promise((resolve, reject) => {
+      http
+        .get({ socketPath: this.path(name), agent: false }, response => {
+          let text = ''
+          response
+            .setEncoding('utf8')
+            .on('data', part => (text += part))
+            .on('end', () => resolve(text))
+        })
+        .on('error', reject)
+    })
   }
 
   /** Orders this as `fd-broker …` does, without a process for each order. Rejects if it fails. */

@@ -1,0 +1,62 @@
+import { existsSync, statSync } from 'node:fs'
+import { expect, it } from 'vitest'
+import { signalPid } from '../processes/launch.js'
+import { until } from '../processes/until.js'
+import { AutoProgram } from './auto-program.js'
+
+/** Removes its socket before it listens in each way that Node has, and when it ends. */
+const REMOVES = `import { existsSync, promises, rm, rmSync, unlink, unlinkSync } from 'node:fs'
+import http from 'node:http'
+import { resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+const path = './web.sock'
+const ways = [
+  () => unlinkSync(path),
+  () => rmSync(resolve(path), { force: true }),
+  () => promises.unlink(pathToFileURL(resolve(path))),
+  () => promises.rm(path, { force: true }),
+  () => new Promise(done => unlink(Buffer.from(path), done)),
+  () => new Promise(done => rm(path, {}, done)),
+]
+for (const remove of ways) if (existsSync(path)) console.log('removed: ' + (await remove()))
+process.on('exit', () => { if (existsSync(path)) unlinkSync(path) })
+process.on('SIGTERM', () => process.exit())
+const options = { path, exclusive: process.env.EXCLUSIVE === 'yes' }
+http.createServer((request, response) => response.end('pid ' + process.pid)).listen(options)
+`
+
+it('a program under fd-broker/auto that removes its Unix socket leaves it to the version that serves', async () => {
+  const program = await AutoProgram.of(REMOVES)
+  const first = await program.serve()
+  const { ino } = statSync(program.path('web.sock'))
+  await program.upgradedWhileAsked(() => program.answerAt('web.sock'))
+  expect(statSync(program.path('web.sock')).ino).toBe(ino)
+  expect(program.output.match(/^removed: undefined$/gm)).toHaveLength(2 * 6)
+  expect(program.output).not.toContain('was removed')
+  await program.ends(first)
+  await program.command('stop')
+  expect(existsSync(program.path('web.sock'))).toBe(false)
+})
+
+it('a program under fd-broker/auto removes the Unix socket of a version that was killed, and listens there', async () => {
+  const program = await AutoProgram.of(REMOVES)
+  const first = await program.serve()
+  signalPid(first, 'SIGKILL')
+  await program.ends(first)
+  const second = await program.serve('import', 1)
+  expect(await program.answerAt('web.sock')).toBe(`pid ${second}`)
+})
+
+it('a program under fd-broker/auto that leaves its Unix socket out of upgrades has it for itself', async () => {
+  const program = await AutoProgram.of(REMOVES)
+  const first = await program.serve()
+  const second = await program.launch('import', { EXCLUSIVE: 'yes' })
+  await program.says('"exclusive"')
+  await until(
+    'the other one answers',
+    async () => (await program.answerAt('web.sock').catch(() => '')) === `pid ${second}` || null,
+  )
+  signalPid(second, 'SIGKILL')
+  signalPid(first, 'SIGTERM')
+  await program.ends(first)
+})
