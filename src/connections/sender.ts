@@ -215,7 +215,7 @@ export class ConnectionSender {
 
   /** Resolves when no connection is between the two processes, and none can come back. */
   async settled(): Promise<void> {
-    if (!this.#isSettled) await new Promise<void>(resolve => this.#decided.push(resolve))
+    if (!this.isSettled) await new Promise<void>(resolve => this.#decided.push(resolve))
     await this.#returning
   }
 
@@ -230,7 +230,7 @@ export class ConnectionSender {
   }
 
   async #closeWhenAdopted(): Promise<void> {
-    if (!this.#isSettled) await new Promise<void>(resolve => this.#decided.push(resolve))
+    if (!this.isSettled) await new Promise<void>(resolve => this.#decided.push(resolve))
     this.#close()
     await this.#returning
   }
@@ -272,12 +272,13 @@ export class ConnectionSender {
     if (this.#machine.over && !this.#over) this.#end()
   }
 
-  get #isSettled(): boolean {
+  /** Whether no connection is between the two processes, and none can come back. */
+  get isSettled(): boolean {
     return this.#machine.pending === 0 && this.#unadopted === 0 && this.#filler === null
   }
 
   #resolveDecided(): void {
-    if (!this.#isSettled) return
+    if (!this.isSettled) return
     for (const resolve of this.#decided.splice(0)) resolve()
   }
 

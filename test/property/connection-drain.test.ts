@@ -53,7 +53,7 @@ async function drained({ plainMs, tlsMs, hasTls, orders }: Drain) {
     settings: { drainTimeout: plainMs, drainTlsTimeout: tlsMs, logger: SILENT },
     shutdown: { isRetired: true, order },
     listeners: () => [listener as never],
-    moves: { leave: () => {}, limit: () => {}, settled: () => Promise.resolve() },
+    moves: { leave: () => {}, limit: () => {}, settled: () => Promise.resolve(), whenArrived: act => act() },
     onCut: () => {},
     onEnded: () => {},
   })

@@ -243,7 +243,7 @@ function drain(tell: Tell): Part {
     settings: { drainTimeout: 2_000, drainTlsTimeout: 4_000, logger: SILENT },
     shutdown: { isRetired: true, order: new EndOrder() },
     listeners: () => [listener as never],
-    moves: { leave: () => {}, limit: () => {}, settled: async () => {} },
+    moves: { leave: () => {}, limit: () => {}, settled: async () => {}, whenArrived: act => act() },
     onCut: () => {},
     onEnded: () => tell('ended'),
   })

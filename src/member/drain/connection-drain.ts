@@ -14,7 +14,7 @@ interface ConnectionDrainDeps {
   readonly shutdown: Pick<Shutdown, 'isRetired' | 'order'>
   /** @internal */
   readonly listeners: () => readonly DrainingListener[]
-  readonly moves: Pick<Moves, 'leave' | 'limit' | 'settled'>
+  readonly moves: Pick<Moves, 'leave' | 'limit' | 'settled' | 'whenArrived'>
   readonly onCut: (counts: DrainCounts) => void
   /** Called when the last connection has moved or ended, before the last changes are awaited. */
   readonly onEnded: () => void
@@ -57,7 +57,8 @@ export class ConnectionDrain {
     moves.limit(shutdown.order.leftMs)
     if (!receiver) this.#endIdle()
     if (shutdown.isRetired && this.onLastCall !== null) this.#callLast(this.onLastCall)
-    for (const listener of listeners) listener.finish()
+    // A server without a connection emits 'close' then.
+    moves.whenArrived(() => listeners.forEach(listener => void listener.finish()))
     const isBusy = () => !this.#isOver && [...this.#work].some(each => each())
     const ended = allEnded(listeners, moves, isBusy)
     const { plain, tls } = this.#times

@@ -98,9 +98,10 @@ export class Moves {
       this.#announce()
       return
     }
-    for (const listener of this.#deps.listeners()) listener.announceFixed(this.#times)
-    if (this.#leaving) return
+    const already = this.#leaving
     this.#leaving = true
+    this.#announceFixed()
+    if (already) return
     this.#proved = null
     this.#leftAt = { at: performance.now(), moved: this.counts.moved }
     this.#announceAtHalf(drainTimeout)
@@ -113,9 +114,8 @@ export class Moves {
     if (!this.#leaving || cutAt >= this.#cutAt) return
     this.#cutAt = cutAt
     this.#cutTlsAt = cutAt
-    for (const listener of this.#deps.listeners())
-      if (this.#announced) listener.announce(this.#times)
-      else listener.announceFixed(this.#times)
+    if (!this.#announced) this.#announceFixed()
+    else for (const listener of this.#deps.listeners()) listener.announce(this.#times)
     this.#announceAtHalf(ms)
   }
 
@@ -261,6 +261,12 @@ export class Moves {
     receiver.start()
   }
 
+  /** Calls `act` when no connection is on its way to this process, from an older one or back: now, if none is. */
+  whenArrived(act: () => void): void {
+    if (this.#receivers.size === 0 && this.#sender?.isSettled !== false) act()
+    else void this.settled().then(act)
+  }
+
   /** Resolves when no slice is undecided, and no connection is on its way to this process, from an older one or back. For a process that leaves. */
   async settled(): Promise<void> {
     await Promise.all([this.#sender?.settled(), ...[...this.#receivers].map(each => each.stop())])
@@ -323,6 +329,14 @@ export class Moves {
     if (!this.#leaving) return
     this.#timer = setTimeout(() => this.#askForChannel(), ms)
     this.#timer.unref()
+  }
+
+  /** A server that has no connection that can move announces the end to all, also to those that arrive later: so it hears of it when all have arrived. */
+  #announceFixed(): void {
+    this.whenArrived(() => {
+      if (!this.#leaving || this.#announced) return
+      for (const listener of this.#deps.listeners()) listener.announceFixed(this.#times)
+    })
   }
 
   #announce(): void {

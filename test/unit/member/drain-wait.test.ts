@@ -20,7 +20,7 @@ function drain(
     settings: { drainTimeout: plain, drainTlsTimeout: tls, logger: SILENT },
     shutdown: { isRetired: true, order: new EndOrder() },
     listeners: () => [keeper],
-    moves: { leave() {}, limit() {}, settled },
+    moves: { leave() {}, limit() {}, settled, whenArrived: act => act() },
     onCut,
     onEnded() {},
   }).run(true)

@@ -1,9 +1,12 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { movePair } from '../../../src/connections/move-channel.js'
-import type { OwnedFd } from '../../../src/kernel/index.js'
+import { MoveLog } from '../../../src/connections/move-log.js'
+import { closeAll, type OwnedFd, socketPair } from '../../../src/kernel/index.js'
 import { Moves } from '../../../src/member/drain/moves.js'
 import { openPidfd } from '../../../src/os/liveness.js'
+import { Channel } from '../../../src/wire/channel.js'
+import { Link } from '../../../src/wire/link.js'
 import { until } from '../../processes/until.js'
 
 describe('the moves of connections', () => {
@@ -118,6 +121,32 @@ describe('the moves of connections', () => {
     expect(takes()).toBe(false)
     made.serve()
     expect(takes()).toBe(true)
+  })
+
+  it('that were on their way to a process that leaves arrive before its server announces the end to all', async () => {
+    const { made, told, listener } = moves(0, 0)
+    listener.announceFixed = () => void told.push('announced')
+    listener.moving[0]!.arrive = () => void told.push('arrived')
+    using pair = movePair()
+    made.receive(pair.take.dup(), pair.log.fd.dup(), process.pid)
+    const link = new Link(new Channel(pair.give.dup()))
+    const log = MoveLog.open(pair.log.fd.dup())
+    const acknowledged = new Promise(resolve =>
+      link.start({ message: resolve, broken: () => {}, end: () => {} }),
+    )
+    const [here, there] = socketPair('a connection')
+    const moving = { listener: 'web', address: listener.address.url, protocol: 'http', fds: 1 }
+    await link.send({ prepare: { slice: 1, connections: [moving] } }, [there])
+    await acknowledged
+    log.append(1, 'moved')
+    made.leave(true)
+    made.limit(30_000)
+    made.whenArrived(() => told.push('all are here'))
+    await until('all are here', () => told.includes('all are here'))
+    expect(told).toEqual(['arrived', 'announced', 'announced', 'all are here'])
+    link.close()
+    log.close()
+    closeAll([here, there])
   })
 
   it('need a process that leaves: one that serves gives nothing', () => {
