@@ -32,11 +32,14 @@ export async function judgeHaproxy(
   const strict = asked.length - left.length
   const open = left.filter(at => isOpen(theirs[at]!, ours[at]!))
   left = left.filter(at => !open.includes(at))
-  const valueless = left.length === 0 ? theirs : await answersTo(withoutValues(text, remarks))
+  const valueless = [...readingsOf(withoutValues(text, remarks), remarks)]
   for (const reading of readingsOf(text, remarks)) {
+    const other = valueless.shift()!
     if (left.length === 0) break
     const answers = await answersTo(reading)
-    left = left.filter(at => !alike(answers[at]!, ours[at]!, alike(theirs[at]!, valueless[at]!, true)))
+    // A reading may serve what HAProxy refuses: it decides whether a request has a value of a line that is named.
+    const others = other === reading ? answers : await answersTo(other)
+    left = left.filter(at => !alike(answers[at]!, ours[at]!, alike(answers[at]!, others[at]!, true)))
   }
   const unnamed =
     open.length === 0 ? theirs : await answersTo(withoutNamedRefusals(text, conversion, 'haproxy'))

@@ -1,7 +1,9 @@
 import { expect, it } from 'vitest'
 import { type Conversion, convert } from '../../../src/convert/convert.js'
+import { judgeHaproxy } from '../../convert-support/haproxy-judge.js'
 import { readingsOf } from '../../convert-support/haproxy-named.js'
 import { withoutNamedRefusals } from '../../convert-support/named-refusals.js'
+import type { Asked, Got, Places } from '../../convert-support/places.js'
 
 const from = (text: string): Conversion =>
   convert(text, { file: 'haproxy.cfg', language: 'haproxy', service: 'edge', included: () => [] })
@@ -54,3 +56,29 @@ it('a rule of a backend that is said for one frontend is read as written too', (
   expect(readings[0]).toEqual([' http-request deny if { always_true }'])
   expect(readings).toContainEqual([rule])
 })
+
+it.each([
+  ['https://%[hdr(host)]/x', []],
+  ['https://c.test/x', ['wrong']],
+])(
+  'a redirect behind a refusal that is not said is compared without the values that are named: %s',
+  async (target, kinds) => {
+    const redirect = ` http-request redirect location ${target}`
+    const text = `defaults\n mode http\nfrontend web\n bind :80\n tcp-request content reject if { src -f nets.lst }\n http-request set-header Host b.test\n${redirect}\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`
+    const got = (status: number, location: string | null): Got => {
+      const server = status === 200 ? 'app' : null
+      return { status, location, set: {}, body: '', server, seen: null }
+    }
+    const refused = got(403, null)
+    // As HAProxy would answer.
+    const answersTo = async (reading: string) => {
+      if (reading.includes('reject')) return [refused]
+      return [reading.includes('redirect') ? got(302, target.replace(/%.*]/, 'b.test')) : got(200, null)]
+    }
+    const places = { filled: (written: string) => written, answersTo } as unknown as Places
+    const asked = [{ host: 'a.test', path: '/' } as Asked]
+    const ours = [got(302, 'https://a.test/x')]
+    const { differences } = await judgeHaproxy(places, text, from(text), asked, [refused], ours)
+    expect(differences.map(({ kind }) => kind)).toEqual(kinds)
+  },
+)
