@@ -16,7 +16,7 @@ const isOpen = (one: Got, other: Got) =>
  * refuses only if a remark names the refusal.
  */
 export async function judgeHaproxy(
-  places: Places,
+  places: Pick<Places, 'filled' | 'answersTo'>,
   written: string,
   conversion: Conversion | null,
   asked: readonly Asked[],

@@ -39,13 +39,15 @@ it.skipIf(!has('h2spec')).each([
   await proxy.next()
   const report = proxy.sandbox.file('h2spec.xml')
   const where = tls ? ['-t', '-k', '-p', `${securePort}`] : ['-p', `${proxy.port}`]
-  const args = ['-h', '127.0.0.1', ...where, '-P', '/r/1', '-o', '2', '-j', report]
+  // A request must be under way while the frames of its case arrive, also on a busy machine.
+  const args = ['-h', '127.0.0.1', ...where, '-P', '/slow', '-o', '5', '-j', report]
   // The exit code says only that a case failed.
   await run('h2spec', args).catch(() => {})
   const cases = readFileSync(report, 'utf8').split('<testcase ').slice(1)
   const failed = cases
     .filter(text => /<failure|<error/.test(text))
     .map(text => /classname="([^"]*)"/.exec(text)![1])
-  expect(cases.length).toBeGreaterThan(140)
+  expect(cases.length).toBe(145)
+  expect(cases.filter(text => text.includes('<skipped'))).toEqual([])
   expect(failed.toSorted()).toEqual(known.toSorted())
 })

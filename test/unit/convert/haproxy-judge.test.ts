@@ -3,7 +3,7 @@ import { type Conversion, convert } from '../../../src/convert/convert.js'
 import { judgeHaproxy } from '../../convert-support/haproxy-judge.js'
 import { readingsOf } from '../../convert-support/haproxy-named.js'
 import { withoutNamedRefusals } from '../../convert-support/named-refusals.js'
-import type { Asked, Got, Places } from '../../convert-support/places.js'
+import type { Asked, Got } from '../../convert-support/places.js'
 
 const from = (text: string): Conversion =>
   convert(text, { file: 'haproxy.cfg', language: 'haproxy', service: 'edge', included: () => [] })
@@ -75,8 +75,10 @@ it.each([
       if (reading.includes('reject')) return [refused]
       return [reading.includes('redirect') ? got(302, target.replace(/%.*]/, 'b.test')) : got(200, null)]
     }
-    const places = { filled: (written: string) => written, answersTo } as unknown as Places
-    const asked = [{ host: 'a.test', path: '/' } as Asked]
+    const places = { filled: (written: string) => written, answersTo }
+    const asked: Asked[] = [
+      { at: 'port', host: 'a.test', path: '/', method: 'GET', headers: {}, from: '127.0.0.1' },
+    ]
     const ours = [got(302, 'https://a.test/x')]
     const { differences } = await judgeHaproxy(places, text, from(text), asked, [refused], ours)
     expect(differences.map(({ kind }) => kind)).toEqual(kinds)
