@@ -82,7 +82,7 @@ describe('a udp:// listener', () => {
     expectOneFlowEach(talking, servers)
     expect(await edge.pid).toBe(pid)
     expect(talking.reduce((sum, { sent }) => sum + sent, 0)).toBeGreaterThan(FLOWS * UPGRADES)
-  }, 120_000)
+  }, 300_000)
 
   it('goes on in the previous version with the same flows when the next one is killed in its probation', async () => {
     const servers = await echoes('one', 'two', 'three')

@@ -126,7 +126,7 @@ function pythonPackage(name: string, spec: string, install: boolean): string | n
   if (!install) return null
   try {
     const pip = ['-m', 'pip', 'install', '--quiet', '--target', folder, spec]
-    execFileSync('python3', pip, { stdio: 'pipe', timeout: 60_000 })
+    execFileSync('python3', pip, { stdio: 'pipe', timeout: 180_000 })
     return folder
   } catch {
     return null
