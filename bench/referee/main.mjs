@@ -210,7 +210,12 @@ if (values.piped) {
   createInterface(process.stdin)
     .on('line', line => {
       const command = JSON.parse(line)
-      if (typeof command.mark === 'string') print('phase', clients.mark?.(command.mark) ?? {})
+      if (typeof command.mark === 'string') {
+        const ended = clients.mark?.(command.mark) ?? {}
+        // Before the answer: the caller's next look must not see the phase that has ended.
+        print('snapshot', clients.snapshot())
+        print('phase', ended)
+      }
       if ('part' in command) {
         clients.part?.(command.part)
         print('part', {})

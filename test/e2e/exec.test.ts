@@ -74,7 +74,7 @@ async function killedUnderLoad(
     // With all that it has started.
     process.kill(-pid, 'SIGKILL')
     await until('it has ended', () => hasEnded(pid))
-    load.mark(`start ${start}`)
+    await load.mark(`start ${start}`)
     pid = await sandbox.launch(command(start))
   }
   await load.answeredBy(by(pid, kills), 10)

@@ -101,7 +101,7 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     const { pid, load } = await serving(run, node(run))
     await run.launch(['--adopt', String(pid)], [SERVER], { FDB_SUPERVISED: run.orders({ crash: 9 }) })
     await run.ended()
-    load.mark('afterwards')
+    await load.mark('afterwards')
     await load.answeredBy(pid, 50)
     await load.stop()
     expect(readFileSync(run.said, 'utf8')).not.toContain('TERM')
@@ -121,8 +121,9 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
       run.signal('SIGCONT')
       await run.ended()
       expect(readFileSync(run.said, 'utf8')).not.toContain(`${pid} TERM`)
-      load.mark('afterwards')
+      await load.mark('afterwards')
       await load.answeredBy(pid, 50)
+      await load.stop()
     },
   )
 

@@ -296,9 +296,11 @@ describe('notes', () => {
 describe('the load as a process', () => {
   it('sends at its rate, reports phases, and ends with the whole report', async () => {
     await using server = await goodServer()
-    const load = spawnLoad({ target: server.target, rate: 300, lines: 5, every: 20 })
+    const load = spawnLoad({ target: server.target, rate: 300, lines: 5, every: 500 })
     await expect.poll(() => load.snapshot()?.answered ?? 0, { timeout: 10_000 }).toBeGreaterThan(100)
     const first = await load.mark('second half')
+    // An answer from before the mark must not count as one after it.
+    expect(load.snapshot()?.phase.name).toBe('second half')
     await expect.poll(() => load.snapshot()?.phase.answered ?? 0, { timeout: 10_000 }).toBeGreaterThan(100)
     const report = await load.stop()
     expect(first.name).toBe('start')
