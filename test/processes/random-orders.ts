@@ -272,25 +272,25 @@ export class RandomOrders {
     const excuse = this.#excuse(act)
     if (act === 'stop service')
       this.#operator(client =>
-        client.command('service.stop', JSON.stringify({ timeoutMs: null, drop: false }), {
-          service: this.#named,
-        }),
+        client.command(STOP, stopBody({ timeoutMs: null, drop: false }), { service: this.#named }),
       )
     else this.#work.push(this.#ask('POST', `/${act}`).catch(() => {}))
-    const serving = await this.#untilServedAgain(before?.pid ?? 0, excuse)
+    // A daemon that was started again does not know at once which version serves; an order to stop is for all versions.
+    const leaving = before === null || act === 'stop service' ? present : [before.pid]
+    const serving = await this.#untilServedAgain(leaving, excuse)
     if (act === 'stop service' || before === null || !isCalm || !present.includes(serving)) return
     this.#note(`${serving} serves, and was there`)
     this.#excuses.splice(this.#excuses.indexOf(excuse), 1)
   }
 
-  /** Resolves with the pid when another process serves, which ends the excuse, or the same one after {@link KEEPS_MS}. Starts one if none lives. */
-  async #untilServedAgain(pid: number, excuse: Excuse): Promise<number> {
+  /** Resolves with the pid when another process serves, which ends the excuse, or one of these after {@link KEEPS_MS}. Starts one if none lives. */
+  async #untilServedAgain(leaving: readonly number[], excuse: Excuse): Promise<number> {
     const until = performance.now() + KEEPS_MS
     for (;;) {
       await pause(LOOK_MS)
       const status = await this.#status()
-      const isOther = status?.pid !== pid || performance.now() > until
-      if (status !== null && isOther && status.phase !== 'committing') {
+      const isOther = status !== null && (!leaving.includes(status.pid) || performance.now() > until)
+      if (isOther && status.phase !== 'committing') {
         excuse.to = this.#now + HEARD_MS
         return status.pid
       }
@@ -333,7 +333,7 @@ export class RandomOrders {
     this.#killed.add(pid)
     signalPid(pid, 'SIGKILL')
     await until('it has ended', () => hasEnded(pid))
-    if (isAlone) await this.#untilServedAgain(pid, excuse)
+    if (isAlone) await this.#untilServedAgain([pid], excuse)
     else excuse.to = this.#now + HEARD_MS
   }
 
