@@ -410,7 +410,8 @@ describe('a route with a service of authorization', () => {
     })
     for (let round = 0; round < 5; round++) {
       const before = sent
-      await until('some requests', () => sent > before + 100)
+      // Each third one has 200 kB: 100 of them are work, not a wait.
+      await until('some requests', () => sent > before + 100, 60_000)
       await edge.next()
     }
     over = true

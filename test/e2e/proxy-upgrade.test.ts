@@ -34,7 +34,9 @@ describe('an upgrade of the proxy', () => {
     expect(await answeredBy(ROUTES - 1)).toBe('odd')
     const before = (await edge.status()).sections.find(({ name }) => name === 'routes')
     edge.write({ routes: [{ host: 'new.test', respond: { body: 'new\n' } }] })
-    const pid = await edge.next()
+    const pid = await edge.launch()
+    // It reads all routes before it serves.
+    await edge.logged('the proxy serves', line => line.pid === pid, 90_000)
     for (const n of [0, 1, 2, 4_711, ROUTES / 2, ROUTES - 2, ROUTES - 1])
       expect(await answeredBy(n)).toBe(n % 2 === 0 ? 'even' : 'odd')
     expect((await ask(edge.url).answer).status).toBe(404)

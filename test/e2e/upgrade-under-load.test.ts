@@ -24,9 +24,10 @@ describe('an unrelated process takes over', () => {
     let old = first
     for (let upgrade = 1; upgrade <= UPGRADES; upgrade++) {
       await load.mark(`upgrade ${upgrade}`)
+      // Before the old one may end: a process that has ended has no ancestors.
+      const ancestors = ancestorsOf(old.pid)
       const next = await scene.serve()
       await load.answeredBy(next.pid, 200)
-      const ancestors = ancestorsOf(old.pid)
       expect(ancestorsOf(next.pid).filter(pid => ancestors.includes(pid))).toEqual([1])
       await old.end(20_000)
       expect(old.find('ended')).toMatchObject({ why: 'replaced' })

@@ -33,7 +33,8 @@ export async function loadOn(target: string, options: LoadOptions = {}) {
   onTestFinished(() => {
     load.kill()
   })
-  await until('the load is answered', () => (load.snapshot()?.answered ?? 0) > 50)
+  // A process starts here, and gives 50 answers.
+  await until('the load is answered', () => (load.snapshot()?.answered ?? 0) > 50, 60_000)
   return {
     mark: (name: string) => load.mark(name),
     /** This process has given so many answers since the last mark. */
