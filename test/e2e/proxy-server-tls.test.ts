@@ -269,14 +269,14 @@ describe('an upgrade in front of a server with TLS', () => {
     const port = await freePort()
     const secure = { name: 'https', address: `tcp://127.0.0.1:${port}`, tls: true }
     edge.write({ listeners: [http, secure], tls: { certificates: [certificate], move: 'on' } })
-    await edge.next()
+    let older = await edge.next()
     const clients = perLane(4, 30)
     const load = await loadOn(edge.url, { slow: 2, writes: 0, rate: 100 })
     const plain = keepAsking(edge.port, false, clients)
     const secured = keepAsking(port, true, clients)
     for (let n = 0; n < UPGRADES; n++) {
-      const older = await edge.pid
-      const pid = String(await edge.next())
+      const next = await edge.next()
+      const pid = String(next)
       // After a failure they ask no more.
       const failed = () => [...plain.failures, ...secured.failures]
       const both = () => failed().length > 0 || (plain.pids.has(pid) && secured.pids.has(pid))
@@ -288,6 +288,7 @@ describe('an upgrade in front of a server with TLS', () => {
         30_000,
         () => edge.sandbox.output.slice(-3_000),
       )
+      older = next
     }
     expect(await plain.stop()).toEqual({ failures: [], connections: clients })
     expect(await secured.stop()).toEqual({ failures: [], connections: clients })

@@ -89,7 +89,9 @@ const residentMiB = (pid: number) =>
   Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]) / 1024
 
 describe('another user’s conversations of every kind, with descriptors of every kind', () => {
-  it(`leave a daemon serving its own user, by seed ${SEED}`, async context => {
+  it(`leave a daemon serving its own user, by seed ${SEED}`, {
+    timeout: 120_000 + ROUNDS * 60_000,
+  }, async context => {
     needsRoot(context)
     for (let round = 0; round < ROUNDS; round++) {
       const seed = SEED + round
