@@ -22,7 +22,7 @@
 #endif
 
 #define MOST_THREADS 16
-#define FDB_OWN_LANES 8 /* lanes that are no uid: from -1 down */
+#define FDB_OWN_LANES 9 /* lanes that are no uid: from -1 down */
 
 typedef struct lane {
   struct lane *next;

@@ -267,7 +267,7 @@ export interface Native {
   // aside.c
   /**
    * Closes descriptors in another thread, because the close may wait: those of a lane in order, lanes independently of each other. A lane is a uid, or
-   * -1 to -8. A wait of SO_LINGER ends after a millisecond; a wait of FUSE's flush cannot be ended. The numbers stay in use until then.
+   * -1 to -9. A wait of SO_LINGER ends after a millisecond; a wait of FUSE's flush cannot be ended. The numbers stay in use until then.
    */
   closeAside(lane: number, fds: readonly number[]): void
   /** Returns the number of descriptors of a lane that are not closed yet. */

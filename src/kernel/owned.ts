@@ -1,4 +1,4 @@
-import { close, fstatSync } from 'node:fs'
+import { fstatSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 import { native } from './native.js'
 
@@ -44,6 +44,9 @@ export class ForeignFds {
  * for descriptors that were received, and hardly for each other.
  */
 export const foreignConnections = new ForeignFds(-1, -2, -3, -4, -5, -6, -7, -8)
+
+/** Lane of descriptors that no other user has sent. */
+const OWN_LANE = -9
 
 /** A descriptor that the application has given away, and of which the owner has a duplicate. */
 interface Given {
@@ -266,11 +269,7 @@ export class OwnedFd implements Disposable {
     const raw = this.#slot.raw
     if (raw < 0 || !dropOwner(this.#slot)) return
     if (foreignOf(this.#slot) !== null) closeNumber(raw, this.#slot)
-    // In a worker, Node would warn that the worker has not opened the descriptor.
-    else if (process.getBuiltinModule('node:worker_threads').isMainThread) {
-      native.release(raw)
-      close(raw, () => {})
-    } else native.close(raw)
+    else native.closeAside(OWN_LANE, [raw])
   }
 
   [Symbol.dispose](): void {

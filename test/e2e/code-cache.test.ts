@@ -124,25 +124,39 @@ it.runIf(NIGHTLY)(
   },
 )
 
+/** Has a process write what of Node it loads. */
+const hooked = (file: string) => ['env', `FDB_LOADED=${file}`, `NODE_OPTIONS=--require=${HOOK}`]
+const written = async (file: string) =>
+  JSON.parse(await until('it has written', () => (existsSync(file) ? readFileSync(file, 'utf8') : null))) as {
+    all: string[]
+    later: string[]
+  }
+
 it('a proxy that takes over loads nothing of Node that few starts need, and with other flags of V8 than Node was built with, nothing at all', async () => {
   const { sandbox, command, config } = scene()
   const loaded = join(sandbox.folder, 'loaded.json')
   const proxy = command('proxy', '--config', config)
   await sandbox.launch(proxy)
   await sandbox.statusWhere('it serves', ({ generation }) => generation === 1)
-  const next = await sandbox.launch([
-    'env',
-    `FDB_LOADED=${loaded}`,
-    `NODE_OPTIONS=--require=${HOOK}`,
-    ...proxy,
-  ])
+  const next = await sandbox.launch([...hooked(loaded), ...proxy])
   await sandbox.statusWhere('the next serves', ({ pid, phase }) => pid === next && phase === 'idle')
   process.kill(next, 'SIGWINCH')
-  const text = await until('it has written', () => (existsSync(loaded) ? readFileSync(loaded, 'utf8') : null))
-  const { all, later } = JSON.parse(text) as { all: string[]; later: string[] }
+  const { all, later } = await written(loaded)
   expect(all).toEqual(expect.arrayContaining(['net', 'cluster', 'zlib']))
   expect(all.filter(name => ['crypto', 'tls', 'http', 'https'].includes(name))).toEqual([])
   expect(later).toEqual([])
+})
+
+it('a proxy that is replaced loads nothing of Node either, because its clients would wait for it', async () => {
+  const { sandbox, command, config } = scene()
+  const loaded = join(sandbox.folder, 'loaded.json')
+  const proxy = command('proxy', '--config', config)
+  const first = await sandbox.launch([...hooked(loaded), ...proxy])
+  await sandbox.statusWhere('it serves', ({ generation }) => generation === 1)
+  // Its watch of the control socket begins after a moment, and ends when the next one serves.
+  await sandbox.launch(proxy)
+  await until('the first one has ended', () => hasEnded(first))
+  expect(await written(loaded)).toMatchObject({ later: [] })
 })
 
 it.runIf(NIGHTLY)(
