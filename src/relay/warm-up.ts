@@ -128,8 +128,12 @@ export interface WarmUpOptions {
   needed(): boolean
 }
 
-const CLIENTS = 8
 const RELAYS = 2
+/** One for each relay: more would make longer turns of the event loop. */
+const CLIENTS = RELAYS
+/** This process and its predecessor serve real clients between bursts. A burst ends after this time, the next one starts after the pause. In milliseconds. */
+const BURST_MS = 1
+const PAUSE_MS = 1
 const CLIENT = '127.0.0.1'
 
 /**
@@ -164,18 +168,27 @@ class WarmUpRun {
     return new Promise((resolve, reject) => {
       let sent = 0
       let responses = 0
+      let pause: NodeJS.Timeout | undefined
       const finish = () => {
         clearTimeout(timer)
+        clearTimeout(pause)
         resolve(responses)
       }
       const timer = setTimeout(finish, within)
       const sendNext = (client: StandIn) => {
         if (sent < maxRequests) client.send(REQUESTS[sent++ % REQUESTS.length]!)
       }
+      let burstEnd = performance.now() + BURST_MS
+      const paused: StandIn[] = []
+      const resume = () => {
+        burstEnd = performance.now() + BURST_MS
+        for (const client of paused.splice(0)) sendNext(client)
+      }
       const onResponse = (client: StandIn) => {
         responses++
         if (responses >= maxRequests || !needed()) finish()
-        else sendNext(client)
+        else if (performance.now() < burstEnd) sendNext(client)
+        else if (paused.push(client) === 1) pause = setTimeout(resume, PAUSE_MS)
       }
       try {
         for (let i = 0; i < CLIENTS; i++) {

@@ -65,6 +65,19 @@ describe('a warm-up', () => {
     expect(performance.now() - begun).toBeLessThan(10_000)
   })
 
+  it('pauses, so that the event loop and the processor are free for real clients', async () => {
+    const { sendOn } = await somebody()
+    const begun = performance.now()
+    const idle = performance.nodeTiming.idleTime
+    await warmUp(relayOf(sendOn).make, {
+      maxRequests: Number.POSITIVE_INFINITY,
+      within: 300,
+      needed: () => true,
+    })
+    const elapsed = performance.now() - begun
+    expect((performance.nodeTiming.idleTime - idle) / elapsed).toBeGreaterThan(0.1)
+  })
+
   it('comes to its end where its connections are closed instead', async () => {
     const { sendOn } = await somebody()
     const small = () => ({ ...relayOf(sendOn).make(), headLimits: { headBytes: 256 } })
