@@ -153,7 +153,6 @@ it('a proxy that is replaced loads nothing of Node either, because its clients w
   const proxy = command('proxy', '--config', config)
   const first = await sandbox.launch([...hooked(loaded), ...proxy])
   await sandbox.statusWhere('it serves', ({ generation }) => generation === 1)
-  // Its watch of the control socket begins after a moment, and ends when the next one serves.
   await sandbox.launch(proxy)
   await until('the first one has ended', () => hasEnded(first))
   expect(await written(loaded)).toMatchObject({ later: [] })

@@ -267,7 +267,10 @@ export const PLAIN: Readonly<Record<string, readonly string[]>> = {
     'SocketStream.#onWritten: delays: the connection may move before its next bytes',
   ],
   'relay/upstream-pools.ts': ['UpstreamPool.#enter: paces: asks other processes for a slot'],
-  'relay/warm-up.ts': ["WarmUpRun.run: own end: the end of this process's warm-up"],
+  'relay/warm-up.ts': [
+    "WarmUpRun.run: own end: the end of this process's warm-up",
+    'WarmUpRun.run: paces: the next burst of the warm-up',
+  ],
   'run/claimed-descriptors.ts': ['claimSoon: retries: claims again what another process is about to store'],
   'run/exec-state.ts': ['dryRun: left: the next image tries the state: a failure changes nothing'],
   'run/listener-daemon.ts': ['ListenerDaemon.#keep: retries: gives the daemon the listeners again'],
