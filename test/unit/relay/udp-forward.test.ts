@@ -25,6 +25,24 @@ import {
 import { DatagramClient, DatagramEcho } from '../../processes/datagrams.js'
 import { until } from '../../processes/until.js'
 
+/** Knows each client that has ever counted. */
+class WatchedTally extends ClientTally {
+  readonly seen = new Set<string>()
+
+  override add(address: string): void {
+    this.seen.add(address)
+    super.add(address)
+  }
+}
+
+/** The flows that this version has, and no others, count for the limit of their clients. */
+function expectCounted(version: UdpForward, tally: WatchedTally): void {
+  const own = [...version.flows].filter(({ moved }) => !moved).map(({ client }) => client)
+  expect(version.connections).toBe(own.length)
+  const counted = [...tally.seen].map(client => [client, tally.of(client)])
+  expect(counted).toEqual([...tally.seen].map(client => [client, own.filter(one => one === client).length]))
+}
+
 /** A service: the versions of it share a socket and a file. */
 class Service {
   readonly socket: OwnedFd
@@ -63,6 +81,7 @@ class Service {
 
   /** One process of the service, which serves unless it is told not to. */
   version(more: Partial<UdpForwardOptions> = {}): UdpForward {
+    const tally = new WatchedTally()
     const version: UdpForward = new UdpForward({
       listener: 'echo',
       idleMs: () => this.idleMs,
@@ -79,7 +98,7 @@ class Service {
         return server && this.destination(server)
       },
       exceeds: (_, descriptor) => (descriptor === null && version.connections >= this.most ? 'all' : null),
-      clients: new ClientTally(),
+      clients: tally,
       turnOf: socket => new FrontTurn(join(this.#folder, 'slots'), 'shop', socket),
       onEnd: report => void this.reports.push(report),
       onDrop: why => void this.drops.push(why),
@@ -89,7 +108,11 @@ class Service {
       },
       ...more,
     })
-    onTestFinished(() => version.close())
+    onTestFinished(() => {
+      expectCounted(version, tally)
+      version.close()
+      expectCounted(version, tally)
+    })
     return version
   }
 
