@@ -152,6 +152,13 @@ function processesWith(argument: string): string[] {
 
 const commandOf = (pid: string) => readFileSync(`/proc/${pid}/cmdline`, 'utf8')
 
+/** A number: so many milliseconds pass. */
+type SlotEvent = 'serves' | 'ends' | 'paused' | 'replaced' | 'goes on' | 'fewer' | 'more' | number
+const SLOT_EVENTS = fc.oneof(
+  fc.constantFrom<SlotEvent>('serves', 'ends', 'ends', 'paused', 'replaced', 'goes on', 'fewer', 'more'),
+  fc.constantFrom<SlotEvent>(100, 1_500, 30_000),
+)
+
 describe('the place of a worker', () => {
   it('rests twice as long before each start that fails, and never longer than 30 s', async () => {
     vi.useFakeTimers(FAKE)
@@ -220,6 +227,50 @@ describe('the place of a worker', () => {
     await slot.abandon('the number of workers was reduced')
     expect(vi.getTimerCount()).toBe(0)
     expect(slot.report.restarts).toBe(0)
+  })
+
+  it('is served again, whatever happened to its process and to the main process before, and by none while another main process serves', async () => {
+    const property = fc.asyncProperty(
+      fc.array(SLOT_EVENTS, { minLength: 1, maxLength: 12 }),
+      async events => {
+        vi.useFakeTimers(FAKE)
+        const made = serving(2)
+        const slot = made.pool.slots[1]!
+        for (const each of made.pool.slots) each.keepServing()
+        let generation = 1
+        let mayStart = true
+        const happen = async (event: SlotEvent) => {
+          if (event === 'serves') {
+            if (mayStart) made.standings.set(slot.name, owned(200, ++generation))
+          } else if (event === 'ends') made.standings.set(slot.name, NOBODY)
+          else if (event === 'paused' || event === 'replaced') {
+            made.services.paused = true
+            mayStart = false
+            if (event === 'replaced') made.pool.lose()
+          } else if (event === 'goes on') {
+            made.services.paused = false
+            mayStart = true
+          } else if (event === 'fewer') made.pool.resize(1).catch(() => {})
+          else if (event === 'more') made.pool.resize(2).catch(() => {})
+          else await vi.advanceTimersByTimeAsync(event)
+          made.pool.update()
+          await turns()
+        }
+        for (const event of events) {
+          const { restarts } = slot.report
+          await happen(event)
+          if (!mayStart) expect(slot.report.restarts).toBe(restarts)
+        }
+        // Another attempt that this process begins is one more restart.
+        for (const event of ['goes on', 'more', 'ends'] as const) await happen(event)
+        const { restarts } = slot.report
+        for (let i = 0; i < 8 && slot.report.restarts === restarts; i++) await happen(10_000)
+        expect(slot.report.restarts).toBeGreaterThan(restarts)
+        await Promise.all(made.pool.slots.map(each => each.abandon('the test ends')))
+        vi.useRealTimers()
+      },
+    )
+    await fc.assert(property, { numRuns: perLane(30, 1_000) })
   })
 })
 
