@@ -1,5 +1,6 @@
 import { afterEach, expect, it, vi } from 'vitest'
-import { askedService } from '../../processes/asked-service.js'
+import { FdbError } from '../../../src/errors.js'
+import { askedService, operatedService } from '../../processes/asked-service.js'
 import { AWAITED, awaiting } from '../../processes/awaited-listener.js'
 import { until } from '../../processes/until.js'
 
@@ -20,4 +21,30 @@ it('a listener is not awaited any more when the previous version has closed it, 
   }
   await complete
   expect(awaited.missing).toEqual([])
+})
+
+it('a listener that the previous version has closed is not awaited, also if it could not be asked before', async () => {
+  const answers = [
+    () => Promise.reject(new FdbError('ERR_FDB_BUSY', 'asked too often')),
+    // Another process of the service has answered.
+    async () => ({ pid: process.pid, listeners: [] }),
+    () => Promise.reject(new FdbError('ERR_FDB_BUSY', 'asked too often')),
+    async () => ({ pid: process.ppid, listeners: [] }),
+  ]
+  let asked = 0
+  const control = await operatedService({
+    status: () => answers[Math.min(asked++, answers.length - 1)]!(),
+    upgrade: () => expect.unreachable(),
+    command: () => expect.unreachable(),
+  })
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+  const awaited = awaiting(control)
+  let isComplete = false
+  const complete = awaited.complete(new AbortController().signal).then(() => (isComplete = true))
+  await until('no listener is awaited', () => {
+    vi.advanceTimersByTime(500)
+    return isComplete
+  })
+  await complete
+  expect(asked).toBeGreaterThanOrEqual(answers.length)
 })
