@@ -125,9 +125,10 @@ export class EmbeddedHosting implements Hosting {
     this.#former.remember(this.#deps.registry, name)
   }
 
-  /** Removes the paths that no version uses any more. Does nothing while an incumbent that needs them may take over again. */
+  /** Removes the paths that no version uses any more. Does nothing while another version has the listeners: an incumbent, a successor, a joiner. */
   removeFormerPaths(): void {
-    if (this.#holder !== null) this.#former.removeUnused(this.#deps.registry)
+    const isDecided = this.#deps.machine.holder?.phase === 'idle'
+    if (isDecided && this.#isAlone) this.#former.removeUnused(this.#deps.registry)
   }
 
   async renew(): Promise<void> {
@@ -203,6 +204,7 @@ export class EmbeddedHosting implements Hosting {
       forgotten: peer => this.#successorPaths.forgotten(peer),
       changed: () => {
         const phase = machine.holder?.phase
+        this.removeFormerPaths()
         if (phase === 'released') this.#successorPaths.close()
         if (phase === 'released' || phase === 'offering') rollback.forget()
       },
