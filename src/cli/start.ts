@@ -135,8 +135,8 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
   const givenLog = flags.logFile ?? (process.env[LOG_FILE] || undefined)
   const log = namedPath(givenLog ?? defaultLog(service, process.env))
   const pidFile = namedPath(flags.pidFile ?? control.replace(/\.sock$/, '.pid'))
-  makeFolder('log-file', log, givenLog === undefined)
-  makeFolder('pid-file', pidFile)
+  makeFolder('log-file', log, givenLog === undefined ? REMEDIES.log : undefined)
+  makeFolder('pid-file', pidFile, flags.pidFile === undefined ? REMEDIES.pid : undefined)
   if (ready === 'listen' && flags.ready === undefined) await noteForgottenReady(control)
   using waiting = new WaitingLine(`starting ${program}`)
   const begun = performance.now()
@@ -421,14 +421,27 @@ async function readTailBytes(path: string, after: number): Promise<{ bytes: Buff
   }
 }
 
-/** Creates the folder of a file that the option names. Throws ERR_FDB_OPTION; `isDefault`: the option was not given. */
-function makeFolder(option: string, path: string, isDefault = false): void {
+/** For files whose option was not given. */
+const REMEDIES = {
+  log: {
+    what: 'default log file',
+    remedy: 'give --log-file, or set XDG_STATE_HOME to a folder of this user',
+  },
+  pid: {
+    what: 'default pid file, beside the control socket,',
+    remedy: 'set FD_BROKER_CONTROL to a path in a folder that this user can make or has',
+  },
+}
+
+/** Creates the folder of a file. Throws ERR_FDB_OPTION, which names the option, or `byDefault` if the option was not given. */
+function makeFolder(option: string, path: string, byDefault?: { what: string; remedy: string }): void {
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
   } catch (error) {
     const { message } = error as Error
-    if (!isDefault) throw wrongOption(option, path, `a file in a folder that can be made (${message})`)
-    const why = `the default log file ${path} cannot be created (${message}): give --log-file, or set XDG_STATE_HOME to a folder of this user`
-    throw new FdbError('ERR_FDB_OPTION', why)
+    if (byDefault === undefined)
+      throw wrongOption(option, path, `a file in a folder that can be made (${message})`)
+    const { what, remedy } = byDefault
+    throw new FdbError('ERR_FDB_OPTION', `the ${what} ${path} cannot be created (${message}): ${remedy}`)
   }
 }

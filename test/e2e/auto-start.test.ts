@@ -549,6 +549,32 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
     })
   })
 
+  it('says that the folder of the control socket cannot be made, and the remedy', async () => {
+    const program = await AutoProgram.of(SERVER)
+    program.write('temporary', '')
+    const user = process.geteuid?.() === 0 ? UNPRIVILEGED : []
+    chmodSync(program.sandbox.folder, 0o777)
+    const env = [
+      'env',
+      'FD_BROKER_CONTROL=',
+      'FD_BROKER_LOG_FILE=',
+      'XDG_RUNTIME_DIR=',
+      `XDG_STATE_HOME=${program.path('state')}`,
+      `TMPDIR=${program.path('temporary')}`,
+    ]
+    const { code, stderr } = await program.sandbox.runCommand([
+      ...user,
+      ...env,
+      ...words(program, ['start', 'server.mjs']),
+    ])
+    expect({ code, stderr }).toEqual({
+      code: 2,
+      stderr: expect.stringMatching(
+        /^ERR_FDB_OPTION: the default pid file, beside the control socket, \S+\.pid cannot be created .*: set FD_BROKER_CONTROL/,
+      ),
+    })
+  })
+
   it.each([
     ['a file', 'precious'],
     ...perLane(
