@@ -54,6 +54,8 @@ export class Http2Connection implements StreamSession, Timed {
   #nextStream = 1
   #bytesRead = 0
   #hungUp = false
+  /** Its streams have been reset, because the connection ends: nothing counts against the client any more. */
+  #isOver = false
   #isClosed = false
   /** When the connection has been idle for too long, in milliseconds of {@link TimerWheel.now}. */
   #idleUntil = Number.POSITIVE_INFINITY
@@ -121,6 +123,7 @@ export class Http2Connection implements StreamSession, Timed {
 
   /** Resets the streams: Node would end them as if their responses were complete. */
   #abortStreams(reason: string): void {
+    this.#isOver = true
     for (const stream of [...this.streams]) stream.abort(reason)
   }
 
@@ -226,7 +229,7 @@ export class Http2Connection implements StreamSession, Timed {
   }
 
   #count(bound: Http2Bound, count = 1): void {
-    if (this.#bounds.allows(bound, count) || this.#session.destroyed) return
+    if (this.#isOver || this.#bounds.allows(bound, count) || this.#session.destroyed) return
     this.#events.exceeded(bound, this.remoteAddress)
     this.#abortStreams('client-gone')
     this.#session.destroy(new Error(`the client has exceeded the bound of ${bound}`), ENHANCE_YOUR_CALM)

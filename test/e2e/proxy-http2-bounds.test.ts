@@ -189,6 +189,16 @@ describe('a hostile HTTP/2 client', () => {
     expect(client.closed).toBe(false)
   })
 
+  it('gets GOAWAY if it does not take the answers of too many streams, which a metric counts', async () => {
+    const { proxy, ended } = await edge({ timeouts: { stall: '500ms' } })
+    const window = Buffer.from([0, 4, 0, 0, 0, 10])
+    const client = new FrameClient(proxy.port, preface(window))
+    client.send(acknowledged, ...times(40, i => head(2 * i + 1, '/big')))
+    await client.until('the end', () => client.closed)
+    expect(client.goaways.map(({ code }) => code)).toEqual([ENHANCE_YOUR_CALM])
+    await until('the count of stalls', async () => (await ended('stalls')) === 1)
+  })
+
   it('keeps its connection if many streams end because their server dies, though it has not taken all of them', async () => {
     const { proxy, dies, ended } = await edge()
     const window = Buffer.from([0, 4, 0, 0, 0, 10])
