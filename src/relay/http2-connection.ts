@@ -54,7 +54,7 @@ export class Http2Connection implements StreamSession, Timed {
   #nextStream = 1
   #bytesRead = 0
   #hungUp = false
-  /** Its streams have been reset, because the connection ends: nothing counts against the client any more. */
+  /** The streams have been reset, because the connection ends: nothing counts against the client any more. */
   #isOver = false
   #isClosed = false
   /** When the connection has been idle for too long, in milliseconds of {@link TimerWheel.now}. */
