@@ -35,7 +35,7 @@ describe('an upgrade of the proxy', () => {
     const before = (await edge.status()).sections.find(({ name }) => name === 'routes')
     edge.write({ routes: [{ host: 'new.test', respond: { body: 'new\n' } }] })
     const pid = await edge.launch()
-    // It reads all routes before it serves.
+    // The next version reads all routes before it serves.
     await edge.logged('the proxy serves', line => line.pid === pid, 90_000)
     for (const n of [0, 1, 2, 4_711, ROUTES / 2, ROUTES - 2, ROUTES - 1])
       expect(await answeredBy(n)).toBe(n % 2 === 0 ? 'even' : 'odd')
