@@ -438,7 +438,7 @@ describe('a listener', () => {
     // A request that crosses the GOAWAY.
     client.send(frame(HEADERS, END_STREAM | END_HEADERS, 3, request('/r/9')))
     client.send(frame(PING, ACK, 0, ping!.payload))
-    await client.until('the second GOAWAY', () => client.goaways.length === 2)
+    await client.until('the second GOAWAY', () => client.goaways.length >= 2)
     expect(client.goaways[1]).toEqual({ last: 3, code: 0 })
     await client.until('both answers', () =>
       [1, 3].every(id => client.of(0, id).some(({ flags }) => (flags & END_STREAM) !== 0)),

@@ -1,3 +1,4 @@
+import type { RequestListener } from 'node:http'
 import { describe, expect, it } from 'vitest'
 import { type Answer, ask } from '../processes/client.js'
 import { type Config, Edge, upstream } from '../processes/edge.js'
@@ -77,13 +78,26 @@ describe('a client with a cookie of the proxy', () => {
   })
 
   it('gets the cookie or not as it should if its connection moves with the request under way', async () => {
-    const { edge } = await sticking()
+    const { edge, servers } = await sticking()
     const { cookie, server } = await first(edge)
     const old = await edge.pid
+    let release = () => {}
+    const moved = new Promise<void>(resolve => {
+      release = resolve
+    })
+    for (const { server } of servers) {
+      const [answer] = server.listeners('request') as RequestListener[]
+      server.removeAllListeners('request').on('request', async (request, response) => {
+        await moved
+        answer!(request, response)
+      })
+    }
     const [without, withCookie] = [asking(edge, undefined, '/slow'), asking(edge, cookie, '/slow')]
     await until('both wait', async () => (await edge.status()).listeners[0]?.kinds?.waiting === 2)
     const pid = await edge.next()
     expect(pid).not.toBe(old)
+    await until('both have moved', async () => (await edge.status()).moves?.arrived === 2, 60_000)
+    release()
     const [one, two] = [await without, await withCookie]
     expect([one, two].map(({ headers }) => headers['x-pid'])).toEqual([String(pid), String(pid)])
     expect(cookieIn(one)?.[0]).toMatch(/^edge=/)
