@@ -20,8 +20,7 @@ function folder(): string {
 }
 
 /** A manager that does not read before it is told to. */
-function unread() {
-  const path = join(folder(), 'notify')
+function unread(path = join(folder(), 'notify')) {
   const socket = bindSocket({ kind: 'unix', host: path, datagram: true }, 'notify socket')
   onTestFinished(() => socket.close())
   const room = Buffer.alloc(4096)
@@ -34,7 +33,7 @@ function unread() {
       texts.push(room.toString('utf8', 0, bytes))
     }
   }
-  return { env: { NOTIFY_SOCKET: path }, read }
+  return { env: { NOTIFY_SOCKET: path }, read, close: () => socket.close() }
 }
 
 describe('messages to a service manager', () => {
@@ -55,6 +54,35 @@ describe('messages to a service manager', () => {
       return heard.length >= 900
     })
     expect(heard).toEqual(Array.from({ length: 900 }, (_, n) => `STATUS=${n}`))
+  })
+
+  it('come at once after each time that the manager did not read, and after each that it was away', async () => {
+    const path = join(folder(), 'notify')
+    const failed: unknown[] = []
+    const socket = NotifySocket.of({ NOTIFY_SOCKET: path }, error => failed.push(error))!
+    const ways = ['reads late', 'is away', 'reads late', 'is away', 'is away', 'reads late']
+    for (const [round, way] of ways.entries()) {
+      const { read, close } = unread(path)
+      for (let n = 0; n < 700; n++) socket.send({ STATUS: `${round} ${n}` })
+      const before = failed.length
+      if (way === 'is away') {
+        close()
+        rmSync(path)
+        await until('the messages are given up', () => failed.length > before)
+        socket.send({ STATUS: 'lost' })
+        expect([way, failed.length]).toEqual([way, before + 2])
+        continue
+      }
+      const heard: string[] = []
+      await until('all is heard', () => {
+        heard.push(...read())
+        return heard.length >= 700
+      })
+      socket.send({ STATUS: `${round} more` })
+      expect(read()).toEqual([`STATUS=${round} more`])
+      close()
+      rmSync(path)
+    }
   })
 
   it('number at most a thousand for one that never reads: the oldest are dropped, with their descriptors', async () => {
