@@ -22,6 +22,7 @@ function member() {
     put: async (name: string, keys: Keys) => {
       puts++
       stored.set(name, keys)
+      await Promise.resolve()
       told({ key: name, op: 'put' })
     },
     onChange: (listener: typeof told) => {
@@ -92,6 +93,55 @@ describe('ticket keys', () => {
     expect(puts()).toBeGreaterThan(before)
     keys.stop()
     other.stop()
+  })
+
+  it('change by themselves an age after their last change, whatever that was, and only then', async () => {
+    const MINUTE = HOUR / 60
+    const { is, change } = member()
+    const keys = new TicketKeys(is, { rotateEvery: HOUR })
+    await settle()
+    let changedAt = Date.now()
+    let isByHand = false
+    /** After how many minutes, rounded, they have changed by themselves. */
+    const ages: number[] = []
+    keys.onChange(() => {
+      if (!isByHand) ages.push(Math.round((Date.now() - changedAt) / MINUTE))
+      changedAt = Date.now()
+    })
+    /** In the state by another process, which serves too. */
+    const another = async () =>
+      change('default', { keys: new Uint8Array(48), previous: keys.current, created: Date.now() })
+    const rotate = () => keys.rotate()
+    const steps = [
+      [20, rotate],
+      [59, another],
+      [30, rotate],
+      [1, rotate],
+      [200, another],
+      [45, another],
+    ] as const
+    for (const [minutes, act] of [...steps, [130, another] as const]) {
+      await vi.advanceTimersByTimeAsync(minutes * MINUTE)
+      isByHand = true
+      await act()
+      isByHand = false
+      expect([minutes, vi.getTimerCount()]).toEqual([minutes, 1])
+    }
+    expect(ages).toEqual([60, 60, 60, 60, 60])
+    keys.stop()
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('change an age after they were made, also in a process that began later', async () => {
+    const { is, puts, stored } = member()
+    const made = Date.now() - (2 * HOUR) / 3
+    stored.set('default', { keys: new Uint8Array(48), previous: new Uint8Array(0), created: made })
+    const keys = new TicketKeys(is, { rotateEvery: HOUR })
+    await vi.advanceTimersByTimeAsync(HOUR / 4)
+    expect(puts()).toBe(0)
+    await vi.advanceTimersByTimeAsync(HOUR / 6)
+    expect(puts()).toBe(1)
+    keys.stop()
   })
 
   it('of another name are no news', async () => {
