@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import http from 'node:http'
 import type net from 'node:net'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { type Place, place } from '../../connections-support/http-pair.js'
 import { EventStreamEnds } from '../../connections-support/streams.js'
 import { until } from '../../processes/until.js'
@@ -86,6 +86,27 @@ describe('an event stream that does not move', () => {
     await until('it has ended', () => client.ended)
     expect(client.text).toBe('data: 1\n\ndata: 2\n\n')
   })
+
+  it.each([
+    ['replaced', 'ended', 5_000],
+    ['ended', 'replaced', 1_000],
+  ] as const)(
+    'names the time of the last reason, also if its process has served again: %s, then %s',
+    async (before, why, retryMs) => {
+      const random = vi.spyOn(Math, 'random').mockReturnValue(1)
+      onTestFinished(() => random.mockRestore())
+      const { at, client } = await stream(events)
+      const ends = new EventStreamEnds()
+      const leave = (why: 'replaced' | 'ended', withinMs: number) =>
+        ends.leave(at.sockets, { withinMs, why, failed: () => {} })
+      leave(before, 60_000)
+      ends.stay()
+      leave(before, 60_000)
+      leave(why, 0)
+      await until('it has ended', () => client.ended)
+      expect(client.text).toContain(`retry: ${retryMs}\n`)
+    },
+  )
 
   it('gets its methods back if its client goes before its turn', async () => {
     const { at, response } = await stream(events)

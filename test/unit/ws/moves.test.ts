@@ -317,6 +317,31 @@ describe('a WebSocket of the package ws', () => {
     expect(from.faults).toEqual([expect.objectContaining({ code: 'ERR_FDB_WS' })])
   })
 
+  it('ends with the code of the last reason, whatever was before its process served again', async () => {
+    const reasons = ['replaced', 'ended', 'replaced', 'ended'] as const
+    const codes = { replaced: 1012, ended: 1001 }
+    const at = await new Numbering('old', {}, { serialize: () => undefined }).place()
+    const clients = await Promise.all(reasons.map(() => Client.to(at)))
+    const taken = takenOverOf(at.sockets[0]!)!
+    const leave = (why: 'replaced' | 'ended', withinMs: number) => {
+      const open = at.sockets.filter(socket => !socket.destroyed)
+      taken.leave(open, { withinMs, why, failed: () => expect.unreachable() })
+    }
+    const closed = () => clients.flatMap(client => client.closed ?? [])
+    // The first one ends at once, and the others have a minute.
+    for (const [round, why] of reasons.entries()) {
+      leave(why, 60_000)
+      await until('one is closed', () => closed().length > round)
+      taken.stay()
+    }
+    expect(closed().sort()).toEqual(reasons.map(why => codes[why]).sort())
+    const last = await Promise.all([Client.to(at), Client.to(at)])
+    leave('replaced', 60_000)
+    leave('ended', 0)
+    await until('both are closed', () => last.every(client => client.closed !== null))
+    expect(last.map(client => client.closed).sort()).toEqual([1001, 1012])
+  })
+
   it('comes back from a version that does not move its WebSockets', async () => {
     const from = await new Numbering('old').place()
     await Client.to(from)
