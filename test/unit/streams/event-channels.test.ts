@@ -221,6 +221,25 @@ describe('a channel of events', () => {
     expect(client.ended).toBe(false)
   })
 
+  it('gives a client that reads slowly each event once, in order, however often its stream moves meanwhile', async () => {
+    const events = channels(1_000)
+    const places = await Promise.all([placeOf(events), placeOf(events), placeOf(events)])
+    const client = await Client.of(places[0]!, 'news')
+    // More than the kernel keeps for a client that does not read.
+    const [text, most] = ['x'.repeat(500_000), 13]
+    let last = 0
+    for (const [from, to] of [places.slice(0, 2), places.slice(1)]) {
+      client.answer.pause()
+      for (let n = 0; n < most; n++) await events.publish('news', `${++last} ${text}`)
+      await until('it has moved', () => carry(from!, to!) === 1)
+      await events.publish('news', `${++last}`)
+      client.answer.resume()
+      await client.gets(`data: ${last}\n`)
+    }
+    const numbers = [...client.text.matchAll(/^data: (\d+)/gm)].map(([, n]) => Number(n))
+    expect(numbers).toEqual(Array.from({ length: last }, (_, n) => n + 1))
+  })
+
   it('gives a moved stream an event that another hook has brought in the same turn', async () => {
     const events = channels()
     let brings = true
