@@ -20,7 +20,7 @@ type Step =
   | { readonly what: 'claim' | 'release'; readonly of: number; readonly name: Name; readonly shared: boolean }
   | { readonly what: 'kill'; readonly of: number }
   /** `taken`: the next daemon takes over; `failed`: it has, and failed, so that this one goes on. */
-  | { readonly what: 'taken' | 'failed' }
+  | { readonly what: 'hand over'; readonly how: 'taken' | 'failed' }
 
 const ORDER = fc.record({
   what: fc.constantFrom('claim' as const, 'claim' as const, 'release' as const),
@@ -30,7 +30,13 @@ const ORDER = fc.record({
 })
 const STEP: fc.Arbitrary<Step> = fc.oneof(
   { arbitrary: ORDER, weight: 6 },
-  { arbitrary: fc.record({ what: fc.constantFrom('taken' as const, 'failed' as const) }), weight: 2 },
+  {
+    arbitrary: fc.record({
+      what: fc.constant('hand over' as const),
+      how: fc.constantFrom('taken' as const, 'failed' as const),
+    }),
+    weight: 2,
+  },
   { arbitrary: fc.record({ what: fc.constant('kill' as const), of: fc.nat(PROCESSES - 1) }), weight: 1 },
 )
 
@@ -105,7 +111,7 @@ it('a claim lasts until its process ends or releases it, whatever daemons take o
         }
         dead.add(step.of)
         for (const held of claims.values()) held.delete(step.of)
-      } else if (step.what === 'taken' || step.what === 'failed') daemons.handOver(step.what)
+      } else if (step.what === 'hand over') daemons.handOver(step.how)
       else if (!dead.has(step.of)) {
         const { of, name, shared } = step
         const held = claims.get(name)!
@@ -138,14 +144,8 @@ it('a claim lasts until its process ends or releases it, whatever daemons take o
     daemons.close()
     for (const each of processes) each.kill('SIGKILL')
   })
+  const taken: Step = { what: 'hand over', how: 'taken' }
   const shared = (of: number): Step => ({ what: 'claim', of, name: 'spool', shared: true })
-  const later: Step[] = [
-    shared(0),
-    { what: 'taken' },
-    shared(1),
-    { what: 'taken' },
-    shared(2),
-    { what: 'taken' },
-  ]
+  const later: Step[] = [shared(0), taken, shared(1), taken, shared(2), taken]
   await fc.assert(property, { numRuns: perLane(5, 200), examples: [[later]] })
 })
