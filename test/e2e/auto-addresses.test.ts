@@ -2,7 +2,8 @@ import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
-import { signalPid } from '../processes/launch.js'
+import { hasEnded, signalPid } from '../processes/launch.js'
+import { procText } from '../processes/marked.js'
 import * as operator from '../processes/operator.js'
 import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -131,8 +132,10 @@ process.on('SIGUSR2', () => third.close(() => {
   process.on('SIGWINCH', () => again.close(() => console.log('it is closed again')))
 }))
 `
-    const env = { ...PATIENT, FD_BROKER_PROBATION: '60s' }
-    const program = await AutoProgram.of(`${reopens(port)}${closesAgain}`, 'server.mjs', { env })
+    const ends = "process.on('SIGALRM', () => process.exit())\n"
+    // Such a process keeps its place after its program while another one serves.
+    const env = { ...PATIENT, FD_BROKER_PROBATION: '60s', FD_BROKER_MAIN_PROCESS: '1' }
+    const program = await AutoProgram.of(`${reopens(port)}${closesAgain}${ends}`, 'server.mjs', { env })
     const first = await program.serve()
     await program.statusWhere('all listen', ({ listeners }) => listeners.length === 3)
     await program.command('upgrade')
@@ -163,6 +166,10 @@ process.on('SIGUSR2', () => third.close(() => {
     await program.ends(third)
     for (let asked = 0; asked < 20; asked++) expect(await askedAt(port)).toBe(`pid ${first}`)
     expect(program.output.match(/will not be handed over/g)).toEqual(said)
+    signalPid(first, 'SIGALRM')
+    const isKept = () => procText(first, 'cmdline').includes('\0keep\0')
+    await until('the program has ended', () => hasEnded(first) || isKept() || null)
+    expect(isKept(), 'it serves, and is kept').toBe(false)
   })
 
   it('a server that was closed as soon as it listened may listen again at once', async () => {

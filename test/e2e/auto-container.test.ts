@@ -8,14 +8,17 @@ import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 
 /** A program whose first process is PID 1 of a container, or is started by PID 1. */
-async function contained(wrap: readonly string[] = []) {
+async function contained(wrap: readonly string[] = [], probation = '0') {
   const program = await AutoProgram.of(`import http from 'node:http'
-const server = http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
+const server = http.createServer((request, response) => {
+  if (request.url === '/exit') process.exit(7)
+  response.end('pid ' + process.pid)
+}).listen(8080)
 process.on('SIGTERM', () => server.close(() => process.exit(0)))
 `)
   const { env, log } = program.sandbox
   const container = await PidNamespace.start(
-    [...wrap, ...program.words('import', { FD_BROKER_PROBATION: '0' }, [])],
+    [...wrap, ...program.words('import', { FD_BROKER_PROBATION: probation }, [])],
     {
       env,
       log,
@@ -39,6 +42,23 @@ it.runIf(NIGHTLY)(
     })
     container.signal('SIGTERM')
     expect(await container.exit).toBe(0)
+  },
+)
+
+it.runIf(NIGHTLY)(
+  'PID 1 of a container that serves again after a rollback ends with its program, with the same code',
+  async () => {
+    const { program, container } = await contained([], '60s')
+    for (let round = 0; round < 2; round++) {
+      await program.command('upgrade')
+      await program.command('rollback')
+      await until('PID 1 answers', async () => {
+        const answer = await fetch(program.url, { headers: { connection: 'close' } })
+        return (await answer.text()) === 'pid 1' || null
+      })
+    }
+    await fetch(`${program.url}/exit`).catch(() => {})
+    expect(await container.exit, program.output).toBe(7)
   },
 )
 
