@@ -6,16 +6,10 @@ import { tmpdir } from 'node:os'
 import { join as pathOf } from 'node:path'
 import { json } from 'node:stream/consumers'
 import { it, onTestFinished } from 'vitest'
-import { codec, defineSection, join } from '../../../src/index.js'
-import {
-  EtcdSource,
-  FolderSource,
-  followSource,
-  HttpSource,
-  type Source,
-} from '../../../src/sources/index.js'
-import { OwnTimers } from '../../processes/own-timers.js'
-import { until } from '../../processes/until.js'
+import { codec, defineSection, join } from '../../src/index.js'
+import { EtcdSource, FolderSource, followSource, HttpSource, type Source } from '../../src/sources/index.js'
+import { OwnTimers } from '../processes/own-timers.js'
+import { until } from '../processes/until.js'
 
 // Node keeps the descriptor of its first watch, which this file would seem to leave.
 watch(tmpdir(), { persistent: false }).close()
@@ -106,7 +100,7 @@ async function etcdStore(): Promise<Store> {
   }
 }
 
-/** In each round it changes twice, and fails: what is not begun anew shows at the second change, or in the second round. */
+/** In each round it changes twice, and fails: a part that does not begin anew shows at the second change, or in the second round. */
 const ROUNDS = 2
 
 async function follows(kind: string, { source, change, fail, mend }: Store): Promise<void> {
