@@ -7,12 +7,15 @@ export function isListenerName(name: string): boolean {
   return /^[^:=\s]{1,255}$/.test(name)
 }
 
+/** The space before a further listener: a path may have spaces too. */
+const BETWEEN = /\s+(?=[^:=\s]+=(?:tcp|udp|unix):)/
+
 /** Parses `NAME=ADDRESS` texts of the command line or the environment, where spaces separate them. Throws ERR_FDB_OPTION, ERR_FDB_SPEC. */
 export function parseListeners(listen: string | readonly string[]): NamedListener[] {
   return checkedListeners(
     [listen]
       .flat()
-      .flatMap(text => text.split(/\s+/))
+      .flatMap(text => text.trim().split(BETWEEN))
       .filter(text => text !== '')
       .map(text => {
         const at = text.indexOf('=')

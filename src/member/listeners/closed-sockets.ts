@@ -1,5 +1,6 @@
 import type { OwnedFd } from '../../kernel/index.js'
 import { addressOf, type ListenerSpec } from '../../listeners/index.js'
+import { isSocketAt } from '../../listeners/unix-path.js'
 import type { Hosting } from '../lifecycle/hosting.js'
 import type { Machine } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
@@ -33,9 +34,9 @@ export class ClosedSockets {
     return this.#sockets.size > 0
   }
 
-  /** Keeps the socket of a listener that is about to be closed, if another process has it too. A path of a Unix socket can be bound again. */
+  /** Keeps the socket of a listener that is about to be closed, if another process has it too. */
   keep(spec: ListenerSpec, fd: OwnedFd): void {
-    if (!this.#isShared() || spec.port === 0 || (spec.kind === 'unix' && !spec.abstract)) return
+    if (!this.#isShared() || (spec.kind !== 'unix' && spec.port === 0)) return
     const address = addressOf(spec)
     this.#sockets.get(address)?.close()
     this.#sockets.set(address, fd.share())
@@ -51,15 +52,21 @@ export class ClosedSockets {
 
   /** Returns a dup of the socket at this address, or null if none is kept. */
   dup(spec: ListenerSpec): OwnedFd | null {
-    return this.#sockets.get(addressOf(spec))?.dup() ?? null
+    return this.#at(spec)?.dup() ?? null
   }
 
   /** Gives the socket at this address to the caller, or returns null if none is kept. */
   take(spec: ListenerSpec): OwnedFd | null {
-    const address = addressOf(spec)
-    const fd = this.#sockets.get(address) ?? null
-    this.#sockets.delete(address)
+    const fd = this.#at(spec)
+    if (fd !== null) this.#sockets.delete(addressOf(spec))
     return fd
+  }
+
+  /** A Unix path that has been removed, or replaced, can be bound again. */
+  #at(spec: ListenerSpec): OwnedFd | null {
+    const fd = this.#sockets.get(addressOf(spec)) ?? null
+    const hasPath = spec.kind === 'unix' && !spec.abstract
+    return fd !== null && hasPath && !isSocketAt(fd, spec) ? null : fd
   }
 
   #isShared(): boolean {

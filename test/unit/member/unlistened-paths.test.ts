@@ -79,6 +79,23 @@ describe.each(['embedded', 'daemon'] as const)(
       expect(await ask()).toBe('first again')
     })
 
+    it('may be used again in the probation, by the version that serves', async () => {
+      const { path, listens, version, ask } = await service(hosting)
+      const first = await version()
+      await listens(first, 'first')
+      await first.ready()
+      const second = await version()
+      await listens(second, 'second')
+      await second.ready()
+      second.unlisten('web')
+      await listens(second, 'second again')
+      expect(await ask()).toBe('second again')
+      await first.close()
+      expect(await ask()).toBe('second again')
+      second.unlisten('web')
+      await until('the path is removed', () => !existsSync(path))
+    })
+
     it('leads to the previous version after a rollback if that version listens again', async () => {
       const { listens, version, ask } = await service(hosting)
       const first = await version()
