@@ -101,6 +101,10 @@ export class WorkerPool {
       atOnce: settings.replace === 'at-once',
       start: (slot, isNeeded) => this.#start(slot, isNeeded),
       order: (slot, name, body) => this.#order(slot, name, body),
+      reduce: async count => {
+        this.#count = count
+        await this.#endSurplus(count)
+      },
       kept: ({ index }, err) => settings.logger.warn({ worker: index, err }, 'a worker was not rolled back'),
       changed: () => this.#changes.notify(),
     })
@@ -233,7 +237,9 @@ export class WorkerPool {
     await this.#changes.until(() => !this.#isLeaving(slot), LEAVE_MS, signal)
     // A worker that has ended may be starting again.
     await slot.whenSettled()
-    await this.#start(slot, () => slot.owner === null || this.#isLeaving(slot))
+    const isNeeded = () => slot.owner === null || this.#isLeaving(slot)
+    if (isNeeded()) this.#replacement.starts(slot, this.#services?.get(slot.name) === undefined)
+    await this.#start(slot, isNeeded)
     if (this.#ownership.mayStart) slot.keepServing()
   }
 
@@ -279,9 +285,15 @@ export class WorkerPool {
     await this.#replacement.replaceAll(slots)
   }
 
-  /** Replaces the workers of the previous main process. Rejects also if one that has ended meanwhile does not start. */
+  /** Replaces the workers of the previous main process. Rejects also if one that has ended meanwhile does not start. If none is replaced, new workers end too: a failed upgrade changes nothing. */
   async renew(): Promise<void> {
-    await this.replaceAll(this.ofPredecessor)
+    try {
+      await this.replaceAll(this.ofPredecessor)
+    } catch (error) {
+      if (this.#ownership.mayStart && !this.#replacement.hasReplaced)
+        await this.#replacement.endStarted(this.wantedSlots, { onlyNew: true })
+      throw error
+    }
     const others = this.wantedSlots.filter(({ isStartedHere }) => !isStartedHere)
     await settleAll(others.map(slot => this.#ensureServing(slot)))
   }

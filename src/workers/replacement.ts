@@ -11,6 +11,8 @@ interface ReplacementDeps {
   /** Starts the successor when that is possible, unless `isNeeded` returns false by then. Resolves with whether it was started, when it serves. */
   start(slot: WorkerSlot, isNeeded: () => boolean): Promise<boolean>
   order(slot: WorkerSlot, name: string, body: string): Promise<Buffer>
+  /** Reduces the number of workers. Resolves when the surplus ones are told to end. */
+  reduce(count: number): Promise<void>
   /** A worker was not rolled back. */
   kept(slot: WorkerSlot, reason: unknown): void
   /** Ends the waits of `start` for a worker that is not needed any more. */
@@ -22,6 +24,8 @@ export class WorkerReplacement {
   readonly #deps: ReplacementDeps
   /** The workers that the last order has replaced, each with the generation that has served since. */
   readonly #replaced = new Map<WorkerSlot, number>()
+  /** The workers that were started since the last order, or beside it, where none served, so that they have no previous process, each with whether there was one at any time. */
+  readonly #started = new Map<WorkerSlot, { readonly isNew: boolean }>()
   #orders = 0
   /** Settles with the rollback that is carried out. Until then no further worker is replaced. */
   #rollback: Promise<unknown> | null = null
@@ -38,6 +42,16 @@ export class WorkerReplacement {
     return this.#orders > 0
   }
 
+  /** Whether a worker that the last order has replaced serves. */
+  get hasReplaced(): boolean {
+    return this.#returned.length < this.#replaced.size
+  }
+
+  /** Called before a worker is started where none serves. `isNew`: it is one more than before. */
+  starts(slot: WorkerSlot, isNew: boolean): void {
+    if (!this.#started.has(slot)) this.#started.set(slot, { isNew })
+  }
+
   /** Rejects if a worker is not replaced, or if its previous process has taken over again meanwhile. The error names the workers of the previous version. */
   async replaceAll(slots: readonly WorkerSlot[]): Promise<void> {
     const { atOnce, ownership } = this.#deps
@@ -46,6 +60,7 @@ export class WorkerReplacement {
     const old = new Set(slots)
     this.#isEnded = false
     this.#replaced.clear()
+    for (const slot of slots) this.#started.delete(slot)
     const replace = async (slot: WorkerSlot) => {
       await this.#replace(slot)
       old.delete(slot)
@@ -106,7 +121,7 @@ export class WorkerReplacement {
 
   /**
    * Rolls back each of these workers whose previous process stands by. Resolves with the reply of the first of them; rejects if there is none, or if
-   * others that were replaced together with them serve on: then both versions serve. An order that replaces workers begins with no further one until this
+   * others that were replaced together with them serve on: then both versions serve. Ends those without a previous process, see {@link endStarted}. An order that replaces workers begins with no further one until this
    * is decided, and rejects if a worker has returned; otherwise it continues.
    */
   async rollBack(slots: () => readonly WorkerSlot[]): Promise<Buffer> {
@@ -135,15 +150,28 @@ export class WorkerReplacement {
     const returned = outcomes.flatMap(({ reply, since }) =>
       reply.status === 'fulfilled' ? { reply: reply.value, since } : [],
     )
+    // A worker that was replaced again since, alone, has another standby.
+    const byOrder = returned.some(({ since }) => since === 0)
+    const remain = byOrder ? await this.endStarted(slots()) : []
     const kept = outcomes.flatMap(({ slot, since, reply }) =>
       reply.status === 'rejected' ? { slot, since, reason: reply.reason } : [],
     )
-    for (const { slot, reason } of kept) this.#deps.kept(slot, reason)
+    for (const { slot, reason } of kept) if (slot.isWanted) this.#deps.kept(slot, reason)
     if (returned.length === 0) return { reply: null, error: kept[0]!.reason }
     this.#isEnded = true
-    // A worker that was replaced again since, alone, has another standby.
-    const serveOn = returned.some(({ since }) => since === 0) ? kept.filter(({ since }) => since >= 0) : []
+    const serveOn = byOrder ? kept.filter(({ slot, since }) => since >= 0 || remain.includes(slot)) : []
     return { reply: returned[0]!.reply, error: serveOn.length > 0 ? serveOnError(serveOn) : null }
+  }
+
+  /**
+   * Ends workers that were started where none served: they are of the version that the others do not have any more, and have no previous process. Workers end
+   * from the last one on. Resolves with the started ones that remain. `onlyNew`: a worker that has ended before the upgrade is started again, also if the upgrade fails.
+   */
+  async endStarted(wanted: readonly WorkerSlot[], { onlyNew = false } = {}): Promise<WorkerSlot[]> {
+    const ends = (slot: WorkerSlot) => (onlyNew ? this.#started.get(slot)?.isNew : this.#started.has(slot))
+    const count = 1 + Math.max(...wanted.map(slot => (ends(slot) ? 0 : slot.index)))
+    if (wanted.some(({ index }) => index >= count)) await this.#deps.reduce(count)
+    return wanted.filter(slot => this.#started.has(slot) && slot.index < count)
   }
 }
 

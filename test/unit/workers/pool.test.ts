@@ -471,6 +471,94 @@ describe('a rollback of workers', () => {
     await expect(work).rejects.toThrow(/keep serving: shop \(pid 100\), shop.2 \(pid 102\)$/)
   })
 
+  /** An upgrade of the workers `replaced`, whose main process has also started the worker `added`, which has no previous process. */
+  async function upgradedWith(added: number, count: number, before?: ServiceStanding) {
+    const made = poolWith({ count, command: STAYS })
+    const { pool, standings } = made
+    if (before !== undefined) standings.set(pool.slots[added]!.name, before)
+    const slots = pool.slots as readonly Slot[]
+    const replaced = slots.filter(({ index }) => index !== added)
+    for (const { name, index } of replaced) standings.set(name, owned(100 + index))
+    const started = pool.startAll({ takesOver: true })
+    let pids = await replacedNext(made, slots[added]!)
+    await started
+    const work = pool.renew()
+    work.catch(() => {})
+    const replace = async (slot: Slot) => {
+      pids = await replacedNext(made, slot, pids)
+    }
+    made.failing.add(slots[added]!.name)
+    return { ...made, added: slots[added]!, replaced, replace, work }
+  }
+
+  const leaving = ({ told }: ReturnType<typeof poolWith>) =>
+    told.flatMap(({ order, worker }) => (order === YIELD ? worker : []))
+
+  it.each([
+    { what: 'are new', before: undefined },
+    { what: 'had ended before', before: NOBODY },
+  ])('ends workers without a previous process, which $what', async ({ before }) => {
+    const made = await upgradedWith(2, 3, before)
+    const { added, pool, replace, replaced, work } = made
+    for (const slot of replaced) await replace(slot)
+    await work
+    await expect(pool.rollback()).resolves.toBeDefined()
+    expect(leaving(made)).toEqual([added.name])
+    expect([pool.count, pool.wantedSlots]).toEqual([2, replaced])
+  })
+
+  it('fails if a worker that had no previous process serves on before others, and names it', async () => {
+    const made = await upgradedWith(1, 3)
+    const { added, pool, replace, replaced, work } = made
+    for (const slot of replaced) await replace(slot)
+    await work
+    const named = new RegExp(`serve on: ${added.name} \\(pid ${added.owner!.pid}\\)$`)
+    await expect(pool.rollback()).rejects.toThrow(named)
+    expect(leaving(made)).toEqual([])
+  })
+
+  it.each([
+    { what: 'ends new workers', before: undefined, after: [1, 1] },
+    { what: 'keeps a worker that had ended before', before: NOBODY, after: [0, 2] },
+  ])('is not needed if the upgrade replaces none: it $what as it fails', async ({ before, after }) => {
+    const made = await upgradedWith(1, 2, before)
+    const { added, pool, work } = made
+    const other = `${added.owner!.pid}`
+    const pid = await until('the first one starts', () => children().find(each => each !== other))
+    process.kill(Number(pid), 'SIGKILL')
+    await expect(work).rejects.toThrow(/these workers were not replaced and keep serving: shop \(pid 100\)$/)
+    expect([leaving(made).length, pool.count]).toEqual(after)
+  })
+
+  it('is needed for the added workers if the upgrade has replaced some: they serve on with these', async () => {
+    const made = await upgradedWith(2, 3)
+    const { added, pool, replace, replaced, work } = made
+    const [first, second] = replaced as [Slot, Slot]
+    await replace(first)
+    const others = [`${added.owner!.pid}`, `${first.owner!.pid}`]
+    const pid = await until('the second one starts', () => children().find(each => !others.includes(each)))
+    process.kill(Number(pid), 'SIGKILL')
+    await expect(work).rejects.toThrow(/keep serving: shop.1 \(pid 101\)$/)
+    expect(leaving(made)).toEqual([])
+    made.failing.add(second.name)
+    await expect(pool.rollback()).resolves.toBeDefined()
+    expect(leaving(made)).toEqual([added.name])
+  })
+
+  it('ends none after an upgrade of which a restart has replaced all workers since', async () => {
+    const made = await upgradedWith(1, 2)
+    const { added, failing, pool, replace, replaced, work } = made
+    await replace(replaced[0]!)
+    await work
+    const restart = pool.replaceAll(pool.wantedSlots)
+    await replace(replaced[0]!)
+    await replace(added)
+    await restart
+    failing.clear()
+    await expect(pool.rollback()).resolves.toBeDefined()
+    expect([leaving(made), pool.count]).toEqual([[], 2])
+  })
+
   it('succeeds if one worker alone was replaced again, and returns', async () => {
     const { pool, failing, standings } = await replacedAll()
     const [first, second, third] = pool.slots
