@@ -106,19 +106,27 @@ export function isAddress(text: string): boolean {
  */
 export function thisFile(): string {
   const { prepareStackTrace, stackTraceLimit } = Error
-  let files: readonly (string | null | undefined)[] = []
+  let stack: unknown
   try {
     Error.stackTraceLimit = 2
     Error.prepareStackTrace = (_error, sites) => sites.map(site => site.getFileName())
-    const { stack } = new Error()
-    if (Array.isArray(stack)) files = stack as string[]
+    stack = new Error().stack
   } catch {
-    // The program has frozen Error.
-  } finally {
-    Object.assign(Error, { prepareStackTrace, stackTraceLimit })
+    // The program has frozen Error (--frozen-intrinsics).
+    stack = new Error().stack
   }
-  const paths = files.map(file => (file?.startsWith('file:') ? fileURLToPath(file) : (file ?? '')))
+  try {
+    Object.assign(Error, { stackTraceLimit, prepareStackTrace })
+  } catch {}
+  const paths = callFiles(stack).map(file => (file?.startsWith('file:') ? fileURLToPath(file) : file))
   return [paths[1], paths[0], process.argv[1]].find(path => path && isAbsolute(path)) ?? process.execPath
+}
+
+/** The files of the calls of a stack, which is a text unless {@link thisFile} has set another form. */
+function callFiles(stack: unknown): readonly (string | null | undefined)[] {
+  if (Array.isArray(stack)) return stack
+  const calls = String(stack).split('\n    at ').slice(1)
+  return calls.map(call => /((?:file:\/)?\/.*):\d+:\d+\)?$/.exec(call)?.[1])
 }
 
 interface PnpApi {
