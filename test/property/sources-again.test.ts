@@ -100,7 +100,7 @@ async function etcdStore(): Promise<Store> {
   }
 }
 
-/** In each round it changes twice, and fails: a part that does not begin anew shows at the second change, or in the second round. */
+/** A source changes twice in a round, then fails. */
 const ROUNDS = 2
 
 async function follows(kind: string, { source, change, fail, mend }: Store): Promise<void> {
