@@ -33,7 +33,7 @@ async function served(listener: RequestListener): Promise<string> {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
 }
 
-/** Its changes must come by notifications: the interval is longer than the test. */
+/** Notifications tell of the changes: the interval is longer than the test. */
 function folderStore(): Store {
   const parent = mkdtempSync(pathOf(tmpdir(), 'fdb-again-'))
   onTestFinished(() => rmSync(parent, { recursive: true }))
