@@ -40,7 +40,7 @@ function sectionOfWorker() {
 }
 
 describe('entries that expire', () => {
-  it('are as their last change has made them, also if others are deleted or moved meanwhile, and do not come back', async () => {
+  it('keep their last change while others expire or move, and do not come back', async () => {
     const STEPS = fc.array(
       fc.record({
         does: fc.constantFrom('set', 'destroy', 'touch', 'expire', 'sweep', 'turns'),

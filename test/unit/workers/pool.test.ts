@@ -229,7 +229,7 @@ describe('the place of a worker', () => {
     expect(slot.report.restarts).toBe(0)
   })
 
-  it('is served again, whatever happened to its process and to the main process before, and by none while another main process serves', async () => {
+  it('gets a process again after any order of ends and takeovers, and none while another main process serves', async () => {
     const property = fc.asyncProperty(
       fc.array(SLOT_EVENTS, { minLength: 1, maxLength: 12 }),
       async events => {
