@@ -123,7 +123,7 @@ describe('the moves of connections', () => {
     expect(takes()).toBe(true)
   })
 
-  it('that were on their way to a process that leaves arrive before its server announces the end to all', async () => {
+  it('arrive, if they were on their way to a process that leaves, before its server announces the end to all', async () => {
     const { made, told, listener } = moves(0, 0)
     listener.announceFixed = () => void told.push('announced')
     listener.moving[0]!.arrive = () => void told.push('arrived')

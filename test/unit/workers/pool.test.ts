@@ -520,7 +520,7 @@ describe('a rollback of workers', () => {
   it.each([
     { what: 'ends new workers', before: undefined, after: [1, 1] },
     { what: 'keeps a worker that had ended before', before: NOBODY, after: [0, 2] },
-  ])('is not needed if the upgrade replaces none: it $what as it fails', async ({ before, after }) => {
+  ])('has no work if the upgrade replaces none: the upgrade $what as it fails', async ({ before, after }) => {
     const made = await upgradedWith(1, 2, before)
     const { added, pool, work } = made
     const other = `${added.owner!.pid}`
@@ -530,7 +530,7 @@ describe('a rollback of workers', () => {
     expect([leaving(made).length, pool.count]).toEqual(after)
   })
 
-  it('is needed for the added workers if the upgrade has replaced some: they serve on with these', async () => {
+  it('ends the added workers, which serve on while an upgrade that has replaced some workers fails', async () => {
     const made = await upgradedWith(2, 3)
     const { added, pool, replace, replaced, work } = made
     const [first, second] = replaced as [Slot, Slot]
