@@ -117,6 +117,14 @@ export class Auto {
     return () => {}
   }
 
+  /**
+   * Reports whether a process listens at the path of a Unix socket. False while the library is not loaded: no version served when this process began, and
+   * it has no server yet.
+   */
+  isServed(path: string): boolean {
+    return library?.AutoService.isServed(path) ?? false
+  }
+
   /** See {@link AutoSettings.ready}. */
   ready(): void {
     this.#isReady = true
@@ -179,5 +187,8 @@ interface Library {
  */
 async function loadService(): Promise<Library> {
   await new Promise(setImmediate)
-  return await import('./service.js')
+  library = await import('./service.js')
+  return library
 }
+
+let library: Library | null = null

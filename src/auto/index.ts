@@ -22,7 +22,7 @@ if (auto !== undefined) {
   }
   intercept(listens)
   if (auto !== null) {
-    leaveServicePaths()
+    leaveServicePaths(path => auto.isServed(path))
     warnAboutUdp()
   }
 }

@@ -8,7 +8,7 @@ import type { Auto } from './auto.js'
 import { isClusterPrimary } from './exclusion.js'
 import { type ListenRequest, listenRequest } from './listen-request.js'
 import { listenAt } from './path-server.js'
-import { isLeftPath } from './removed-paths.js'
+import { removeLeftPath, takeLeftPath } from './removed-paths.js'
 import { printOnce } from './stderr.js'
 
 type Listen = (this: net.Server, ...args: unknown[]) => net.Server
@@ -18,10 +18,8 @@ export function intercept(listens: () => Auto | null): void {
   const listen: Listen = function (...args) {
     const request = listenRequest(args)
     const toNode = () => {
-      const { path } = request
-      if (path === undefined || !isLeftPath(path)) return Reflect.apply(originalListen, this, args)
-      listenAt(this, path, args, originalListen)
-      return this
+      if (request.path !== undefined) removeLeftPath(request.path)
+      return Reflect.apply(originalListen, this, args)
     }
     if ('why' in request && request.why === null) return toNode()
     const auto = listens()
@@ -50,13 +48,17 @@ export function intercept(listens: () => Auto | null): void {
   const bind = (auto: Auto, server: net.Server, request: ListenRequest, args: readonly unknown[]) => {
     auto.watch(server, request)
     if (request.path === undefined) Reflect.apply(originalListen, server, args)
-    else listenAt(server, request.path, args, originalListen)
+    else {
+      removeLeftPath(request.path)
+      listenAt(server, request.path, args, originalListen)
+    }
   }
 
   const adoptOr = (auto: Auto, server: net.Server, request: ListenRequest, args: readonly unknown[]) => {
     const { host } = request
     if (host === undefined || request.path !== undefined) {
       if (!auto.adopt(server, request)) bind(auto, server, request, args)
+      else if (request.path !== undefined) takeLeftPath(request.path)
       return
     }
     // Node also calls lookup() for IP addresses. If the name is unknown, Node's own listen() reports the error.

@@ -54,7 +54,8 @@ export function listenRequest(args: readonly unknown[]): ListenRequest | LeftToN
   if (reusePort)
     return { why: 'a server with the option "reusePort" is not handed over to the next version', ...at }
   // The server of a tool for its own processes (tsx). The next version listens elsewhere.
-  if (typeof path === 'string' && new RegExp(`(?<!\\d)${process.pid}(?!\\d)`).test(path)) return LEFT
+  if (typeof path === 'string' && new RegExp(`(?<!\\d)${process.pid}(?!\\d)`).test(path))
+    return { ...LEFT, path }
   const wanted = port === undefined || port === null ? null : portOf(port)
   if (wanted === null && (typeof path !== 'string' || path === '' || (port ?? null) !== null)) return LEFT
   return {

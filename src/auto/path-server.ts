@@ -4,7 +4,6 @@ import { dirname, resolve } from 'node:path'
 import { MAX_UNIX_NAME } from '../listeners/index.js'
 import { handleOf, nameSocket } from '../node/held-handle.js'
 import { setMethod } from '../node/observed-events.js'
-import { takeLeftPath } from './removed-paths.js'
 
 /** Handles whose paths go with them. */
 const removing = new WeakSet<object>()
@@ -21,13 +20,9 @@ export function listenAt(
 ): void {
   const other = `${resolve(path)}.${process.pid}`
   const listen = (...given: unknown[]) => Reflect.apply(original, server, given)
-  const isLong = Buffer.byteLength(other) > MAX_UNIX_NAME
-  // Renaming replaces it without an instant in which the version that serves could restore it.
-  const left = takeLeftPath(path)
-  if (left && isLong) unlinkSync(path)
   // Node's own listen() reports the error if the path exists or its folder does not. An abstract name is no file, so that Node does not remove it.
-  const free = (left || !existsSync(path)) && existsSync(dirname(resolve(path)))
-  if (path.startsWith('\0') || !free || isLong) {
+  const free = !existsSync(path) && existsSync(dirname(resolve(path)))
+  if (path.startsWith('\0') || !free || Buffer.byteLength(other) > MAX_UNIX_NAME) {
     listen(...args)
     return
   }

@@ -5,56 +5,66 @@ import { fileURLToPath } from 'node:url'
 import { hasSecondName } from '../listeners/index.js'
 
 type Call = (path: unknown, ...rest: unknown[]) => unknown
-type Functions = Record<string, Call>
 
-/** Paths of Unix sockets that the program has removed, and that are still there. */
+/** Sockets that the program has removed, and whose paths are still there: device and inode. */
 const left = new Set<string>()
+/** Node's own, saved before it is replaced. */
+const { unlinkSync } = fs
 
 /**
  * Leaves the path of a service's Unix socket when the program removes it by `node:fs`: many programs do so before they listen, or when they end, and
- * clients of the version that serves need the path. The service removes it at its end. If the program listens there itself, its socket replaces it: see {@link takeLeftPath}.
+ * clients of the version that serves need the path. The service removes it at its end. `isServed`: whether a process listens there; the path of a
+ * service that was killed is removed.
  */
-export function leaveServicePaths(): void {
+export function leaveServicePaths(isServed: (path: string) => boolean): void {
+  const leaves = (given: unknown): boolean => {
+    const path = pathOf(given)
+    const socket = path === null ? null : socketAt(path)
+    if (path === null || socket === null || !hasSecondName(path) || !isServed(path)) return false
+    left.add(socket)
+    return true
+  }
   for (const name of ['unlink', 'rm']) {
     replace(fs, `${name}Sync`, remove => (path, ...rest) => {
       if (!leaves(path)) remove(path, ...rest)
     })
     replace(fs, name, remove => (path, ...rest) => {
       const done = rest.at(-1)
-      if (typeof done !== 'function' || pathOf(path) === null) return remove(path, ...rest)
-      fs.lstat(path as fs.PathLike, (_error, stats) => {
-        if (stats?.isSocket() && leaves(path)) done(null)
-        else remove(path, ...rest)
-      })
+      if (typeof done === 'function' && leaves(path)) process.nextTick(done, null)
+      else remove(path, ...rest)
     })
     replace(fs.promises, name, remove => async (path, ...rest) => {
-      const isSocket = await fs.promises.lstat(path as fs.PathLike).then(
-        stats => stats.isSocket(),
-        () => false,
-      )
-      if (!isSocket || !leaves(path)) await remove(path, ...rest)
+      if (!leaves(path)) await remove(path, ...rest)
     })
   }
   // For programs that import the functions by name.
   syncBuiltinESMExports()
 }
 
-/** Reports whether the program has removed the path, and it was left. */
-export function isLeftPath(path: string): boolean {
-  const absolute = resolve(path)
-  return left.has(absolute) && hasSecondName(absolute)
+/** Removes a path that was left, because the program listens there itself. If that fails, Node's own `listen()` reports EADDRINUSE. */
+export function removeLeftPath(path: string): void {
+  if (!takeLeftPath(path)) return
+  try {
+    unlinkSync(path)
+  } catch {
+    // Another process has removed it, or this user may not.
+  }
 }
 
-/** As {@link isLeftPath}. The caller replaces the path: afterwards it counts as the program's own. */
+/** Reports whether the program has removed the path, and it was left; the next call returns false. */
 export function takeLeftPath(path: string): boolean {
-  return isLeftPath(path) && left.delete(resolve(path))
+  const socket = left.size === 0 ? null : socketAt(path)
+  return socket !== null && left.delete(socket)
 }
 
-function leaves(given: unknown): boolean {
-  const path = pathOf(given)
-  if (path === null || !hasSecondName(path)) return false
-  left.add(path)
-  return true
+/** Returns device and inode of the socket at the path; null if there is none. */
+function socketAt(path: string): string | null {
+  try {
+    const stats = fs.lstatSync(path, { bigint: true })
+    return stats.isSocket() ? `${stats.dev} ${stats.ino}` : null
+  } catch {
+    return null
+  }
 }
 
 /** Returns the absolute path that is given to a function of `node:fs`; null if it accepts no such value. */
@@ -69,9 +79,13 @@ function pathOf(given: unknown): string | null {
 }
 
 function replace(object: object, name: string, by: (original: Call) => Call): void {
-  const functions = object as Functions
+  const functions = object as Record<string, Call>
   const original = functions[name]!
   const call = by(original)
   Object.defineProperties(call, Object.getOwnPropertyDescriptors(original))
-  functions[name] = call
+  try {
+    functions[name] = call
+  } catch {
+    // Another library has frozen it. The version that serves restores a removed path.
+  }
 }

@@ -10,7 +10,7 @@ import {
   type Member,
   type ServeOptions,
 } from '../index.js'
-import { duplicateLent, listenOver } from '../kernel/index.js'
+import { connectToUnix, duplicateLent, listenOver } from '../kernel/index.js'
 import {
   HELD_HANDLE,
   holdHandle,
@@ -115,6 +115,17 @@ export class AutoService {
       ...(stateFile !== undefined && { stateFile }),
     })
     return new AutoService(settings, member, onLeft)
+  }
+
+  /** Reports whether a process listens at the path of a Unix socket. Its server gets a connection that ends at once. */
+  static isServed(path: string): boolean {
+    try {
+      connectToUnix(path, 'probe').close()
+      return true
+    } catch (error) {
+      // Its queue is full.
+      return (error as { readonly code?: unknown }).code === 'EAGAIN'
+    }
   }
 
   /** See {@link announceStart}. */

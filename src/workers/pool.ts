@@ -101,10 +101,7 @@ export class WorkerPool {
       atOnce: settings.replace === 'at-once',
       start: (slot, isNeeded) => this.#start(slot, isNeeded),
       order: (slot, name, body) => this.#order(slot, name, body),
-      reduce: async count => {
-        this.#count = count
-        await this.#endSurplus(count)
-      },
+      reduce: count => this.#reduce(count),
       kept: ({ index }, err) => settings.logger.warn({ worker: index, err }, 'a worker was not rolled back'),
       changed: () => this.#changes.notify(),
     })
@@ -237,9 +234,8 @@ export class WorkerPool {
     await this.#changes.until(() => !this.#isLeaving(slot), LEAVE_MS, signal)
     // A worker that has ended may be starting again.
     await slot.whenSettled()
-    const isNeeded = () => slot.owner === null || this.#isLeaving(slot)
-    if (isNeeded()) this.#replacement.starts(slot, this.#services?.get(slot.name) === undefined)
-    await this.#start(slot, isNeeded)
+    if (await this.#start(slot, () => slot.owner === null || this.#isLeaving(slot)))
+      this.#replacement.started(slot)
     if (this.#ownership.mayStart) slot.keepServing()
   }
 
@@ -285,15 +281,9 @@ export class WorkerPool {
     await this.#replacement.replaceAll(slots)
   }
 
-  /** Replaces the workers of the previous main process. Rejects also if one that has ended meanwhile does not start. If none is replaced, new workers end too: a failed upgrade changes nothing. */
+  /** Replaces the workers of the previous main process. Rejects also if one that has ended meanwhile does not start. */
   async renew(): Promise<void> {
-    try {
-      await this.replaceAll(this.ofPredecessor)
-    } catch (error) {
-      if (this.#ownership.mayStart && !this.#replacement.hasReplaced)
-        await this.#replacement.endStarted(this.wantedSlots, { onlyNew: true })
-      throw error
-    }
+    await this.replaceAll(this.ofPredecessor)
     const others = this.wantedSlots.filter(({ isStartedHere }) => !isStartedHere)
     await settleAll(others.map(slot => this.#ensureServing(slot)))
   }
@@ -318,6 +308,11 @@ export class WorkerPool {
       }
     }
     await settleAll([...lacking.map(serve), this.#endSurplus(count)])
+  }
+
+  async #reduce(count: number): Promise<void> {
+    this.#count = count
+    await this.#endSurplus(count)
   }
 
   /** Ends surplus workers. This process keeps their listeners open, so that clients in the listeners' queues are not dropped. */

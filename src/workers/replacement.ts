@@ -24,8 +24,8 @@ export class WorkerReplacement {
   readonly #deps: ReplacementDeps
   /** The workers that the last order has replaced, each with the generation that has served since. */
   readonly #replaced = new Map<WorkerSlot, number>()
-  /** The workers that were started since the last order, or beside it, where none served, so that they have no previous process, each with whether there was one at any time. */
-  readonly #started = new Map<WorkerSlot, { readonly isNew: boolean }>()
+  /** The workers that were started where none served: they have no previous process. */
+  readonly #started = new Set<WorkerSlot>()
   #orders = 0
   /** Settles with the rollback that is carried out. Until then no further worker is replaced. */
   #rollback: Promise<unknown> | null = null
@@ -42,14 +42,9 @@ export class WorkerReplacement {
     return this.#orders > 0
   }
 
-  /** Whether a worker that the last order has replaced serves. */
-  get hasReplaced(): boolean {
-    return this.#returned.length < this.#replaced.size
-  }
-
-  /** Called before a worker is started where none serves. `isNew`: it is one more than before. */
-  starts(slot: WorkerSlot, isNew: boolean): void {
-    if (!this.#started.has(slot)) this.#started.set(slot, { isNew })
+  /** Called when a worker was started where none served. */
+  started(slot: WorkerSlot): void {
+    this.#started.add(slot)
   }
 
   /** Rejects if a worker is not replaced, or if its previous process has taken over again meanwhile. The error names the workers of the previous version. */
@@ -121,7 +116,7 @@ export class WorkerReplacement {
 
   /**
    * Rolls back each of these workers whose previous process stands by. Resolves with the reply of the first of them; rejects if there is none, or if
-   * others that were replaced together with them serve on: then both versions serve. Ends those without a previous process, see {@link endStarted}. An order that replaces workers begins with no further one until this
+   * others that were replaced together with them serve on: then both versions serve. Ends those without a previous process, see {@link #endStarted}. An order that replaces workers begins with no further one until this
    * is decided, and rejects if a worker has returned; otherwise it continues.
    */
   async rollBack(slots: () => readonly WorkerSlot[]): Promise<Buffer> {
@@ -147,12 +142,12 @@ export class WorkerReplacement {
         return { slot, since, reply }
       }),
     )
-    const returned = outcomes.flatMap(({ reply, since }) =>
-      reply.status === 'fulfilled' ? { reply: reply.value, since } : [],
+    const returned = outcomes.flatMap(({ reply, since, slot }) =>
+      reply.status === 'fulfilled' ? { reply: reply.value, since, slot } : [],
     )
     // A worker that was replaced again since, alone, has another standby.
     const byOrder = returned.some(({ since }) => since === 0)
-    const remain = byOrder ? await this.endStarted(slots()) : []
+    const remain = byOrder ? await this.#endStarted(slots()) : []
     const kept = outcomes.flatMap(({ slot, since, reply }) =>
       reply.status === 'rejected' ? { slot, since, reason: reply.reason } : [],
     )
@@ -164,12 +159,14 @@ export class WorkerReplacement {
   }
 
   /**
-   * Ends workers that were started where none served: they are of the version that the others do not have any more, and have no previous process. Workers end
-   * from the last one on. Resolves with the started ones that remain. `onlyNew`: a worker that has ended before the upgrade is started again, also if the upgrade fails.
+   * Ends workers without a previous process, from the last worker on: they are of the version that the others do not have any more. Resolves with those
+   * that remain, because others behind them have returned, because no other one serves, or because another main process decides.
    */
-  async endStarted(wanted: readonly WorkerSlot[], { onlyNew = false } = {}): Promise<WorkerSlot[]> {
-    const ends = (slot: WorkerSlot) => (onlyNew ? this.#started.get(slot)?.isNew : this.#started.has(slot))
-    const count = 1 + Math.max(...wanted.map(slot => (ends(slot) ? 0 : slot.index)))
+  async #endStarted(wanted: readonly WorkerSlot[]): Promise<WorkerSlot[]> {
+    const others = wanted.filter(slot => !this.#started.has(slot))
+    const serves = others.some(({ owner, isHung }) => owner !== null && !isHung)
+    const mayEnd = serves && this.#deps.ownership.mayStart
+    const count = mayEnd ? 1 + Math.max(...others.map(({ index }) => index)) : wanted.length
     if (wanted.some(({ index }) => index >= count)) await this.#deps.reduce(count)
     return wanted.filter(slot => this.#started.has(slot) && slot.index < count)
   }

@@ -22,8 +22,7 @@ for (const remove of ways) if (existsSync(path)) console.log('removed: ' + (awai
 process.on('exit', () => { if (existsSync(path)) unlinkSync(path) })
 process.on('SIGTERM', () => process.exit())
 const options = { path, exclusive: process.env.EXCLUSIVE === 'yes' }
-http.createServer((request, response) => response.end('pid ' + process.pid)).listen(options)
-`
+http.createServer((request, response) => response.end('pid ' + process.pid)).listen(options)`
 
 it('a program under fd-broker/auto that removes its Unix socket leaves it to the version that serves', async () => {
   const program = await AutoProgram.of(REMOVES)
@@ -38,25 +37,45 @@ it('a program under fd-broker/auto that removes its Unix socket leaves it to the
   expect(existsSync(program.path('web.sock'))).toBe(false)
 })
 
-it('a program under fd-broker/auto removes the Unix socket of a version that was killed, and listens there', async () => {
-  const program = await AutoProgram.of(REMOVES)
-  const first = await program.serve()
-  signalPid(first, 'SIGKILL')
-  await program.ends(first)
-  const second = await program.serve('import', 1)
-  expect(await program.answerAt('web.sock')).toBe(`pid ${second}`)
-})
+it.each([
+  { what: 'an ordinary path', most: 0 },
+  { what: 'a path that has no room for a longer name', most: 104 },
+])(
+  'a program under fd-broker/auto removes the Unix socket of a version that was killed: $what',
+  async ({ most }) => {
+    const program = await AutoProgram.of('')
+    const name = 'web.sock'.padEnd(most - program.path('/').length, 'k')
+    program.write('server.mjs', REMOVES.replace('web.sock', name))
+    const first = await program.serve()
+    signalPid(first, 'SIGKILL')
+    await program.ends(first)
+    const second = await program.serve('import', 1)
+    expect(await program.answerAt(name)).toBe(`pid ${second}`)
+    expect(program.output.match(/^removed: undefined$/gm)).toHaveLength(1)
+  },
+)
 
 it('a program under fd-broker/auto that leaves its Unix socket out of upgrades has it for itself', async () => {
   const program = await AutoProgram.of(REMOVES)
   const first = await program.serve()
+  // Else the version that serves may restore the path in the instant before the other one listens.
+  signalPid(first, 'SIGSTOP')
   const second = await program.launch('import', { EXCLUSIVE: 'yes' })
-  await program.says('"exclusive"')
-  await until(
-    'the other one answers',
-    async () => (await program.answerAt('web.sock').catch(() => '')) === `pid ${second}` || null,
-  )
+  const answers = async () => (await program.answerAt('web.sock')) === `pid ${second}`
+  await until('the other one answers', async () => (await program.says('"exclusive"')) && (await answers()))
   signalPid(second, 'SIGKILL')
+  signalPid(first, 'SIGCONT')
   signalPid(first, 'SIGTERM')
   await program.ends(first)
+})
+
+it('a second server of a program under fd-broker/auto cannot listen at the path of the first', async () => {
+  const program = await AutoProgram.of(`${REMOVES}.on('listening', () => {
+  http.createServer().on('error', ({ code }) => console.log('second: ' + code)).listen(path, () => console.log('second: listens'))
+})\n`)
+  await program.serve()
+  await program.launch('import')
+  await program.serves(2)
+  await program.says(/second: EADDRINUSE\n(.*\n)*second: EADDRINUSE/)
+  expect(program.output).not.toContain('second: listens')
 })

@@ -216,6 +216,7 @@ export class EmbeddedHosting implements Hosting {
     sealWatch.stop()
     this.#successorPaths.close()
     rollback.forget()
+    this.removeFormerPaths()
     this.#holder?.close()
     this.#former.close()
   }

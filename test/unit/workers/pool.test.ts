@@ -9,7 +9,7 @@ import type { ServiceStanding } from '../../../src/daemon/service/service-operat
 import { listenerEntry } from '../../../src/holder/entry.js'
 import { native } from '../../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
-import { readStopOrder, STAND_IN, STOP, YIELD } from '../../../src/operator/service-commands.js'
+import { ROLLBACK, readStopOrder, STAND_IN, STOP, YIELD } from '../../../src/operator/service-commands.js'
 import { identify, type ProcessIdentity } from '../../../src/os/process-identity.js'
 import { settleWorkers, type WorkersSettings } from '../../../src/workers/options.js'
 import { WorkerPool } from '../../../src/workers/pool.js'
@@ -517,17 +517,31 @@ describe('a rollback of workers', () => {
     expect(leaving(made)).toEqual([])
   })
 
-  it.each([
-    { what: 'ends new workers', before: undefined, after: [1, 1] },
-    { what: 'keeps a worker that had ended before', before: NOBODY, after: [0, 2] },
-  ])('has no work if the upgrade replaces none: the upgrade $what as it fails', async ({ before, after }) => {
-    const made = await upgradedWith(1, 2, before)
-    const { added, pool, work } = made
+  it('has no work if the upgrade replaces none: the added worker serves on', async () => {
+    const made = await upgradedWith(1, 2)
+    const { added, pool, replaced, standings, work } = made
     const other = `${added.owner!.pid}`
     const pid = await until('the first one starts', () => children().find(each => each !== other))
+    // The only worker of the previous version ends: its clients need the added one.
+    standings.set(replaced[0]!.name, NOBODY)
+    pool.update()
     process.kill(Number(pid), 'SIGKILL')
-    await expect(work).rejects.toThrow(/these workers were not replaced and keep serving: shop \(pid 100\)$/)
-    expect([leaving(made).length, pool.count]).toEqual(after)
+    await expect(work).rejects.toThrow(/these workers were not replaced/)
+    expect([leaving(made), pool.count]).toEqual([[], 2])
+    await Promise.all(pool.slots.map(slot => slot.abandon('the test ends')))
+  })
+
+  it('ends no added worker while no other one serves', async () => {
+    const made = await upgradedWith(2, 3)
+    const { pool, replace, replaced, standings, told, work } = made
+    for (const slot of replaced) await replace(slot)
+    await work
+    const rolledBack = pool.rollback()
+    while (!told.some(({ order }) => order === ROLLBACK)) await null
+    // The previous processes end as they return.
+    for (const { name } of replaced) standings.set(name, NOBODY)
+    await expect(rolledBack).rejects.toThrow(/serve on: shop.2/)
+    expect([leaving(made), pool.count]).toEqual([[], 3])
   })
 
   it('ends the added workers, which serve on while an upgrade that has replaced some workers fails', async () => {
