@@ -118,8 +118,8 @@ export class Auto {
   }
 
   /**
-   * Reports whether a process listens at the path of a Unix socket. False while the library is not loaded: no version served when this process began, and
-   * it has no server yet.
+   * Reports whether a process listens at the path of a Unix socket. False while the library is not loaded: when this process began no version served, and
+   * no server of this process has listened since.
    */
   isServed(path: string): boolean {
     return library?.AutoService.isServed(path) ?? false

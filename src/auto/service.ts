@@ -117,13 +117,13 @@ export class AutoService {
     return new AutoService(settings, member, onLeft)
   }
 
-  /** Reports whether a process listens at the path of a Unix socket. Its server gets a connection that ends at once. */
+  /** Reports whether a process listens at the path of a Unix socket. The server there gets a connection that ends at once. */
   static isServed(path: string): boolean {
     try {
       connectToUnix(path, 'probe').close()
       return true
     } catch (error) {
-      // Its queue is full.
+      // The queue is full.
       return (error as { readonly code?: unknown }).code === 'EAGAIN'
     }
   }
