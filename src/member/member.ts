@@ -12,6 +12,7 @@ import { inspectOne, isOpenDescriptor, isPassable, type OwnedFd, takeDescriptor 
 import { addressOf, type ListenerOptions, listenerAddress, parseListenerSpec } from '../listeners/index.js'
 import type { CommandHandler, Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
+import { outOfDescriptors } from '../os/limits.js'
 import type { StateDraft } from '../state/draft.js'
 import type { WriteOptions } from '../state/requests.js'
 import type { SectionSchema } from '../state/schema.js'
@@ -394,13 +395,17 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     )
   }
 
-  /** Returns a dup of the named descriptor, or undefined if the service has none of that name. The caller owns the dup. */
+  /** Returns a dup of the named descriptor, or undefined if the service has none of that name. The caller owns the dup. Throws ERR_FDB_NO_DESCRIPTORS. */
   held(name: string): OwnedFd | undefined {
     const entry = this.#runtime.registry.get(name)
     if (entry === undefined) return undefined
     this.#runtime.holdings.wantSoon(name)
     if (entry.role === 'named') this.#listeners.useNamed(name)
-    return entry.fd.dup()
+    try {
+      return entry.fd.dup()
+    } catch (cause) {
+      throw outOfDescriptors(`"${name}" cannot be duplicated`, cause)
+    }
   }
 
   /**

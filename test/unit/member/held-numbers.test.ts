@@ -4,7 +4,7 @@ import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { promisify } from 'node:util'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { join, type Member } from '../../../src/index.js'
 import { OwnedFd } from '../../../src/kernel/index.js'
 
@@ -64,6 +64,17 @@ const HOLDS_RING = `
 `
 
 describe('hold()', () => {
+  it('has no duplicate when no descriptor is free: the error says how many there are, and a later call succeeds', async () => {
+    const member = await serving(joinPath(folder(), 'fdb.sock'), first => first.hold('ledger', open('a')))
+    vi.spyOn(OwnedFd.prototype, 'dup').mockImplementationOnce(() => {
+      throw Object.assign(new Error('dup EMFILE'), { code: 'EMFILE' })
+    })
+    onTestFinished(() => void vi.restoreAllMocks())
+    const held = () => heldContent(member)
+    expect(held).toThrow(expect.objectContaining({ code: 'ERR_FDB_NO_DESCRIPTORS', retryable: true }))
+    expect(held()).toBe('a')
+  })
+
   it('refuses a descriptor that the kernel passes to no process: each upgrade would fail', async () => {
     const env = { ...process.env, UV_USE_IO_URING: '1' }
     const args = ['--input-type=module', '-e', HOLDS_RING, joinPath(folder(), 'c.sock')]
