@@ -6,24 +6,29 @@ import { hasSecondName } from '../listeners/index.js'
 
 type Call = (path: unknown, ...rest: unknown[]) => unknown
 
-/** Sockets that the program has removed, and whose paths are still there: device and inode. */
-const left = new Set<string>()
+/** A program that removes the same socket so often, without listening there, waits for its end: then it is removed. */
+const MOST_TIMES = 10
+
+/** Sockets that the program has removed, and whose paths are still there, each with how often. */
+const left = new Map<string, number>()
 /** Node's own, saved before it is replaced. */
 const { unlinkSync } = fs
 
 /**
  * Leaves the path of a service's Unix socket when the program removes it by `node:fs`: many programs do so before they listen, or when they end, and
- * clients of the version that serves need the path. The service removes it at its end. `isServed`: whether a process listens there; the path of a
+ * clients of the version that serves need the path. The service removes it at its end. `isAnswered`: whether a process listens there; the path of a
  * service that was killed is removed.
  */
-export function leaveServicePaths(isServed: (path: string) => boolean): void {
+export function leaveServicePaths(isAnswered: (path: string) => boolean): void {
   const leaves = (given: unknown): boolean => {
     const path = pathOf(given)
     const socket = path === null ? null : socketAt(path)
-    if (path === null || socket === null || !hasSecondName(path) || !isServed(path)) return false
-    left.add(socket)
-    return true
+    if (path === null || socket === null || !hasSecondName(path) || !isAnswered(path)) return false
+    const times = (left.get(socket) ?? 0) + 1
+    if (times <= MOST_TIMES) left.set(socket, times)
+    return times <= MOST_TIMES
   }
+  isServed = isAnswered
   for (const name of ['unlink', 'rm']) {
     replace(fs, `${name}Sync`, remove => (path, ...rest) => {
       if (!leaves(path)) remove(path, ...rest)
@@ -41,13 +46,16 @@ export function leaveServicePaths(isServed: (path: string) => boolean): void {
   syncBuiltinESMExports()
 }
 
-/** Removes a path that was left, because the program listens there itself. If that fails, Node's own `listen()` reports EADDRINUSE. */
+/**
+ * Removes a path that was left, if no process listens there any more. Called before the program listens there itself: if a version serves there, the program
+ * gets EADDRINUSE, as at a port.
+ */
 export function removeLeftPath(path: string): void {
-  if (!takeLeftPath(path)) return
+  if (!takeLeftPath(path) || isServed(path)) return
   try {
     unlinkSync(path)
   } catch {
-    // Another process has removed it, or this user may not.
+    // Another process has removed it, or this user may not: Node's own listen() reports that.
   }
 }
 
@@ -57,11 +65,13 @@ export function takeLeftPath(path: string): boolean {
   return socket !== null && left.delete(socket)
 }
 
-/** Returns device and inode of the socket at the path; null if there is none. */
+let isServed: (path: string) => boolean = () => false
+
+/** Returns what identifies the socket at the path; null if there is none. A file system may use the inode of a deleted file again. */
 function socketAt(path: string): string | null {
   try {
     const stats = fs.lstatSync(path, { bigint: true })
-    return stats.isSocket() ? `${stats.dev} ${stats.ino}` : null
+    return stats.isSocket() ? `${stats.dev} ${stats.ino} ${stats.birthtimeNs}` : null
   } catch {
     return null
   }

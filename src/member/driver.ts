@@ -256,6 +256,7 @@ export class MemberDriver implements RuntimeDriver {
 
   removePaths(): void {
     this.runtime.controlSocket.removePath()
+    this.runtime.hosting.removeFormerPaths?.(true)
     removePaths(this.runtime.registry)
   }
 

@@ -234,9 +234,10 @@ export class WorkerPool {
     await this.#changes.until(() => !this.#isLeaving(slot), LEAVE_MS, signal)
     // A worker that has ended may be starting again.
     await slot.whenSettled()
+    const isNew = this.#services?.get(slot.name) === undefined
     if (await this.#start(slot, () => slot.owner === null || this.#isLeaving(slot)))
-      this.#replacement.started(slot)
-    if (this.#ownership.mayStart) slot.keepServing()
+      this.#replacement.started(slot, isNew)
+    this.#keepServing(slot)
   }
 
   /**
@@ -266,6 +267,11 @@ export class WorkerPool {
         return true
       }
     }
+  }
+
+  /** Unless the number of workers was reduced meanwhile. */
+  #keepServing(slot: WorkerSlot): void {
+    if (this.#ownership.mayStart && slot.index < this.#count) slot.keepServing()
   }
 
   /** Whether the process in the slot was told to leave and still serves. */
@@ -303,7 +309,7 @@ export class WorkerPool {
         await this.#ensureServing(slot)
       } catch (error) {
         // From now on the slot tries to start a process again, with a growing delay.
-        if (this.#ownership.mayStart) slot.keepServing()
+        this.#keepServing(slot)
         throw error
       }
     }

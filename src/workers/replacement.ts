@@ -24,8 +24,8 @@ export class WorkerReplacement {
   readonly #deps: ReplacementDeps
   /** The workers that the last order has replaced, each with the generation that has served since. */
   readonly #replaced = new Map<WorkerSlot, number>()
-  /** The workers that were started where none served: they have no previous process. */
-  readonly #started = new Set<WorkerSlot>()
+  /** The workers that were started where none served, each with whether the pool has one more by that: none has a previous process. */
+  readonly #started = new Map<WorkerSlot, boolean>()
   #orders = 0
   /** Settles with the rollback that is carried out. Until then no further worker is replaced. */
   #rollback: Promise<unknown> | null = null
@@ -42,9 +42,9 @@ export class WorkerReplacement {
     return this.#orders > 0
   }
 
-  /** Called when a worker was started where none served. */
-  started(slot: WorkerSlot): void {
-    this.#started.add(slot)
+  /** Called when a worker was started where none served. `isNew`: the pool has one more by that. */
+  started(slot: WorkerSlot, isNew: boolean): void {
+    this.#started.set(slot, isNew || this.#started.get(slot) === true)
   }
 
   /** Rejects if a worker is not replaced, or if its previous process has taken over again meanwhile. The error names the workers of the previous version. */
@@ -159,11 +159,11 @@ export class WorkerReplacement {
   }
 
   /**
-   * Ends workers without a previous process, from the last worker on: they are of the version that the others do not have any more. Resolves with those
-   * that remain, because others behind them have returned, because no other one serves, or because another main process decides.
+   * Ends added workers, from the last worker on: they are of the version that the others do not have any more. Resolves with the workers without a previous
+   * process that remain, because they are as many as before, because others behind them have returned, because no other one serves, or because another main process decides.
    */
   async #endStarted(wanted: readonly WorkerSlot[]): Promise<WorkerSlot[]> {
-    const others = wanted.filter(slot => !this.#started.has(slot))
+    const others = wanted.filter(slot => this.#started.get(slot) !== true)
     const serves = others.some(({ owner, isHung }) => owner !== null && !isHung)
     const mayEnd = serves && this.#deps.ownership.mayStart
     const count = mayEnd ? 1 + Math.max(...others.map(({ index }) => index)) : wanted.length

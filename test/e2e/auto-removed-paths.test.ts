@@ -1,6 +1,6 @@
 import { existsSync, statSync } from 'node:fs'
 import { expect, it } from 'vitest'
-import { NIGHTLY, perLane } from '../lanes/lane.js'
+import { perLane } from '../lanes/lane.js'
 import { signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
@@ -56,22 +56,24 @@ it.each(perLane([LONG], [ORDINARY, LONG]))(
   },
 )
 
-it.runIf(NIGHTLY)(
-  'a program under fd-broker/auto that leaves its Unix socket out of upgrades has it for itself',
-  async () => {
-    const program = await AutoProgram.of(REMOVES)
-    const first = await program.serve()
-    // Else the version that serves may restore the path in the instant before the other one listens.
-    signalPid(first, 'SIGSTOP')
-    const second = await program.launch('import', { EXCLUSIVE: 'yes' })
-    const answers = async () => (await program.answerAt('web.sock')) === `pid ${second}`
-    await until('the other one answers', async () => (await program.says('"exclusive"')) && (await answers()))
-    signalPid(second, 'SIGKILL')
-    signalPid(first, 'SIGCONT')
-    signalPid(first, 'SIGTERM')
-    await program.ends(first)
-  },
-)
+it('a program under fd-broker/auto that leaves its Unix socket out of upgrades cannot listen where a version serves', async () => {
+  const program = await AutoProgram.of(REMOVES)
+  const first = await program.serve()
+  await program.ends(await program.launch('import', { EXCLUSIVE: 'yes' }))
+  await program.says('EADDRINUSE')
+  expect(await program.answerAt('web.sock')).toBe(`pid ${first}`)
+})
+
+it('a program under fd-broker/auto that removes its Unix socket until it is gone gets its way', async () => {
+  const program = await AutoProgram.of(`import * as files from 'node:fs'
+while (files.existsSync('web.sock')) files.unlinkSync('web.sock')
+${REMOVES}`)
+  await program.serve()
+  await program.launch('import')
+  const second = await program.serves(2)
+  const answer = () => program.answerAt('web.sock').catch(() => '')
+  await until('it answers', async () => (await answer()) === `pid ${second}` || null)
+})
 
 it('a second server of a program under fd-broker/auto cannot listen at the path of the first', async () => {
   const program = await AutoProgram.of(`${REMOVES}.on('listening', () => {

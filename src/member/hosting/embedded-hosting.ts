@@ -125,10 +125,10 @@ export class EmbeddedHosting implements Hosting {
     this.#former.remember(this.#deps.registry, name)
   }
 
-  /** Removes the paths that no version uses any more. Does nothing while another version has the listeners: an incumbent, a successor, a joiner. */
-  removeFormerPaths(): void {
+  /** Removes the paths that no version uses any more. Does nothing while another version has the listeners: an incumbent, a successor, a joiner; `ends`: the service ends. */
+  removeFormerPaths(ends = false): void {
     const isDecided = this.#deps.machine.holder?.phase === 'idle'
-    if (isDecided && this.#isAlone) this.#former.removeUnused(this.#deps.registry)
+    if (ends || (isDecided && this.#isAlone)) this.#former.removeUnused(this.#deps.registry)
   }
 
   async renew(): Promise<void> {
@@ -216,7 +216,6 @@ export class EmbeddedHosting implements Hosting {
     sealWatch.stop()
     this.#successorPaths.close()
     rollback.forget()
-    this.removeFormerPaths()
     this.#holder?.close()
     this.#former.close()
   }

@@ -91,8 +91,8 @@ export interface Hosting {
   dropListeners?(): Promise<void>
   /** Called before the entry of this name is replaced or dropped. */
   beforeDrop?(name: string): void
-  /** Removes the Unix paths of replaced and dropped entries, unless a standby may need them. */
-  removeFormerPaths?(): void
+  /** Removes the Unix paths of replaced and dropped entries, unless a standby may need them. `ends`: the service ends. */
+  removeFormerPaths?(ends?: boolean): void
   /** Asks the holder for a new segment to write to. A daemon's answer is awaited for 1 s. */
   renew(): Promise<void>
   /** Resolves with whether `snapshot` may replace the segments that it merges, because no handoff needs them. A daemon then has it. */

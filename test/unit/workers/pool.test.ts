@@ -494,11 +494,8 @@ describe('a rollback of workers', () => {
   const leaving = ({ told }: ReturnType<typeof poolWith>) =>
     told.flatMap(({ order, worker }) => (order === YIELD ? worker : []))
 
-  it.each([
-    { what: 'are new', before: undefined },
-    { what: 'had ended before', before: NOBODY },
-  ])('ends workers without a previous process, which $what', async ({ before }) => {
-    const made = await upgradedWith(2, 3, before)
+  it('ends workers that the upgrade has added', async () => {
+    const made = await upgradedWith(2, 3)
     const { added, pool, replace, replaced, work } = made
     for (const slot of replaced) await replace(slot)
     await work
@@ -507,15 +504,21 @@ describe('a rollback of workers', () => {
     expect([pool.count, pool.wantedSlots]).toEqual([2, replaced])
   })
 
-  it('fails if a worker that had no previous process serves on before others, and names it', async () => {
-    const made = await upgradedWith(1, 3)
-    const { added, pool, replace, replaced, work } = made
-    for (const slot of replaced) await replace(slot)
-    await work
-    const named = new RegExp(`serve on: ${added.name} \\(pid ${added.owner!.pid}\\)$`)
-    await expect(pool.rollback()).rejects.toThrow(named)
-    expect(leaving(made)).toEqual([])
-  })
+  it.each([
+    { what: 'was added before others', index: 1, before: undefined },
+    { what: 'had ended before the upgrade', index: 2, before: NOBODY },
+  ])(
+    'fails if a worker without a previous process serves on, which $what, and names it',
+    async ({ before, index }) => {
+      const made = await upgradedWith(index, 3, before)
+      const { added, pool, replace, replaced, work } = made
+      for (const slot of replaced) await replace(slot)
+      await work
+      const named = new RegExp(`serve on: ${added.name} \\(pid ${added.owner!.pid}\\)$`)
+      await expect(pool.rollback()).rejects.toThrow(named)
+      expect(leaving(made)).toEqual([])
+    },
+  )
 
   it('has no work if the upgrade replaces none: the added worker serves on', async () => {
     const made = await upgradedWith(1, 2)
