@@ -121,8 +121,8 @@ export class Auto {
    * Reports whether a process listens at the path of a Unix socket. False while the library is not loaded: when this process began no version served, and
    * no server of this process has listened since.
    */
-  isServed(path: string): boolean {
-    return library?.AutoService.isServed(path) ?? false
+  isListenedAt(path: string): boolean {
+    return library?.AutoService.isListenedAt(path) ?? false
   }
 
   /** See {@link AutoSettings.ready}. */

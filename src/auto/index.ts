@@ -22,7 +22,7 @@ if (auto !== undefined) {
   }
   intercept(listens)
   if (auto !== null) {
-    leaveServicePaths(path => auto.isServed(path))
+    leaveServicePaths(path => auto.isListenedAt(path))
     warnAboutUdp()
   }
 }

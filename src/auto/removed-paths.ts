@@ -16,19 +16,20 @@ const { unlinkSync } = fs
 
 /**
  * Leaves the path of a service's Unix socket when the program removes it by `node:fs`: many programs do so before they listen, or when they end, and
- * clients of the version that serves need the path. The service removes it at its end. `isAnswered`: whether a process listens there; the path of a
+ * clients of the version that serves need the path. The service removes it at its end. `listenedAt`: whether a process listens there; the path of a
  * service that was killed is removed.
  */
-export function leaveServicePaths(isAnswered: (path: string) => boolean): void {
+export function leaveServicePaths(listenedAt: (path: string) => boolean): void {
+  isListenedAt = listenedAt
   const leaves = (given: unknown): boolean => {
     const path = pathOf(given)
-    const socket = path === null ? null : socketAt(path)
-    if (path === null || socket === null || !hasSecondName(path) || !isAnswered(path)) return false
+    if (path === null || !hasSecondName(path) || !isListenedAt(path)) return false
+    const socket = socketAt(path)
+    if (socket === null) return false
     const times = (left.get(socket) ?? 0) + 1
     if (times <= MOST_TIMES) left.set(socket, times)
     return times <= MOST_TIMES
   }
-  isServed = isAnswered
   for (const name of ['unlink', 'rm']) {
     replace(fs, `${name}Sync`, remove => (path, ...rest) => {
       if (!leaves(path)) remove(path, ...rest)
@@ -51,7 +52,7 @@ export function leaveServicePaths(isAnswered: (path: string) => boolean): void {
  * gets EADDRINUSE, as at a port.
  */
 export function removeLeftPath(path: string): void {
-  if (!takeLeftPath(path) || isServed(path)) return
+  if (!takeLeftPath(path) || isListenedAt(path)) return
   try {
     unlinkSync(path)
   } catch {
@@ -65,7 +66,7 @@ export function takeLeftPath(path: string): boolean {
   return socket !== null && left.delete(socket)
 }
 
-let isServed: (path: string) => boolean = () => false
+let isListenedAt: (path: string) => boolean = () => false
 
 /** Returns what identifies the socket at the path; null if there is none. A file system may use the inode of a deleted file again. */
 function socketAt(path: string): string | null {

@@ -10,7 +10,8 @@ import {
   type Member,
   type ServeOptions,
 } from '../index.js'
-import { connectToUnix, duplicateLent, listenOver } from '../kernel/index.js'
+import { duplicateLent, listenOver } from '../kernel/index.js'
+import { isListenedAt } from '../listeners/unix-path.js'
 import {
   HELD_HANDLE,
   holdHandle,
@@ -117,19 +118,10 @@ export class AutoService {
     return new AutoService(settings, member, onLeft)
   }
 
-  /** Reports whether a process listens at the path of a Unix socket. The server there gets a connection that ends at once. */
-  static isServed(path: string): boolean {
-    try {
-      connectToUnix(path, 'probe').close()
-      return true
-    } catch (error) {
-      // The queue is full.
-      return (error as { readonly code?: unknown }).code === 'EAGAIN'
-    }
-  }
-
   /** See {@link announceStart}. */
   static readonly announceStart = announceStart
+  /** See {@link isListenedAt}. */
+  static readonly isListenedAt = isListenedAt
 
   private constructor(settings: AutoSettings, member: Member, onLeft: () => void) {
     this.#settings = settings

@@ -117,7 +117,9 @@ export function thisFile(): string {
   }
   try {
     Object.assign(Error, { stackTraceLimit, prepareStackTrace })
-  } catch {}
+  } catch {
+    // A frozen Error has them still.
+  }
   const paths = callFiles(stack).map(file => (file?.startsWith('file:') ? fileURLToPath(file) : file))
   return [paths[1], paths[0], process.argv[1]].find(path => path && isAbsolute(path)) ?? process.execPath
 }

@@ -138,6 +138,11 @@ function statPath(path: string): BigIntStats | null {
   return lstatSync(path, { bigint: true, throwIfNoEntry: false }) ?? null
 }
 
+/** Reports whether a process listens at this path; true also if that is unknown. The server there gets a connection that ends at once. */
+export function isListenedAt(path: string): boolean {
+  return findListener(path) !== 'stale'
+}
+
 /** Returns the process that called listen() on this path, as the kernel reports it; null if it has ended or is unknown. */
 function findListener(path: string): Occupant | null | 'stale' {
   try {

@@ -261,7 +261,7 @@ export class Moves {
     receiver.start()
   }
 
-  /** Calls `act` when no connection is on its way to this process, from an older one or back: now, if none is. */
+  /** Calls `act` when no connection is on its way to this process, from an older one or back: now, if none is. As {@link settled}, takes no more connections. */
   whenArrived(act: () => void): void {
     if (this.#receivers.size === 0 && this.#sender?.isSettled !== false) act()
     else void this.settled().then(act)
