@@ -101,7 +101,10 @@ export class WorkerPool {
       atOnce: settings.replace === 'at-once',
       start: (slot, isNeeded) => this.#start(slot, isNeeded),
       order: (slot, name, body) => this.#order(slot, name, body),
-      reduce: count => this.#reduce(count),
+      reduce: count => {
+        this.#count = count
+        return this.#endSurplus()
+      },
       kept: ({ index }, err) => settings.logger.warn({ worker: index, err }, 'a worker was not rolled back'),
       changed: () => this.#changes.notify(),
     })
@@ -215,7 +218,7 @@ export class WorkerPool {
     this.#addPredecessorSlots()
     await start(first!)
     await Promise.all(others.map(start))
-    await this.#endSurplus(this.#count)
+    await this.#endSurplus()
   }
 
   /**
@@ -313,17 +316,12 @@ export class WorkerPool {
         throw error
       }
     }
-    await settleAll([...lacking.map(serve), this.#endSurplus(count)])
-  }
-
-  async #reduce(count: number): Promise<void> {
-    this.#count = count
-    await this.#endSurplus(count)
+    await settleAll([...lacking.map(serve), this.#endSurplus()])
   }
 
   /** Ends surplus workers. This process keeps their listeners open, so that clients in the listeners' queues are not dropped. */
-  async #endSurplus(count: number): Promise<void> {
-    const tooMany = this.#slots.filter(({ index }) => index >= count)
+  async #endSurplus(): Promise<void> {
+    const tooMany = this.#slots.filter(({ index }) => index >= this.#count)
     await Promise.all(tooMany.map(slot => slot.abandon('the number of workers was reduced')))
     this.update()
   }
