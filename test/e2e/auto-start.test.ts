@@ -96,6 +96,14 @@ const pidIn = (text: string) => Number(/\(pid (\d+)\)/.exec(text)?.[1])
 
 const UNPRIVILEGED = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
 
+/** Runs `fd-broker start` as a user without rights, with these variables. */
+async function startedAsOther(program: AutoProgram, variables: readonly string[]) {
+  const user = process.geteuid?.() === 0 ? UNPRIVILEGED : []
+  const line = words(program, ['start', 'server.mjs'])
+  const { code, stderr } = await program.sandbox.runCommand([...user, 'env', ...variables, ...line])
+  return { code, stderr }
+}
+
 /** Programs that do not serve, and what is said of them. */
 const NOT_SERVING: readonly (readonly [
   what: string,
@@ -528,20 +536,13 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
   it('says that the default log file cannot be created, and the remedy', async () => {
     const program = await AutoProgram.of(SERVER)
     program.write('state', '')
-    const user = process.geteuid?.() === 0 ? UNPRIVILEGED : []
     chmodSync(program.sandbox.folder, 0o755)
-    const env = [
-      'env',
+    const told = await startedAsOther(program, [
       'FD_BROKER_LOG_FILE=',
       `XDG_STATE_HOME=${program.path('state')}`,
       `TMPDIR=${program.sandbox.folder}`,
-    ]
-    const { code, stderr } = await program.sandbox.runCommand([
-      ...user,
-      ...env,
-      ...words(program, ['start', 'server.mjs']),
     ])
-    expect({ code, stderr }).toEqual({
+    expect(told).toEqual({
       code: 2,
       stderr: expect.stringMatching(
         /^ERR_FDB_OPTION: the default log file \S+\/state\/fd-broker\/shop-\w+\.log cannot be created .*: give --log-file, or set XDG_STATE_HOME/,
@@ -552,22 +553,15 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
   it('says that the folder of the control socket cannot be made, and the remedy', async () => {
     const program = await AutoProgram.of(SERVER)
     program.write('temporary', '')
-    const user = process.geteuid?.() === 0 ? UNPRIVILEGED : []
     chmodSync(program.sandbox.folder, 0o777)
-    const env = [
-      'env',
+    const told = await startedAsOther(program, [
       'FD_BROKER_CONTROL=',
       'FD_BROKER_LOG_FILE=',
       'XDG_RUNTIME_DIR=',
       `XDG_STATE_HOME=${program.path('state')}`,
       `TMPDIR=${program.path('temporary')}`,
-    ]
-    const { code, stderr } = await program.sandbox.runCommand([
-      ...user,
-      ...env,
-      ...words(program, ['start', 'server.mjs']),
     ])
-    expect({ code, stderr }).toEqual({
+    expect(told).toEqual({
       code: 2,
       stderr: expect.stringMatching(
         /^ERR_FDB_OPTION: the default pid file, beside the control socket, \S+\.pid cannot be created .*: set FD_BROKER_CONTROL/,

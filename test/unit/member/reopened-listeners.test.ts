@@ -1,48 +1,25 @@
 import http from 'node:http'
-import { text } from 'node:stream/consumers'
-import { describe, expect, it, onTestFinished } from 'vitest'
-import { join, type Member } from '../../../src/index.js'
+import { describe, expect, it } from 'vitest'
 import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
-import { startDaemon } from '../../processes/daemon.js'
-import { freePort, Scene } from '../../processes/scene.js'
+import { freePort } from '../../processes/scene.js'
 import { until } from '../../processes/until.js'
+import { versionsAt } from '../../processes/versions-at-address.js'
 
 const LONG = { probation: 60_000, heartbeat: 20, silence: 5_000 }
 const SHORT = { ...LONG, probation: 50 }
 
-/** Versions of one service, which listen as "web" at one address. */
 async function service(hosting: 'embedded' | 'daemon', upgrade = LONG) {
-  const scene = Scene.open({ hosting, upgrade })
-  if (hosting === 'daemon') await startDaemon(scene)
   const port = await freePort()
-  const listens = async (member: Member, words: string, name = 'web') => {
-    const listener = await member.listen(name, `tcp://127.0.0.1:${port}`)
-    listener.serve(http.createServer((_request, response) => response.end(words)))
-  }
-  const version = async (): Promise<Member> => {
-    const member = await join({ service: 'shop', control: scene.control, hosting, upgrade })
-    onTestFinished(() => member.close({ timeout: 0, handBack: false }))
-    return member
-  }
-  const ask = async () => {
-    const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
-      http.get({ host: '127.0.0.1', port, agent: false, timeout: 5_000 }, resolve).once('error', reject)
-    })
-    return await text(response)
-  }
-  return { port, listens, version, ask }
+  const address = () => ({ spec: `tcp://127.0.0.1:${port}`, target: { host: '127.0.0.1', port } })
+  return { ...(await versionsAt({ hosting, upgrade, address })), port }
 }
 
 describe.each(['embedded', 'daemon'] as const)(
   'a listener that is closed and opened again, %s hosting,',
   hosting => {
     it('serves again while the next version has its socket, and goes to that version', async () => {
-      const { listens, version, ask } = await service(hosting, SHORT)
-      const first = await version()
-      await listens(first, 'first')
-      await first.ready()
-      const second = await version()
-      await listens(second, 'second')
+      const { listens, two, ask } = await service(hosting, SHORT)
+      const { first, second } = await two()
       first.unlisten('web')
       await listens(first, 'first again')
       expect(await ask()).toBe('first again')
@@ -52,12 +29,8 @@ describe.each(['embedded', 'daemon'] as const)(
     })
 
     it('serves again in the probation, while the previous version has its socket', async () => {
-      const { listens, version, ask } = await service(hosting)
-      const first = await version()
-      await listens(first, 'first')
-      await first.ready()
-      const second = await version()
-      await listens(second, 'second')
+      const { listens, two, ask } = await service(hosting)
+      const { first, second } = await two()
       await second.ready()
       await until('the first version stands by', () => first.phase === 'standby')
       second.unlisten('web')
@@ -69,12 +42,8 @@ describe.each(['embedded', 'daemon'] as const)(
     })
 
     it('may move to another address and back in the probation', async () => {
-      const { port, listens, version, ask } = await service(hosting)
-      const first = await version()
-      await listens(first, 'first')
-      await first.ready()
-      const second = await version()
-      await listens(second, 'second')
+      const { port, two, ask } = await service(hosting)
+      const { second } = await two()
       await second.ready()
       await second.relisten('web', 'tcp://127.0.0.1:0')
       const back = await second.relisten('web', `tcp://127.0.0.1:${port}`)
@@ -83,12 +52,8 @@ describe.each(['embedded', 'daemon'] as const)(
     })
 
     it('leaves the address that a version bound before it was ready', async () => {
-      const { listens, version } = await service(hosting)
-      const first = await version()
-      await listens(first, 'first')
-      await first.ready()
-      const second = await version()
-      await listens(second, 'second')
+      const { two } = await service(hosting)
+      const { second } = await two()
       const address = `tcp://127.0.0.1:${await freePort()}`
       const left = await second.listen('more', address)
       left.serve(http.createServer())
@@ -101,12 +66,8 @@ describe.each(['embedded', 'daemon'] as const)(
     })
 
     it('binds its address again when the next version has left', async () => {
-      const { listens, version, ask } = await service(hosting, SHORT)
-      const first = await version()
-      await listens(first, 'first')
-      await first.ready()
-      const second = await version()
-      await listens(second, 'second')
+      const { listens, two, ask } = await service(hosting, SHORT)
+      const { first, second } = await two()
       first.unlisten('web')
       await second.close()
       await until('the address is free', async () => {
