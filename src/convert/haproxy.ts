@@ -346,10 +346,10 @@ class Translation {
     return { respond: { status, headers: { Location: to } } }
   }
 
-  /** The requests that get to rules behind an `http-request allow`. */
+  /** Returns the requests that get to rules behind an `http-request allow`. Alternatives that cannot be said allow none. */
   #without(statement: Statement, left: Parsed, allowed: Parsed): Parsed {
-    this.#kept(statement, allowed, false)
-    return both(left, negationOf(allowed))
+    const kept = this.#kept(statement, allowed, false)
+    return kept === null ? left : both(left, negationOf(kept))
   }
 
   /** The rules for requests that a statement gives to a backend: first the backend's own ones, unless it is the section itself. */

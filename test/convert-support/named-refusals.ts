@@ -48,6 +48,7 @@ function withoutParts(line: string, why: string, acls: Named): string | null {
   if (passingIn(why) === '') return /until they have a guard|some requests pass/.test(why) ? line : null
   const fate = fatesOf(why)
   const [, action = '', word, condition = ''] = /^(.*?) (if|unless) (.*)$/.exec(line) ?? []
+  if (word === undefined) return line
   const any = alternativesOf(condition.trim().split(/\s+/), acls)
   const left = (word === 'unless' ? negation(any) : any).filter(all => fate(all) !== 'passes')
   if (left.length === 0) return null

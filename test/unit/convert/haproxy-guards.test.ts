@@ -377,6 +377,13 @@ it('a request that an earlier rule allows gets to no later rule about requests o
   // Without the list all requests are refused.
   const unknown = answersOf(web(['http-request allow if { src -f /etc/lan.lst }', 'http-request deny']))
   expect(unknown('/')).toBe(403)
+  // A part that is lost allows nothing, and the refusal is said as it is.
+  const partly = web([
+    'http-request allow if !{ src -f /etc/bad.lst } { path /a } or { path /b }',
+    'http-request deny',
+  ])
+  expect(['/a', '/b', '/c'].map(path => answersOf(partly)(path))).toEqual([403, 'app', 403])
+  expect(partly.counts.missing).toBe(1)
   const changed = web(['http-request allow if { path_beg /open/ }', 'http-request set-header X-A 1'])
   expect(changed.document.routes).toEqual([
     { host: '*', when: ['!path=/open/*'], upstream: 'app', request: { set: { 'X-A': '1' } } },
