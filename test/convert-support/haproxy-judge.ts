@@ -1,5 +1,5 @@
 import type { Conversion } from '../../src/convert/convert.js'
-import { readingsOf, withoutValues } from './haproxy-named.js'
+import { readingsOf } from './haproxy-named.js'
 import { withoutNamedRefusals } from './named-refusals.js'
 import type { Asked, Got, Places } from './places.js'
 import { type Difference, refuses, sorted, type Verdict } from './verdict.js'
@@ -32,13 +32,11 @@ export async function judgeHaproxy(
   const strict = asked.length - left.length
   const open = left.filter(at => isOpen(theirs[at]!, ours[at]!))
   left = left.filter(at => !open.includes(at))
-  const valueless = [...readingsOf(withoutValues(text, remarks), remarks)]
   for (const reading of readingsOf(text, remarks)) {
-    const other = valueless.shift()!
     if (left.length === 0) break
-    const answers = await answersTo(reading)
+    const answers = await answersTo(reading.text)
     // A reading may serve what HAProxy refuses: it decides whether a request has a value of a line that is named.
-    const others = other === reading ? answers : await answersTo(other)
+    const others = reading.valueless === reading.text ? answers : await answersTo(reading.valueless)
     left = left.filter(at => !alike(answers[at]!, ours[at]!, alike(answers[at]!, others[at]!, true)))
   }
   const unnamed =

@@ -23,51 +23,73 @@ const CHANGED = / of the changed request$/
 /** A change of paths that leaves out the slash behind the path itself. */
 const ITSELF = [/(replace-\w+) \^?(\/\w+)\(\/\)\?\(\.\*\) (\S*)\/\\2/, '$1 ^$2(/.*)?$$ $3\\1'] as const
 
-/** Yields the file as the remarks leave it, with some lines widened: more requests fulfil what cannot be said of their conditions. */
-export function* readingsOf(text: string, remarks: readonly Remark[]): Generator<string> {
-  yield asNamed(text, remarks, () => false)
-  yield asNamed(text, remarks, () => true)
-  // A backend refuses its requests wherever a line may lead to it.
-  for (const one of remarks.filter(({ line, outcome }) => isChoice(line) && outcome === 'missing')) {
-    yield asNamed(text, remarks, each => each === one || !isChoice(each.line))
-    yield asNamed(text, remarks, each => each === one)
-  }
-  // A rule of a backend may lose a part for one frontend, and be said for another.
-  for (const one of remarks.filter(({ line, outcome }) => outcome === 'missing' && isOfBackend(text, line)))
-    yield asNamed(
-      text,
-      remarks.filter(each => each !== one),
-      () => false,
-    )
+/** How a reading takes a line that a remark is about: as the remark says, so with more requests that fulfil its condition, or as it is written. */
+type Mode = 'named' | 'widened' | 'written'
+const MODES: readonly Mode[] = ['named', 'widened', 'written']
+
+const MOST_READINGS = 100
+
+interface Reading {
+  readonly text: string
+  /** The same without the lines whose values are named as those of the request as it came. */
+  readonly valueless: string
 }
 
-/** Whether a line is in a backend, which several frontends may lead requests to. */
-function isOfBackend(text: string, { place }: Remark['line']): boolean {
-  const lines = text.split('\n').slice(0, Number(place))
-  return /^(?:backend|listen)\b/.test(lines.findLast(each => /^\S/.test(each)) ?? '')
+/**
+ * Yields files that the remarks describe. A remark may hold for some requests only: for the requests of one frontend, for those that an earlier line has not
+ * changed, or where another line is lost too. So each line is read as its remark says, and as it is written, with those of up to two others.
+ */
+export function* readingsOf(text: string, remarks: readonly Remark[]): Generator<Reading> {
+  const named = remarks.filter(each => whyOf(each) !== '')
+  const bases: ((remark: Remark) => Mode)[] = [
+    () => 'named',
+    () => 'widened',
+    // A backend refuses its requests wherever a line may lead to it.
+    ({ line }) => (line.text.startsWith('use_backend') ? 'named' : 'widened'),
+  ]
+  const plain = withoutValues(text, remarks)
+  const seen = new Set<string>()
+  for (const flips of flipsOf(named.length))
+    for (const base of bases) {
+      const modes = named.map((each, at) => flips.get(at) ?? base(each))
+      const reading = asNamed(text, named, modes)
+      if (seen.size === MOST_READINGS) return
+      if (!seen.has(reading)) yield { text: reading, valueless: asNamed(plain, named, modes) }
+      seen.add(reading)
+    }
 }
 
-const isChoice = ({ text }: Remark['line']) => text.startsWith('use_backend')
+/** Yields modes for none of the remarks, for each one, and for each two. */
+function* flipsOf(count: number): Generator<ReadonlyMap<number, Mode>> {
+  yield new Map()
+  const single = Array.from({ length: count }, (_, at) => MODES.map(mode => [at, mode] as const)).flat()
+  for (const one of single) yield new Map([one])
+  for (const one of single) for (const other of single) if (one[0] < other[0]) yield new Map([one, other])
+}
 
-function asNamed(text: string, remarks: readonly Remark[], isWidened: (remark: Remark) => boolean): string {
+/** The differences that a remark names, of those that concern the requests of these files; empty if there are none. */
+function whyOf({ line, outcome, whys }: Remark): string {
+  if ((outcome !== 'missing' && outcome !== 'near') || typeof line.place !== 'number') return ''
+  return whys.filter(each => !HARMLESS.test(each) && !AS_SENT.test(each)).join('; ')
+}
+
+function asNamed(text: string, remarks: readonly Remark[], modes: readonly Mode[]): string {
   const lines = text.split('\n')
-  for (const remark of remarks) {
-    const { line, outcome } = remark
-    if ((outcome !== 'missing' && outcome !== 'near') || typeof line.place !== 'number') continue
-    const whys = remark.whys.filter(each => !HARMLESS.test(each) && !AS_SENT.test(each))
-    const at = line.place - 1
-    if (whys.length === 0) continue
+  for (const [index, remark] of remarks.entries()) {
+    const mode = modes[index]!
+    if (mode === 'written') continue
+    const at = Number(remark.line.place) - 1
+    const why = whyOf(remark)
     const written = lines[at]!
-    lines[at] = lineAsNamed(lines, at, whys.join('; '), isWidened(remark))
+    lines[at] = lineAsNamed(lines, at, why, mode === 'widened')
     // Requests that an earlier rule allows are not excepted.
-    const allowed = isWidened(remark) && OF_ALLOWANCE.test(whys.join('; ')) ? allowanceBefore(lines, at) : -1
+    const allowed = mode === 'widened' && OF_ALLOWANCE.test(why) ? allowanceBefore(lines, at) : -1
     if (allowed >= 0) lines[allowed] = `${written}\n${lines[allowed]}`
   }
   return lines.join('\n')
 }
 
-/** Returns the file without the lines whose values are named as those of the request as it came. */
-export function withoutValues(text: string, remarks: readonly Remark[]): string {
+function withoutValues(text: string, remarks: readonly Remark[]): string {
   const lines = text.split('\n')
   for (const { line, whys } of remarks)
     if (whys.some(each => AS_SENT.test(each)) && typeof line.place === 'number') lines[line.place - 1] = ''

@@ -8,12 +8,13 @@ import type { Asked, Got } from '../../convert-support/places.js'
 const from = (text: string): Conversion =>
   convert(text, { file: 'haproxy.cfg', language: 'haproxy', service: 'edge', included: () => [] })
 
+const readings = (text: string) => [...readingsOf(text, from(text).remarks)].map(each => each.text)
 const refusals = (of: string) => of.split('\n').filter(line => /deny|auth/.test(line))
 
 it('of a refusal by a list nothing is left, of one by a pattern the paths that it takes', () => {
   const reading = (test: string) => {
     const text = `defaults\n mode http\nfrontend web\n bind :80\n http-request auth if { ${test} } METH_GET\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`
-    const [first] = readingsOf(text, from(text).remarks)
+    const [first] = readings(text)
     return refusals(first!)
   }
   for (const test of ['path_beg -f paths.lst', 'path,lower -m beg /a'])
@@ -27,7 +28,7 @@ it('a part that closes one alternative and passes another is read as such in eac
   const refusal = ' http-request deny if !{ path /a } { src 10.0.0.1 } or { path /a }'
   const text = `defaults\n mode http\nfrontend web\n bind :80\n http-request set-path /d\n${refusal}\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`
   const conversion = from(text)
-  const [reading] = readingsOf(text, conversion.remarks)
+  const [reading] = readings(text)
   expect(refusals(reading!)).toEqual([' http-request deny if { src 10.0.0.1 }'])
   expect(refusals(withoutNamedRefusals(text, conversion, 'haproxy'))).toEqual([
     ' http-request deny if !{ path /a } { src 10.0.0.1 }',
@@ -41,10 +42,18 @@ it('a refusal that is closed by the condition of an allowance before it is read 
   expect(conversion.remarks.find(({ line }) => line.text === 'http-request deny')?.why).toBe(
     'a negation within another: such routes answer 403 until they have a guard',
   )
-  const [reading, widened] = readingsOf(text, conversion.remarks)
+  const [reading, widened] = readings(text)
   expect(refusals(reading!)).toEqual([' http-request deny'])
   const [first] = widened!.split('\n').filter(line => line.includes('http-request'))
   expect(first).toBe(' http-request deny')
+})
+
+it('a refusal without a condition stays, whatever is named of it', () => {
+  const text = `frontend web\n bind :80\n http-request deny\n`
+  const line = { file: '', place: 3, text: 'http-request deny' }
+  const why = 'no counterpart: path,lower -m beg /a'
+  const remarks = [{ line, outcome: 'missing' as const, why, whys: [why] }]
+  expect(withoutNamedRefusals(text, { ...from(text.replace('web', 'w')), remarks }, 'haproxy')).toBe(text)
 })
 
 it('a rule of a backend that is said for one frontend is read as written too', () => {
@@ -52,9 +61,22 @@ it('a rule of a backend that is said for one frontend is read as written too', (
   const front = (name: string, port: number, lines: string) =>
     `frontend ${name}\n bind :${port}\n${lines} default_backend app\n`
   const text = `defaults\n mode http\n${front('web', 80, ' http-request set-header Host b.test\n')}${front('other', 81, '')}backend app\n${rule}\n server s 10.0.0.1:80\n`
-  const readings = [...readingsOf(text, from(text).remarks)].map(refusals)
-  expect(readings[0]).toEqual([' http-request deny if { always_true }'])
-  expect(readings).toContainEqual([rule])
+  const all = readings(text).map(refusals)
+  expect(all[0]).toEqual([' http-request deny if { always_true }'])
+  expect(all).toContainEqual([rule])
+})
+
+it('a header that some requests have from an earlier line is read as added beside another that is replaced', () => {
+  const lines = [
+    'http-request set-header X-B own if { path /a }',
+    'http-response add-header X-A more',
+    'http-request add-header X-B more',
+  ]
+  const text = `defaults\n mode http\nfrontend web\n bind :80\n ${lines.join('\n ')}\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`
+  const headers = (of: string) => of.split('\n').filter(line => /add-header|set-header .*more/.test(line))
+  const [first, ...others] = readings(text).map(headers)
+  expect(first).toEqual([' http-response set-header X-A more', ' http-request set-header X-B more'])
+  expect(others).toContainEqual([' http-response set-header X-A more', ' http-request add-header X-B more'])
 })
 
 it.each([
