@@ -136,18 +136,15 @@ class Translation {
     const { limit, limits } = clientLimits(draft, section.statements, conditions)
     const rules: Rule[] = []
     const later: Rule[] = []
-    let left = ALWAYS
-    for (const statement of inOrder(all)) {
+    for (const { statement, parsed } of this.#reached(
+      all,
+      conditions,
+      samples,
+      variants,
+      listeners,
+      limits,
+    )) {
       const { words } = statement
-      if (limits.has(statement) || !WITH_CONDITION.test(words[0]!)) continue
-      const own = conditions.parse(words, statement)
-      if (isAllowance(statement)) {
-        left = this.#without(statement, left, own)
-        continue
-      }
-      const parsed = words[0] === 'http-request' && left !== ALWAYS ? both(left, own) : own
-      const conditional = words.some(word => word === 'if' || word === 'unless') || parsed !== own
-      if (this.#changes(statement, parsed, conditional, samples, variants, listeners)) continue
       const action = this.#answerOf(statement)
       if (action !== null) rules.push(...this.#rule(statement, parsed, action))
       else if (words[0] === 'use_backend')
@@ -192,25 +189,39 @@ class Translation {
     ]
   }
 
-  /** Takes note of what a statement changes. Returns whether it does nothing else. */
-  #changes(
-    statement: Statement,
-    parsed: Parsed,
-    conditional: boolean,
+  /** Yields the rules of a section that answer or lead requests, with the requests that get there, and takes note of what those before them change. */
+  *#reached(
+    statements: readonly Statement[],
+    conditions: Conditions,
     samples: Samples,
     variants: Variants,
     listeners: readonly ListenerDraft[] | null,
-  ): boolean {
+    limits: ReadonlySet<Statement> = new Set(),
+  ): Generator<{ readonly statement: Statement; readonly parsed: Parsed }> {
     const { draft } = this
-    const isChanged = samples.tellsChanged(statement)
-    const isAgain = isOfPaths(statement) && samples.isChanged('path')
-    if (samples.take(statement)) draft.said(statement)
-    if (isAgain) {
-      draft.missing(statement, 'an earlier rule changes the path')
-      return true
+    let left = ALWAYS
+    for (const statement of inOrder(statements)) {
+      const { words } = statement
+      if (limits.has(statement) || !WITH_CONDITION.test(words[0]!)) continue
+      const own = conditions.parse(words, statement)
+      if (isAllowance(statement)) {
+        // Alternatives that cannot be said allow no request.
+        const kept = this.#kept(statement, own, false)
+        if (kept !== null) left = both(left, negationOf(kept))
+        continue
+      }
+      const parsed = words[0] === 'http-request' && left !== ALWAYS ? both(left, own) : own
+      const conditional = words.some(word => word === 'if' || word === 'unless') || parsed !== own
+      const isChanged = samples.tellsChanged(statement)
+      const isAgain = isOfPaths(statement) && samples.isChanged('path')
+      if (samples.take(statement)) draft.said(statement)
+      if (isAgain) {
+        draft.missing(statement, 'an earlier rule changes the path')
+        continue
+      }
+      if (isChanged) draft.near(statement, 'its value has the request as the client sent it')
+      if (!variants.take(draft, statement, parsed, conditional, listeners)) yield { statement, parsed }
     }
-    if (isChanged) draft.near(statement, 'its value has the request as the client sent it')
-    return variants.take(draft, statement, parsed, conditional, listeners)
   }
 
   /** The named conditions of a section. */
@@ -346,12 +357,6 @@ class Translation {
     return { respond: { status, headers: { Location: to } } }
   }
 
-  /** Returns the requests that get to rules behind an `http-request allow`. Alternatives that cannot be said allow none. */
-  #without(statement: Statement, left: Parsed, allowed: Parsed): Parsed {
-    const kept = this.#kept(statement, allowed, false)
-    return kept === null ? left : both(left, negationOf(kept))
-  }
-
   /** The rules for requests that a statement gives to a backend: first the backend's own ones, unless it is the section itself. */
   #toBackend(
     statement: Statement,
@@ -401,21 +406,11 @@ class Translation {
     const all = [...defaults, ...statements]
     const conditions = this.#conditionsOf(all, samples)
     const variants = new Variants()
-    let left = ALWAYS
-    const answers = inOrder(all).flatMap(each => {
-      const { words } = each
-      if (!WITH_CONDITION.test(words[0]!)) return []
-      const own = conditions.parse(words, each)
-      if (isAllowance(each)) {
-        left = this.#without(each, left, own)
-        return []
-      }
-      const parsed = words[0] === 'http-request' && left !== ALWAYS ? both(left, own) : own
-      const conditional = words.some(word => word === 'if' || word === 'unless') || parsed !== own
-      if (this.#changes(each, parsed, conditional, samples, variants, null)) return []
-      const action = this.#answerOf(each)
-      return action === null ? [] : this.#rule(each, parsed, action)
-    })
+    const answers: Rule[] = []
+    for (const { statement, parsed } of this.#reached(all, conditions, samples, variants, null)) {
+      const action = this.#answerOf(statement)
+      if (action !== null) answers.push(...this.#rule(statement, parsed, action))
+    }
     return [...answers, ...variants.of(servers, 'plain', {})]
   }
 
