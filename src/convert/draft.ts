@@ -50,6 +50,10 @@ export interface RouteDraft extends Match {
 
 export type Section = Record<string, unknown>
 
+/** Whether an action refuses requests. */
+export const refuses = ({ respond }: Action) =>
+  ((respond as { status?: number } | undefined)?.status ?? 0) >= 400
+
 /** The action of a route whose guard cannot be said: it must not let anybody in. */
 export const CLOSED: Action = { respond: { status: 403 } }
 

@@ -1,6 +1,6 @@
 import { isAbsolute, join } from 'node:path'
 import { FdbError } from '../errors.js'
-import { type Action, CLOSED, Draft, type ListenerDraft, type RouteDraft } from './draft.js'
+import { type Action, CLOSED, Draft, type ListenerDraft, type RouteDraft, refuses } from './draft.js'
 import { upstreamOf } from './haproxy-backend.js'
 import {
   ALWAYS,
@@ -564,8 +564,6 @@ function overlapError(file: string): FdbError {
     `${file}: the rules overlap in more than ${MOST_ROUTES} ways, and the first that matches wins there: write routes for fewer hosts, paths and conditions`,
   )
 }
-
-const refuses = ({ respond }: Action) => ((respond as { status?: number } | undefined)?.status ?? 0) >= 400
 
 /** The longest path that the paths of a pattern among the conditions are below. */
 function folderOf(when: readonly string[]): string {

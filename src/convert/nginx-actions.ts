@@ -1,9 +1,9 @@
 import type { Action, Draft, Section } from './draft.js'
-import { CLOSED, put } from './draft.js'
+import { CLOSED, put, refuses } from './draft.js'
 import { removeHeader, setHeader } from './header-changes.js'
 import { accessOf, addressIsOfHeader } from './nginx-access.js'
 import { type Authorization, authorizationOf, isSpelling } from './nginx-auth.js'
-import { hasGuards, isGuarded } from './nginx-guards.js'
+import { hasGuards } from './nginx-guards.js'
 import type { LocationPath } from './nginx-location.js'
 import type { Branch } from './nginx-places.js'
 import type { Rates } from './nginx-rates.js'
@@ -132,7 +132,7 @@ export class Actions {
       isWhole = found.at(-1)?.when.length === 0
       return found.map(each => ({
         when: [...when, ...each.when],
-        action: isGuarded({ respond: each.action.respond })
+        action: refuses(each.action)
           ? each.action
           : { ...limit, ...this.#askedFirst(service, each.action, access) },
       }))

@@ -1,5 +1,5 @@
 /** Directives that keep requests out, as far as the proxy cannot say it. */
-import type { Action } from './draft.js'
+import { type Action, refuses } from './draft.js'
 import type { Directive } from './nginx-syntax.js'
 import type { Levels } from './nginx-values.js'
 
@@ -32,10 +32,7 @@ export function moduleGuards(levels: Levels): Directive[] {
 }
 
 /** Whether an action does not let each request pass. */
-export const isGuarded = ({ respond, forwardAuth }: Action) =>
-  forwardAuth !== undefined || refuses(respond as { status?: number } | undefined)
-
-export const refuses = (respond: { status?: number } | undefined) => (respond?.status ?? 0) >= 400
+export const isGuarded = (action: Action) => action.forwardAuth !== undefined || refuses(action)
 
 /** Parts of the request that a list of bad ones is about; the host is not a secret. */
 const OF_REQUESTS =
@@ -47,7 +44,7 @@ const HOSTS = /^(?:http_)?host$/
  * them. The default of a `map` or `geo` tells what concerns requests that are on no list.
  */
 export function refusesOthers(condition: string, action: Action, http: readonly Directive[]): boolean {
-  if (!refuses(action.respond as { status?: number } | undefined)) return false
+  if (!refuses(action)) return false
   const [, name, operator, value = ''] =
     /^\(\s*\$\{?(\w+)\}?\s*(?:(!?[=~]\*?)\s*(.*?))?\s*\)$/s.exec(condition) ?? []
   // A test of a file, as for maintenance.

@@ -1,8 +1,8 @@
 import { FdbError } from '../errors.js'
-import { type Action, CLOSED, type Draft, type ListenerDraft, type RouteDraft } from './draft.js'
+import { type Action, CLOSED, type Draft, type ListenerDraft, type RouteDraft, refuses } from './draft.js'
 import { Actions, type Around } from './nginx-actions.js'
 import { type Conditions, conditionsOf, NO_SLASH } from './nginx-conditions.js'
-import { hasGuards, refuses, refusesOthers } from './nginx-guards.js'
+import { hasGuards, refusesOthers } from './nginx-guards.js'
 import { matcherOf } from './nginx-location.js'
 import { type Branch, type Located, type Rule, rulesOf } from './nginx-places.js'
 import { Rates } from './nginx-rates.js'
@@ -246,7 +246,7 @@ export class HttpServers {
       }
       const conditions = this.#conditions(each, server, levels)
       const isExact = conditions?.exact === true && conditions.spelled === undefined
-      if (conditions === null || (!isExact && !isRefusal(action))) {
+      if (conditions === null || (!isExact && !refuses(action))) {
         if (this.#lost(each, action)) return { branches, final: CLOSED }
         continue
       }
@@ -469,8 +469,6 @@ const NOT_FOUND: Branch = { when: [], action: { respond: { status: 404 } } }
 const FILES = 'its files need a server; until then these requests go to the location around it'
 const AS_SENT = 'paths are compared after %61 and // are read'
 const REWRITES = 'paths are changed by stripPrefix and addPrefix'
-
-const isRefusal = ({ respond }: Action) => refuses(respond as { status?: number } | undefined)
 
 /** An answer before nginx looks at locations. `of`: for all requests with a host, or without TLS. */
 interface First extends Branch {
