@@ -205,25 +205,18 @@ export function negationOf(parsed: Parsed): Parsed {
   const { any, near } = parsed
   const other = near === SEVERAL ? SEVERAL_REFUSED : near === SEVERAL_REFUSED ? SEVERAL : near
   let whole: Parsed = { ...ALWAYS, near: other }
-  const without = (parts: readonly Condition[]) => (whole = both(whole, { any: parts, near: '' }))
-  const excepted: Condition[] = []
-  for (const each of any) {
-    const { when, secure, host, port, except, unknown } = each
-    if (host === undefined && port === undefined) {
-      const parts: Condition[] = when.map(one => ({
-        when: [one.startsWith('!') ? one.slice(1) : `!${one}`],
-      }))
-      if (secure !== undefined) parts.push({ when: [], secure: !secure })
-      for (const { text, negated } of unknown ?? []) parts.push(lost(text, !negated))
-      without([...parts, ...(except ?? [])])
-    } else if (except !== undefined) without([lost('a negation within another', true)])
-    else if (unknown === undefined) excepted.push(each)
-    else {
-      const { unknown: _, ...known } = each
-      without([{ when: [], except: [known] }, ...unknown.map(({ text, negated }) => lost(text, !negated))])
-    }
+  for (const { except = [], unknown = [], ...known } of any) {
+    const { when, secure, host, port } = known
+    const others: readonly Condition[] =
+      host === undefined && port === undefined
+        ? [
+            ...when.map(one => ({ when: [one.startsWith('!') ? one.slice(1) : `!${one}`] })),
+            ...(secure === undefined ? [] : [{ when: [], secure: !secure }]),
+          ]
+        : [{ when: [], except: [known] }]
+    const rest = unknown.map(({ text, negated }) => lost(text, !negated))
+    whole = both(whole, { any: [...others, ...except, ...rest], near: '' })
   }
-  if (excepted.length > 0) without([{ when: [], except: excepted }])
   return whole
 }
 

@@ -76,33 +76,19 @@ function whyOf({ line, outcome, whys }: Remark): string {
 function asNamed(text: string, remarks: readonly Remark[], modes: readonly Mode[]): string {
   const lines = text.split('\n')
   for (const [index, remark] of remarks.entries()) {
-    const mode = modes[index]!
-    if (mode === 'written') continue
     const at = Number(remark.line.place) - 1
-    const why = whyOf(remark)
-    const written = lines[at]!
-    lines[at] = lineAsNamed(lines, at, why, mode === 'widened')
-    // Requests that an earlier rule allows are not excepted.
-    const allowed = mode === 'widened' && OF_ALLOWANCE.test(why) ? allowanceBefore(lines, at) : -1
-    if (allowed >= 0) lines[allowed] = `${written}\n${lines[allowed]}`
+    if (modes[index] !== 'written')
+      lines[at] = lineAsNamed(lines, at, whyOf(remark), modes[index] === 'widened')
   }
   return lines.join('\n')
 }
 
+/** Returns the file without the lines whose values are named as those of the request as it came. */
 function withoutValues(text: string, remarks: readonly Remark[]): string {
   const lines = text.split('\n')
   for (const { line, whys } of remarks)
     if (whys.some(each => AS_SENT.test(each)) && typeof line.place === 'number') lines[line.place - 1] = ''
   return lines.join('\n')
-}
-
-/** A refusal whose routes are closed by a condition that it has from an `http-request allow`. */
-const OF_ALLOWANCE = /^a negation within another: such routes answer 403/
-
-/** The place of the first allowance of a section before a line; negative if there is none. */
-function allowanceBefore(lines: readonly string[], at: number): number {
-  const begin = lines.findLastIndex((each, index) => index < at && /^\S/.test(each))
-  return lines.findIndex((each, index) => index > begin && index < at && /^\s*http-request allow/.test(each))
 }
 
 function lineAsNamed(lines: readonly string[], at: number, why: string, isWidened: boolean): string {

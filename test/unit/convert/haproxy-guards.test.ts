@@ -391,6 +391,23 @@ it('a request that an earlier rule allows gets to no later rule about requests o
   ])
 })
 
+it('a negation may be within another, also of hosts and ports', () => {
+  const allowance = 'http-request allow unless !{ hdr_end(host) .b.test } or { hdr(host) x.b.test }'
+  const allowed = web([allowance, 'http-request deny'])
+  expect(['x.b.test', 'y.b.test', 'c.test'].map(host => answersOf(allowed)('/', { host }))).toEqual([
+    403,
+    'app',
+    403,
+  ])
+  const ports = web([
+    'use_backend api unless !{ dst_port 81 } { dst_port 80 } or { path /a } !{ dst_port 81 }',
+  ])
+  expect(['/', '/a'].map(path => answersOf(ports)(path))).toEqual(['app', 'app'])
+  const other = web(['use_backend api unless !{ dst_port 80 } { dst_port 81 } or { path /a }'])
+  expect(['/', '/a'].map(path => answersOf(other)(path))).toEqual(['api', 'app'])
+  expect([allowed, ports, other].map(each => each.counts.missing)).toEqual([0, 0, 0])
+})
+
 it('lines of a backend that nothing uses are not missing', () => {
   const missing = (rule: string) =>
     web([rule], 'backend other\n filter compression\n server s 10.0.0.9:80').counts.missing

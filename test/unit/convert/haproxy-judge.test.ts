@@ -35,19 +35,6 @@ it('a part that closes one alternative and passes another is read as such in eac
   ])
 })
 
-it('a refusal that is closed by the condition of an allowance before it is read as one of all requests', () => {
-  const allowance = ' http-request allow unless !{ hdr_end(host) .b.test } or { hdr(host) a.test }'
-  const text = `defaults\n mode http\nfrontend web\n bind :80\n${allowance}\n http-request deny\n default_backend app\nbackend app\n server s 10.0.0.1:80\n`
-  const conversion = from(text)
-  expect(conversion.remarks.find(({ line }) => line.text === 'http-request deny')?.why).toBe(
-    'a negation within another: such routes answer 403 until they have a guard',
-  )
-  const [reading, widened] = readings(text)
-  expect(refusals(reading!)).toEqual([' http-request deny'])
-  const [first] = widened!.split('\n').filter(line => line.includes('http-request'))
-  expect(first).toBe(' http-request deny')
-})
-
 it('a refusal without a condition stays, whatever is named of it', () => {
   const text = `frontend web\n bind :80\n http-request deny\n`
   const line = { file: '', place: 3, text: 'http-request deny' }
