@@ -165,7 +165,8 @@ class Translation {
           : []
     const rest = fallback.length > 0 ? fallback : [{ parsed: ALWAYS, action: { respond: { status: 503 } } }]
     const ordered = [...rules, ...later, ...rest]
-    const routes = (kind: 'plain' | 'secure', at: readonly ListenerDraft[]) => {
+    const routes = (kind: 'plain' | 'secure') => {
+      const at = listeners.filter(({ tls }) => (tls === true) === (kind === 'secure'))
       const list = new FirstRules()
       const changed = ordered.flatMap(({ parsed, action }) =>
         variants.of(action, kind, limit).map(each => ({ ...each, parsed: this.#both(parsed, each.parsed) })),
@@ -177,16 +178,7 @@ class Translation {
         }
       return list.all
     }
-    return [
-      ...routes(
-        'plain',
-        listeners.filter(({ tls }) => tls !== true),
-      ),
-      ...routes(
-        'secure',
-        listeners.filter(({ tls }) => tls === true),
-      ),
-    ]
+    return [...routes('plain'), ...routes('secure')]
   }
 
   /** Yields the rules of a section that answer or lead requests, with the requests that get there, and takes note of what those before them change. */
