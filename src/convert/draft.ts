@@ -135,8 +135,11 @@ export class Draft {
     return name
   }
 
-  /** The name of the upstream that `key` stands for: the wanted one, unless another upstream has it. */
-  upstreamName(wanted: string, key: string): string {
+  /** The name of the upstream for these servers: theirs, unless another upstream has it. */
+  upstreamName(scheme: string, authority: string): string {
+    const key = `${scheme} ${authority}`
+    const plain = authority.replaceAll(/[^\w.-]+/g, '-').replaceAll(/^-|-$/g, '')
+    const wanted = scheme === 'https' ? `${plain}-tls` : plain
     let name = wanted
     for (let number = 2; (this.#upstreamKeys.get(name) ?? key) !== key; number += 1)
       name = `${wanted}-${number}`

@@ -299,11 +299,7 @@ export class Actions {
 
   #upstream(scheme: Scheme, authority: string, levels: Levels): string {
     const block = this.#upstreams.get(authority)
-    const plain = authority.replaceAll(/[^\w.-]+/g, '-').replaceAll(/^-|-$/g, '')
-    const name = this.#draft.upstreamName(
-      scheme === 'https' ? `${plain}-tls` : plain,
-      `${scheme} ${authority}`,
-    )
+    const name = this.#draft.upstreamName(scheme, authority)
     let upstream = this.#draft.upstreams.get(name)
     if (upstream === undefined) {
       upstream = serversOf(this.#draft, block, authority, scheme)

@@ -37,8 +37,7 @@ export function translateStream(draft: Draft, block: readonly Directive[]): void
       draft.leaveOut(draft.listener(address))
       continue
     }
-    const plain = target.replaceAll(/[^\w.-]+/g, '-').replaceAll(/^-|-$/g, '')
-    const name = draft.upstreamName(plain, `${scheme} ${target}`)
+    const name = draft.upstreamName(scheme, target)
     const upstream = serversOf(draft, upstreams.get(target), target, scheme)
     const [protocol, connect, idle] = [
       one('proxy_protocol'),
