@@ -15,7 +15,7 @@ export interface Conditions {
 /** Returns the conditions of an `if`; null if there are none. `address` tells whether the client's address is that of the connection. */
 export function conditionsOf(text: string, address: boolean): Conditions | null {
   const [, variable, operator, value = ''] =
-    /^\(\s*\$\{?(\w+)\}?\s*(?:(!?[=~]\*?)\s*"?([^"]*?)"?)?\s*\)$/.exec(text) ?? []
+    /^\(\s*\$(\w+)\s*(?:(!?[=~]\*?)\s*"?([^"]*?)"?)?\s*\)$/.exec(text) ?? []
   if (/^(?:document_|request_)?uri$/.test(variable ?? '') && /~/.test(operator ?? ''))
     return ofPath(operator!, value, variable === 'request_uri')
   if (variable === 'remote_addr' && /^!?=$/.test(operator ?? '') && address) {
@@ -23,7 +23,7 @@ export function conditionsOf(text: string, address: boolean): Conditions | null 
     if (network === null || network.includes('/')) return null
     return { any: [[`${operator === '=' ? '' : '!'}address=${network}`]], exact: true }
   }
-  const one = conditionOf(text)
+  const one = variable === undefined ? null : conditionOf(variable, operator, value)
   if (one === null) return null
   return { any: [[one]], exact: true, ...(/^!?header:\w*-/.test(one) && { spelled: true as const }) }
 }
@@ -53,10 +53,8 @@ function ofPath(operator: string, expression: string, asSent: boolean): Conditio
 }
 
 /** The condition about a method, a header, a parameter or a cookie. */
-function conditionOf(text: string): string | null {
-  const [, variable, operator, value = ''] =
-    /^\(\s*\$(\w+)\s*(?:(!?[=~]\*?)\s*"?([^"]*?)"?)?\s*\)$/.exec(text) ?? []
-  if (variable === undefined || operator?.includes('*')) return null
+function conditionOf(variable: string, operator: string | undefined, value: string): string | null {
+  if (operator?.includes('*')) return null
   const not = operator?.startsWith('!') ? '!' : ''
   const exact = operator === undefined ? '' : operator.endsWith('=') ? `=${value}` : patternOf(value)
   if (variable === 'request_method' && operator?.endsWith('~') === true) {
