@@ -47,8 +47,6 @@ const portsOf = ({ entries }: Server) => [
   ...new Set(entries.flatMap(({ listener }) => /:(\d+)$/.exec(listener.address)?.[1] ?? [])),
 ]
 
-/** Whether a directive is about the header of this name. */
-const isOf = ({ args }: Directive, name: string) => args[0]?.toLowerCase() === name
 const ONE_LINE = 'a header has one line: the last of these'
 
 /** Headers that the proxy itself removes, in each spelling. */
@@ -441,15 +439,10 @@ export class Actions {
   }
 
   #responseOf(server: Server, levels: Levels): Section {
-    const response: Section = {}
     const added = effective(levels, 'add_header')
-    for (const directive of added) {
-      const [name = '', text = ''] = directive.args
-      this.#header(response, directive, name, text, server, levels)
-      if (added.some(each => each !== directive && isOf(each, name.toLowerCase())))
-        this.#draft.near(directive, ONE_LINE)
-      if (directive.args[2] !== 'always') this.#draft.near(directive, 'errors of servers have it too')
-    }
+    const response = this.#added(added, server, levels)
+    for (const each of added)
+      if (each.args[2] !== 'always') this.#draft.near(each, 'errors of servers have it too')
     for (const directive of effective(levels, 'proxy_hide_header')) {
       this.#draft.said(directive)
       removeHeader(response, directive.args[0]!)
@@ -492,17 +485,23 @@ export class Actions {
 
   /** The headers that an answer of nginx itself has. */
   #headersOf(levels: Levels, code: string, server: Server): Section {
-    const changes: Section = {}
     const added = effective(levels, 'add_header').filter(
       each => each.args[2] === 'always' || WITH_HEADERS.test(code),
     )
-    for (const each of added) {
+    return (this.#added(added, server, levels).set ?? {}) as Section
+  }
+
+  /** The changes by `add_header`. */
+  #added(directives: readonly Directive[], server: Server, levels: Levels): Section {
+    const changes: Section = {}
+    const nameOf = ({ args: [name = ''] }: Directive) => name.toLowerCase()
+    for (const each of directives) {
       const [name = '', text = ''] = each.args
       this.#header(changes, each, name, text, server, levels)
-      if (added.some(other => other !== each && isOf(other, name.toLowerCase())))
+      if (directives.some(other => other !== each && nameOf(other) === nameOf(each)))
         this.#draft.near(each, ONE_LINE)
     }
-    return (changes.set ?? {}) as Section
+    return changes
   }
 
   #redirect(directive: Directive, status: number, text: string, headers: Section, server: Server): Action {
