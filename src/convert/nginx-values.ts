@@ -4,192 +4,78 @@ import type { Directive } from './nginx-syntax.js'
 import { FRAMING } from './values.js'
 
 /** Directives that the proxy needs no counterpart for, and why. */
-export const OWN: ReadonlyMap<string, string> = new Map(
-  Object.entries({
-    'the proxy does it always': [
-      'proxy_http_version',
-      'proxy_request_buffering',
-      'proxy_buffering',
-      'proxy_pass_request_headers',
-      'proxy_pass_header',
-      'proxy_pass_request_body',
-      'proxy_next_upstream',
-      'proxy_socket_keepalive',
-      'tcp_nodelay',
-      'tcp_nopush',
-      'reset_timedout_connection',
-      'absolute_redirect',
-      'port_in_redirect',
-      'server_name_in_redirect',
-      'merge_slashes',
-      'underscores_in_headers',
-      'proxy_intercept_errors',
-      'lingering_close',
-    ],
-    'the proxy has no such buffers, caches or threads': [
-      'proxy_buffers',
-      'proxy_buffer_size',
-      'proxy_busy_buffers_size',
-      'proxy_max_temp_file_size',
-      'proxy_temp_path',
-      'fastcgi_temp_path',
-      'uwsgi_temp_path',
-      'scgi_temp_path',
-      'proxy_headers_hash_max_size',
-      'proxy_headers_hash_bucket_size',
-      'client_body_buffer_size',
-      'client_body_temp_path',
-      'client_header_buffer_size',
-      'output_buffers',
-      'postpone_output',
-      'sendfile',
-      'sendfile_max_chunk',
-      'aio',
-      'directio',
-      'open_file_cache',
-      'open_file_cache_valid',
-      'open_file_cache_min_uses',
-      'open_file_cache_errors',
-      'server_names_hash_bucket_size',
-      'server_names_hash_max_size',
-      'types_hash_max_size',
-      'types_hash_bucket_size',
-      'variables_hash_max_size',
-      'variables_hash_bucket_size',
-      'map_hash_bucket_size',
-      'zone',
-      'accept_mutex',
-      'multi_accept',
-      'use',
-      'worker_connections',
-      'worker_cpu_affinity',
-      'pcre_jit',
-      'keepalive_requests',
-      'keepalive_disable',
-      'lingering_time',
-      'lingering_timeout',
-      'upstream_conf',
-      'proxy_responses',
-      'proxy_requests',
-    ],
-    'the unit of the service manager says it': [
-      'user',
-      'pid',
-      'daemon',
-      'master_process',
-      'worker_rlimit_nofile',
-      'worker_priority',
-      'worker_shutdown_timeout',
-      'load_module',
-      'lock_file',
-      'env',
-    ],
-    'the proxy serves no files': [
-      'default_type',
-      'types',
-      'charset',
-      'charset_types',
-      'index',
-      'autoindex',
-      'etag',
-      'if_modified_since',
-      'log_not_found',
-      'log_subrequest',
-      'gzip_static',
-    ],
-    'Node chooses ciphers, sessions and curves': [
-      'ssl_ciphers',
-      'ssl_prefer_server_ciphers',
-      'ssl_session_cache',
-      'ssl_session_timeout',
-      'ssl_session_tickets',
-      'ssl_ecdh_curve',
-      'ssl_dhparam',
-      'ssl_buffer_size',
-      'ssl_conf_command',
-      'proxy_ssl_protocols',
-      'proxy_ssl_ciphers',
-      'proxy_ssl_session_reuse',
-      'proxy_ssl_verify_depth',
-      'ssl_verify_depth',
-    ],
-    'the proxy does not say its name, and writes its log to stderr': [
-      'server_tokens',
-      'error_log',
-      'rewrite_log',
-    ],
-  }).flatMap(([why, names]) => names.map(name => [name, why])),
-)
+export const OWN = reasons({
+  'the proxy does it always': `
+    proxy_http_version proxy_request_buffering proxy_buffering proxy_pass_request_headers
+    proxy_pass_header proxy_pass_request_body proxy_next_upstream proxy_socket_keepalive tcp_nodelay
+    tcp_nopush reset_timedout_connection absolute_redirect port_in_redirect server_name_in_redirect
+    merge_slashes underscores_in_headers proxy_intercept_errors lingering_close
+  `,
+  'the proxy has no such buffers, caches or threads': `
+    proxy_buffers proxy_buffer_size proxy_busy_buffers_size proxy_max_temp_file_size proxy_temp_path
+    fastcgi_temp_path uwsgi_temp_path scgi_temp_path proxy_headers_hash_max_size
+    proxy_headers_hash_bucket_size client_body_buffer_size client_body_temp_path
+    client_header_buffer_size output_buffers postpone_output sendfile sendfile_max_chunk aio directio
+    open_file_cache open_file_cache_valid open_file_cache_min_uses open_file_cache_errors
+    server_names_hash_bucket_size server_names_hash_max_size types_hash_max_size types_hash_bucket_size
+    variables_hash_max_size variables_hash_bucket_size map_hash_bucket_size zone accept_mutex
+    multi_accept use worker_connections worker_cpu_affinity pcre_jit keepalive_requests
+    keepalive_disable lingering_time lingering_timeout upstream_conf proxy_responses proxy_requests
+  `,
+  'the unit of the service manager says it': `
+    user pid daemon master_process worker_rlimit_nofile worker_priority worker_shutdown_timeout
+    load_module lock_file env
+  `,
+  'the proxy serves no files': `
+    default_type types charset charset_types index autoindex etag if_modified_since log_not_found
+    log_subrequest gzip_static
+  `,
+  'Node chooses ciphers, sessions and curves': `
+    ssl_ciphers ssl_prefer_server_ciphers ssl_session_cache ssl_session_timeout ssl_session_tickets
+    ssl_ecdh_curve ssl_dhparam ssl_buffer_size ssl_conf_command proxy_ssl_protocols proxy_ssl_ciphers
+    proxy_ssl_session_reuse proxy_ssl_verify_depth ssl_verify_depth
+  `,
+  'the proxy does not say its name, and writes its log to stderr': 'server_tokens error_log rewrite_log',
+})
 
 /** Features that the proxy has not, and what to use instead. */
-export const WITHOUT: ReadonlyMap<string, string> = new Map(
-  Object.entries({
-    'the proxy does not compress: let the server do it': [
-      'gzip',
-      'gzip_types',
-      'gzip_vary',
-      'gzip_proxied',
-      'gzip_comp_level',
-      'gzip_min_length',
-      'gzip_buffers',
-      'gzip_http_version',
-      'gzip_disable',
-      'gunzip',
-      'brotli',
-      'brotli_types',
-      'brotli_comp_level',
-    ],
-    'the proxy serves no files: give them a server': ['root', 'alias', 'try_files'],
-    'the proxy does not change bodies': ['sub_filter', 'sub_filter_once', 'sub_filter_types'],
-    'let the server say how long its answers may be kept': ['expires'],
-    'errorPages is for all errors of the proxy itself': ['error_page'],
-    'no request may be sent before the handshake is over': ['ssl_early_data'],
-    'the proxy has no cache': [
-      'proxy_cache',
-      'proxy_cache_path',
-      'proxy_cache_valid',
-      'proxy_cache_key',
-      'proxy_cache_bypass',
-      'proxy_no_cache',
-      'proxy_cache_use_stale',
-      'proxy_cache_lock',
-      'proxy_cache_methods',
-      'proxy_cache_revalidate',
-      'proxy_cache_background_update',
-      'proxy_ignore_headers',
-    ],
-    'the proxy speaks HTTP only': ['fastcgi_pass', 'uwsgi_pass', 'scgi_pass', 'grpc_pass', 'memcached_pass'],
-    'the proxy does not staple': [
-      'ssl_stapling',
-      'ssl_stapling_verify',
-      'ssl_trusted_certificate',
-      'resolver_timeout',
-    ],
-  }).flatMap(([why, names]) => names.map(name => [name, why])),
-)
+export const WITHOUT = reasons({
+  'the proxy does not compress: let the server do it': `
+    gzip gzip_types gzip_vary gzip_proxied gzip_comp_level gzip_min_length gzip_buffers
+    gzip_http_version gzip_disable gunzip brotli brotli_types brotli_comp_level
+  `,
+  'the proxy serves no files: give them a server': 'root alias try_files',
+  'the proxy does not change bodies': 'sub_filter sub_filter_once sub_filter_types',
+  'let the server say how long its answers may be kept': 'expires',
+  'errorPages is for all errors of the proxy itself': 'error_page',
+  'no request may be sent before the handshake is over': 'ssl_early_data',
+  'the proxy has no cache': `
+    proxy_cache proxy_cache_path proxy_cache_valid proxy_cache_key proxy_cache_bypass proxy_no_cache
+    proxy_cache_use_stale proxy_cache_lock proxy_cache_methods proxy_cache_revalidate
+    proxy_cache_background_update proxy_ignore_headers
+  `,
+  'the proxy speaks HTTP only': 'fastcgi_pass uwsgi_pass scgi_pass grpc_pass memcached_pass',
+  'the proxy does not staple': 'ssl_stapling ssl_stapling_verify ssl_trusted_certificate resolver_timeout',
+})
+
+/** The reason for each name: the names are separated by spaces. */
+function reasons(names: Readonly<Record<string, string>>): ReadonlyMap<string, string> {
+  return new Map(Object.entries(names).flatMap(([why, all]) => wordsOf(all).map(name => [name, why])))
+}
+
+function wordsOf(text: string): string[] {
+  return text.trim().split(/\s+/)
+}
 
 /** Directives with a counterpart, which nothing uses where they have got no remark. */
-export const HANDLED: ReadonlySet<string> = new Set([
-  'proxy_set_header',
-  'proxy_hide_header',
-  'proxy_connect_timeout',
-  'proxy_read_timeout',
-  'proxy_send_timeout',
-  'proxy_redirect',
-  'proxy_ssl_verify',
-  'proxy_ssl_name',
-  'proxy_ssl_server_name',
-  'proxy_ssl_trusted_certificate',
-  'proxy_ssl_certificate',
-  'proxy_ssl_certificate_key',
-  'add_header',
-  'auth_request_set',
-  'upstream',
-  'limit_req_zone',
-  'log_format',
-  'ssl_certificate',
-  'ssl_certificate_key',
-])
+export const HANDLED: ReadonlySet<string> = new Set(
+  wordsOf(`
+    proxy_set_header proxy_hide_header proxy_connect_timeout proxy_read_timeout proxy_send_timeout
+    proxy_redirect proxy_ssl_verify proxy_ssl_name proxy_ssl_server_name proxy_ssl_trusted_certificate
+    proxy_ssl_certificate proxy_ssl_certificate_key add_header auth_request_set upstream limit_req_zone
+    log_format ssl_certificate ssl_certificate_key
+  `),
+)
 
 /** Whether the proxy itself says a header of requests. */
 export const isSaid = (name: string) =>
