@@ -149,18 +149,9 @@ const BALANCE: Readonly<Record<string, string>> = {
 function settingOf(draft: Draft, statement: Statement, upstream: Section, mode: string): void {
   const [first, second = '', third = ''] = statement.words
   if (first === 'balance') {
-    const [, header] = /^hdr\(([\w-]+)\)$/.exec(second) ?? []
-    const [, cookie] = /^(?:req\.)?cook(?:ie)?\(([\w-]+)\)$/.exec(third) ?? []
-    const [, hashed] = /^(?:req\.)?hdr\(([\w-]+)\)$/.exec(third) ?? []
-    const name =
-      BALANCE[second] ??
-      (header !== undefined
-        ? `hash:header:${header}`
-        : second === 'hash' && cookie !== undefined
-          ? `hash:cookie:${cookie}`
-          : second === 'hash' && hashed !== undefined
-            ? `hash:header:${hashed}`
-            : undefined)
+    const sample = second === 'hash' ? third : second
+    const [, kind, key] = /^(?:req\.)?(hdr|cook(?:ie)?)\(([\w-]+)\)$/.exec(sample) ?? []
+    const name = BALANCE[second] ?? (kind && `hash:${kind === 'hdr' ? 'header' : 'cookie'}:${key}`)
     if (name === undefined)
       draft.missing(statement, 'servers share by turns, connections, address, header or cookie')
     else {

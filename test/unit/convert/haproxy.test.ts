@@ -414,3 +414,15 @@ it('a header that is changed under a condition has a route with the change', () 
     ),
   ).toEqual([0, ['/ !path=*/ path=*.js', { set: { 'X-C': 'c' } }], ['/', undefined]])
 })
+
+it.each([
+  ['hdr(X-A) use_domain_only', 'hash:header:X-A'],
+  ['hash req.hdr(X-A)', 'hash:header:X-A'],
+  ['hash cookie(c)', 'hash:cookie:c'],
+  ['source', 'hash:address'],
+  ['url_param a', undefined],
+])('servers are chosen by a header, a cookie or an address: balance %s', (given, balance) => {
+  const text = `defaults\n mode http\nfrontend web\n bind :80\n default_backend app\nbackend app\n balance ${given}\n server s 10.0.0.1:80\n`
+  const { document } = from(text)
+  expect((document.upstreams as { app: { balance?: string } }).app.balance).toBe(balance)
+})
