@@ -103,7 +103,8 @@ function takes(parts: readonly string[], path: string): boolean {
   return [path, `${path}/`].some(each => pattern.test(each))
 }
 
-const literal = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
+/** A text as an expression that matches just it. */
+export const literal = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
 
 /** Whether a request for a path of the route `path`, or below it, can fulfil a condition about the path. */
 export function mayMeet(path: string, condition: string): boolean {

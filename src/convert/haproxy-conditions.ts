@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { allOf } from './conditions.js'
+import { allOf, literal } from './conditions.js'
 import type { Samples } from './haproxy-samples.js'
 import type { Statement } from './haproxy-syntax.js'
 import { commonHost, commonPath } from './matches.js'
@@ -315,7 +315,7 @@ function ofPath(fetch: string, how: string, values: readonly string[], anycase: 
 
 /** The regular expression of `path_end` and its like; null for others. */
 function expressionOf(how: string, value: string): string | null {
-  const text = value.replaceAll(/[\\^$.|?*+()[\]{}]/g, '\\$&')
+  const text = literal(value)
   const all: Readonly<Record<string, string>> = {
     beg: `^${text}`,
     end: `${text}$`,

@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
+import { literal } from './conditions.js'
 import type { Included } from './nginx-syntax.js'
 
 /** Finds what `include` names, relative to the folder of the first file, as nginx does; `*` stands for a part of a name. */
@@ -44,5 +45,3 @@ function namesIn(folder: string): string[] {
     return []
   }
 }
-
-const literal = (text: string) => text.replace(/[.+?^${}()|[\]\\]/g, '\\$&')
