@@ -162,6 +162,13 @@ export class Draft {
     this.#settings.set(key, value)
   }
 
+  /** Sets a key for all, and says the line: with a difference if another line has set another value. */
+  setForAll(line: SourceLine, key: string, value: string): void {
+    if ((this.get(key) ?? value) === value) this.said(line)
+    else this.near(line, `there is one ${key} for all`)
+    this.set(key, value)
+  }
+
   get(key: string): unknown {
     return this.#settings.get(key)
   }

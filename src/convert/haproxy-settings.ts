@@ -16,11 +16,8 @@ export function limitsOf(draft: Draft, all: readonly Statement[]): void {
     const [first, second = '', text = ''] = statement.words
     const key = first === 'timeout' ? keys[second] : undefined
     const time = timeOf(text, 'ms')
-    if (key !== undefined && time !== null) {
-      if ((draft.get(key) ?? time) === time) draft.said(statement)
-      else draft.near(statement, `there is one ${key} for all`)
-      draft.set(key, time)
-    } else if (first === 'option' && /^(?:httplog|tcplog)$/.test(second)) {
+    if (key !== undefined && time !== null) draft.setForAll(statement, key, time)
+    else if (first === 'option' && /^(?:httplog|tcplog)$/.test(second)) {
       draft.near(statement, 'JSON lines on stdout, or in the file of --access-log-file')
       draft.set('accessLog', true)
     } else if (first === 'maxconn' && draft.get('limits.connections') === undefined) {

@@ -102,11 +102,7 @@ export class Settings {
     const time = (name: string, key: string) => {
       const directive = effectiveOne(levels, name)
       const value = directive === undefined ? null : timeOf(directive.args[0] ?? '', 's')
-      if (directive === undefined || value === null) return
-      if (draft.get(key) !== undefined && draft.get(key) !== value)
-        draft.near(directive, `there is one ${key} for all`)
-      else draft.said(directive)
-      draft.set(key, value)
+      if (directive !== undefined && value !== null) draft.setForAll(directive, key, value)
     }
     time('keepalive_timeout', 'timeouts.idle')
     time('client_header_timeout', 'timeouts.head')

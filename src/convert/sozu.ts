@@ -124,12 +124,8 @@ class Translation {
   #common(key: string, place: string, value: unknown): void {
     const line = this.#line(place, value)
     const time = Object.hasOwn(TIMES, key) ? TIMES[key] : undefined
-    if (time !== undefined) {
-      const text = timeText(Number(value) * 1_000)
-      if ((this.draft.get(time) ?? text) === text) this.draft.said(line)
-      else this.draft.near(line, `there is one ${time} for all`)
-      this.draft.set(time, text)
-    } else if (Object.hasOwn(OWN, key)) this.draft.own(line, OWN[key]!)
+    if (time !== undefined) this.draft.setForAll(line, time, timeText(Number(value) * 1_000))
+    else if (Object.hasOwn(OWN, key)) this.draft.own(line, OWN[key]!)
     else
       this.draft.missing(
         line,
