@@ -278,23 +278,38 @@ for (const { language, name, tool } of MEMBERS) {
       await second.end()
     })
 
-    it.runIf(NIGHTLY || language === 'python')(
-      'leaves without a successor, and the next version makes the changes of requests that come late',
-      async () => {
-        const { scene, target } = await open()
-        const first = await serve(scene, language)
-        const agent = new Agent({ keepAlive: true, maxSockets: 1 })
-        onTestFinished(() => agent.destroy())
-        await ask(`${target}/whoami`, { agent }).answer
-        first.signal('SIGTERM')
-        await first.says('retired')
-        const late = ask(`${target}/count`, { method: 'POST', agent }).answer
-        await first.says('forwards')
-        await node(scene)
-        expect(await late).toMatchObject({ status: 200, body: '1' })
-        await first.end()
-      },
-    )
+    it('leaves without a successor when the requests in flight have changed the state', async () => {
+      const { scene, target } = await open()
+      const changing = async (app: App, ms: number) => {
+        const answer = ask(`${target}/count?ms=${ms}`, { method: 'POST', agent: false }).answer
+        await app.says('counting')
+        return async () => {
+          const { status, body } = await answer
+          return `${status} ${body}`
+        }
+      }
+      const first = await serve(scene, language)
+      const atSignal = await changing(first, 200)
+      first.signal('SIGTERM')
+      expect(await atSignal()).toBe('200 1')
+      await first.end()
+
+      const second = await serve(scene, language)
+      const atStop = await changing(second, 200)
+      using client = await OperatorClient.connect(scene.control)
+      await client.command(STOP, stopBody({ timeoutMs: null, drop: false }), { service: 'shop' })
+      expect(await atStop()).toBe('200 2')
+      await second.end()
+
+      const third = await serve(scene, language)
+      const late = await changing(third, 400)
+      third.signal('SIGTERM')
+      await third.says('retired')
+      const next = await node(scene)
+      expect(await whoServes(target)).toBe(next.pid)
+      expect(await late()).toBe('200 3')
+      await third.end()
+    })
 
     it.runIf(NIGHTLY || language === 'python')('tells `status` how large the state is', async () => {
       const { scene } = await open()

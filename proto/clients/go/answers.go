@@ -4,6 +4,7 @@ package fdbroker
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"runtime"
 )
@@ -46,18 +47,22 @@ func (m *Member) answerUpgrade(asked *upgradeRequest) {
 }
 
 func (m *Member) answerCommand(asked *command) {
-	stop := asked.Name == "service.stop"
-	if !stop && asked.Name != "service.rollback" {
-		m.tell(envelope{CommandReply: &commandReply{
-			Request: asked.Request, Code: "ERR_FDB_COMMAND_UNKNOWN", Message: "this service has no command " + asked.Name,
-		}})
+	reply := commandReply{Request: asked.Request}
+	switch {
+	case !m.state.in("serving", "frozen", "unfit"):
+		reply.Code, reply.Retryable = "ERR_FDB_FENCED", true
+		reply.Message = fmt.Sprintf(
+			"process %d does not serve (phase %s): connect again to reach the process that does", os.Getpid(), m.state.Phase)
+	case asked.Name == "service.stop":
+		// Before the reply: a moment later the commit to a next version may be sent, which would serve on.
+		m.tell(envelope{CancelUpgrade: &cancelUpgrade{"ERR_FDB_ABORTED", "an operator has stopped the service"}})
+		reply.OK, reply.Body = true, m.processReply()
+		defer m.lastRequests.leave(m.orderedLimit(asked.Body), false)
+	case asked.Name == "service.rollback":
+		m.lastRequests.rollBack(asked.Request)
 		return
+	default:
+		reply.Code, reply.Message = "ERR_FDB_COMMAND_UNKNOWN", "this service has no command "+asked.Name
 	}
-	body, _ := json.Marshal(map[string]any{"pid": os.Getpid(), "generation": m.generation})
-	m.tell(envelope{CommandReply: &commandReply{Request: asked.Request, OK: true, Body: body}})
-	// A stop ends the service: the version that stands by does not come back. The daemon passes a rollback on only if one stands by.
-	if stop {
-		m.tell(envelope{EndProbation: &endProbation{Closing: true}})
-	}
-	m.step(event{Type: "leave"})
+	m.tell(envelope{CommandReply: &reply})
 }

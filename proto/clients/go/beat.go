@@ -76,6 +76,9 @@ func (m *Member) beatOnce(now time.Time) {
 	if err := m.unwell(now); err != "" {
 		said.Healthy, said.Unwell = false, err
 	}
+	if m.lastRequests.rollsBack {
+		said.Healthy, said.Unwell, said.RollsBack = false, "an operator has rolled this member back", true
+	}
 	link := m.link
 	if link.beat(said) != nil {
 		link.close()

@@ -37,6 +37,9 @@ func (m *Member) perform(e effect) error {
 				return err
 			}
 		}
+		if e.Type == "stopAccepting" && m.served {
+			m.endWork()
+		}
 	case "closeListeners":
 		m.closeListeners()
 	case "quiesce":
@@ -65,6 +68,7 @@ func (m *Member) perform(e effect) error {
 	case "reconnect":
 		m.reconnect()
 	case "drain":
+		m.lastRequests.answerRollbacks(nil)
 		m.endLink()
 	case "exit":
 		m.end()
@@ -129,27 +133,47 @@ func (m *Member) freeze() {
 
 // quiesce ends what must run in one process only; Quiesced follows.
 func (m *Member) quiesce(epoch int64) {
-	m.quiesced = true
-	done := func() { m.step(event{Type: "quiesced", Epoch: epoch}) }
-	if m.options.Quiesce == nil {
-		done()
+	ended := m.endWork()
+	if hasClosed(ended) {
+		m.step(event{Type: "quiesced", Epoch: epoch})
 		return
 	}
+	go func() {
+		<-ended
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.step(event{Type: "quiesced", Epoch: epoch})
+	}()
+}
+
+// endWork calls Options.Quiesce, unless it was called already. Returns what is closed when that has returned.
+func (m *Member) endWork() <-chan struct{} {
+	if m.quiesced {
+		return m.workEnded
+	}
+	ended := make(chan struct{})
+	m.quiesced, m.workEnded = true, ended
+	if m.options.Quiesce == nil {
+		close(ended)
+		return ended
+	}
 	m.hook(func() {
+		defer close(ended)
 		ctx, cancel := within(orElse(m.options.Times.Quiesce, defaultQuiesce))
 		defer cancel()
 		m.options.Quiesce(ctx)
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		done()
 	})
+	return ended
 }
 
 func (m *Member) resume() {
-	if m.quiesced && m.options.Resume != nil {
-		m.hook(m.options.Resume)
+	if !m.quiesced || m.lastRequests.endsWork {
+		return
 	}
 	m.quiesced = false
+	if m.options.Resume != nil {
+		m.hook(m.options.Resume)
+	}
 }
 
 // hook runs what the application gave, one after the other, without the lock.

@@ -132,6 +132,7 @@ func (m *Member) hear(one message) {
 		m.order("reinstate", int64(one.Reinstate.Epoch))
 	case one.Released != nil:
 		m.giveUp(one.Released.Names)
+		m.lastRequests.standbyReleased = true
 		m.order("released", m.state.Epoch)
 	case one.Fenced != nil:
 		m.order("fenced", m.state.Epoch)

@@ -178,7 +178,7 @@ func (m *Member) Listen(ctx context.Context, name, spec string) (*Listener, erro
 	defer m.listening.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.over || m.state.over() {
+	if m.leaves() {
 		return nil, m.why(ErrClosed, "this member has left")
 	}
 	if m.listeners[name] != nil {
@@ -199,7 +199,7 @@ func (m *Member) Listen(ctx context.Context, name, spec string) (*Listener, erro
 			closeAll([]int{fd})
 			return nil, err
 		}
-		if m.over || m.state.over() {
+		if m.leaves() {
 			closeAll([]int{fd})
 			return nil, m.why(ErrClosed, "this member has left")
 		}
@@ -209,7 +209,7 @@ func (m *Member) Listen(ctx context.Context, name, spec string) (*Listener, erro
 		if err := m.register(ctx, before); err != nil {
 			return nil, err
 		}
-		if m.over || m.state.over() {
+		if m.leaves() {
 			return nil, m.why(ErrClosed, "this member has left")
 		}
 	}
@@ -225,6 +225,9 @@ func (m *Member) Listen(ctx context.Context, name, spec string) (*Listener, erro
 	return made, nil
 }
 
+// leaves reports whether this process accepts no more.
+func (m *Member) leaves() bool { return m.over || m.state.over() || m.lastRequests.begun }
+
 // answers reports whether what was handed over listens where it is wanted. Options that are not known here do not matter.
 func answers(spec string, wanted listenSpec) bool {
 	if spec == "" {
@@ -238,11 +241,10 @@ func answers(spec string, wanted listenSpec) bool {
 // register gives the daemon a descriptor to keep. Over the next link, where one is lost meanwhile. Gives up the lock while it waits.
 func (m *Member) register(ctx context.Context, one held) error {
 	for {
-		left := func() bool { return m.over || m.state.over() }
-		if err := m.await(ctx, func() bool { return (m.link != nil && m.link == m.settled) || left() }); err != nil {
+		if err := m.await(ctx, func() bool { return (m.link != nil && m.link == m.settled) || m.leaves() }); err != nil {
 			return passing("ERR_FDB_DEADLINE", "the daemon is not there: %v", err)
 		}
-		if left() {
+		if m.leaves() {
 			return m.why(ErrClosed, "this member has left")
 		}
 		answer, err := m.registerOver(m.link, one)
@@ -254,7 +256,7 @@ func (m *Member) register(ctx context.Context, one held) error {
 		}
 		// The reader notices the end of the link soon, and another link follows.
 		link := m.settled
-		if err := m.await(ctx, func() bool { return m.link != link || left() }); err != nil {
+		if err := m.await(ctx, func() bool { return m.link != link || m.leaves() }); err != nil {
 			return passing("ERR_FDB_DEADLINE", "the daemon is not there: %v", err)
 		}
 	}

@@ -37,7 +37,10 @@ type Member struct {
 	ended       chan struct{}
 	health      healthWatch
 	hooked      chan struct{}
-	quiesced    bool
+	// quiesced: the once-only work was told to end. workEnded is closed when it has.
+	quiesced     bool
+	workEnded    chan struct{}
+	lastRequests lastRequests
 
 	offer   *offer
 	bundles bundles
@@ -87,6 +90,7 @@ func newMember(control, service string, options Options) *Member {
 		log: newStateLog(), segments: map[uint64]*segment{}, sections: map[string]sectionSchema{},
 		incoming: newIncoming(),
 	}
+	m.lastRequests.m = m
 	go m.beat()
 	return m
 }
@@ -105,7 +109,7 @@ func (m *Member) Phase() string {
 func (m *Member) Serving() bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.state.in("beginning", "serving", "frozen", "orphan", "unfit")
+	return m.state.in("beginning", "serving", "frozen", "orphan", "unfit") && !m.lastRequests.begun
 }
 
 // First reports whether this is the first process of the service, without a state: the application may fill it before [Member.Ready].
@@ -166,7 +170,8 @@ func (m *Member) refuse(why *Error) {
 	m.step(event{Type: "refused"})
 }
 
-// Retired is closed when another serves for good, or this member was ended: the process should end with its last request.
+// Retired is closed when another serves for good, or [Member.Leave] has ended the work of this process, or this member was ended: the process
+// should end with its last request.
 func (m *Member) Retired() <-chan struct{} { return m.retired }
 
 // Err says why this member does not serve, where something went wrong.
@@ -179,17 +184,20 @@ func (m *Member) Err() error {
 	return m.reason
 }
 
-// Leave stops serving without waiting for a successor, for an order to end. The daemon keeps listeners and state for the next version; new
-// clients wait for it. Requests in flight go on, and the next version makes their changes. Retired is closed: wait for the last connection,
-// then Close.
+// Leave leaves without waiting for a successor, for an order to end. Leave does not block: Options.Quiesce is called, a next version that has
+// joined may take over, and this process stops accepting. The daemon keeps listeners and state for the next version, and new clients wait for it.
+// Then Retired is closed: wait for the last connection, then Close.
+//
+// Until Close this process keeps the right to write, so that requests in flight make their changes, at most until 5 s (or half) of Options.Drain are
+// left, or until a next version takes over, which then makes them. If a version stands by, that one serves again at once, and makes them.
 func (m *Member) Leave() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.step(event{Type: "leave"})
+	m.lastRequests.leave(m.drainLimit(), true)
 }
 
-// Close leaves at once: changes of requests in flight fail with [ErrClosed] ([Member.Leave] lets them end). Without a successor the daemon
-// keeps listeners and state for the next. The state remains readable as it was read last.
+// Close leaves at once: changes of requests in flight fail with [ErrClosed]. Call [Member.Leave] before, and wait for the last connection.
+// Without a successor the daemon keeps listeners and state for the next. The state remains readable as it was read last.
 func (m *Member) Close() error {
 	m.closing.Do(func() {
 		m.mu.Lock()
@@ -226,7 +234,7 @@ func (m *Member) Close() error {
 func (m *Member) notify() {
 	close(m.changed)
 	m.changed = make(chan struct{})
-	if m.over || (m.state.over() && len(m.lasts) == 0) {
+	if m.over || m.lastRequests.begun || (m.state.over() && len(m.lasts) == 0) {
 		select {
 		case <-m.retired:
 		default:
@@ -258,6 +266,14 @@ func (m *Member) awaitChange(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// awaitChangeFor is as awaitChange, for a time at most.
+func (m *Member) awaitChangeFor(most time.Duration) {
+	changed := m.changed
+	m.mu.Unlock()
+	defer m.mu.Lock()
+	wait(changed, most)
 }
 
 // later acts with the lock, unless the member has ended by then.

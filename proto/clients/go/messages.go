@@ -42,6 +42,7 @@ type envelope struct {
 	Quiesce        *granted        `pb:"50"`
 	Quiesced       *granted        `pb:"51"`
 	Unquiesce      *empty          `pb:"52"`
+	CancelUpgrade  *cancelUpgrade  `pb:"56"`
 	TellAppended   *tellAppended   `pb:"70"`
 	Appended       *empty          `pb:"71"`
 }
@@ -201,6 +202,13 @@ type heartbeat struct {
 	Healthy bool   `pb:"1"`
 	Report  string `pb:"2"`
 	Unwell  string `pb:"3"`
+	// RollsBack: an operator has ordered a rollback, and the sender's work has ended.
+	RollsBack bool `pb:"4"`
+}
+
+type cancelUpgrade struct {
+	Code    string `pb:"1"`
+	Message string `pb:"2"`
 }
 
 type endProbation struct {

@@ -11,13 +11,15 @@ type Options struct {
 	// Health is asked at each heartbeat, in a goroutine of its own; the daemon is told its result. In probation an error brings the
 	// previous version back. One that has not answered for three seconds counts as an error.
 	Health func(ctx context.Context) error
-	// Quiesce is called before another process may serve, and ends work that must run in one process only. The member waits for it, within
-	// Times.Quiesce; the context ends then.
+	// Quiesce is called before another process may serve, and before this one leaves, and ends work that must run in one process only. The
+	// member waits for it, within Times.Quiesce; the context ends then. Quiesce is also called if this process has lost the right to serve.
 	Quiesce func(ctx context.Context)
 	// Resume is called when the handoff failed behind a Quiesce, or this process serves again: start that work again.
 	Resume func()
 	// Times are the limits for handoffs in which this process is replaced. Zero: the daemon's own.
 	Times Times
+	// Drain is how long the last requests of this process have after [Member.Leave]. Zero: 30 s.
+	Drain time.Duration
 	// Logger is told of phases and of failures. Nil: no log.
 	Logger *slog.Logger
 }

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .channel import Channel, Received, close_messages
 from .connect import connect, greet
@@ -24,10 +24,15 @@ from .segment import Segment
 from .state import StatePart
 from .writes import Incoming
 
+if TYPE_CHECKING:
+    from .last_requests import LastRequests
+
 
 class LinkPart(StatePart):
     """The link of a :class:`Member` to the daemon, and the member's holdings."""
 
+    _last_requests: LastRequests
+    _drain_s: float
     _RETRY_S = 0.1
     _GRACE_S = 0.1
     _ASK_S = 10.0
@@ -145,6 +150,8 @@ class LinkPart(StatePart):
             self._step({'type': 'refused'} if body == 'reject' else self._said(body, message))
         elif body in ('retire', 'released'):
             self._given_up.update(message.get('given_up', []))
+            if body == 'released':
+                self._last_requests.on_released()
             self._step(self._said(body, message))
         elif body in ('quiesce', 'unquiesce', 'freeze', 'sealed', 'commit', 'resume', 'reinstate', 'fenced'):
             self._step(self._said(body, message))
@@ -296,17 +303,14 @@ class LinkPart(StatePart):
         """Gives the daemon a descriptor to keep; over the next link, where one is lost meanwhile."""
         until = time.monotonic() + self._ASK_S
 
-        def left() -> bool:
-            return self._over or self.phase in OVER
-
         def there() -> bool:
-            return left() or (self._link is not None and self._link is self._settled)
+            return self._leaves or (self._link is not None and self._link is self._settled)
 
         while True:
             with self._changed:
                 if not self._changed.wait_for(there, until - time.monotonic()):
                     raise FdBrokerError('ERR_FDB_DEADLINE', 'the daemon is not there just now', True)
-                if left():
+                if self._leaves:
                     raise self._reason or FdBrokerError('ERR_FDB_CLOSED', 'this member has left')
                 link = self._link
                 assert link is not None
@@ -322,12 +326,17 @@ class LinkPart(StatePart):
                     raise
                 with self._changed:
                     # The reader notices the end of the link soon, and another link follows.
-                    self._changed.wait_for(lambda: self._link is not link or left(), until - time.monotonic())
+                    self._changed.wait_for(lambda: self._link is not link or self._leaves, until - time.monotonic())
                 continue
             answer = self._registered.pop(request)
             if answer.get('code'):
                 raise FdBrokerError(answer['code'], answer.get('message', ''))
             return
+
+    @property
+    def _leaves(self) -> bool:
+        """Whether this process accepts no more."""
+        return self._over or self.phase in OVER or self._last_requests.begun
 
     def _await(self, answered: Callable[[], bool], link: Channel) -> None:
         with self._changed:
@@ -419,13 +428,26 @@ class LinkPart(StatePart):
 
     def _answer_command(self, message: Message) -> None:
         request, name = message.get('request', 0), message.get('name', '')
-        if name in ('service.stop', 'service.rollback'):
+        if self.phase not in ('serving', 'frozen', 'unfit'):
+            why = f'process {os.getpid()} does not serve (phase {self.phase}): connect again to reach the process that does'
+            self._tell('command_reply', {'request': request, 'code': 'ERR_FDB_FENCED', 'message': why, 'retryable': True})
+        elif name == 'service.stop':
+            # Before the reply: a moment later the commit to a next version may be sent, which would serve on.
+            self._tell('cancel_upgrade', {'code': 'ERR_FDB_ABORTED', 'message': 'an operator has stopped the service'})
             body = json.dumps({'pid': os.getpid(), 'generation': self.generation}).encode()
             self._tell('command_reply', {'request': request, 'ok': True, 'body': body})
-            # A stop ends the service: the version that stands by does not come back. The daemon passes a rollback on only if one stands by.
-            if name == 'service.stop':
-                self._tell('end_probation', {'closing': True})
-            self._step({'type': 'leave'})
-            return
-        why = f'this service has no command {name}'
-        self._tell('command_reply', {'request': request, 'code': 'ERR_FDB_COMMAND_UNKNOWN', 'message': why})
+            self._last_requests.leave(self._ordered_s(message.get('body', b'')), False)
+        elif name == 'service.rollback':
+            self._last_requests.roll_back(request)
+        else:
+            why = f'this service has no command {name}'
+            self._tell('command_reply', {'request': request, 'code': 'ERR_FDB_COMMAND_UNKNOWN', 'message': why})
+
+    def _ordered_s(self, body: bytes) -> float:
+        """The time of a stop; without one that of :func:`join`."""
+        try:
+            ordered = json.loads(body or b'{}')
+        except ValueError:
+            ordered = None
+        ms = ordered.get('timeoutMs') if isinstance(ordered, dict) else None
+        return ms / 1000 if isinstance(ms, (int, float)) and ms >= 0 else self._drain_s

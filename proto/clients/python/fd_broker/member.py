@@ -16,6 +16,7 @@ from .errors import FdBrokerError
 from .health import Health
 from .hooks import InOrder
 from .kernel import close_all
+from .last_requests import LastRequests
 from .link import LinkPart
 from .listeners import Listener
 from .machine import Effect, Event, step_member
@@ -28,13 +29,14 @@ TIMES = ('ready', 'quiesce', 'freeze', 'prepare', 'commit', 'probation', 'heartb
 
 def join(
     control: str, service: str, *, health: Callable[[], bool] | None = None, times: Mapping[str, int] | None = None,
-    timeout: float = 10.0, log: Callable[[str], object] | None = None,
+    drain: float = 30.0, timeout: float = 10.0, log: Callable[[str], object] | None = None,
 ) -> Member:
     """Takes this process's place in a service of the daemon at `control`: the first, or the next version of the one that serves, which
     still does when this returns. Then ask for sections and listeners, and call :meth:`Member.ready`.
 
     `health`: a function, told in heartbeats; False in probation brings the old version back. `times`: limits in milliseconds for
-    handoffs in which this process is replaced (`ready`, `freeze`, `probation` …). `log`: a function that is told lines.
+    handoffs in which this process is replaced (`ready`, `freeze`, `probation` …). `drain`: how many seconds the last requests of this process have
+    after :meth:`Member.leave`. `log`: a function that is told lines.
 
     Raises FdBrokerError, and nothing has changed for anybody: ERR_FDB_BUSY (retryable: another is joining), ERR_FDB_VERSION,
     ERR_FDB_SERVICE, ERR_FDB_OPTION, ERR_FDB_DENIED, ERR_FDB_NOT_A_DAEMON, ERR_FDB_FD_MISMATCH, ERR_FDB_STATE_…, ERR_FDB_DEADLINE.
@@ -44,6 +46,8 @@ def join(
             raise FdBrokerError('ERR_FDB_OPTION', f'there is no time {name!r}: give some of {", ".join(TIMES)}')
         if not isinstance(limit, (int, float)) or limit < 0:
             raise FdBrokerError('ERR_FDB_OPTION', f'the time {name} must be a number of milliseconds, not {limit!r}')
+    if not isinstance(drain, (int, float)) or drain < 0:
+        raise FdBrokerError('ERR_FDB_OPTION', f'drain must be a number of seconds, not {drain!r}')
     channel = Channel(connect(control, timeout))
     try:
         hello = {'service': service, 'intent': JOIN, 'times': times}
@@ -59,7 +63,7 @@ def join(
         channel.try_send('abort', {'code': why.code, 'message': why.message, 'phase': 'joining'})
         channel.release()
         raise
-    member = Member(control, service, health, times or {}, log)
+    member = Member(control, service, health, times or {}, log, drain)
     try:
         member._start(channel, welcome, pidfd, rest, timeout)
     except BaseException:
@@ -71,13 +75,15 @@ def join(
 class Member(LinkPart):
     """This process's part in a service. Made by :func:`join`. All methods may be called from any thread."""
 
-    _FREEZE_MS, _SILENCE_MS, _HEARTBEAT_MS, _LAST_S = 1000, 3000, 250, 1.0
+    _QUIESCE_MS, _FREEZE_MS, _SILENCE_MS, _HEARTBEAT_MS, _LAST_S = 10_000, 1000, 3000, 250, 1.0
 
     def __init__(
         self, control: str, service: str, health: Callable[[], bool] | None, times: Mapping[str, int],
-        log: Callable[[str], object] | None,
+        log: Callable[[str], object] | None, drain: float = 30.0,
     ) -> None:
         super().__init__(control, service, times, log)
+        self._drain_s = drain
+        self._last_requests = LastRequests(self)
         self._health = Health(health)
         self._frozen_at: Message | None = None
         self._quiesced = False
@@ -86,9 +92,10 @@ class Member(LinkPart):
         """The names of the previous version's listeners under which this version listens at another address."""
         self._hooks: dict[str, list[Callable[[], object]]] = {'quiesce': [], 'resumed': []}
         self._jobs = InOrder(self._warn)
+        self._work_ended = threading.Event()
         self._beat_at = self._ticked_at = 0.0
         self._timers: list[tuple[float, Callable[[], object]]] = []
-        self._posted: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._posted: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         os.set_blocking(wake_read, False)
@@ -99,7 +106,7 @@ class Member(LinkPart):
     @property
     def serving(self) -> bool:
         """Whether it is this process's turn. Where it is not, answers should announce the end of their connection."""
-        return self._state['phase'] in ('beginning', 'serving', 'frozen', 'orphan', 'unfit')
+        return self._state['phase'] in ('beginning', 'serving', 'frozen', 'orphan', 'unfit') and not self._last_requests.begun
 
     @property
     def position(self) -> Message:
@@ -138,6 +145,9 @@ class Member(LinkPart):
         """The listener of that name: the one that was handed over if it has this address, else bound here and given to the daemon."""
         wanted = parse_spec(spec)
         with self._lock:
+            # Before bind(), which may make a path.
+            if self._leaves:
+                raise self._reason or FdBrokerError('ERR_FDB_CLOSED', 'this member has left')
             if name in self._listeners:
                 raise FdBrokerError('ERR_FDB_LISTENER_TWICE', f'listener {name} was asked for before')
             entry = self._registry.get(name)
@@ -157,6 +167,9 @@ class Member(LinkPart):
                 os.close(fd)
                 raise
         with self._changed:
+            if self._leaves:
+                os.close(fd)
+                raise self._reason or FdBrokerError('ERR_FDB_CLOSED', 'this member has left')
             if not adopted:
                 self._keep({'role': LISTENER, 'name': name, 'spec': spec, 'fd': os.dup(fd)})
             listener = self._listeners[name] = Listener(self, name, spec, fd, adopted)
@@ -165,7 +178,8 @@ class Member(LinkPart):
         return listener
 
     def on_quiesce(self, hook: Callable[[], object]) -> None:
-        """Called before another may serve, to bring to its end what must run in one process only; awaited, within the incumbent's limit."""
+        """Called before another process may serve, and before this one leaves, to bring to its end what must run in one process only. The member
+        waits for its return, within the limit `quiesce`. Also called if this process has lost the right to serve."""
         self._hooks['quiesce'].append(hook)
 
     def on_resumed(self, hook: Callable[[], object]) -> None:
@@ -197,18 +211,24 @@ class Member(LinkPart):
         self._post({'type': 'refused'})
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Returns True when another serves for good and this process should end with its last request; False after `timeout` seconds."""
+        """Returns True when another serves for good, or :meth:`leave` has ended the work of this process: it should end with its last request.
+        False after `timeout` seconds."""
+        def ends() -> bool:
+            return self._over or self._last_requests.begun or (self.phase in ('leaving', 'gone') and not self._lasts)
+
         with self._changed:
-            return self._changed.wait_for(lambda: self._over or (self.phase in ('leaving', 'gone') and not self._lasts), timeout)
+            return self._changed.wait_for(ends, timeout)
 
     def leave(self) -> None:
-        """Stops serving without waiting for a successor, for an order to end; a signal handler may call it. The daemon keeps listeners and
-        state for the next version; new clients wait for it. Requests in flight go on, and the next version makes their changes.
-        :meth:`wait` returns: wait for the last connection, then :meth:`close`."""
-        self._post({'type': 'leave'})
+        """Leaves without waiting for a successor, for an order to end; a signal handler may call it. Functions of :meth:`on_quiesce` are called,
+        a next version that has joined may take over, and this process stops accepting: the daemon keeps listeners and state for the next
+        version, and new clients wait for it. Then :meth:`wait` returns. Until :meth:`close` this process keeps the right to write, so that
+        requests in flight make their changes, at most until 5 s (or half) of the time `drain` of :func:`join` are left, or until a next version
+        takes over, which then makes them. If a version stands by, that one serves again at once, and makes them."""
+        self._call(lambda: self._last_requests.leave(self._drain_s, True))
 
     def close(self) -> None:
-        """Leaves at once: changes of requests in flight fail (:meth:`leave` lets them end). Without a successor the daemon keeps listeners
+        """Leaves at once: changes of requests in flight fail. Call :meth:`leave` before, and wait for the last connection. Without a successor the daemon keeps listeners
         and state for the next. Idempotent."""
         leaving = [{'type': 'leave'}, {'type': 'drained'}]
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
@@ -262,7 +282,11 @@ class Member(LinkPart):
                 raise
 
     def _post(self, event: Event) -> None:
-        self._posted.put(event)
+        self._call(lambda: self._step(event))
+
+    def _call(self, act: Callable[[], object]) -> None:
+        """In the member's thread, with the lock."""
+        self._posted.put(act)
         self._wake()
 
     def _wake(self) -> None:
@@ -300,7 +324,7 @@ class Member(LinkPart):
                     if link is not None and link is self._link:
                         self._read(link)
                     while not self._posted.empty():
-                        self._step(self._posted.get())
+                        self._posted.get()()
                     self._changed.notify_all()
         except BaseException as error:
             self._warn(f'the member ends by a fault of its own: {error!r}')
@@ -328,6 +352,15 @@ class Member(LinkPart):
         following = [at for at, _ in self._timers]
         return min([every, *(at - now for at in following)])
 
+    def _beat_soon(self) -> None:
+        """The next heartbeat does not wait."""
+        self._beat_at = 0.0
+        self._wake()
+
+    @property
+    def _quiesce_s(self) -> float:
+        return (self._times.get('quiesce') or self._QUIESCE_MS) / 1000
+
     @property
     def _beat_s(self) -> float:
         own = self._times.get('heartbeat') or self._HEARTBEAT_MS
@@ -345,7 +378,8 @@ class Member(LinkPart):
         if link is None:
             return
         try:
-            link.beat(self._health.said(), self._report())
+            handed = {'healthy': False, 'unwell': 'an operator has rolled this member back', 'rolls_back': True}
+            link.beat(handed if self._last_requests.rolls_back else self._health.said(), self._report())
         except FdBrokerError:
             link.close()
             self._wake()
@@ -379,6 +413,8 @@ class Member(LinkPart):
         elif kind in ('accept', 'stopAccepting'):
             for listener in self._listeners.values():
                 listener._turn(kind == 'accept')
+            if kind == 'stopAccepting' and self._served:
+                self._end_work()
         elif kind == 'closeListeners':
             self._close_listeners()
         elif kind == 'quiesce':
@@ -416,6 +452,7 @@ class Member(LinkPart):
         elif kind == 'reconnect':
             self._reconnect()
         elif kind == 'drain':
+            self._last_requests.on_left()
             self._end_link()
         elif kind == 'exit':
             self._end()
@@ -449,17 +486,27 @@ class Member(LinkPart):
             threading.Thread(target=self._say_back, args=(self._link, back), daemon=True).start()
 
     def _quiesce(self, epoch: int) -> None:
-        hooks = list(self._hooks['quiesce'])
-        self._quiesced = True
-        for hook in hooks:
-            self._jobs.run(hook)
-        if hooks:
-            self._jobs.run(lambda: self._post({'type': 'quiesced', 'epoch': epoch}))
-        else:
+        if self._end_work().is_set():
             self._step({'type': 'quiesced', 'epoch': epoch})
+        else:
+            self._jobs.run(lambda: self._post({'type': 'quiesced', 'epoch': epoch}))
+
+    def _end_work(self) -> threading.Event:
+        """Calls the application's functions that end its once-only work, unless they were called already. Returns what tells when all have returned."""
+        if self._quiesced:
+            return self._work_ended
+        self._quiesced = True
+        ended = self._work_ended = threading.Event()
+        for hook in self._hooks['quiesce']:
+            self._jobs.run(hook)
+        if self._hooks['quiesce']:
+            self._jobs.run(ended.set)
+        else:
+            ended.set()
+        return ended
 
     def _resume(self) -> None:
-        if self._quiesced:
+        if self._quiesced and not self._last_requests.ends_work:
             self._quiesced = False
             for hook in self._hooks['resumed']:
                 self._jobs.run(hook)

@@ -73,8 +73,9 @@ func run(control, listen string) error {
 	select {
 	case <-member.Retired():
 	case <-ctx.Done():
-		// No successor takes over: the daemon keeps the listener, and clients wait for the next version.
+		// No successor takes over: the daemon keeps the listener, and new clients wait for the next version.
 		member.Leave()
+		<-member.Retired()
 	}
 	limit, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
