@@ -30,6 +30,8 @@ type channel struct {
 	in, oob    []byte
 	broken     error
 	receivedAt atomic.Int64
+	// greeted: Hello was sent; nothing else may be the first message.
+	greeted bool
 
 	mu     sync.Mutex
 	queue  []outgoing
@@ -86,18 +88,21 @@ func (c *channel) send(said envelope, fds ...int) error {
 	return nil
 }
 
-// mostUnread is how much a peer may leave unread before no heartbeat is sent: the socket of one that is stopped keeps room for what matters.
+// mostUnread is how much a peer may leave unread before nothing is sent that may be left out: the socket of one that is stopped keeps room for what matters.
 const mostUnread = 52 << 10
 
 // beat sends a heartbeat, if the peer reads.
-func (c *channel) beat(said heartbeat) error {
+func (c *channel) beat(said heartbeat) error { return c.hint(envelope{Heartbeat: &said}) }
+
+// hint sends what may be left out, if the peer reads.
+func (c *channel) hint(said envelope) error {
 	c.mu.Lock()
 	waits := len(c.queue) > 0
 	c.mu.Unlock()
 	if waits || c.unread() >= mostUnread {
 		return nil
 	}
-	return c.send(envelope{Heartbeat: &said})
+	return c.send(said)
 }
 
 // unread is what the peer has not read; 0 where the kernel does not tell.
@@ -269,8 +274,10 @@ func (c *channel) release() {
 
 // decline is for a joiner that gives up before it has taken the Offer: the next Offer need not wait for the end of this process.
 func (c *channel) decline(why error) {
-	said := coded(why)
-	c.send(envelope{Abort: &abort{said.Code, said.Message, "joining"}})
+	if c.greeted {
+		said := coded(why)
+		c.send(envelope{Abort: &abort{said.Code, said.Message, "joining"}})
+	}
 	c.finish()
 	// A new attempt must not reach the holder first.
 	select {

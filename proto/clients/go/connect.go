@@ -52,6 +52,9 @@ func connect(ctx context.Context, control string) (*channel, error) {
 			return newChannel(conn), nil
 		}
 		absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EAGAIN)
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			return nil, passing("ERR_FDB_NO_DESCRIPTORS", "no descriptor for a connection to %s: %v", control, err)
+		}
 		if !absent {
 			return nil, fault("ERR_FDB_CONTROL_PATH", "cannot connect to %s: %v", control, err)
 		}
@@ -122,6 +125,7 @@ func greet(ctx context.Context, c *channel, with hello) (*greeting, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.greeted = true
 	stop := context.AfterFunc(ctx, func() { c.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {

@@ -13,7 +13,7 @@ const joinLimit = 10 * time.Second
 // still does when this returns. Then ask for sections and listeners, and call [Member.Ready].
 //
 // A context without a deadline has one of ten seconds. Where it gives an error, nothing has changed for anybody: [ErrBusy] (another is
-// joining), [ErrDenied], [ErrControlPath], [ErrNotADaemon], [ErrMismatch], [ErrDeadline], ERR_FDB_VERSION, ERR_FDB_SERVICE, ERR_FDB_STATE_….
+// joining), [ErrDenied], [ErrControlPath], [ErrNotADaemon], [ErrMismatch], [ErrDeadline], ERR_FDB_NO_DESCRIPTORS, ERR_FDB_VERSION, ERR_FDB_SERVICE, ERR_FDB_STATE_….
 func Join(ctx context.Context, control, service string, options Options) (*Member, error) {
 	if _, limited := ctx.Deadline(); !limited {
 		var cancel context.CancelFunc

@@ -137,10 +137,13 @@ func (m *Member) Position() Position {
 }
 
 // Ready says that this process can serve, and returns when it does. If Ready fails, the error has the reason, and the previous version keeps
-// serving. When the context ends, the handoff is given up.
+// serving. When the context ends, the handoff is given up. Call it once (ERR_FDB_READY_TWICE).
 func (m *Member) Ready(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.state.Phase != "joining" && !m.over {
+		return fault("ERR_FDB_READY_TWICE", "Ready was already called (phase %s)", m.state.Phase)
+	}
 	m.step(event{Type: "adopted"})
 	out := func() bool { return m.over || m.state.in("leaving", "gone", "unfit") }
 	// Another process may serve by the time that this goroutine runs.

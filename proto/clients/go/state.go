@@ -168,8 +168,13 @@ func (m *Member) grown() {
 		return
 	}
 	m.growing = true
-	m.later(grownPause, func() {
-		m.growing = false
-		m.tell(envelope{Appended: &empty{}})
-	})
+	m.later(grownPause, m.tellAppended)
+}
+
+// tellAppended may be left out: those who follow also look by themselves.
+func (m *Member) tellAppended() {
+	m.growing = false
+	if m.link != nil && m.link.hint(envelope{Appended: &empty{}}) != nil {
+		m.link.close()
+	}
 }

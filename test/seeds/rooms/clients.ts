@@ -3,7 +3,7 @@ import type { MemberLanguage } from '../../processes/toolchains.js'
 /** One small mistake that a change of the member in Python or Go could bring. */
 export interface ClientSeed {
   readonly language: MemberLanguage
-  readonly part: 'machine' | 'codec' | 'frames' | 'log' | 'writes'
+  readonly part: 'machine' | 'codec' | 'frames' | 'log' | 'writes' | 'leaving'
   /** Below the folder of the member. */
   readonly file: string
   /** The source has this text once. */
@@ -325,7 +325,55 @@ const TOLD_LATER: readonly Told[] = [
   ['go', 'writes', 'incoming.go', '\tif asked.More {\n\t\tin.answered.add(key)\n\t}\n', ''],
 ]
 
-export const CLIENT_SEEDS: readonly ClientSeed[] = [...TOLD, ...TOLD_LATER].map(
+/** Of a member that leaves. */
+const TOLD_LEAVING: readonly Told[] = [
+  [
+    'python',
+    'leaving',
+    'fd_broker/last_requests.py',
+    ' + max(seconds - min(seconds / 2, self.LAST_S), self.LEAST_S)',
+    ' + seconds + 5',
+  ],
+  ['python', 'leaving', 'fd_broker/last_requests.py', " and self._member._state['link'] == 'up'\n", '\n'],
+  ['python', 'leaving', 'fd_broker/last_requests.py', 'return len(later) > 1', 'return False'],
+  [
+    'python',
+    'leaving',
+    'fd_broker/last_requests.py',
+    '        self.ends_work = False\n        member._resume()\n',
+    '',
+  ],
+  [
+    'python',
+    'leaving',
+    'fd_broker/member.py',
+    ' and not self._last_requests.begun\n\n    @property',
+    '\n\n    @property',
+  ],
+  ['python', 'leaving', 'fd_broker/member.py', "if kind == 'stopAccepting' and self._served:", 'if False:'],
+  ['python', 'leaving', 'fd_broker/member.py', '            self._last_requests.on_left()\n', ''],
+  ['python', 'leaving', 'fd_broker/member.py', 'channel.forget()', 'channel.release()'],
+  ['python', 'leaving', 'fd_broker/member.py', '        if channel.greeted:\n', '        if True:\n'],
+  [
+    'python',
+    'leaving',
+    'fd_broker/link.py',
+    '                self._last_requests.on_released()\n',
+    '                pass\n',
+  ],
+  ['go', 'leaving', 'lastrequests.go', 'max(limit-min(limit/2, lastLimit), leastLimit)', 'limit+lastLimit'],
+  ['go', 'leaving', 'lastrequests.go', ' && l.standsBy() && !l.m.state.Down)', ' && l.standsBy())'],
+  ['go', 'leaving', 'lastrequests.go', '\treturn later > 1\n', '\treturn later > 9\n'],
+  ['go', 'leaving', 'lastrequests.go', '\tl.endsWork = false\n', ''],
+  ['go', 'leaving', 'member.go', ' && !m.lastRequests.begun\n', '\n'],
+  ['go', 'leaving', 'effects.go', 'if e.Type == "stopAccepting" && m.served {', 'if false {'],
+  ['go', 'leaving', 'effects.go', '\t\tm.lastRequests.answerRollbacks(nil)\n', ''],
+  ['go', 'leaving', 'channel.go', '\tif c.greeted {\n', '\tif true {\n'],
+  ['go', 'leaving', 'state.go', 'm.link.hint(envelope{Appended', 'm.link.send(envelope{Appended'],
+  ['go', 'leaving', 'hear.go', '\t\tm.lastRequests.standbyReleased = true\n', ''],
+]
+
+export const CLIENT_SEEDS: readonly ClientSeed[] = [...TOLD, ...TOLD_LATER, ...TOLD_LEAVING].map(
   ([language, part, file, find, put]) => ({
     language,
     part,

@@ -21,7 +21,7 @@ from .messages import Message, body_of, decode, encode
 # Body, message, descriptors.
 Received = tuple[str, Message, list[int]]
 
-# No heartbeat is sent while the peer has this much unread.
+# Nothing is sent that may be left out while the peer has this much unread.
 _MOST_UNREAD = 52 * 1024
 _MOST_REPORT = 4096
 
@@ -37,6 +37,8 @@ class Channel:
         self._sending = threading.Lock()
         self.received_at = time.monotonic()
         self.closed = False
+        self.greeted = False
+        """Hello was sent: nothing else may be the first message."""
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -72,9 +74,12 @@ class Channel:
         return None
 
     def beat(self, health: Mapping[str, Any], report: Mapping[str, Any]) -> None:
-        """Sends a heartbeat, unless much waits unread: the socket of a peer that is stopped must keep room for what matters."""
+        self.hint('heartbeat', {**health, 'report': json.dumps(report)[:_MOST_REPORT]})
+
+    def hint(self, body: str, message: Mapping[str, Any]) -> None:
+        """Sends what may be left out, unless much waits unread: the socket of a peer that is stopped must keep room for what matters."""
         if not self.closed and self._unread() < _MOST_UNREAD:
-            self.send('heartbeat', {**health, 'report': json.dumps(report)[:_MOST_REPORT]})
+            self.send(body, message)
 
     def _unread(self) -> int:
         try:
@@ -142,6 +147,12 @@ class Channel:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
+
+    def forget(self) -> None:
+        """In a child that was forked: closes its copy of the descriptor, and does not shut down the connection of its parent."""
+        self.closed = True
+        self._decoder.close()
+        self._sock.close()
 
     def release(self) -> None:
         """Closes the descriptor: only when no thread reads any more."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from .channel import Channel, Received, close_messages
 from .errors import FdBrokerError
-from .kernel import close_all, poll
+from .kernel import close_all, no_descriptor, pidfd_of_self, poll
 from .messages import Message
 
 PROTOCOL_MIN = PROTOCOL_MAX = 1
@@ -23,7 +23,10 @@ def connect(control: str, timeout: float) -> socket.socket:
     """A socket to the listening process, if that may be believed: this user or root, in a folder that no other user may write to."""
     until = time.monotonic() + timeout
     while True:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise no_descriptor(error) from error
         try:
             sock.setblocking(False)
             sock.connect(control)
@@ -62,16 +65,16 @@ DRAINING = 4
 
 def greet(channel: Channel, hello: Mapping[str, Any], timeout: float) -> tuple[Message, int | None, list[Received]]:
     """Says Hello; (Welcome, the holder's pidfd or None, what has come behind it)."""
-    own = os.pidfd_open(os.getpid()) if hasattr(os, 'pidfd_open') else None
+    own = pidfd_of_self()
     try:
         whole = {
             'version_min': PROTOCOL_MIN, 'version_max': PROTOCOL_MAX, 'capabilities': _CAPABILITIES, 'pid': os.getpid(),
             'instance': _INSTANCE, **hello,
         }
-        channel.send('hello', whole, [] if own is None else [own])
+        channel.send('hello', whole, own)
+        channel.greeted = True
     finally:
-        if own is not None:
-            os.close(own)
+        close_all(own)
     until = time.monotonic() + timeout
     while True:
         if not poll(channel.fileno(), select.POLLIN, until - time.monotonic()):

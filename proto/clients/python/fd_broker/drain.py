@@ -30,7 +30,7 @@ class Drain:
 
     def __init__(self, member: StatePart) -> None:
         self._member = member
-        self._link: Channel | None = None
+        self.link: Channel | None = None
         self._channel: Channel | None = None
         """The link, when changes can be sent over it."""
         self._numbers = 0
@@ -90,8 +90,8 @@ class Drain:
             self._closing.set()
             self._channel = None
             self._member._changed.notify_all()
-            if self._link is not None:
-                self._link.end_reading()
+            if self.link is not None:
+                self.link.end_reading()
 
     def join(self, seconds: float) -> None:
         if threading.current_thread() is not self._thread:
@@ -110,7 +110,7 @@ class Drain:
             try:
                 channel = Channel(connect(member.control, 1.0))
                 with member._lock:
-                    self._link = channel
+                    self.link = channel
                     if self._closed:
                         channel.end_reading()
                     top = max(member._segments, default=0)
@@ -130,7 +130,7 @@ class Drain:
             except (FdBrokerError, OSError):
                 pass
             with member._changed:
-                self._link = None
+                self.link = None
                 if self._channel is channel:
                     self._channel = None
                 member._changed.notify_all()

@@ -260,6 +260,17 @@ class LinkPart(StatePart):
             link.close()
             self._wake()
 
+    def _hint(self, body: str) -> None:
+        """Sends what may be left out."""
+        link = self._link
+        if link is None:
+            return
+        try:
+            link.hint(body, {})
+        except FdBrokerError:
+            link.close()
+            self._wake()
+
     def _say_back(self, link: Channel, back: Message) -> None:
         """Sends the holdings first: the holder decides when it hears Back."""
         held: list[Message] = []

@@ -7,6 +7,7 @@ import queue
 import select
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, overload
 
@@ -24,6 +25,16 @@ from .messages import JOIN, LISTENER, Message
 from .sections import CODECS, Section
 from .specs import Spec, bind, parse_spec, same_address
 
+_members: weakref.WeakSet[Member] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for member in list(_members):
+        member._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
 TIMES = ('ready', 'quiesce', 'freeze', 'prepare', 'commit', 'probation', 'heartbeat', 'silence')
 
 
@@ -39,7 +50,7 @@ def join(
     after :meth:`Member.leave`. `log`: a function that is told lines.
 
     Raises FdBrokerError, and nothing has changed for anybody: ERR_FDB_BUSY (retryable: another is joining), ERR_FDB_VERSION,
-    ERR_FDB_SERVICE, ERR_FDB_OPTION, ERR_FDB_DENIED, ERR_FDB_NOT_A_DAEMON, ERR_FDB_FD_MISMATCH, ERR_FDB_STATE_…, ERR_FDB_DEADLINE.
+    ERR_FDB_SERVICE, ERR_FDB_OPTION, ERR_FDB_NO_DESCRIPTORS, ERR_FDB_DENIED, ERR_FDB_NOT_A_DAEMON, ERR_FDB_FD_MISMATCH, ERR_FDB_STATE_…, ERR_FDB_DEADLINE.
     """
     for name, limit in (times or {}).items():
         if name not in TIMES:
@@ -60,7 +71,8 @@ def join(
     except BaseException as error:
         # The holder may have sent its Offer: the next one need not wait for the end of this process.
         why = error if isinstance(error, FdBrokerError) else FdBrokerError('ERR_FDB_ABORTED', str(error))
-        channel.try_send('abort', {'code': why.code, 'message': why.message, 'phase': 'joining'})
+        if channel.greeted:
+            channel.try_send('abort', {'code': why.code, 'message': why.message, 'phase': 'joining'})
         channel.release()
         raise
     member = Member(control, service, health, times or {}, log, drain)
@@ -102,6 +114,7 @@ class Member(LinkPart):
         self._wake_read: int | None = wake_read
         self._wake_write: int | None = wake_write
         self._thread = threading.Thread(target=self._run, name='fd-broker', daemon=True)
+        _members.add(self)
 
     @property
     def serving(self) -> bool:
@@ -187,7 +200,10 @@ class Member(LinkPart):
         self._hooks['resumed'].append(hook)
 
     def ready(self, timeout: float = 60.0) -> None:
-        """This process can serve: returns when it does. Raises why it does not, and the one before serves on."""
+        """This process can serve: returns when it does. Raises why it does not, and the one before serves on. Call it once (ERR_FDB_READY_TWICE)."""
+        with self._lock:
+            if self.phase != 'joining' and not self._over:
+                raise FdBrokerError('ERR_FDB_READY_TWICE', f'ready() was already called (phase {self.phase})')
         self._post({'type': 'adopted'})
         with self._changed:
             until = time.monotonic() + timeout
@@ -245,14 +261,37 @@ class Member(LinkPart):
             self._drain.close()
             self._drain.join(1.0)
         with self._lock:
-            for segment in self._segments.values():
-                segment.close()
-            self._segments, self._log.segments = {}, []
-            close_all(self._pidfds)
-            self._pidfds = []
+            self._drop_descriptors()
             if not self._thread.is_alive():
                 close_all([fd for fd in (self._wake_read, self._wake_write) if fd is not None])
                 self._wake_read = self._wake_write = None
+
+    def _drop_descriptors(self) -> None:
+        for segment in self._segments.values():
+            segment.close()
+        self._segments, self._log.segments = {}, []
+        close_all(self._pidfds)
+        self._pidfds = []
+
+    def _forked(self) -> None:
+        """In a child that was forked: the member is its parent's. The child has no thread that hears the daemon, must not speak for its parent,
+        and must not hold what its parent's death has to end."""
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        drain, self._drain = self._drain, None
+        for channel in (self._link, drain.link if drain is not None else None):
+            if channel is not None:
+                channel.forget()
+        self._link = None
+        self._reason = FdBrokerError('ERR_FDB_CLOSED', f'process {os.getpid()} was forked by a member, and is none')
+        for listener in self._listeners.values():
+            listener._hooks.clear()
+        fds = [self._wake_read, self._wake_write]
+        self._wake_read = self._wake_write = None
+        with self._changed:
+            self._end()
+            self._drop_descriptors()
+        close_all([fd for fd in fds if fd is not None])
 
     def __enter__(self) -> Member:
         return self

@@ -59,6 +59,9 @@ class StatePart:
     def _tell(self, body: str, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         raise NotImplementedError
 
+    def _hint(self, body: str) -> None:
+        raise NotImplementedError
+
     def _post(self, event: Event) -> None:
         raise NotImplementedError
 
@@ -212,14 +215,14 @@ class StatePart:
         return True
 
     def _told_appended(self) -> None:
-        """Tells another process that reads along: several appends are told as one."""
+        """Tells another process that reads along: several appends are told as one. That process also looks by itself."""
         if not self._tells_appended or self._growing:
             return
         self._growing = True
 
         def tell() -> None:
             self._growing = False
-            self._tell('appended', {})
+            self._hint('appended')
 
         self._later(self._GROWN_S, tell)
 
