@@ -281,7 +281,7 @@ for (const { language, name, tool } of MEMBERS) {
     it('leaves without a successor when the requests in flight have changed the state', async () => {
       const { scene, target } = await open()
       const changing = async (app: App, ms: number) => {
-        const answer = ask(`${target}/count?ms=${ms}`, { method: 'POST', agent: false }).answer
+        const answer = ask(`${target}/count?ms=${ms}`, { method: 'POST' }).answer
         await app.says('counting')
         return async () => {
           const { status, body } = await answer

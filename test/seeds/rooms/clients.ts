@@ -325,7 +325,7 @@ const TOLD_LATER: readonly Told[] = [
   ['go', 'writes', 'incoming.go', '\tif asked.More {\n\t\tin.answered.add(key)\n\t}\n', ''],
 ]
 
-/** Of a member that leaves. */
+/** Mistakes of a member that leaves. */
 const TOLD_LEAVING: readonly Told[] = [
   [
     'python',
