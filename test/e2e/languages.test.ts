@@ -289,13 +289,13 @@ for (const { language, name, tool } of MEMBERS) {
         }
       }
       const first = await serve(scene, language)
-      const atSignal = await changing(first, 200)
+      const atSignal = await changing(first, 100)
       first.signal('SIGTERM')
       expect(await atSignal()).toBe('200 1')
       await first.end()
 
       const second = await serve(scene, language)
-      const atStop = await changing(second, 200)
+      const atStop = await changing(second, 100)
       using client = await OperatorClient.connect(scene.control)
       await client.command(STOP, stopBody({ timeoutMs: null, drop: false }), { service: 'shop' })
       expect(await atStop()).toBe('200 2')
