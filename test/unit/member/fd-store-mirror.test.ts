@@ -10,6 +10,8 @@ import { bindSocket, closeAll, inspectOne, memoryFile, OwnedFd, openFile } from 
 import { recoverFromFdStore } from '../../../src/member/joining/fd-store-recovery.js'
 import { FdStoreMirror } from '../../../src/member/operator/fd-store-mirror.js'
 import { type FdStore, restorePassedSockets } from '../../../src/os/service-manager/passed-sockets.js'
+import fc from '../../lanes/generated.js'
+import { perLane } from '../../lanes/lane.js'
 
 /** The store of a service manager. */
 class Store implements Pick<FdStore, 'keep' | 'drop'> {
@@ -130,3 +132,123 @@ it('gives a process that started earlier its own copy, unless a newer segment wa
   expect([...incomplete, ...later].filter(({ fd }) => !fd.closed)).toEqual([])
   expect(discarded).toEqual([])
 })
+
+/** A store that keeps one descriptor of each file, as a service manager does. */
+class DistinctStore extends Store {
+  override keep(name: string, fd: OwnedFd): void {
+    const { ino } = inspectOne(fd)
+    if (!this.kept.some(each => each.name === name && inspectOne(each.fd).ino === ino)) super.keep(name, fd)
+  }
+}
+
+/** A version of the service, with the descriptors of its listeners. */
+class Version {
+  readonly generation: number
+  readonly registry = new Registry()
+  readonly segments = new SegmentSet()
+  readonly mirror: FdStoreMirror
+
+  constructor(generation: number, store: Store, control: readonly ControlItem[]) {
+    this.generation = generation
+    this.segments.make([generation])
+    this.mirror = new FdStoreMirror({
+      origin: { generation, serviceStartedAt: 0, scope: 'holder' },
+      registry: this.registry,
+      settings: { service: 'shop' },
+      segmentSet: this.segments,
+      control: () => control,
+      store,
+    })
+  }
+
+  /** The inode of each listener. */
+  get listeners(): Record<string, string> {
+    return Object.fromEntries(this.registry.entries.map(({ name, fd }) => [name, inspectOne(fd).ino]))
+  }
+
+  close(): void {
+    this.mirror.close()
+    this.registry.close()
+    this.segments.close()
+  }
+}
+
+type ControlItem = ReturnType<ConstructorParameters<typeof FdStoreMirror>[0]['control']>[number]
+
+const NAMES = ['web', 'admin', 'metrics']
+
+type Step = { readonly does: 'opens' | 'closes'; readonly name: string } | { readonly does: 'next' | 'back' }
+
+const STEP: fc.Arbitrary<Step> = fc.oneof(
+  fc.record({ does: fc.constantFrom('opens' as const, 'closes' as const), name: fc.constantFrom(...NAMES) }),
+  fc.record({ does: fc.constantFrom('next' as const, 'back' as const) }),
+)
+
+it('gives the listeners of the version that serves, whatever versions have served before it, and returned', () => {
+  const property = fc.property(fc.array(STEP, { minLength: 4, maxLength: 14 }), steps => {
+    const store = new DistinctStore()
+    const control = (['control', 'lock'] as const).map(role => ({
+      role,
+      fd: memoryFile(role, 'in its place'),
+    }))
+    let serving = new Version(1, store, control)
+    let standby: Version | null = null
+    try {
+      serving.mirror.start()
+      for (const step of steps) {
+        if (step.does === 'opens')
+          serving.registry.put(
+            namedEntry(step.name, bindSocket({ kind: 'udp', host: '127.0.0.1', port: 0 }, step.name)),
+          )
+        else if (step.does === 'closes') serving.registry.drop(step.name)
+        else if (step.does === 'next') {
+          const next: Version = new Version(serving.generation + 1, store, control)
+          for (const { name, fd } of serving.registry.entries) next.registry.put(namedEntry(name, fd.dup()))
+          serving.mirror.end()
+          next.mirror.start()
+          standby?.close()
+          standby = serving
+          serving = next
+        } else if (standby !== null) {
+          serving.mirror.end()
+          standby.mirror.start()
+          serving.close()
+          serving = standby
+          standby = null
+        }
+        // As after kill -9 of all.
+        expect(recovered(store)).toEqual(serving.listeners)
+      }
+    } finally {
+      serving.close()
+      standby?.close()
+      closeAll([...control, ...store.kept].map(({ fd }) => fd))
+      restorePassedSockets([])
+    }
+  })
+  const opened: Step[] = [
+    { does: 'opens', name: 'web' },
+    { does: 'opens', name: 'admin' },
+  ]
+  const returns: Step[] = [...opened, { does: 'next' }, { does: 'closes', name: 'admin' }, { does: 'back' }]
+  const again: Step[] = [...opened, { does: 'next' }, { does: 'back' }, { does: 'next' }, { does: 'back' }]
+  fc.assert(property, { numRuns: perLane(10, 1_000), examples: [[returns], [again]] })
+})
+
+/** The inode of each listener that a process finds which starts after `kill -9`. */
+function recovered(store: Store): Record<string, string> {
+  restorePassedSockets(store.kept.map(({ name, fd }) => ({ name: `fdb.shop.${name}`, fd: fd.dup() })))
+  const found = recoverFromFdStore({
+    service: 'shop',
+    control: join(tmpdir(), 'fdb-no-such-control'),
+    logger: SILENT,
+    isFresh: true,
+    discard: () => {},
+  })
+  if (found === null) return {}
+  const { entries, listener, lock, segments } = found
+  const listeners = entries.map(({ name, fd }) => [name, inspectOne(fd).ino])
+  closeAll([...entries.map(({ fd }) => fd), listener, lock])
+  for (const segment of segments) segment.close()
+  return Object.fromEntries(listeners)
+}

@@ -245,52 +245,52 @@ describe('a channel of events', () => {
     expect(numbers).toEqual(Array.from({ length: last }, (_, n) => n + 1))
   })
 
-  it.each([
-    'reads',
-    'reads slowly',
-  ] as const)('gives a client that %s each event once, in order, whatever its stream is told of its position, also when it reconnects', async how => {
-    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
-    const [rounds, keep] = [2, 60]
-    const events = channels(keep)
-    const places = await Promise.all([placeOf(events), placeOf(events)])
-    let client = await Client.of(places[0]!, 'news')
-    const heard: number[] = []
-    const numbersOf = (text: string) => [...text.matchAll(/^data: (\d+)/gm)].map(([, n]) => Number(n))
-    const text = how === 'reads' ? '' : 'x'.repeat(500_000)
-    let last = 0
-    const told = async () => {
-      await events.publish('news', `${++last} .`)
-      client.answer.resume()
-      await client.gets(`data: ${last} .`)
-    }
-    for (let round = 0; round < rounds; round++) {
-      const [from, to] = round % 2 === 0 ? places : places.toReversed()
-      if (how === 'reads slowly') client.answer.pause()
-      // More than the kernel keeps for a client that does not read.
-      for (let n = 0; n < 13; n++) await events.publish('news', `${++last} ${text}`)
-      vi.advanceTimersByTime(BEAT_MS)
-      await until('it has moved', () => carry(from!, to!) === 1)
-      vi.advanceTimersByTime(BEAT_MS)
-      await told()
-      // Without a beat the events of others would outrun what is kept.
-      for (let n = 0; n < 2; n++) {
-        for (let other = 0; other < keep - 20; other++) await events.publish('others', `${other}`)
-        const before = client.lastId
-        vi.advanceTimersByTime(BEAT_MS)
-        await until('it has its position', () => client.lastId !== before)
+  it.each(['reads', 'reads slowly'] as const)(
+    'gives a client that %s each event once, in order, whatever its stream is told of its position, also when it reconnects',
+    async how => {
+      vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+      const [rounds, keep] = [2, 60]
+      const events = channels(keep)
+      const places = await Promise.all([placeOf(events), placeOf(events)])
+      let client = await Client.of(places[0]!, 'news')
+      const heard: number[] = []
+      const numbersOf = (text: string) => [...text.matchAll(/^data: (\d+)/gm)].map(([, n]) => Number(n))
+      const text = how === 'reads' ? '' : 'x'.repeat(500_000)
+      let last = 0
+      const told = async () => {
+        await events.publish('news', `${++last} .`)
+        client.answer.resume()
+        await client.gets(`data: ${last} .`)
       }
-      heard.push(...numbersOf(client.text))
-      const { lastId } = client
+      for (let round = 0; round < rounds; round++) {
+        const [from, to] = round % 2 === 0 ? places : places.toReversed()
+        if (how === 'reads slowly') client.answer.pause()
+        // More than the kernel keeps for a client that does not read.
+        for (let n = 0; n < 13; n++) await events.publish('news', `${++last} ${text}`)
+        vi.advanceTimersByTime(BEAT_MS)
+        await until('it has moved', () => carry(from!, to!) === 1)
+        vi.advanceTimersByTime(BEAT_MS)
+        await told()
+        // Without a beat the events of others would outrun what is kept.
+        for (let n = 0; n < 2; n++) {
+          for (let other = 0; other < keep - 20; other++) await events.publish('others', `${other}`)
+          const before = client.lastId
+          vi.advanceTimersByTime(BEAT_MS)
+          await until('it has its position', () => client.lastId !== before)
+        }
+        heard.push(...numbersOf(client.text))
+        const { lastId } = client
+        expect(client.text).not.toContain('event: gap')
+        client.answer.destroy()
+        await events.publish('news', `${++last}`)
+        client = await Client.of(to!, 'news', lastId)
+        await told()
+      }
       expect(client.text).not.toContain('event: gap')
-      client.answer.destroy()
-      await events.publish('news', `${++last}`)
-      client = await Client.of(to!, 'news', lastId)
-      await told()
-    }
-    expect(client.text).not.toContain('event: gap')
-    heard.push(...numbersOf(client.text))
-    expect(heard).toEqual(Array.from({ length: last }, (_, n) => n + 1))
-  })
+      heard.push(...numbersOf(client.text))
+      expect(heard).toEqual(Array.from({ length: last }, (_, n) => n + 1))
+    },
+  )
 
   it('gives a moved stream an event that another hook has brought in the same turn', async () => {
     const events = channels()
