@@ -13,7 +13,7 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs'
-import files from 'node:fs/promises'
+import files, { type FileHandle } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
@@ -34,11 +34,21 @@ import {
 } from '../../fixtures/state.js'
 import { bytesOf, routeSchema, segmentOf } from '../../fixtures/state-logs.js'
 import { untyped } from '../../fixtures/untyped.js'
+import fc from '../../lanes/generated.js'
+import { perLane } from '../../lanes/lane.js'
 import { OwnTimers } from '../../processes/own-timers.js'
 import { until } from '../../processes/until.js'
 
 const SECRET = defineSection({ version: 1, codec: bytes(), secret: true })
 const quiet = { info() {}, warn() {} }
+
+/** The prototype of all handles. */
+async function allHandles(): Promise<FileHandle> {
+  const handle = await files.open('/dev/null', 'r')
+  const all: FileHandle = Object.getPrototypeOf(handle)
+  await handle.close()
+  return all
+}
 
 function folder(): string {
   const path = mkdtempSync(join(tmpdir(), 'fdb-file-'))
@@ -146,6 +156,67 @@ describe('the state file', () => {
     await routes.put('b', { to: 'b' })
     await until('the next one too', () => file.status().syncedSequence === log.sequence)
     expect((await load(path)).position.digest).toBe(log.position.digest)
+  })
+
+  it('reaches the disk within `sync` of the last change, whenever that came after those before', async () => {
+    const SYNC_MS = 40
+    /** The writes since the last sync. */
+    let unsynced = 0
+    const all = await allHandles()
+    const { write, datasync } = all
+    const spies = [
+      vi.spyOn(all, 'write').mockImplementation(async function (this: FileHandle, ...given: unknown[]) {
+        const written = await Reflect.apply(write, this, given)
+        unsynced++
+        return written
+      } as never),
+      vi.spyOn(all, 'datasync').mockImplementation(async function (this: FileHandle) {
+        const before = unsynced
+        await datasync.call(this)
+        unsynced -= before
+      }),
+    ]
+    onTestFinished(() => spies.forEach(spy => void spy.mockRestore()))
+    // Each change follows the one before after this time, or when that is synced; then none follows.
+    const pauses = fc.array(
+      fc.oneof(fc.integer({ min: 0, max: 3 * SYNC_MS }), fc.constant('synced' as const)),
+      {
+        minLength: 1,
+        maxLength: 4,
+      },
+    )
+    const property = fc.asyncProperty(pauses, async times => {
+      const { log, file, routes } = Writer.serve(join(folder(), 'state'), { sync: SYNC_MS })
+      const synced = () =>
+        until(
+          'the last change is on the disk',
+          () => file.status().syncedSequence === log.sequence,
+          2_000,
+          () => file.status(),
+        )
+      unsynced = 0
+      for (const [n, time] of times.entries()) {
+        await routes.put('a', { to: `${n}` })
+        if (time === 'synced') await synced()
+        else await new Promise(resolve => setTimeout(resolve, time))
+      }
+      await routes.put('a', { to: 'last' })
+      await synced()
+      // Also what tells after a power cut how much was synced.
+      await until('no write is unsynced', () => unsynced === 0, 2_000)
+      file.stop()
+      log.close()
+    })
+    const examples = [
+      ['synced', 50],
+      ['synced', 60, 60],
+      ['synced', 'synced', 20],
+    ] as const
+    await fc.assert(property, {
+      numRuns: perLane(5, 200),
+      examples: examples.map(times => [[...times]]),
+      endOnFailure: true,
+    })
   })
 
   it('reaches the disk with each write when told to, and never when told so', async () => {
