@@ -79,10 +79,8 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
     ending: ending.signal,
     attach: proxy => {
       signals.attach(proxy)
-      // The signal to end arrived while the proxy started to serve.
-      if (signals.starting.aborted) void proxy.close()
-      // Repeats early reloads: the file may have changed since this process read it.
-      else for (const act of early) act(proxy)
+      // Repeats early reloads, unless the proxy was told to end: the file may have changed since this process read it.
+      if (!signals.starting.aborted) for (const act of early) act(proxy)
       early.clear()
     },
     close: () => signals.close(),
