@@ -2,9 +2,17 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer, get } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
+import { Server } from 'socket.io'
 import { expect, it, onTestFinished } from 'vitest'
 import { codec, defineSection, join, type Member, serveDaemon } from '../../../src/index.js'
-import { configFrom, followSource, HttpSource, KeyvStore, startProxy } from '../../fixtures/work.js'
+import {
+  configFrom,
+  followSource,
+  HttpSource,
+  KeyvStore,
+  recoverSockets,
+  startProxy,
+} from '../../fixtures/work.js'
 import { OwnTimers } from '../../processes/own-timers.js'
 import { freePort } from '../../processes/scene.js'
 import { until } from '../../processes/until.js'
@@ -15,7 +23,7 @@ const ROUNDS = 2
 const SAME = 5
 const LOOK_MS = 20
 /** Timers for the application's work, neither for the handoff nor for a connection. */
-const OF_WORK = /^(?:proxy|sources|stores)\//
+const OF_WORK = /^(?:proxy|socket-io|sources|stores)\//
 
 interface Version {
   readonly member: Member
@@ -40,10 +48,15 @@ async function serverUrl(): Promise<string> {
   return `http://127.0.0.1:${(server.address() as { port: number }).port}`
 }
 
-/** A program with a followed source and a store; the next version has neither. */
+/** A program with a followed source, a store and a server of socket.io; the next version has none of them. */
 async function program(control: string): Promise<Start> {
   const url = await serverUrl()
   return async isFirst => {
+    if (isFirst) {
+      const sockets = new Server(createServer())
+      onTestFinished(() => void sockets.close())
+      recoverSockets(sockets, { name: 'timers' })
+    }
     const member = await join({ control, service: 'shop', hosting: 'daemon' })
     if (isFirst) {
       const answers = defineSection({ version: 1, codec: codec.json() })
