@@ -1,7 +1,6 @@
 import { expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
-import { proxySignals } from '../../../src/cli/proxy-signals.js'
-import type { ReverseProxy } from '../../../src/proxy/index.js'
+import { proxySignals } from '../../fixtures/cli.js'
 import { untyped } from '../../fixtures/untyped.js'
 
 const DRAIN_MS = 4_000
@@ -17,7 +16,7 @@ async function toldAfter(...early: readonly NodeJS.Signals[]): Promise<unknown[]
   const signals = proxySignals(SILENT, () => {})
   onTestFinished(() => signals.close())
   for (const signal of early) process.emit(signal, signal)
-  signals.attach(untyped<ReverseProxy>(proxy))
+  signals.attach(untyped<Parameters<typeof signals.attach>[0]>(proxy))
   await new Promise(setImmediate)
   return told
 }

@@ -95,7 +95,7 @@ async function proxy(control: string): Promise<Start> {
 
 it.each(Object.entries({ program, proxy }))(
   'the work of a %s has the same timers each time that its process serves, or stands by, and none in the end',
-  async (_, prepare) => {
+  async (what, prepare) => {
     using timers = new OwnTimers()
     const own = () => timers.places.filter(place => OF_WORK.test(place))
     const control = joinPath(folder(), 'control.sock')
@@ -126,6 +126,10 @@ it.each(Object.entries({ program, proxy }))(
     }
     await has('serving')
     expect(seen.get('serving')).not.toEqual([])
+    if (what === 'program') {
+      const both = seen.get('serving')!.filter(place => seen.get('standby')!.includes(place))
+      expect(both, 'the timers of a process that serves, beside one that serves').toEqual([])
+    }
     await first.close()
     await hasTimers([])
   },

@@ -165,11 +165,14 @@ describe('the state file', () => {
     const all = await allHandles()
     const { write, datasync } = all
     const spies = [
-      vi.spyOn(all, 'write').mockImplementation(async function (this: FileHandle, ...given: unknown[]) {
+      vi.spyOn(all, 'write').mockImplementation(async function (
+        this: FileHandle,
+        ...given: Parameters<FileHandle['write']>
+      ) {
         const written = await Reflect.apply(write, this, given)
         unsynced++
         return written
-      } as never),
+      }),
       vi.spyOn(all, 'datasync').mockImplementation(async function (this: FileHandle) {
         const before = unsynced
         await datasync.call(this)
