@@ -54,8 +54,11 @@ it('each request that waits for its session is answered once: a poll soon, all w
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
     const waiting = new WaitingRequests()
     const all: Asked[] = []
+    /** When each session was asked for first since it came last; long ago if it was given up. */
+    const since = new Map<string, number>()
     const settle = () => new Promise(setImmediate)
     for (const step of steps) {
+      const before = new Set(all.filter(({ answers }) => answers.length > 0))
       if (step.what === 'time') await vi.advanceTimersByTimeAsync(step.ms)
       else if (step.what === 'arrives') waiting.arrived(step.sid)
       else if (step.what === 'is given up') waiting.giveUp(step.sid)
@@ -66,6 +69,7 @@ it('each request that waits for its session is answered once: a poll soon, all w
           one.socket.destroyed = true
         }
       } else {
+        if (!since.has(step.sid)) since.set(step.sid, performance.now())
         const answers: string[] = []
         const { request, socket } = requestOf(step.what, step.sid, answers)
         const { what, sid } = step
@@ -86,6 +90,16 @@ it('each request that waits for its session is answered once: a poll soon, all w
         const isDue = isDecided || now - at > (what === 'poll' ? POLL_MS : ARRIVE_MS)
         if (!isGone && isDue) expect([what, answers.length]).toEqual([what, 1])
       }
+      if (step.what === 'is given up') since.set(step.sid, Number.NEGATIVE_INFINITY)
+      // A session that has come, and left again, is waited for as the first time.
+      for (const one of all)
+        if (
+          !before.has(one) &&
+          one.answers.includes('asked') &&
+          !(step.what === 'arrives' && step.sid === one.sid)
+        )
+          expect(now - since.get(one.sid)!).toBeGreaterThanOrEqual(ARRIVE_MS)
+      if (step.what === 'arrives') since.delete(step.sid)
       // A request that is answered keeps no timer.
       const open = all.filter(({ isGone, answers }) => !isGone && answers.length === 0)
       const gone = all.filter(({ isGone }) => isGone)
@@ -98,5 +112,11 @@ it('each request that waits for its session is answered once: a poll soon, all w
     expect(all.filter(({ isGone, answers }) => !isGone && answers.length !== 1)).toEqual([])
     vi.useRealTimers()
   })
-  await fc.assert(property, { numRuns: perLane(50, 2_000) })
+  const again: Step[] = [
+    { what: 'send', sid: 'a' },
+    { what: 'arrives', sid: 'a' },
+    { what: 'time', ms: 2 * ARRIVE_MS },
+    { what: 'send', sid: 'a' },
+  ]
+  await fc.assert(property, { numRuns: perLane(50, 2_000), examples: [[again]] })
 })
