@@ -49,6 +49,7 @@ export class Holder {
   readonly #silence: HeartbeatSilence
   /** The phase at the last call of {@link stepped}. */
   #phase: HolderPhase
+  #earlierPhase: HolderPhase
   #deadline: Limit | undefined
   #closed = false
   /** The owner at the last call of {@link stepped}. */
@@ -70,6 +71,7 @@ export class Holder {
     this.#ownTimes = times
     this.#logger = logger
     this.#phase = host.state().phase
+    this.#earlierPhase = this.#phase
     this.#owner = host.state().owner
     const peer = (id: Id) => this.#peers.get(id)
     const context: HandlerContext = {
@@ -216,7 +218,8 @@ export class Holder {
       this.#peers.get(joiner)?.link.post({ unserved: {} })
     this.#noteOwner(owner, phase)
     if (phase === this.#phase) return
-    const event = eventOf(this.#phase, phase)
+    const event = eventOf(this.#phase, phase, this.#earlierPhase)
+    this.#earlierPhase = this.#phase
     this.#phase = phase
     if (event !== null) this.#noteEvent(event, joiner === NOBODY ? owner : joiner)
     if (phase === 'offering') {
@@ -531,6 +534,9 @@ export class Timeline {
   enter(phase: HolderPhase): void {
     const { current } = this
     if (current === undefined) return
+    // After its end the process that serves goes on in new segments again and again, which is no part of the handoff.
+    const last = current.phases.at(-1)?.phase
+    if (last === 'idle' || last === 'released') return
     current.phases.push({ phase, at: Date.now() })
     this.#noteQuiesce(current, phase)
     if (phase === 'probation') current.outcome = 'serving'

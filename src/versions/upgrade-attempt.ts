@@ -334,7 +334,9 @@ export class UpgradeAttempt {
   /** The phase of the successor's handoff; undefined if another process knows it. */
   get #handoffPhase(): string | undefined {
     const { joiner, phase } = this.#incumbent
-    return this.#isForeign(joiner) ? 'idle' : phase
+    // Before the handoff, the incumbent returns to serving only because its state goes on in a new segment.
+    const isRenewal = phase === 'returning' && this.#phase === 'idle'
+    return isRenewal || this.#isForeign(joiner) ? 'idle' : phase
   }
 
   #overtaken({ pid, generation }: Upgraded, exit: Exit): void {

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { StatusReport } from '../../src/operator/status-report.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { serveByCommand, serviceStatus, serviceWhere } from '../processes/daemon.js'
+import { Follower } from '../processes/event-follower.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
@@ -15,6 +16,8 @@ describe('a service that changes the same entries again and again', () => {
     const path = scene.file('state')
     const stateFile = { options: { stateLimits: { renewBytes: 100_000 }, stateFile: path } }
     const first = await scene.serve({ routes: 0, ...stateFile })
+    const follower = new Follower(scene.control)
+    await follower.has('the first event', events => events.length > 0)
     let most = 0
     let written = 0
     for (let round = 0; round < ROUNDS; round++) {
@@ -43,6 +46,7 @@ describe('a service that changes the same entries again and again', () => {
     expect(state.entries).toBe(1000)
     expect(Object.keys(await first.order<object>('all'))).toHaveLength(1000)
     expect(first.story).not.toContain('reinstated')
+    expect(follower.types).toEqual(['service.started'])
     const { digest } = state
     await scene.statusWhere('it is saved', ({ state }) => state.file?.sequence === state.sequence)
     const second = await scene.serve({ ...stateFile })
@@ -100,6 +104,10 @@ describe('a service that changes the same entries again and again', () => {
     )) as StatusReport
     expect(state.entries).toBe(1000)
     expect(app.story).not.toContain('reinstated')
+    const { handoffs } = (await serviceStatus(scene)) as StatusReport
+    expect(handoffs?.map(({ phases }) => phases.map(({ phase }) => phase))).toEqual([
+      ['offering', 'preparing', 'committing', 'idle'],
+    ])
   })
 })
 

@@ -84,8 +84,13 @@ export async function attemptWith(argv: readonly string[] = ['sleep', '60'], end
     served = { pid, generation: 2 }
     look()
   }
+  /** The service enters a phase without a joiner that is known. */
+  const enters = (phase: string) => {
+    now.phase = phase
+    look()
+  }
   const cancel = (reason: FdbError) => end.abort(reason)
-  return { attempt, cancel, child, control, fails, outcome, serves, told }
+  return { attempt, cancel, child, control, enters, fails, outcome, serves, told }
 }
 
 /** Whether the process comes from another command than `leader`, of which all processes have these last words. */

@@ -156,10 +156,21 @@ describe('the event of a change of phase', () => {
     expect(eventOf('preparing', 'committing')).toBe('handoff.committed')
     expect(eventOf('probation', 'released')).toBe('handoff.kept')
     expect(eventOf('probation', 'idle')).toBe('handoff.kept')
-    expect(eventOf('returning', 'idle')).toBe('rollback.serving')
     expect(eventOf('committing', 'idle')).toBe('handoff.serving')
     expect(eventOf('freezing', 'idle')).toBeNull()
     expect(eventOf('committing', 'returning')).toBeNull()
+  })
+
+  it.each([
+    ['committing', 'rollback.serving'],
+    ['probation', 'rollback.serving'],
+    ['rebuilding', 'rollback.serving'],
+    // The state goes on in a new segment.
+    ['idle', null],
+    // The handoff was given up before the Commit.
+    ['preparing', null],
+  ] as const)('tells of a return from %s: %s', (earlier, event) => {
+    expect(eventOf('returning', 'idle', earlier)).toBe(event)
   })
 })
 

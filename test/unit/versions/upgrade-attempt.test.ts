@@ -34,6 +34,19 @@ describe('an attempt', () => {
     })
   })
 
+  it('does not take a new segment of the state for a step of its successor, and still hears that its command has failed', async () => {
+    const { enters, outcome, told } = await attemptWith(['true'])
+    for (const phase of ['returning', 'idle', 'returning']) enters(phase)
+    expect(await outcome).toMatchObject({ code: 'ERR_FDB_SUCCESSOR_EXITED' })
+    expect(told).toEqual(['started'])
+  })
+
+  it('reports the return of its incumbent after a failed handoff', async () => {
+    const { enters, told } = await attemptWith()
+    for (const phase of ['offering', 'committing', 'returning', 'idle']) enters(phase)
+    expect(told).toEqual(['started', 'offering', 'committing', 'returning', 'idle'])
+  })
+
   it('goes on if a process fails that an earlier upgrade has started', async () => {
     const { attempt, control, fails } = await attemptWith()
     fails({ ...OTHER, lastWords: `${control}.0123456789abcdef` })
