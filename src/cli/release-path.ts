@@ -15,7 +15,7 @@ import { dirname, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 import { OperatorClient } from '../operator/client.js'
 import { ANSWER_MS } from '../operator/requests.js'
-import { linkTargets, previousOf, type Release, unchangeable } from '../os/release-link.js'
+import { linkTargets, previousOf, type Release, refuseOwnPath, unchangeable } from '../os/release-link.js'
 import type { SupervisorStatus } from '../run/status.js'
 import { askStatus, type ServiceAddress, serviceOf, servingKey } from './status-answer.js'
 
@@ -56,6 +56,7 @@ export class ReleasePath {
   /** Installs `release`: switches a link to it, or replaces a file by a copy. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
   install(release: string): void {
     const wanted = resolve(release)
+    refuseOwnPath(this.path, wanted)
     const there = seenAt(wanted, statSync)
     if (there === undefined) throw missing(wanted, 'does not exist: give the release to install')
     const isLink = pathKind(this.path) === 'link'

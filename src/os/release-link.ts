@@ -28,6 +28,17 @@ export function previousOf(at: string): string {
   return `${at}.previous`
 }
 
+/**
+ * Throws ERR_FDB_NO_BINARY if the absolute path `release` leads through `at`, or through the path that keeps the previous release: an installation
+ * changes both, so another release than the named one would start, or none.
+ */
+export function refuseOwnPath(at: string, release: string): void {
+  const own = [at, previousOf(at)].find(path => release === path || release.startsWith(`${path}/`))
+  if (own === undefined) return
+  const why = `${release} is no release of its own: the installation changes ${own}. Give the path of the release; the previous one comes back by fd-broker rollback --at ${at}`
+  throw new FdbError('ERR_FDB_NO_BINARY', why, { details: { path: release } })
+}
+
 /** Replaces `AT.previous`, then the release link, each atomically. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
 export function switchLink(at: string, { to, previous }: LinkTargets): void {
   if (statSync(resolve(dirname(at), to), { throwIfNoEntry: false }) === undefined)

@@ -2,7 +2,14 @@ import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { startedAs } from '../os/command-line.js'
-import { type LinkTargets, linkTargets, type Release, realPathOf, switchLink } from '../os/release-link.js'
+import {
+  type LinkTargets,
+  linkTargets,
+  type Release,
+  realPathOf,
+  refuseOwnPath,
+  switchLink,
+} from '../os/release-link.js'
 import { candidate, type SupervisorState, serving } from '../versions/version-machine.js'
 import type { VersionSettings } from './settings.js'
 
@@ -138,6 +145,7 @@ export class ReleaseLinks {
 
   /** Switches a link before version `id` starts. `now` is the serving version. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
   install(id: number, { at, to }: Release, now: number | null): void {
+    refuseOwnPath(at, to)
     const before = linkTargets(at)
     if (before === null) {
       const why = `${at} is no symbolic link: give --at the link that the program is started from`

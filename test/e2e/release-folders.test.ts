@@ -96,9 +96,14 @@ describe('fd-broker run', () => {
 
   it('starts a version again that has ended from the release that it was upgraded to', async () => {
     const settings = ['--ready', 'fd', '--restart', 'always', '--restart-delay', '10ms', '--probation', '0ms']
-    const { run, two, upgrade, settled } = await released(settings)
+    const { run, link, two, upgrade, settled } = await released(settings)
     expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
     expect(await settled()).toBe('2')
+    // The way back is `fd-broker rollback`, which the message names.
+    expect(await upgrade(`${link}.previous`)).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining(`ERR_FDB_NO_BINARY: ${link}.previous is no release of its own`),
+    })
     signalPid((await run.status()).pid, 'SIGKILL')
     await run.serving(3)
     expect(await settled()).toBe('2')

@@ -73,6 +73,32 @@ it('installs a release where a command of the same pid was killed before: pids o
   expect(readdirSync(folder).sort()).toEqual(['1', '2', 'current', 'current.previous'])
 })
 
+it.each(
+  ['link', 'file'].flatMap(kind => ['current', 'current.previous'].map(release => ({ kind, release }))),
+)(
+  'does not install $release at itself, where a $kind is: both will be another release',
+  ({ kind, release }) => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-installed-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const path = join(folder, 'current')
+    for (const name of ['1', '2']) writeFileSync(join(folder, name), name)
+    if (kind === 'link') symlinkSync('1', path)
+    else writeFileSync(path, '1')
+    const installed = new ReleasePath(path)
+    installed.install(join(folder, '2'))
+    installed.commit()
+    expect(() => new ReleasePath(path).install(join(folder, release))).toThrow(
+      expect.objectContaining({
+        code: 'ERR_FDB_NO_BINARY',
+        message: expect.stringContaining(`fd-broker rollback --at ${path}`),
+      }),
+    )
+    expect([path, `${path}.previous`].map(each => readFileSync(each, 'utf8'))).toEqual(['2', '1'])
+    installed.swap()
+    expect([path, `${path}.previous`].map(each => readFileSync(each, 'utf8'))).toEqual(['1', '2'])
+  },
+)
+
 it.each(['link', 'file'])('restores no release over that of another command: %s', kind => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-installed-'))
   onTestFinished(() => rmSync(folder, { recursive: true }))
