@@ -55,16 +55,20 @@ const flag: ValueCheck<boolean> = (value, place) => {
 const count: ValueCheck<number> = (value, place) =>
   integer(1, 9999)(typeof value === 'string' && /^\d{1,4}$/.test(value) ? Number(value) : value, place)
 
-/** Checks one of the signals `of`, with or without SIG. `example` appears in the error message. */
+function oneOfSignals(signals: readonly string[]): string {
+  return `one of ${signals.map(name => name.slice('SIG'.length)).join(', ')}`
+}
+
+/** Checks one of the signals `of`, with or without SIG. `what` appears in the error message. */
 function signal(
-  example: string,
+  what = 'a signal, for example TERM',
   of: readonly string[] = Object.keys(constants.signals),
 ): ValueCheck<NodeJS.Signals> {
   return (value, place) => {
     const name = String(value).toUpperCase()
     const full = name.startsWith('SIG') ? name : `SIG${name}`
     if (typeof value === 'string' && of.includes(full)) return full as NodeJS.Signals
-    return place.refuse(value, `a signal, for example ${example}`)
+    return place.refuse(value, what)
   }
 }
 
@@ -151,14 +155,18 @@ export const RUN_OPTIONS = {
       'if a version fails within this time, the previous one is started again',
     ),
   ],
-  stopSignal: ['--stop-signal <signal>', optional(signal('TERM'), 'TERM', 'signal that ends a version')],
+  stopSignal: ['--stop-signal <signal>', optional(signal(), 'TERM', 'signal that ends a version')],
   stopTimeout: [
     '--stop-timeout <duration>',
     optional(duration(0), defaultText('stop'), 'a version that lives this long after the signal is killed'),
   ],
   upgradeSignal: [
     '--upgrade-signal <signal>',
-    optional(signal('HUP', UPGRADE_SIGNALS), 'HUP', 'signal that starts the next version'),
+    optional(
+      signal(oneOfSignals(UPGRADE_SIGNALS), UPGRADE_SIGNALS),
+      'HUP',
+      'signal that starts the next version',
+    ),
   ],
   restart: [
     '--restart <when>',
@@ -260,7 +268,7 @@ export class RunSources {
     const pid = parsePid('adopt', `${adopt}`)
     if (adoptSignal === undefined) return { pid, signal: undefined }
     if (`${adoptSignal}`.toLowerCase() === 'none') return { pid, signal: 'none' }
-    return { pid, signal: checkOptions('run', adoptSignal, signal('TERM'), 'adoptSignal') }
+    return { pid, signal: checkOptions('run', adoptSignal, signal(), 'adoptSignal') }
   }
 
   /** Reads the settings for the next version. Rejects with ERR_FDB_OPTION, ERR_FDB_SPEC, ERR_FDB_CONFIG. */

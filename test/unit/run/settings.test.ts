@@ -8,6 +8,9 @@ import { parseReadiness } from '../../../src/versions/version-probe.js'
 import { NextSettings, passedOn } from '../../fixtures/run.js'
 import { versionSettings } from '../../processes/version-settings.js'
 
+/** Other signals have another effect on `fd-broker run`. */
+const UPGRADE = 'one of HUP, USR1, USR2, WINCH, TTIN, TTOU, ALRM, VTALRM, CONT'
+
 describe('--ready', () => {
   it.each([
     ['notify', { kind: 'notify' }],
@@ -185,7 +188,7 @@ describe('settings', () => {
     ['healthPasses: 0', 'run.yaml:1:15: healthPasses: 0 is no whole number from 1 to 9999'],
     ['healthTimeout: 0s', 'run.yaml:1:16: healthTimeout: "0s" is not a duration from 1ms'],
     ['stopTimeout: 5', 'run.yaml:1:14: stopTimeout: 5 has no unit; write 5s or 5ms'],
-    ['upgradeSignal: KILL', 'upgradeSignal: "KILL" is not a signal, for example HUP'],
+    ['upgradeSignal: KILL', `upgradeSignal: "KILL" is not ${UPGRADE}`],
     ['listen: { "a:b": "tcp://127.0.0.1:80" }', 'listen["a:b"]: "a:b" is no name of a listener: 1 to 255'],
     [
       'listens: {}',
@@ -196,7 +199,7 @@ describe('settings', () => {
     ['{', 'run.yaml:1:2: '],
     ['name: shop\nstopSignal: [1]', 'run.yaml:2:13: stopSignal: [1] is not a signal, for example TERM'],
     ['stopSignal: 15', 'stopSignal: 15 is not a signal, for example TERM'],
-    ['upgradeSignal: true', 'upgradeSignal: true is not a signal, for example HUP'],
+    ['upgradeSignal: true', `upgradeSignal: true is not ${UPGRADE}`],
     ['env: null', 'run.yaml:1:6: env: null is empty, not a map of variables to strings'],
     ['env: { A: [1] }', 'run.yaml:1:11: env.A: [1] is not a string, or null'],
     ['cwd: [a]', 'cwd: ["a"] is not a string'],
