@@ -8,6 +8,7 @@ import { Edge } from '../processes/edge.js'
 import { startWithKept } from '../processes/fd-store.js'
 import { hasEnded } from '../processes/launch.js'
 import { NotifyRecorder } from '../processes/notify-socket.js'
+import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -168,6 +169,31 @@ describe('descriptors that the service manager keeps', () => {
       }
     },
   )
+
+  it('have a listener that an upgrade adds only when the previous version cannot serve again, which could not remove it', async () => {
+    const { edge, manager, start } = await unit()
+    const port = await freePort()
+    const address = (each: number) => `tcp://127.0.0.1:${each}`
+    const listeners = [{ name: 'http', address: address(edge.port) }]
+    edge.write({ listeners, upgrade: { probation: '1m' } })
+    const first = await start()
+    const listening = () => [...manager.kept.keys()].filter(name => name.includes('.entry-')).length
+    await until('the listener is kept', () => listening() === 1)
+    const added = [...listeners, { name: 'admin', address: address(port) }]
+    edge.write({ listeners: added })
+    await edge.signal('SIGUSR2', first)
+    await until('the next one serves', async () => (await edge.status()).generation === 2)
+    const second = await edge.pid
+    expect(await ask(`http://127.0.0.1:${port}`).answer).toMatchObject({ body: 'file' })
+    await edge.signal('SIGKILL', second)
+    await until('the first one serves again', async () => (await edge.pid.catch(() => 0)) === first)
+    expect(listening()).toBe(1)
+    await expect(ask(`http://127.0.0.1:${port}`).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+    await edge.signal('SIGUSR2', first)
+    await until('another one serves', async () => (await edge.pid.catch(() => first)) !== first)
+    await edge.signal('SIGKILL', first)
+    await until('both are kept', () => listening() === 2)
+  })
 
   it.runIf(NIGHTLY)('do not continue where a segment is missing, nor where a process serves', async () => {
     const { add, edge, kill, manager, start } = await unit()

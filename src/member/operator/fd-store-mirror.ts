@@ -1,4 +1,5 @@
 import { DescriptorNames, fdStoreName } from '../../holder/descriptor-names.js'
+import type { Entry } from '../../holder/entry.js'
 import type { Registry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { inspect, inspectOne, type OwnedFd } from '../../kernel/index.js'
@@ -13,6 +14,8 @@ export interface FdStoreMirrorDeps {
   readonly origin: Origin
   readonly registry: Registry
   readonly segmentSet: SegmentSet
+  /** Whether the previous version, which does not know this entry, may serve again: then the store would keep it for ever. */
+  readonly isProvisional: (entry: Entry) => boolean
   /** Returns the descriptors of the control socket. Borrowed. */
   readonly control: () => readonly BundleItem[]
   readonly store: Pick<FdStore, 'drop' | 'keep'> | null
@@ -24,7 +27,7 @@ const SWEPT_EPOCHS = 8
 /**
  * Copies descriptors to systemd's FD store, from which the next process takes them if this process is killed: listeners, the control socket
  * and its lock file, each segment of the state before it is used, and a note with the names. Only the serving process does so, without a
- * daemon.
+ * daemon. What a version adds itself is stored when its predecessor cannot serve again: nobody else could remove it from the store.
  */
 export class FdStoreMirror {
   readonly #deps: FdStoreMirrorDeps
@@ -39,7 +42,7 @@ export class FdStoreMirror {
     this.#deps = deps
     this.#names = new DescriptorNames(
       { service: settings.service, generation, serviceStartedAt },
-      () => registry.entries,
+      () => this.#entries,
       () => this.#segments,
     )
     const { changed } = registry
@@ -89,6 +92,11 @@ export class FdStoreMirror {
     }
   }
 
+  get #entries(): Entry[] {
+    const { isProvisional, registry } = this.#deps
+    return registry.entries.filter(entry => !isProvisional(entry))
+  }
+
   get #segments(): string[] {
     return this.#deps.segmentSet.all.map(segmentName)
   }
@@ -105,14 +113,14 @@ export class FdStoreMirror {
   }
 
   #wanted(): Map<string, { fd: OwnedFd; identity: string | OwnedFd }> {
-    const { control, origin, registry, segmentSet } = this.#deps
+    const { control, origin, segmentSet } = this.#deps
     const wanted = new Map<string, { fd: OwnedFd; identity: string | OwnedFd }>()
     const add = (name: string, fd: OwnedFd) => wanted.set(name, { fd, identity: inspectOne(fd).ino })
     for (const segment of segmentSet.all) add(segmentName(segment), segment.fd)
     for (const { role, fd } of control()) add(role, fd)
     const note = this.#names.file
     if (note !== null) add(`note-${origin.generation}`, note)
-    const { entries } = registry
+    const entries = this.#entries
     const seen = inspect(entries.map(({ fd }) => fd))
     entries.forEach(({ fd, name }, i) => {
       const about = seen[i]!
