@@ -14,7 +14,7 @@ export interface SegmentBundle {
 
 /**
  * The segments of this process, by epoch: those that contain the state, the one in which the owner writes, and those that were made for a
- * handoff: the successor's, and the incumbent's for a rollback. Owns them; the state log works on dups.
+ * handoff: the successor's, and the incumbent's for a rollback. Owns them; the state log shares their descriptors.
  */
 export class SegmentSet {
   readonly #segments = new Map<Epoch, Segment>()

@@ -144,9 +144,9 @@ export class Segment {
     return new Segment(fd, this.epoch, this.kind, this.start, this.#end)
   }
 
-  /** Returns the same memory with a duplicate of the descriptor. */
-  dup(): Segment {
-    return new Segment(this.fd.dup(), this.epoch, this.kind, this.start, this.#end)
+  /** Returns the same memory by the same descriptor, with an owner of its own. Needs no further descriptor, so that a handoff cannot fail here after the Commit. */
+  share(): Segment {
+    return new Segment(this.fd.share(), this.epoch, this.kind, this.start, this.#end)
   }
 
   size(): number {

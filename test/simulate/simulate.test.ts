@@ -203,6 +203,11 @@ describe('the drivers on a simulated kernel', () => {
     expect(code, output).toBe(0)
   })
 
+  it.runIf(NIGHTLY)('reads newer state in a version that lacks descriptors when it stands by', async () => {
+    const { code, output } = await simulate('--seed', '946921799')
+    expect(code, output).toBe(0)
+  })
+
   it('keep all promises when any one call fails', async () => {
     const scenarios = perLane(
       'embedded,daemon,next-daemon,start,taken-back,stopped-again,run,run-starts',

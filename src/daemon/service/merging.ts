@@ -64,13 +64,13 @@ export class Merging {
     const log = new StateLog({ logger })
     this.#log = log
     try {
-      for (const segment of sealed) await log.adopt(segment.dup())
+      for (const segment of sealed) await log.adopt(segment.share())
       const [snapshot] = await log.compact()
       const all = segmentSet.all
       // A handoff, or the member, may have changed the set meanwhile: the next check tries again.
       if (snapshot?.kind !== 'snapshot' || !mayMerge() || sealed.some(segment => !all.includes(segment)))
         return
-      segmentSet.replaceUpTo(snapshot.dup())
+      segmentSet.replaceUpTo(snapshot.share())
     } catch (error) {
       this.#failed = sealed.at(-1) ?? null
       logger.warn({ err: error, service }, 'the daemon could not merge the segments of a service')

@@ -170,7 +170,7 @@ export class LastSeals {
 /** The daemon may have only read-only descriptors of dead members. Throws or rejects with ERR_FDB_STATE_SEAL. */
 function sealForTheDead(segmentSet: SegmentSet, aside: boolean): void | Promise<void> {
   const snapshot = segmentSet.all.findLast(segment => segment.kind === 'snapshot')
-  if (snapshot !== undefined) segmentSet.replaceUpTo(snapshot.dup())
+  if (snapshot !== undefined) segmentSet.replaceUpTo(snapshot.share())
   const open = segmentSet.all.filter(({ sealed }) => !sealed)
   if (aside && open.length > 0)
     return Promise.all(open.map(segment => segment.sealForDeadAside())).then(() => {})

@@ -122,7 +122,7 @@ export class SegmentCopies {
     const key = segmentKey(from)
     if (this.#copies.has(key)) return
     const { epoch, start } = from
-    const source = from.dup()
+    const source = from.share()
     closeOnThrow([source], () => {
       const fd = memoryFile(`fdb-state-${epoch}-copy`, `copy of state segment ${epoch}`)
       closeOnThrow([fd], () => {

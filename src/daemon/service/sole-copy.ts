@@ -44,7 +44,7 @@ export async function keepState({
     for (const segment of segmentSet.all) {
       // No process may write this segment any more: all members are dead.
       segment.sealForDead()
-      await log.adopt(segment.dup())
+      await log.adopt(segment.share())
     }
     const file = new StateFile(stateFileSettings({ path, sync: 'always' }, service), log, logger, () => true)
     file.serve()

@@ -199,7 +199,7 @@ export class FollowedState {
     this.#segmentSet.close()
     for (const segment of segments) this.#segmentSet.put(segment, false)
     try {
-      await this.log.rebuild(copyAll(segments, segment => segment.dup()))
+      await this.log.rebuild(copyAll(segments, segment => segment.share()))
     } catch (error) {
       // The retry asks for all segments.
       this.#segmentSet.close()
@@ -215,7 +215,7 @@ export class FollowedState {
     this.#segmentSet.prune(this.#segmentSet.top)
     await this.log.dropEmpty()
     if (this.#closed) return
-    await this.#loader.compact(snapshot => this.#segmentSet.replaceUpTo(snapshot.dup()), {
+    await this.#loader.compact(snapshot => this.#segmentSet.replaceUpTo(snapshot.share()), {
       from: FEWEST_MERGED,
     })
   }

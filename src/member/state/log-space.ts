@@ -45,7 +45,8 @@ export class LogSpace {
     const hosting = this.#deps.hosting()
     if (shutdown.over) return
     await state.loader.compact(async snapshot => {
-      if (!shutdown.over && (await hosting.mayReplaceMerged(snapshot))) segmentSet.replaceUpTo(snapshot.dup())
+      if (!shutdown.over && (await hosting.mayReplaceMerged(snapshot)))
+        segmentSet.replaceUpTo(snapshot.share())
     }, options)
   }
 

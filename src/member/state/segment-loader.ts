@@ -32,7 +32,7 @@ export class SegmentLoader {
 
   /** Starts the state of a first process in `epoch`, with the entries of the state file if there is one. */
   async startFirst(epoch: Epoch, settings: StateFileSettings | null, file: StateFile | null): Promise<void> {
-    const segment = this.#segmentSet.get(epoch)!.dup()
+    const segment = this.#segmentSet.get(epoch)!.share()
     let end: FileEnd | null = null
     const onRead = (read: FileEnd) => {
       end = read
@@ -51,7 +51,7 @@ export class SegmentLoader {
   /** Reads the state up to `source`, the incumbent's segment. */
   async read(source: Epoch): Promise<void> {
     for (const segment of this.#segmentSet.all)
-      if (segment.epoch <= source) await this.#log.adopt(segment.dup())
+      if (segment.epoch <= source) await this.#log.adopt(segment.share())
   }
 
   /**
@@ -83,10 +83,10 @@ export class SegmentLoader {
   async #adoptNewer(isWanted: (segment: Segment) => boolean): Promise<void> {
     const newer = this.#segmentSet.all.filter(segment => segment.epoch > this.#newest && isWanted(segment))
     if (newer[0]?.kind === 'snapshot' && this.#log.segments.length > 0) {
-      await this.#log.rebuild(copyAll(newer, segment => segment.dup()))
+      await this.#log.rebuild(copyAll(newer, segment => segment.share()))
       return
     }
-    for (const segment of newer) if (segment.epoch > this.#newest) await this.#log.adopt(segment.dup())
+    for (const segment of newer) if (segment.epoch > this.#newest) await this.#log.adopt(segment.share())
   }
 
   /** Adds segments that are newer than the known ones, and closes the other items. A snapshot replaces all earlier segments. `over`: closes all. */
@@ -112,7 +112,7 @@ export class SegmentLoader {
   /** Returns copies of the segments that come after `epoch`, for the log, which owns them; none if a snapshot is the first of them. */
   after(epoch: Epoch): Segment[] {
     const next = this.#segmentSet.all.filter(segment => segment.epoch > epoch)
-    return next[0]?.kind === 'snapshot' ? [] : copyAll(next, segment => segment.dup())
+    return next[0]?.kind === 'snapshot' ? [] : copyAll(next, segment => segment.share())
   }
 
   write(epoch: Epoch): void {
@@ -128,7 +128,7 @@ export class SegmentLoader {
         'ERR_FDB_INTERNAL',
         `the segment of epoch ${epoch}, to which this process must write, is missing`,
       )
-    this.#log.startWriting(segment.dup())
+    this.#log.startWriting(segment.share())
   }
 
   /**

@@ -12,7 +12,7 @@ async function counted() {
   const log = new StateLog()
   const segments = segmentSet.make([1, 2, 3]) as Segment[]
   for (const segment of segments) {
-    log.startWriting(segment.dup())
+    log.startWriting(segment.share())
     const counter = log.section('counter')
     await Promise.all(Array.from({ length: CHANGES }, (_, i) => counter.put('n', Buffer.from(`${i}`))))
     if (segment !== segments.at(-1)) segment.seal()
@@ -41,7 +41,7 @@ async function counted() {
 async function readFrom(segmentSet: SegmentSet): Promise<StateLog> {
   const log = new StateLog()
   onTestFinished(() => log.close())
-  for (const segment of segmentSet.all) await log.adopt(segment.dup())
+  for (const segment of segmentSet.all) await log.adopt(segment.share())
   return log
 }
 

@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { FdbError } from '../../../src/errors.js'
@@ -19,11 +20,11 @@ function serving() {
   const writeIn = (epoch: number) => {
     segmentSet.seal(0, epoch)
     segmentSet.make([epoch])
-    log.startWriting(segmentSet.get(epoch)!.dup())
+    log.startWriting(segmentSet.get(epoch)!.share())
   }
   const merge = async () => {
     const [snapshot] = await log.compact()
-    segmentSet.replaceUpTo(snapshot!.dup())
+    segmentSet.replaceUpTo(snapshot!.share())
   }
   return { log, segmentSet, counts, writeIn, merge }
 }
@@ -37,7 +38,7 @@ async function draining({ segmentSet }: Pick<ReturnType<typeof serving>, 'segmen
     log.close()
     own.close()
   })
-  own.put(segmentSet.get(1)!.dup(), true)
+  own.put(segmentSet.get(1)!.share(), true)
   await loader.read(1)
   loader.write(1)
   const counts = log.section('counts', schema)
@@ -48,6 +49,27 @@ async function draining({ segmentSet }: Pick<ReturnType<typeof serving>, 'segmen
 }
 
 describe('the state of a process that does not serve any more', () => {
+  it('needs no further descriptor to follow, and to write again, in the segments of a handoff', async () => {
+    const next = serving()
+    next.segmentSet.make([1])
+    const old = await draining(next)
+    old.fence()
+    next.segmentSet.seal(0, 2)
+    const [successors, wayBack] = next.segmentSet.make([2, 3])
+    next.log.startWriting(successors!.share())
+    await next.counts.put('a', 1)
+    old.segmentSet.put(successors!.share(), true)
+    old.segmentSet.put(wayBack!.share(), true)
+    const before = readdirSync('/proc/self/fd').length
+    await old.loader.follow()
+    expect(old.counts.get('a')).toBe(1)
+    next.segmentSet.seal(0, 3)
+    await old.loader.carry(3, false)
+    old.loader.write(3)
+    await old.counts.put('again', 1)
+    expect(readdirSync('/proc/self/fd').length).toBeLessThanOrEqual(before)
+  })
+
   it('can be written again, if the process has followed a segment by a descriptor that it cannot write', async () => {
     const next = serving()
     next.segmentSet.make([1])
@@ -58,7 +80,7 @@ describe('the state of a process that does not serve any more', () => {
     old.take()
     await old.loader.follow()
     // The right to write comes after what all processes get that follow.
-    old.segmentSet.put(segment!.dup(), true)
+    old.segmentSet.put(segment!.share(), true)
     old.loader.write(3)
     await old.counts.put('again', 1)
     expect(old.counts.get('again')).toBe(1)
@@ -69,7 +91,7 @@ describe('the state of a process that does not serve any more', () => {
     next.segmentSet.make([1])
     const old = await draining(next)
     await old.counts.put('old', 1)
-    await next.log.adopt(next.segmentSet.get(1)!.dup())
+    await next.log.adopt(next.segmentSet.get(1)!.share())
     old.fence()
     next.writeIn(3)
     await next.counts.put('merged', 2)
@@ -101,7 +123,7 @@ describe('the state of a process that does not serve any more', () => {
     next.segmentSet.make([1])
     const old = await draining(next)
     await old.counts.put('old', 1)
-    await next.log.adopt(next.segmentSet.get(1)!.dup())
+    await next.log.adopt(next.segmentSet.get(1)!.share())
     old.fence()
     next.writeIn(3)
     await next.counts.put('merged', 2)
@@ -121,7 +143,7 @@ describe('the state of a process that does not serve any more', () => {
     next.segmentSet.make([1])
     const old = await draining(next)
     await old.counts.put('old', 1)
-    await next.log.adopt(next.segmentSet.get(1)!.dup())
+    await next.log.adopt(next.segmentSet.get(1)!.share())
     next.writeIn(3)
     await next.counts.put('merged', 2)
     next.writeIn(4)

@@ -128,7 +128,7 @@ describe('a request id belongs to one change', () => {
     other.startWriting(theirs)
     await other.section('routes', routeSchema).put('a', to('theirs'), { request: 'same' })
     await other.section('routes', routeSchema).put('c', to('theirs'), { request: 'another' })
-    await log.adopt(theirs.dup())
+    await log.adopt(theirs.share())
     theirs.seal()
     await log.catchUp()
     log.startWriting(Segment.create(3))

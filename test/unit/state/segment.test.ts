@@ -68,7 +68,7 @@ describe('a segment', () => {
 
   it('refuses appends once it is sealed, by whichever descriptor, and sealing again is fine', () => {
     const one = kept(Segment.create(1))
-    const other = kept(one.dup())
+    const other = kept(one.share())
     expect(other.append(Buffer.from('abc'))).toEqual({ written: 3, refused: null })
     expect([one.sealed, other.sealed]).toEqual([false, false])
     one.seal()
@@ -116,7 +116,7 @@ describe('a segment', () => {
     onTestFinished(() => clearInterval(counting))
     const sealing = segments.map(segment => segment.sealAside())
     // A caller may be done with it before.
-    const other = segments[0]!.dup()
+    const other = segments[0]!.share()
     segments[0]!.close()
     const held = /EBUSY\): a process maps the segment writable, or holds pages of it/
     await Promise.all(sealing.slice(1).map(each => expect(each).rejects.toThrow(held)))
