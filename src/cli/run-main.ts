@@ -1,5 +1,6 @@
 import { type Logger, SILENT } from '../base/logger.js'
 import { reportServerStage } from '../base/server-stage.js'
+import { startThreadPool } from '../base/thread-pool.js'
 import { releaseSignals } from '../kernel/index.js'
 import type { ExecState } from '../run/exec-state.js'
 import type { SupervisorEnd } from '../run/failures.js'
@@ -21,6 +22,7 @@ export async function runSupervisor({ state, takeOver, ...deps }: RunDeps): Prom
   try {
     predecessor = (await takeOver?.()) ?? null
     const parts = { ...deps, predecessor }
+    startThreadPool()
     const running = await (state === null ? Supervisor.start(parts) : Supervisor.resume(parts, state))
     signals.attach(running)
     // The previous image blocked signals before it executed this one.

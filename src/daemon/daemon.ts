@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { withinLimit } from '../base/limited-signal.js'
 import { type Logger, SILENT, wrappedLogger } from '../base/logger.js'
+import { startThreadPool } from '../base/thread-pool.js'
 import type { HookSettings } from '../checks/hooks.js'
 import { abortSignal, checkOptions, type Given, logger, path } from '../checks/options.js'
 import { absent, map, optional, required, type ShapeOf } from '../checks/shape.js'
@@ -410,6 +411,7 @@ export async function openDaemon(
 ): Promise<Daemon> {
   const given = checkOptions('serveDaemon()', options, OPTIONS)
   requireAddon()
+  startThreadPool()
   const { control, mainProcess, pidFile, signal, systemd, takeOver, upgrade: times } = given
   // reload() reads the file again, perhaps when the program has changed its folder.
   const config = given.config === undefined ? null : resolve(given.config)

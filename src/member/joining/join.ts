@@ -1,5 +1,6 @@
 import type { Cluster } from 'node:cluster'
 import { Backoff } from '../../base/backoff.js'
+import { startThreadPool } from '../../base/thread-pool.js'
 import { wrongOption } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
 import { requireAddon } from '../../kernel/index.js'
@@ -38,6 +39,7 @@ const LONGEST_RETRY_MS = 100
 export async function join(options: JoinOptions): Promise<Member> {
   const settings = resolveOptions(options)
   requireAddon()
+  startThreadPool()
   if (settings.service === DAEMON_ITSELF)
     throw wrongOption('service', DAEMON_ITSELF, 'another name: this one is reserved for daemons')
   settings.signal?.throwIfAborted()
