@@ -2,7 +2,7 @@ import type { FdbError } from '../errors.js'
 import { EventFile, eventPath } from '../events/event-file.js'
 import { EventLog } from '../events/event-log.js'
 import { DescriptorNames } from '../holder/descriptor-names.js'
-import type { Entry, NamedEntry } from '../holder/entry.js'
+import type { NamedEntry } from '../holder/entry.js'
 import { Holder } from '../holder/holder.js'
 import { Hooks } from '../holder/hooks.js'
 import type { HolderHost } from '../holder/message-handler.js'
@@ -292,8 +292,7 @@ export class MemberRuntime {
     this.upgrades = new Upgrades({ ...hosted, events })
     this.upgrades.waitingPid = () => this.clients.waitingPid
     const control = () => controlSocket.items()
-    const isProvisional = (entry: Entry) => this.holdings.isProvisional(entry)
-    const mirrorTo = (store: FdStore | null) => new FdStoreMirror({ ...made, isProvisional, control, store })
+    const mirrorTo = (store: FdStore | null) => new FdStoreMirror({ ...made, control, store })
     const texts = new StatusTexts({ ...hosted, upgrades: this.upgrades })
     this.announcer = new Announcer({ ...made, upgrades: this.upgrades, texts, mirrorTo })
     this.reloading = new Reloading({ settings, machine, announcer: this.announcer })

@@ -27,6 +27,7 @@ export class Holdings {
 
   constructor(deps: HoldingsDeps) {
     this.#deps = deps
+    deps.registry.isProvisional = entry => this.#isAdded(entry)
   }
 
   /**
@@ -104,7 +105,7 @@ export class Holdings {
   }
 
   /** Whether this entry would not exist if the handoff were undone. */
-  isProvisional(entry: Entry): boolean {
+  #isAdded(entry: Entry): boolean {
     return this.#added !== null && this.#added.size > 0 && this.#added.has(inspectOne(entry.fd).ino)
   }
 

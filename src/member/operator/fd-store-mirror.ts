@@ -14,8 +14,6 @@ export interface FdStoreMirrorDeps {
   readonly origin: Origin
   readonly registry: Registry
   readonly segmentSet: SegmentSet
-  /** Whether the previous version, which does not know this entry, may serve again: then the store would keep it for ever. */
-  readonly isProvisional: (entry: Entry) => boolean
   /** Returns the descriptors of the control socket. Borrowed. */
   readonly control: () => readonly BundleItem[]
   readonly store: Pick<FdStore, 'drop' | 'keep'> | null
@@ -27,7 +25,7 @@ const SWEPT_EPOCHS = 8
 /**
  * Copies descriptors to systemd's FD store, from which the next process takes them if this process is killed: listeners, the control socket
  * and its lock file, each segment of the state before it is used, and a note with the names. Only the serving process does so, without a
- * daemon. What a version adds itself is stored when its predecessor cannot serve again: nobody else could remove it from the store.
+ * daemon. An entry that a version adds itself is stored when no earlier version can serve again, which could not remove it from the store.
  */
 export class FdStoreMirror {
   readonly #deps: FdStoreMirrorDeps
@@ -93,8 +91,8 @@ export class FdStoreMirror {
   }
 
   get #entries(): Entry[] {
-    const { isProvisional, registry } = this.#deps
-    return registry.entries.filter(entry => !isProvisional(entry))
+    const { registry } = this.#deps
+    return registry.entries.filter(entry => !registry.isProvisional(entry))
   }
 
   get #segments(): string[] {

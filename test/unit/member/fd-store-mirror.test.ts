@@ -42,7 +42,6 @@ it('gives each name its own descriptor back: of a file that is open twice, of a 
     registry,
     settings: { service: 'shop' },
     segmentSet: new SegmentSet(),
-    isProvisional: () => false,
     control: () => control,
     store,
   })
@@ -100,7 +99,6 @@ it('gives a process that started earlier its own copy, unless a newer segment wa
     registry,
     settings: { service: 'shop' },
     segmentSet,
-    isProvisional: () => false,
     control: () => control,
     store,
   })
@@ -158,7 +156,6 @@ class Version {
       registry: this.registry,
       settings: { service: 'shop' },
       segmentSet: this.segments,
-      isProvisional: () => false,
       control: () => control,
       store,
     })
