@@ -93,8 +93,8 @@ export const UPGRADING = {
     remedy: 'Create the folder, or start the next version in another (`run --cwd`)',
   },
   ERR_FDB_SPAWN: {
-    cause: 'A system call failed when the successor was started',
-    remedy: "Check its command, its folder and this user's limits",
+    cause: 'A system call failed when the successor was started, or the memory limit leaves no room for it',
+    remedy: "Check its command, its folder, this user's limits and the memory limit",
   },
   ERR_FDB_SUCCESSOR_EXITED: {
     cause: "The successor's process ended before it served",

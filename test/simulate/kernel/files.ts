@@ -117,6 +117,8 @@ export const simulatedFiles = {
   existsSync: (path: string) => kernel().names.has(path),
   realpathSync: (path: string) => (kernel().names.has(path) ? path : fail('ENOENT', 'realpath')),
   readdirSync: entriesOf,
+  // No process waits for its answer: see startThreadPool().
+  access() {},
   accessSync: (path: string) => void lookUp(path, 'access'),
   readlinkSync: targetOf,
   mkdirSync: (path: string, { mode = 0o777 }: { mode?: number } = {}) => makeFolder(path, mode),
