@@ -23,9 +23,9 @@ const FILES: readonly Rule[] = [
   [/^dist\/auto\.cjs$/, 34_400],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/(?:cli|load)\.cjs$/, 26_500],
-  [/^dist\/program\.cjs$/, 2_015_000],
+  [/^dist\/program\.cjs$/, 2_030_000],
   [/^dist\/timeline\.cjs$/, 602_000],
-  [/^dist\/library\.cjs$/, 1_537_000],
+  [/^dist\/library\.cjs$/, 1_545_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml|prom-client|convert)\.cjs$/, 200_000],
   [
@@ -38,7 +38,7 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 6_480_000
+export const MOST_UNPACKED = 6_505_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
   // Some forty besides the pieces that the bundler shares between entries: one more or less comes with any import.
@@ -54,8 +54,9 @@ const MOST = {
   // the PROXY protocol, and `drain`; 4_990_000 before clients could use HTTP/2; 5_030_000 before ECharts drew the picture of an upgrade, also without a browser;
   // 5_625_000 before routes had conditions, rate limits, passwords and CORS, clients certificates, and the access log formats;
   // 5_810_000 before `convert`, forwardAuth and patterns in paths; 6_030_000 before the proxy forwarded datagrams;
-  // 6_180_000 before lists of revoked certificates and TLS-ALPN-01; 6_220_000 before `convert` read sozu's and HAProxy's conditions as they do.
-  withoutAddons: 6_305_000,
+  // 6_180_000 before lists of revoked certificates and TLS-ALPN-01; 6_220_000 before `convert` read sozu's and HAProxy's conditions as they do;
+  // 6_305_000 before members in Python and Go answered their last requests, and pages and messages told more.
+  withoutAddons: 6_330_000,
 }
 
 /**
