@@ -68,7 +68,7 @@ func (m *Member) perform(e effect) error {
 	case "reconnect":
 		m.reconnect()
 	case "drain":
-		m.lastRequests.answerRollbacks(nil)
+		m.lastRequests.onLeft()
 		m.endLink()
 	case "exit":
 		m.end()

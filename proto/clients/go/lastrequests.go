@@ -178,6 +178,8 @@ func (l *lastRequests) handBack() {
 	limit := 2 * (m.silence() + m.every())
 	l.until(func() bool { return !l.accepts() || !l.standsBy() || l.order.given }, limit)
 	l.rollsBack = false
+	// The probation may have ended, and a version that waited for that may have joined: if its handoff fails, this process serves on.
+	l.until(func() bool { return l.m.state.Phase != "frozen" || l.order.given }, 0)
 	if !l.accepts() || l.order.given {
 		return
 	}
@@ -190,6 +192,15 @@ func (l *lastRequests) handBack() {
 	m.resume()
 	m.beatNow()
 	l.answerRollbacks(failure)
+}
+
+// onLeft is called before the link ends. After an order to stop no other version serves instead.
+func (l *lastRequests) onLeft() {
+	if l.order.keepsRight {
+		l.answerRollbacks(l.noStandby())
+	} else {
+		l.answerRollbacks(nil)
+	}
 }
 
 func (l *lastRequests) noStandby() *Error {

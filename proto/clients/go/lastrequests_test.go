@@ -218,6 +218,28 @@ func TestAMemberServesOnIfNoVersionTakesOverAtARollback(t *testing.T) {
 	}
 }
 
+func TestAMemberServesOnIfAHandoffThatBeganWhenItWasRolledBackFails(t *testing.T) {
+	w := newWorker(t, 1)
+	w.order("service.rollback", "")
+	w.beats(true)
+	turn := func(phase string) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.state.Phase = phase
+		w.notify()
+	}
+	turn("frozen")
+	w.beats(false)
+	w.mu.Lock()
+	w.lastRequests.standbyReleased = true
+	w.mu.Unlock()
+	turn("serving")
+	if reply := w.reply(); reply.Code != "ERR_FDB_NO_STANDBY" {
+		t.Errorf("%+v", reply)
+	}
+	w.didWork("ended", "resumed")
+}
+
 func TestAMemberThatLostTheRightToServeEndsItsWork(t *testing.T) {
 	w := newWorker(t, 1)
 	w.link.say(envelope{Fenced: &empty{}})

@@ -137,6 +137,22 @@ class Serving(unittest.TestCase):
         self.assertEqual(self.hear(link, 'command_reply')['code'], 'ERR_FDB_DEADLINE')
         self.assertEqual((self.member.phase, self.work), ('serving', ['ended', 'resumed']))
 
+    def test_serves_on_if_a_handoff_that_began_when_it_was_rolled_back_fails(self):
+        link = self.serve(source=1)
+        self.order(link, 'service.rollback')
+        self.hear(link, 'heartbeat', lambda one: one.get('rolls_back'))
+        self.turn('frozen')
+        self.hear(link, 'heartbeat', lambda one: not one.get('rolls_back'))
+        self.member._last_requests.on_released()
+        self.turn('serving')
+        self.assertEqual(self.hear(link, 'command_reply')['code'], 'ERR_FDB_NO_STANDBY')
+        self.assertEqual((self.member.phase, self.work), ('serving', ['ended', 'resumed']))
+
+    def turn(self, phase):
+        with self.member._changed:
+            self.member._state = {**self.member._state, 'phase': phase}
+            self.member._changed.notify_all()
+
     def test_that_lost_the_right_to_serve_ends_its_work_once(self):
         link = self.serve(source=1)
         link.send('fenced', {})

@@ -83,8 +83,8 @@ class LastRequests:
         self._standby_released = True
 
     def on_left(self) -> None:
-        """Before the link ends."""
-        self._answer_rollbacks(None)
+        """Before the link ends. After an order to stop no other version serves instead."""
+        self._answer_rollbacks(None if self.order.hand_back else self._no_standby())
 
     @property
     def stands_by(self) -> bool:
@@ -171,6 +171,8 @@ class LastRequests:
         limit = 2 * (member._silence_s + member._beat_s)
         self._until(lambda: member.phase not in _ACCEPTS or not self.stands_by or self.order.given, limit)
         self.rolls_back = False
+        # The probation may have ended, and a version that waited for that may have joined: if its handoff fails, this process serves on.
+        self._until(lambda: member.phase != 'frozen' or self.order.given)
         if member.phase not in _ACCEPTS or self.order.given:
             return
         late = f'the version that stands by has not taken over within {limit:g} s, so process {os.getpid()} serves on'
