@@ -17,7 +17,7 @@ import type { StateLog } from '../state-log.js'
 import { type BegunFile, FileEncoder, type NextWrite, WRITE_BYTES } from './encoder.js'
 import {
   CREATE,
-  checkService,
+  checkContents,
   createTemporary,
   newMode,
   openStateFile,
@@ -83,9 +83,10 @@ export class FileCopy extends FileEncoder {
     return new FileCopy({ path, handle }, kind, begun)
   }
 
-  static async create(path: string, kind: StateFileKind): Promise<FileCopy> {
+  /** `owns`: as for checkReplaceable(). */
+  static async create(path: string, kind: StateFileKind, owns = false): Promise<FileCopy> {
     const began = performance.now()
-    const copy = new FileCopy(await createTemporary(path, kind), kind)
+    const copy = new FileCopy(await createTemporary(path, kind, owns), kind)
     copy.#wroteAt = began
     return copy
   }
@@ -321,7 +322,7 @@ export class FileCopy extends FileEncoder {
 
 /**
  * Brings the state file up to date and syncs it, synchronously, at the end of a process. `installing` is a copy that a thread may be renaming at this
- * moment. `inUse`: as for checkReplaceable().
+ * moment. `inUse` and `owns`: as for checkReplaceable().
  */
 export function finishAtOnce(
   path: string,
@@ -331,27 +332,30 @@ export function finishAtOnce(
     file,
     installing,
     inUse = null,
+    owns = false,
   }: {
     file: FileCopy | null
     installing: FileCopy | null
     inUse?: ((inode: bigint) => FdbError) | null
+    owns?: boolean
   },
 ): void {
   const isOwn = file?.isAtNow(path) ?? false
   if (installing?.finishNow(log) && installing.installNow(path)) return
   if (isOwn && file?.finishNow(log)) return
-  if (log.pieces().length > 0) writeStateFileNow(path, log, kind, isOwn ? null : inUse)
+  if (log.pieces().length > 0) writeStateFileNow(path, log, kind, owns, isOwn ? null : inUse)
 }
 
 function writeStateFileNow(
   path: string,
   log: StateLog,
   kind: StateFileKind,
+  owns: boolean,
   inUse: ((inode: bigint) => FdbError) | null,
 ): void {
   using present = openStateFile(path)
   if (present !== null) {
-    checkService(path, present, kind.service)
+    checkContents(path, present, kind.service, owns)
     if (inUse !== null && lockIfPossible(present) === false) throw inUse(BigInt(statOf(present).ino))
   }
   const mode = newMode(present && statOf(present), kind.secret)

@@ -13,10 +13,11 @@ import {
   lockIfPossible,
   type OwnedFd,
   openFile,
+  readAt,
   statOf,
   syncFolder,
 } from '../../kernel/index.js'
-import { MOST_HEADER_BYTES, parseHeader, readHeader } from '../segment.js'
+import { beginsAsSegment, MOST_HEADER_BYTES, parseHeader, readHeader } from '../segment.js'
 
 /** Mode of a file without secrets, before the umask. */
 const OPEN_MODE = 0o640
@@ -44,6 +45,27 @@ export function openStateFile(path: string, { write = false } = {}): OwnedFd | n
     checkKind(path, statOf(fd))
     return fd
   })
+}
+
+/** Throws ERR_FDB_STATE_FILE if a process of this service must not replace the file. `owns`: as for checkReplaceable(). */
+export function checkContents(path: string, fd: OwnedFd, service: string, owns: boolean): void {
+  const room = Buffer.alloc(MOST_HEADER_BYTES)
+  checkHead(path, room.subarray(0, readAt(fd, room, 0, room.length, 0)), service, owns)
+}
+
+/** `head`: the first bytes of a file. An empty file may be replaced, also one whose header is damaged, or of a newer format. */
+function checkHead(path: string, head: Buffer, service: string, owns: boolean): void {
+  if (!owns && head.length > 0 && !beginsAsSegment(head))
+    throw new FdbError(
+      'ERR_FDB_STATE_FILE',
+      `the file ${path} is not replaced, because fd-broker has not written it: give another path as the state file, or move the file away`,
+      { details: { path } },
+    )
+  checkOwner(
+    path,
+    serviceOf(() => parseHeader(head)),
+    service,
+  )
 }
 
 /** Throws ERR_FDB_STATE_FILE if the file belongs to another service. */
@@ -85,11 +107,13 @@ function checkOwner(path: string, owner: string, service: string): void {
 
 /**
  * Returns the mode of the present file, or null if there is none. Throws ERR_FDB_STATE_FILE if this process must not replace it. `inUse`: the error to throw
- * if another process writes it; null if that may be the predecessor.
+ * if another process writes it; null if that may be the predecessor. `owns`: this process has had its file there, so that what another program has put in
+ * its place may be replaced.
  */
 export async function checkReplaceable(
   path: string,
   service: string,
+  owns: boolean,
   inUse: ((inode: bigint) => FdbError) | null = null,
 ): Promise<{ mode: number } | null> {
   const { lstat, open } = nodeFiles()
@@ -106,10 +130,9 @@ export async function checkReplaceable(
       throw found.reason
     }
     checkKind(path, found.value)
-    const head = Buffer.alloc(MOST_HEADER_BYTES)
-    const { bytesRead = 0 } = (await handle?.read(head, 0, head.length, 0)) ?? {}
-    const owner = serviceOf(() => parseHeader(head.subarray(0, bytesRead)))
-    checkOwner(path, owner, service)
+    const room = Buffer.alloc(MOST_HEADER_BYTES)
+    const { bytesRead = 0 } = (await handle?.read(room, 0, room.length, 0)) ?? {}
+    checkHead(path, room.subarray(0, bytesRead), service, owns)
     if (inUse !== null && handle !== null && lockIfPossible(handle) === false)
       throw inUse((await handle.stat({ bigint: true })).ino)
     return found.value
@@ -179,9 +202,13 @@ interface Temporary {
 }
 
 /** Creates an empty file beside the state file. Throws ERR_FDB_STATE_FILE if this process must not replace the state file. */
-export async function createTemporary(path: string, { secret, service }: StateFileKind): Promise<Temporary> {
+export async function createTemporary(
+  path: string,
+  { secret, service }: StateFileKind,
+  owns: boolean,
+): Promise<Temporary> {
   const { open } = nodeFiles()
-  const present = await checkReplaceable(path, service)
+  const present = await checkReplaceable(path, service, owns)
   const beside = temporaryPath(path)
   // Together, because each takes a turn of the event loop.
   const [folder, file] = await Promise.allSettled([

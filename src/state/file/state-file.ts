@@ -375,7 +375,8 @@ export class StateFile {
       void this.#log.position
       this.#endClaim()
       const installing = this.#installing ? this.#next : null
-      finishAtOnce(path, this.#log, this.#kind, { installing, file: this.#file, inUse: this.#inUse })
+      const owns = this.#owns
+      finishAtOnce(path, this.#log, this.#kind, { installing, file: this.#file, owns, inUse: this.#inUse })
     } catch (error) {
       this.#logger.warn({ err: error, path }, 'the state file lacks the last changes')
     } finally {
@@ -506,7 +507,7 @@ export class StateFile {
     const { path } = this.#settings
     // A claim has removed them.
     if (this.#claim === null) await removeLeftovers(path)
-    const next = await FileCopy.create(path, this.#kind)
+    const next = await FileCopy.create(path, this.#kind, this.#owns)
     if (!over() && this.#next === null) this.#next = next
     else await next.close()
     return over() ? null : this.#next
@@ -524,7 +525,7 @@ export class StateFile {
     const others = async () => {
       // A process that was paused and replaced by this one must not rename its file later. An owner has replaced no process.
       const replaces = before === null && inUse === null
-      const check = checkReplaceable(path, this.#settings.service, inUse)
+      const check = checkReplaceable(path, this.#settings.service, this.#owns, inUse)
       const [beside] = await Promise.all([replaces ? temporaryFiles(path) : [], check])
       if (this.#mayWrite()) await removeOthers(beside, next.path)
     }

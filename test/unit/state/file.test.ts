@@ -19,7 +19,7 @@ import { basename, dirname, join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
-import { FileCopy } from '../../../src/state/file/copy.js'
+import { FileCopy, finishAtOnce } from '../../../src/state/file/copy.js'
 import { type StateFileOptions, stateFileSettings } from '../../../src/state/file/files.js'
 import { loadStateFile } from '../../../src/state/file/load.js'
 import { recordsOfFile } from '../../../src/state/file/records.js'
@@ -684,6 +684,22 @@ describe('the owner of a state file', () => {
     rmSync(path)
     await until('its own is there', () => other.file.status().ok)
     await refusal(load(path, { service: 'shop' }))
+  })
+
+  it('is not looked for in a file that fd-broker has not written: that is not replaced, also at the end of the process', async () => {
+    const path = join(folder(), 'state')
+    writeFileSync(path, 'the hosts of a network\n')
+    const writer = Writer.serve(path)
+    await writer.routes.put('a', { to: 'a' })
+    const error = await refusal(writer.file.flush())
+    expect(error).toMatchObject({ code: 'ERR_FDB_STATE_FILE' })
+    expect(error.message).toMatch(/the file .*state is not replaced, .*give another path/)
+    expect(writer.file.status()).toMatchObject({ ok: false, lastError: { code: 'ERR_FDB_STATE_FILE' } })
+    const atEnd = () =>
+      finishAtOnce(path, writer.log, { secret: false, service: '' }, { file: null, installing: null })
+    expect(atEnd).toThrow('fd-broker has not written it')
+    expect(readFileSync(path, 'utf8')).toBe('the hosts of a network\n')
+    expect(readdirSync(join(path, '..'))).toEqual(['state'])
   })
 
   it('stands in no file that an earlier release wrote: any service may have it', async () => {
