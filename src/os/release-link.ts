@@ -1,5 +1,5 @@
 import { readlinkSync, realpathSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
+import { basename, dirname, isAbsolute, join, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 
 /** A release and the link that must point to it. Both paths are absolute. */
@@ -33,10 +33,34 @@ export function previousOf(at: string): string {
  * changes both, so another release than the named one would start, or none.
  */
 export function refuseOwnPath(at: string, release: string): void {
-  const own = [at, previousOf(at)].find(path => release === path || release.startsWith(`${path}/`))
-  if (own === undefined) return
+  const folder = realPathOf(dirname(at)) ?? dirname(at)
+  const own = passedLink(
+    resolve(release),
+    [at, previousOf(at)].map(path => join(folder, basename(path))),
+  )
+  if (own === null) return
   const why = `${release} is no release of its own: the installation changes ${own}. Give the path of the release; the previous one comes back by fd-broker rollback --at ${at}`
   throw new FdbError('ERR_FDB_NO_BINARY', why, { details: { path: release } })
+}
+
+/** As the kernel has it, see path_resolution(7). */
+const MOST_LINKS = 40
+
+/** Returns the first of these paths that the kernel passes on its way to `path`, through links too; null if it passes none. */
+function passedLink(path: string, own: readonly string[]): string | null {
+  let at = '/'
+  let links = 0
+  const rest = path.split('/')
+  for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
+    const next = join(at, name)
+    if (own.includes(next)) return next
+    const target = targetOf(next)
+    if (target !== null && ++links <= MOST_LINKS) {
+      if (isAbsolute(target)) at = '/'
+      rest.unshift(...target.split('/'))
+    } else at = next
+  }
+  return null
 }
 
 /** Replaces `AT.previous`, then the release link, each atomically. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */

@@ -74,7 +74,9 @@ it('installs a release where a command of the same pid was killed before: pids o
 })
 
 it.each(
-  ['link', 'file'].flatMap(kind => ['current', 'current.previous'].map(release => ({ kind, release }))),
+  ['link', 'file'].flatMap(kind =>
+    ['current', 'current.previous', 'same/current.previous', 'other'].map(release => ({ kind, release })),
+  ),
 )(
   'does not install $release at itself, where a $kind is: both will be another release',
   ({ kind, release }) => {
@@ -84,6 +86,8 @@ it.each(
     for (const name of ['1', '2']) writeFileSync(join(folder, name), name)
     if (kind === 'link') symlinkSync('1', path)
     else writeFileSync(path, '1')
+    symlinkSync('.', join(folder, 'same'))
+    symlinkSync('current.previous', join(folder, 'other'))
     const installed = new ReleasePath(path)
     installed.install(join(folder, '2'))
     installed.commit()
