@@ -17,12 +17,12 @@ interface RunDeps extends Omit<SupervisorDeps, 'predecessor'> {
 
 /** Runs the supervisor of a program until it ends, controlled by signals. */
 export async function runSupervisor({ state, takeOver, ...deps }: RunDeps): Promise<SupervisorEnd> {
+  startThreadPool()
   const signals = runSignals(deps.logger, deps.settings.upgradeSignal)
   let predecessor: Predecessor | null = null
   try {
     predecessor = (await takeOver?.()) ?? null
     const parts = { ...deps, predecessor }
-    startThreadPool()
     const running = await (state === null ? Supervisor.start(parts) : Supervisor.resume(parts, state))
     signals.attach(running)
     // The previous image blocked signals before it executed this one.

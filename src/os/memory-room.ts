@@ -34,32 +34,32 @@ const V1: Files = {
 }
 
 /**
- * Returns an error if the memory limit of this process's control groups leaves less than any process of Node takes: the kernel would then kill
- * the largest process of the group, which is the version that serves. Null for other programs, and where the kernel can swap.
+ * Throws ERR_FDB_SPAWN if the memory limit of this process's control groups leaves less than any process of Node takes: the kernel would then kill
+ * the largest process of the group, which is the version that serves. Does nothing for other programs, and where the kernel can swap.
  * Source: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of Linux.
  */
-export function tooLittleMemory(file: string, proc = '/proc', root = '/sys/fs/cgroup'): FdbError | null {
-  if (file !== process.execPath && basename(file) !== 'node') return null
+export function checkMemoryRoom(file: string, proc = '/proc', root = '/sys/fs/cgroup'): void {
+  if (file !== process.execPath && basename(file) !== 'node') return
   const room = memoryRoom(proc, root)
-  if (room === null || room.bytes >= NODE_BYTES) return null
+  if (room === null || room.bytes >= NODE_BYTES) return
   const [left, limit] = [room.bytes, room.limit].map(bytes => Math.floor(bytes / MIB))
-  return new FdbError(
+  throw new FdbError(
     'ERR_FDB_SPAWN',
     `cannot start the next version: the memory limit of control group ${room.group} (${limit} MiB) leaves ${left} MiB, a server on Node takes at least ${NODE_BYTES / MIB}, and the kernel would kill the process that serves: raise the limit (memory.max, MemoryMax=) so that two versions have room`,
     { retryable: true, details: { ...room, needed: NODE_BYTES } },
   )
 }
 
-/** Returns the smallest room in the group of this process and those above it; null if none has a limit, or if the kernel can swap. */
+/** Returns the smallest room in the group of this process and those above it; null if none has a limit, or if the kernel can swap there. */
 export function memoryRoom(proc: string, root: string): MemoryRoom | null {
   const groups = text(`${proc}/self/cgroup`)
-  if (/^SwapTotal: +0 kB$/m.exec(text(`${proc}/meminfo`)) === null) return null
+  const swaps = /^SwapTotal: +0 kB$/m.exec(text(`${proc}/meminfo`)) === null
   let least: MemoryRoom | null = null
   for (const [, controllers, path = '/'] of groups.matchAll(/^\d+:([^:]*):(\/.*)$/gm)) {
     const files = [V1, V2].find(each => controllers!.split(',').includes(each.controllers))
     if (files === undefined) continue
     for (let group = path; ; group = join(group, '..')) {
-      const room = roomOf(join(root, files.controllers, group), files)
+      const room = roomOf(join(root, files.controllers, group), files, swaps)
       if (room !== null && room.bytes < (least?.bytes ?? Number.POSITIVE_INFINITY)) least = { ...room, group }
       if (group === '/') break
     }
@@ -68,8 +68,9 @@ export function memoryRoom(proc: string, root: string): MemoryRoom | null {
 }
 
 /** The page cache of a group is freed before the kernel kills a process. */
-function roomOf(folder: string, files: Files): Pick<MemoryRoom, 'bytes' | 'limit'> | null {
+function roomOf(folder: string, files: Files, swaps: boolean): Pick<MemoryRoom, 'bytes' | 'limit'> | null {
   const [limit, used] = [files.limit, files.used].map(name => Number(text(join(folder, name)) || Number.NaN))
+  if (swaps && text(join(folder, 'memory.swap.max')).trim() !== '0') return null
   // A group without a limit has `max`, or a number near 2^63.
   if (!(limit! < Number.MAX_SAFE_INTEGER) || Number.isNaN(used)) return null
   let bytes = limit! - used!

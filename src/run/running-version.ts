@@ -6,7 +6,6 @@ import type { ListenerGuard } from '../listeners/index.js'
 import { startRemedy, successorCommand } from '../os/command-line.js'
 import { type DeathWatch, openPidfd, pidfdOfLiving, watchDeath } from '../os/liveness.js'
 import { descendsFrom, endsWithUs, processStat } from '../os/main-process.js'
-import { tooLittleMemory } from '../os/memory-room.js'
 import { ChildProcesses } from '../versions/child-processes.js'
 import { ExitReason, NO_REASON } from '../versions/exit-reason.js'
 import { endProcesses, GRACE_MS, LeftoverProcesses } from '../versions/leftover-processes.js'
@@ -248,8 +247,6 @@ export class RunningVersion {
 
   #spawn(shared: SharedListeners, alone: boolean): number {
     const { settings } = this
-    const noRoom = alone ? null : tooLittleMemory(settings.command[0] ?? '')
-    if (noRoom !== null) throw noRoom
     const provided = shared.provide(settings.listen, settings.nonBlocking, alone)
     const listeners = [...provided, ...this.#probe.listeners]
     const variables = {

@@ -9,6 +9,7 @@ import { ListenerGuard } from '../listeners/index.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { ProcessReply, ReloadReply } from '../operator/service-commands.js'
 import type { FirstControl } from '../os/control-path.js'
+import { checkMemoryRoom } from '../os/memory-room.js'
 import { PidFile } from '../os/pid-file.js'
 import { passedSockets, restorePassedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
@@ -407,14 +408,14 @@ export class Supervisor {
       const settings = before ?? (await this.#settings.read(id, given))
       await this.#deps.daemon?.take(settings, versions.listeners.held)
       if (this.#find(id)?.doomed) throw cancelledError()
+      // A version that starts again in place of one that has ended endangers none.
+      if (of === null && serving(this.#state) !== undefined) checkMemoryRoom(settings.command[0] ?? '')
       const probe = await probeFor(settings, versions.children)
       const { pid } = versions.run(id, settings, probe)
       known.record(id, settings, given ?? this.#settings.argv, of)
       const facts = { version: id, child: pid, command: settings.command, ...(of !== null && { of }) }
-      this.#deps.logger.info(
-        facts,
-        of === null ? 'a version was started' : 'the previous version was started again',
-      )
+      const what = of === null ? 'a version was started' : 'the previous version was started again'
+      this.#deps.logger.info(facts, what)
       this.#note('version.started', id)
       requests.report(ids, 'started', pid)
       this.#dispatch({ type: 'spawned', version: id })

@@ -117,8 +117,15 @@ export const simulatedFiles = {
   existsSync: (path: string) => kernel().names.has(path),
   realpathSync: (path: string) => (kernel().names.has(path) ? path : fail('ENOENT', 'realpath')),
   readdirSync: entriesOf,
-  // No process waits for its answer: see startThreadPool().
-  access() {},
+  access(path: string, done: (error: unknown) => void) {
+    let failure: unknown = null
+    try {
+      lookUp(path, 'access')
+    } catch (error) {
+      failure = error
+    }
+    at.p.setImmediate(() => done(failure))
+  },
   accessSync: (path: string) => void lookUp(path, 'access'),
   readlinkSync: targetOf,
   mkdirSync: (path: string, { mode = 0o777 }: { mode?: number } = {}) => makeFolder(path, mode),

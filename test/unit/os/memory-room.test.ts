@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
-import { memoryRoom, tooLittleMemory } from '../../../src/os/memory-room.js'
+import { checkMemoryRoom, memoryRoom } from '../../../src/os/memory-room.js'
 
 const MIB = 1024 * 1024
 const NO_SWAP = 'MemTotal:       1024 kB\nSwapTotal:             0 kB\n'
@@ -57,20 +57,23 @@ it.each([
   ['the group is not below the mount', { 'proc/self/cgroup': '0::/../../elsewhere' }],
   ['nothing can be read', { 'proc/self/cgroup': '', 'proc/meminfo': '' }],
 ])('starts a version where %s', (_, files) => {
-  expect(tooLittleMemory('/usr/bin/node', ...machine({ ...second, ...files }))).toBeNull()
+  expect(() => checkMemoryRoom('/usr/bin/node', ...machine({ ...second, ...files }))).not.toThrow()
 })
 
 it('refuses a version on Node for which there is no room, with the numbers, and no other program', () => {
   const there = machine(second)
-  expect(tooLittleMemory('/usr/bin/node', ...there)).toMatchObject({
+  const refusal = expect.objectContaining({
     code: 'ERR_FDB_SPAWN',
     retryable: true,
     message: expect.stringMatching(
       /^cannot start the next version: .* \/pods\/shop \(100 MiB\) leaves 16 MiB, .* takes at least 22, .*: raise the limit \(memory\.max, /,
     ),
-    details: { needed: 22 * MIB, bytes: 16 * MIB },
+    details: expect.objectContaining({ needed: 22 * MIB, bytes: 16 * MIB }),
   })
-  expect(tooLittleMemory('/usr/bin/shop', ...there)).toBeNull()
+  expect(() => checkMemoryRoom('/usr/bin/node', ...there)).toThrow(refusal)
+  const noSwapHere = { 'proc/meminfo': 'SwapTotal: 4096 kB', 'sys/pods/shop/memory.swap.max': 0 }
+  expect(() => checkMemoryRoom('/usr/bin/node', ...machine({ ...second, ...noSwapHere }))).toThrow(refusal)
+  expect(() => checkMemoryRoom('/usr/bin/shop', ...there)).not.toThrow()
   const enough = machine({ ...second, 'sys/pods/shop/memory.current': 84 * MIB })
-  expect(tooLittleMemory('/usr/bin/node', ...enough)).toBeNull()
+  expect(() => checkMemoryRoom('/usr/bin/node', ...enough)).not.toThrow()
 })
