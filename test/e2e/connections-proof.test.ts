@@ -4,7 +4,7 @@ import { perLane } from '../lanes/lane.js'
 
 /** `npm run soak -- connections` is the same in full size. */
 const MB = 1_000_000
-const TEN = perLane(10, 30)
+const TEN = perLane(6, 30)
 const BYTES = perLane(1, 5) * MB
 
 it('notices nothing of upgrades, whatever a client is doing', async () => {
@@ -23,7 +23,7 @@ it('notices nothing of upgrades, whatever a client is doing', async () => {
       { kind: 'upload', count: 3, bytes: BYTES, stallMs: 100 },
       { kind: 'download', count: 3, bytes: BYTES, stallMs: 100 },
     ],
-    rate: perLane(80, 200),
+    rate: perLane(40, 200),
     upgrades: perLane(1, 3),
     everyMs: 300,
     quietMs: 500,

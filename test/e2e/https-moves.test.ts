@@ -17,7 +17,7 @@ const PYTHON_CLIENT = fileURLToPath(new URL('../fixtures/tls_client.py', import.
 const BUSY_MS = 60_000
 const TIMES = { heartbeat: 50, ready: 20_000 }
 const UPGRADES = perLane(2, 20)
-const CLIENTS = perLane(40, 500)
+const CLIENTS = perLane(16, 500)
 
 async function sceneWith(defaults: AppConfig = {}): Promise<[Scene, number]> {
   const port = await freePort()

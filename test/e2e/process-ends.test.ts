@@ -62,7 +62,7 @@ describe('an elder that is closed in probation and lives on as a process', () =>
 })
 
 describe('an operator that asks and does not read', () => {
-  it('costs bounded memory, and nobody else waits', async () => {
+  it.runIf(NIGHTLY)('costs bounded memory, and nobody else waits', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     const app = await scene.serve()
     await scene.status()

@@ -16,7 +16,7 @@ import { Scraping, samplesOf, sumOf } from '../processes/scraping.js'
 import { until } from '../processes/until.js'
 import { behind } from './edge-behind.js'
 
-const UPGRADES = perLane(5, 20)
+const UPGRADES = perLane(2, 20)
 const REQUESTS = 'fdbroker_proxy_requests_total'
 
 async function measured(config: Config = {}): Promise<{ edge: Edge; url: string }> {
@@ -136,7 +136,7 @@ describe('the metrics of the proxy', () => {
     UPGRADES * 5_000 + 60_000,
   )
 
-  it('add up all workers, and any of them answers', async () => {
+  it.runIf(NIGHTLY)('add up all workers, and any of them answers', async () => {
     const { url, clients } = await twoWorkers()
     const scraping = new Scraping(url, 50, null)
     const before = clients.answers

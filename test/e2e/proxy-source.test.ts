@@ -277,7 +277,7 @@ describe.skipIf(!has('etcd'))('a proxy that follows etcd', () => {
 })
 
 describe.skipIf(!has('etcd'))('routes diff and apply', () => {
-  it('give a store the routes of a file at once, unless it has moved on', async () => {
+  it.runIf(NIGHTLY)('give a store the routes of a file at once, unless it has moved on', async () => {
     const { edge, etcd, put } = await following()
     await put('routes/kept.example/', '{ "respond" : { "body":"kept" } }')
     await put('routes/gone.example/', respond('gone'))

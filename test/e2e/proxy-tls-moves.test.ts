@@ -15,8 +15,8 @@ import { until } from '../processes/until.js'
 const PYTHON_CLIENT = fileURLToPath(new URL('../fixtures/tls_client.py', import.meta.url))
 /** On a machine that has much else to do. Alone an upgrade takes a tenth of a second. */
 const BUSY_MS = 60_000
-const UPGRADES = perLane(2, 20)
-const CLIENTS = perLane(30, 500)
+const UPGRADES = perLane(1, 20)
+const CLIENTS = perLane(16, 500)
 const MOVES = { move: 'on' }
 
 /** A server whose answers the test writes. `arrived`: each request with its response. */

@@ -8,7 +8,7 @@ import { askTls } from '../processes/tls-client.js'
 import { until } from '../processes/until.js'
 
 const VERSIONS = perLane<('TLSv1.2' | 'TLSv1.3')[]>(['TLSv1.3'], ['TLSv1.2', 'TLSv1.3'])
-const UPGRADES = perLane(2, 3)
+const UPGRADES = perLane(1, 3)
 const NAMES = [undefined, 'a.test', 'sub.b.test']
 
 /** A connection of its own, for which no other waits. */

@@ -1,10 +1,11 @@
 import { it } from 'vitest'
+import { FRESH } from '../lanes/lane.js'
 import { playSeeds, seedsOf } from '../processes/drawn-seeds.js'
 import { RunOrders } from '../processes/run-orders.js'
 
 const SEEDS = seedsOf(100)
 
-it(
+it.runIf(FRESH)(
   `fd-broker run answers each request and each order through random orders: ${SEEDS.count} seeds from FDB_ORDERS_SEED=${SEEDS.first}`,
   {
     // Up to eight acts, of which each has deadlines of its own; on a busy machine one takes 20 s.

@@ -27,7 +27,7 @@ import { wholeLines } from '../processes/whole-lines.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 /** Signals that are sent while it is replaced, spread over so long. */
-const ROUNDS = perLane(2, 60)
+const ROUNDS = perLane(1, 60)
 const LAST_MS = 150
 /** In this time a second order starts a second try, if it starts one. */
 const TRIED_MS = 1_000

@@ -15,7 +15,7 @@ import { Scene } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
 
 /** `npm run soak -- history` gives more rounds, and another seed. */
-const ROUNDS = Number(process.env.FDB_HISTORY_ROUNDS ?? perLane(4, 6))
+const ROUNDS = Number(process.env.FDB_HISTORY_ROUNDS ?? perLane(3, 6))
 const SEED = Number(process.env.FDB_HISTORY_SEED ?? 32)
 const MEMBER = fileURLToPath(new URL('../fixtures/history-member.mjs', import.meta.url))
 const CLIENTS = 6

@@ -15,7 +15,7 @@ import { workOf } from '../processes/worked.js'
 /** Writers, one after the other, in the same segment. */
 const CHAIN = 5
 /** The acceptance run: FDB_KILLS=200. */
-const KILLS = Number(process.env.FDB_KILLS ?? perLane(CHAIN, 20))
+const KILLS = Number(process.env.FDB_KILLS ?? perLane(3, 20))
 
 const children: ChildProcess[] = []
 afterEach(() => {

@@ -15,7 +15,7 @@ import { bundled, shared } from '../processes/bundled.js'
 import { eventsOf, type Fate, SimulatedDisk } from '../processes/simulated-disk.js'
 
 /** `npm run soak -- disk` gives more of both, and another seed. */
-const FATES = Number(process.env.FDB_DISK_FATES ?? perLane(3, 6))
+const FATES = Number(process.env.FDB_DISK_FATES ?? perLane(2, 6))
 const SEED = Number(process.env.FDB_DISK_SEED ?? 32)
 const ERRORS = process.env.FDB_DISK_ERRORS === 'all' ? (['EIO', 'ENOSPC'] as const) : (['EIO'] as const)
 

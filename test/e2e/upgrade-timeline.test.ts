@@ -107,7 +107,7 @@ describe('fd-broker upgrade --timeline', () => {
     expect(outcome).toEqual({ ok: false, text: expect.stringContaining('The upgrade failed after') })
   })
 
-  it.skipIf(!has('chromium'))('draws the plots in a browser', async () => {
+  it.runIf(NIGHTLY && has('chromium'))('draws the plots in a browser', async () => {
     const sandbox = Sandbox.open()
     await sandbox.shop()
     const file = join(sandbox.folder, 'upgrade.html')

@@ -11,7 +11,7 @@ import { pause, until } from '../processes/until.js'
 const TIMES = { probation: 500, heartbeat: 50, ready: 20_000 }
 const PUTS_PER_SECOND = 300
 const SESSIONS = 16
-const UPGRADES = perLane(2, 3)
+const UPGRADES = perLane(1, 3)
 
 /** Clients that change the state, each by a handler that takes its time. */
 class Clients {

@@ -10,7 +10,7 @@ import { pause, until } from '../processes/until.js'
 /** On a machine that has much else to do. Alone an upgrade takes a tenth of a second. */
 const BUSY_MS = 60_000
 const TIMES = { probation: 0, heartbeat: 50, ready: 20_000 }
-const CLIENTS = 50
+const CLIENTS = perLane(20, 50)
 /** Connections that move before the others. */
 const FIRST_WAVE = 8
 const MOST_UNANSWERED = 3

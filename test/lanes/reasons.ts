@@ -45,6 +45,10 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     always: true,
   },
   '!has(runtime)': { text: 'this runtime of JavaScript is not in PATH', always: true },
+  "NIGHTLY && has('chromium')": {
+    text: 'it is of the nightly lane (npm run nightly), and needs chromium',
+    always: true,
+  },
   "!has('curl')": { text: 'there is no curl' },
   '!mayRun': { text: 'it needs root, ip (iproute2) and ansible-playbook' },
   "!has('etcd')": { text: 'there is no etcd' },
