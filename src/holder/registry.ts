@@ -15,7 +15,7 @@ export class Registry {
   changed: () => void = () => {}
   /** Keeps the listeners reachable. Null if another registry of this process does that. */
   readonly guard: ListenerGuard | null
-  /** Whether this version has added the entry, and an earlier one, which does not know it, may serve again. */
+  /** Whether this version has bound the listener, and an earlier one, which does not know it, may serve again. */
   isProvisional: (entry: Entry) => boolean = () => false
   /** Called when a name gets a descriptor, or another one. */
   added: (entry: Entry) => void = () => {}

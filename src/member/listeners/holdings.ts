@@ -1,7 +1,6 @@
 import { accepts } from '../../handoff/phases.js'
 import type { Entry } from '../../holder/entry.js'
 import type { Registry } from '../../holder/registry.js'
-import { inspect, inspectOne } from '../../kernel/index.js'
 import { isSocketAt, removeUnixPath } from '../../listeners/unix-path.js'
 import { entryFencedError } from '../lifecycle/cannot-serve.js'
 import type { Hosting } from '../lifecycle/hosting.js'
@@ -22,12 +21,10 @@ export class Holdings {
   readonly #deps: HoldingsDeps
   /** The listeners that this version has bound itself. Null as soon as the handoff cannot be undone. */
   #bound: Set<Entry> | null = new Set()
-  /** The files that this version has added: the previous one does not know them. Null as soon as the handoff cannot be undone. */
-  #added: Set<string> | null = new Set()
 
   constructor(deps: HoldingsDeps) {
     this.#deps = deps
-    deps.registry.isProvisional = entry => this.#isAdded(entry)
+    deps.registry.isProvisional = entry => this.#bound?.has(entry) ?? false
   }
 
   /**
@@ -38,7 +35,6 @@ export class Holdings {
   async register(entry: Entry, bound = false): Promise<void> {
     const { hosting, machine, registry } = this.#deps
     if (bound) this.#bound?.add(entry)
-    if (this.#added !== null && !this.#isKnown(entry)) this.#added.add(inspectOne(entry.fd).ino)
     try {
       if (machine.phase === 'frozen' || machine.phase === 'standby') await this.#untilDecided(entry)
       const stored = hosting.store(entry, bound && this.#bound !== null)
@@ -104,17 +100,6 @@ export class Holdings {
     hosting.drop?.(name)
   }
 
-  /** Whether this entry would not exist if the handoff were undone. */
-  #isAdded(entry: Entry): boolean {
-    return this.#added !== null && this.#added.size > 0 && this.#added.has(inspectOne(entry.fd).ino)
-  }
-
-  /** Whether the registry has its file, maybe by another name. */
-  #isKnown({ fd }: Entry): boolean {
-    const [own, ...others] = inspect([fd, ...this.#deps.registry.entries.map(one => one.fd)])
-    return others.some(({ ino }) => ino === own!.ino)
-  }
-
   /** Whether another entry has the path of this one. */
   #isTwice(entry: Entry): boolean {
     if (entry.role !== 'listener') return false
@@ -132,11 +117,10 @@ export class Holdings {
   /** The handoff cannot be undone any more: closes the entries that this version did not ask for. */
   settle(): void {
     const { hosting, registry } = this.#deps
-    const anyAdded = this.#added !== null && this.#added.size > 0
+    const anyBound = this.#bound !== null && this.#bound.size > 0
     this.#bound = null
-    this.#added = null
     for (const name of registry.names) if (!registry.wanted.has(name)) this.#drop(name)
-    if (anyAdded) registry.changed()
+    if (anyBound) registry.changed()
     hosting.removeFormerPaths?.()
   }
 

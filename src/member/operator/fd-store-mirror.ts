@@ -25,7 +25,7 @@ const SWEPT_EPOCHS = 8
 /**
  * Copies descriptors to systemd's FD store, from which the next process takes them if this process is killed: listeners, the control socket
  * and its lock file, each segment of the state before it is used, and a note with the names. Only the serving process does so, without a
- * daemon. An entry that a version adds itself is stored when no earlier version can serve again, which could not remove it from the store.
+ * daemon. A listener that a version has bound itself is stored when no earlier version can serve again, which could not remove it from the store.
  */
 export class FdStoreMirror {
   readonly #deps: FdStoreMirrorDeps

@@ -322,7 +322,7 @@ export class FileCopy extends FileEncoder {
 
 /**
  * Brings the state file up to date and syncs it, synchronously, at the end of a process. `installing` is a copy that a thread may be renaming at this
- * moment. `inUse` and `owns`: as for checkReplaceable().
+ * moment. `inUse`: as for checkReplaceable(), of a process that has had its file there.
  */
 export function finishAtOnce(
   path: string,
@@ -332,18 +332,16 @@ export function finishAtOnce(
     file,
     installing,
     inUse = null,
-    owns = false,
   }: {
     file: FileCopy | null
     installing: FileCopy | null
     inUse?: ((inode: bigint) => FdbError) | null
-    owns?: boolean
   },
 ): void {
   const isOwn = file?.isAtNow(path) ?? false
   if (installing?.finishNow(log) && installing.installNow(path)) return
   if (isOwn && file?.finishNow(log)) return
-  if (log.pieces().length > 0) writeStateFileNow(path, log, kind, owns, isOwn ? null : inUse)
+  if (log.pieces().length > 0) writeStateFileNow(path, log, kind, inUse !== null, isOwn ? null : inUse)
 }
 
 function writeStateFileNow(

@@ -375,8 +375,7 @@ export class StateFile {
       void this.#log.position
       this.#endClaim()
       const installing = this.#installing ? this.#next : null
-      const owns = this.#owns
-      finishAtOnce(path, this.#log, this.#kind, { installing, file: this.#file, owns, inUse: this.#inUse })
+      finishAtOnce(path, this.#log, this.#kind, { installing, file: this.#file, inUse: this.#inUse })
     } catch (error) {
       this.#logger.warn({ err: error, path }, 'the state file lacks the last changes')
     } finally {

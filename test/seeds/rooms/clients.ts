@@ -367,7 +367,7 @@ const TOLD_LEAVING: readonly Told[] = [
   ['go', 'leaving', 'lastrequests.go', '\tl.endsWork = false\n', ''],
   ['go', 'leaving', 'member.go', ' && !m.lastRequests.begun\n', '\n'],
   ['go', 'leaving', 'effects.go', 'if e.Type == "stopAccepting" && m.served {', 'if false {'],
-  ['go', 'leaving', 'effects.go', '\t\tm.lastRequests.answerRollbacks(nil)\n', ''],
+  ['go', 'leaving', 'effects.go', '\t\tm.lastRequests.onLeft()\n', ''],
   ['go', 'leaving', 'channel.go', '\tif c.greeted {\n', '\tif true {\n'],
   ['go', 'leaving', 'state.go', 'm.link.hint(envelope{Appended', 'm.link.send(envelope{Appended'],
   ['go', 'leaving', 'hear.go', '\t\tm.lastRequests.standbyReleased = true\n', ''],

@@ -686,7 +686,7 @@ describe('the owner of a state file', () => {
     await refusal(load(path, { service: 'shop' }))
   })
 
-  it('is not looked for in a file that fd-broker has not written: that is not replaced, also at the end of the process', async () => {
+  it('has written it: a file of another program is not replaced, also at the end of the process', async () => {
     const path = join(folder(), 'state')
     writeFileSync(path, 'the hosts of a network\n')
     const writer = Writer.serve(path)
