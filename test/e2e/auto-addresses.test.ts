@@ -287,7 +287,7 @@ describe('a listener that a next version under fd-broker/auto gives up on purpos
   })
 })
 
-it('FD_BROKER_READY asks every HTTP address of a next version', async () => {
+it.runIf(NIGHTLY)('FD_BROKER_READY asks every HTTP address of a next version', async () => {
   const { program, first } = await both({ ...PATIENT, FD_BROKER_READY: '/health' })
   program.write(
     'server.mjs',

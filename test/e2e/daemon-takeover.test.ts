@@ -194,45 +194,51 @@ describe('a daemon that is started where one runs', () => {
     },
   )
 
-  it('waits for the members although another program has removed the list of them', async () => {
-    const { scene, target } = await open()
-    const daemon = await startDaemon(scene, { upgrade: UPGRADE })
-    const app = await scene.serve()
-    const writes = new Writes(target)
-    await more(writes)
-    rmSync(`${scene.control}.members`)
-    const next = await startDaemon(scene, { takeOver: true })
-    await daemon.end()
-    expect((await answers(scene, next.pid)).generation).toBe(2)
-    await isBack(scene, app)
-    await more(writes)
-    await nothingLost(app, writes)
-  })
+  it.runIf(NIGHTLY)(
+    'waits for the members although another program has removed the list of them',
+    async () => {
+      const { scene, target } = await open()
+      const daemon = await startDaemon(scene, { upgrade: UPGRADE })
+      const app = await scene.serve()
+      const writes = new Writes(target)
+      await more(writes)
+      rmSync(`${scene.control}.members`)
+      const next = await startDaemon(scene, { takeOver: true })
+      await daemon.end()
+      expect((await answers(scene, next.pid)).generation).toBe(2)
+      await isBack(scene, app)
+      await more(writes)
+      await nothingLost(app, writes)
+    },
+  )
 
-  it('fails when the list of the members cannot be written, and the one before goes on', async () => {
-    const { scene, target } = await open()
-    const daemon = await startDaemon(scene, { upgrade: UPGRADE })
-    const app = await scene.serve()
-    const writes = new Writes(target)
-    await more(writes)
-    const list = `${scene.control}.members`
-    rmSync(list)
-    mkdirSync(`${list}/in-the-way`, { recursive: true })
-    const refused = await launchDaemon(scene, { takeOver: true })
-    expect(await refused.failure()).toMatchObject({
-      code: 'ERR_FDB_SIDE_FILE',
-      message: expect.stringContaining(list),
-    })
-    expect(await answers(scene, daemon.pid)).toMatchObject({ generation: 1 })
-    expect((await serviceStatus(scene)).pid).toBe(app.pid)
-    await more(writes)
-    rmSync(list, { recursive: true })
-    const next = await startDaemon(scene, { takeOver: true })
-    await daemon.end()
-    expect((await answers(scene, next.pid)).generation).toBe(2)
-    await isBack(scene, app)
-    await nothingLost(app, writes)
-  })
+  it.runIf(NIGHTLY)(
+    'fails when the list of the members cannot be written, and the one before goes on',
+    async () => {
+      const { scene, target } = await open()
+      const daemon = await startDaemon(scene, { upgrade: UPGRADE })
+      const app = await scene.serve()
+      const writes = new Writes(target)
+      await more(writes)
+      const list = `${scene.control}.members`
+      rmSync(list)
+      mkdirSync(`${list}/in-the-way`, { recursive: true })
+      const refused = await launchDaemon(scene, { takeOver: true })
+      expect(await refused.failure()).toMatchObject({
+        code: 'ERR_FDB_SIDE_FILE',
+        message: expect.stringContaining(list),
+      })
+      expect(await answers(scene, daemon.pid)).toMatchObject({ generation: 1 })
+      expect((await serviceStatus(scene)).pid).toBe(app.pid)
+      await more(writes)
+      rmSync(list, { recursive: true })
+      const next = await startDaemon(scene, { takeOver: true })
+      await daemon.end()
+      expect((await answers(scene, next.pid)).generation).toBe(2)
+      await isBack(scene, app)
+      await nothingLost(app, writes)
+    },
+  )
 
   it('waits for an upgrade of a member that is under way, and goes on with its probation', async () => {
     const long = { ...UPGRADE, probation: 60_000 }

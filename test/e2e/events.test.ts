@@ -5,7 +5,7 @@ import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { EVENT_TYPES, type ServiceEvent } from '../../src/events/events.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { startDaemon } from '../processes/daemon.js'
 import { Follower } from '../processes/event-follower.js'
 import { Scene } from '../processes/scene.js'
@@ -144,48 +144,53 @@ describe('the events of a service', () => {
       expect(other.code).not.toBe(0)
     })
 
-  it('go on in a daemon that was killed, and in the next one: the members bring them back, or the daemon hands them over', async () => {
-    const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES })
-    const daemon = await startDaemon(scene, { upgrade: TIMES })
-    const first = await scene.serve()
-    const follower = new Follower(scene.control)
-    await follower.has('the first serves', () => follower.types.includes('handoff.serving'))
-    const second = await scene.serve()
-    await follower.has('the second is kept', () => follower.types.includes('handoff.kept'))
-    await daemon.kill()
-    const restarted = await startDaemon(scene, { upgrade: TIMES })
-    await follower.has('the daemon knows the second', () => follower.types.includes('daemon.restarted'))
-    const third = await scene.serve({ upgrade: LONG })
-    const kept = () => follower.types.filter(type => type === 'handoff.kept').length
-    await follower.has('the third is kept', () => kept() === 2)
-    const next = await startDaemon(scene, { upgrade: TIMES, takeOver: true })
-    await restarted.end(20_000)
-    const fourth = await scene.serve()
-    await follower.has(
-      'the fourth serves',
-      events => events.at(-1)?.type === 'handoff.serving' && kept() === 2,
-    )
-    await scene.rollback()
-    await follower.has('the third serves again', () => follower.types.includes('rollback.serving'))
-    await third.kill()
-    await follower.has('no member serves', () => follower.types.includes('service.unserved'))
+  it.runIf(NIGHTLY)(
+    'go on in a daemon that was killed, and in the next one: the members bring them back, or the daemon hands them over',
+    async () => {
+      const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES })
+      const daemon = await startDaemon(scene, { upgrade: TIMES })
+      const first = await scene.serve()
+      const follower = new Follower(scene.control)
+      await follower.has('the first serves', () => follower.types.includes('handoff.serving'))
+      const second = await scene.serve()
+      await follower.has('the second is kept', () => follower.types.includes('handoff.kept'))
+      await daemon.kill()
+      const restarted = await startDaemon(scene, { upgrade: TIMES })
+      await follower.has('the daemon knows the second', () => follower.types.includes('daemon.restarted'))
+      const third = await scene.serve({ upgrade: LONG })
+      const kept = () => follower.types.filter(type => type === 'handoff.kept').length
+      await follower.has('the third is kept', () => kept() === 2)
+      const next = await startDaemon(scene, { upgrade: TIMES, takeOver: true })
+      await restarted.end(20_000)
+      const fourth = await scene.serve()
+      await follower.has(
+        'the fourth serves',
+        events => events.at(-1)?.type === 'handoff.serving' && kept() === 2,
+      )
+      await scene.rollback()
+      await follower.has('the third serves again', () => follower.types.includes('rollback.serving'))
+      await third.kill()
+      await follower.has('no member serves', () => follower.types.includes('service.unserved'))
 
-    const { events } = follower
-    expect(events.map(({ number }) => number)).toEqual(events.map((_, i) => i + 1))
-    const commits = events.filter(({ type }) => type === 'handoff.committed')
-    expect(commits.map(event => event.process)).toEqual([first, second, third, fourth].map(({ pid }) => pid))
-    expect(commits.map(({ pid }) => pid)).toEqual([daemon, daemon, restarted, next].map(({ pid }) => pid))
-    expect(events.find(({ type }) => type === 'rollback.ordered')).toMatchObject({
-      pid: next.pid,
-      by: { pid: process.pid, uid: process.getuid!(), executable: realpathSync(process.execPath) },
-    })
-    expect(events.findLast(({ type }) => type === 'service.unserved')).toMatchObject({ process: third.pid })
-    expect(follower.stderr).toBe('')
-    // An event with further fields, such as all members of the service, may not fit into its record, and then is missing.
-    const fields = new Set(events.flatMap(event => Object.keys(event)))
-    for (const field of FIELDS) fields.delete(field)
-    expect([...fields]).toEqual([])
-  })
+      const { events } = follower
+      expect(events.map(({ number }) => number)).toEqual(events.map((_, i) => i + 1))
+      const commits = events.filter(({ type }) => type === 'handoff.committed')
+      expect(commits.map(event => event.process)).toEqual(
+        [first, second, third, fourth].map(({ pid }) => pid),
+      )
+      expect(commits.map(({ pid }) => pid)).toEqual([daemon, daemon, restarted, next].map(({ pid }) => pid))
+      expect(events.find(({ type }) => type === 'rollback.ordered')).toMatchObject({
+        pid: next.pid,
+        by: { pid: process.pid, uid: process.getuid!(), executable: realpathSync(process.execPath) },
+      })
+      expect(events.findLast(({ type }) => type === 'service.unserved')).toMatchObject({ process: third.pid })
+      expect(follower.stderr).toBe('')
+      // An event with further fields, such as all members of the service, may not fit into its record, and then is missing.
+      const fields = new Set(events.flatMap(event => Object.keys(event)))
+      for (const field of FIELDS) fields.delete(field)
+      expect([...fields]).toEqual([])
+    },
+  )
 
   it('stand in docs/operating.md with their meaning', () => {
     const page = readFileSync(new URL('../../docs/operating.md', import.meta.url), 'utf8')

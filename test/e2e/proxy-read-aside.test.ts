@@ -65,7 +65,7 @@ function checkCost(file: string): number {
   return Number(/cpu (.*) ms/.exec(stderr)?.[1])
 }
 
-it('the shipped command reads YAML for at most three times the processor time of JSON', () => {
+it.runIf(NIGHTLY)('the shipped command reads YAML for at most three times the processor time of JSON', () => {
   const folder = mkdtempSync(join(tmpdir(), 'fd-broker-yaml-'))
   onTestFinished(() => rmSync(folder, { recursive: true }))
   const routes = perLane(20_000, 100_000)

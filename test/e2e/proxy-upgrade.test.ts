@@ -13,7 +13,7 @@ import { loadOn } from '../processes/load.js'
 import { pause, until } from '../processes/until.js'
 import { behind } from './edge-behind.js'
 
-const ROUTES = perLane(2_000, 100_000)
+const ROUTES = perLane(5_000, 100_000)
 /** `FDB_UPGRADES=60` for the whole bar. */
 const UPGRADES = Number(process.env.FDB_UPGRADES ?? perLane(1, 12))
 const EVERY_MS = 1_000

@@ -13,7 +13,7 @@ import { perLane } from '../lanes/lane.js'
 import { bundled } from '../processes/bundled.js'
 
 /** The acceptance run: FDB_RACES=10000. */
-const RACES = Number(process.env.FDB_RACES ?? perLane(100, 1000))
+const RACES = Number(process.env.FDB_RACES ?? perLane(40, 1000))
 
 /** Before a seal. Where both processes have one processor, the other one gets it only after some slices of the scheduler, of up to 4 ms each. */
 const DELAY_MS = { least: 0.001, most: 30 }

@@ -42,7 +42,7 @@ async function killAll(apps: readonly App[]): Promise<void> {
   for (const app of apps) if (!app.ended) await app.kill()
 }
 
-const UPGRADES = perLane(1, 5)
+const UPGRADES = perLane(2, 5)
 
 describe('a state file', () => {
   it('starts its service when all processes were killed, again and again', async () => {
