@@ -14,6 +14,11 @@ import {
 } from '../../checks/values.js'
 
 function requestPath(given: string): string | InvalidValue {
+  const [, port = '9000'] = /^\/\/[^/?]*:(\d{1,5})(?![^/?])/.exec(given) ?? []
+  if (given.startsWith('//'))
+    return new InvalidValue(
+      `${shortJson(given)} names a host, but each server is asked: write the path alone (/health), and another port as "port: ${port}"`,
+    )
   return /^\/[\x21-\x7e]*$/.test(given) && !given.includes('#')
     ? given
     : new InvalidValue(`${shortJson(given)} is not the path of a request (/health)`)

@@ -65,6 +65,9 @@ export function upstreamAddress(text: string): UpstreamAddress | InvalidValue {
   const [, v6, name = '', port] = /^(?:\[([^\]]*)\]|([^:[\]]*)):(\d{1,5})$/.exec(authority) ?? []
   if (port === undefined) return refuse(/:\d+$/.test(authority) ? '' : 'the port is missing')
   if (Number(port) < 1 || Number(port) > 65_535) return refuse(`${port} is not a port from 1 to 65535`)
+  const zone = v6 !== undefined && isIPv6(v6) ? /%.*/s.exec(v6)?.[0] : undefined
+  if (zone !== undefined)
+    return refuse(`${shortJson(v6)} has a zone, ${shortJson(zone)}; give an address without one`)
   if (v6 !== undefined && !isIPv6(v6)) return refuse(`${shortJson(v6)} is not an IPv6 address`)
   const host = v6 ?? name.toLowerCase()
   if (v6 === undefined && !isIPv4(host) && !isName(host)) return refuse(`${shortJson(name)} is not a host`)
