@@ -124,4 +124,24 @@ describe.runIf(process.geteuid?.() === 0)('a state file on a disk without room f
     await put('last', Buffer.from('x'))
     expect(section.size).toBe(2)
   })
+
+  it('gives the room of a write that the full disk has cut back, so that a next version finds it', async context => {
+    const given = disk('1m')
+    if (given === null) return context.skip('no file system may be mounted')
+    const { path, control } = given
+    const first = await start(path, control)
+    await first.put('k', Buffer.alloc(500_000))
+    await expect(first.put('l', Buffer.alloc(800_000))).rejects.toMatchObject({ code: 'ERR_FDB_STATE_FILE' })
+    expect(statSync(path).size).toBeLessThan(600_000)
+    const { section, put } = await start(path, control)
+    await first.member.retired
+    await section.clear()
+    await until('the file has all changes', () =>
+      put('n', Buffer.from('x')).then(
+        () => true,
+        () => false,
+      ),
+    )
+    expect(statSync(path).size).toBeLessThan(MIB / 8)
+  })
 })

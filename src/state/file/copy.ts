@@ -157,7 +157,14 @@ export class FileCopy extends FileEncoder {
   }
 
   #writeNow({ bytes, onWritten }: NextWrite): void {
-    writeNow(this.#handle, bytes, this.size)
+    this.#needsTruncation = true
+    try {
+      writeNow(this.#handle, bytes, this.size)
+    } catch (error) {
+      this.#truncateNow()
+      throw error
+    }
+    this.#needsTruncation = false
     onWritten()
   }
 
@@ -180,6 +187,25 @@ export class FileCopy extends FileEncoder {
     }
     this.#needsTruncation = false
     next.onWritten()
+  }
+
+  /**
+   * Removes the part of a failed write, which would keep the room of a full disk. Synchronous, because the caller has just checked that this process
+   * may write; a file whose contents are unknown is left.
+   */
+  truncateTornNow(): void {
+    if (!this.#needsTruncation || this.#writing !== null || this.lost || this.#closed) return
+    this.#truncateNow()
+  }
+
+  /** If the disk refuses that too, the next write tries again. */
+  #truncateNow(): void {
+    try {
+      truncateNow(this.#handle, this.size)
+      this.#needsTruncation = false
+    } catch {
+      // The error of the write says what is wrong with the disk.
+    }
   }
 
   #markLost(error: unknown): void {

@@ -279,8 +279,9 @@ export class StateFile {
       } catch (error) {
         await this.#closeLost()
         // Another process may have replaced the file by now, if this one has lost the right to write.
-        if (stops === this.#stops && this.#mode === 'serving' && this.#mayWrite())
-          this.#writeFailed(error as NodeJS.ErrnoException)
+        if (stops !== this.#stops || this.#mode !== 'serving' || !this.#mayWrite()) return
+        this.#file?.truncateTornNow()
+        this.#writeFailed(error as NodeJS.ErrnoException)
       }
     })
   }
@@ -570,8 +571,7 @@ export class StateFile {
     const full = DISK_FULL_CODES.has(error.code ?? '')
     const isNew = this.#failures.recordFailure(error, () => this.#schedulePass(0))
     // A replacement that fails, as without free inodes, leads here too.
-    const isDue = performance.now() >= this.#rewriteAfter
-    if (full && isDue) void this.#replaceIfRoom()
+    if (full && performance.now() >= this.#rewriteAfter) void this.#replaceIfRoom()
     if (!isNew) return
     const remedy = full ? 'make room' : 'see the error'
     const message = `the state file cannot be written: the state is in memory only, and survives upgrades but no reboot; ${remedy}. fd-broker tries again`
