@@ -133,7 +133,11 @@ const drainShape = {
 }
 
 const upgradeShape = {
-  timeout: optional(duration(1), defaultText('proxyUpgrade'), 'limit for the whole upgrade'),
+  timeout: optional(
+    duration(1),
+    defaultText('proxyUpgrade'),
+    'limit for an upgrade by USR2, and for a next version from its join on; until then the `--timeout` (60s) of `fd-broker upgrade` holds',
+  ),
   probation: optional(
     duration(0),
     defaultText('probation'),
