@@ -57,7 +57,8 @@ export function memoryRoom(proc: string, root: string): MemoryRoom | null {
   let least: MemoryRoom | null = null
   for (const [, controllers, path = '/'] of groups.matchAll(/^\d+:([^:]*):(\/.*)$/gm)) {
     const files = [V1, V2].find(each => controllers!.split(',').includes(each.controllers))
-    if (files === undefined) continue
+    // A path with `..` leads out of what this namespace has mounted.
+    if (files === undefined || path.includes('/..')) continue
     for (let group = path; ; group = join(group, '..')) {
       const room = roomOf(join(root, files.controllers, group), files, swaps)
       if (room !== null && room.bytes < (least?.bytes ?? Number.POSITIVE_INFINITY)) least = { ...room, group }
@@ -73,7 +74,8 @@ function roomOf(folder: string, files: Files, swaps: boolean): Pick<MemoryRoom, 
   if (swaps && text(join(folder, 'memory.swap.max')).trim() !== '0') return null
   // A group without a limit has `max`, or a number near 2^63.
   if (!(limit! < Number.MAX_SAFE_INTEGER) || Number.isNaN(used)) return null
-  let bytes = limit! - used!
+  // Version 1 does not say how much of the kernel's own memory it could free.
+  let bytes = limit! - used! + Number(text(join(folder, 'memory.kmem.usage_in_bytes')))
   for (const [, cached] of text(join(folder, 'memory.stat')).matchAll(files.cache)) bytes += Number(cached)
   return { bytes: Math.max(0, bytes), limit: limit! }
 }

@@ -408,8 +408,8 @@ export class Supervisor {
       const settings = before ?? (await this.#settings.read(id, given))
       await this.#deps.daemon?.take(settings, versions.listeners.held)
       if (this.#find(id)?.doomed) throw cancelledError()
-      // A version that starts again in place of one that has ended endangers none.
-      if (of === null && serving(this.#state) !== undefined) checkMemoryRoom(settings.command[0] ?? '')
+      // A version that starts in place of one that has ended endangers none.
+      if (serving(this.#state) !== undefined) checkMemoryRoom(settings.command[0] ?? '')
       const probe = await probeFor(settings, versions.children)
       const { pid } = versions.run(id, settings, probe)
       known.record(id, settings, given ?? this.#settings.argv, of)

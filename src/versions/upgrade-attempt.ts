@@ -9,7 +9,6 @@ import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import { anotherFailed, type Failure } from '../operator/status-report.js'
 import { isOfAnother, type Lineage, lineageOf } from '../os/lineage.js'
 import { statIfSeen } from '../os/main-process.js'
-import { checkMemoryRoom } from '../os/memory-room.js'
 import { identify } from '../os/process-identity.js'
 import { Pending } from '../wire/pending.js'
 import { indented } from './exit-reason.js'
@@ -126,7 +125,6 @@ export class UpgradeAttempt {
   static async start(replaced: AttemptIncumbent, options: AttemptOptions): Promise<UpgradeAttempt> {
     // The handoff may fail before this process hears that the successor runs.
     const failureBefore = replaced.lastFailure
-    checkMemoryRoom(options.command.file)
     const child = await spawnSuccessor(options.command, options)
     child.unref()
     return new UpgradeAttempt(replaced, child, options, failureBefore)

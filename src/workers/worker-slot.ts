@@ -9,6 +9,7 @@ import type { WorkerReport } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { slotOf, workerVariables } from '../os/default-control.js'
 import { processStat } from '../os/main-process.js'
+import { checkMemoryRoom } from '../os/memory-room.js'
 import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
@@ -166,8 +167,11 @@ export class WorkerSlot {
     const { index } = this
     const { command, control, logger, service, timeout } = this.#deps.settings
     const env = { ...NO_MANAGER_VARIABLES, ...workerVariables({ index, service, control }) }
+    const successor = successorCommand({ env, ...(command !== null && { argv: command }) })
+    // A worker that starts in place of one that has ended endangers none.
+    if (this.owner !== null) checkMemoryRoom(successor.file)
     const attempt = await UpgradeAttempt.start(this.#incumbent, {
-      command: successorCommand({ env, ...(command !== null && { argv: command }) }),
+      command: successor,
       control,
       logger,
       limitMs: timeout,

@@ -14,6 +14,7 @@ import { checkGivenUp, givingUp, type NamedAddress } from '../../os/given-up.js'
 import type { Lineage } from '../../os/lineage.js'
 import { pidOf } from '../../os/liveness.js'
 import { descendsFrom, processStat } from '../../os/main-process.js'
+import { checkMemoryRoom } from '../../os/memory-room.js'
 import { canNameMainProcess, type MainProcess } from '../../os/service-manager/service-manager.js'
 import { GRACE_MS } from '../../versions/leftover-processes.js'
 import type { Successor } from '../../versions/spawn-successor.js'
@@ -274,12 +275,14 @@ export class Upgrades implements AttemptIncumbent {
     const { ready, quiesce, freeze, prepare, commit } = times
     const output = this.output?.() ?? null
     const report = guardedProgress(options.progress, logger)
+    const command = successorCommand({
+      argv: argv.length > 0 ? argv : undefined,
+      env: { ...givingUp([]), ...env, ...output?.env },
+      cwd,
+    })
+    checkMemoryRoom(command.file)
     const attempt = await UpgradeAttempt.start(this, {
-      command: successorCommand({
-        argv: argv.length > 0 ? argv : undefined,
-        env: { ...givingUp([]), ...env, ...output?.env },
-        cwd,
-      }),
+      command,
       control: control!,
       stdio: output?.stdio,
       isGuarded: systemd === 'auto' && canNameMainProcess(),

@@ -122,7 +122,8 @@ export async function checkReplaceable(
     lstat(path),
     open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK),
   ])
-  // If the file cannot be read, its service is unknown: it may be replaced.
+  if (opened.status === 'rejected' && ['EMFILE', 'ENFILE'].includes(opened.reason.code)) throw opened.reason
+  // If the file may not be read, its service is unknown: it may be replaced.
   const handle = opened.status === 'fulfilled' ? opened.value : null
   try {
     if (found.status === 'rejected') {
