@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/member/joining/join.js'
 import { OperatorClient } from '../../src/operator/client.js'
-import { FRESH, NIGHTLY, perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { type Fuzzed, fuzz } from '../processes/fuzzing-user.js'
 import { ownersStatus as status } from '../processes/owner.js'
 import { Scene } from '../processes/scene.js'
@@ -89,51 +89,47 @@ const residentMiB = (pid: number) =>
   Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]) / 1024
 
 describe('another user’s conversations of every kind, with descriptors of every kind', () => {
-  it.runIf(FRESH)(
-    `leave a daemon serving its own user, by seed ${SEED}`,
-    {
-      timeout: 120_000 + ROUNDS * 60_000,
-    },
-    async context => {
-      needsRoot(context)
-      for (let round = 0; round < ROUNDS; round++) {
-        const seed = SEED + round
-        const users = rightsOf(seed % (1 << ACTIONS.length)).map((may, i) => ({
-          uid: FIRST_UID + i,
-          service: `of-${i}`,
-          may,
-        }))
-        const services = Object.fromEntries(
-          users.map(({ uid, service, may }) => [
-            service,
-            Object.fromEntries(may.map(action => [action, ['owner', { uid }]])),
-          ]),
-        )
-        const { control, pid, log } = await serve(services)
-        await version(control)
-        const before = { fds: openFds(pid), mib: residentMiB(pid) }
-        const fuzzers = await Promise.all(
-          users.map(({ uid, service }, i) =>
-            fuzz({ uid, control, service, seed: seed * 10 + i, conversations: CONVERSATIONS }),
-          ),
-        )
-        const fuzzed = await workMeanwhile(control, fuzzers, async () => {
-          using client = await OperatorClient.connect(control)
-          await client.upgrade({ service: 'fd-broker.daemon', timeout: 120_000 })
-        })
-        const { pid: now } = await status(control)
-        expect(now).not.toBe(pid)
-        await version(control)
-        expect(openFds(now) - before.fds).toBeLessThan(DESCRIPTORS / 2)
-        // A sanitizer keeps memory that was freed.
-        if (process.env.ASAN_OPTIONS === undefined) expect(residentMiB(now) - before.mib).toBeLessThan(MIB)
-        expect(log().match(/^.*"level":[56]0.*$/m)?.[0]).toBe(undefined)
-        expect(new Set(fuzzed.flatMap(({ kinds }) => kinds)).size).toBeGreaterThan(15)
-        if (NIGHTLY) process.stdout.write(`seed ${seed}: ${JSON.stringify(fuzzed)}\n`)
-        expect(fuzzed.every(({ held }) => held > 0)).toBe(true)
-      }
-    },
-  )
+  it(`leave a daemon serving its own user, by seed ${SEED}`, {
+    timeout: 120_000 + ROUNDS * 60_000,
+  }, async context => {
+    needsRoot(context)
+    for (let round = 0; round < ROUNDS; round++) {
+      const seed = SEED + round
+      const users = rightsOf(seed % (1 << ACTIONS.length)).map((may, i) => ({
+        uid: FIRST_UID + i,
+        service: `of-${i}`,
+        may,
+      }))
+      const services = Object.fromEntries(
+        users.map(({ uid, service, may }) => [
+          service,
+          Object.fromEntries(may.map(action => [action, ['owner', { uid }]])),
+        ]),
+      )
+      const { control, pid, log } = await serve(services)
+      await version(control)
+      const before = { fds: openFds(pid), mib: residentMiB(pid) }
+      const fuzzers = await Promise.all(
+        users.map(({ uid, service }, i) =>
+          fuzz({ uid, control, service, seed: seed * 10 + i, conversations: CONVERSATIONS }),
+        ),
+      )
+      const fuzzed = await workMeanwhile(control, fuzzers, async () => {
+        using client = await OperatorClient.connect(control)
+        await client.upgrade({ service: 'fd-broker.daemon', timeout: 120_000 })
+      })
+      const { pid: now } = await status(control)
+      expect(now).not.toBe(pid)
+      await version(control)
+      expect(openFds(now) - before.fds).toBeLessThan(DESCRIPTORS / 2)
+      // A sanitizer keeps memory that was freed.
+      if (process.env.ASAN_OPTIONS === undefined) expect(residentMiB(now) - before.mib).toBeLessThan(MIB)
+      expect(log().match(/^.*"level":[56]0.*$/m)?.[0]).toBe(undefined)
+      expect(new Set(fuzzed.flatMap(({ kinds }) => kinds)).size).toBeGreaterThan(15)
+      if (NIGHTLY) process.stdout.write(`seed ${seed}: ${JSON.stringify(fuzzed)}\n`)
+      expect(fuzzed.every(({ held }) => held > 0)).toBe(true)
+    }
+  })
 
   it('leave a server serving that decides itself, although they reach its control socket', async context => {
     needsRoot(context)
