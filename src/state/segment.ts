@@ -342,11 +342,6 @@ export function readHeader(fd: OwnedFd, from: number): FileHeader & { start: num
 
 export const MOST_HEADER_BYTES = FRAME_HEADER + MAX_HEADER
 
-/** Whether a file that begins with these bytes was begun as a segment, whatever its format, and even if its header is damaged behind that. */
-export function beginsAsSegment(bytes: Buffer): boolean {
-  return isHeader(bytes, FRAME_HEADER)
-}
-
 /** Parses the header at the start of `bytes`; `start` is the offset after it. Throws ERR_FDB_STATE_FORMAT. */
 export function parseHeader(bytes: Buffer): FileHeader & { start: number } {
   const length = bytes.length < FRAME_HEADER ? 0 : bytes.readUInt32LE(0)

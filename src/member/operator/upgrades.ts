@@ -280,7 +280,8 @@ export class Upgrades implements AttemptIncumbent {
       env: { ...givingUp([]), ...env, ...output?.env },
       cwd,
     })
-    checkMemoryRoom(command.file)
+    // A stand-in has no clients that could be lost: the service is down until a version starts.
+    if (!isStandIn) checkMemoryRoom(command.file)
     const attempt = await UpgradeAttempt.start(this, {
       command,
       control: control!,

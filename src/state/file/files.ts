@@ -17,7 +17,7 @@ import {
   statOf,
   syncFolder,
 } from '../../kernel/index.js'
-import { beginsAsSegment, MOST_HEADER_BYTES, parseHeader, readHeader } from '../segment.js'
+import { FRAME_HEADER, isHeader, MOST_HEADER_BYTES, parseHeader, readHeader } from '../segment.js'
 
 /** Mode of a file without secrets, before the umask. */
 const OPEN_MODE = 0o640
@@ -55,7 +55,7 @@ export function checkContents(path: string, fd: OwnedFd, service: string, owns: 
 
 /** `head`: the first bytes of a file. An empty file may be replaced, also one whose header is damaged, or of a newer format. */
 function checkHead(path: string, head: Buffer, service: string, owns: boolean): void {
-  if (!owns && head.length > 0 && !beginsAsSegment(head))
+  if (!owns && head.length > 0 && !isHeader(head, FRAME_HEADER))
     throw new FdbError(
       'ERR_FDB_STATE_FILE',
       `the file ${path} is not replaced, because fd-broker has not written it: give another path as the state file, or move the file away`,

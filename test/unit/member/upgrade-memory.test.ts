@@ -1,0 +1,26 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, it, onTestFinished, vi } from 'vitest'
+import { startMember } from '../../../src/member/joining/join.js'
+import { resolveOptions } from '../../../src/member/options/options.js'
+
+vi.mock('../../../src/os/memory-room.js', () => ({
+  checkMemoryRoom: () => {
+    throw new Error('no room')
+  },
+}))
+
+it('a next version is refused for want of memory where a version serves, not where one stands in for a killed one', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-memory-'))
+  const driver = await startMember(resolveOptions({ service: 'shop', control: join(folder, 'control') }))
+  onTestFinished(async () => {
+    await driver.close({ timeout: 0 })
+    rmSync(folder, { recursive: true })
+  })
+  await driver.ready({})
+  const start = (isStandIn: boolean) =>
+    driver.runtime.upgrades.start({ argv: ['/bin/false'] }, { cwd: folder, isStandIn })
+  await expect(start(false)).rejects.toThrow('no room')
+  await expect(start(true)).rejects.toMatchObject({ code: 'ERR_FDB_SUCCESSOR_EXITED' })
+})
