@@ -35,7 +35,7 @@ export function previousOf(at: string): string {
 export function refuseOwnPath(at: string, release: string): void {
   const folder = realPathOf(dirname(at)) ?? dirname(at)
   const own = passedLink(
-    resolve(release),
+    release,
     [at, previousOf(at)].map(path => join(folder, basename(path))),
   )
   if (own === null) return

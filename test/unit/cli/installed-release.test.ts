@@ -13,6 +13,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { ReleasePath } from '../../../src/cli/release-path.js'
+import { refuseOwnPath } from '../../../src/os/release-link.js'
 
 const NOBODY = 65_534
 
@@ -102,6 +103,17 @@ it.each(
     expect([path, `${path}.previous`].map(each => readFileSync(each, 'utf8'))).toEqual(['1', '2'])
   },
 )
+
+it('refuses a path that leaves the installed release again: the release of that name would be another', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-installed-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  mkdirSync(join(folder, 'releases', '1'), { recursive: true })
+  symlinkSync('releases/1', join(folder, 'current'))
+  const at = join(folder, 'current')
+  // To the kernel this is `releases/2`.
+  expect(() => refuseOwnPath(at, `${at}/../2`)).toThrow('is no release of its own')
+  expect(() => refuseOwnPath(at, `${folder}/releases/1/../2`)).not.toThrow()
+})
 
 it.each(['link', 'file'])('restores no release over that of another command: %s', kind => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-installed-'))
