@@ -222,15 +222,16 @@ class Serving(unittest.TestCase):
 
 
 class Joining(unittest.TestCase):
+    def fail_pidfds(self, code):
+        def fails(*_):
+            raise OSError(code, os.strerror(code))
+
+        self.addCleanup(setattr, os, 'pidfd_open', os.pidfd_open)
+        os.pidfd_open = fails
+
     def test_says_nothing_to_a_daemon_without_a_descriptor_for_itself(self):
         daemon = Daemon(self)
-        real = os.pidfd_open
-
-        def full(*_):
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-        os.pidfd_open = full
-        self.addCleanup(setattr, os, 'pidfd_open', real)
+        self.fail_pidfds(errno.EMFILE)
         with self.assertRaisesRegex(FdBrokerError, 'ERR_FDB_NO_DESCRIPTORS'):
             fd_broker.join(daemon.control, 'shop')
         ours, _ = daemon._listening.accept()
@@ -239,13 +240,7 @@ class Joining(unittest.TestCase):
 
     def test_works_without_pidfds_of_the_kernel(self):
         daemon = Daemon(self)
-        real = os.pidfd_open
-
-        def none(*_):
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-        os.pidfd_open = none
-        self.addCleanup(setattr, os, 'pidfd_open', real)
+        self.fail_pidfds(errno.ENOSYS)
         joining = threading.Thread(target=lambda: self.assertRaises(FdBrokerError, fd_broker.join, daemon.control, 'shop', timeout=0.3))
         joining.start()
         _, hello = daemon.welcome()
