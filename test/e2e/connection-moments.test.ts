@@ -1,7 +1,7 @@
 import { expect, it, onTestFinished } from 'vitest'
 import { openScene } from '../../bench/connections/scene.mjs'
 import { spawnClients } from '../../bench/referee/remote.mjs'
-import { FRESH, perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { hasEnded } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 
@@ -14,7 +14,7 @@ const SEED = Number(process.env.FDB_SEED ?? 1)
 const CLIENTS = perLane(24, 100)
 const UPGRADE_MS = 20_000
 
-it.runIf(FRESH)(
+it.runIf(NIGHTLY)(
   `answers every request rightly through ${MOMENTS} moves at random moments (seed ${SEED})`,
   async () => {
     const scene = await openScene()

@@ -4,7 +4,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
 import { expect, it, onTestFinished } from 'vitest'
-import { FRESH, perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { type Certificate, issueBy } from '../processes/certificate.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
@@ -331,7 +331,7 @@ function sendHttp2(port: number, below: Below, tls?: object): Promise<void> {
   })
 }
 
-it.runIf(FRESH)(
+it.runIf(NIGHTLY)(
   `no fields of clients and servers end a proxy that uses all of its features (FD_BROKER_SEED=${SEED})`,
   async () => {
     const below = randomFrom(SEED)
