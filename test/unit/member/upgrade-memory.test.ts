@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished, vi } from 'vitest'
-import { startMember } from '../../../src/member/joining/join.js'
+import { startFirst } from '../../../src/member/joining/start.js'
 import { resolveOptions } from '../../../src/member/options/options.js'
 
 vi.mock('../../../src/os/memory-room.js', () => ({
@@ -13,7 +13,7 @@ vi.mock('../../../src/os/memory-room.js', () => ({
 
 it('a next version is refused for want of memory where a version serves, not where one stands in for a killed one', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-memory-'))
-  const driver = await startMember(resolveOptions({ service: 'shop', control: join(folder, 'control') }))
+  const driver = await startFirst(resolveOptions({ service: 'shop', control: join(folder, 'control') }), null)
   onTestFinished(async () => {
     await driver.close({ timeout: 0 })
     rmSync(folder, { recursive: true })
