@@ -62,10 +62,8 @@ export class MemberDriver implements RuntimeDriver {
       this.runtime.state.freeze()
     },
     thaw: () => this.runtime.state.log.resumeWriting(),
-    carry: ({ below }) => {
-      const { machine, state } = this.runtime
-      return state.loader.carry(below, machine.member.link === 'local')
-    },
+    carry: ({ below }) =>
+      this.runtime.state.loader.carry(below, this.runtime.machine.member.link === 'local'),
     seal: ({ from, below }) => this.#insist('seal', () => this.runtime.segmentSet.sealForDead(from, below)),
     make: ({ epochs }) => this.#insist('make', () => void this.runtime.segmentSet.make(epochs)),
     write: ({ epoch }) => {
@@ -80,8 +78,10 @@ export class MemberDriver implements RuntimeDriver {
     },
     judge: () => this.runtime.joined.judge(),
     reconnect: () => {
-      this.runtime.listeners.keepOptions()
-      this.runtime.daemonReturn?.start()
+      const { daemonReturn, hosting, leadership, listeners } = this.runtime
+      listeners.keepOptions()
+      if (hosting.mayLoseUnheard) void leadership.quiesce()
+      daemonReturn?.start()
     },
     drain: () => this.runtime.drain.leave(),
     exit: async () => {

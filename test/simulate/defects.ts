@@ -27,6 +27,12 @@ export const SHOWN: readonly [string, Edit, string, from: number][] = [
     32,
   ],
   [
+    'once-only work of a member whose daemon may give the right to the old version unheard',
+    ['member/driver.ts', '      if (hosting.mayLoseUnheard) void leadership.quiesce()\n', ''],
+    'workers',
+    159939832,
+  ],
+  [
     'a second probation that ends at once',
     [
       'holder/probation.ts',

@@ -58,9 +58,13 @@ export class DaemonHosting implements Hosting {
    * handoff fails. A single one may be left of the handoff to this process.
    */
   get isHandingOver(): boolean {
+    return this.#deps.machine.member.link === 'up' && this.#hasJoiner
+  }
+
+  get #hasJoiner(): boolean {
     const { machine, segmentSet } = this.#deps
-    const { epoch, link, phase } = machine.member
-    if (link !== 'up' || !isCurrent(phase)) return false
+    const { epoch, phase } = machine.member
+    if (!isCurrent(phase)) return false
     return segmentSet.all.filter(other => other.epoch > epoch && !other.sealed).length > 1
   }
 
@@ -68,6 +72,11 @@ export class DaemonHosting implements Hosting {
   get isHeard(): boolean {
     const { joined, machine } = this.#deps
     return machine.member.link === 'up' || joined.holder?.dead === true
+  }
+
+  /** While the owner has no channel the daemon accepts no new joiner. */
+  get mayLoseUnheard(): boolean {
+    return !this.isHeard && (this.standsBy || this.#hasJoiner)
   }
 
   get givenUp(): ReadonlySet<string> {

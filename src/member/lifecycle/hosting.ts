@@ -30,6 +30,8 @@ export interface Hosting {
   readonly isHandingOver: boolean
   /** No other process can get the right to serve without a message to this process. */
   readonly isHeard: boolean
+  /** Daemon hosting: the standby or a joiner can get the right to serve without a message to this process, which serves. */
+  readonly mayLoseUnheard?: boolean
   /** This process's own holder has released the successor: this process cannot serve again. */
   readonly released: boolean
   /** The listeners that the process which serves does not use, if this one stands by or has stood by. Embedded: after Released. */
