@@ -269,11 +269,22 @@ export class Upgrades implements AttemptIncumbent {
   }
 
   async #run(options: UpgradeOptions & SuccessorStart, ended: AbortSignal): Promise<Upgraded> {
+    const output = this.output?.() ?? null
+    const attempt = await this.#begin(options, ended, output).finally(() => output?.close())
+    this.#attempt = attempt
+    this.started.push(attempt.child)
+    return await attempt.outcome
+  }
+
+  async #begin(
+    options: UpgradeOptions & SuccessorStart,
+    ended: AbortSignal,
+    output: SuccessorOutput | null,
+  ): Promise<UpgradeAttempt> {
     const { settings, shutdown } = this.#deps
     const { control, logger, systemd, times, timeout } = settings
     const { argv = [], cwd, env, isStandIn = false, signal } = options
     const { ready, quiesce, freeze, prepare, commit } = times
-    const output = this.output?.() ?? null
     const report = guardedProgress(options.progress, logger)
     const command = successorCommand({
       argv: argv.length > 0 ? argv : undefined,
@@ -282,7 +293,7 @@ export class Upgrades implements AttemptIncumbent {
     })
     // A stand-in has no clients that could be lost: the service is down until a version starts.
     if (!isStandIn) checkMemoryRoom(command.file)
-    const attempt = await UpgradeAttempt.start(this, {
+    return await UpgradeAttempt.start(this, {
       command,
       control: control!,
       stdio: output?.stdio,
@@ -302,10 +313,7 @@ export class Upgrades implements AttemptIncumbent {
         report(step)
       },
       signals: signal === undefined ? [ended] : [ended, signal],
-    }).finally(() => output?.close())
-    this.#attempt = attempt
-    this.started.push(attempt.child)
-    return await attempt.outcome
+    })
   }
 
   #refuseNow(): void {
