@@ -19,6 +19,8 @@ export class Registry {
   isProvisional: (entry: Entry) => boolean = () => false
   /** Called when a name gets a descriptor, or another one. */
   added: (entry: Entry) => void = () => {}
+  /** Called before an entry is closed; `successor` takes its place. */
+  removing: (entry: Entry, successor: Entry | null) => void = () => {}
 
   constructor(guard: ListenerGuard | null = null, most = MAX_ENTRIES) {
     this.guard = guard
@@ -71,7 +73,7 @@ export class Registry {
       entry.fd.close()
       throw tooMany(entry.name)
     }
-    if (present !== undefined && present.fd !== entry.fd) this.#close(present)
+    if (present !== undefined && present.fd !== entry.fd) this.#close(present, entry)
     this.#entries.set(entry.name, entry)
     if (entry.role === 'listener') this.guard?.add(entry)
     this.changed()
@@ -81,7 +83,7 @@ export class Registry {
   drop(name: string): boolean {
     this.wanted.delete(name)
     const entry = this.#entries.get(name)
-    if (entry !== undefined) this.#close(entry)
+    if (entry !== undefined) this.#close(entry, null)
     const dropped = this.#entries.delete(name)
     if (dropped) this.changed()
     return dropped
@@ -93,10 +95,15 @@ export class Registry {
   }
 
   /** A named descriptor may be one that the application has closed itself: then the other entries must be closed nevertheless. */
-  #close({ fd, role }: Entry): void {
+  #close(entry: Entry, successor: Entry | null): void {
+    const { fd, role } = entry
     this.guard?.remove(fd)
     try {
-      fd.close()
+      try {
+        this.removing(entry, successor)
+      } finally {
+        fd.close()
+      }
     } catch (error) {
       if (role !== 'named' || (error as NodeJS.ErrnoException).code !== 'EBADF') throw error
     }

@@ -2,7 +2,7 @@ import { DescriptorNames, fdStoreName } from '../../holder/descriptor-names.js'
 import type { Entry } from '../../holder/entry.js'
 import type { Registry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
-import { inspect, inspectOne, type OwnedFd } from '../../kernel/index.js'
+import { closeAll, inspect, inspectOne, type OwnedFd } from '../../kernel/index.js'
 import type { FdStore } from '../../os/service-manager/passed-sockets.js'
 import type { SegmentKind } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
@@ -26,12 +26,17 @@ const SWEPT_EPOCHS = 8
  * Copies descriptors to systemd's FD store, from which the next process takes them if this process is killed: listeners, the control socket
  * and its lock file, each segment of the state before it is used, and a note with the names. Only the serving process does so, without a
  * daemon. A listener that a version has bound itself is stored when no earlier version can serve again, which could not remove it from the store.
+ * Until then the store keeps the listener that had its name.
  */
 export class FdStoreMirror {
   readonly #deps: FdStoreMirrorDeps
   /** The identity of each stored descriptor, by name: its inode, or the descriptor itself if the inode does not identify it. */
   readonly #stored = new Map<string, string | OwnedFd>()
   readonly #names: DescriptorNames
+  /** The earlier version's listeners in whose place this version has bound others, by name. */
+  readonly #former = new Map<string, Entry>()
+  /** Names of entries that were closed while another process wrote to the store, which may have them. */
+  readonly #closed = new Set<string>()
   #serves = false
 
   constructor(deps: FdStoreMirrorDeps) {
@@ -48,6 +53,7 @@ export class FdStoreMirror {
       changed()
       this.#update()
     }
+    registry.removing = (entry, successor) => this.#removing(entry, successor)
     segmentSet.changed = () => this.#update()
   }
 
@@ -67,12 +73,34 @@ export class FdStoreMirror {
   }
 
   close(): void {
+    const { registry } = this.#deps
     this.end()
     this.#names.close()
+    registry.removing = () => {}
+    closeAll([...this.#former.values()].map(({ fd }) => fd))
+  }
+
+  #removing(entry: Entry, successor: Entry | null): void {
+    const { origin, registry, store } = this.#deps
+    if (store === null || origin.scope === 'member' || registry.isProvisional(entry)) return
+    if (successor !== null && registry.isProvisional(successor) && !this.#former.has(entry.name))
+      this.#former.set(entry.name, { ...entry, fd: entry.fd.share() })
+    if (!this.#serves) this.#closed.add(fdStoreName(entry.name, inspectOne(entry.fd)))
+  }
+
+  #closeFormer(): void {
+    const { registry } = this.#deps
+    for (const [name, { fd }] of this.#former) {
+      const present = registry.get(name)
+      if (present !== undefined && registry.isProvisional(present)) continue
+      this.#former.delete(name)
+      fd.close()
+    }
   }
 
   #update(): void {
     const { store } = this.#deps
+    this.#closeFormer()
     if (store === null || !this.#serves) return
     const wanted = this.#wanted()
     for (const [name, { fd, identity }] of wanted) {
@@ -92,18 +120,20 @@ export class FdStoreMirror {
 
   get #entries(): Entry[] {
     const { registry } = this.#deps
-    return registry.entries.filter(entry => !registry.isProvisional(entry))
+    return [...registry.entries.filter(entry => !registry.isProvisional(entry)), ...this.#former.values()]
   }
 
   get #segments(): string[] {
     return this.#deps.segmentSet.all.map(segmentName)
   }
 
-  /** Removes leftovers of other processes: the notes of the previous and the next generation, and unused segments. */
+  /** Removes leftovers of other processes: the notes of the previous and the next generation, closed entries and unused segments. */
   #sweep(store: Pick<FdStore, 'drop'>): void {
     const { origin, segmentSet } = this.#deps
     const { generation } = origin
     for (const neighbour of [generation - 1, generation + 1]) store.drop(`note-${neighbour}`)
+    for (const name of this.#closed) if (!this.#stored.has(name)) store.drop(name)
+    this.#closed.clear()
     const { top } = segmentSet
     for (let epoch = Math.max(1, top - SWEPT_EPOCHS); epoch <= top + 2; epoch++)
       for (const kind of ['epoch', 'snapshot'] as const)

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
-import { namedEntry } from '../../../src/holder/entry.js'
+import { type Entry, namedEntry } from '../../../src/holder/entry.js'
 import { Registry } from '../../../src/holder/registry.js'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
 import { bindSocket, closeAll, inspectOne, memoryFile, OwnedFd, openFile } from '../../../src/kernel/index.js'
@@ -233,6 +233,79 @@ it('gives the listeners of the version that serves, whatever versions have serve
   const returns: Step[] = [...opened, { does: 'next' }, { does: 'closes', name: 'admin' }, { does: 'back' }]
   const again: Step[] = [...opened, { does: 'next' }, { does: 'back' }, { does: 'next' }, { does: 'back' }]
   fc.assert(property, { numRuns: perLane(10, 1_000), examples: [[returns], [again]] })
+})
+
+/** A version and the one that it joins, which has the listener "web". `binds` is the next version's next listener of this name. */
+function inProbation() {
+  const store = new DistinctStore()
+  const control = (['control', 'lock'] as const).map(role => ({ role, fd: memoryFile(role, 'in its place') }))
+  const [incumbent, next] = [new Version(1, store, control), new Version(2, store, control)]
+  const listens = (name: string) =>
+    namedEntry(name, bindSocket({ kind: 'udp', host: '127.0.0.1', port: 0 }, name))
+  incumbent.registry.put(listens('web'))
+  incumbent.mirror.start()
+  for (const { name, fd } of incumbent.registry.entries) next.registry.put(namedEntry(name, fd.dup()))
+  const bound = new Set<Entry>()
+  next.registry.isProvisional = entry => bound.has(entry)
+  onTestFinished(() => {
+    for (const version of [incumbent, next]) version.close()
+    closeAll([...control, ...store.kept].map(({ fd }) => fd))
+    restorePassedSockets([])
+  })
+  return {
+    incumbent,
+    next,
+    store,
+    binds() {
+      const entry = listens('web')
+      bound.add(entry)
+      next.registry.put(entry)
+    },
+    serves() {
+      incumbent.mirror.end()
+      next.mirror.start()
+    },
+    settles() {
+      bound.clear()
+      next.registry.changed()
+    },
+  }
+}
+
+const keptEntries = (store: Store) => store.kept.filter(({ name }) => name.startsWith('entry-'))
+
+it.each(['before it serves', 'in its probation'])(
+  'keeps the listener that a version has bound again %s until the version cannot be rolled back, then the new one alone',
+  when => {
+    const { binds, incumbent, next, serves, settles, store } = inProbation()
+    if (when === 'before it serves') binds()
+    serves()
+    if (when === 'in its probation') binds()
+    // A second time.
+    binds()
+    expect(recovered(store)).toEqual(incumbent.listeners)
+    settles()
+    expect(recovered(store)).toEqual(next.listeners)
+    expect(keptEntries(store)).toHaveLength(1)
+  },
+)
+
+it('keeps no listener that a version has closed before it served', () => {
+  const { binds, next, serves, store } = inProbation()
+  next.registry.drop('web')
+  serves()
+  expect(keptEntries(store)).toEqual([])
+  binds()
+  next.registry.drop('web')
+  expect(keptEntries(store)).toEqual([])
+})
+
+it('keeps no listener that a version has bound again and closed', () => {
+  const { binds, next, serves, store } = inProbation()
+  serves()
+  binds()
+  next.registry.drop('web')
+  expect(keptEntries(store)).toEqual([])
 })
 
 /** The inode of each listener that a process finds which starts after `kill -9`. */
