@@ -3,6 +3,7 @@ import { closeOnThrow, type OwnedFd } from '../../kernel/index.js'
 import { outOfDescriptors } from '../../os/limits.js'
 import { type DrainCounts, sumCounts } from './forced-closes.js'
 import type { ConnectionKeeper } from './serve-options.js'
+import { SpareFd } from './spare-fd.js'
 
 /** Reads the datagrams of a UDP listener. Only {@link start} may throw. */
 export interface DatagramReader extends ConnectionKeeper {
@@ -26,9 +27,9 @@ interface ApplicationSocket {
 }
 
 /** Returns a duplicate of a listener's descriptor for its reader. Throws ERR_FDB_NO_DESCRIPTORS. */
-export function dupFor(fd: OwnedFd): OwnedFd {
+export function dupFor(fd: OwnedFd, spare = new SpareFd()): OwnedFd {
   try {
-    return fd.dup()
+    return spare.take(fd)
   } catch (cause) {
     throw outOfDescriptors(`${fd.label} cannot be given to its reader`, cause)
   }
@@ -41,6 +42,7 @@ export class AttachedDatagrams {
   readonly acceptedUntilDetached = false
   readonly #reader: DatagramReader
   readonly #socket: ApplicationSocket | null
+  readonly #spare = new SpareFd()
   #attached = false
 
   constructor(reader: DatagramReader, socket: ApplicationSocket | null = null) {
@@ -50,15 +52,23 @@ export class AttachedDatagrams {
 
   async attach(fd: OwnedFd): Promise<void> {
     if (this.#socket?.isClosed) return
-    const own = dupFor(fd)
+    const own = dupFor(fd, this.#spare)
     this.#reader.resume?.()
     closeOnThrow([own], () => this.#reader.start(own))
     this.#attached = true
   }
 
-  detach(): void {
-    if (this.#attached) this.#reader.stop()
+  /** See {@link AttachedServer.detach}. */
+  detach(fd: OwnedFd | null): void {
+    if (this.#attached) {
+      this.#reader.stop()
+      if (fd !== null) this.#spare.keep(fd)
+    }
     this.#attached = false
+  }
+
+  closeSpare(): void {
+    this.#spare.close()
   }
 
   get accepting(): boolean {
@@ -128,6 +138,7 @@ export class AttachedDatagrams {
   }
 
   release(): void {
+    this.closeSpare()
     this.#reader.close()
   }
 }

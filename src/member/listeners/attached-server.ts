@@ -53,6 +53,7 @@ import {
   type ServableServer,
   type ServeOptions,
 } from './serve-options.js'
+import { SpareFd } from './spare-fd.js'
 
 /** When the service ends, a new connection has this time to send its first request. */
 const SILENT_MS = 500
@@ -105,6 +106,7 @@ export class AttachedServer {
   readonly #context = new AsyncResource('FDB_SERVER')
   /** Makes a server accept that already listens on this socket. Null after the call, and for all other servers. */
   #begin: (() => void) | null
+  readonly #spare = new SpareFd()
   #attached = false
   /** The server's handle since it was attached. */
   #handle: object | null = null
@@ -265,7 +267,7 @@ export class AttachedServer {
     }
     let own: OwnedFd
     try {
-      own = fd.dup()
+      own = this.#spare.take(fd)
     } catch (cause) {
       throw outOfDescriptors(`${fd.label} cannot be given to its server`, cause)
     }
@@ -352,13 +354,23 @@ export class AttachedServer {
     }
   }
 
-  /** Stops accepting. Connections stay open; the server does not emit 'close' until {@link finish}, and can be attached again. */
-  detach(): void {
+  /**
+   * Stops accepting. Connections stay open; the server does not emit 'close' until {@link finish}, and can be attached again. `fd`: the listener's
+   * socket, of which it keeps a duplicate for that; null if it will not be attached again.
+   */
+  detach(fd: OwnedFd | null = null): void {
     if (!this.#detached) this.#acceptedUntilDetached = this.accepting
     this.#detached = true
-    if (this.accepting) stopListening(this.server)
+    if (this.accepting) {
+      stopListening(this.server)
+      if (fd !== null) this.#spare.keep(fd)
+    }
     this.#attached = false
     this.#onDetach()
+  }
+
+  closeSpare(): void {
+    this.#spare.close()
   }
 
   /** Whether the server still accepted when it was detached. False if the application had closed it: it wants no further connection. */
@@ -480,6 +492,7 @@ export class AttachedServer {
   release(): void {
     const { server } = this
     attachedServers.delete(server)
+    this.closeSpare()
     this.finish()
     this.#answers?.release()
     this.#carrier?.release()

@@ -1,8 +1,7 @@
 import type dgram from 'node:dgram'
-import net from 'node:net'
 import type { MovableConnections } from '../../connections/movable.js'
 import { FdbError } from '../../errors.js'
-import { accept, inspectOne, listenOver, type OwnedFd, releaseNumber } from '../../kernel/index.js'
+import { accept, inspectOne, type OwnedFd, releaseNumber } from '../../kernel/index.js'
 import {
   adjustListener,
   currentOptions,
@@ -10,12 +9,12 @@ import {
   listenerAddress,
   type OptionChange,
 } from '../../listeners/index.js'
-import { acceptInto, acceptOptionsOf, stopListening } from '../../node/server-connections.js'
 import { AttachedDatagrams, type DatagramReader } from './attached-datagrams.js'
 import { AttachedServer, type LeavingTimes } from './attached-server.js'
 import { attachDatagrams } from './datagram-server.js'
 import { type DrainCounts, sumCounts } from './forced-closes.js'
 import type { ServableServer, ServeOptions } from './serve-options.js'
+import { StandInListener } from './stand-in-listener.js'
 
 export type { LeavingTimes } from './attached-server.js'
 
@@ -306,10 +305,11 @@ export class Listener {
     return new StandInListener(fd, error => this.#deps.events.failed(this.#named(error)))
   }
 
-  /** @internal This process leaves: closes the sockets that are not the listener's own, and those that come later, because clients would wait there for nothing. */
+  /** @internal This process leaves: closes all sockets but the listener's own, and those that come later, because clients would wait there for nothing. */
   closeOthers(): void {
     this.#closedOthers = true
     for (const standIn of this.#others) standIn.close()
+    for (const served of this.#servers) served.closeSpare()
     this.#standIns.clear()
     this.#further.clear()
     this.#lastQueue = null
@@ -324,7 +324,8 @@ export class Listener {
   stop(): void {
     this.#accepting = false
     for (const standIn of this.#others) standIn.stop()
-    for (const served of this.#servers) served.detach()
+    const mayStart = !this.#leaving && !this.#closedOthers
+    for (const served of this.#servers) served.detach(mayStart ? this.#fd : null)
   }
 
   /** @internal Stops accepting until {@link start}, at the application's request. */
@@ -497,52 +498,6 @@ function addressOf(fd: OwnedFd, spec: ListenerSpec): ListenerAddress {
   const url = listenerAddress(identity, spec)
   if (identity.family === 'unix') return { url, path: url.slice('unix:'.length) }
   return { url, host: identity.address ?? '', port: identity.port ?? 0 }
-}
-
-/** The listening socket of an ended worker, on which a server of this process accepts, as a rule until that worker is replaced. Owns the descriptor. */
-class StandInListener {
-  readonly #fd: OwnedFd
-  readonly #failed: (error: unknown) => void
-  #accepting: net.Server | null = null
-
-  constructor(fd: OwnedFd, failed: (error: unknown) => void) {
-    this.#fd = fd
-    this.#failed = failed
-  }
-
-  /** The caller owns the duplicate. */
-  dup(): OwnedFd {
-    return this.#fd.dup()
-  }
-
-  lend(use: (fd: OwnedFd) => void): void {
-    use(this.#fd)
-  }
-
-  start(server: ServableServer, backlog: number): void {
-    if (this.#accepting !== null) return
-    const acceptor = net.createServer(acceptOptionsOf(server as net.Server))
-    acceptor.on('error', this.#failed)
-    try {
-      listenOver(acceptor, this.#fd.dup(), backlog)
-    } catch (error) {
-      this.#failed(error)
-      return
-    }
-    acceptInto(acceptor, server as net.Server)
-    this.#accepting = acceptor
-  }
-
-  /** Stops accepting. The owner calls this before the server stops listening. */
-  stop(): void {
-    if (this.#accepting !== null) stopListening(this.#accepting)
-    this.#accepting = null
-  }
-
-  close(): void {
-    this.stop()
-    this.#fd.close()
-  }
 }
 
 interface SocketOptionsDeps {

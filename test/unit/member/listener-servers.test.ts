@@ -10,6 +10,7 @@ import { join, type Listener, type Member, OwnedFd } from '../../../src/index.js
 import { AttachedServer } from '../../../src/member/listeners/attached-server.js'
 import type { ConnectionKeeper } from '../../../src/member/listeners/serve-options.js'
 import { untyped } from '../../fixtures/untyped.js'
+import { openFds } from '../../processes/descriptors.js'
 import { Scene } from '../../processes/scene.js'
 import { pause, until } from '../../processes/until.js'
 
@@ -103,6 +104,56 @@ describe('a server given to a listener', () => {
     await member.resume()
     await answered
     expect(heard).toEqual(['one', 'two'])
+  })
+
+  it('accepts again although no descriptor is free, also for an ended worker', async () => {
+    const member = await alone()
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    const ended = await member.listen('ended', 'tcp://127.0.0.1:0')
+    const datagrams = await member.listen('datagrams', 'udp://127.0.0.1:0')
+    web.serve(answering())
+    datagrams.serve(createSocket('udp4'))
+    await member.ready({ unserved: ['ended'] })
+    web.standIn('of-2-1', OwnedFd.own(ended.borrow(), 'listener of an ended worker'))
+    const before = openFds(process.pid).length
+    for (let round = 0; round < 2; round++) {
+      member.pause()
+      const dup = vi.spyOn(OwnedFd.prototype, 'dup').mockImplementation(() => {
+        throw Object.assign(new Error('too many open files'), { code: 'EMFILE' })
+      })
+      onTestFinished(() => dup.mockRestore())
+      await member.resume()
+      dup.mockRestore()
+      expect(await Promise.all([get(portOf(web)), get(portOf(ended))])).toEqual(['ok', 'ok'])
+      expect(datagrams.accepting).toBe(true)
+    }
+    await until('no descriptor is left', () => openFds(process.pid).length <= before)
+  })
+
+  it('leaves no client waiting in its queue when it has stopped and its process ends', async () => {
+    const member = await alone()
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    let answer = () => {}
+    const server = createServer((_request, response) => {
+      answer = () => response.end('late')
+    })
+    web.serve(server)
+    await member.ready()
+    const last = get(portOf(web))
+    await once(server, 'request')
+    member.pause()
+    const closed = member.close()
+    await until('no further client comes', async () => {
+      const client = connect(portOf(web), '127.0.0.1')
+      const isRefused = once(client, 'connect').then(
+        () => false,
+        () => true,
+      )
+      return isRefused.finally(() => client.destroy())
+    })
+    answer()
+    expect(await last).toBe('late')
+    await closed
   })
 
   it('must not listen already: no process would accept on the listener', async () => {
