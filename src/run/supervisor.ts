@@ -395,7 +395,7 @@ export class Supervisor {
     }
   }
 
-  /** Starts a version; `of`: the earlier version that it repeats. */
+  /** Starts a version, unless it is not wanted any more after the last wait; `of`: the earlier version that it repeats. */
   async #spawn(id: number, of: number | null): Promise<void> {
     const [requests, known, versions] = [this.#requests, this.#known, this.#versions]
     const ids = candidate(this.#state)?.askers ?? []
@@ -407,11 +407,11 @@ export class Supervisor {
       const before = of === null ? null : known.settingsOf(of)
       const settings = before ?? (await this.#settings.read(id, given))
       await this.#deps.daemon?.take(settings, versions.listeners.held)
+      const makeProbe = await probeFor(settings, versions.children)
       if (this.#find(id)?.doomed) throw cancelledError()
       // A version that starts in place of one that has ended endangers none.
       if (serving(this.#state) !== undefined) checkMemoryRoom(settings.command[0] ?? '')
-      const probe = await probeFor(settings, versions.children)
-      const { pid } = versions.run(id, settings, probe)
+      const { pid } = versions.run(id, settings, makeProbe())
       known.record(id, settings, given ?? this.#settings.argv, of)
       const facts = { version: id, child: pid, command: settings.command, ...(of !== null && { of }) }
       const what = of === null ? 'a version was started' : 'the previous version was started again'

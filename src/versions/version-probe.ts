@@ -457,34 +457,36 @@ export interface ProbedSettings {
   readonly env: Readonly<NodeJS.ProcessEnv>
 }
 
-/** Creates the probe of a version. Loads the larger modules only for a probe that needs them, to save memory. */
-export async function probeFor(settings: ProbedSettings, children: ChildStarter): Promise<Probe> {
+/** Returns a function that creates the probe of a version. Loads the larger modules only for a probe that needs them, to save memory. */
+export async function probeFor(settings: ProbedSettings, children: ChildStarter): Promise<() => Probe> {
   const { asking, ready, listen, nonBlocking, cwd, env } = settings
   const nextFd = FIRST_FD + listen.length
   switch (ready.kind) {
     case 'notify':
-      return new NotifyProbe()
+      return () => new NotifyProbe()
     case 'fd':
-      return new ReadyFdProbe(nextFd)
+      return () => new ReadyFdProbe(nextFd)
     case 'delay':
-      return new DelayProbe(ready.ms)
+      return () => new DelayProbe(ready.ms)
     case 'http': {
       const { httpCheck } = await import('../probing/http-check.js')
-      return ready.url.startsWith('/')
-        ? new PrivateListenerProbe(ready.url, { asking, nonBlocking }, nextFd, httpCheck)
-        : new PollingProbe(() => httpCheck(ready.url), asking)
+      return () =>
+        ready.url.startsWith('/')
+          ? new PrivateListenerProbe(ready.url, { asking, nonBlocking }, nextFd, httpCheck)
+          : new PollingProbe(() => httpCheck(ready.url), asking)
     }
     case 'tcp':
-      return new PollingProbe(() => tcpCheck(ready.host, ready.port), asking)
+      return () => new PollingProbe(() => tcpCheck(ready.host, ready.port), asking)
     case 'command': {
       const shell = (pid: number) =>
         childShell(children, cwd ?? startedAs.cwd, { ...process.env, ...env, FD_BROKER_PID: `${pid}` })
-      return new PollingProbe(pid => commandCheck(ready.text, shell(pid)), asking)
+      return () => new PollingProbe(pid => commandCheck(ready.text, shell(pid)), asking)
     }
     case 'handoff': {
       const { descendantServes } = await import('./descendant-serves.js')
       // Not checked while it serves: it may hand over by itself, and then another process answers.
-      return new PollingProbe(pid => descendantServes(ready.control, pid), asking, { asksServing: false })
+      return () =>
+        new PollingProbe(pid => descendantServes(ready.control, pid), asking, { asksServing: false })
     }
   }
 }
@@ -509,7 +511,7 @@ export async function probeOfInherited(
   const canBeAsked =
     ready.kind === 'tcp' || ready.kind === 'command' || (ready.kind === 'http' && !ready.url.startsWith('/'))
   if (serves === null || (!canBeAsked && place === undefined)) return NO_PROBE
-  const probe = place === undefined ? await probeFor(settings, children) : await probeAt(place, asking)
+  const probe = place === undefined ? (await probeFor(settings, children))() : await probeAt(place, asking)
   probe.markServing(serves === 'sick')
   return probe
 }

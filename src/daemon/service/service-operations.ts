@@ -240,7 +240,9 @@ export class ServiceOperations implements Operations {
     const left = await this.#awaitDecision(order.timeoutMs, cancel)
     if (order.killStuck) {
       await this.#killMissing(cancel)
+      this.#refuseDuringPause()
       await holder.killStuck()
+      this.#refuseDuringPause()
       const ended = await holder.killSilentOwner()
       if (ended !== null) {
         throw new FdbError(
@@ -251,14 +253,7 @@ export class ServiceOperations implements Operations {
       }
     }
     await this.#refuseDuringHandoff(cancel)
-    if (service.paused())
-      throw new FdbError(
-        'ERR_FDB_BUSY',
-        `${name}: the daemon is being replaced by its next version: try again`,
-        {
-          retryable: true,
-        },
-      )
+    this.#refuseDuringPause()
     const owner = this.#owner
     if (!owner.link.open || this.#upgrades.has(owner)) {
       const why = owner.link.open
@@ -278,6 +273,14 @@ export class ServiceOperations implements Operations {
     } finally {
       service.changed()
     }
+  }
+
+  /** Throws ERR_FDB_BUSY if the next version of the daemon takes over: members that are silent here are about to reconnect to that one. */
+  #refuseDuringPause(): void {
+    const { name, paused } = this.#deps.service
+    if (!paused()) return
+    const why = `${name}: the daemon is being replaced by its next version: try again`
+    throw new FdbError('ERR_FDB_BUSY', why, { retryable: true })
   }
 
   /** The member does not know which process serves: its command may be a wrapper, or another command may have been faster. */
@@ -430,6 +433,7 @@ export class ServiceOperations implements Operations {
     const isRebuilding = (phase: HolderPhase) => phase === 'rebuilding'
     const { holder, missing, times } = this.#deps
     await this.#whileIn(isRebuilding, times.silence, cancel)
+    this.#refuseDuringPause()
     // A daemon that no longer holds the service does not know which members are missing.
     if (!this.#closed && isRebuilding(holder.state.phase)) await missing.kill()
   }

@@ -19,7 +19,8 @@ afterEach(() => void vi.useRealTimers())
 function open(phase: HolderPhase, connected = true) {
   const told: WireBody[] = []
   const cancelled: HolderPhase[] = []
-  const now = { phase, owner: 1, joiner: 2 }
+  const killed: string[] = []
+  const now = { phase, owner: 1, joiner: 2, paused: false }
   const peerOf = (id: number) => ({
     id,
     pid: 100 + id,
@@ -27,18 +28,22 @@ function open(phase: HolderPhase, connected = true) {
   })
   const owner = peerOf(1)
   const service = {
-    service: { name: 'shop', events: { note() {} }, paused: () => false, changed() {} },
-    times: { ready: 1, quiesce: 1, freeze: 1, prepare: 1, commit: 1 },
+    service: { name: 'shop', events: { note() {} }, paused: () => now.paused, changed() {} },
+    times: { silence: 1_000, ready: 1, quiesce: 1, freeze: 1, prepare: 1, commit: 1 },
     holder: {
       peer: (id: number) => (connected ? (id === 1 ? owner : peerOf(id)) : undefined),
       state: now,
       noteOrder() {},
       cancel: () => cancelled.push(now.phase),
+      killStuck: async () => void killed.push('stuck'),
+      killSilentOwner: async () => void killed.push('silent'),
     },
+    missing: { kill: async () => void killed.push('missing') },
   } as unknown as ServiceOperationsDeps
   const operations = new ServiceOperations(service)
   const order = { argv: [], timeoutMs: 60_000, service: 'shop', killStuck: false, without: [] }
-  const upgrade = () => operations.upgrade(order, () => {}, new AbortController().signal)
+  const upgrade = (killStuck = false) =>
+    operations.upgrade({ ...order, killStuck }, () => {}, new AbortController().signal)
   const asked = () => told.filter(body => body.upgradeRequest).length
   const stop = () => {
     const stopping = { name: STOP, body: Buffer.from(''), service: 'shop' }
@@ -48,7 +53,7 @@ function open(phase: HolderPhase, connected = true) {
   const lose = () => {
     owner.link.open = false
   }
-  return { now, operations, upgrade, asked, stop, cancelled, lose }
+  return { now, operations, upgrade, asked, stop, cancelled, killed, lose }
 }
 
 it.each([
@@ -101,6 +106,16 @@ it('an order to end the service that its member does not get refuses no next ver
   lose()
   await expect(stop()).rejects.toMatchObject({ code: 'ERR_FDB_BUSY' })
   expect(cancelled).toEqual([])
+})
+
+it('an upgrade with --kill-stuck kills no member if the next daemon, to which all reconnect, takes over meanwhile', async () => {
+  vi.useFakeTimers()
+  const { killed, now, upgrade } = open('rebuilding')
+  const refused = upgrade(true).catch(error => error)
+  now.paused = true
+  await vi.advanceTimersByTimeAsync(5_000)
+  expect(await refused).toMatchObject({ code: 'ERR_FDB_BUSY', retryable: true })
+  expect(killed).toEqual([])
 })
 
 it('a stopped member that has not reconnected to the next daemon gets its last order when it has', async () => {

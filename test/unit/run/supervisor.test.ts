@@ -34,18 +34,24 @@ class ToldProbe extends Probe {
 }
 
 const probes = vi.hoisted(() => [] as ToldProbe[])
+/** Called while a probe is made, which may take a few turns of the event loop. */
+const making = vi.hoisted(() => ({ probe: () => {} }))
 vi.mock(import('../../../src/versions/version-probe.js'), async original => ({
   ...(await original()),
-  probeFor: () => {
-    const probe = new ToldProbe()
-    probes.push(probe)
-    return Promise.resolve(probe)
+  probeFor: async () => {
+    making.probe()
+    return () => {
+      const probe = new ToldProbe()
+      probes.push(probe)
+      return probe
+    }
   },
 }))
 
 afterEach(() => {
   vi.useRealTimers()
   probes.length = 0
+  making.probe = () => {}
 })
 
 async function supervised(first: Parameters<typeof ownSupervisor>[0]) {
@@ -129,6 +135,17 @@ describe('a supervisor', () => {
     cancel.abort()
     const message = expect.stringContaining('version 2 goes on to start')
     expect(await upgraded).toMatchObject({ code: 'ERR_FDB_ABORTED', message })
+  })
+
+  it('starts no version of a request that is cancelled while its probe is made', async () => {
+    const { supervisor, serves } = await supervised({})
+    await serves(1)
+    const cancel = new AbortController()
+    making.probe = () => cancel.abort()
+    await expect(supervisor.upgrade({}, cancel.signal)).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
+    expect(supervisor.eventLog.read(1).events.filter(({ type }) => type === 'version.started')).toHaveLength(
+      1,
+    )
   })
 
   it('tells the service manager of the end of a reload also if that fails', async () => {
