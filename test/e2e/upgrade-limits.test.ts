@@ -1,10 +1,11 @@
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { hasEnded } from '../processes/launch.js'
 import { until } from '../processes/until.js'
+import { CLI, Sandbox } from './cli-processes.js'
 
 const MIB = 1024 * 1024
 const [FOLDER, LIMIT, USED] = existsSync('/sys/fs/cgroup/memory')
@@ -64,4 +65,18 @@ it('a process has its threads before it serves: an upgrade starts none, which a 
   const { stdout } = await edge.sandbox.runCommand([process.execPath, '-e', script, edge.sandbox.control])
   // libuv has four.
   expect(Number(stdout)).toBeGreaterThanOrEqual(4)
+})
+
+it.each([
+  ['a daemon', ['serve'], []],
+  ['fd-broker run', ['run', '--ready', 'delay:1ms'], ['--', 'sleep', '600']],
+] as const)('%s has its threads too when its control socket answers', async (_what, options, program) => {
+  const sandbox = Sandbox.open()
+  const threads = (pid: number) => readdirSync(`/proc/${pid}/task`).length
+  const idle = await sandbox.launch([process.execPath, '-e', 'console.log(); setInterval(() => {}, 600_000)'])
+  await until('the idle process runs', () => readFileSync(sandbox.log, 'utf8') !== '')
+  const { control } = sandbox
+  const pid = await sandbox.launch([process.execPath, CLI, ...options, '--control', control, ...program])
+  await until('it answers', async () => (await sandbox.run('status', '--control', control)).code === 0)
+  expect(threads(pid) - threads(idle)).toBeGreaterThanOrEqual(4)
 })

@@ -48,7 +48,15 @@ vi.mock(import('../../../src/versions/version-probe.js'), async original => ({
   },
 }))
 
+const memory = vi.hoisted(() => ({ hasRoom: true }))
+vi.mock('../../../src/os/memory-room.js', () => ({
+  checkMemoryRoom: () => {
+    if (!memory.hasRoom) throw new Error('no room')
+  },
+}))
+
 afterEach(() => {
+  memory.hasRoom = true
   vi.useRealTimers()
   probes.length = 0
   making.probe = () => {}
@@ -135,6 +143,20 @@ describe('a supervisor', () => {
     cancel.abort()
     const message = expect.stringContaining('version 2 goes on to start')
     expect(await upgraded).toMatchObject({ code: 'ERR_FDB_ABORTED', message })
+  })
+
+  it('refuses an upgrade for want of memory, but starts a version in place of one that has ended', async () => {
+    memory.hasRoom = false
+    const { supervisor, serves } = await supervised({})
+    await serves(1)
+    await expect(supervisor.upgrade()).rejects.toThrow('no room')
+    const { pid } = supervisor.status() as { pid: number }
+    process.kill(pid, 'SIGKILL')
+    await until('its end is noticed', () => supervisor.generation === 0)
+    // The second one was refused, and has no probe.
+    await until('the next one has started', () => probes[1]?.events != null)
+    probes[1]!.events!.ready()
+    await until('the next one serves', () => supervisor.generation === 3)
   })
 
   it('starts no version of a request that is cancelled while its probe is made', async () => {
