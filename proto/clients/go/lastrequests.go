@@ -52,7 +52,9 @@ type lastRequests struct {
 	rollsBack       bool
 	rollbacks       []uint64
 	standbyReleased bool
-	running         bool
+	// leavesItself: no other version has taken over.
+	leavesItself bool
+	running      bool
 }
 
 // leave leaves within the limit.
@@ -127,6 +129,7 @@ func (l *lastRequests) run() {
 		if m.state.joining() && m.reason == nil {
 			m.reason = fault("ERR_FDB_CLOSED", "the application closed this member before it served")
 		}
+		l.leavesItself = true
 		m.step(event{Type: "leave"})
 	}
 	l.running = false
@@ -173,6 +176,7 @@ func (l *lastRequests) handBack() {
 	l.until(func() bool { return !l.isHandingOver() || l.order.given }, 0)
 	l.endWork()
 	l.rollsBack = true
+	asked := time.Now()
 	m.beatNow()
 	// A daemon of a release that does not know the order lets the standby take over when the health has been bad for so long.
 	limit := 2 * (m.silence() + m.every())
@@ -186,7 +190,7 @@ func (l *lastRequests) handBack() {
 	failure := l.noStandby()
 	if l.standsBy() {
 		why := "the version that stands by has not taken over within %v, so process %d serves on"
-		failure = passing("ERR_FDB_DEADLINE", why, limit, os.Getpid())
+		failure = passing("ERR_FDB_DEADLINE", why, time.Since(asked).Round(time.Millisecond), os.Getpid())
 	}
 	l.endsWork = false
 	m.resume()
@@ -194,9 +198,9 @@ func (l *lastRequests) handBack() {
 	l.answerRollbacks(failure)
 }
 
-// onLeft is called before the link ends. After an order to stop no other version serves instead.
+// onLeft is called before the link ends. After an order to stop no other version serves instead, unless it had taken over before.
 func (l *lastRequests) onLeft() {
-	if l.order.keepsRight {
+	if l.order.keepsRight && l.leavesItself {
 		l.answerRollbacks(l.noStandby())
 	} else {
 		l.answerRollbacks(nil)

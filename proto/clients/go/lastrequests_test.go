@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"testing"
 	"time"
 )
@@ -68,6 +69,13 @@ func (w *worker) beats(rollsBack bool) {
 	w.link.hear("Heartbeat", func(m message) bool {
 		return m.Heartbeat != nil && m.Heartbeat.RollsBack == rollsBack && m.Heartbeat.Healthy != rollsBack
 	})
+}
+
+func (w *worker) turn(phase string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.state.Phase = phase
+	w.notify()
 }
 
 func (w *worker) ends(limit time.Duration) bool {
@@ -199,6 +207,23 @@ func TestAMemberIsRolledBackByTheDaemon(t *testing.T) {
 	w.didWork("ended")
 }
 
+func TestARollbackThatWasDoneWhenAnOrderToStopCameIsAnsweredAsDone(t *testing.T) {
+	w := newWorker(t, 1)
+	w.order("service.rollback", "")
+	w.beats(true)
+	w.order("service.stop", `{"timeoutMs":60000}`)
+	w.link.hear("CancelUpgrade", func(m message) bool { return m.CancelUpgrade != nil })
+	if reply := w.reply(); !reply.OK {
+		t.Fatalf("stop: %+v", reply)
+	}
+	w.link.hear("EndProbation", func(m message) bool { return m.EndProbation != nil })
+	w.link.say(envelope{Fenced: &empty{}})
+	w.gone()
+	if reply := w.reply(); !reply.OK {
+		t.Errorf("%+v", reply)
+	}
+}
+
 func TestAMemberServesOnIfNoVersionTakesOverAtARollback(t *testing.T) {
 	for code, released := range map[string]bool{"ERR_FDB_DEADLINE": false, "ERR_FDB_NO_STANDBY": true} {
 		w := newWorker(t, 1)
@@ -222,22 +247,29 @@ func TestAMemberServesOnIfAHandoffThatBeganWhenItWasRolledBackFails(t *testing.T
 	w := newWorker(t, 1)
 	w.order("service.rollback", "")
 	w.beats(true)
-	turn := func(phase string) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.state.Phase = phase
-		w.notify()
-	}
-	turn("frozen")
+	w.turn("frozen")
 	w.beats(false)
 	w.mu.Lock()
 	w.lastRequests.standbyReleased = true
 	w.mu.Unlock()
-	turn("serving")
+	w.turn("serving")
 	if reply := w.reply(); reply.Code != "ERR_FDB_NO_STANDBY" {
 		t.Errorf("%+v", reply)
 	}
 	w.didWork("ended", "resumed")
+}
+
+func TestAFailureOfARollbackNamesTheTimeThatItTook(t *testing.T) {
+	w := newWorker(t, 1)
+	w.options.Times = Times{Heartbeat: 20 * time.Millisecond, Silence: time.Minute}
+	w.order("service.rollback", "")
+	w.beats(true)
+	w.turn("frozen")
+	w.beats(false)
+	w.turn("serving")
+	if reply := w.reply(); !regexp.MustCompile(`within \d+(\.\d+)?m?s,`).MatchString(reply.Message) {
+		t.Errorf("%+v", reply)
+	}
 }
 
 func TestAMemberThatLostTheRightToServeEndsItsWork(t *testing.T) {

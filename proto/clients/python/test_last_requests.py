@@ -120,6 +120,28 @@ class Serving(unittest.TestCase):
         self.hear(link, 'gone')
         self.assertTrue(self.hear(link, 'command_reply')['ok'])
 
+    def test_a_rollback_that_was_done_when_an_order_to_stop_came_is_answered_as_done(self):
+        link = self.serve(source=1)
+        self.order(link, 'service.rollback')
+        self.hear(link, 'heartbeat', lambda one: one.get('rolls_back'))
+        self.order(link, 'service.stop', timeoutMs=60_000)
+        self.hear(link, 'cancel_upgrade')
+        self.assertTrue(self.hear(link, 'command_reply').get('ok'))
+        self.hear(link, 'end_probation')
+        link.send('fenced', {})
+        self.hear(link, 'gone')
+        self.assertTrue(self.hear(link, 'command_reply').get('ok'))
+
+    def test_a_failure_of_a_rollback_names_the_time_that_it_took(self):
+        link = self.serve(source=1)
+        self.member._times['silence'] = 60_000
+        self.order(link, 'service.rollback')
+        self.hear(link, 'heartbeat', lambda one: one.get('rolls_back'))
+        self.turn('frozen')
+        self.hear(link, 'heartbeat', lambda one: not one.get('rolls_back'))
+        self.turn('serving')
+        self.assertRegex(self.hear(link, 'command_reply')['message'], r'within \d(\.\d+)? s,')
+
     def test_serves_on_if_no_version_stands_by_any_more(self):
         link = self.serve(source=1)
         self.order(link, 'service.rollback')

@@ -60,6 +60,8 @@ class LastRequests:
         """The work has ended, and the daemon is asked to let the version that stands by take over."""
         self._rollbacks: list[int] = []
         self._standby_released = False
+        self._leaves_itself = False
+        """No other version has taken over."""
         self._running = False
 
     def leave(self, seconds: float, hand_back: bool) -> None:
@@ -83,8 +85,9 @@ class LastRequests:
         self._standby_released = True
 
     def on_left(self) -> None:
-        """Before the link ends. After an order to stop no other version serves instead."""
-        self._answer_rollbacks(None if self.order.hand_back else self._no_standby())
+        """Before the link ends. After an order to stop no other version serves instead, unless it had taken over before."""
+        serves_none = self._leaves_itself and not self.order.hand_back
+        self._answer_rollbacks(self._no_standby() if serves_none else None)
 
     @property
     def stands_by(self) -> bool:
@@ -127,6 +130,7 @@ class LastRequests:
                 if member.phase in ('joining', 'ready'):
                     closed = FdBrokerError('ERR_FDB_CLOSED', 'the application closed this member before it served')
                     member._reason = member._reason or closed
+                self._leaves_itself = True
                 member._step({'type': 'leave'})
                 member._wake()
             self._running = False
@@ -166,6 +170,7 @@ class LastRequests:
         self._until(lambda: not self._is_handing_over or self.order.given)
         self._end_work()
         self.rolls_back = True
+        asked = time.monotonic()
         member._beat_soon()
         # A daemon of a release that does not know the order lets the standby take over when the health has been bad for so long.
         limit = 2 * (member._silence_s + member._beat_s)
@@ -175,7 +180,8 @@ class LastRequests:
         self._until(lambda: member.phase != 'frozen' or self.order.given)
         if member.phase not in _ACCEPTS or self.order.given:
             return
-        late = f'the version that stands by has not taken over within {limit:g} s, so process {os.getpid()} serves on'
+        took = round(time.monotonic() - asked, 3)
+        late = f'the version that stands by has not taken over within {took:g} s, so process {os.getpid()} serves on'
         failure = FdBrokerError('ERR_FDB_DEADLINE', late, True) if self.stands_by else self._no_standby()
         self.ends_work = False
         member._resume()
