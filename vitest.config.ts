@@ -8,9 +8,12 @@ import { ownProcess, replacingModules } from './test/lanes/own-process.js'
 const REPLACING_MODULES = replacingModules(import.meta.dirname)
 const OWN_PROCESS = ownProcess(import.meta.dirname)
 
+/** For tests, and for processes that they start (test/processes/compiled.ts). */
+const SOURCES = compileSources(import.meta.dirname)
+
 /** Tests of a run that ends find the sources compiled; a run that watches has to see them change. */
 const COMPILED = process.argv.includes('run')
-  ? { find: /^(?:\.\.\/)+src\/(.*\.js)$/, replacement: `${compileSources(import.meta.dirname)}/$1` }
+  ? { find: /^(?:\.\.\/)+src\/(.*\.js)$/, replacement: `${SOURCES}/$1` }
   : null
 
 /** For files that have a process of their own; at night each file has one. */

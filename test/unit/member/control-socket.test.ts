@@ -1,14 +1,13 @@
 import { spawn } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { socketPair } from '../../../src/kernel/index.js'
 import { ControlSocket } from '../../../src/member/hosting/control-socket.js'
 import { VERSIONS } from '../../../src/wire/link.js'
 import { perLane } from '../../lanes/lane.js'
+import { bundled } from '../../processes/bundled.js'
 import { until } from '../../processes/until.js'
 
-const KEPT = fileURLToPath(new URL('../../fixtures/control-socket-kept.ts', import.meta.url))
 /** The acts upon a socket that need not keep its process alive in the end. */
 const FREED = [
   'adopt open free adopt open',
@@ -46,9 +45,8 @@ describe('the control socket of a member', () => {
   it.each(perLane(FREED.slice(0, 2), FREED))(
     'lets its process end once it may, whatever happens to it: %s',
     async acts => {
-      const child = spawn(process.execPath, ['--import', 'tsx', KEPT, ...acts.split(' ')], {
-        stdio: 'inherit',
-      })
+      const { file, env } = bundled('control-socket-kept.ts')
+      const child = spawn(process.execPath, [file, ...acts.split(' ')], { env, stdio: 'inherit' })
       onTestFinished(() => void child.kill('SIGKILL'))
       await until('the process has ended', () => child.exitCode !== null, 60_000)
       expect(child.exitCode).toBe(0)

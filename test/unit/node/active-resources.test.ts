@@ -1,17 +1,16 @@
 import { execFileSync } from 'node:child_process'
 import { describe, expect, it } from 'vitest'
-
-const MODULE = new URL('../../../src/node/active-resources.ts', import.meta.url).href
+import { compiled } from '../../processes/compiled.js'
 
 /** Returns the active resources of a process that has run a program. The process's output and error are pipes. */
 function resourcesOf(program: string): Record<string, number> {
-  const code = `import { activeResources } from '${MODULE}'
+  const code = `import { activeResources } from '${compiled('node/active-resources')}'
 import { writeSync } from 'node:fs'
 import net from 'node:net'
 ${program}
 writeSync(1, JSON.stringify(activeResources()))
 process.exit()`
-  const args = ['--import', 'tsx', '--input-type=module', '-e', code]
+  const args = ['--input-type=module', '-e', code]
   return JSON.parse(
     execFileSync(process.execPath, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }),
   )

@@ -3,9 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
-
-const MODULE = new URL('../../../src/node/active-timers.ts', import.meta.url).href
-const TSX = import.meta.resolve('tsx')
+import { compiled } from '../../processes/compiled.js'
 
 /** Returns the active timers of a process that has run a program, by files. */
 function timersOf(program: string, packages: Readonly<Record<string, string>> = {}): unknown {
@@ -19,13 +17,12 @@ function timersOf(program: string, packages: Readonly<Record<string, string>> = 
   write(
     'program.mjs',
     `${program}
-import { activeTimers } from '${MODULE}'
+import { activeTimers } from '${compiled('node/active-timers')}'
 console.log(JSON.stringify(activeTimers(1_001)))
 process.exit()
 `,
   )
-  const args = ['--import', TSX, 'program.mjs']
-  return JSON.parse(execFileSync(process.execPath, args, { cwd: folder, encoding: 'utf8' }))
+  return JSON.parse(execFileSync(process.execPath, ['program.mjs'], { cwd: folder, encoding: 'utf8' }))
 }
 
 it('active timers are the intervals of the program’s files, with the place of their function', () => {

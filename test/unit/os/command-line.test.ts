@@ -15,27 +15,31 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { startedAs, successorCommand } from '../../../src/os/command-line.js'
 import { fdLimits } from '../../../src/os/limits.js'
 import { spawnSuccessor } from '../../../src/versions/spawn-successor.js'
+import { bundled } from '../../processes/bundled.js'
+import { compiled } from '../../processes/compiled.js'
 import { openFds } from '../../processes/descriptors.js'
 import { hasEnded } from '../../processes/launch.js'
 
 const project = resolve(import.meta.dirname, '../../..')
-const fixture = join(project, 'test/fixtures/host-command-line.ts')
-const tsx = join(project, 'node_modules/tsx/dist/loader.mjs')
+/** A module that does nothing: an option of Node that a successor keeps. */
+const preloaded = 'data:text/javascript,'
 
+let host: ReturnType<typeof bundled>
 let folder: string
 beforeEach(() => {
+  host = bundled('host-command-line.ts')
   folder = realpathSync(mkdtempSync(join(tmpdir(), 'fdb-command-')))
   mkdirSync(join(folder, 'v1'))
   symlinkSync('v1', join(folder, 'current'))
   symlinkSync(process.execPath, join(folder, 'v1', 'node'))
-  symlinkSync(fixture, join(folder, 'v1', 'main.ts'))
+  symlinkSync(host.file, join(folder, 'v1', 'main.mjs'))
 })
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
 function start(argv0: string, cwd: string, env: NodeJS.ProcessEnv = {}) {
-  const args = ['--import', tsx, 'main.ts', 'serve', '', '--flag', 'a b']
+  const args = ['--import', preloaded, 'main.mjs', 'serve', '', '--flag', 'a b']
   const result = spawnSync('sh', ['-c', 'cd "$0" && exec "$@"', cwd, argv0, ...args], {
-    env: { ...process.env, GONE: '1', ...env },
+    env: { ...host.env, GONE: '1', ...env },
     encoding: 'utf8',
   })
   if (result.status !== 0) throw new Error(result.stderr)
@@ -48,14 +52,14 @@ describe('the command line of the successor', () => {
     const seen = start('./node', cwd)
     expect(seen).toMatchObject({
       argv0: './node',
-      execArgv: ['--import', tsx],
-      script: 'main.ts',
+      execArgv: ['--import', preloaded],
+      script: 'main.mjs',
       args: ['serve', '', '--flag', 'a b'],
       cwd,
     })
     expect(seen.command).toMatchObject({
       file: `${cwd}/./node`,
-      argv: ['./node', '--import', tsx, 'main.ts', 'serve', '', '--flag', 'a b'],
+      argv: ['./node', '--import', preloaded, 'main.mjs', 'serve', '', '--flag', 'a b'],
       cwd,
       env: { EXTRA: '1', PWD: cwd, gone: false, had: true },
     })
@@ -71,9 +75,9 @@ describe('the command line of the successor', () => {
   it('has the start folder as the kernel names it if PWD cannot be looked up', () => {
     symlinkSync('loop', join(folder, 'loop'))
     const cwd = join(folder, 'v1')
-    const seen = spawnSync(process.execPath, ['--import', tsx, 'main.ts'], {
+    const seen = spawnSync(process.execPath, ['--import', preloaded, 'main.mjs'], {
       cwd,
-      env: { ...process.env, PWD: join(folder, 'loop') },
+      env: { ...host.env, PWD: join(folder, 'loop') },
       encoding: 'utf8',
     })
     expect(seen.stderr).toBe('')
@@ -139,8 +143,8 @@ describe('spawnSuccessor', () => {
   it('tells the exit also while no descriptor is free, and finds later whom it has left behind', () => {
     const script = `
       import { closeSync, existsSync, openSync, readFileSync, statSync } from 'node:fs'
-      import { successorCommand } from './src/os/command-line.ts'
-      import { spawnSuccessor } from './src/versions/spawn-successor.ts'
+      import { successorCommand } from '${compiled('os/command-line')}'
+      import { spawnSuccessor } from '${compiled('versions/spawn-successor')}'
       const left = process.argv[1]
       const argv = ['sh', '-c', 'trap "exit 3" TERM; sleep 60 & echo $! > "$0"; wait', left]
       const successor = await spawnSuccessor(successorCommand({ argv }), { control: left, stdio: 'ignore' })
@@ -162,7 +166,7 @@ describe('spawnSuccessor', () => {
       const lives = !/\\) [ZX] /.test(stat)
       console.log(JSON.stringify({ code, ended, lives }))
     `
-    const node = [process.execPath, '--import', 'tsx', '--input-type=module', '-e', script]
+    const node = [process.execPath, '--input-type=module', '-e', script]
     const said = spawnSync('sh', ['-c', 'ulimit -n 64; exec "$@"', 'sh', ...node, join(folder, 'left')], {
       cwd: project,
       encoding: 'utf8',

@@ -26,6 +26,7 @@ import { acquireControl, closeControl, type FirstControl } from '../../../src/os
 import { locationInFileSystem, reserve } from '../../../src/os/reservation.js'
 import { ControlWatch, type RestoredControl, withRestored } from '../../../src/os/restore-control.js'
 import { inotifyNumbers } from '../../fixtures/open-descriptors.js'
+import { compiled } from '../../processes/compiled.js'
 import { until } from '../../processes/until.js'
 
 let folder: string
@@ -276,11 +277,11 @@ describe('the place of a path in its file system', () => {
       mkdirSync(join(real, 'mine'))
       mkdirSync(join(real, 'bound'))
       mkdirSync(join(real, 'private'))
-      const module = join(import.meta.dirname, '../../../src/os/reservation.ts')
+      const module = compiled('os/reservation')
       const print = `import(process.argv[1]).then(m => console.log(JSON.stringify(process.argv.slice(2).map(m.locationInFileSystem))))`
       const mounts = `mount --bind "$1/mine" "$1/bound" && mount -t tmpfs none "$1/private" && shift && exec "$@"`
       const paths = ['mine', 'bound', 'private'].map(name => join(real, name, 's'))
-      const command = [process.execPath, '--import', 'tsx', '-e', print, module, ...paths]
+      const command = [process.execPath, '-e', print, module, ...paths]
       const said = execFileSync('unshare', ['-m', 'sh', '-c', mounts, 'sh', real, ...command], {
         encoding: 'utf8',
       })

@@ -16,6 +16,7 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { PidFile, readPidFile } from '../../../src/os/pid-file.js'
+import { compiled } from '../../processes/compiled.js'
 
 function folder(): string {
   const made = mkdtempSync(join(tmpdir(), 'fdb-pid-file-'))
@@ -163,12 +164,12 @@ describe('a pid file', () => {
 
   it('leaves no file beside it on a disk without room', () => {
     const there = folder()
-    const module = join(import.meta.dirname, '../../../src/os/pid-file.ts')
+    const module = compiled('os/pid-file')
     const logger = '{ error: ({ err }) => console.log(err.code) }'
     const write = `import(process.argv[1]).then(m => m.PidFile.at(process.argv[2], ${logger}).write())`
     // No file can have a byte, as on a full disk: EFBIG.
     const limit = `trap '' XFSZ && ulimit -f 0 && exec "$@"`
-    const command = [process.execPath, '--import', 'tsx', '-e', write, module, join(there, 'shop.pid')]
+    const command = [process.execPath, '-e', write, module, join(there, 'shop.pid')]
     const said = execFileSync('sh', ['-c', limit, 'sh', ...command], { encoding: 'utf8' })
     expect(said.trim()).toBe('EFBIG')
     expect(readdirSync(there)).toEqual([])

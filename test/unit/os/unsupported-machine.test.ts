@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { compiled } from '../../processes/compiled.js'
 
 const root = join(import.meta.dirname, '../../..')
 
@@ -75,9 +76,9 @@ describe('on a machine', () => {
 
   it('without memory files that can be sealed, connections are said not to move', () => {
     const program = `
-      const { MoveLog } = await import('./src/connections/move-log.js')
+      const { MoveLog } = await import('${compiled('connections/move-log')}')
       try { MoveLog.create() } catch ({ code }) { console.log(code) }`
     const addon = join(root, 'test/fixtures/addon-without-seals.cjs')
-    expect(said(program, 'tsx', { FD_BROKER_ADDON: addon })).toBe('ERR_FDB_NO_SEALS')
+    expect(said(program, 'data:text/javascript,', { FD_BROKER_ADDON: addon })).toBe('ERR_FDB_NO_SEALS')
   })
 })

@@ -17,6 +17,7 @@ import {
   streamFromFd,
 } from '../../../src/relay/index.js'
 import { openDescriptors } from '../../fixtures/open-descriptors.js'
+import { compiled } from '../../processes/compiled.js'
 import { until } from '../../processes/until.js'
 
 interface Heard extends StreamOwner {
@@ -501,8 +502,8 @@ describe('a stream that connects by itself', () => {
   it('has failed where no descriptor is left, and says so in a later turn', () => {
     const script = `
       import { openSync } from 'node:fs'
-      import { dialSocket } from './src/relay/open-stream.ts'
-      import { hasPolledSockets } from './src/kernel/index.ts'
+      import { dialSocket } from '${compiled('relay/open-stream')}'
+      import { hasPolledSockets } from '${compiled('kernel/index')}'
       hasPolledSockets()
       const heard = []
       const owner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose(_, error) { heard.push(error.code) } }
@@ -519,17 +520,7 @@ describe('a stream that connects by itself', () => {
     `
     const { stdout, stderr } = spawnSync(
       'sh',
-      [
-        '-c',
-        'ulimit -n 80; exec "$@"',
-        'sh',
-        process.execPath,
-        '--import',
-        'tsx',
-        '--input-type=module',
-        '-e',
-        script,
-      ],
+      ['-c', 'ulimit -n 80; exec "$@"', 'sh', process.execPath, '--input-type=module', '-e', script],
       { encoding: 'utf8' },
     )
     expect([stdout, stderr]).toEqual(['[[true,true,1],["EMFILE",true,false,0,"unsent"]]', ''])
@@ -564,7 +555,7 @@ describe('a process', () => {
   it('lives as long as it has polled streams', () => {
     const script = `
       import net from 'node:net'
-      import { socketStream } from './src/relay/open-stream.ts'
+      import { socketStream } from '${compiled('relay/open-stream')}'
       const owner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() { process.stdout.write('gone') } }
       const server = net.createServer({ pauseOnConnect: true }, socket => {
         socketStream(socket, owner, { open: 0 })
@@ -575,11 +566,9 @@ describe('a process', () => {
       server.listen(0, '127.0.0.1')
       const peer = await new Promise(resolve => server.on('listening', () => resolve(net.connect(server.address()))))
     `
-    const { stdout, stderr, status } = spawnSync(
-      process.execPath,
-      ['--import', 'tsx', '--input-type=module', '-e', script],
-      { encoding: 'utf8' },
-    )
+    const { stdout, stderr, status } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+      encoding: 'utf8',
+    })
     expect([stdout, status, stderr]).toEqual(['gone', 0, ''])
   })
 })

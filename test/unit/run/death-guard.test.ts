@@ -1,11 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import { expect, it, onTestFinished } from 'vitest'
 import { perLane } from '../../lanes/lane.js'
+import { bundled } from '../../processes/bundled.js'
 import { until } from '../../processes/until.js'
 
-const GUARDING = fileURLToPath(new URL('../../fixtures/guarding.ts', import.meta.url))
 /** Orders to a guardian, and the marks of the processes that it kills after them. */
 const ORDERS: readonly (readonly [orders: readonly string[], ended: readonly string[]])[] = [
   [
@@ -38,9 +37,8 @@ function marked(name: string): ChildProcess {
 /** Starts a process that gives its guardian these orders, and kills it. */
 async function killedAfter(orders: readonly string[]): Promise<void> {
   const args = orders.map(order => order.replace('add ', `add:${MARK}=${process.pid}.`))
-  const guarding = spawn(process.execPath, ['--import', 'tsx', GUARDING, ...args], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
+  const { file, env } = bundled('guarding.ts')
+  const guarding = spawn(process.execPath, [file, ...args], { env, stdio: ['ignore', 'pipe', 'inherit'] })
   onTestFinished(() => void guarding.kill('SIGKILL'))
   await once(guarding.stdout, 'data')
   const killed = once(guarding, 'exit')

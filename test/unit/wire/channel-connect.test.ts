@@ -7,6 +7,7 @@ import { OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import { Channel } from '../../../src/wire/channel.js'
 import { ControlListener } from '../../../src/wire/control-listener.js'
+import { compiled } from '../../processes/compiled.js'
 
 let folder: string
 beforeEach(() => {
@@ -50,10 +51,8 @@ describe('Channel.connect', () => {
       new ControlListener(kernel.OwnedFd.own(socket, 'listener')).start(client => client.close())
       const { connect } = await import('node:net')
       connect(process.argv[1]).on('close', () => setTimeout(() => process.exit(0), 50))`
-    const sources = ['kernel/index.ts', 'kernel/native.ts', 'wire/control-listener.ts'].map(file =>
-      join(import.meta.dirname, '../../../src', file),
-    )
-    const args = ['--import', 'tsx', '--input-type=module', '-e', script, join(folder, 's'), ...sources]
+    const sources = ['kernel/index', 'kernel/native', 'wire/control-listener'].map(compiled)
+    const args = ['--input-type=module', '-e', script, join(folder, 's'), ...sources]
     expect(spawnSync(process.execPath, args, { timeout: 20_000, encoding: 'utf8' })).toMatchObject({
       status: 0,
       stderr: '',
