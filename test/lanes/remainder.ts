@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { readdirSync, readlinkSync, rmSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { afterAll, beforeAll, expect } from 'vitest'
-import { children, entriesOf, processesWith, temporaryFolder } from './remains.js'
+import { children, entriesOf, OF_FILE, processesWith, temporaryFolder } from './remains.js'
 
 /**
  * A test file leaves nothing: no descriptor of its process, no process, no entry of the temporary folder. The runner gives the file
@@ -23,7 +23,7 @@ if (GUARDED.test(FILE)) guard()
 
 function guard(): void {
   const mark = `FDB_TEST_FILE=${randomUUID()}`
-  const folder = temporaryFolder('f-')
+  const folder = temporaryFolder(OF_FILE)
   process.env.FDB_TEST_FILE = mark.split('=')[1]
   process.env.TMPDIR = folder
   let before: ReadonlySet<string>

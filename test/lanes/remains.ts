@@ -21,6 +21,16 @@ export function entriesOf(folder: string): string[] {
   return readdirSync(folder).filter(name => !COMPILED.test(name))
 }
 
+/** Begins the name of the temporary folder of a file that has a process of its own. */
+export const OF_FILE = 'f-'
+
+/** As {@link entriesOf}, with the entries of the files' folders instead of these: the last hook of a file whose tests are all left out does not run. */
+export function entriesWithFiles(folder: string): string[] {
+  return entriesOf(folder).flatMap(name =>
+    name.startsWith(OF_FILE) ? entriesOf(join(folder, name)).map(entry => `${name}/${entry}`) : [name],
+  )
+}
+
 /** The processes that inherited the mark, under any parent. */
 export function processesWith(mark: string): string[] {
   return describe(pid => !isChild(pid) && textOf(pid, 'environ').includes(mark))

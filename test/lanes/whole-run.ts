@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TestProject } from 'vitest/node'
 import { NIGHTLY } from './lane.js'
-import { entriesOf, processesWith, temporaryFolder } from './remains.js'
+import { entriesWithFiles, processesWith, temporaryFolder } from './remains.js'
 
 /** A limit, not a pause: for what ends by itself when its test is over. */
 const MOST_MS = 20_000
@@ -44,7 +44,7 @@ export default function setup(project: TestProject): (() => Promise<void>) | und
     const end = performance.now() + MOST_MS
     const remainder = () => [
       ...processesWith(mark).map(one => `the process ${one}`),
-      ...entriesOf(folder)
+      ...entriesWithFiles(folder)
         .filter(name => !MAY_STAY.test(name))
         .map(name => `${name} in the temporary folder`),
     ]

@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { conditionsOf } from '../../lanes/conditions.js'
 import { REASONS } from '../../lanes/reasons.js'
+import { entriesWithFiles, OF_FILE, temporaryFolder } from '../../lanes/remains.js'
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url))
 const REPORTER = join(ROOT, 'test/lanes/left-out.ts')
@@ -93,4 +94,16 @@ describe('of several', () => {
     expect(text).toContain('Left out, 1 test')
     expect(code).toBe(0)
   })
+})
+
+it('the folder of a file whose tests are all left out is no remainder of the run, and what is in it is one', () => {
+  const run = temporaryFolder('fdb-run-')
+  onTestFinished(() => rmSync(run, { recursive: true, force: true }))
+  vi.stubEnv('TMPDIR', run)
+  const [, used] = [temporaryFolder(OF_FILE), temporaryFolder(OF_FILE)]
+  vi.unstubAllEnvs()
+  expect(entriesWithFiles(run)).toEqual([])
+  mkdirSync(join(used, 'shop'))
+  writeFileSync(join(run, 'log'), '')
+  expect(entriesWithFiles(run).sort()).toEqual([`${relative(run, used)}/shop`, 'log'])
 })
