@@ -4,7 +4,7 @@ import promises from 'node:fs/promises'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import type { Native } from '../../src/kernel/native.js'
 import { FRESH, NIGHTLY, perLane } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
@@ -33,6 +33,12 @@ interface Answer {
 
 /** In the gate one process runs the few seeds: to begin another one costs as much as four of them, and other test files have the other processors. */
 const JOBS = perLane(['--jobs', '1'], [])
+
+beforeAll(async () => {
+  const made = join(process.env.FDB_TEST_SHARED!, 'simulated.json')
+  writeFileSync(made, JSON.stringify(await bundle()))
+  process.env.SIMULATE_BUNDLE = made
+})
 
 /** Runs `npm run simulate` with these options. */
 function simulate(...options: string[]): Promise<Answer> {

@@ -1,7 +1,8 @@
 import { createRequire } from 'node:module'
 
-/** The TypeScript that api-extractor brings: the package's own release has no API for programs. */
-const ts = createRequire(createRequire(import.meta.url).resolve('@microsoft/api-extractor'))('typescript')
+/** The TypeScript that api-extractor brings: the package's own release has no API for programs. Most processes of the simulation need none. */
+const typescript = () =>
+  createRequire(createRequire(import.meta.url).resolve('@microsoft/api-extractor'))('typescript')
 
 const CHANGES = /^(?:new\s|\[\]|\{\})/
 /** A set or map that is filled where it is declared. */
@@ -20,6 +21,7 @@ export interface ModuleVariable {
 }
 
 export function moduleVariables(text: string): ModuleVariable[] {
+  const ts = typescript()
   const source = ts.createSourceFile('module.ts', text, ts.ScriptTarget.Latest, true)
   const variables: ModuleVariable[] = []
   for (const statement of source.statements) {
