@@ -1,6 +1,6 @@
 // npm run test:package: packs the build, and tries the tarball as its users install it: in an empty project, from a
 // registry on loopback, without a compiler, by npm. `-- --all`: by every package manager.
-// `-- --tarball FILE` (or FD_BROKER_TARBALL) tries that one.
+// `-- --tarball FILE` (or FD_BROKER_TARBALL) tries that one; `-- --built` packs what npm install has just built.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -24,6 +24,7 @@ const MOST_LINES = 40
 const { values: flags } = parseArgs({
   options: {
     all: { type: 'boolean', default: false },
+    built: { type: 'boolean', default: false },
     tarball: { type: 'string', default: process.env.FD_BROKER_TARBALL },
     only: { type: 'string' },
   },
@@ -45,7 +46,7 @@ async function check(name: string, look: () => string[] | Promise<string[]>): Pr
 }
 
 try {
-  const given = flags.tarball === undefined ? pack(folder) : readTarball(flags.tarball)
+  const given = flags.tarball === undefined ? pack(folder, flags.built) : readTarball(flags.tarball)
   const tarball = withAddon(given, folder)
   const { name, version } = tarball.manifest
   console.log(

@@ -29,9 +29,13 @@ export interface Tarball {
   readonly manifest: Manifest
 }
 
-/** Packs the checkout into `folder`, by its own scripts. */
-export function pack(folder: string): Tarball {
+/** Packs the checkout into `folder`, by its own scripts; with `built`, without the one that builds it. */
+export function pack(folder: string, built: boolean): Tarball {
   const args = ['pack', '--silent', '--json', '--pack-destination', folder]
+  if (built) {
+    execFileSync('npm', ['run', '--silent', 'prepack'], { cwd: ROOT, stdio: 'inherit' })
+    args.push('--ignore-scripts')
+  }
   const out = execFileSync('npm', args, { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
   // npm 12 answers by the package's name.
   const answer = JSON.parse(out.slice(out.search(/^[[{]/m)))
