@@ -90,6 +90,10 @@ export class SegmentSet {
     return this.#segments.get(epoch)?.released ?? false
   }
 
+  isClaimed(epoch: Epoch): boolean {
+    return this.#segments.get(epoch)?.claimed ?? false
+  }
+
   seal(from: Epoch, below: Epoch): void {
     for (const segment of this.#unsealed(from, below)) segment.seal()
   }

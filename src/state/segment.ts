@@ -12,6 +12,7 @@ import {
   reopenReadOnly,
   reopenWritable,
   SEAL_GROW,
+  SEAL_SEAL,
   SEAL_SHRINK,
   SEAL_WRITE,
   sealsOf,
@@ -233,6 +234,28 @@ export class Segment {
   get released(): boolean {
     const seals = sealsOf(this.fd)
     return seals !== null && (seals & SEAL_SHRINK) !== 0 && (seals & SEAL_GROW) === 0
+  }
+
+  /**
+   * Seals the segment, and marks that this process takes the place of the one that had it (F_SEAL_SEAL): a successor of that one must not take
+   * over when it dies. The kernel lets one process claim a segment; returns false in others. Throws as {@link seal}.
+   */
+  claim(): boolean {
+    this.seal()
+    if (this.claimed) return false
+    if (!this.sealable) return true
+    try {
+      addSeals(this.fd, SEAL_SEAL)
+      return true
+    } catch (error) {
+      this.#checkSeals(SEAL_SEAL, SEAL_SEAL, error as NativeError)
+      return false
+    }
+  }
+
+  /** Whether any process called {@link claim} on this memory. */
+  get claimed(): boolean {
+    return ((sealsOf(this.fd) ?? 0) & SEAL_SEAL) !== 0
   }
 
   #addSeals(wanted: number, needed: number): void {

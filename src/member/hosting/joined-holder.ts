@@ -9,7 +9,7 @@ import type { HolderFacts, HolderLink } from './holder-link.js'
 import type { HolderMessages } from './holder-messages.js'
 
 interface JoinedHolderDeps {
-  readonly machine: Pick<Machine, 'isReleased' | 'sealed' | 'step'> & {
+  readonly machine: Pick<Machine, 'isClaimed' | 'isReleased' | 'sealed' | 'step'> & {
     readonly member: Pick<MemberState, 'holds' | 'phase'>
   }
   readonly shutdown: Pick<Shutdown, 'over' | 'recordReason'>
@@ -54,7 +54,6 @@ export class JoinedHolder {
     this.keepAlive(this.#keepsAlive)
     const { machine, messages, refuse, shutdown } = this.#deps
     let died = false
-    const reportDeath = () => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed })
     holder.listen({
       message: envelope => messages.message(envelope, holder.facts.pid),
       bundle: items => messages.bundle(items),
@@ -66,13 +65,13 @@ export class JoinedHolder {
         if (error !== null) shutdown.recordReason(error)
         else if (!machine.member.holds) shutdown.recordReason(leftEarly(holder.facts.pid))
         machine.step({ type: 'lost' })
-        if (died) reportDeath()
+        if (died) this.#reportDeath(holder.facts.pid)
         this.#deps.hosting().onLost?.()
       },
       died: () => {
         died = true
         // If the channel is open, its last messages are read first; then `lost` reports the death.
-        if (!holder.link.open) reportDeath()
+        if (!holder.link.open) this.#reportDeath(holder.facts.pid)
       },
     })
   }
@@ -89,6 +88,13 @@ export class JoinedHolder {
   detach(): void {
     this.#holder?.close()
     this.#holder = null
+  }
+
+  /** Another process may have taken the holder's place before it died: see `Segment.claim`. */
+  #reportDeath(pid: number): void {
+    const { machine, shutdown } = this.#deps
+    if (machine.isClaimed) shutdown.recordReason(claimed(pid))
+    machine.step({ type: 'fate', fate: machine.isClaimed ? 'alive' : 'dead', sealed: machine.sealed })
   }
 
   /** Checks whether the holder is alive; the state machine gets the result as event `fate`. */
@@ -121,9 +127,15 @@ export class JoinedHolder {
           ),
         )
       }
-      machine.step({ type: 'fate', fate, sealed: machine.sealed })
+      if (fate === 'dead') this.#reportDeath(holder.facts.pid)
+      else machine.step({ type: 'fate', fate, sealed: machine.sealed })
     })
   }
+}
+
+function claimed(pid: number): FdbError {
+  const why = `process ${pid} did not answer, and fd-broker upgrade --kill-stuck has taken its place and started another version: see fd-broker status`
+  return new FdbError('ERR_FDB_LOST', why)
 }
 
 function leftEarly(pid: number): FdbError {

@@ -7,7 +7,7 @@ import { listeningPid, tryConnect } from '../../os/connect.js'
 import { processStat } from '../../os/main-process.js'
 import { hasStoredFor, takeStoredFor } from '../../os/service-manager/passed-sockets.js'
 import { Segment } from '../../state/segment.js'
-import { type RecoveredDescriptors, sealRecovered, wholeSegments } from './start.js'
+import { claimRecovered, type RecoveredDescriptors, wholeSegments } from './start.js'
 
 export interface FdStoreRecovery {
   readonly service: string
@@ -81,7 +81,7 @@ export function recoverFromFdStore({
       return null
     }
     const { generation, serviceStartedAt } = noted
-    sealRecovered(segments, err =>
+    claimRecovered(segments, err =>
       logger.warn({ err }, 'the state segments of a dead process could not be sealed'),
     )
     return {

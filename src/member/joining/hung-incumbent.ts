@@ -27,7 +27,7 @@ import { Segment } from '../../state/segment.js'
 import type { MemberDriver } from '../driver.js'
 import type { SuccessorOutput } from '../operator/upgrades.js'
 import { resolveOptions } from '../options/options.js'
-import { type RecoveredDescriptors, sealRecovered, startFromRecovered, wholeSegments } from './start.js'
+import { claimRecovered, type RecoveredDescriptors, startFromRecovered, wholeSegments } from './start.js'
 
 /** After the handoff this process waits at most this long for its own retirement. */
 const END_MS = 10_000
@@ -86,10 +86,13 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
       `process ${hung.pid} (${service}, generation ${recovered.generation}) does not answer: duplicated ${recovered.entries.length} listeners and descriptors and ${recovered.segments.length} segments of state from it; killing it (SIGKILL)`,
     )
     signal.throwIfAborted()
-    // If the hung process wakes up before the kill, it must not write changes that no process would read.
-    sealRecovered(recovered.segments, ({ message }) =>
+    // If the hung process wakes up before the kill, it must not write changes that no process would read. A successor that has joined it must not
+    // take over when it dies.
+    const isFirst = claimRecovered(recovered.segments, ({ message }) =>
       report(`${message}; the process is killed nevertheless`),
     )
+    if (!isFirst) throw takenBy(hung.pid, 'another command replaces it, or was ended while it did')
+    if (hung.hasEnded) throw takenBy(hung.pid, 'it has just ended, and its successor may serve')
     hung.signal(constants.signals.SIGKILL)
     await untilGone(() => (hung.hasEnded ? [] : [hung.pid]), STUCK_MS)
     // From here on this process is the incumbent, until the successor serves.
@@ -158,6 +161,14 @@ export async function repeatUntilServed(
 function lost(hung: number, { code, message, phase, details }: FdbError): FdbError {
   const why = `no version serves: process ${hung} was killed, its next version did not serve, and this command has closed the listeners; state that is in no file is lost; start the program again. The last error: ${message}`
   return new FdbError(code, why, { details, ...(phase !== undefined && { phase }) })
+}
+
+function takenBy(hung: number, why: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_STUCK',
+    `process ${hung} is not replaced: ${why}: see fd-broker status, and try again; if no process serves, end process ${hung} and start the program again`,
+    { details: { pids: [hung] } },
+  )
 }
 
 /** Returns the process that called listen() on the control socket (SO_PEERCRED). */

@@ -148,16 +148,18 @@ export function wholeSegments(segments: Iterable<Segment>): Segment[] {
 }
 
 /**
- * Seals the segments of a process that has ended or will be killed. Ignores EPERM, which a read-only descriptor gives: only that process can
+ * Claims the segments of a process that has ended or will be killed. Returns whether no other process has claimed one. Ignores EPERM, which a read-only descriptor gives: only that process can
  * write to such a segment. Passes any other error to `refused`. No change is lost, because the segments are read after that process has ended.
  */
-export function sealRecovered(segments: readonly Segment[], refused: (error: FdbError) => void): void {
+export function claimRecovered(segments: readonly Segment[], refused: (error: FdbError) => void): boolean {
+  let isFirst = true
   for (const segment of segments) {
     try {
-      segment.seal()
+      if (!segment.claim()) isFirst = false
     } catch (error) {
       if (!(error instanceof FdbError)) throw error
       if ((error.cause as NativeError).code !== 'EPERM') refused(error)
     }
   }
+  return isFirst
 }

@@ -78,6 +78,11 @@ export class Machine {
     return this.#segmentSet.isReleased(this.#state.member.epoch)
   }
 
+  /** Whether another process acts for the holder, which did not answer, and starts another successor. */
+  get isClaimed(): boolean {
+    return this.#segmentSet.isClaimed(this.#state.member.epoch)
+  }
+
   /** Sets the state of a process that gets no Offer. Call before the first event. */
   assume(known: Partial<MemberState>): void {
     this.#state = { ...this.#state, member: { ...this.#state.member, ...known } }

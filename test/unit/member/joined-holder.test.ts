@@ -25,6 +25,7 @@ type Handler = Parameters<HolderLink['listen']>[0]
 function joined(
   holds = true,
   phase: MemberPhase = 'serving',
+  isClaimed = false,
 ): { handler: Handler; story: string[]; link: { open: boolean } } {
   const story: string[] = []
   let reason: FdbError | null = null
@@ -51,6 +52,7 @@ function joined(
     sealed: false,
     isSealed: () => false,
     isReleased: false,
+    isClaimed,
     step: (event: { type: string; message?: { kind: string }; fate?: string }) =>
       story.push(['step', event.type, event.message?.kind ?? event.fate ?? ''].join(' ').trim()),
   }
@@ -139,6 +141,16 @@ describe('the end of its channel', () => {
     after.handler.died()
     expect(after.story).toEqual(['step lost', 'hosting lost', 'step fate dead'])
   })
+})
+
+it('leaves the place of a holder that died to the process that has claimed it before: upgrade --kill-stuck', () => {
+  const { handler, story } = joined(true, 'ready', true)
+  handler.lost(null)
+  expect(story).toEqual(['step lost', 'hosting lost'])
+  const before = joined(true, 'ready', true)
+  before.handler.died()
+  before.handler.lost(null)
+  expect(before.story).toEqual(['step lost', 'because ERR_FDB_LOST', 'step fate alive', 'hosting lost'])
 })
 
 describe('the link to a holder', () => {

@@ -1,5 +1,5 @@
 import { expect, it, onTestFinished } from 'vitest'
-import { sealRecovered } from '../../../src/member/joining/start.js'
+import { claimRecovered } from '../../../src/member/joining/start.js'
 import { Segment } from '../../fixtures/state.js'
 import { holdPage } from '../../processes/held-page.js'
 import { has } from '../../processes/toolchains.js'
@@ -16,7 +16,7 @@ it('tells of a segment that the kernel does not seal, and seals those beside it'
   const segments = [1, 2, 3].map(segmentOf)
   const { end } = await holdPage(segments[1]!, 'sys.stdin.read()')
   const told: string[] = []
-  sealRecovered(segments, ({ code, message }) => told.push(`${code}: ${message}`))
+  claimRecovered(segments, ({ code, message }) => told.push(`${code}: ${message}`))
   await end()
   expect(segments.map(({ sealed }) => sealed)).toEqual([true, false, true])
   expect(told).toEqual([expect.stringMatching(/^ERR_FDB_STATE_SEAL: segment of epoch 2 .*EBUSY/)])
@@ -27,7 +27,7 @@ it('tells of nothing where a descriptor is read-only: who can write has ended', 
   const seen = segment.readOnly()
   onTestFinished(() => seen.close())
   const told: unknown[] = []
-  sealRecovered([seen, segmentOf(2)], error => told.push(error))
+  claimRecovered([seen, segmentOf(2)], error => told.push(error))
   expect(told).toEqual([])
   expect(segment.sealed).toBe(false)
 })

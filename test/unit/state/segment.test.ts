@@ -134,6 +134,18 @@ describe('a segment', () => {
     expect(one.sealed).toBe(true)
   })
 
+  it('can be claimed once, which seals it', () => {
+    const one = kept(Segment.create(1))
+    const other = kept(one.share())
+    expect([one.claimed, one.claim(), one.claim(), other.claim()]).toEqual([false, true, false, false])
+    expect([other.claimed, other.sealed]).toEqual([true, true])
+    const seen = kept(one.readOnly())
+    expect([seen.claim(), seen.claimed]).toEqual([false, true])
+    expect(() => kept(kept(Segment.create(2)).readOnly()).claim()).toThrow(
+      expect.objectContaining({ code: 'ERR_FDB_STATE_SEAL' }),
+    )
+  })
+
   it('can neither be written nor sealed through a read-only descriptor', () => {
     const one = kept(Segment.create(1))
     const seen = kept(one.readOnly())
