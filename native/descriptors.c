@@ -8,20 +8,56 @@
 #include <unistd.h>
 
 #ifdef __linux__
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
 #define CLOSE_RANGE_CLOEXEC_FLAG 4u
+#define WITHOUT_PROC (64 << 10) /* descriptors that are looked at if /proc does not list them */
+
+/* Closes a descriptor, or sets CLOEXEC on it. */
+static void leave(int fd, bool at_exec) {
+  if (at_exec) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  else close(fd);
+}
+
+/* Does what close_range() does where a filter of system calls (seccomp) refuses it. Makes only async-signal-safe calls. */
+static void leave_each(int from, bool at_exec) {
+  _Alignas(fdb_entry) char entries[2048];
+  int list = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (list < 0) {
+    struct rlimit limit;
+    int end = getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > WITHOUT_PROC ? WITHOUT_PROC : (int)limit.rlim_cur;
+    for (int fd = from; fd < end; fd++) leave(fd, at_exec);
+    return;
+  }
+  for (long size; (size = syscall(SYS_getdents64, list, entries, sizeof(entries))) > 0;)
+    for (long at = 0; at < size;) {
+      const fdb_entry *next = (const fdb_entry *)(entries + at);
+      int fd = 0;
+      at += next->length;
+      if (next->name[0] == '.') continue;
+      for (const char *digit = next->name; *digit != 0; digit++) fd = fd * 10 + (*digit - '0');
+      if (fd >= from && fd != list) leave(fd, at_exec);
+    }
+  close(list);
+}
 #endif
 
 void fdb_close_at_exec(int from) {
 #ifdef __linux__
-  syscall(SYS_close_range, (unsigned)from, ~0u, CLOSE_RANGE_CLOEXEC_FLAG);
+  if (syscall(SYS_close_range, (unsigned)from, ~0u, CLOSE_RANGE_CLOEXEC_FLAG) < 0) leave_each(from, true);
 #else
   (void)from;
 #endif
 }
+
+#ifdef __linux__
+void fdb_close_from(int from) {
+  if (syscall(SYS_close_range, (unsigned)from, ~0u, 0) < 0) leave_each(from, false);
+}
+#endif
 
 napi_value fdb_dup(napi_env env, napi_callback_info info) {
   fdb_call call;

@@ -52,8 +52,18 @@ void fdb_close_owned(fdb_instance *self);
 void fdb_drop_instance(fdb_instance *self); /* frees it with its last reference */
 int fdb_close_fd(int fd); /* closes without a retry on EINTR; returns 0 or an errno */
 
+/* A folder's entry, as getdents64() writes it. */
+typedef struct {
+  uint64_t inode;
+  int64_t offset;
+  uint16_t length;
+  uint8_t type;
+  char name[];
+} fdb_entry;
+
 /* descriptors.c: may be called between fork and exec. */
-void fdb_close_at_exec(int from); /* sets CLOEXEC on descriptors from this number on; does nothing before Linux 5.11 */
+void fdb_close_at_exec(int from); /* sets CLOEXEC on descriptors from this number on */
+void fdb_close_from(int from);    /* closes descriptors from this number on; Linux only */
 
 /* threads.c */
 /* Starts a detached thread with a small stack. The thread takes no signal of the program except `taken`; 0: none. */

@@ -23,9 +23,6 @@
 #include <sys/syscall.h>
 #endif
 
-#ifndef SYS_close_range
-#define SYS_close_range 436
-#endif
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
@@ -204,7 +201,7 @@ static void guard(start *it, int leash) {
   ssize_t ignored = write(it->report, &started, sizeof(started));
   (void)ignored;
   if (dup2(leash, 0) < 0) _exit(0);
-  syscall(SYS_close_range, 1u, ~0u, 0);
+  fdb_close_from(1);
   if (chdir("/") < 0) errno = 0;
   prctl(PR_SET_NAME, "fdb-guardian");
   drop_memory();
@@ -258,17 +255,13 @@ static bool is_mark(const volatile char *entry, size_t length, const volatile ch
 }
 
 /* Reports whether a process has one of the marks in its environment: a process that has ended has no environment. */
-static bool is_marked(int proc, const char *name, const volatile char *marks, size_t size) {
-  volatile char path[32], entry[MAX_MARK];
-  static const char rest[] = "/environ";
-  size_t length = 0;
-  for (; *name != 0 && length < 16; name++) path[length++] = *name;
-  for (size_t i = 0; i < sizeof(rest); i++) path[length++] = rest[i];
-  int file = (int)syscall(SYS_openat, proc, path, O_RDONLY | O_CLOEXEC);
+static bool is_marked(int folder, const volatile char *marks, size_t size) {
+  volatile char entry[MAX_MARK];
+  int file = (int)syscall(SYS_openat, folder, "environ", O_RDONLY | O_CLOEXEC);
   if (file < 0) return false;
   char buffer[4096];
   bool found = false;
-  length = 0;
+  size_t length = 0;
   for (long read; !found && (read = syscall(SYS_read, file, buffer, sizeof(buffer))) > 0;)
     for (long i = 0; !found && i < read; i++) {
       if (buffer[i] != 0) {
@@ -283,27 +276,25 @@ static bool is_marked(int proc, const char *name, const volatile char *marks, si
   return found;
 }
 
-/* Kills all processes that have a mark. Returns whether there was one. The pidfd names the process whose environment was read, also if it has ended. */
+/* Sends SIGKILL to the process that has this folder in /proc, and no other one, also if it has ended; if a filter of system calls refuses that, by its number. */
+static bool kill_one(int folder, pid_t pid) {
+  return syscall(SYS_pidfd_send_signal, folder, SIGKILL, NULL, 0) == 0 || (errno != ESRCH && syscall(SYS_kill, pid, SIGKILL) == 0);
+}
+
+/* Kills all processes that have a mark. Returns whether there was one. */
 static bool kill_marked(int proc, const volatile char *marks, size_t size) {
-  struct entry {
-    uint64_t inode;
-    int64_t offset;
-    uint16_t length;
-    uint8_t type;
-    char name[];
-  };
-  _Alignas(struct entry) char entries[4096];
+  _Alignas(fdb_entry) char entries[4096];
   bool any = false;
   syscall(SYS_lseek, proc, 0, SEEK_SET);
   for (long read; (read = syscall(SYS_getdents64, proc, entries, sizeof(entries))) > 0;)
     for (long at = 0; at < read;) {
-      const struct entry *next = (const struct entry *)(entries + at);
+      const fdb_entry *next = (const fdb_entry *)(entries + at);
       at += next->length;
       pid_t pid = number(next->name);
-      int pidfd = pid == 0 ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
-      if (pidfd < 0) continue;
-      if (is_marked(proc, next->name, marks, size) && syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) == 0) any = true;
-      syscall(SYS_close, pidfd);
+      int folder = pid == 0 ? -1 : (int)syscall(SYS_openat, proc, next->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+      if (folder < 0) continue;
+      if (is_marked(folder, marks, size) && kill_one(folder, pid)) any = true;
+      syscall(SYS_close, folder);
     }
   return any;
 }
@@ -314,7 +305,7 @@ static void watch_end(int leash, int marks) {
   if (dup2(leash, 0) < 0 || dup2(marks, 1) < 0 || setsid() < 0) _exit(0);
   int proc = open("/proc", O_RDONLY | O_DIRECTORY);
   if (proc < 0 || dup2(proc, 2) < 0) _exit(0);
-  syscall(SYS_close_range, 3u, ~0u, 0);
+  fdb_close_from(3);
   if (chdir("/") < 0) errno = 0;
   prctl(PR_SET_NAME, "fdb-guardian");
   drop_memory();

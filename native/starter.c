@@ -43,7 +43,9 @@ typedef union {
 /* Leaves only the given descriptor in the table of this thread, as number 0. Linux before 6.13 copies some of those that it should leave out, and closes them again. */
 static bool take_own_table(int end) {
   if (syscall(SYS_close_range, (unsigned)end + 1, ~0u, UNSHARE_FLAG) < 0 && unshare(CLONE_FILES) < 0) return false;
-  return (end == 0 || dup2(end, 0) == 0) && syscall(SYS_close_range, 1u, ~0u, 0) == 0;
+  if (end != 0 && dup2(end, 0) < 0) return false;
+  fdb_close_from(1);
+  return true;
 }
 
 static void carry_out(order *it, struct msghdr *message) {
@@ -59,7 +61,7 @@ static void carry_out(order *it, struct msghdr *message) {
     it->error = errno;
     if (it->pid == 0) it->run(it->data, fds);
   }
-  syscall(SYS_close_range, 1u, ~0u, 0);
+  fdb_close_from(1);
 }
 
 static void *serve(void *end) {

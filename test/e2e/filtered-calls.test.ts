@@ -1,15 +1,17 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { NotifyRecorder } from '../processes/notify-socket.js'
 import { Scene } from '../processes/scene.js'
+import { SERVER, Supervised } from '../processes/supervised.js'
 
 const SOURCE = fileURLToPath(new URL('../fixtures/refuse-calls.c', import.meta.url))
 const EPERM = '1'
-/** pidfd_open has one number everywhere. */
-const PIDFD_OPEN = '434'
+/** Numbers that are the same on every processor. */
+const [PIDFD_SEND_SIGNAL, PIDFD_OPEN, CLOSE_RANGE] = ['424', '434', '436']
 const [MEMFD_CREATE, INOTIFY_INIT1] = process.arch === 'arm64' ? ['279', '26'] : ['319', '294']
 
 let folder: string
@@ -50,4 +52,33 @@ describe('behind a filter of system calls that answers EPERM', () => {
       message: expect.stringMatching(/^memfd_create .* \/proc \(E\w+\)/),
     })
   })
+
+  it('to close_range: the main process of a unit starts its next version and answers', async () => {
+    const options = { systemd: 'auto' } as const
+    const scene = Scene.open({ options })
+    const { env } = NotifyRecorder.open(scene.folder)
+    const first = await scene.serve({ options }, { wrap: [filter, EPERM, CLOSE_RANGE], env })
+    const { pid } = await first.order<{ pid: number }>('upgrade')
+    expect((await scene.status()).pid).toBe(pid)
+  })
+
+  it.each([
+    ['close_range', CLOSE_RANGE],
+    ['pidfd_open and pidfd_send_signal', `${PIDFD_OPEN},${PIDFD_SEND_SIGNAL}`],
+  ])(
+    'to %s: if fd-broker run is killed, the processes of its program end too, and run can be started again',
+    async (_, calls) => {
+      const run = await Supervised.prepare()
+      const wrap = [filter, EPERM, calls]
+      for (let starts = 1; starts <= 2; starts++) {
+        await run.launch(['--ready', 'fd'], ['sh', '-c', `sleep 60 & exec ${SERVER}`], {}, wrap)
+        await run.logged('a version serves', ({ pid }) => pid === run.pid)
+        const { pid } = await run.whoami()
+        const helper = Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8'))
+        run.signal('SIGKILL')
+        await run.ended(pid)
+        await run.ended(helper)
+      }
+    },
+  )
 })

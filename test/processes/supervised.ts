@@ -85,11 +85,12 @@ export class Supervised {
     args: readonly string[] = [],
     command: readonly string[] = [SERVER],
     env: NodeJS.ProcessEnv = {},
+    wrap: readonly string[] = [],
   ): Promise<number> {
     const given = Object.entries({ FDB_SUPERVISED: this.orders({}), ...env }).map(
       ([name, value]) => `${name}=${value}`,
     )
-    this.pid = await this.sandbox.launch(['env', ...given, ...this.commandLine(args, command)])
+    this.pid = await this.sandbox.launch([...wrap, 'env', ...given, ...this.commandLine(args, command)])
     return this.pid
   }
 
