@@ -384,8 +384,8 @@ async function checkMainProcess(): Promise<CheckResult> {
 function checkProc(there: boolean): CheckResult {
   if (there) return { status: 'ok', found: 'mounted' }
   return {
-    status: process.platform === 'linux' ? 'warning' : 'note',
-    found: 'not mounted: limits, and the processes that hold an address, are unknown',
+    status: process.platform === 'linux' ? 'failed' : 'note',
+    found: 'not mounted: upgrades fail, because memory cannot be opened read-only for the next version',
     remedy: 'mount it: mount -t proc proc /proc',
   }
 }
