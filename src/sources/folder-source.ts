@@ -1,11 +1,11 @@
 import { type Stats, watch } from 'node:fs'
-import { readdir, readFile, stat } from 'node:fs/promises'
+import { open, readdir, readFile, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { checkOptions, path } from '../checks/options.js'
 import { map, optional, required, type ShapeOf } from '../checks/shape.js'
 import { milliseconds } from '../checks/values.js'
-import type { Source, SourceBatch, SourceEntry } from './source.js'
+import { MOST_VALUE_BYTES, type Source, type SourceBatch, type SourceEntry } from './source.js'
 
 /** A tool writes several files one after the other. */
 const SETTLED_MS = 50
@@ -68,7 +68,10 @@ export class FolderSource implements Source {
   async #contents(facts: readonly [name: string, ...facts: number[]][]): Promise<SourceEntry[] | null> {
     const all: SourceEntry[] = []
     try {
-      for (const [key] of facts) all.push({ key, value: await readFile(join(this.#folder, key)) })
+      for (const [key, , size = 0] of facts) {
+        const path = join(this.#folder, key)
+        all.push({ key, value: await (size > MOST_VALUE_BYTES ? tooLarge(path) : readFile(path)) })
+      }
       return all
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
@@ -96,6 +99,14 @@ export class FolderSource implements Source {
     }
     return found
   }
+}
+
+/** Returns as many bytes of a file as tell that its value is too large. */
+async function tooLarge(path: string): Promise<Buffer> {
+  await using file = await open(path)
+  const bytes = Buffer.alloc(MOST_VALUE_BYTES + 1)
+  const { bytesRead } = await file.read(bytes, 0, bytes.length, 0)
+  return bytes.subarray(0, bytesRead)
 }
 
 /** Notifications of a folder. */

@@ -20,15 +20,19 @@ import {
   refusedSection,
   revisionsSection,
 } from './followed-revisions.js'
-import type { KnownKeys, Source, SourceBatch, SourceChange } from './source.js'
+import {
+  type KnownKeys,
+  MOST_VALUE_BYTES,
+  type Source,
+  type SourceBatch,
+  type SourceChange,
+} from './source.js'
 
 /** Delays after failures of the store. Each is shortened at random, at most by half, so that many machines do not come back at the same moment. */
 const RETRIES: BackoffBounds = { firstMs: 500, longestMs: 5_000 }
 /** Larger batches are made by `bulk()`, which works in slices, and their revision is stored after them. */
 const MOST_IN_UPDATE = 1_024
 const MOST_BYTES_IN_UPDATE = 4 * 1024 * 1024
-/** A larger value is refused: one change must fit into a record of the state. */
-const MOST_VALUE_BYTES = 4 * 1024 * 1024
 /** The codes with which a section refuses a value or a key. */
 const UNUSABLE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   'ERR_FDB_STATE_VALUE',
@@ -336,7 +340,7 @@ export class FollowedSource {
 
   #parsed(key: string, value: Uint8Array): { value: unknown } | { reason: string } {
     if (value.length > MOST_VALUE_BYTES)
-      return { reason: `the value has ${value.length} bytes, at most ${MOST_VALUE_BYTES} are allowed` }
+      return { reason: `the value has more than ${MOST_VALUE_BYTES} bytes` }
     try {
       return { value: this.#parse(key, value) }
     } catch (error) {

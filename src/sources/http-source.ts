@@ -9,6 +9,8 @@ import type { KnownKeys, Source, SourceBatch } from './source.js'
 
 /** Limit for a whole answer. */
 const ANSWER_MS = 30_000
+/** Limit for the contents of an answer, decompressed: the process that reads it serves too. */
+const MOST_MIB = 64
 /** The part of the interval by which each process asks earlier or later, so that many machines do not ask at the same moment. */
 const JITTER = 0.1
 
@@ -89,11 +91,11 @@ export class HttpSource implements Source {
     return await withinLimit(signal, ANSWER_MS, async limited => {
       const response = await fetch(this.#url, { headers, signal: limited })
       if (response.status === 304 && etag !== null) return null
-      if (!response.ok) {
+      if (response.status !== 200) {
         await response.body?.cancel()
         throw this.#error(`status ${response.status}; 200 and 304 are usable`)
       }
-      const contents: unknown = await response.json()
+      const contents: unknown = JSON.parse(await this.#textOf(response))
       if (!isMap(contents)) throw this.#error('no JSON object')
       const all = Object.entries(contents).map(([key, value]) => ({
         key,
@@ -101,6 +103,17 @@ export class HttpSource implements Source {
       }))
       return { all, revision: response.headers.get('etag') }
     })
+  }
+
+  async #textOf({ body }: Response): Promise<string> {
+    const parts: Uint8Array[] = []
+    let length = 0
+    for await (const part of body ?? []) {
+      length += part.length
+      if (length > MOST_MIB * 1024 * 1024) throw this.#error(`more than ${MOST_MIB} MiB`)
+      parts.push(part)
+    }
+    return new TextDecoder().decode(Buffer.concat(parts))
   }
 
   #error(answer: string): FdbError {

@@ -1,3 +1,6 @@
+/** A larger value is refused: one change must fit into a record of the state. */
+export const MOST_VALUE_BYTES = 4 * 1024 * 1024
+
 /** An entry of a source: its key, without the source's prefix, and its value as the source has it. */
 export interface SourceEntry {
   readonly key: string

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events'
 import fs from 'node:fs'
-import { mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, rename, rm, symlink, truncate, unlink, writeFile } from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
@@ -95,4 +95,14 @@ it('fails if it cannot tell whether a file is there, so that its entry is kept',
   await expect(next()).rejects.toThrow(
     `ELOOP: too many symbolic links encountered, stat '${join(made, 'b')}'`,
   )
+})
+
+it('reads no more of a large file than tells that it is too large', async () => {
+  const { made } = await folder()
+  await writeFile(join(made, 'a'), '1')
+  await writeFile(join(made, 'b'), '')
+  await truncate(join(made, 'b'), 3 * 2 ** 30)
+  const { signal } = new AbortController()
+  const { value } = await new FolderSource({ folder: made }).read(null, signal).next()
+  expect(value).toMatchObject({ all: [{ value: { length: 1 } }, { value: { length: 4 * 2 ** 20 + 1 } }] })
 })

@@ -42,6 +42,32 @@ it('takes no 304 for an answer that it has not asked for', async () => {
   await expect(new HttpSource({ url }).read(null, signal).next()).rejects.toThrow('status 304')
 })
 
+it('takes no part of an answer for the whole', async () => {
+  const { url } = await answering([206, '"1"', '{}'])
+  const { signal } = new AbortController()
+  await expect(new HttpSource({ url }).read(null, signal).next()).rejects.toThrow('status 206')
+})
+
+it('reads no more of an answer than 64 MiB', async () => {
+  const part = Buffer.alloc(1024 * 1024, ' ')
+  let sent = 0
+  const url = await breaking(response => {
+    const more = () => {
+      while (!response.destroyed && response.write(part)) sent++
+    }
+    more()
+    response.on('drain', more)
+  })
+  const { signal } = new AbortController()
+  const failed = new HttpSource({ url }).read(null, signal).next()
+  await expect(failed).rejects.toMatchObject({
+    code: 'ERR_FDB_SOURCE',
+    message: expect.stringContaining('more than 64 MiB'),
+  })
+  // The sockets have buffers.
+  expect(sent).toBeLessThan(128)
+})
+
 it.each<[what: string, end: (response: ServerResponse) => unknown, why: string]>([
   ['closes the connection', ({ socket }) => socket?.destroy(), 'other side closed'],
   [
