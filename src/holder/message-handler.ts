@@ -132,9 +132,11 @@ export function leftReason(peer: Peer): FdbError {
 }
 
 /** Returns the operator's request by which a process leaves, such as `fd-broker rollback by uid 0`; null if its application closes it. */
-export function requesterOf({ report }: Peer): string | null {
+export function requesterOf({ report, rollsBack }: Peer): string | null {
   const { leaves } = (report ?? {}) as { leaves?: unknown }
-  return typeof leaves === 'string' ? leaves.slice(0, REASON_CHARACTERS) : null
+  if (typeof leaves === 'string') return leaves.slice(0, REASON_CHARACTERS)
+  // The members in Python and Go do not report the sender of an order.
+  return rollsBack ? 'an operator has rolled it back' : null
 }
 
 /** Whether the process has reported that it accepts, and that it may not write: it did not hear of its holder for a while. */

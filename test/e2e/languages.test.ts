@@ -349,7 +349,8 @@ for (const { language, name, tool } of MEMBERS) {
           pid: own.pid,
         })
         await first.says('reinstated')
-        await servedBy(scene, first)
+        const { lastFailure } = await servedBy(scene, first)
+        expect(lastFailure?.message).toMatch(/: an operator has rolled it back$/)
         await own.end()
         const late = client.command(ROLLBACK, '', { service: 'shop' })
         await expect(late).rejects.toMatchObject({ code: 'ERR_FDB_NO_STANDBY' })
