@@ -18,6 +18,8 @@ const QUIET: Exclusion = { notice: null }
 
 /** Programs that listen, and are not the server: test runners, and the daemon of pm2, which starts the server. */
 const OTHERS = /[\\/]node_modules[\\/](?:\.bin[\\/])?(?:pm2|vitest|jest|mocha|ava|fd-broker)\b/
+/** The script by which pm2 starts a program itself. */
+const STARTED_BY_PM2 = /[\\/]pm2[\\/]lib[\\/]ProcessContainer\w*\.js$/
 /** Tools that restart a program when a file changes. */
 const WATCHERS: readonly (readonly [RegExp, string])[] = [
   [/(?:^|[\\/])nodemon(?:\.js)?$/, 'nodemon'],
@@ -28,6 +30,8 @@ const WATCHERS: readonly (readonly [RegExp, string])[] = [
 export function exclusionOf(program: string | undefined, env: Readonly<NodeJS.ProcessEnv>): Exclusion | null {
   const excluded = (why: string) => ({ notice: `${why}: this process runs without upgrades` })
   if (isOff(env) || !isMainThread || program === undefined) return QUIET
+  if (STARTED_BY_PM2.test(program))
+    return excluded('pm2 starts this program, not fd-broker run (docs/deploy.md, pm2)')
   if (OTHERS.test(program) || env.NODE_TEST_CONTEXT !== undefined) return QUIET
   if (process.platform === 'win32') return excluded('fd-broker does not run on Windows')
   if (workerPlace(env) !== null) return excluded('a worker of fd-broker workers calls join() itself')

@@ -90,6 +90,18 @@ describe('a program under fd-broker/auto runs as without it, and says why once,'
     await expect(operator.status(program.control, 1)).rejects.toMatchObject({ code: 'ERR_FDB_NO_HOLDER' })
   })
 
+  it('under pm2, which starts the program in a script of its own', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const container = 'node_modules/pm2/lib/ProcessContainerFork.js'
+    program.write(container, `import('${program.path('server.mjs')}')\n`)
+    await program.sandbox.launch([
+      ...['sh', '-c', `cd ${program.sandbox.folder} && exec "$@"`, 'sh', 'env'],
+      ...[`RUNTIME_DIRECTORY=${program.path('run')}`, 'node', '--import', 'fd-broker/auto', container],
+    ])
+    expect(await answerOf(program.url)).toMatch(/^pid/)
+    await program.says('fd-broker: pm2 starts this program, not fd-broker run')
+  })
+
   it('with node:cluster', async () => {
     const program = await AutoProgram.of(`import cluster from 'node:cluster'
 import http from 'node:http'
