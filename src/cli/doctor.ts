@@ -266,7 +266,8 @@ async function checkPidfd(): Promise<CheckResult> {
   if (own === null || own === 'dead')
     return {
       status: 'warning',
-      found: 'pidfd_open is missing or refused: the end of a process is seen in /proc, later',
+      found:
+        'pidfd_open is missing or refused: the end of a process is seen in /proc, later; fd-broker exec fails',
       remedy:
         'allow pidfd_open and pidfd_send_signal in the filter of system calls (seccomp) of this process',
     }

@@ -267,6 +267,8 @@ function pidfdFor(option: string, pid: number): OwnedFd {
   const pidfd = openPidfd(pid)
   if (pidfd instanceof OwnedFd) return pidfd
   const wanted =
-    pidfd === 'dead' ? 'a living process' : 'no process: this kernel has no pidfds, or no descriptor is free'
+    pidfd === 'dead'
+      ? 'a living process'
+      : 'no process: pidfd_open is missing or refused (a filter of system calls, seccomp), or no descriptor is free'
   throw wrongOption(option, pid, wanted)
 }

@@ -195,7 +195,10 @@ describe('fd-broker doctor', () => {
       remedy: expect.stringMatching(/allow memfd_create/),
     })
     const blind = await doctor(sandbox, { FD_BROKER_ADDON: fixture('addon-without-pidfds.cjs') }, ...control)
-    expect(blind.of('pidfd')).toMatchObject({ status: 'warning' })
+    expect(blind.of('pidfd')).toMatchObject({
+      status: 'warning',
+      found: expect.stringMatching(/fd-broker exec fails$/),
+    })
     const words = `ulimit -n 256; exec ${process.execPath} ${CLI} doctor ${control.join(' ')}`
     const few = await sandbox.runCommand(['bash', '-c', words])
     expect(few.code).toBe(0)
