@@ -22,10 +22,10 @@ static void leave(int fd, bool at_exec) {
   else close(fd);
 }
 
-/* Does what close_range() does where a filter of system calls (seccomp) refuses it. Makes only async-signal-safe calls. */
+/* Does what close_range() does where a filter of system calls (seccomp) refuses it. Makes only async-signal-safe calls. The thread may have a table of its own. */
 static void leave_each(int from, bool at_exec) {
   _Alignas(fdb_entry) char entries[2048];
-  int list = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  int list = open("/proc/thread-self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (list < 0) {
     struct rlimit limit;
     int end = getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > WITHOUT_PROC ? WITHOUT_PROC : (int)limit.rlim_cur;
