@@ -84,7 +84,7 @@ async function logs(flags: LogsFlags, command: Command): Promise<void> {
     throw new FdbError('ERR_FDB_OPTION', `${absent}: ${why}; give --log-file`)
   }
   const files = [new FollowedFile(realpathSync(path))]
-  await files[0]!.printLast(lines)
+  await files[0]!.printLast(lines, follow === true)
   if (note && generation === undefined) writeStderr(note)
   let last = files[0]
   while (follow) {
@@ -216,8 +216,8 @@ class FollowedFile {
     this.path = path
   }
 
-  /** Prints the last lines, also those of rotated files if the current one has fewer. */
-  async printLast(lines: number): Promise<void> {
+  /** Prints the last lines, also those of rotated files if the current one has fewer. If it `goesOn`, ends no line that the program has not ended. */
+  async printLast(lines: number, goesOn: boolean): Promise<void> {
     const { size } = await this.#open()
     const blocks: Buffer[] = []
     let found = await collectLast(this.#handle!, size, lines, blocks)
@@ -233,7 +233,10 @@ class FollowedFile {
     const text = Buffer.concat(blocks).toString()
     const whole = text.endsWith('\n') ? text.slice(0, -1).split('\n') : text.split('\n')
     const last = lines === 0 || text === '' ? [] : whole.slice(-lines)
-    if (last.length > 0) process.stdout.write(`${last.join('\n')}\n`)
+    if (last.length > 0) {
+      this.atLineStart = text.endsWith('\n') || !goesOn
+      process.stdout.write(`${last.join('\n')}${this.atLineStart ? '\n' : ''}`)
+    }
     this.#at = size
   }
 

@@ -91,25 +91,34 @@ export interface OrphanSigns {
 
 /** The running processes of a process group or session whose leader has ended. Keeps a pidfd of each; without pidfds it finds none. */
 export class LeftoverProcesses implements Disposable {
-  /** Null if that is unknown. */
-  readonly #belongs: (pid: number) => boolean | null
+  /** Null if that is unknown. `isHeld`: no other group or session can have the leader's number. */
+  readonly #belongs: (pid: number, isHeld: boolean) => boolean | null
+  /** Whether a process is in the leader's group or session. */
+  readonly #isInside: (pid: number) => boolean
   readonly #members = new Map<number, OwnedFd>()
   /** The last look had no free descriptor. */
   #isIncomplete = false
 
   /** Must be called in the turn of the event loop that reaps the leader: later, if no member runs, the leader's pid may be reused. */
-  private constructor(belongs: (pid: number) => boolean | null) {
+  private constructor(
+    isInside: (pid: number) => boolean,
+    belongs: (pid: number, isHeld: boolean) => boolean | null,
+  ) {
+    this.#isInside = isInside
     this.#belongs = belongs
-    this.#look()
+    this.#look(true)
     // A member may have forked and ended during the look.
-    if (this.#members.size === 0) this.#look()
+    if (this.#members.size === 0) this.#look(true)
   }
 
   static ofSession(leader: number): LeftoverProcesses {
-    return new LeftoverProcesses(pid => {
-      const stat = statIfSeen(pid)
-      return stat === undefined && isUnread(pid) ? null : stat?.session === leader
-    })
+    return new LeftoverProcesses(
+      pid => statIfSeen(pid)?.session === leader,
+      (pid, isHeld) => {
+        const stat = statIfSeen(pid)
+        return stat === undefined && isUnread(pid) ? null : isHeld && stat?.session === leader
+      },
+    )
   }
 
   /**
@@ -122,14 +131,15 @@ export class LeftoverProcesses implements Disposable {
     orphans: OrphanSigns | null = null,
   ): LeftoverProcesses {
     const text = mark === null ? null : `${mark.name}=${mark.value}`
-    const belongs = (pid: number) =>
-      statIfSeen(pid)?.group === leader ||
+    const isInside = (pid: number) => statIfSeen(pid)?.group === leader
+    const belongs = (pid: number, isHeld: boolean) =>
+      (isHeld && isInside(pid)) ||
       (text !== null && environmentHas(pid, text) === true) ||
       (mark !== null && orphans !== null && isOrphan(adoptedAncestor(pid), mark.name, orphans))
     // Descendants only, so that an error above never ends a process of another program.
-    return new LeftoverProcesses(pid => {
+    return new LeftoverProcesses(isInside, (pid, isHeld) => {
       if (pid === leader) return false
-      if (belongs(pid) && endsWithUs(pid)) return true
+      if (belongs(pid, isHeld) && endsWithUs(pid)) return true
       return statIfSeen(pid) === undefined && isUnread(pid) ? null : false
     })
   }
@@ -153,27 +163,30 @@ export class LeftoverProcesses implements Disposable {
   }
 
   #find(): void {
-    if (this.#isIncomplete || [...this.#members.values()].some(pidfd => !hasEnded(pidfd))) this.#look()
+    const living = [...this.#members].filter(([, pidfd]) => !hasEnded(pidfd))
+    // The kernel gives the leader's number to no other process as long as its group or session has a process.
+    const isHeld = this.#isIncomplete || living.some(([pid]) => this.#isInside(pid))
+    if (this.#isIncomplete || living.length > 0) this.#look(isHeld)
   }
 
-  #look(): void {
+  #look(isHeld: boolean): void {
     const all = processes()
     // Without a free descriptor this process sees none, not even itself.
     this.#isIncomplete = all.length === 0
     for (const pid of all) {
-      const belongs = this.#members.has(pid) ? false : this.#belongs(pid)
+      const belongs = this.#members.has(pid) ? false : this.#belongs(pid, isHeld)
       // No descriptor was free to read about it, as another thread may have had the last one.
       if (belongs === null) this.#isIncomplete = true
-      else if (belongs) this.#add(pid)
+      else if (belongs) this.#add(pid, isHeld)
     }
   }
 
-  #add(pid: number): void {
+  #add(pid: number, isHeld: boolean): void {
     try {
       const pidfd = pidfdOf(pid)
       if (pidfd === null) return
       // Checked again: before the pidfd was open, another process may have got the pid.
-      if (this.#belongs(pid) && !hasEnded(pidfd)) this.#members.set(pid, pidfd)
+      if (this.#belongs(pid, isHeld) && !hasEnded(pidfd)) this.#members.set(pid, pidfd)
       else pidfd.close()
     } catch (error) {
       // The process has ended, or this process has reached its limit of open files.

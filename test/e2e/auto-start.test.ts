@@ -1022,10 +1022,10 @@ describe('fd-broker logs --follow', () => {
     },
   )
 
-  it('shows the output that is in rotated files by its next look, and says what is gone', async () => {
+  it('shows a line whole that is written in two parts, and the output in rotated files by its next look, and says what is gone', async () => {
     const sandbox = Sandbox.open()
     const log = sandbox.file('big.log')
-    writeFileSync(log, 'one\n')
+    writeFileSync(log, 'zero\non')
     const words = [CLI, 'logs', '--log-file', log, '--follow']
     const follower = spawn(process.execPath, words, { env: sandbox.env })
     onTestFinished(() => void follower.kill('SIGKILL'))
@@ -1050,13 +1050,13 @@ describe('fd-broker logs --follow', () => {
         () => shown,
       )
     }
-    await until('the first line is shown', () => shown === 'one\n' || null)
-    appendFileSync(log, 'two\n')
+    await until('the first lines are shown', () => shown === 'zero\non' || null)
+    appendFileSync(log, 'e\ntwo\n')
     await rotated('three', 'four', 'five')
-    expect([shown, notes]).toEqual(['one\ntwo\nthree\nfour\nfive\n', ''])
+    expect([shown, notes]).toEqual(['zero\none\ntwo\nthree\nfour\nfive\n', ''])
     await rotated('6', '7', '8', '9', '10', '11', '12')
     expect([shown, notes]).toEqual([
-      'one\ntwo\nthree\nfour\nfive\n7\n8\n9\n10\n11\n12\n',
+      'zero\none\ntwo\nthree\nfour\nfive\n7\n8\n9\n10\n11\n12\n',
       `output is missing here: ${log} was rotated more often than its files are kept\n`,
     ])
   })

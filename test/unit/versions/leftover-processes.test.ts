@@ -68,6 +68,24 @@ it('finds no process that has got the leader’s pid later', async () => {
   expect(left.pids).toEqual([])
 })
 
+it('takes no process for a member of a group that was empty before, although a marked process lives', async () => {
+  const mark = { name: 'FD_BROKER_TEST_MARK', value: `${process.pid}.2` }
+  const marked = await shell('sleep 60', { [mark.name]: mark.value })
+  // Its pid becomes that of a group later, as if that of an ended leader were used again.
+  const child = spawn('sh', ['-c', 'read go; exec setsid sh -c "sleep 60 & echo; wait"'], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
+  onTestFinished(() => void process.kill(-child.pid!, 'SIGKILL'))
+  await once(child, 'spawn')
+  using left = LeftoverProcesses.ofGroup(child.pid!, mark)
+  const before = left.pids.toSorted()
+  expect(before).toContain(marked.pid)
+  const started = once(createInterface(child.stdout!), 'line')
+  child.stdin.write('\n')
+  await started
+  expect(left.pids.toSorted()).toEqual(before)
+})
+
 it('takes a descendant in a session and with an environment of its own, as under sudo, for one of the version', async () => {
   const { leader, pid } = await shell('exec setsid sleep 60')
   const another = await shell('sleep 60')
