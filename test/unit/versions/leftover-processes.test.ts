@@ -71,7 +71,7 @@ it('finds no process that has got the leader’s pid later', async () => {
 it('takes no process for a member of a group that was empty before, although a marked process lives', async () => {
   const mark = { name: 'FD_BROKER_TEST_MARK', value: `${process.pid}.2` }
   const marked = await shell('sleep 60', { [mark.name]: mark.value })
-  // Its pid becomes that of a group later, as if that of an ended leader were used again.
+  // Later this pid leads a group, as if the kernel had used the pid of an ended leader again.
   const child = spawn('sh', ['-c', 'read go; exec setsid sh -c "sleep 60 & echo; wait"'], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
