@@ -143,19 +143,22 @@ const BALANCE: Readonly<Record<string, string>> = {
   'static-rr': 'round-robin',
   leastconn: 'least-connections',
   source: 'hash:address',
-  random: 'two-choices',
 }
 
 function settingOf(draft: Draft, statement: Statement, upstream: Section, mode: string): void {
   const [first, second = '', third = ''] = statement.words
   if (first === 'balance') {
     const sample = second === 'hash' ? third : second
+    // HAProxy draws two servers unless the line has a number.
+    const [isRandom, draws = '2'] = /^random(?:\((\d+)\))?$/.exec(second) ?? []
     const [, kind, key] = /^(?:req\.)?(hdr|cook(?:ie)?)\(([\w-]+)\)$/.exec(sample) ?? []
-    const name = BALANCE[second] ?? (kind && `hash:${kind === 'hdr' ? 'header' : 'cookie'}:${key}`)
+    const random = isRandom && (Number(draws) < 2 ? 'random' : 'two-choices')
+    const name = random ?? BALANCE[second] ?? (kind && `hash:${kind === 'hdr' ? 'header' : 'cookie'}:${key}`)
     if (name === undefined)
       draft.missing(statement, 'servers share by turns, connections, address, header or cookie')
     else {
       draft.said(statement)
+      if (Number(draws) > 2) draft.near(statement, 'of two servers')
       if (name !== 'round-robin' && (mode !== 'tcp' || !/^hash:(?:header|cookie)/.test(name)))
         upstream.balance = name
     }

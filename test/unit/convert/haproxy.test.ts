@@ -77,6 +77,24 @@ it('a redirect to https concerns listeners without TLS', () => {
   })
 })
 
+it.each([
+  ['random', 'two-choices', 0],
+  ['random(1)', 'random', 0],
+  ['random(2)', 'two-choices', 0],
+  ['random(3)', 'two-choices', 1],
+])('balance %s chooses by %s', (algorithm, balance, near) => {
+  const { document, counts } = from(`defaults
+ mode http
+frontend web
+ bind 127.0.0.1:80
+ default_backend app
+backend app
+ balance ${algorithm}
+ server a 10.0.0.1:80`)
+  expect(document.upstreams).toMatchObject({ app: { balance } })
+  expect(counts).toMatchObject({ near, missing: 0 })
+})
+
 it('a backend brings its servers, checks, limits and cookie', () => {
   const { document } = from(`defaults
  mode http
