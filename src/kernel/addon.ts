@@ -105,6 +105,10 @@ function prebuilt(platform: string, arch: string): string[] {
   return ORDER[libcOf(process.execPath) ?? 'unknown'].map(libc => `${folder}/fd-broker.${libc}.node`)
 }
 
+/** The remedy for a Node that loads no addon. */
+const ALLOWED =
+  'start Node without --no-addons; with --permission (--experimental-permission) add --allow-addons, --allow-fs-read=* and --allow-fs-write=*'
+
 function loadFirst(files: readonly string[], remedy: string): unknown {
   const failures: string[] = []
   let cause: unknown
@@ -122,10 +126,11 @@ function loadFirst(files: readonly string[], remedy: string): unknown {
       failures.push(reason(file, error))
     }
   }
+  const isForbidden = (cause as NodeJS.ErrnoException | undefined)?.code === 'ERR_DLOPEN_DISABLED'
   const libc = process.platform === 'linux' ? `, ${libcOf(process.execPath) ?? 'C library unknown'}` : ''
   throw new FdbError(
     'ERR_FDB_ADDON',
-    `no addon could be loaded for ${process.platform}-${process.arch}${libc} (${failures.join('; ')}): ${remedy}`,
+    `no addon could be loaded for ${process.platform}-${process.arch}${libc} (${failures.join('; ')}): ${isForbidden ? ALLOWED : remedy}`,
     { cause, details: { failures } },
   )
 }

@@ -393,6 +393,9 @@ function pathError(what: string, error: NativeError): FdbError {
       'the folder is on a read-only file system, but a process that starts must take the lock there; mount it read-write for this process too (ReadWritePaths= in a unit), or choose another path',
     ELOOP: 'it is a symbolic link, which is not followed; remove it',
     ENOSPC: 'the file system is full',
+    // Node refuses the call because of --permission.
+    ERR_ACCESS_DENIED:
+      'start Node with --allow-fs-read=* and --allow-fs-write=* too, or without --permission',
   }
   return new FdbError(
     'ERR_FDB_CONTROL_PATH',

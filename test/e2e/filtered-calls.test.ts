@@ -82,3 +82,24 @@ describe('behind a filter of system calls that answers EPERM', () => {
     },
   )
 })
+
+it('below the permission model of Node the errors name the flags that are missing', () => {
+  const index = fileURLToPath(new URL('../../dist/index.js', import.meta.url))
+  const control = join(folder, 'service', 'control.sock')
+  const script = `
+    import(${JSON.stringify(index)})
+      .then(({ join }) => join({ service: 'shop', control: ${JSON.stringify(control)} }))
+      .then(member => member.ready().then(() => member.close()))
+      .then(() => console.log('served'), ({ code, message }) => console.log(code, message))`
+  const model = process.allowedNodeEnvironmentFlags.has('--permission')
+    ? '--permission'
+    : '--experimental-permission'
+  const said = (...flags: string[]) =>
+    execFileSync(process.execPath, [model, '--allow-fs-read=*', ...flags, '-e', script], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
+  expect(said()).toMatch(/^ERR_FDB_ADDON .*--allow-addons/)
+  expect(said('--allow-addons')).toMatch(/^ERR_FDB_CONTROL_PATH .*--allow-fs-write=\*/)
+  expect(said('--allow-addons', '--allow-fs-write=*')).toBe('served\n')
+})
