@@ -240,6 +240,7 @@ function forgetPreloadIn(env: NodeJS.ProcessEnv): void {
 const START_REMEDIES: Readonly<Record<string, string>> = {
   EACCES: 'make it executable (chmod +x), and its file system too (noexec)',
   EAGAIN: 'raise the process limit (ulimit -u, TasksMax=)',
+  EMFILE: 'raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) and try again',
   ENOEXEC: 'it is empty, for another processor, or a script without a #! line',
 }
 

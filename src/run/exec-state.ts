@@ -6,6 +6,7 @@ import {
   closeOnThrow,
   executeInstead,
   holdSignals,
+  isShortage,
   memoryFile,
   type NativeError,
   numbersOf,
@@ -21,6 +22,7 @@ import type { Failure } from '../operator/status-report.js'
 import { startRemedy, successorCommand } from '../os/command-line.js'
 import type { FirstControl } from '../os/control-path.js'
 import { holdingVariables, maskOf } from '../os/held-signals.js'
+import { outOfDescriptors } from '../os/limits.js'
 import { FIRST_FD, type UnclaimedSocket } from '../os/service-manager/passed-sockets.js'
 import { NO_PASSED_SOCKETS } from '../os/service-manager/service-manager.js'
 import type { ChildProcesses } from '../versions/child-processes.js'
@@ -206,7 +208,9 @@ export async function replaceImage(
       throw error
     }
   } catch (error) {
-    const reason = FdbError.from(error)
+    const reason = isShortage(error)
+      ? outOfDescriptors('the state of this supervisor cannot be given to its next release', error)
+      : FdbError.from(error)
     logger.error({ err: reason }, 'the supervisor was not replaced and keeps running')
     throw reason
   }

@@ -3,14 +3,43 @@ import { SILENT } from '../../../src/base/logger.js'
 import { ImageReplacement, RELEASES_SIGNALS, replaceImage } from '../../fixtures/run.js'
 import { untyped } from '../../fixtures/untyped.js'
 
-vi.mock(import('../../../src/kernel/index.js'), async original => ({
-  ...(await original()),
-  executeInstead: () => {
-    throw Object.assign(new Error('no memory'), { code: 'ENOMEM' })
-  },
-}))
+const memory = vi.hoisted(() => ({ isLeft: true }))
+const noDescriptor = vi.hoisted(() => () => Object.assign(new Error('too many'), { code: 'EMFILE' }))
+vi.mock(import('../../../src/kernel/index.js'), async original => {
+  const own = await original()
+  return {
+    ...own,
+    memoryFile: (...args) => {
+      if (!memory.isLeft) throw noDescriptor()
+      return own.memoryFile(...args)
+    },
+    executeInstead: () => {
+      throw Object.assign(new Error('no memory'), { code: 'ENOMEM' })
+    },
+  }
+})
 
-afterEach(() => void vi.restoreAllMocks())
+afterEach(() => {
+  memory.isLeft = true
+  vi.restoreAllMocks()
+})
+
+it.each([
+  ['the state', 'ERR_FDB_NO_DESCRIPTORS', false],
+  ['the next release', 'ERR_FDB_SPAWN', true],
+])('a supervisor without a free descriptor for %s names the limit', async (_what, code, hasMemory) => {
+  memory.isLeft = hasMemory
+  const start = () => {
+    throw noDescriptor()
+  }
+  const parts = [untyped({ start }), untyped({ release() {}, renew() {} }), SILENT] as const
+  const replaced = replaceImage(
+    () => untyped({ replaced: 1 }),
+    async () => {},
+    ...untyped<[never, never, typeof SILENT]>(parts),
+  )
+  await expect(replaced).rejects.toMatchObject({ code, message: expect.stringContaining('LimitNOFILE=') })
+})
 
 it('a supervisor that could not execute its next release has its guardian again', async () => {
   const guard: string[] = []
