@@ -308,7 +308,7 @@ export function bindControl(path: string, mode: number): { listener: OwnedFd; en
   } catch (error) {
     if (listener !== undefined) {
       listener.close()
-      removeIfThere(temporary)
+      leaveIfDenied(temporary)
     }
     throw pathError(`cannot bind the control socket ${path}`, error as NativeError)
   }
@@ -319,6 +319,15 @@ function removeIfThere(path: string): void {
     unlinkSync(path)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  }
+}
+
+/** As {@link removeIfThere}, after an error, which a second one must not hide. */
+function leaveIfDenied(path: string): void {
+  try {
+    removeIfThere(path)
+  } catch {
+    // The next process at this path removes the file, or reports why it cannot.
   }
 }
 

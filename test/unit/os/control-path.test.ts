@@ -1,4 +1,4 @@
-import { type ChildProcess, fork, spawn } from 'node:child_process'
+import { type ChildProcess, fork, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import {
   existsSync,
@@ -105,6 +105,20 @@ describe('the start-up race', () => {
 })
 
 describe('the control path', () => {
+  it('fails with its own error in a folder in which files can be created, and not renamed or removed', async context => {
+    const appendOnly = mkdtempSync(join(folder, 'append-only-'))
+    const isMade = spawnSync('chattr', ['+a', appendOnly], { stdio: 'ignore' }).status === 0
+    context.skip(!isMade, 'this user, or file system, has no append-only folders')
+    try {
+      await expect(acquireControl(join(appendOnly, 's'))).rejects.toMatchObject({
+        code: 'ERR_FDB_CONTROL_PATH',
+        message: expect.stringMatching(/^cannot bind the control socket .* \(EPERM\): give this user/),
+      })
+    } finally {
+      spawnSync('chattr', ['-a', appendOnly])
+    }
+  })
+
   it('has mode 0600 in a folder 0700 that is created, one level', async () => {
     const path = join(folder, 'run', 'control.sock')
     const control = await asFirst(path)
