@@ -1,9 +1,9 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
-import { procText } from '../processes/marked.js'
 import { PidNamespace } from '../processes/namespace.js'
 import * as operator from '../processes/operator.js'
+import { procText } from '../processes/proc-file.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 

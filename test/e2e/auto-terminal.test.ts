@@ -4,7 +4,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { openFds } from '../processes/descriptors.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
-import { procText } from '../processes/marked.js'
+import { procText } from '../processes/proc-file.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 

@@ -6,7 +6,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, it, onTestFinished } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
-import { handles, procText } from '../processes/marked.js'
+import { handles } from '../processes/marked.js'
+import { procText } from '../processes/proc-file.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))

@@ -7,8 +7,9 @@ import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
 import type { StatusReport } from '../../src/operator/status-report.js'
 import { launchUnrelated, signalPid } from '../processes/launch.js'
-import { endMarked, markedProcesses, procText } from '../processes/marked.js'
+import { endMarked, markedProcesses } from '../processes/marked.js'
 import { printedStatus } from '../processes/operator.js'
+import { procText } from '../processes/proc-file.js'
 import { until } from '../processes/until.js'
 
 export const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))

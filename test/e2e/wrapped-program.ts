@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { expect, onTestFinished } from 'vitest'
 import { openFds } from '../processes/descriptors.js'
 import { signalPid } from '../processes/launch.js'
-import { procText } from '../processes/marked.js'
+import { procText } from '../processes/proc-file.js'
 import { until } from '../processes/until.js'
 import { AutoProgram, type ProgramOptions } from './auto-program.js'
 

@@ -1,6 +1,7 @@
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, symlinkSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { procText } from '../processes/proc-file.js'
 
 /** The loader of the fixtures keeps compiled sources there, for every file and every run. */
 const COMPILED = /^tsx-\d+$/
@@ -33,7 +34,7 @@ export function entriesWithFiles(folder: string): string[] {
 
 /** The processes that inherited the mark, under any parent. */
 export function processesWith(mark: string): string[] {
-  return describe(pid => !isChild(pid) && textOf(pid, 'environ').includes(mark))
+  return describe(pid => procText(pid, 'environ').includes(mark) && !isChild(pid))
 }
 
 /** The children of this process. */
@@ -44,19 +45,10 @@ export function children(): string[] {
 function describe(which: (pid: string) => boolean): string[] {
   return readdirSync('/proc')
     .filter(entry => /^\d+$/.test(entry) && Number(entry) !== process.pid && which(entry))
-    .map(pid => `${pid} ${textOf(pid, 'cmdline').replaceAll('\0', ' ')}`)
+    .map(pid => `${pid} ${procText(pid, 'cmdline').replaceAll('\0', ' ')}`)
 }
 
 function isChild(pid: string): boolean {
-  const stat = textOf(pid, 'stat')
+  const stat = procText(pid, 'stat')
   return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]) === process.pid
-}
-
-/** A file of a process in /proc; '' of one that has ended or is another user's. */
-function textOf(pid: string, name: 'environ' | 'cmdline' | 'stat'): string {
-  try {
-    return readFileSync(`/proc/${pid}/${name}`, 'latin1')
-  } catch {
-    return ''
-  }
 }

@@ -1,4 +1,5 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
+import { procText } from './proc-file.js'
 import { type Orders, SERVER, type Supervised } from './supervised.js'
 
 /**
@@ -135,14 +136,7 @@ export function countedBy(run: Supervised): { processes: number; open: number; w
 
 /** The processes with this text in the environment that they were started with. */
 export function processesWith(text: string): number[] {
-  const has = (pid: string) => {
-    try {
-      return readFileSync(`/proc/${pid}/environ`, 'latin1').includes(text)
-    } catch {
-      return false
-    }
-  }
   return readdirSync('/proc')
-    .filter(pid => /^\d+$/.test(pid) && existsSync(`/proc/${pid}`) && has(pid))
+    .filter(pid => /^\d+$/.test(pid) && procText(pid, 'environ').includes(text))
     .map(Number)
 }

@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
+import { procText } from './proc-file.js'
 
 /** `setsid` needs no fork here: a background job of a non-interactive shell leads no group, so `$!` is the command. */
 const LAUNCH = 'setsid "$@" </dev/null >>"$FDB_TEST_LOG" 2>&1 & echo $!'
@@ -24,14 +25,9 @@ const THREADS = 17
 
 /** One that waits to be reaped has ended too. After SIGKILL the main thread is a zombie before the others have ended, on a busy machine by a second. */
 export function hasEnded(pid: number): boolean {
-  try {
-    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1')
-      .replace(/^.*\) /s, '')
-      .split(' ')
-    return /[ZX]/.test(fields[0]!) && Number(fields[THREADS]) <= 1
-  } catch {
-    return true
-  }
+  const stat = procText(pid, 'stat')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return stat === '' || (/[ZX]/.test(fields[0]!) && Number(fields[THREADS]) <= 1)
 }
 
 /** A signal, unless it has ended. */

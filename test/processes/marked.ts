@@ -1,16 +1,8 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { constants } from 'node:os'
 import { hasEnded, signalPid } from './launch.js'
+import { procText } from './proc-file.js'
 import { until } from './until.js'
-
-/** A file of a process in /proc; '' when that has ended. */
-export function procText(pid: number, name: 'environ' | 'cmdline' | 'status'): string {
-  try {
-    return readFileSync(`/proc/${pid}/${name}`, 'latin1')
-  } catch {
-    return ''
-  }
-}
 
 /** Whether a process has a handler of the signal. */
 export function handles(pid: number, signal: 'SIGHUP' | 'SIGTERM' | 'SIGUSR2'): boolean {
@@ -23,7 +15,7 @@ export function markedProcesses(mark: string): number[] {
   return readdirSync('/proc')
     .filter(entry => /^\d+$/.test(entry))
     .map(Number)
-    .filter(pid => pid !== process.pid && !hasEnded(pid) && procText(pid, 'environ').includes(mark))
+    .filter(pid => pid !== process.pid && procText(pid, 'environ').includes(mark) && !hasEnded(pid))
 }
 
 /** Ends them, by pid; those too that they start meanwhile. */
