@@ -29,6 +29,8 @@ export function compileSources(project: string): string {
     platform: 'node',
     target: 'node20',
     sourcemap: 'inline',
+    // Each process of tests reads all of it, and the sources are beside.
+    sourcesContent: false,
     logLevel: 'error',
     write: false,
   })
