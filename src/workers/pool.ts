@@ -304,9 +304,11 @@ export class WorkerPool {
 
   async resize(count: number): Promise<void> {
     this.#ownership.demand()
+    const before = this.#count
     this.#count = count
     this.#addSlots(count - 1)
     const lacking = this.#slots.filter(({ index }) => index < count)
+    for (const slot of lacking) slot.isAdded ||= slot.index >= before && slot.owner === null
     const serve = async (slot: WorkerSlot) => {
       try {
         await this.#ensureServing(slot)

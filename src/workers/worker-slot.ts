@@ -54,6 +54,8 @@ export class WorkerSlot {
   /** Whether a new process is started when this worker's process ends. */
   #restartsEnded = false
   #isStartedHere = false
+  /** Whether an operator has ordered one more worker, which no process of this slot has been yet: it needs memory beside those that serve. */
+  isAdded = false
   /** Whether the process sends no heartbeats, and so probably accepts no clients. */
   isHung = false
 
@@ -169,7 +171,7 @@ export class WorkerSlot {
     const env = { ...NO_MANAGER_VARIABLES, ...workerVariables({ index, service, control }) }
     const successor = successorCommand({ env, ...(command !== null && { argv: command }) })
     // A worker that starts in place of one that has ended endangers none.
-    if (this.owner !== null) checkMemoryRoom(successor.file)
+    if (this.owner !== null || this.isAdded) checkMemoryRoom(successor.file)
     const attempt = await UpgradeAttempt.start(this.#incumbent, {
       command: successor,
       control,
@@ -283,6 +285,7 @@ export class WorkerSlot {
     this.observe()
     const { owner = null, phase = 'idle' } = this.standing ?? {}
     if (owner !== null) {
+      this.isAdded = false
       this.#servesSince ??= performance.now()
       return
     }

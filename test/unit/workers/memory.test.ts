@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished, vi } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
 import { settleWorkers } from '../../../src/workers/options.js'
 import { WorkerPool } from '../../../src/workers/pool.js'
 import { untyped } from '../../fixtures/untyped.js'
@@ -14,20 +15,43 @@ vi.mock('../../../src/os/memory-room.js', () => ({
 }))
 
 it('a worker is not replaced for want of memory, but one is started in place of one that has ended', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'fdb-memory-'))
-  onTestFinished(() => rmSync(folder, { recursive: true }))
-  const settings = settleWorkers({ service: 'shop', workers: 1, control: join(folder, 'control.sock') })
-  const pool = new WorkerPool({ ...settings, command: ['/bin/false'] })
   let owner: ReturnType<typeof peerWith> | null = peerWith({ pid: 42 })
-  const operations = {
-    get standing() {
-      return { owner, others: [], missing: [], bound: [], phase: 'idle', lastFailure: null, failed: null }
-    },
-    note() {},
-  }
-  pool.setServices(untyped({ paused: false, get: () => ({ operations }), find: () => ({ operations }) }))
-  const slot = pool.slots[0]!
+  const slot = poolWith(() => owner).slots[0]!
   await expect(slot.start()).rejects.toThrow('no room')
   owner = null
   await expect(slot.start()).rejects.toMatchObject({ code: 'ERR_FDB_SUCCESSOR_EXITED' })
 })
+
+it('a worker that an operator adds is refused for want of memory, not one that starts in place of another', async () => {
+  const pool = poolWith(() => null)
+  await expect(pool.resize(2)).rejects.toThrow()
+  const failures = pool.slots.map(({ report }) => report.lastFailure)
+  expect(failures).toEqual([expect.stringContaining('ended with code 1'), 'no room'])
+})
+
+/** Returns a pool of one worker, whose service is served by `owner`. */
+function poolWith(owner: () => ReturnType<typeof peerWith> | null): WorkerPool {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-memory-'))
+  const settings = settleWorkers({
+    service: 'shop',
+    workers: 1,
+    control: join(folder, 'control.sock'),
+    logger: SILENT,
+  })
+  const pool = new WorkerPool({ ...settings, command: ['/bin/false'] })
+  const operations = {
+    get standing() {
+      const none = { others: [], missing: [], bound: [], entries: [], lastFailure: null, failed: null }
+      return { owner: owner(), phase: 'idle', ...none }
+    },
+    note() {},
+    closeListeners() {},
+    cancelHandoff: () => 'idle',
+  }
+  pool.setServices(untyped({ paused: false, get: () => ({ operations }), find: () => ({ operations }) }))
+  onTestFinished(() => {
+    pool.lose()
+    rmSync(folder, { recursive: true })
+  })
+  return pool
+}
