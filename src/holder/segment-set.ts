@@ -90,8 +90,9 @@ export class SegmentSet {
     return this.#segments.get(epoch)?.released ?? false
   }
 
-  isClaimed(epoch: Epoch): boolean {
-    return this.#segments.get(epoch)?.claimed ?? false
+  /** Whether a segment of this epoch or a later one is claimed. */
+  isClaimedFrom(epoch: Epoch): boolean {
+    return this.all.some(segment => segment.epoch >= epoch && segment.claimed)
   }
 
   seal(from: Epoch, below: Epoch): void {

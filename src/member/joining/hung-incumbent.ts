@@ -18,6 +18,7 @@ import {
 } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
 import type { Upgraded, UpgradeProgress } from '../../operator/requests.js'
+import { askServing } from '../../operator/serving.js'
 import { type OwnStart, successorCommand } from '../../os/command-line.js'
 import { connectUnix } from '../../os/connect.js'
 import { checkGivenUp, givingUp, type NamedAddress } from '../../os/given-up.js'
@@ -57,11 +58,14 @@ interface ReplaceHung {
  * Starts a next version that fails again, until one serves or `timeoutMs` elapses: this process keeps the listeners meanwhile. Then, or if
  * `signal` aborts, closes them; no process serves.
  *
+ * Asks once more before: a process that has stopped since may have accepted the first connection, and another one serve.
+ *
  * The hung process is the one that the kernel reports for the control socket, and it must still hold that socket. Before the kill, rejects
- * with ERR_FDB_STUCK (the process is unknown, or holds no such socket), ERR_FDB_DENIED or ERR_FDB_TRACE; later with the errors of `upgrade`.
+ * with ERR_FDB_STUCK (the process answers, is unknown, or holds no such socket), ERR_FDB_DENIED or ERR_FDB_TRACE; later with the errors of `upgrade`.
  */
 export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   const { control, argv, without, progress, signal, report, openOutput } = options
+  await refuseAnswering(control)
   using hung = await findListeningProcess(control)
   const own = process.geteuid?.()
   if (hung.uid !== own) {
@@ -168,6 +172,17 @@ function takenBy(hung: number, why: string): FdbError {
     'ERR_FDB_STUCK',
     `process ${hung} is not replaced: ${why}: see fd-broker status, and try again; if no process serves, end process ${hung} and start the program again`,
     { details: { pids: [hung] } },
+  )
+}
+
+/** Throws ERR_FDB_STUCK if the service answers. */
+async function refuseAnswering(control: string): Promise<void> {
+  const serving = await askServing(control)
+  if (serving === null || FdbError.is(serving)) return
+  throw new FdbError(
+    'ERR_FDB_STUCK',
+    `process ${serving.pid ?? 0}, which serves, answers again: no process was killed; try again`,
+    { retryable: true },
   )
 }
 

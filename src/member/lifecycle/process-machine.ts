@@ -80,7 +80,7 @@ export class Machine {
 
   /** Whether another process acts for the holder, which did not answer, and starts another successor. */
   get isClaimed(): boolean {
-    return this.#segmentSet.isClaimed(this.#state.member.epoch)
+    return this.#segmentSet.isClaimedFrom(this.#state.member.source)
   }
 
   /** Sets the state of a process that gets no Offer. Call before the first event. */

@@ -169,3 +169,11 @@ describe('a log to which this process writes', () => {
     expect(Object.fromEntries(counts)).toEqual({ here: 1, there: 2 })
   })
 })
+
+it('a claimed segment counts for members that joined with it or an earlier one, not for later ones', () => {
+  const set = new SegmentSet()
+  set.make([2, 3, 4])
+  onTestFinished(() => set.close())
+  set.get(3)!.claim()
+  expect([2, 3, 4].map(epoch => set.isClaimedFrom(epoch))).toEqual([true, true, false])
+})
