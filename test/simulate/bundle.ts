@@ -14,6 +14,7 @@ export type Edit = readonly [file: string, from: string, to: string]
 /** The modules of the simulated processes and their operators. */
 const ENTRIES = [
   'member/joining/join.ts',
+  'member/joining/hung-incumbent.ts',
   'daemon/daemon.ts',
   'operator/client.ts',
   'kernel/index.ts',

@@ -120,6 +120,24 @@ export const SHOWN: readonly [string, Edit, string, from: number][] = [
     'kill',
     1,
   ],
+  [
+    'a next version beside one that serves in a full control group',
+    ['member/operator/upgrades.ts', 'if (!isStandIn) checkMemoryRoom', 'if (false) checkMemoryRoom'],
+    'full',
+    1,
+  ],
+  [
+    'a next version that is refused for want of memory where none serves',
+    ['member/operator/upgrades.ts', 'if (!isStandIn) checkMemoryRoom', 'checkMemoryRoom'],
+    'hung',
+    1,
+  ],
+  [
+    'a joined version that serves beside the one of --kill-stuck',
+    ['member/hosting/joined-holder.ts', "machine.isClaimed ? 'alive' : 'dead'", "'dead'"],
+    'hung',
+    1,
+  ],
 ]
 
 /** Shown by seed 3014 of the kind `moves`, or one soon after it. */
@@ -279,6 +297,20 @@ export const SHOWN_AT_NIGHT: readonly [string, Edit, string][] = [
   [
     'a version that was told to end, and gets health checks and its long time to end',
     ['run/supervisor.ts', "    version.stopProbe(why === 'failed')\n", ''],
+    'run',
+  ],
+  [
+    'a worker that is refused for want of memory in place of one that has ended',
+    ['workers/worker-slot.ts', 'if (this.owner !== null || this.isAdded) check', 'check'],
+    'workers',
+  ],
+  [
+    'a version of a supervisor beside one that serves in a full control group',
+    [
+      'run/supervisor.ts',
+      'if (serving(this.#state) !== undefined) checkMemoryRoom',
+      'if (false) checkMemoryRoom',
+    ],
     'run',
   ],
 ]

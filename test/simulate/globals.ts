@@ -8,6 +8,7 @@ import type * as workersMain from '../../src/cli/workers-main.js'
 import type * as daemon from '../../src/daemon/daemon.js'
 import type * as kernelExports from '../../src/kernel/index.js'
 import type { Native } from '../../src/kernel/native.js'
+import type * as hung from '../../src/member/joining/hung-incumbent.js'
 import type * as join from '../../src/member/joining/join.js'
 import type * as operator from '../../src/operator/client.js'
 import type * as records from '../../src/tls13/record-layer.js'
@@ -22,6 +23,7 @@ import { addSlot, countSlots } from './slots.js'
 import { at, World } from './world.js'
 
 type Exports = typeof join &
+  typeof hung &
   typeof daemon &
   typeof operator &
   typeof kernelExports &

@@ -1,4 +1,5 @@
 import type { BindOptions, Inspected, Native } from '../../../src/kernel/native.js'
+import type { SimulatedProcess } from '../process.js'
 import { at } from '../world.js'
 import { children } from './families.js'
 import {
@@ -47,6 +48,10 @@ const kernel = () => at.p.world.kernel
 
 function get(fd: number, syscall: string): Open {
   return at.p.fds.get(fd) ?? fail('EBADF', syscall)
+}
+
+function openOf(p: SimulatedProcess, fd: number): Open {
+  return p.fds.get(fd) ?? fail('EBADF', 'pidfd_getfd')
 }
 
 function asStream(fd: number, syscall: string, listening: string): Stream {
@@ -303,6 +308,12 @@ const processes: Partial<Native> = {
     return target.dead && !target.isZombie ? -1 : target.pid
   },
   pidfdDead: fd => (get(fd, 'poll') as Pidfd).target.dead,
+  pidfdTake(fd, number) {
+    const { target } = get(fd, 'pidfd_getfd') as Pidfd
+    if (target.dead) fail('ESRCH', 'pidfd_getfd')
+    const isOutput = number === 1 || number === 2
+    return put(isOutput ? new File(new Inode('file', '/dev/null'), true) : openOf(target, number))
+  },
   openStarter: () => false,
   closeStarter() {},
   startsApart: () => false,

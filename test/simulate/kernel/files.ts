@@ -3,7 +3,7 @@ import type { SimulatedProcess } from '../process.js'
 import { at } from '../world.js'
 import { asFile, closeFd, inspected, put, readFrom, writeInto } from './addon.js'
 import { statOf, statusOf } from './children.js'
-import { File, fail, growTo, type Inode } from './objects.js'
+import { File, fail, growTo, Inode } from './objects.js'
 import {
   entries,
   link,
@@ -29,16 +29,19 @@ const kernel = () => at.p.world.kernel
 function procFile(path: string): string {
   const { world } = kernel()
   if (path === '/proc/uptime') return `${(world.now / 1000).toFixed(2)} 0`
-  const [, pid, what] = /^\/proc\/(\d+)\/(stat|status|environ)$/.exec(path) ?? []
+  const [, pid, what] = /^\/proc\/(\d+)\/(stat|status|environ|cmdline)$/.exec(path) ?? []
   const p = world.processes.get(Number(pid)) ?? fail('ENOENT', 'open')
   if (what === 'stat') return statOf(p)
   if (what === 'status') return statusOf()
+  if (what === 'cmdline') return `node\0${p.script}\0`
   return Object.entries(p.dead ? {} : p.begunWith)
     .map(([name, value]) => `${name}=${value}\0`)
     .join('')
 }
 
 function readWhole(path: string): string {
+  const memory = kernel().memory.text(path)
+  if (memory !== null) return memory
   if (path.startsWith('/proc/')) return procFile(path)
   const { inode } = openPath(path, constants.O_RDONLY, 0)
   return inode.data.toString('utf8', 0, inode.size)
@@ -57,9 +60,16 @@ function writeWhole(
 }
 
 function lstatSync(path: string, options: StatOptions & { throwIfNoEntry?: boolean } = {}) {
-  const inode = kernel().names.get(path)
+  const inode = kernel().names.get(path) ?? folderOf(path)
   if (inode !== undefined) return statsOf(inode, options)
   return options.throwIfNoEntry === false ? undefined : statsOf(lookUp(path, 'lstat'), options)
+}
+
+/** The folder of a process in `/proc`. */
+function folderOf(path: string): Inode | undefined {
+  const [, pid] = /^\/proc\/(\d+)$/.exec(path) ?? []
+  const isThere = kernel().world.processes.has(Number(pid))
+  return isThere ? new Inode('dir', path, 0o555) : undefined
 }
 
 function asInode(fd: number, syscall: string): Inode {
@@ -86,6 +96,7 @@ function pids(): string[] {
   return seen.map(({ pid }) => String(pid))
 }
 
+const FOLDER = /^\/proc\/\d+\/cwd$/
 const DESCRIPTORS = /^\/proc\/(\d+)\/fd(?:\/(\d+))?$/
 
 /** The descriptors of a process. */
@@ -101,10 +112,13 @@ function entriesOf(path: string): string[] {
 }
 
 function targetOf(path: string): string {
+  if (FOLDER.test(path)) return '/'
   const [, pid, fd] = DESCRIPTORS.exec(path) ?? fail('ENOENT', 'readlink')
   const open = descriptorsOf(pid, 'readlink').get(Number(fd)) ?? fail('ENOENT', 'readlink')
-  const isSocket = open.kind === 'listener' || open.kind === 'stream'
-  return isSocket ? `socket:[${inspected(open).ino}]` : `/${open.kind}`
+  if (open.kind === 'listener' || open.kind === 'stream') return `socket:[${inspected(open).ino}]`
+  if (open.kind !== 'file') return `/${open.kind}`
+  const { name, sealable } = (open as File).inode
+  return sealable ? `/memfd:${name} (deleted)` : name
 }
 
 const ofFd = (fd: number) => at.p.fds.get(fd)?.inode?.onDisk === true

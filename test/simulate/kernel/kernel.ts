@@ -3,6 +3,7 @@ import type { World } from '../world.js'
 import { Addresses } from './addresses.js'
 import { NODE } from './children.js'
 import { DISK, Disk } from './disk.js'
+import { MemoryGroup } from './memory-group.js'
 import { type Credentials, Inode, type Listener, type Open, type Pidfd, Stream } from './objects.js'
 
 /** Bytes that wait in one direction of a socket. */
@@ -21,11 +22,13 @@ export class Kernel {
   buffer = USUAL_BUFFER
   readonly disk: Disk
   readonly addresses: Addresses
+  readonly memory: MemoryGroup
 
   constructor(world: World) {
     this.world = world
     this.addresses = new Addresses(world)
     this.disk = new Disk(world)
+    this.memory = new MemoryGroup(world)
     this.#makeFolders()
   }
 

@@ -22,10 +22,17 @@ const COMMANDS = {
 const UPGRADES = { upgrade: 'shop', 'upgrade daemon': 'fd-broker.daemon' } as const
 /** The time limit of an order. */
 const ORDER_MS = 20_000
+/** An operator takes a server for hung that has not answered for so long. */
+const HUNG_MS = 5_000
 /** The time within which an operator cancels an upgrade. */
 const CANCEL_MS = 1_500
 
-export type OperatorOrder = keyof typeof COMMANDS | keyof typeof UPGRADES | 'status' | 'cancelled upgrade'
+export type OperatorOrder =
+  | keyof typeof COMMANDS
+  | keyof typeof UPGRADES
+  | 'status'
+  | 'cancelled upgrade'
+  | 'kill stuck'
 
 interface Answers {
   upgraded(pid: number): void
@@ -47,6 +54,7 @@ export function startOperator(
     try {
       const client = await code.OperatorClient.connect(CONTROL)
       if (what === 'status') status(await client.status())
+      else if (what === 'kill stuck') upgraded((await killStuck(code, p, client)).pid)
       else if (what === 'cancelled upgrade') {
         const cancel = new AbortController()
         p.setTimer(() => cancel.abort(), world.below(CANCEL_MS))
@@ -69,4 +77,28 @@ export function startOperator(
     }
     world.kill(p, 'ends', { code: 0, signal: null })
   })
+}
+
+/** `fd-broker upgrade --kill-stuck`. */
+async function killStuck(
+  { replaceHung }: Code,
+  p: SimulatedProcess,
+  client: Awaited<ReturnType<Code['OperatorClient']['connect']>>,
+): Promise<{ readonly pid: number }> {
+  try {
+    await client.status({ timeout: HUNG_MS })
+  } catch (error) {
+    if ((error as { code?: string }).code !== 'ERR_FDB_DEADLINE') throw error
+    return await replaceHung({
+      control: CONTROL,
+      argv: [],
+      without: [],
+      timeoutMs: ORDER_MS,
+      progress() {},
+      signal: new AbortController().signal,
+      report: line => p.world.note(p, line),
+      openOutput: () => null,
+    })
+  }
+  return await client.upgrade({ service: 'shop', timeout: ORDER_MS, killStuck: true })
 }

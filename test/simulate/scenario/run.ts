@@ -7,6 +7,7 @@ import { remains } from './census.js'
 import { type History, Lasts, startClient } from './client.js'
 import { DAEMON_SCRIPT, Daemons } from './daemon.js'
 import { Endings } from './endings.js'
+import { FullGroup, type Served } from './full-group.js'
 import { Held } from './held.js'
 import { callLate, wrongOfQueues } from './late-callers.js'
 import { Ledger } from './ledger.js'
@@ -96,6 +97,7 @@ export class Run {
   /** Null if the versions have no pid file. */
   readonly #pidFiles: PidFiles | null
   readonly #endings: Endings
+  readonly #fullGroup: FullGroup
   readonly #wrong: string[] = []
   /** The name of the version that a process starts next. */
   #next = 'B'
@@ -121,6 +123,7 @@ export class Run {
     this.#pidFiles = hasPidFile ? new PidFiles(world, () => this.#versions.values()) : null
     const isStopped = schedule.acts.some(({ what }) => what === 'stop service')
     this.#endings = new Endings(world, { versions: () => this.#versions.values(), mayEnd: () => isStopped })
+    this.#fullGroup = new FullGroup(world, () => this.#served())
   }
 
   run(): string[] {
@@ -186,6 +189,7 @@ export class Run {
       ...wrongOfQueues(resets),
       ...this.#wrong,
       ...this.#endings.wrong,
+      ...this.#fullGroup.wrong,
       ...(this.#pidFiles?.wrong ?? []),
       ...this.#lostDescriptors(),
       ...this.#remains(),
@@ -294,11 +298,12 @@ export class Run {
     const name = isDaemon ? 'T' : isLater ? `E${this.#versions.size}` : this.#next
     const p = isDaemon ? this.#daemons!.upgrade(name, origin) : this.#start(name, false, origin).p
     if (name === 'B' || name === 'T') this.#count(name)
+    this.#fullGroup.started(p)
     return p
   }
 
   /** Lets an operator order an upgrade. After a while a process must serve that the answer names, unless trouble has come upon it. */
-  #order(what: 'upgrade' | 'upgrade daemon', failed: (code: string) => void = () => {}): void {
+  #order(what: 'upgrade' | 'upgrade daemon' | 'kill stuck', failed: (code: string) => void = () => {}): void {
     const world = this.#world
     const upgraded = (pid: number) =>
       world.after(SOON_MS, () => {
@@ -308,6 +313,14 @@ export class Run {
         this.#wrong.push(`the answer to "${what}" names process ${pid}, which does not serve`)
       })
     startOperator(this.#code, world, what, { upgraded, failed })
+  }
+
+  /** The versions and daemons that serve, or have served. */
+  *#served(): Iterable<Served> {
+    for (const { p, served } of this.#versions.values())
+      if (served.length > 0) yield { p, to: served.at(-1)!.to }
+    for (const p of this.#daemons?.all ?? [])
+      if (this.#daemons!.serves(p)) yield { p, to: Number.POSITIVE_INFINITY }
   }
 
   #hasServed(p: SimulatedProcess): boolean {
@@ -424,6 +437,12 @@ export class Run {
         return
       case 'next':
         this.#order('upgrade')
+        return
+      case 'kill stuck':
+        this.#order('kill stuck')
+        return
+      case 'full':
+        world.kernel.memory.fill(act.ms)
         return
       case 'rollback':
       case 'stop service':

@@ -35,6 +35,10 @@ export type Act =
   | { readonly what: 'rollback' | 'stop service' | 'status'; readonly when: When }
   /** An operator orders one more upgrade of the service. */
   | { readonly what: 'next'; readonly when: When }
+  /** An operator upgrades the service with `--kill-stuck`. */
+  | { readonly what: 'kill stuck'; readonly when: When }
+  /** For `ms` the control group has no memory for one more process. */
+  | { readonly what: 'full'; readonly when: When; readonly ms: number }
   | { readonly what: 'break'; readonly when: When; readonly which: number }
   /** All processes of the machine end at once, and a version starts again; also the power is cut, or the state file is damaged meanwhile. */
   | { readonly what: 'end all' | 'cut' | 'damage'; readonly when: When }
@@ -98,9 +102,11 @@ export const KINDS = [
   'moves',
   'orders',
   'queue',
+  'full',
+  'hung',
 ] as const
 export type Kind = (typeof KINDS)[number]
-type Simple = Exclude<Kind, 'two' | 'slow' | 'undone' | 'moves' | 'orders' | 'queue'>
+type Simple = Exclude<Kind, 'two' | 'slow' | 'undone' | 'moves' | 'orders' | 'queue' | Drawn>
 /** Calls and callbacks of each process from the start of the next daemon until the members have returned to it (measured). */
 const OF_UPGRADE = {
   S: { calls: 160, steps: 12 },
@@ -112,6 +118,10 @@ const OF_UPGRADE = {
 const OF_COMMIT = { S: 60, T: 0, A: 60, B: 120 } as const
 /** Kinds of trouble that are a state of the service, with an act. */
 const OF_SERVICE: readonly Kind[] = ['two', 'slow', 'damage', 'undone', 'moves', 'orders', 'queue']
+/** Kinds that a draw of their own gives to a share of the seeds: the other seeds keep the runs that they had without these. */
+const DRAWN = ['full', 'hung'] as const satisfies readonly Kind[]
+type Drawn = (typeof DRAWN)[number]
+const DRAWN_SHARE = 0.08
 /** Kinds of trouble for services with a state file only. */
 const OF_FILES: readonly Kind[] = ['cut', 'disk', 'damage']
 /** One run of so many has a state file although its trouble is another one. */
@@ -133,8 +143,12 @@ export function scheduleOf(
 ): Schedule {
   const random = randomOf(seed * 7919 + 1)
   const below = (n: number) => Math.floor(random() * n)
-  const kinds = KINDS.filter(each => each !== 'upgrade' || hosting === 'daemon')
-  const kind = wanted ?? kinds[below(kinds.length)]!
+  const isUsual = (each: Kind) => !DRAWN.includes(each as Drawn)
+  const kinds = KINDS.filter(each => isUsual(each) && (each !== 'upgrade' || hosting === 'daemon'))
+  const usual = wanted ?? kinds[below(kinds.length)]!
+  const drawn = randomOf(seed * 7919 + 9)
+  const kind =
+    wanted === undefined && drawn() < DRAWN_SHARE ? DRAWN[Math.floor(drawn() * DRAWN.length)]! : usual
   const version = () => (below(2) === 0 ? 'A' : 'B') as 'A' | 'B'
   const who = (): Who => (hosting === 'daemon' && below(2) === 0 ? 'S' : version())
   const soon = (): When =>
@@ -291,6 +305,7 @@ export function scheduleOf(
   // Only one trouble at a time with damage: it is mended before the next start.
   const simple = KINDS.filter(
     (each): each is Simple =>
+      isUsual(each) &&
       !OF_SERVICE.includes(each) &&
       (stateFile || !OF_FILES.includes(each)) &&
       (hosting === 'daemon' || each !== 'upgrade'),
@@ -347,6 +362,23 @@ export function scheduleOf(
       [{ what: 'upgrade', when: late() } as const, unlisten(meanwhile())],
     ][which] as Act[]
     return { ...service, acts, queues: true, ...(which === 3 && { leavesOut: true }) }
+  }
+  const full = (ms: number): Act => ({ what: 'full', when: { ms }, ms: 1_000 + below(25_000) })
+  if (kind === 'full') {
+    const ms = below(PROBATION_MS * 1.3)
+    const orders = Array.from({ length: 1 + below(3) }, (): Act => {
+      const what = (['next', 'next', 'next', 'rollback', 'kill stuck'] as const)[below(5)]!
+      return { what, when: { ms: ms + below(15_000) } }
+    })
+    return { ...service, acts: [full(ms), ...orders, ...(below(2) === 0 ? any() : [])] }
+  }
+  if (kind === 'hung') {
+    const acts: Act[] = [
+      { what: 'stop', who: version(), call: 1 + below(CALLS), ms: 20_000 + below(10_000) },
+      { what: 'kill stuck', when: { ms: below(PROBATION_MS * 1.3) } },
+      ...(below(2) === 0 ? [full(below(PROBATION_MS))] : []),
+    ]
+    return { ...service, acts: [...acts, ...(below(4) === 0 ? any() : [])] }
   }
   if (kind === 'slow') return { ...service, acts: below(2) === 0 ? [] : any(), ...world }
   if (kind === 'two') return { ...service, acts: [...any(), ...any()], ...(below(3) === 0 && world) }

@@ -3,9 +3,11 @@ import { STATUS_BYTES } from '../../kernel/health-checks.js'
 import type { Stream } from '../../kernel/objects.js'
 import type { Origin, SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
+import type { Served } from '../full-group.js'
 import { BYTES, sendAll } from '../program.js'
 
-export const PROGRAM = '/srv/shop'
+/** Named as Node is: `run` looks at the memory before it starts another process of Node. */
+export const PROGRAM = '/srv/node'
 /** The first descriptor is the listener of the clients; the second one that of the health checks. */
 const LISTENER = 3
 const CHECKS = 4
@@ -89,6 +91,12 @@ export class Programs {
     return this.living.filter(
       ({ readyAt, toldAt, isHelper }) => !isHelper && readyAt <= this.#world.now && toldAt > this.#world.now,
     )
+  }
+
+  /** The main processes that have accepted connections, and when they were told to end. */
+  get served(): Served[] {
+    const mains = this.#all.filter(({ isHelper, readyAt }) => !isHelper && readyAt <= this.#world.now)
+    return mains.map(({ p, toldAt }) => ({ p, to: toldAt }))
   }
 
   of(p: SimulatedProcess): Program | undefined {

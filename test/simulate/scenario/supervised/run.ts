@@ -3,6 +3,7 @@ import type { Code } from '../../globals.js'
 import { Inode } from '../../kernel/objects.js'
 import type { Origin, SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
+import { FullGroup } from '../full-group.js'
 import { callLate, wrongOfQueues } from '../late-callers.js'
 import { type OperatorOrder, SOON_MS as STOP_SOON_MS, startOperator } from '../operator.js'
 import { performActs } from '../performed-acts.js'
@@ -33,6 +34,7 @@ export class SupervisedRun {
   readonly #programs: Programs
   readonly #supervisors: Supervisors
   readonly #signals: Signals
+  readonly #fullGroup: FullGroup
   readonly #counted = new Map<string, number>()
   readonly #orders: Order[] = []
   readonly #wrong: string[] = []
@@ -46,6 +48,7 @@ export class SupervisedRun {
     for (const path of ['/srv']) world.kernel.names.set(path, new Inode('dir', path, 0o755))
     world.kernel.names.set(PROGRAM, new Inode('file', PROGRAM, 0o755))
     this.#programs = new Programs(code, world, () => 20 + world.below(400))
+    this.#fullGroup = new FullGroup(world, () => this.#programs.served)
     world.execute = origin => this.#execute(origin)
     this.#supervisors = new Supervisors(code, world, schedule)
     this.#signals = new Signals(world, this.#supervisors, this.#programs, schedule)
@@ -109,6 +112,7 @@ export class SupervisedRun {
       ...wrongOfOrders(seen()),
       ...this.#signals.wrong,
       ...this.#programs.wrong,
+      ...this.#fullGroup.wrong,
     ]
     if (wrong.length > 0) return wrong
     const before = world.kernel.resets.length
@@ -127,6 +131,7 @@ export class SupervisedRun {
   #execute(origin: Origin): SimulatedProcess {
     const p = this.#programs.start(origin)
     if (!this.#counted.has(p.name)) this.#counted.set(p.name, 0)
+    this.#fullGroup.started(p)
     return p
   }
 
@@ -179,6 +184,9 @@ export class SupervisedRun {
         })
         return
       }
+      case 'full':
+        world.kernel.memory.fill(act.ms)
+        return
       case 'missing': {
         const { names } = world.kernel
         const inode = names.get(PROGRAM)

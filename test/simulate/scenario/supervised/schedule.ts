@@ -46,6 +46,8 @@ export type SupervisedAct =
   | { readonly what: 'bad'; readonly manner: Manner; readonly ms: number; readonly when: When }
   /** The newest process answers its health checks so for `ms`. */
   | { readonly what: 'health'; readonly health: Health; readonly ms: number; readonly when: When }
+  /** For `ms` the control group has no memory for one more process. */
+  | { readonly what: 'full'; readonly ms: number; readonly when: When }
   /** The program's file is missing for `ms`. */
   | { readonly what: 'missing'; readonly ms: number; readonly when: When }
 
@@ -79,6 +81,8 @@ const MANNERS: readonly Manner[] = [
 const SOON_MS = 9_000
 /** The share of runs in which the next version is sick, and ignores that it is told to end. */
 const SICK = 0.08
+/** The share in which the control group is full while the program is upgraded, rolled back, and dies. */
+const FULL = 0.06
 const RESTARTS: readonly Restart[] = ['never', 'on-failure', 'always', 'always']
 
 export function supervisedScheduleOf(seed: number): SupervisedSchedule {
@@ -158,6 +162,23 @@ export function supervisedScheduleOf(seed: number): SupervisedSchedule {
         ...(below(3) === 0 ? [trouble()] : []),
       ],
     }
+  if (randomOf(seed * 6_287 + 13)() < FULL) {
+    const dies = { what: 'dies', part: 'newest', code: one([null, 1]), when: when() } as const
+    const order = (): SupervisedAct => ({ what: one(['upgrade', 'upgrade', 'rollback']), when: when() })
+    return {
+      kind: 'run',
+      hosting: 'run',
+      restart: one(RESTARTS),
+      ready: one(['http', 'http', 'fd', 'tcp', 'delay']),
+      acts: [
+        first(),
+        { what: 'full', ms: 2_000 + below(15_000), when: when() },
+        ...Array.from({ length: 1 + below(2) }, order),
+        ...(below(2) === 0 ? [dies] : []),
+        ...(below(4) === 0 ? [trouble()] : []),
+      ],
+    }
+  }
   const troubles = Array.from({ length: one([0, 1, 1, 1, 2, 2, 3]) }, trouble)
   const orders = ordersOf(seed)
   const world = {

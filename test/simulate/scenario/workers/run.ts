@@ -5,6 +5,7 @@ import type { Origin, SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
 import { type History, Lasts, startClients } from '../client.js'
 import { Endings } from '../endings.js'
+import { FullGroup, type Served } from '../full-group.js'
 import { callLate, wrongOfQueues } from '../late-callers.js'
 import { startOperator } from '../operator.js'
 import { performActs } from '../performed-acts.js'
@@ -35,6 +36,8 @@ const ANSWER_MS = 25_000
 const CALM_MS = 5_000
 /** A second TERM after so long ends the workers at once. */
 const AGAIN_MS = 2_500
+/** A process that has died has a next one after so long, also while another main process takes over. */
+const AGAIN_BY_MS = 3_500
 /** After one of these the main process that got an order to end may not be the one that serves, or not live any more. */
 const DISTURBING: ReadonlySet<string> = new Set(['kill', 'stop', 'lack', 'dies', 'hangs', 'break', 'bad'])
 /** Connections that do not move drain for 30 s. */
@@ -56,6 +59,7 @@ export class WorkersRun {
   readonly #mains: Mains
   readonly #workers: WorkerProcesses
   readonly #endings: Endings
+  readonly #fullGroup: FullGroup
   readonly #counted = new Map<Who, number>()
   readonly #wrong: string[] = []
   readonly #lasts = new Lasts(CLIENTS + CALLERS)
@@ -82,6 +86,7 @@ export class WorkersRun {
     this.#workers = new WorkerProcesses(code, world, schedule.queues === true)
     this.#workers.onJoined = version => this.#demandState(version)
     world.execute = origin => this.#execute(origin)
+    this.#fullGroup = new FullGroup(world, () => this.#served())
     this.#mains = new Mains(code, world, schedule)
     this.#endings = new Endings(world, {
       versions: () => this.#workers.all,
@@ -167,6 +172,7 @@ export class WorkersRun {
       ...wrongOfQueues(queues),
       ...this.#wrongOfOrders(),
       ...this.#endings.wrong,
+      ...this.#fullGroup.wrong,
     ]
     if (wrong.length > 0) return wrong
     const before = world.kernel.resets.length
@@ -227,9 +233,18 @@ export class WorkersRun {
   }
 
   #execute(origin: Origin): SimulatedProcess {
-    const p = origin.script === MAIN_SCRIPT ? this.#mains.start(origin) : this.#workers.start(origin)
+    const slot = origin.script === MAIN_SCRIPT ? null : Number(origin.env.FD_BROKER_WORKER)
+    const before = slot === null ? [] : this.#workers.ofSlot(slot)
+    const p = slot === null ? this.#mains.start(origin) : this.#workers.start(origin)
+    // A process that starts in place of one that has ended needs no more memory than that one.
+    this.#fullGroup.started(p, before.length > 0 ? before.map(servedOf) : this.#served())
     if (!this.#counted.has(p.name as Who)) this.#counted.set(p.name as Who, 0)
     return p
+  }
+
+  /** The processes of workers that serve, or have served. */
+  #served(): Served[] {
+    return this.#workers.all.map(servedOf)
   }
 
   /** A later main process begins to serve: from now on calls of the one before count. */
@@ -276,13 +291,19 @@ export class WorkersRun {
         this.#mains.start()
         return
       case 'dies':
-        for (const p of this.#withPart(act.part)) world.kill(p, 'is killed')
+        for (const p of this.#withPart(act.part)) {
+          world.kill(p, 'is killed')
+          this.#demandAnother(p)
+        }
         return
       case 'hangs':
         for (const p of this.#withPart(act.part)) {
           world.note(p, `is stopped for ${act.ms} ms`)
           world.stop(p, act.ms)
         }
+        return
+      case 'full':
+        world.kernel.memory.fill(act.ms)
         return
       case 'break':
         this.#break(act.which)
@@ -314,6 +335,22 @@ export class WorkersRun {
       p.enter()
       p.run(unlisten)
     }
+  }
+
+  /** A full control group bars no process that starts in place of one that has ended. */
+  #demandAnother({ name }: SimulatedProcess): void {
+    const world = this.#world
+    const { memory } = world.kernel
+    const worker = this.#workers.all.find(({ p }) => p.name === name)
+    const { acts, workers } = this.#schedule
+    if (worker === undefined || worker.slot >= workers) return
+    if (memory.fullSince > world.now || acts.some(({ what }) => what !== 'dies' && DISTURBING.has(what)))
+      return
+    world.after(AGAIN_BY_MS, () => {
+      const isFull = memory.fullSince < world.now - AGAIN_BY_MS
+      if (isFull && this.#workers.ofSlot(worker.slot).every(({ p }) => p.dead))
+        this.#wrong.push(`the memory is full, ${name} has died, and no process has its place`)
+    })
   }
 
   #order(
@@ -402,4 +439,8 @@ export class WorkersRun {
     this.#world.note(end.peerIs.process, 'loses a connection to another process of the service')
     this.#world.kernel.breakConnection(end)
   }
+}
+
+function servedOf({ p, served }: Version): Served {
+  return { p, to: served.at(-1)?.to ?? 0 }
 }

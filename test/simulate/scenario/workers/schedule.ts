@@ -27,6 +27,8 @@ export type WorkersAct =
   | { readonly what: 'dies'; readonly part: Part; readonly when: When }
   | { readonly what: 'hangs'; readonly part: Part; readonly ms: number; readonly when: When }
   | { readonly what: 'break'; readonly which: number; readonly when: When }
+  /** For `ms` the control group has no memory for one more process. */
+  | { readonly what: 'full'; readonly ms: number; readonly when: When }
   /** The worker, or each, closes its second listener. */
   | { readonly what: 'unlisten'; readonly part: Part | 'workers'; readonly when: When }
   /** For `ms` the program of the workers is a bad one: it ends before it is ready, or soon after. */
@@ -62,6 +64,8 @@ const HANDOVERS = 0.25
 /** The shares of the other runs in which the main process is stopped, or dies, when it has handed over; and in which workers close a listener. */
 const COMMITS = 0.12
 const QUEUES = 0.12
+/** The share in which the control group of the service is full while workers are replaced and die. */
+const FULL = 0.08
 /** All probations have ended so long after the first act. */
 const CALM_MS = 8_000
 /** Calls of a main process that has handed over, until it has heard that the next one serves, and ends (measured). */
@@ -175,6 +179,26 @@ export function workersScheduleOf(seed: number): WorkersSchedule {
       replace: one(['one-by-one', 'at-once']),
       acts: isCommit ? atCommit() : queues(),
       ...(!isCommit && { queues: true }),
+    }
+  }
+  if (kind > 1 - FULL) {
+    const order = one(['upgrade', 'upgrade', 'restart', 'start', 'set 4'] as const)
+    const dies: WorkersAct = {
+      what: 'dies',
+      part: one(['worker 0', 'worker 1']),
+      when: { ms: 1_000 + below(SOON_MS) },
+    }
+    return {
+      kind: 'workers',
+      hosting: 'workers',
+      workers: 1 + below(3),
+      replace: one(['one-by-one', 'at-once']),
+      acts: [
+        { what: 'full', ms: 5_000 + below(15_000), when: { ms: below(2_000) } },
+        { what: order, when: { ms: below(4_000) } },
+        ...(below(3) === 0 ? [] : [dies]),
+        ...(below(4) === 0 ? [trouble()] : []),
+      ],
     }
   }
   const troubles = Array.from({ length: one([0, 1, 1, 1, 2, 2, 3]) }, trouble)
