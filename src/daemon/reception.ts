@@ -191,7 +191,7 @@ export class DaemonReception implements Reception {
           { ...caller, pidfd: null },
           operationsFor(caller),
           { daemon: true, incarnation: services.incarnation },
-          isForeign(caller) ? IDLE_MS : null,
+          isForeign(caller) ? { idleMs: IDLE_MS } : {},
         )
         return
       case 'draining':

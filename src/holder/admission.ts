@@ -301,9 +301,9 @@ export function serveCaller(
   { link, pidfd, version }: Caller,
   operations: Operations,
   facts: Partial<fdbroker.wire.Welcome.$Properties> = {},
-  idleMs: number | null = null,
-): void {
+  options: Parameters<typeof serveOperator>[2] = {},
+): () => void {
   pidfd?.close()
   welcome(link, { version, pid: process.pid, ...facts })
-  serveOperator(link, operations, idleMs)
+  return serveOperator(link, operations, options)
 }

@@ -358,6 +358,7 @@ export class MemberRuntime {
     this.#names?.close()
     this.daemonReturn?.close()
     this.upgrades.close()
+    this.clients.endOperators()
   }
 
   #makeOffers(driver: RuntimeDriver): OfferReceiver {

@@ -145,16 +145,28 @@ export class RequestHandler {
   }
 }
 
+interface ServeOperatorOptions {
+  /** Default: no limit. */
+  readonly idleMs?: number | null
+  readonly ended?: () => void
+}
+
 /**
  * Serves an operator's tool until it disconnects. A request that has begun continues after that: only an explicit
  * message cancels it. One that has not begun is dropped. Stops reading
  * from a tool that sends requests faster than it reads the answers. Disconnects an idle tool after `idleMs`: one that sends nothing, waits
- * for no answer, watches nothing and has no claim that ends with the connection.
+ * for no answer, watches nothing and has no claim that ends with the connection. Returns a function that disconnects the tool when the
+ * kernel has accepted the answers to its requests; `ended` is called when it has disconnected.
  */
-export function serveOperator(link: Link, operations: Operations, idleMs: number | null = null): void {
+export function serveOperator(
+  link: Link,
+  operations: Operations,
+  { idleMs = null, ended = () => {} }: ServeOperatorOptions = {},
+): () => void {
   const requests = new RequestHandler(operations, body => link.post(body), { by: link.channel.peer })
   const descriptors = new DescriptorRequests(link, operations.descriptors)
   let pending = 0
+  let isEnding = false
   let idle: Limit | undefined
   const restartIdle = () => {
     idle?.clear()
@@ -169,6 +181,12 @@ export function serveOperator(link: Link, operations: Operations, idleMs: number
     idle?.clear()
     requests.close('the operator has disconnected')
     descriptors.close()
+    ended()
+  }
+  const closeAnswered = () => {
+    if (!isEnding || pending > 0 || !link.open) return
+    link.close()
+    onEnd()
   }
   const send = (answer: Promise<DescriptorAnswer>) => {
     if (++pending === MOST_AT_ONCE) link.channel.pause()
@@ -180,6 +198,7 @@ export function serveOperator(link: Link, operations: Operations, idleMs: number
       .finally(() => {
         if (pending-- === MOST_AT_ONCE && link.open) link.channel.resume()
         restartIdle()
+        closeAnswered()
       })
   }
   restartIdle()
@@ -200,6 +219,10 @@ export function serveOperator(link: Link, operations: Operations, idleMs: number
     },
     end: onEnd,
   })
+  return () => {
+    isEnding = true
+    closeAnswered()
+  }
 }
 
 type Request = fdbroker.wire.DescriptorRequest.$Properties

@@ -42,6 +42,8 @@ export class ControlClients {
   readonly #deps: ControlClientsDeps
   /** Joiners that arrived before the incumbent has released this process. */
   #waiting: Caller[] = []
+  /** The operators that are connected; `end` disconnects one. */
+  readonly #operators = new Set<{ end(): void }>()
 
   constructor(deps: ControlClientsDeps) {
     this.#deps = deps
@@ -72,12 +74,21 @@ export class ControlClients {
     this.#deps.older.close()
   }
 
+  /** This process has left: disconnects the operators, which have their answers. */
+  endOperators(): void {
+    for (const operator of [...this.#operators]) operator.end()
+  }
+
   /** Handles and owns a client of this member. A daemon passes here only the clients of the daemon itself. */
   receive(caller: Caller): void {
     switch (caller.intent) {
       case 'operate': {
         const { operations, origin, settings } = this.#deps
-        serveCaller(caller, operationsOnly(settings, operations), { generation: origin.generation })
+        const facts = { generation: origin.generation }
+        const operator = { end: () => {} }
+        this.#operators.add(operator)
+        const ended = () => this.#operators.delete(operator)
+        operator.end = serveCaller(caller, operationsOnly(settings, operations), facts, { ended })
         return
       }
       case 'draining':

@@ -37,7 +37,7 @@ function operator(
     },
     ...held,
   }
-  serveOperator(new Link(ours), { status, descriptors, upgrade: none, command: none }, idleMs)
+  serveOperator(new Link(ours), { status, descriptors, upgrade: none, command: none }, { idleMs })
   const link = new Link(theirs)
   onTestFinished(() => link.close())
   const heard: WireEnvelope[] = []

@@ -58,6 +58,34 @@ describe('a process that reads an order', () => {
     expect(begun).toHaveLength(100)
   })
 
+  it('disconnects its sender when the service has left it: at once, or when the answer is sent', async () => {
+    for (const isAsked of [false, true]) {
+      const [ours, theirs] = channelPair()
+      let answer = () => {}
+      const command = () =>
+        new Promise<Uint8Array>(resolve => {
+          answer = () => resolve(new Uint8Array(0))
+        })
+      const end = serveOperator(new Link(ours), { ...noting().operations, command })
+      const link = new Link(theirs)
+      const seen: string[] = []
+      const note = (text: string) => () => void seen.push(text)
+      link.start({ message: note('answer'), broken: () => {}, end: note('end') })
+      onTestFinished(() => link.close())
+      if (isAsked) {
+        const idle = answer
+        await link.send(STOP)
+        await until('the order has begun', () => answer !== idle)
+      }
+      end()
+      await new Promise(resolve => setTimeout(resolve, 20))
+      expect(seen).toEqual(isAsked ? [] : ['end'])
+      answer()
+      await until('the sender is disconnected', () => seen.includes('end'))
+      expect(seen).toEqual(isAsked ? ['answer', 'end'] : ['end'])
+    }
+  })
+
   it('begins it if its sender waits for the answer', async () => {
     const { begun, link, seen } = connected()
     await link.send(UPGRADE)
