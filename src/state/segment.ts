@@ -327,11 +327,14 @@ export class Segment {
 }
 
 function appendError(segment: Segment, length: number, error: NativeError): FdbError {
-  const full = error.code === 'ENOSPC' || error.code === 'ENOMEM' || error.code === 'EFBIG'
+  // The limit of files holds for memory files too.
+  const limited = error.code === 'EFBIG'
+  const full = limited || error.code === 'ENOSPC' || error.code === 'ENOMEM'
+  const remedy = limited ? 'raise RLIMIT_FSIZE (ulimit -f, LimitFSIZE=)' : 'free memory'
   return new FdbError(
     full ? 'ERR_FDB_STATE_FULL' : 'ERR_FDB_STATE_IO',
     `cannot append ${length} bytes to the segment of epoch ${segment.epoch} at ${segment.end} (${error.code}); ` +
-      (full ? 'free memory, and try again' : 'see the cause'),
+      (full ? `${remedy}, and try again` : 'see the cause'),
     { cause: error, retryable: full },
   )
 }

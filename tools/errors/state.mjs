@@ -31,7 +31,7 @@ export const STATE = {
   },
   ERR_FDB_STATE_FULL: {
     cause: 'There is no memory for the record; earlier entries are intact',
-    remedy: 'Free memory, or raise the limit of the control group',
+    remedy: 'Free memory, or raise the limit: of the control group, or RLIMIT_FSIZE, if the message names it',
   },
   ERR_FDB_STATE_CLOSED: {
     cause: 'The state log is closed, because its member has left',

@@ -15,9 +15,9 @@ describe('a segment that may not grow', () => {
       results: [
         'a done',
         'b done',
-        'c ERR_FDB_STATE_FULL',
-        'd ERR_FDB_STATE_FULL',
-        'e ERR_FDB_STATE_FULL',
+        'c ERR_FDB_STATE_FULL RLIMIT_FSIZE',
+        'd ERR_FDB_STATE_FULL RLIMIT_FSIZE',
+        'e ERR_FDB_STATE_FULL RLIMIT_FSIZE',
         'f done',
       ],
       keys: ['a', 'b', 'f'],
