@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
-import { buffer } from 'node:stream/consumers'
 import { type Command as AnyCommand, Option } from 'commander'
 import { FdbError } from '../errors.js'
+import { COMMAND_BYTES } from '../operator/requests.js'
 import type { ServiceState, StateSection } from '../operator/service-state.js'
 import { repairStateFile } from '../state/file/repair.js'
 import type { StateLimits } from '../state/limits.js'
@@ -262,9 +262,22 @@ async function putEntry(
   flags: AskFlags,
 ): Promise<void> {
   const state = stateOf(flags)
-  const bytes = value === undefined ? await buffer(process.stdin) : await encodeValue(state, section, value)
+  const bytes = value === undefined ? await inputBytes() : await encodeValue(state, section, value)
   await state.put(section, key, bytes)
   process.stdout.write(`${key} of ${section} is put: ${bytes.length} bytes\n`)
+}
+
+/** Reads standard input, which may have no end. */
+async function inputBytes(): Promise<Buffer> {
+  const parts: Buffer[] = []
+  let length = 0
+  for await (const part of process.stdin as AsyncIterable<Buffer>) {
+    length += part.length
+    if (length > COMMAND_BYTES)
+      throw new FdbError('ERR_FDB_OPTION', 'standard input has more than 15 MiB: divide the value')
+    parts.push(part)
+  }
+  return Buffer.concat(parts)
 }
 
 async function encodeValue(state: ServiceState, section: string, text: string): Promise<Uint8Array> {

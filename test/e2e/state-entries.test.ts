@@ -104,6 +104,8 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an oper
     const piped = [process.execPath, CLI, 'state', 'put', '--control', sandbox.control, 'keys', 'ticket']
     const { code } = await sandbox.runCommand(['sh', '-c', 'printf told | "$@"', 'sh', ...piped])
     expect(code).toBe(0)
+    const endless = await sandbox.runCommand(['sh', '-c', 'head -c 99M /dev/zero | "$@"', 'sh', ...piped])
+    expect(endless).toMatchObject({ code: 2, stderr: expect.stringContaining('has more than 15 MiB') })
     expect(await run('get', '--raw', '--secrets', 'keys', 'ticket')).toBe('told')
   })
 
