@@ -6,7 +6,7 @@ import { encodeImport } from '../state/import.js'
 import { limitsToRead } from '../state/limits.js'
 import type { SectionDigest } from '../state/overview.js'
 import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
-import { Segment } from '../state/segment.js'
+import { MOST_HEADER_BYTES, readHeader, Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
 import { runInSlices } from '../state/time-slices.js'
 import type { ProgressLine } from './output.js'
@@ -77,9 +77,14 @@ async function* chunksOf(file: string, name: string, progress: ProgressLine): As
 async function readLog(chunks: AsyncIterable<Buffer>): Promise<{ log: StateLog; torn: number }> {
   using fd = memoryFile('fdb-state-file', 'a copy of a state file')
   let at = 0
+  let begun = false
   for await (const chunk of chunks) {
     writeAt(fd, chunk, 0, chunk.length, at)
     at += chunk.length
+    if (begun || at < MOST_HEADER_BYTES) continue
+    // Another input may have no end.
+    readHeader(fd, 0)
+    begun = true
   }
   const log = new StateLog({ limits: limitsToRead(at) })
   try {

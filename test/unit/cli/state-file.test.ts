@@ -1,7 +1,7 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { exportState, ProgressLine, readStateFile } from '../../fixtures/cli.js'
 
 const MIB = 2 ** 20
@@ -53,4 +53,16 @@ it('an export that fails leaves no file: the next one may have its name', async 
   expect(existsSync(out)).toBe(false)
   await exportState(order)
   expect(existsSync(out)).toBe(true)
+})
+
+it('refuses another input at its beginning, as it may have no end', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-export-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  const file = join(folder, 'zeros')
+  writeFileSync(file, '')
+  truncateSync(file, 64 * MIB)
+  using progress = new ProgressLine()
+  const read = vi.spyOn(progress, 'bytes')
+  await expect(readStateFile(file, progress)).rejects.toMatchObject({ code: 'ERR_FDB_STATE_FORMAT' })
+  expect(Math.max(...read.mock.calls.map(([, bytes]) => bytes))).toBeLessThan(MIB)
 })
