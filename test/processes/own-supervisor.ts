@@ -10,13 +10,14 @@ import { versionSettings } from './version-settings.js'
 /** For longer than any test may take: none passes because a program has ended by itself. */
 export const SLEEPS = ['sleep', '600']
 
-/** A supervisor in this process, of programs that sleep. `source.next`: the settings of the next version. */
+/** A supervisor in this process, of programs that sleep. `source.next`: the settings of the next version, which are read when `source.ready` resolves. */
 export async function supervised(first: Partial<VersionSettings>) {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-supervisor-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
-  const source: { next: VersionSettings } = {
+  const source: { next: VersionSettings; ready: Promise<void> } = {
     // Without a guardian, which would outlive its supervisor for a moment.
     next: versionSettings({ command: SLEEPS, survive: true, ...first }),
+    ready: Promise.resolve(),
   }
   const supervisor = await Supervisor.start({
     logger: SILENT,
@@ -28,7 +29,7 @@ export async function supervised(first: Partial<VersionSettings>) {
       restartDelay: 1_000,
       upgradeSignal: 'SIGHUP',
     },
-    read: () => Promise.resolve(source.next),
+    read: () => source.ready.then(() => source.next),
     readSupervisorSettings: null,
   })
   onTestFinished(async () => {

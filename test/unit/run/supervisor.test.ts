@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { parseListenerSpec } from '../../../src/listeners/index.js'
+import type { Supervisor } from '../../../src/run/supervisor.js'
 import { Probe, type ProbeEvents } from '../../../src/versions/version-probe.js'
 import { ManagerReport, type SupervisorEnd } from '../../fixtures/run.js'
 import { supervised as ownSupervisor, SLEEPS } from '../../processes/own-supervisor.js'
@@ -75,6 +76,14 @@ async function supervised(first: Parameters<typeof ownSupervisor>[0]) {
     return probe
   }
   return { supervisor, source, started, serves }
+}
+
+/** So much of the faked time. A timer first lets the event loop read what has arrived. */
+async function pass(ms: number): Promise<void> {
+  for (let passed = 0; passed < ms; passed += 50) {
+    vi.advanceTimersByTime(50)
+    for (let turn = 0; turn < 4; turn++) await nextTurn()
+  }
 }
 
 async function connected(port: number): Promise<string> {
@@ -192,13 +201,6 @@ describe('a supervisor', () => {
     const { supervisor, started } = await supervised({ probation: 200 })
     const probe = await started(1)
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
-    /** A timer first lets the event loop read what has arrived. */
-    const pass = async (ms: number) => {
-      for (let passed = 0; passed < ms; passed += 50) {
-        vi.advanceTimersByTime(50)
-        for (let turn = 0; turn < 4; turn++) await nextTurn()
-      }
-    }
     probe.isAsked = true
     probe.events!.ready()
     await pass(1_000)
@@ -206,6 +208,82 @@ describe('a supervisor', () => {
     probe.isAsked = false
     await pass(200)
     expect(probe.isProven).toBe(true)
+  })
+
+  it('calls no version proven while a rollback may still replace it, and calls it so when that has failed', async () => {
+    const { supervisor, serves, started } = await supervised({ probation: 200 })
+    await serves(1)
+    const upgraded = supervisor.upgrade()
+    const second = await started(2)
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    second.events!.ready()
+    await pass(50)
+    await upgraded
+    const rolledBack = supervisor.rollback({ reason: 'a test', at: null }, new AbortController().signal)
+    const failed = expect(rolledBack).rejects.toMatchObject({ code: 'ERR_FDB_UNHEALTHY' })
+    await vi.waitFor(() => expect(probes[2]?.events).toBeTruthy())
+    await pass(1_000)
+    expect([supervisor.generation, second.isProven]).toEqual([2, false])
+    probes[2]!.events!.failed('it is ill')
+    await failed
+    await pass(200)
+    expect([supervisor.generation, second.isProven]).toEqual([2, true])
+  })
+
+  it('takes a version that it starts again by itself for no return that an operator has ordered', async () => {
+    const { supervisor, serves } = await supervised({ probation: 60_000 })
+    await serves(1)
+    const upgraded = supervisor.upgrade()
+    await serves(2)
+    await upgraded
+    const rolledBack = supervisor.rollback({ reason: 'a test', at: null }, new AbortController().signal)
+    await serves(3)
+    await rolledBack
+    process.kill((supervisor.status() as { pid: number }).pid, 'SIGKILL')
+    await serves(4)
+    const failures = supervisor.eventLog.read(1).events.filter(({ type }) => type === 'version.failed')
+    expect(failures).toMatchObject([
+      { generation: 2, code: 'ERR_FDB_SUCCESSOR_LEFT' },
+      { generation: 3, code: 'ERR_FDB_SUCCESSOR_EXITED' },
+    ])
+  })
+
+  it.each<[string, (supervisor: Supervisor, cancel: AbortController) => void]>([
+    ['that is cancelled', (_supervisor, cancel) => cancel.abort()],
+    ['when it is told to end', supervisor => supervisor.stop()],
+  ])('starts no version %s while it reads the settings', async (_, happens) => {
+    const { supervisor, source, serves } = await supervised({})
+    await serves(1)
+    let read!: () => void
+    source.ready = new Promise(resolve => {
+      read = resolve
+    })
+    const cancel = new AbortController()
+    const upgraded = supervisor.upgrade({}, cancel.signal)
+    const refused = expect(upgraded).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
+    happens(supervisor, cancel)
+    read()
+    await refused
+    for (let turn = 0; turn < 4; turn++) await nextTurn()
+    expect(probes).toHaveLength(1)
+  })
+
+  it('that is told to end, and then to end at once, kills the hook that runs, and leaves out the one that waits', async () => {
+    const { supervisor, source, serves } = await supervised({
+      hooks: { success: undefined, failure: SLEEPS.join(' '), rollback: undefined, timeout: 120_000 },
+    })
+    await serves(1)
+    source.next = { ...source.next, command: ['/no/such/program'] }
+    for (let failed = 0; failed < 2; failed++)
+      await expect(supervisor.upgrade()).rejects.toMatchObject({ code: 'ERR_FDB_NO_BINARY' })
+    let end: SupervisorEnd | undefined
+    void supervisor.ended.then(given => (end = given))
+    supervisor.stop()
+    await until('no version is left', () => supervisor.generation === 0)
+    await nextTurn()
+    expect(end).toBe(undefined)
+    supervisor.stop({ now: true })
+    expect(await until('it has ended', () => end)).toMatchObject({ failure: null })
   })
 
   it('takes a serving version that says again that it is ready for no step of the next one', async () => {
