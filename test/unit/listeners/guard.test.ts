@@ -123,6 +123,22 @@ describe('a shared TCP listener', () => {
     await listensAgain(port)
     expect([guard.faultOf(fd), lines.length]).toEqual([null, 1])
   })
+
+  it('has a fault while it cannot listen again, and none when a later check has mended it, each time', async () => {
+    const port = await freePort()
+    const { fd, guard } = guarded(`tcp://127.0.0.1:${port}`)
+    const listen = vi.spyOn(native, 'listen')
+    onTestFinished(() => void vi.restoreAllMocks())
+    for (let time = 0; time < 2; time++) {
+      listen.mockImplementationOnce(() => {
+        throw new Error('no memory')
+      })
+      await shutDown(fd)
+      await until('it has a fault', () => /cannot listen again: no memory/.test(guard.faultOf(fd) ?? ''))
+      await until('it has none', () => guard.faultOf(fd) === null)
+      expect(await reach({ port, host: '127.0.0.1' })).toBe('connected')
+    }
+  })
 })
 
 it('a listener that blocks stays so when it is watched, and listens again when a process shuts it down', async () => {

@@ -136,6 +136,19 @@ describe('the names of servers', () => {
     await until('it has both', async () => (await find('a.test')).length === 2)
   })
 
+  it('keep the addresses of a later lookup when the late answer of an earlier one comes', async () => {
+    let release = () => {}
+    const held = new Promise<void>(resolve => (release = resolve))
+    const before = { a: ['127.0.0.1'], aaaa: ['::1'], ttl: 1 }
+    const { server, find } = await world({ 'a.test': { ...before, held } })
+    expect(await find('a.test')).toEqual(['::1'])
+    server.zones.set('a.test', { a: ['127.0.0.2'], aaaa: ['::2'] })
+    await until('it has the new ones', async () => !(await find('a.test')).includes('::1'))
+    release()
+    await new Promise(resolve => setTimeout(resolve, 100))
+    expect([...(await find('a.test'))].sort()).toEqual(['127.0.0.2', '::2'])
+  })
+
   it('keep the addresses of one kind while the name server tells of the other alone', async () => {
     const zone = { a: ['127.0.0.1'], aaaa: ['::1'], ttl: 1 }
     const { server, find } = await world({ 'a.test': zone })
