@@ -214,9 +214,13 @@ it('under fd-broker/auto a program that exits while its predecessor stands by le
 
 it('under fd-broker/auto a program that closes its server and listens again is served, and upgraded, again', async () => {
   const program =
-    await AutoProgram.of(`${SERVER.replace('http.create', 'const server = http.create')}process.on('SIGUSR2', () => {
+    await AutoProgram.of(`${SERVER.replace('http.create', 'const server = http.create').replace('response.end', "request.url === '/waits' ? console.log('waits') : response.end")}process.on('SIGUSR2', () => {
   if (server.listening) server.close(() => console.log('closed'))
   else server.listen(8080)
+})
+process.on('SIGWINCH', () => {
+  server.close(() => console.log('has ended'))
+  setImmediate(() => console.log('is closed'))
 })
 setInterval(() => {}, 1_000)
 `)
@@ -234,8 +238,17 @@ setInterval(() => {}, 1_000)
     signalPid(first, 'SIGUSR2')
     expect(await program.serves(1)).toBe(first)
   }
-  const second = await program.serve('import', 2, SOON)
+  const client = await RawClient.to(program.port)
+  client.send('GET /waits HTTP/1.1\r\nHost: x\r\n\r\n')
+  await program.says('waits')
+  const second = await program.serve('import', 2)
   await program.answeredBy(second)
+  // Its server ends with the last connection, as if it listened.
+  signalPid(first, 'SIGWINCH')
+  await program.says('is closed')
+  expect(program.output).not.toContain('has ended')
+  client.socket.destroy()
+  await program.says('has ended')
 })
 
 it.runIf(NIGHTLY)(
@@ -332,6 +345,26 @@ describe('under fd-broker/auto a replaced version', () => {
     expect(said).toEqual([`${first} listens`, `${second} listens`])
     signalPid(first, 'SIGTERM')
     await program.ends(first)
+  })
+
+  it('serves with a server that it has opened again while it stood by, each time that it serves again', async () => {
+    const program =
+      await AutoProgram.of(`${SERVER.replace('http.create', 'const server = http.create')}http.createServer().listen('./other.sock')
+process.on('SIGUSR2', () => server.close(() => server.listen(8080)))
+`)
+    const first = await program.serve()
+    let next = await program.serve('import', 2)
+    signalPid(first, 'SIGUSR2')
+    await program.says('another process has started to serve')
+    for (let time = 0; time < 3; time++) {
+      signalPid(next, 'SIGKILL')
+      await program.answeredBy(first)
+      next = await program.launch()
+      await program.statusWhere('the next one serves', ({ pid }) => pid === next)
+      await program.answeredBy(next)
+    }
+    expect(program.output.match(/will not be handed over/g)).toHaveLength(1)
+    expect((await operator.status(program.control)).listeners).toHaveLength(2)
   })
 
   it('lets go of what the next one gives up', async () => {

@@ -315,6 +315,33 @@ it('a process that stops between a failed write and the next attempt, and serves
   await until('the file has the change', () => file.status().sequence === log.sequence)
 })
 
+it('a sync that fails when its file was replaced meanwhile is no failure of the new file', async () => {
+  const path = statePath()
+  const log = writing()
+  const file = follow(log, path, 20)
+  const notes = log.section('notes')
+  await notes.put('a', Buffer.from('a'))
+  await file.flush()
+  let fail = () => {}
+  const failed = new Promise<void>((_, reject) => {
+    fail = () => reject(Object.assign(new Error('a bad disk'), { code: 'EIO' }))
+  })
+  const spy = vi.spyOn(await allHandles(), 'datasync').mockImplementationOnce(() => failed)
+  onTestFinished(() => spy.mockRestore())
+  await notes.put('b', Buffer.from('b'))
+  await until('it is being synced', () => spy.mock.calls.length === 1)
+  rmSync(path)
+  await notes.put('c', Buffer.from('c'))
+  await until('there is a new file', () => file.status().lastError !== null && file.status().ok)
+  const failures: boolean[] = []
+  file.onChange = ({ ok }) => void failures.push(ok)
+  fail()
+  await notes.put('d', Buffer.from('d'))
+  await file.flush()
+  expect([failures, file.status().lastError?.code]).toEqual([[], 'ERR_FDB_STATE_FILE'])
+  expect(await digestOf(path)).toBe(log.position.digest)
+})
+
 it('a sync that is asked for while another one runs has what was written since that began', async () => {
   const path = statePath()
   const log = writing()
