@@ -190,8 +190,7 @@ export class EmbeddedHosting implements Hosting {
   }
 
   becomeHolder(): void {
-    const { machine, makeHolder, rollback, sealWatch } = this.#deps
-    sealWatch.stop()
+    const { machine, makeHolder, rollback } = this.#deps
     this.#holder = makeHolder({
       bundle: (peer, items) => {
         const named = items.filter(({ role }) => role === 'named')
