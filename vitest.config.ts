@@ -75,7 +75,6 @@ export default defineConfig({
     teardownTimeout: 5_000,
     // For the same reason; vitest's own limit is a second.
     expect: { poll: { timeout: 20_000 } },
-    execArgv: ['--expose-gc'],
     // For the reasons of what is left out.
     includeTaskLocation: true,
     reporters: ['default', './test/lanes/left-out.ts'],

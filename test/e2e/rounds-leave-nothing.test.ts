@@ -8,6 +8,7 @@ import { join } from '../../src/member/joining/join.js'
 import type { Member } from '../../src/member/member.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { openFds } from '../processes/descriptors.js'
+import { collectGarbage } from '../processes/garbage.js'
 import { liveBytes } from '../processes/live-objects.js'
 import { until } from '../processes/until.js'
 
@@ -52,7 +53,7 @@ async function serve(control: string, hosting: 'embedded' | 'daemon', probation 
 
 /** The holdings of this process, with the members of earlier rounds that it still refers to. Every party of a round is in it, so a remainder is nowhere else. */
 function held() {
-  globalThis.gc!()
+  collectGarbage()
   return {
     descriptors: openFds(process.pid),
     children: readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim(),

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 
 /** Marks of a file that looks at its own process: open descriptors, memory, timers, the event loop. */
 const LOOKS_AT_ITS_PROCESS =
-  /\bopenCount\b|\bopenFds\(process\.pid\)|\bOwnTimers\b|getTimerCount|\/proc\/self\/(?:fd'\)|task)|\bmemoryUsage\b|\bgc!?\(|EventLoop/
+  /\bopenCount\b|\bopenFds\(process\.pid\)|\bOwnTimers\b|getTimerCount|\/proc\/self\/(?:fd'\)|task)|\bmemoryUsage\b|\bcollectGarbage\b|EventLoop/
 
 /** Marks of a file that replaces modules. */
 const REPLACES_MODULES = /vi\.(?:mock|doMock|resetModules)\(/

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { readdirSync, readlinkSync, rmSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { afterAll, beforeAll, expect } from 'vitest'
+import { collectGarbage } from '../processes/garbage.js'
 import { children, entriesOf, OF_FILE, processesWith, temporaryFolder } from './remains.js'
 
 /**
@@ -46,7 +47,7 @@ function guard(): void {
       let left = remainder()
       while (left.length > 0 && performance.now() < end) {
         // Whether a descriptor without an owner is closed by now must not depend on the collector's moment.
-        globalThis.gc?.()
+        collectGarbage()
         await new Promise(resolve => setTimeout(resolve, 20))
         left = remainder()
       }

@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest'
 import { PendingSet } from '../../../src/connections/adapters/http-responses.js'
 import fc from '../../lanes/generated.js'
+import { collectGarbage } from '../../processes/garbage.js'
 import { until } from '../../processes/until.js'
 
 interface Entry {
@@ -34,7 +35,7 @@ it('an entry that has ended is dropped soon, also if no other comes', async () =
     return new WeakRef(entry)
   })()
   await until('it is collected', () => {
-    globalThis.gc!()
+    collectGarbage()
     return kept.deref() === undefined || null
   })
   expect(list.all()).toEqual([])

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
 import { closeAll, type Leak, OwnedFd, onLeak } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
+import { collectGarbage } from '../../processes/garbage.js'
 
 function memory(label = 'memory'): OwnedFd {
   return OwnedFd.own(native.memfd(label), label)
@@ -125,7 +126,7 @@ describe('onLeak', () => {
     })()
     const deadline = Date.now() + 5000
     while (leaks.length === 0 && Date.now() < deadline) {
-      global.gc!()
+      collectGarbage()
       await turn()
     }
     stop()

@@ -3,6 +3,7 @@ import http from 'node:http'
 import net, { type AddressInfo } from 'node:net'
 import { expect, it, onTestFinished } from 'vitest'
 import { emitDelayedClose, stopListening } from '../../../src/node/server-connections.js'
+import { collectGarbage } from '../../processes/garbage.js'
 import { until } from '../../processes/until.js'
 
 async function listening(server: http.Server): Promise<number> {
@@ -27,7 +28,7 @@ async function closedServer(): Promise<WeakRef<http.Server>> {
 it('a stopped server without connections can be collected as garbage', async () => {
   const server = await closedServer()
   await until('the server is collected', () => {
-    globalThis.gc!()
+    collectGarbage()
     return server.deref() === undefined
   })
 })
@@ -48,7 +49,7 @@ it('a stopped server responds to its last connections with 408, and then can be 
   }
   const server = await served()
   await until('the server is collected', () => {
-    globalThis.gc!()
+    collectGarbage()
     return server.deref() === undefined
   })
   expect(status).toEqual(['HTTP/1.1 408'])

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { AMBIGUOUS_PATH, NO_ROUTE, RouteTable } from '../../../src/proxy/routes/table.js'
+import { collectGarbage } from '../../processes/garbage.js'
 
 function table(...routes: [host: string, path: string][]): RouteTable<string> {
   const built = new RouteTable<string>()
@@ -288,7 +289,7 @@ describe('many routes', () => {
     const churn = (round: number) => {
       for (let i = 0; i < 5000; i++) routes.put(id(round, i), 'x')
       for (let i = 0; i < 5000; i++) routes.delete(id(round, i))
-      global.gc!()
+      collectGarbage()
       return process.memoryUsage().heapUsed
     }
     churn(0)
