@@ -90,6 +90,11 @@ it.runIf(NIGHTLY)(
       before.listeners.map(({ name, cookie }) => [name, cookie]),
     )
     expect(after.sections).toEqual(before.sections)
+    // And again, though the next version keeps segments that were claimed then.
+    signalPid(after.pid, 'SIGSTOP')
+    expect(await sandbox.run('upgrade', '--control', control, '--kill-stuck', '--timeout', '10s')).toMatchObject({
+      code: 0,
+    })
     // And upgrades as ever.
     expect(await sandbox.run('upgrade', '--control', sandbox.control)).toMatchObject({ code: 0 })
   },

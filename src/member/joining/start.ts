@@ -148,14 +148,15 @@ export function wholeSegments(segments: Iterable<Segment>): Segment[] {
 }
 
 /**
- * Claims the segments of a process that has ended or will be killed. Returns whether no other process has claimed one. Ignores EPERM, which a read-only descriptor gives: only that process can
- * write to such a segment. Passes any other error to `refused`. No change is lost, because the segments are read after that process has ended.
+ * Claims the segments of a process that has ended or will be killed. Returns whether no other process has done so: the newest one decides, because
+ * older ones may be left of an earlier claim. Ignores EPERM, which a read-only descriptor gives: only that process can write to such a segment.
+ * Passes any other error to `refused`. No change is lost, because the segments are read after that process has ended.
  */
 export function claimRecovered(segments: readonly Segment[], refused: (error: FdbError) => void): boolean {
   let isFirst = true
   for (const segment of segments) {
     try {
-      if (!segment.claim()) isFirst = false
+      if (!segment.claim() && segment === segments.at(-1)) isFirst = false
     } catch (error) {
       if (!(error instanceof FdbError)) throw error
       if ((error.cause as NativeError).code !== 'EPERM') refused(error)

@@ -31,3 +31,11 @@ it('tells of nothing where a descriptor is read-only: who can write has ended', 
   expect(told).toEqual([])
   expect(segment.sealed).toBe(false)
 })
+
+it('lets one process claim the segments, also if an earlier hung process left some that were claimed', () => {
+  const [merged, own, wayBack] = [1, 2, 3].map(segmentOf) as [Segment, Segment, Segment]
+  merged.claim()
+  const claims = () => claimRecovered([merged, own, wayBack], ({ message }) => expect.fail(message))
+  expect([claims(), claims()]).toEqual([true, false])
+  expect([own.claimed, wayBack.claimed]).toEqual([true, true])
+})
