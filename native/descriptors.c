@@ -22,7 +22,8 @@ static void leave(int fd, bool at_exec) {
   else close(fd);
 }
 
-/* Does what close_range() does where a filter of system calls (seccomp) refuses it. Makes only async-signal-safe calls. The thread may have a table of its own. */
+/* Does what close_range() does where a filter of system calls (seccomp) refuses it, in the table of this thread, which may be its own. Makes only
+   async-signal-safe calls. */
 static void leave_each(int from, bool at_exec) {
   _Alignas(fdb_entry) char entries[2048];
   int list = open("/proc/thread-self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -9,6 +9,7 @@ import { Scene } from '../processes/scene.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
 
 const SOURCE = fileURLToPath(new URL('../fixtures/refuse-calls.c', import.meta.url))
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const EPERM = '1'
 /** Numbers that are the same on every processor. */
 const [PIDFD_SEND_SIGNAL, PIDFD_OPEN, CLOSE_RANGE] = ['424', '434', '436']
@@ -60,6 +61,21 @@ describe('behind a filter of system calls that answers EPERM', () => {
     const first = await scene.serve({ options }, { wrap: [filter, EPERM, CLOSE_RANGE], env })
     const { pid } = await first.order<{ pid: number }>('upgrade')
     expect((await scene.status()).pid).toBe(pid)
+  })
+
+  it('to close_range: the thread that starts processes keeps none of their descriptors, also those whose numbers the process does not use', () => {
+    const script = `const fs = require('fs')
+      const native = require('./build/Release/fd_broker.node')
+      native.openStarter()
+      const out = fs.openSync(process.argv[1], 'w')
+      for (const number of [0, 1, 2]) fs.closeSync(number)
+      native.spawn(Buffer.from('/bin/true\\0/\\0true\\0'), Buffer.from('A=b\\0'), -1, [out, out, out], 0, true)
+      const isStarter = task => fs.readFileSync('/proc/self/task/' + task + '/comm', 'utf8') === 'fdb-start\\n'
+      const starter = fs.readdirSync('/proc/self/task').find(isStarter)
+      fs.writeSync(out, fs.readdirSync('/proc/self/task/' + starter + '/fd').join())`
+    const seen = join(folder, 'descriptors')
+    execFileSync(filter, [EPERM, CLOSE_RANGE!, process.execPath, '-e', script, seen], { cwd: ROOT })
+    expect(readFileSync(seen, 'utf8')).toBe('0')
   })
 
   it.each([
