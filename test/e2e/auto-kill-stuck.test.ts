@@ -126,7 +126,7 @@ it.runIf(NIGHTLY)('says at Ctrl-C that no version serves', async () => {
   program.write('server.mjs', FAILS)
   const args = ['upgrade', '--control', program.control, '--kill-stuck', '--timeout', '60s']
   const { stdout, stderr } = await program.sandbox.runCommand([
-    ...['timeout', '--preserve-status', '-s', 'INT', '9', process.execPath, CLI],
+    ...['timeout', '--preserve-status', '-s', 'INT', '10', process.execPath, CLI],
     ...args,
   ])
   expect(stdout).toContain('no version serves yet: ')

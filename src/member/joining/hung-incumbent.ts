@@ -32,6 +32,8 @@ import { claimRecovered, type RecoveredDescriptors, startFromRecovered, wholeSeg
 
 /** After the handoff this process waits at most this long for its own retirement. */
 const END_MS = 10_000
+/** A process that serves answers within this time when it is asked once more. */
+const ANSWER_MS = 1_000
 /** Delays before a next version that has failed is started again. */
 const RESTART = { firstMs: 500, longestMs: 5_000 }
 
@@ -177,7 +179,7 @@ function takenBy(hung: number, why: string): FdbError {
 
 /** Throws ERR_FDB_STUCK if the service answers. */
 async function refuseAnswering(control: string): Promise<void> {
-  const serving = await askServing(control)
+  const serving = await askServing(control, '', ANSWER_MS)
   if (serving === null || FdbError.is(serving)) return
   throw new FdbError(
     'ERR_FDB_STUCK',
