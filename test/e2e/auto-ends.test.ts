@@ -243,7 +243,7 @@ setInterval(() => {}, 1_000)
   await program.says('waits')
   const second = await program.serve('import', 2)
   await program.answeredBy(second)
-  // Its server ends with the last connection, as if it listened.
+  // The server of the standby ends with the last connection, as if it listened.
   signalPid(first, 'SIGWINCH')
   await program.says('is closed')
   expect(program.output).not.toContain('has ended')

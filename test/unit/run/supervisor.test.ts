@@ -6,7 +6,6 @@ import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { parseListenerSpec } from '../../../src/listeners/index.js'
-import type { Supervisor } from '../../../src/run/supervisor.js'
 import { Probe, type ProbeEvents } from '../../../src/versions/version-probe.js'
 import { ManagerReport, type SupervisorEnd } from '../../fixtures/run.js'
 import { supervised as ownSupervisor, SLEEPS } from '../../processes/own-supervisor.js'
@@ -62,6 +61,8 @@ afterEach(() => {
   probes.length = 0
   making.probe = () => {}
 })
+
+type OwnSupervisor = Awaited<ReturnType<typeof ownSupervisor>>['supervisor']
 
 async function supervised(first: Parameters<typeof ownSupervisor>[0]) {
   const { supervisor, source } = await ownSupervisor(first)
@@ -248,7 +249,7 @@ describe('a supervisor', () => {
     ])
   })
 
-  it.each<[string, (supervisor: Supervisor, cancel: AbortController) => void]>([
+  it.each<[string, (supervisor: OwnSupervisor, cancel: AbortController) => void]>([
     ['that is cancelled', (_supervisor, cancel) => cancel.abort()],
     ['when it is told to end', supervisor => supervisor.stop()],
   ])('starts no version %s while it reads the settings', async (_, happens) => {
@@ -268,7 +269,7 @@ describe('a supervisor', () => {
     expect(probes).toHaveLength(1)
   })
 
-  it('that is told to end, and then to end at once, kills the hook that runs, and leaves out the one that waits', async () => {
+  it('kills the hook that runs at an order to end at once, and starts no further hook', async () => {
     const { supervisor, source, serves } = await supervised({
       hooks: { success: undefined, failure: SLEEPS.join(' '), rollback: undefined, timeout: 120_000 },
     })
