@@ -256,8 +256,8 @@ export class MemberRuntime {
         else shutdown.handleVerdict('released')
       }
       const returned = (restarted: boolean) => {
-        // A restarted daemon first decides which member serves.
-        if (!restarted) driver.startWork()
+        // A restarted daemon first decides which member serves. In a handoff the daemon tells whether the work goes on.
+        if (!restarted && !this.hosting.isHandingOver) driver.startWork()
         heartbeat.start()
       }
       this.hosting = new DaemonHosting({ ...made, joined, entries, requests, released })

@@ -68,7 +68,12 @@ func (m *Member) comeBack(with hello) bool {
 	rest := got.rest
 	got.rest = nil
 	m.attach(link, got)
-	m.step(event{Type: "reconnected", Restarted: got.Incarnation != with.Incarnation, Sealed: m.sealed(m.state.Epoch)})
+	restarted, sealed := got.Incarnation != with.Incarnation, m.sealed(m.state.Epoch)
+	m.step(event{Type: "reconnected", Restarted: restarted, Sealed: sealed})
+	// A restarted daemon first decides which member serves. In a handoff the daemon tells whether the work goes on.
+	if !restarted && !sealed && m.state.in("serving") && !m.lastRequests.isHandingOver() {
+		m.resume()
+	}
 	for i, one := range rest {
 		if m.link != link {
 			closeFds(rest[i:])

@@ -66,6 +66,9 @@ func (m *Member) perform(e effect) error {
 	case "judge":
 		m.judge()
 	case "reconnect":
+		if m.lastRequests.mayLoseUnheard() {
+			m.endWork()
+		}
 		m.reconnect()
 	case "drain":
 		m.lastRequests.onLeft()

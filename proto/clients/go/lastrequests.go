@@ -85,11 +85,16 @@ func (l *lastRequests) standsBy() bool {
 func (l *lastRequests) serves() bool  { return l.m.state.in("beginning", "serving", "frozen") }
 func (l *lastRequests) accepts() bool { return l.m.state.in("beginning", "serving", "unfit") }
 
-// isHandingOver: the daemon shares the two segments of a handoff before it makes the Offer, and seals them if the handoff fails. A single one may be
+// mayLoseUnheard: a daemon to which this process has no link can give the right to another process. The daemon accepts no new joiner then.
+func (l *lastRequests) mayLoseUnheard() bool { return l.standsBy() || l.hasJoiner() }
+
+func (l *lastRequests) isHandingOver() bool { return !l.m.state.Down && l.hasJoiner() }
+
+// hasJoiner: the daemon shares the two segments of a handoff before it makes the Offer, and seals them if the handoff fails. A single one may be
 // left of the handoff to this process.
-func (l *lastRequests) isHandingOver() bool {
+func (l *lastRequests) hasJoiner() bool {
 	state := l.m.state
-	if state.Down || !state.in("beginning", "serving", "frozen", "unfit") {
+	if !state.in("beginning", "serving", "frozen", "unfit") {
 		return false
 	}
 	later := 0

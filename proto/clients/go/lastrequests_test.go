@@ -19,13 +19,14 @@ type worker struct {
 	*Member
 	t      *testing.T
 	link   *playedLink
+	daemon *played
 	worked chan string
 }
 
 func newWorker(t *testing.T, source int64) *worker {
 	t.Helper()
-	m, link, _ := linked(t, "serving")
-	w := &worker{m, t, link, make(chan string, 9)}
+	m, link, daemon := linked(t, "serving")
+	w := &worker{m, t, link, daemon, make(chan string, 9)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.options.Quiesce = func(context.Context) { w.worked <- "ended" }
@@ -277,6 +278,34 @@ func TestAMemberThatLostTheRightToServeEndsItsWork(t *testing.T) {
 	w.link.say(envelope{Fenced: &empty{}})
 	w.gone()
 	w.didWork("ended")
+}
+
+func TestAMemberWithoutALinkInAProbationEndsItsWork(t *testing.T) {
+	w := newWorker(t, 1)
+	w.link.release()
+	w.didWork("ended")
+	w.daemon.welcome()
+	w.didWork("resumed")
+}
+
+func TestIfTheLinkEndsInAHandoffTheDaemonTellsWhetherTheWorkGoesOn(t *testing.T) {
+	w := newWorker(t, 0)
+	w.mu.Lock()
+	w.share(2, 3)
+	w.mu.Unlock()
+	w.link.release()
+	w.didWork("ended")
+	link, _ := w.daemon.welcome()
+	w.didWork()
+	link.say(envelope{Unquiesce: &empty{}})
+	w.didWork("resumed")
+}
+
+func TestAMemberWithoutALinkWorksOnIfNoOtherVersionCanServe(t *testing.T) {
+	w := newWorker(t, 0)
+	w.link.release()
+	w.daemon.welcome()
+	w.didWork()
 }
 
 func TestOrdersAreRefusedWhileAnotherProcessServes(t *testing.T) {

@@ -180,11 +180,36 @@ class Serving(unittest.TestCase):
         link.send('fenced', {})
         self.hear(link, 'gone')
         self.member.close()
+        self.worked('ended')
+
+    def worked(self, *wanted):
         until = time.monotonic() + LIMIT_S
-        while not self.work and time.monotonic() < until:
+        while self.work != list(wanted) and time.monotonic() < until:
             time.sleep(0.01)
         time.sleep(0.05)
-        self.assertEqual(self.work, ['ended'])
+        self.assertEqual(self.work, list(wanted))
+
+    def test_ends_its_work_while_it_has_no_link_in_a_probation(self):
+        self.serve(source=1).release()
+        self.worked('ended')
+        self.daemon.welcome(incarnation='a')
+        self.worked('ended', 'resumed')
+
+    def test_leaves_it_to_the_daemon_whether_the_work_goes_on_if_the_link_ends_in_a_handoff(self):
+        link = self.serve(source=0)
+        with self.member._changed:
+            self.member._segments.update({epoch: segment_of(epoch) for epoch in (2, 3)})
+        link.release()
+        self.worked('ended')
+        link, _ = self.daemon.welcome(incarnation='a')
+        self.worked('ended')
+        link.send('unquiesce', {})
+        self.worked('ended', 'resumed')
+
+    def test_works_on_without_a_link_if_no_other_version_can_serve(self):
+        self.serve(source=0).release()
+        self.daemon.welcome(incarnation='a')
+        self.worked()
 
     def test_refuses_orders_while_another_process_serves(self):
         link = self.attach(phase='standby', accepting=False)

@@ -220,3 +220,34 @@ it('a member that the rules of a new daemon do not allow any more says so once, 
   await member.close({ timeout: 0 })
   expect(performance.now() - startedAt).toBeLessThan(2_000)
 })
+
+it('a member that connects again amid a handoff starts no work, which the next version is about to do', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-back-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const control = joinPath(folder, 'control.sock')
+  const daemon = await serveDaemon({ control })
+  onTestFinished(() => daemon.close())
+  const { member, isConnected, disconnect } = await joinDaemon(control)
+  onTestFinished(() => member.close({ timeout: 0 }))
+  const work: string[] = []
+  member.whileServing(() => {
+    work.push('starts')
+    return () => void work.push('stops')
+  })
+  await member.ready()
+  const next = await joinDaemon(control)
+  onTestFinished(() => next.member.close({ timeout: 0 }))
+  let stop = () => {}
+  member.whileServing(
+    () => () =>
+      new Promise<void>(resolve => {
+        stop = resolve
+        disconnect()
+      }),
+  )
+  const served = next.member.ready()
+  await until('it is back', () => work.includes('stops') && isConnected())
+  await served
+  stop()
+  expect(work).toEqual(['starts', 'stops'])
+})

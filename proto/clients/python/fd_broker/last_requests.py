@@ -96,12 +96,21 @@ class LastRequests:
         return state['phase'] in ('serving', 'leaving') and state['source'] != 0 and not self._standby_released
 
     @property
-    def _is_handing_over(self) -> bool:
+    def may_lose_unheard(self) -> bool:
+        """Whether a daemon to which this process has no link can give the right to another process. The daemon accepts no new joiner then."""
+        return self.stands_by or self._has_joiner
+
+    @property
+    def is_handing_over(self) -> bool:
+        return self._member._state['link'] == 'up' and self._has_joiner
+
+    @property
+    def _has_joiner(self) -> bool:
         """The daemon shares the two segments of a handoff before it makes the Offer, and seals them if the handoff fails. A single one may be
         left of the handoff to this process."""
         member = self._member
         state = member._state
-        if state['link'] != 'up' or state['phase'] not in (*_SERVES, 'unfit'):
+        if state['phase'] not in (*_SERVES, 'unfit'):
             return False
         later = [one for epoch, one in member._segments.items() if epoch > state['epoch'] and not one.sealed]
         return len(later) > 1
@@ -110,7 +119,7 @@ class LastRequests:
     def _is_taken(self) -> bool:
         """Whether another process takes the requests. A standby does so only if a daemon lives that gives the right to it."""
         stood_by = self.order.hand_back and self.stands_by and self._member._state['link'] == 'up'
-        return self._is_handing_over or stood_by
+        return self.is_handing_over or stood_by
 
     def _run_once(self) -> None:
         self._member._changed.notify_all()
@@ -144,11 +153,11 @@ class LastRequests:
             listener._close()
         member._changed.notify_all()
         self._until(lambda: self._is_taken or member.phase not in _SERVES)
-        return self._is_handing_over
+        return self.is_handing_over
 
     def _finish_work(self) -> None:
         """A running handoff ends first, because its successor may serve afterwards."""
-        self._until(lambda: not self._is_handing_over)
+        self._until(lambda: not self.is_handing_over)
         member = self._member
         if member.phase not in (*_SERVES, 'unfit'):
             return
@@ -167,7 +176,7 @@ class LastRequests:
     def _hand_back(self) -> None:
         """This process must not leave by itself: the daemon may just have released it, and then no process would serve."""
         member = self._member
-        self._until(lambda: not self._is_handing_over or self.order.given)
+        self._until(lambda: not self.is_handing_over or self.order.given)
         self._end_work()
         self.rolls_back = True
         asked = time.monotonic()

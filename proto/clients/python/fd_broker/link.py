@@ -408,6 +408,9 @@ class LinkPart(StatePart):
                     sealed = self._is_sealed(self._state['epoch'])
                     restarted = welcome.get('incarnation', '') != known
                     self._step({'type': 'reconnected', 'restarted': restarted, 'sealed': sealed})
+                    # A restarted daemon first decides which member serves. In a handoff the daemon tells whether the work goes on.
+                    if not (restarted or sealed or self._last_requests.is_handing_over) and self.phase == 'serving':
+                        self._resume()
                     self._hear_all(channel, rest)
                     self._wake()
                 return

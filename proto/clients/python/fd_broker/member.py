@@ -489,6 +489,8 @@ class Member(LinkPart):
         elif kind == 'judge':
             self._judge()
         elif kind == 'reconnect':
+            if self._last_requests.may_lose_unheard:
+                self._end_work()
             self._reconnect()
         elif kind == 'drain':
             self._last_requests.on_left()
