@@ -89,7 +89,7 @@ export const UPGRADING = {
     remedy: "Let its user write in the path's folder",
   },
   ERR_FDB_NO_CWD: {
-    cause: 'The folder in which this process was started was removed',
+    cause: 'The folder in which this process was started was removed, or cannot be entered',
     remedy: 'Create the folder, or start the next version in another (`run --cwd`)',
   },
   ERR_FDB_SPAWN: {

@@ -88,8 +88,8 @@ export function wrongOfClients({ world, supervisors, programs, clients }: Seen):
 const UNHEARD = ['ERR_FDB_NO_HOLDER', 'ERR_FDB_CHANNEL_CLOSED', 'ERR_FDB_CHANNEL_RESET', 'ERR_FDB_DEADLINE']
 const STARTS = [
   ...['ERR_FDB_ABORTED', 'ERR_FDB_CONFIG', 'ERR_FDB_SUCCESSOR_EXITED', 'ERR_FDB_UNHEALTHY'],
-  ...['ERR_FDB_SPAWN', 'ERR_FDB_NO_BINARY', 'ERR_FDB_NO_DESCRIPTORS', 'ERR_FDB_BIND'],
-  ...['ERR_FDB_ADDRESS_IN_USE', 'ERR_FDB_BIND_DENIED'],
+  ...['ERR_FDB_SPAWN', 'ERR_FDB_NO_BINARY', 'ERR_FDB_NO_CWD', 'ERR_FDB_NO_DESCRIPTORS'],
+  ...['ERR_FDB_BIND', 'ERR_FDB_ADDRESS_IN_USE', 'ERR_FDB_BIND_DENIED'],
 ]
 const REFUSALS: Readonly<Record<string, readonly string[]>> = {
   upgrade: STARTS,
