@@ -3,11 +3,9 @@ import {
   copyFileSync,
   existsSync,
   linkSync,
-  lstatSync,
   readlinkSync,
   renameSync,
   rmSync,
-  type Stats,
   statSync,
   symlinkSync,
 } from 'node:fs'
@@ -15,7 +13,14 @@ import { dirname, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 import { OperatorClient } from '../operator/client.js'
 import { ANSWER_MS } from '../operator/requests.js'
-import { linkTargets, previousOf, type Release, refuseOwnPath, unchangeable } from '../os/release-link.js'
+import {
+  linkTargets,
+  previousOf,
+  type Release,
+  refuseOwnPath,
+  seenAt,
+  unchangeable,
+} from '../os/release-link.js'
 import type { SupervisorStatus } from '../run/status.js'
 import { askStatus, type ServiceAddress, serviceOf, servingKey } from './status-answer.js'
 
@@ -121,17 +126,6 @@ export class ReleasePath {
       if (kept) renameSync(aside, this.#previous)
       throw unchangeable(this.path, error)
     }
-  }
-}
-
-/** Returns undefined if nothing is there. Throws ERR_FDB_RELEASE_LINK if this user may not look. */
-function seenAt(path: string, look: typeof statSync = lstatSync): Stats | undefined {
-  try {
-    return look(path, { throwIfNoEntry: false })
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    const why = `${path} cannot be looked at (${code}): check that uid ${process.geteuid?.()} can enter ${dirname(path)}`
-    throw new FdbError('ERR_FDB_RELEASE_LINK', why, { cause: error, details: { path } })
   }
 }
 

@@ -1,4 +1,13 @@
-import { readlinkSync, realpathSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs'
+import {
+  lstatSync,
+  readlinkSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  type Stats,
+  statSync,
+  symlinkSync,
+} from 'node:fs'
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 
@@ -17,7 +26,7 @@ export interface LinkTargets {
   readonly previous: string | null
 }
 
-/** Returns the targets of the release link `at`; null if it is not a symbolic link. */
+/** Returns the targets of the release link `at`; null if it is not a symbolic link. Throws ERR_FDB_RELEASE_LINK if this user may not look. */
 export function linkTargets(at: string): LinkTargets | null {
   const to = targetOf(at)
   return to === null ? null : { to, previous: targetOf(previousOf(at)) }
@@ -65,7 +74,7 @@ function passedLink(path: string, own: readonly string[]): string | null {
 
 /** Replaces `AT.previous`, then the release link, each atomically. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
 export function switchLink(at: string, { to, previous }: LinkTargets): void {
-  if (statSync(resolve(dirname(at), to), { throwIfNoEntry: false }) === undefined)
+  if (seenAt(resolve(dirname(at), to), statSync) === undefined)
     throw new FdbError('ERR_FDB_NO_BINARY', `there is no release at ${to}: give the path of its folder`, {
       details: { path: to },
     })
@@ -99,10 +108,23 @@ export function replaceLink(path: string, to: string): void {
   }
 }
 
+/** Returns undefined if nothing is there. Throws ERR_FDB_RELEASE_LINK if this user may not look. */
+export function seenAt(path: string, look: typeof statSync = lstatSync): Stats | undefined {
+  try {
+    return look(path, { throwIfNoEntry: false })
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    const why = `${path} cannot be looked at (${code}): check that uid ${process.geteuid?.()} can enter ${dirname(path)}`
+    throw new FdbError('ERR_FDB_RELEASE_LINK', why, { cause: error, details: { path } })
+  }
+}
+
 function targetOf(path: string): string | null {
   try {
     return readlinkSync(path)
   } catch {
+    // Throws if this user may not look. Otherwise nothing is there, or another file.
+    seenAt(path)
     return null
   }
 }

@@ -178,17 +178,17 @@ export class ReleaseLinks {
   }
 
   #switch(at: string, wanted: LinkTargets, set: string): void {
-    const now = linkTargets(at)
-    const to = now?.to
-    if (now !== null && to === wanted.to && now.previous === wanted.previous) return
-    if (to !== set && to !== wanted.to) {
-      this.#logger.warn(
-        { at, to, release: wanted.to },
-        'another program has changed the release link: it is left as it is',
-      )
-      return
-    }
     try {
+      const now = linkTargets(at)
+      const to = now?.to
+      if (now !== null && to === wanted.to && now.previous === wanted.previous) return
+      if (to !== set && to !== wanted.to) {
+        this.#logger.warn(
+          { at, to, release: wanted.to },
+          'another program has changed the release link: it is left as it is',
+        )
+        return
+      }
       switchLink(at, wanted)
       this.#logger.info({ at, to: wanted.to, before: to }, 'the release link was switched back')
     } catch (error) {

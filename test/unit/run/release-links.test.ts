@@ -150,6 +150,32 @@ describe('the link of releases', () => {
     ])
   })
 
+  it('causes an error that names the path if a release, or the link, cannot be looked at', () => {
+    const { at, folder, links } = scene()
+    const loop = join(folder, 'loop')
+    symlinkSync(loop, loop)
+    const install = (release: { at: string; to: string }) => () => links.install(2, release, 1)
+    const unseen = (path: string) => ({
+      code: 'ERR_FDB_RELEASE_LINK',
+      message: expect.stringContaining(`${path} cannot be looked at (ELOOP)`),
+    })
+    expect(install({ at, to: loop })).toThrow(expect.objectContaining(unseen(loop)))
+    const beyond = join(loop, 'current')
+    expect(install({ at: beyond, to: join(folder, '2') })).toThrow(expect.objectContaining(unseen(beyond)))
+  })
+
+  it('stays where it leads if the link cannot be looked at when its version is gone', () => {
+    const { folder, known, led, links } = scene()
+    const way = join(folder, 'way')
+    symlinkSync(folder, way)
+    links.install(2, { at: join(way, 'current'), to: join(folder, '2') }, 1)
+    known.record(2, SETTINGS, null, null)
+    rmSync(way)
+    symlinkSync(way, way)
+    links.follow(state({ 1: 'serving', 2: 'stopping' }))
+    expect(led()).toEqual(['2', '1'])
+  })
+
   it('never leads to a missing release', () => {
     const { at, folder, led } = scene()
     const nowhere = { to: join(folder, 'none'), previous: null }
