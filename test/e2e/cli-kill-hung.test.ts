@@ -92,7 +92,9 @@ it.runIf(NIGHTLY)(
     expect(after.sections).toEqual(before.sections)
     // And again, though the next version keeps segments that were claimed then.
     signalPid(after.pid, 'SIGSTOP')
-    expect(await sandbox.run('upgrade', '--control', control, '--kill-stuck', '--timeout', '10s')).toMatchObject({
+    expect(
+      await sandbox.run('upgrade', '--control', control, '--kill-stuck', '--timeout', '10s'),
+    ).toMatchObject({
       code: 0,
     })
     // And upgrades as ever.
