@@ -175,11 +175,12 @@ export class Holder {
   }
 
   /**
-   * Kills the processes that still hold descriptors of an earlier handoff and so block every upgrade. Resolves when all have ended.
-   * Rejects with ERR_FDB_STUCK if one is still alive after {@link STUCK_MS}.
+   * Kills the processes that still hold descriptors of an earlier handoff and so block every upgrade. Resolves when all have ended, or
+   * this holder is closed. Rejects with ERR_FDB_STUCK if one is still alive after {@link STUCK_MS}.
    */
   async killStuck(): Promise<void> {
-    const bound = () => this.#host.state().bound
+    // A holder that is closed hears of no death.
+    const bound = () => (this.#closed ? [] : this.#host.state().bound)
     for (const id of bound()) {
       const peer = this.#peers.get(id)
       if (peer !== undefined) killPeer(peer, 'a process that blocks the upgrade', this.#logger)
@@ -196,7 +197,7 @@ export class Holder {
     if (owner === undefined) return null
     if (this.#silence.of(owner) <= patience(this.#times.silence, this.#ownTimes.heartbeat)) return null
     killPeer(owner, 'the member that serves and is silent', this.#logger)
-    await untilGone(() => (owner.died ? [] : [owner.pid]), STUCK_MS)
+    await untilGone(() => (owner.died || this.#closed ? [] : [owner.pid]), STUCK_MS)
     return owner.pid
   }
 

@@ -214,6 +214,11 @@ describe('the drivers on a simulated kernel', () => {
     expect(code, output).toBe(0)
   })
 
+  it.runIf(NIGHTLY)('answer --kill-stuck of a standby also in a version that closes meanwhile', async () => {
+    const { code, output } = await simulate('--seed', '700499774', '--kind', 'hung')
+    expect(code, output).toBe(0)
+  })
+
   it('keep all promises when any one call fails', async () => {
     const scenarios = perLane(
       'embedded,daemon,next-daemon,start,taken-back,stopped-again,run,run-starts',

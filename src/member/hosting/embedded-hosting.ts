@@ -152,14 +152,16 @@ export class EmbeddedHosting implements Hosting {
   }
 
   async killStuck(): Promise<void> {
-    const { stuck } = this.#deps.standby
+    const { machine, standby } = this.#deps
+    const { stuck } = standby
     if (stuck === null) {
       await this.#holder?.killStuck()
       return
     }
     stuck.kill()
-    // When this process notices the death, it gets its own holder.
-    await untilGone(() => (this.#holder === null ? [stuck.facts.pid] : []), STUCK_MS)
+    // When this process notices the death, it gets its own holder, unless it has left.
+    const isOver = () => this.#holder !== null || machine.phase === 'gone'
+    await untilGone(() => (isOver() ? [] : [stuck.facts.pid]), STUCK_MS)
   }
 
   async hearStandby(): Promise<void> {

@@ -216,3 +216,10 @@ it('a joiner is not compared with an earlier position of an owner that could not
   await until('the joiner has heard', () => joiner.heard.some(({ sealed }) => sealed))
   expect(joiner.heard.find(({ sealed }) => sealed)?.sealed?.position ?? null).toBe(null)
 })
+
+it('the wait for a process that was killed ends when the holder is closed, which does not hear of the death', async () => {
+  const { holder } = watching(0, { bound: [1] })
+  const waiting = holder.killStuck()
+  holder.close()
+  await expect(waiting).resolves.toBeUndefined()
+})
