@@ -2,9 +2,9 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 import { literal } from './conditions.js'
-import type { Included } from './nginx-syntax.js'
+import { type Included, isPattern } from './nginx-syntax.js'
 
-/** Finds what `include` names, relative to the folder of the first file, as nginx does; `*` stands for a part of a name. */
+/** Finds what `include` names, relative to the folder of the first file, as nginx does; see {@link isPattern}. Throws ERR_FDB_CONFIG. */
 export function includedBelow(file: string): Included {
   const folder = dirname(resolve(file))
   return pattern => {
@@ -13,9 +13,9 @@ export function includedBelow(file: string): Included {
       try {
         return [{ file: each, text: readFileSync(each, 'utf8') }]
       } catch (error) {
-        const { code, message } = error as NodeJS.ErrnoException
+        const { code } = error as NodeJS.ErrnoException
         if (code === 'ENOENT') return []
-        throw new FdbError('ERR_FDB_CONFIG', `${each} cannot be read (${message})`, { cause: error })
+        throw unreadable(each, error)
       }
     })
   }
@@ -26,22 +26,41 @@ function matching(pattern: string): string[] {
   const [first = '', ...rest] = pattern.split('/')
   let paths = [first]
   for (const part of rest) {
-    const name = new RegExp(`^${part.split('*').map(literal).join('[^/]*')}$`)
-    paths = part.includes('*')
-      ? paths.flatMap(each =>
-          namesIn(`${each}/`)
-            .filter(one => !one.startsWith('.') && name.test(one))
-            .map(one => `${each}/${one}`),
-        )
-      : paths.map(each => `${each}/${part}`)
+    if (isPattern(part)) {
+      const name = expressionOf(part)
+      const isHidden = (one: string) => one.startsWith('.') && !part.startsWith('.')
+      paths = paths.flatMap(each =>
+        namesIn(`${each}/`)
+          .filter(one => !isHidden(one) && name.test(one))
+          .map(one => `${each}/${one}`),
+      )
+    } else paths = paths.map(each => `${each}/${part}`)
   }
   return paths.sort()
 }
 
+function expressionOf(part: string): RegExp {
+  const text = part.replace(
+    /\[([!^]?)(\]?[^\]]*)\]|[*?]|[^*?[]+|\[/g,
+    (each, not: string | undefined, set: string | undefined) => {
+      if (set !== undefined) return `[${not === '' ? '' : '^'}${set.replace(/[\\\][^]/g, '\\$&')}]`
+      return each === '*' ? '.*' : each === '?' ? '.' : literal(each)
+    },
+  )
+  return new RegExp(`^${text}$`, 's')
+}
+
+/** Returns none for a path that is no folder. An unreadable folder may have the files that close a route. */
 function namesIn(folder: string): string[] {
   try {
     return readdirSync(folder)
-  } catch {
-    return []
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'ENOTDIR') return []
+    throw unreadable(folder, error)
   }
+}
+
+function unreadable(path: string, cause: unknown): FdbError {
+  return new FdbError('ERR_FDB_CONFIG', `${path} cannot be read (${(cause as Error).message})`, { cause })
 }

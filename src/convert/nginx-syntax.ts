@@ -63,13 +63,18 @@ export function parseNginx(
         throw wrong(file, first.line, `the directive ${name} has no argument`)
       if (name === 'include' && block === null && args.length === 1) {
         const files = included(args[0]!)
-        const absent = files.length === 0 && !args[0]!.includes('*')
+        const absent = files.length === 0 && !isPattern(args[0]!)
         all.push({ ...line, name, args, block: null, ...(absent && { absent }) })
         for (const each of files) all.push(...parseNginx(each.text, each.file, included, folder, depth + 1))
       } else all.push({ ...line, name, args, block })
     }
   }
   return parse(0)
+}
+
+/** Whether `include` names all paths that match, as glob(7) has it. */
+export function isPattern(text: string): boolean {
+  return /[*?[]/.test(text)
 }
 
 interface Word {
