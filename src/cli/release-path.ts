@@ -74,7 +74,7 @@ export class ReleasePath {
       if (isLink) symlinkSync(wanted, this.#aside)
       else {
         copyFileSync(wanted, this.#aside)
-        chmodSync(this.#aside, there.mode & 0o7777)
+        chmodSync(this.#aside, Number(there.mode) & 0o7777)
       }
       renameSync(this.#aside, this.path)
       this.#installed = identityOf(this.path)

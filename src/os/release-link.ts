@@ -1,10 +1,10 @@
 import {
+  type BigIntStats,
   lstatSync,
   readlinkSync,
   realpathSync,
   renameSync,
   rmSync,
-  type Stats,
   statSync,
   symlinkSync,
 } from 'node:fs'
@@ -109,9 +109,9 @@ export function replaceLink(path: string, to: string): void {
 }
 
 /** Returns undefined if nothing is there. Throws ERR_FDB_RELEASE_LINK if this user may not look. */
-export function seenAt(path: string, look: typeof statSync = lstatSync): Stats | undefined {
+export function seenAt(path: string, look: typeof statSync = lstatSync): BigIntStats | undefined {
   try {
-    return look(path, { throwIfNoEntry: false })
+    return look(path, { bigint: true, throwIfNoEntry: false })
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     const why = `${path} cannot be looked at (${code}): check that uid ${process.geteuid?.()} can enter ${dirname(path)}`

@@ -35,7 +35,6 @@ const FILES_ONLY = new Map([
   ['src/os/default-control.ts', 1],
   ['src/os/limits.ts', 1],
   ['src/os/other-process.ts', 2],
-  ['src/os/release-link.ts', 1],
   ['src/os/restore-control.ts', 2],
   ['src/probing/temporary-folder.ts', 1],
   ['src/proxy/config/kept-config.ts', 1],
