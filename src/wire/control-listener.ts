@@ -63,7 +63,7 @@ export class ControlListener {
     this.#events = typeof events === 'function' ? { channel: events } : events
     this.#poll = watch(this.fd, () => this.#accept())
     if (!this.#referenced) this.#poll.unref()
-    this.#reserveSpare()
+    this.reserveSpare()
     this.#poll.start(READABLE)
   }
 
@@ -89,6 +89,15 @@ export class ControlListener {
     this.#poll?.unref()
   }
 
+  /** Takes the spare descriptor while this listener accepts, unless it has one. */
+  reserveSpare(): void {
+    try {
+      if (this.#events?.crowded) this.#spare ??= this.fd.dup()
+    } catch {
+      // No descriptor is free: clients wait in the queue.
+    }
+  }
+
   /** Calls listen() again, so that SO_PEERCRED gives clients the pid of this process instead of the one that called listen() before. */
   #claimPeerName(): void {
     try {
@@ -100,7 +109,7 @@ export class ControlListener {
 
   #accept(): void {
     // No descriptor may have been free when the spare one was taken last.
-    this.#reserveSpare()
+    this.reserveSpare()
     const until = performance.now() + TURN_MS
     for (let left = TURN_ACCEPTS; left > 0 && this.#poll !== null && performance.now() < until; left--) {
       if (foreignConnections.closing > MOST_CLOSING) {
@@ -133,17 +142,9 @@ export class ControlListener {
     if (!this.#referenced) this.#retryTimer.unref()
   }
 
-  #reserveSpare(): void {
-    try {
-      if (this.#events?.crowded) this.#spare ??= this.fd.dup()
-    } catch {
-      // No descriptor is free: clients wait in the queue.
-    }
-  }
-
   /** Accepts one connection on the spare descriptor and refuses it. Returns whether a peer was refused. */
   #acceptCrowded(cause: unknown): boolean {
-    this.#reserveSpare()
+    this.reserveSpare()
     if (this.#spare === null || !this.#events?.crowded) return false
     this.#spare.close()
     this.#spare = null
@@ -155,7 +156,7 @@ export class ControlListener {
     } catch {
       return false
     } finally {
-      this.#reserveSpare()
+      this.reserveSpare()
     }
   }
 

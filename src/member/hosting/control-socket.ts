@@ -109,7 +109,12 @@ export class ControlSocket {
   }
 
   open(): void {
-    if (this.#listener === null || this.#listener.accepting) return
+    if (this.#listener === null) return
+    if (this.#listener.accepting) {
+      // None was free, perhaps, when it was taken last.
+      this.#listener.reserveSpare()
+      return
+    }
     this.#watch.start()
     const { reception, service, versions, logger } = this.#deps.settings
     const mayConnect = (uid: number) => reception?.mayConnect(uid) ?? false

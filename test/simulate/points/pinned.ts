@@ -104,6 +104,15 @@ const PINS: readonly Pin[] = [
     nth: 1,
     trouble: 'EACCES',
   },
+  // The control socket of the version that serves again had no spare descriptor, also when one was free again, until a client came.
+  {
+    scenario: 'rollback',
+    process: 'A',
+    name: 'dup',
+    file: 'wire/control-listener.ts',
+    nth: 1,
+    trouble: 'EMFILE-always',
+  },
 ]
 
 /** Returns the pinned points of a scenario, whose calls without trouble are in `points`. */
