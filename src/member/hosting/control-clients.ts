@@ -81,6 +81,13 @@ export class ControlClients {
 
   /** Handles and owns a client of this member. A daemon passes here only the clients of the daemon itself. */
   receive(caller: Caller): void {
+    if (this.#deps.shutdown.over) {
+      // The Hello came after the end, over a connection that was accepted before it. Other clients connect again without an answer.
+      if (caller.intent === 'operate')
+        turnAway(caller, busy(`process ${process.pid} has left the service: try again`))
+      else this.#drop(caller)
+      return
+    }
     switch (caller.intent) {
       case 'operate': {
         const { operations, origin, settings } = this.#deps
