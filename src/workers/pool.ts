@@ -204,12 +204,13 @@ export class WorkerPool {
   async startAll({ takesOver }: { readonly takesOver: boolean }): Promise<void> {
     this.#hung.start()
     const [first, ...others] = this.#slots
+    const goesOn = () => takesOver || this.ofPredecessor.length > 0
     const start = async (slot: WorkerSlot) => {
+      slot.isAdded = goesOn() && this.#services?.get(slot.name) === undefined
       try {
         await this.#ensureServing(slot)
       } catch (error) {
-        const goesOn = takesOver || this.ofPredecessor.length > 0
-        if (!goesOn || !this.#ownership.mayStart) throw error
+        if (!goesOn() || !this.#ownership.mayStart) throw error
         this.#settings.logger.error({ worker: slot.index, err: error }, 'a worker failed to start')
         slot.keepServing()
       }

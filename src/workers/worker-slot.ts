@@ -54,7 +54,7 @@ export class WorkerSlot {
   /** Whether a new process is started when this worker's process ends. */
   #restartsEnded = false
   #isStartedHere = false
-  /** Whether an operator has ordered one more worker, which no process of this slot has been yet: it needs memory beside those that serve. */
+  /** Whether this worker comes beside those that serve, and no process has been it yet: it needs memory of its own. */
   isAdded = false
   /** Whether the process sends no heartbeats, and so probably accepts no clients. */
   isHung = false

@@ -29,12 +29,19 @@ it('a worker that an operator adds is refused for want of memory, not one that s
   expect(failures).toEqual([expect.stringContaining('ended with code 1'), 'no room'])
 })
 
-/** Returns a pool of one worker, whose service is served by `owner`. */
-function poolWith(owner: () => ReturnType<typeof peerWith> | null): WorkerPool {
+it('a worker that the next main process has more than the previous one is refused for want of memory, and tried again', async () => {
+  const pool = poolWith(() => null, 2)
+  await pool.startAll({ takesOver: true })
+  const failures = pool.slots.map(({ report }) => report.lastFailure)
+  expect(failures).toEqual([expect.stringContaining('ended with code 1'), 'no room'])
+})
+
+/** Returns a pool, whose first worker a previous main process has had, and whose services are served by `owner`. */
+function poolWith(owner: () => ReturnType<typeof peerWith> | null, workers = 1): WorkerPool {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-memory-'))
   const settings = settleWorkers({
     service: 'shop',
-    workers: 1,
+    workers,
     control: join(folder, 'control.sock'),
     logger: SILENT,
   })
@@ -48,7 +55,8 @@ function poolWith(owner: () => ReturnType<typeof peerWith> | null): WorkerPool {
     closeListeners() {},
     cancelHandoff: () => 'idle',
   }
-  pool.setServices(untyped({ paused: false, get: () => ({ operations }), find: () => ({ operations }) }))
+  const get = (name: string) => (name === pool.slots[0]?.name ? { operations } : undefined)
+  pool.setServices(untyped({ paused: false, get, find: () => ({ operations }) }))
   onTestFinished(() => {
     pool.lose()
     rmSync(folder, { recursive: true })
