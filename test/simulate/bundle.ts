@@ -20,6 +20,7 @@ const ENTRIES = [
   'kernel/index.ts',
   'cli/workers-main.ts',
   'cli/run-main.ts',
+  'tls/ticket-keys.ts',
   'tls13/record-layer.ts',
 ]
 

@@ -290,6 +290,20 @@ export const SHOWN_AT_NIGHT: readonly [string, Edit, string][] = [
     'disk',
   ],
   [
+    'TLS ticket keys that open no earlier ticket',
+    ['tls/ticket-keys.ts', 'this.#createKeys(this.#current.keys)', 'this.#createKeys()'],
+    'kill',
+  ],
+  [
+    'TLS ticket keys of a next version that takes none from the state',
+    [
+      'tls/ticket-keys.ts',
+      '    const stored = this.#readStored()\n    this.#current',
+      '    const stored = null as StoredKeys | null\n    this.#current',
+    ],
+    'kill',
+  ],
+  [
     'named descriptors that a rollback loses',
     ['member/hosting/embedded-hosting.ts', '    this.#deps.rollback.takeBack()\n', ''],
     'operator',

@@ -11,6 +11,7 @@ import type { Native } from '../../src/kernel/native.js'
 import type * as hung from '../../src/member/joining/hung-incumbent.js'
 import type * as join from '../../src/member/joining/join.js'
 import type * as operator from '../../src/operator/client.js'
+import type * as tickets from '../../src/tls/ticket-keys.js'
 import type * as records from '../../src/tls13/record-layer.js'
 import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
 import { COMPUTED, type Computed, simulatedAddon } from './kernel/addon.js'
@@ -29,6 +30,7 @@ type Exports = typeof join &
   typeof kernelExports &
   typeof workersMain &
   typeof runMain &
+  typeof tickets &
   typeof records
 
 /** `src` as the simulated processes have it. */

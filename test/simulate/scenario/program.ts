@@ -10,6 +10,7 @@ import type { Held } from './held.js'
 import type { Ledger } from './ledger.js'
 import { decode, encode, HELLO, HELLO_BYTES, NOTHING, recordsOf } from './records.js'
 import { Standbys } from './standbys.js'
+import type { Tickets } from './tickets.js'
 
 export const CONTROL = '/run/shop/c.sock'
 export const [HOST, PORT] = ['127.0.0.1', 80]
@@ -169,6 +170,8 @@ export interface ProgramOptions {
   readonly ledger: Ledger | null
   /** Names descriptors. */
   readonly held?: Held | null
+  /** Shares TLS ticket keys. */
+  readonly tickets?: Tickets | null
   /** Writes its pid to the file. */
   readonly pidFile?: string | null
 }
@@ -228,6 +231,7 @@ async function main(
     onPhase = () => {},
     ledger,
     held = null,
+    tickets = null,
     pidFile = null,
   }: ProgramOptions,
 ): Promise<void> {
@@ -256,6 +260,7 @@ async function main(
     version.firstAt = p.world.now
     ledger?.startAgain()
     held?.startAgain()
+    tickets?.startAgain()
   }
   const keeper = new Keeper(code, version, ledger)
   version.connections = () => keeper.connections
@@ -293,12 +298,14 @@ async function main(
     return
   }
   held?.adopt(member)
+  const keys = tickets?.share(code, p, member)
   await member.ready().catch(error => {
     end()
     throw error
   })
   version.hasServed = true
   if (held !== null) await held.repeat(code, p, member)
+  if (keys !== undefined) await tickets?.repeat(p, member, keys)
 }
 
 /** Opens the second listener. */

@@ -18,6 +18,7 @@ import { wrongAfterCut } from './power.js'
 import { OnceOnlyWork, PORT, SECOND_PORT, STATE_FILE, startVersion, type Version } from './program.js'
 import { secretsInFiles } from './records.js'
 import { type Act, PROBATION_MS, type Schedule, type Since, type Who } from './schedule.js'
+import { Tickets } from './tickets.js'
 import { DRAIN_MS, IDLE_MS, phaseOf, verdict } from './verdict.js'
 
 const CLIENTS = 3
@@ -48,6 +49,8 @@ const HEARD_TURNS = 10
 const CUTS = 4
 /** In one run of so many the versions name descriptors. */
 const HOLD_EVERY = 4
+/** In one run of so many they share TLS ticket keys. */
+const TICKETS_EVERY = 4
 /** In one run of so many the versions have a pid file, unless they lack something, or their disk fails. */
 const PID_FILE_EVERY = 4
 /** Acts that are no faults. */
@@ -94,6 +97,7 @@ export class Run {
   readonly #ledger: Ledger | null
   /** Null if the versions name no descriptors. */
   readonly #held: Held | null
+  readonly #tickets: Tickets | null
   /** Null if the versions have no pid file. */
   readonly #pidFiles: PidFiles | null
   readonly #endings: Endings
@@ -118,6 +122,7 @@ export class Run {
     this.#work = new OnceOnlyWork(schedule.times?.workEndsMs)
     this.#ledger = schedule.stateFile ? new Ledger() : null
     this.#held = world.seed % HOLD_EVERY === 1 ? new Held() : null
+    this.#tickets = world.seed % TICKETS_EVERY === 2 ? new Tickets() : null
     const mayFail = schedule.acts.some(({ what }) => what === 'lack' || what === 'disk')
     const hasPidFile = world.seed % PID_FILE_EVERY === 3 && !mayFail
     this.#pidFiles = hasPidFile ? new PidFiles(world, () => this.#versions.values()) : null
@@ -192,6 +197,7 @@ export class Run {
       ...this.#fullGroup.wrong,
       ...(this.#pidFiles?.wrong ?? []),
       ...this.#lostDescriptors(),
+      ...(this.#tickets?.wrong ?? []),
       ...this.#remains(),
       ...secretsInFiles(world),
     ]
@@ -344,6 +350,7 @@ export class Run {
       onPhase,
       ledger: this.#ledger,
       held: this.#held,
+      tickets: this.#tickets,
       pidFile: this.#pidFiles === null ? null : PID_FILE,
     }
     const version = startVersion(this.#code, name, this.#world, this.#work, options, origin)
