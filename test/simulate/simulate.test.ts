@@ -209,6 +209,11 @@ describe('the drivers on a simulated kernel', () => {
     expect(code, output).toBe(0)
   })
 
+  it.runIf(NIGHTLY)('leave the pid file to a version that starts while a closed one drains', async () => {
+    const { code, output } = await simulate('--seed', '594281095')
+    expect(code, output).toBe(0)
+  })
+
   it.runIf(NIGHTLY)('reads newer state in a version that lacks descriptors when it stands by', async () => {
     const { code, output } = await simulate('--seed', '946921799')
     expect(code, output).toBe(0)

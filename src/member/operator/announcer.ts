@@ -96,6 +96,8 @@ export class Announcer {
   ends(): void {
     if (this.#role === 'ending') return
     this.#role = 'ending'
+    // While this process drains, a next first version may serve, whose file a cleaner removes.
+    this.#pidFile?.leave()
     this.#storeMirror.end()
     this.#manager?.ends(this.#deps.texts.ends)
     this.#watchdog.extendTimeout()
