@@ -12,9 +12,10 @@ type Options struct {
 	// previous version back. One that has not answered for three seconds counts as an error.
 	Health func(ctx context.Context) error
 	// Quiesce is called before another process may serve, and before this one leaves, and ends work that must run in one process only. The
-	// member waits for it, within Times.Quiesce; the context ends then. Quiesce is also called if this process has lost the right to serve.
+	// member waits for it, within Times.Quiesce; the context ends then. Quiesce is also called if this process has lost the right to serve, or may
+	// lose it while it has no channel to the daemon.
 	Quiesce func(ctx context.Context)
-	// Resume is called when the handoff failed behind a Quiesce, or this process serves again: start that work again.
+	// Resume is called when the handoff failed behind a Quiesce, the channel is back, or this process serves again: start that work again.
 	Resume func()
 	// Times are the limits for handoffs in which this process is replaced. Zero: the daemon's own.
 	Times Times

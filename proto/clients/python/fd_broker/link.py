@@ -69,6 +69,9 @@ class LinkPart(StatePart):
     def _wake(self) -> None:
         raise NotImplementedError
 
+    def _resume(self) -> None:
+        raise NotImplementedError
+
     def _attach(self, channel: Channel, welcome: Message, pidfd: int | None) -> None:
         self._link = channel
         self._links += 1

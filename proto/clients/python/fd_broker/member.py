@@ -192,11 +192,12 @@ class Member(LinkPart):
 
     def on_quiesce(self, hook: Callable[[], object]) -> None:
         """Called before another process may serve, and before this one leaves, to bring to its end what must run in one process only. The member
-        waits for its return, within the limit `quiesce`. Also called if this process has lost the right to serve."""
+        waits for its return, within the limit `quiesce`. Also called if this process has lost the right to serve, or may lose it while it has no
+        channel to the daemon."""
         self._hooks['quiesce'].append(hook)
 
     def on_resumed(self, hook: Callable[[], object]) -> None:
-        """Called when the handoff failed behind a quiesce, or this process serves again: start that work again."""
+        """Called when the handoff failed behind a quiesce, the channel is back, or this process serves again: start that work again."""
         self._hooks['resumed'].append(hook)
 
     def ready(self, timeout: float = 60.0) -> None:
