@@ -21,6 +21,7 @@ import {
   readUpgrade,
   upgradedAnswer,
 } from './requests.js'
+import { STOP } from './service-commands.js'
 
 /** Maximum number of unanswered requests of one operator. While there are so many, no further request is read. */
 const MOST_AT_ONCE = 16
@@ -156,7 +157,7 @@ interface ServeOperatorOptions {
  * message cancels it. One that has not begun is dropped. Stops reading
  * from a tool that sends requests faster than it reads the answers. Disconnects an idle tool after `idleMs`: one that sends nothing, waits
  * for no answer, watches nothing and has no claim that ends with the connection. Returns a function that disconnects the tool when the
- * kernel has accepted the answers to its requests; `ended` is called when it has disconnected.
+ * kernel has accepted the answers to its requests, unless the tool has ordered the end; `ended` is called when it has disconnected.
  */
 export function serveOperator(
   link: Link,
@@ -167,6 +168,8 @@ export function serveOperator(
   const descriptors = new DescriptorRequests(link, operations.descriptors)
   let pending = 0
   let isEnding = false
+  /** The tool may ask why the process, which it has told to end, still lives. */
+  let hasOrderedEnd = false
   let idle: Limit | undefined
   const restartIdle = () => {
     idle?.clear()
@@ -184,7 +187,7 @@ export function serveOperator(
     ended()
   }
   const closeAnswered = () => {
-    if (!isEnding || pending > 0 || !link.open) return
+    if (!isEnding || hasOrderedEnd || pending > 0 || !link.open) return
     link.close()
     onEnd()
   }
@@ -205,7 +208,8 @@ export function serveOperator(
   link.start({
     message: (envelope, fds) => {
       restartIdle()
-      const { cancelUpgrade, descriptorRequest } = envelope
+      const { cancelUpgrade, command, descriptorRequest } = envelope
+      hasOrderedEnd ||= command?.name === STOP
       if (descriptorRequest) send(Promise.resolve(descriptors.answer(descriptorRequest, fds)))
       closeAll(fds)
       if (cancelUpgrade) requests.cancelUpgrades(remoteError(cancelUpgrade, CANCELLED))

@@ -30,13 +30,13 @@ function connected() {
   const [ours, theirs] = channelPair()
   const { begun, operations } = noting()
   const served = new Link(ours)
-  serveOperator(served, operations)
+  const end = serveOperator(served, operations)
   const seen = { answers: 0 }
   const link = new Link(theirs)
   onTestFinished(() => link.close())
   const count = () => void seen.answers++
   link.start({ message: count, broken: () => {}, end: () => {} })
-  return { begun, link, seen, ended: served.channel.closed }
+  return { begun, end, link, seen, ended: served.channel.closed }
 }
 
 const STOP: WireBody = { command: { name: 'service.stop', request: 1 } }
@@ -74,7 +74,7 @@ describe('a process that reads an order', () => {
       onTestFinished(() => link.close())
       if (isAsked) {
         const idle = answer
-        await link.send(STOP)
+        await link.send({ command: { name: 'service.rollback', request: 1 } })
         await until('the order has begun', () => answer !== idle)
       }
       end()
@@ -84,6 +84,15 @@ describe('a process that reads an order', () => {
       await until('the sender is disconnected', () => seen.includes('end'))
       expect(seen).toEqual(isAsked ? ['answer', 'end'] : ['end'])
     }
+  })
+
+  it('stays connected with the sender of an order to end, which may ask why it still lives', async () => {
+    const { end, link, seen } = connected()
+    await link.send(STOP)
+    await until('the order is answered', () => seen.answers === 1)
+    end()
+    await link.send({ statusRequest: {} })
+    await until('the status is answered', () => seen.answers === 2)
   })
 
   it('begins it if its sender waits for the answer', async () => {
