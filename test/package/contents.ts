@@ -6,7 +6,7 @@ type Rule = readonly [pattern: RegExp, mostBytes: number, optional?: '?']
 const FILES: readonly Rule[] = [
   [/^package\.json$/, 5_500],
   [/^(?:README|\.github\/SECURITY)\.md$/, 12_000],
-  [/^CHANGELOG\.md$/, 50_000],
+  [/^CHANGELOG\.md$/, 52_500],
   [/^LICENSE$/, 12_000],
   [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 47_000],
   [
@@ -20,7 +20,7 @@ const FILES: readonly Rule[] = [
   [/^dist\/modules\/chunk-\w+\.js$/, 700_000, '?'],
   [/^dist\/fd-broker\.1$/, 83_500],
   [/^dist\/auto\.js$/, 1_000],
-  [/^dist\/auto\.cjs$/, 34_400],
+  [/^dist\/auto\.cjs$/, 34_500],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/(?:cli|load)\.cjs$/, 26_500],
   [/^dist\/program\.cjs$/, 2_030_000],
@@ -38,13 +38,13 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 6_505_000
+export const MOST_UNPACKED = 6_525_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
   // Some forty besides the pieces that the bundler shares between entries: one more or less comes with any import.
   filesWithoutAddons: 125,
   packed: 2_030_000,
-  packedWithoutAddons: 2_025_000,
+  packedWithoutAddons: 2_032_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more; 3_075_000 before TLS 1.3 connections, streamed answers and
   // sessions of socket.io could move; 3_225_000 before the proxy's TLS connections and those of tls.Server could; 3_250_000 before the
   // library was also one file, for V8's code cache; 4_460_000 before the mends of 2026-11-28; 4_490_000 before a page showed an
@@ -56,7 +56,7 @@ const MOST = {
   // 5_810_000 before `convert`, forwardAuth and patterns in paths; 6_030_000 before the proxy forwarded datagrams;
   // 6_180_000 before lists of revoked certificates and TLS-ALPN-01; 6_220_000 before `convert` read sozu's and HAProxy's conditions as they do;
   // 6_305_000 before members in Python and Go answered their last requests, and pages and messages told more.
-  withoutAddons: 6_330_000,
+  withoutAddons: 6_352_000,
 }
 
 /**
