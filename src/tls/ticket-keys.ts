@@ -121,7 +121,10 @@ export class TicketKeys {
    * keys have leaked. Rejects if the state cannot be changed.
    */
   async rotate(): Promise<void> {
-    await this.#section.put(this.name, this.#createKeys(this.#current.keys))
+    const create = (stored?: StoredKeys) => this.#createKeys((stored ?? this.#current).keys)
+    if (this.#readStored() === null) await this.#section.put(this.name, create())
+    // The stored keys may be newer than those of this process, which perhaps has not heard yet that another one serves.
+    else await this.#section.update(this.name, create)
   }
 
   /** Stops rotating and following the keys. Called automatically when the member has retired. */

@@ -6,7 +6,7 @@ type Rule = readonly [pattern: RegExp, mostBytes: number, optional?: '?']
 const FILES: readonly Rule[] = [
   [/^package\.json$/, 5_500],
   [/^(?:README|\.github\/SECURITY)\.md$/, 12_000],
-  [/^CHANGELOG\.md$/, 52_500],
+  [/^CHANGELOG\.md$/, 53_000],
   [/^LICENSE$/, 12_000],
   [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 47_000],
   [

@@ -22,6 +22,8 @@ class SharedKeys {
         this.#stored.set(name, keys)
         for (const told of this.#listeners) told({ key: name, op: 'put' })
       },
+      update: async (name: string, change: (keys: unknown) => unknown) =>
+        await section.put(name, change(this.#stored.get(name))),
       onChange: (listener: (change: { key: string; op: string }) => void) => {
         this.#listeners.add(listener)
         return () => this.#listeners.delete(listener)

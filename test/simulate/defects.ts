@@ -291,7 +291,7 @@ export const SHOWN_AT_NIGHT: readonly [string, Edit, string][] = [
   ],
   [
     'TLS ticket keys that open no earlier ticket',
-    ['tls/ticket-keys.ts', 'this.#createKeys(this.#current.keys)', 'this.#createKeys()'],
+    ['tls/ticket-keys.ts', 'this.#createKeys((stored ?? this.#current).keys)', 'this.#createKeys()'],
     'kill',
   ],
   [

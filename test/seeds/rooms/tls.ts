@@ -24,11 +24,7 @@ export const tls = room('tls', KEYS, [
     'this.#timer = setTimeout(() => this.#rotateWhenDue(), Math.min(this.rotateEvery, LOOK_AGAIN_MS)).unref()',
     '',
   ],
-  [
-    'tls/ticket-keys.ts',
-    'this.#section.put(this.name, this.#createKeys(this.#current.keys))',
-    'this.#section.put(this.name, this.#createKeys())',
-  ],
+  ['tls/ticket-keys.ts', 'this.#createKeys((stored ?? this.#current).keys)', 'this.#createKeys()'],
   ['tls/ticket-keys.ts', '    clearTimeout(this.#timer)\n    this.#unsubscribe()', '    this.#unsubscribe()'],
   ['tls/ticket-keys.ts', 'secret: true', 'secret: false'],
   ['tls/ticket-server.ts', 'previous !== null && name.equals(previous.name)', 'previous !== null'],

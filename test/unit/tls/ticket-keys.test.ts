@@ -25,6 +25,8 @@ function member() {
       await Promise.resolve()
       told({ key: name, op: 'put' })
     },
+    update: async (name: string, change: (keys?: Keys) => Keys) =>
+      await section.put(name, change(stored.get(name))),
     onChange: (listener: typeof told) => {
       told = listener
       return () => {
@@ -78,6 +80,17 @@ describe('ticket keys', () => {
       expect(puts()).toBe(before + 1)
       keys.stop()
     }
+  })
+
+  it('open tickets of the keys in the state, also if this process has not heard of those', async () => {
+    const { is, stored } = member()
+    const keys = new TicketKeys(is)
+    await settle()
+    const others = { ...stored.get('default')!, keys: Buffer.alloc(48, 7) }
+    stored.set('default', others)
+    await keys.rotate()
+    expect(keys.previous).toEqual(others.keys)
+    keys.stop()
   })
 
   it('do not live longer because the clock was set back', async () => {
