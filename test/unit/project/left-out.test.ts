@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { conditionsOf } from '../../lanes/conditions.js'
 import { REASONS } from '../../lanes/reasons.js'
 import { entriesWithFiles, OF_FILE, temporaryFolder } from '../../lanes/remains.js'
@@ -99,9 +99,7 @@ describe('of several', () => {
 it('the folder of a file whose tests are all left out is no remainder of the run, and what is in it is one', () => {
   const run = temporaryFolder('fdb-run-')
   onTestFinished(() => rmSync(run, { recursive: true, force: true }))
-  vi.stubEnv('TMPDIR', run)
-  const [, used] = [temporaryFolder(OF_FILE), temporaryFolder(OF_FILE)]
-  vi.unstubAllEnvs()
+  const [, used] = [mkdtempSync(join(run, OF_FILE)), mkdtempSync(join(run, OF_FILE))]
   expect(entriesWithFiles(run)).toEqual([])
   mkdirSync(join(used, 'shop'))
   writeFileSync(join(run, 'log'), '')
