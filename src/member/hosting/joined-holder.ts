@@ -93,8 +93,9 @@ export class JoinedHolder {
   /** Another process may have taken the holder's place before it died: see `Segment.claim`. */
   #reportDeath(pid: number): void {
     const { machine, shutdown } = this.#deps
-    if (machine.isClaimed) shutdown.recordReason(claimed(pid))
-    machine.step({ type: 'fate', fate: machine.isClaimed ? 'alive' : 'dead', sealed: machine.sealed })
+    const { isClaimed, sealed } = machine
+    if (isClaimed) shutdown.recordReason(claimed(pid))
+    machine.step({ type: 'fate', fate: isClaimed ? 'alive' : 'dead', sealed })
   }
 
   /** Checks whether the holder is alive; the state machine gets the result as event `fate`. */
