@@ -134,7 +134,7 @@ export const SHOWN: readonly [string, Edit, string, from: number][] = [
   ],
   [
     'a joined version that serves beside the one of --kill-stuck',
-    ['member/hosting/joined-holder.ts', "machine.isClaimed ? 'alive' : 'dead'", "'dead'"],
+    ['member/hosting/joined-holder.ts', "isClaimed ? 'alive' : 'dead'", "'dead'"],
     'hung',
     1,
   ],
