@@ -100,6 +100,8 @@ export class ProxyOrders extends MemberOrders<ProxyOrder, (typeof WHEN)[number]>
   protected releases!: DrawnReleases
   #changes!: ServerChanges
   #keepsState = false
+  /** Whether WINCH was sent, and HUP is to follow. */
+  #pauses = false
 
   protected get control(): string {
     return this.box.control
@@ -298,10 +300,11 @@ export class ProxyOrders extends MemberOrders<ProxyOrder, (typeof WHEN)[number]>
         return
       case 'WINCH':
         signal('SIGWINCH')
-        setTimeout(
-          () => void this.status().then(now => now && signal('SIGHUP', now.pid ?? 0)),
-          this.below(800),
-        ).unref()
+        this.#pauses = true
+        setTimeout(() => {
+          this.#pauses = false
+          void this.status().then(now => now && signal('SIGHUP', now.pid ?? 0))
+        }, this.below(800)).unref()
         return
       case 'status':
         ledger.give(order, () => operators.askStatus(this.control))
@@ -418,7 +421,9 @@ export class ProxyOrders extends MemberOrders<ProxyOrder, (typeof WHEN)[number]>
       case 'WINCH': {
         const accepts = async (is: boolean) =>
           (await this.status())?.listeners?.every(({ accepting }) => accepting === is) ?? false
-        await ledger.promised('the proxy does not accept', () => accepts(false), EFFECT_MS)
+        // HUP may follow before a look at the status.
+        const paused = async () => !this.#pauses || accepts(false)
+        await ledger.promised('the proxy does not accept', paused, EFFECT_MS)
         return ledger.promised('HUP lets it accept', () => accepts(true), EFFECT_MS)
       }
       case 'rollback': {
