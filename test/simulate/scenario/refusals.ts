@@ -8,8 +8,10 @@ const UNANSWERED = new Set<string | undefined>(['ERR_FDB_DEADLINE', 'ERR_FDB_FEN
 /** Returns the changes that were refused without a reason, in a run in which nothing was short and the disk was good. `daemons`: all of the run. */
 export function refusals(versions: readonly Version[], daemons: readonly SimulatedProcess[]): string[] {
   const wrong: string[] = []
-  for (const { p, refused } of versions)
+  for (const { p, refused, cutsFrom } of versions)
     for (const { begun, at, error } of refused) {
+      // The timeout of close() is over: the process ends.
+      if (begun >= cutsFrom) continue
       // While a process was stopped, another one may have replaced the file that a change waits for.
       if (p.stoppedUntil >= begun) continue
       const { code, cause } = error as { code?: string; cause?: { code?: string } }
