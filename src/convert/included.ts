@@ -43,7 +43,11 @@ function expressionOf(part: string): RegExp {
   const text = part.replace(
     /\[([!^]?)(\]?[^\]]*)\]|[*?]|[^*?[]+|\[/g,
     (each, not: string | undefined, set: string | undefined) => {
-      if (set !== undefined) return `[${not === '' ? '' : '^'}${set.replace(/[\\\][^]/g, '\\$&')}]`
+      if (set !== undefined) {
+        // As in fnmatch(3), a range whose end comes before its begin has no characters.
+        const ranges = set.replace(/(.)-(.)/gs, (range, from, to) => (from > to ? '' : range))
+        return `[${not === '' ? '' : '^'}${ranges.replace(/[\\\][^]/g, '\\$&')}]`
+      }
       return each === '*' ? '.*' : each === '?' ? '.' : literal(each)
     },
   )

@@ -22,6 +22,9 @@ it.each([
   ['sites/[a-b]*.conf', ['a.conf', 'b1.conf', 'b2.conf']],
   ['sites/b[!1].conf', ['b2.conf']],
   ['sites/c[[]1].conf', ['c[1].conf']],
+  ['sites/b[2-1]*.conf', []],
+  ['sites/b[2-13]*.conf', []],
+  ['sites/[b-ac]*.conf', ['c[1].conf']],
   ['sites/.h*', ['.hidden']],
   ['nowhere/*.conf', []],
 ])('%s includes the files that nginx includes', (pattern, names) => {
