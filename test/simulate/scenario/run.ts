@@ -41,6 +41,8 @@ const SOON_MS = 1_000
 const BARRED = new Set<string | undefined>(['ERR_FDB_BUSY', 'ERR_FDB_STATE_FILE_IN_USE'])
 /** A service manager starts a version again this long after the end of all processes. */
 const RESTART_MS = 500
+/** The mark of a synced change is written within this time. */
+const MARK_MS = 1
 /** A listener is closed, and the daemon has heard it, after about so long. */
 const CLOSES_MS = 0.3
 /** Turns of the event loop in which a process hears that a connection is broken, and of what follows from that. */
@@ -522,6 +524,8 @@ export class Run {
     const at = world.below(file.size)
     const bit = 1 << world.below(8)
     kernel.disk.flip(file, at, bit)
+    // The mark of a sync, which tells a damaged record from an incomplete one, is written after the acknowledgement.
+    this.#ledger?.forgetSince(world.now - MARK_MS)
     const damaged = Buffer.from(file.data.subarray(0, file.size))
     this.#isDamaged = true
     world.after(RESTART_MS, () => {
