@@ -292,9 +292,11 @@ export class Run {
     )
   }
 
-  /** A version that has served for a while, and in which no once-only work runs; null if there is none. */
+  /** A version that has served for a while, and in which no once-only work runs; null if there is none. One that an operator has ended may wait for an older one. */
   #forgottenWork(): string | null {
-    const serving = [...this.#versions.values()].find(version => phaseOf(version) === 'serving')
+    const serving = [...this.#versions.values()].find(
+      version => phaseOf(version) === 'serving' && !this.#stopped?.present.includes(version),
+    )
     const isIdle = this.#world.now - this.#work.lastAt > IDLE_MS
     return serving !== undefined && isIdle ? serving.p.name : null
   }
