@@ -12,8 +12,8 @@ const GIVE_MS = 10_000
 type Parts = Pick<ReattachTarget, 'descriptorTable' | 'logger'>
 
 /**
- * At a rollback, gives the member that serves again the descriptors that its successor has registered; after a restart of the daemon, also if the
- * successor has left meanwhile. Call it before the member is told to serve.
+ * Gives a member that serves again the descriptors that its successor has registered: at a rollback, and after a restart of the daemon, also if the
+ * successor has left meanwhile or does not answer. Call it before the member is told to serve.
  */
 export function handBack(
   before: HolderState,
@@ -27,9 +27,11 @@ export function handBack(
     handBackAfterRestart(before, now, peer, parts)
     return
   }
-  if (!isCommitted(before.phase) || now.phase !== 'returning') return
+  // After a restart, a standby takes over from a serving member that was given the right again and does not answer.
+  const takesOver = before.phase === 'returning' && now.phase === 'committing'
+  if (!takesOver && (!isCommitted(before.phase) || now.phase !== 'returning')) return
   const from = peer(before.phase === 'committing' ? before.joiner : before.owner)
-  const to = peer(now.owner)
+  const to = peer(takesOver ? now.joiner : now.owner)
   if (from === undefined || to === undefined) return
   parts.descriptorTable.handBack(from, to)
   // Otherwise the member gets them when it has returned.

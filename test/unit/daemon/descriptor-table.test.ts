@@ -5,6 +5,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { LIMITS } from '../../../src/daemon/policy/policy.js'
 import { DescriptorTable } from '../../../src/daemon/service/descriptor-table.js'
+import { handBack } from '../../../src/daemon/service/hand-back.js'
 import { type ReattachTarget, reattach, takeRegistered } from '../../../src/daemon/service/reattach.js'
 import { soleCopyOf } from '../../../src/daemon/service/sole-copy.js'
 import type { FdbError } from '../../../src/errors.js'
@@ -23,6 +24,7 @@ import { SegmentSet } from '../../../src/holder/segment-set.js'
 import { inspectOne, memoryFile, OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
+import type { BundleItem } from '../../../src/wire/bundle.js'
 import { Segment } from '../../fixtures/state.js'
 
 function named(name: string): Entry {
@@ -245,6 +247,29 @@ describe('the entries of a member of a daemon', () => {
       expect(descriptorTable.held.entries).toEqual(hasServed ? [old] : owed)
       expect([old, fresh, left].map(({ fd }) => fd.closed)).toEqual([!hasServed, hasServed, hasServed])
     }
+  })
+
+  it('reach the standby that takes over after a restart of the daemon from a successor that does not answer', () => {
+    const target = new Held()
+    const { descriptorTable } = target
+    const given: (string | undefined)[] = []
+    const connected = (pid: number): Peer => {
+      const sendBundle = async (items: readonly BundleItem[]) => {
+        given.push(...items.map(({ name }) => `${pid} ${name}`))
+      }
+      return { ...member(pid), link: { open: true, channel: {}, sendBundle } } as unknown as Peer
+    }
+    const [first, next] = [connected(1), connected(2)]
+    descriptorTable.setBrought(first, [named('own'), listening('web')])
+    descriptorTable.setBrought(next, [named('ledger'), listening('web')])
+    const rebuilding = restartedHolder()
+    const returning: HolderState = { ...rebuilding, phase: 'returning', owner: 2, joiner: 1 }
+    const peer = (id: number) => [first, next].find(each => each.id === id)
+    handBack(rebuilding, returning, peer, target)
+    handBack(returning, { ...returning, phase: 'committing' }, peer, target)
+    descriptorTable.settle(first)
+    expect(given).toEqual(['1 ledger'])
+    expect(descriptorTable.held.names.toSorted()).toEqual(['ledger', 'own', 'web'])
   })
 
   it('makes room for itself: more names than a service may have, of two versions together, are not too many', () => {
