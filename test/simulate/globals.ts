@@ -124,6 +124,7 @@ function startTimer(act: () => void, ms: number, repeats = false): SimulatedTime
   const lateMs = p.world.tap?.timer(p) ?? 0
   const timer = p.setTimer(act, ms, repeats)
   timer.at += lateMs
+  timer.ofSource = true
   return timer
 }
 

@@ -16,6 +16,8 @@ export interface SimulatedTimer {
   /** Interval in milliseconds, or null for a timer that fires once. */
   readonly every: number | null
   readonly act: Act
+  /** Started by code of `src`, not by the program. */
+  ofSource: boolean
   ref(): SimulatedTimer
   unref(): SimulatedTimer
   hasRef(): boolean
@@ -362,6 +364,7 @@ export class SimulatedProcess {
       at: this.world.now + delay + this.world.lateness(),
       every: repeats ? delay : null,
       act,
+      ofSource: false,
       ref: () => hold(true),
       unref: () => hold(false),
       hasRef: () => isHeld,

@@ -98,7 +98,7 @@ function more(p: SimulatedProcess, share: Share): string[] {
     unixStreams: count(open => open.kind === 'stream' && !(open as Stream).tcp),
     pidfds: count(open => open.kind === 'pidfd'),
     files: count(open => open.kind === 'file' && !open.inode!.sealable),
-    timers: p.timers.size,
+    timers: [...p.timers.values()].filter(({ ofSource }) => ofSource).length,
   }
   const wrong = Object.entries(has).filter(([what, n]) => n > share[what as keyof Share])
   const closed = count(open => open.kind === 'stream' && (open as Stream).peer === null)
