@@ -21,7 +21,7 @@ import {
 import { namedPath, successorCommand } from '../os/command-line.js'
 import { checkSocketPath } from '../os/connect.js'
 import { removeDeadControl } from '../os/control-path.js'
-import { indented, NO_REASON } from '../versions/exit-reason.js'
+import { indented, NO_REASON, withAbort } from '../versions/exit-reason.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../versions/spawn-successor.js'
 import { killHungText, pollUntil } from './ask-service.js'
 import type { Command } from './command.js'
@@ -261,7 +261,10 @@ export class ProgramStart {
     // This process has ended the program, and reports the reason elsewhere.
     if (this.#over) return await new Promise<never>(() => {})
     const { why: reason, lines: last } = this.#child.exitReason.takeReason()
-    const why = reason === NO_REASON && exit.code === 0 ? 'none of its servers listened' : reason
+    const why =
+      reason === NO_REASON && exit.code === 0
+        ? 'none of its servers listened'
+        : withAbort(reason, exit.signal === 'SIGABRT')
     this.#child.exitReason.close()
     removeDeadControl(this.#control)
     const lines = reason === NO_REASON || last !== null ? await this.#loggedReason(last) : null

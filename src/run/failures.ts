@@ -2,7 +2,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { EventLog } from '../events/event-log.js'
 import type { Failure } from '../operator/status-report.js'
-import { indented, NO_REASON } from '../versions/exit-reason.js'
+import { indented, NO_REASON, withAbort } from '../versions/exit-reason.js'
 import type { VersionSettings } from './settings.js'
 
 interface FailedVersion {
@@ -73,7 +73,7 @@ export class VersionFailures {
     const remedy =
       left.length > 0 && code === 0
         ? 'a program that daemonizes cannot be supervised: keep it in the foreground'
-        : `${reason}${code > 0 && code <= 128 ? bindHint(settings.listen, reason, lines) : ''}`
+        : `${withAbort(reason, code === ABORTED)}${code > 0 && code <= 128 ? bindHint(settings.listen, reason, lines) : ''}`
     const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${exitCodeText(code)} before it served${behind}: ${remedy}${indented(lines)}`
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
   }
@@ -134,6 +134,8 @@ interface VersionExit {
 }
 
 const MOST = 5
+/** 128 plus the number of SIGABRT. */
+const ABORTED = 134
 /** Formats an exit code as `with code 1` or `by signal 15`; a code above 128 is 128 plus the number of a signal. */
 export function exitCodeText(code: number): string {
   return code > 128 ? `by signal ${code - 128}` : `with code ${code}`

@@ -22,6 +22,12 @@ const LEFT_MS = 24 * 3_600_000
 /** Replaces an unknown reason in messages. */
 export const NO_REASON = 'see its own output'
 
+/** Adds to an unknown reason why Node itself may have ended by SIGABRT: before a program runs, Node can tell only its stderr. */
+export function withAbort(why: string, isAborted: boolean): string {
+  if (!isAborted || why !== NO_REASON) return why
+  return `${why}; Node aborts where it cannot start a thread (see pids.max, TasksMax= and ulimit -u)`
+}
+
 let reasonFile = process.env[LAST_WORDS]
 /** Whether another process has started this one as its successor. */
 export const isStartedSuccessor = reasonFile !== undefined

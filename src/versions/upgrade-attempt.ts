@@ -11,7 +11,7 @@ import { isOfAnother, type Lineage, lineageOf } from '../os/lineage.js'
 import { statIfSeen } from '../os/main-process.js'
 import { identify } from '../os/process-identity.js'
 import { Pending } from '../wire/pending.js'
-import { indented } from './exit-reason.js'
+import { indented, withAbort } from './exit-reason.js'
 import { isAnyAlive } from './leftover-processes.js'
 import { AFTERMATH_MS, type Exit, exitText, type Successor, spawnSuccessor } from './spawn-successor.js'
 
@@ -164,7 +164,8 @@ export class UpgradeAttempt {
       this.#check()
       setTimeout(() => {
         if (this.#isSettled || this.#isCancelling || this.#isFailing) return
-        const { why, lines } = child.exitReason.takeReason()
+        const { why: reason, lines } = child.exitReason.takeReason()
+        const why = withAbort(reason, exit.signal === 'SIGABRT')
         this.#exited(
           `ended ${exitText(exit)} before it served: ${why}${this.#meanwhile}${this.#keepsServing}${indented(lines)}`,
           exit,

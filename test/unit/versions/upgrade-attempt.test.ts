@@ -77,6 +77,16 @@ describe('an attempt', () => {
     })
   })
 
+  it('says what makes Node end by SIGABRT before a program can report anything', async () => {
+    const { outcome } = await attemptWith(['sh', '-c', 'kill -ABRT $$'])
+    expect(await outcome).toMatchObject({
+      code: 'ERR_FDB_SUCCESSOR_EXITED',
+      message: expect.stringMatching(
+        /ended by SIGABRT before it served: see its own output; Node aborts where it cannot start a thread \(see pids\.max, /,
+      ),
+    })
+  })
+
   it.each([
     ['fails', 3, { code: 'ERR_FDB_BUSY', message: expect.stringContaining('ended with code 3') }],
     ['succeeds', 0, { generation: 2 }],
