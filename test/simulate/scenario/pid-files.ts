@@ -48,8 +48,11 @@ export class PidFiles {
     const [version] = serving
     if (version === undefined || serving.length > 1) return
     const { p, served } = version
-    const since = Math.max(served.at(-1)!.from, p.stoppedUntil)
-    const due = Math.max(since + WRITTEN_MS, this.#cleanedAt > since ? this.#cleanedAt + RESTORED_MS : 0)
+    const { from } = served.at(-1)!
+    const since = Math.max(from, p.stoppedUntil)
+    // A version that was stopped when the file was removed looks again after it.
+    const cleaned = this.#cleanedAt > from
+    const due = Math.max(since + WRITTEN_MS, cleaned ? Math.max(this.#cleanedAt, since) + RESTORED_MS : 0)
     const file = this.#world.kernel.names.get(PID_FILE)
     const text = file?.data.toString('latin1', 0, file.size) ?? ''
     if (now < due || text === `${p.pid}\n` || this.wrong.length > 0) return

@@ -257,7 +257,7 @@ describe('the entries of a member of a daemon', () => {
       const sendBundle = async (items: readonly BundleItem[]) => {
         given.push(...items.map(({ name }) => `${pid} ${name}`))
       }
-      return { ...member(pid), link: { open: true, channel: {}, sendBundle } } as unknown as Peer
+      return Object.assign(member(pid), { link: { open: true, channel: {}, sendBundle } })
     }
     const [first, next] = [connected(1), connected(2)]
     descriptorTable.setBrought(first, [named('own'), listening('web')])
