@@ -69,6 +69,7 @@ export function remains(
 
 /** A process that has left its service waits for so long that another one ends. Later it reports to that one why it lives. */
 const HEARS_MS = 1_000
+const TURN_MS = 1
 
 /** Calls `exit`, soon, for a process that has left its service. Fails one that keeps descriptors except connections of its clients: a program may live on. */
 export function exitWithNothing(p: SimulatedProcess, exit: () => void): void {
@@ -77,9 +78,12 @@ export function exitWithNothing(p: SimulatedProcess, exit: () => void): void {
     exit()
     return
   }
+  const since = p.world.now
   p.setTimer(() => {
     const names = kept().map(nameOf)
-    if (names.length > 0) p.fail(new Error(`its service has ended in it, and it keeps ${names.join(', ')}`))
+    // A process that was stopped may report already.
+    if (names.length > 0 && p.stoppedUntil < since - TURN_MS)
+      p.fail(new Error(`its service has ended in it, and it keeps ${names.join(', ')}`))
     exit()
   }, HEARS_MS)
 }

@@ -146,6 +146,8 @@ const WORK_MS = 40
 const HEARD_MS = 100
 /** Up to so long after a part of an answer with TLS the client has room for more. */
 const SLOW_MS = 100
+/** A connection whose read failed for want of memory is read again after so long. */
+const READ_AGAIN_MS = 10
 /** Shorter than the longest stops, so that a version gives up a next one that is stopped. */
 const READY_MS = 5_000
 
@@ -451,7 +453,7 @@ class Connection {
     this.#poll?.start(0)
     this.#keeper.version.p.setTimer(() => {
       if (!this.fd.closed && !this.#left) this.#poll?.start(1)
-    }, 1)
+    }, READ_AGAIN_MS)
   }
 
   /** Takes bytes of the client. */
