@@ -50,6 +50,8 @@ export class DaemonReception implements Reception {
   #stage: 'opening' | 'open' | 'handing over' | 'over' = 'opening'
   /** The successor was passed on to the daemon's holder, whose phase shows the outcome. */
   #admitted = false
+  /** The successor was told to serve. */
+  #committed = false
   #admits = true
   #waiting: Caller[] = []
 
@@ -72,6 +74,7 @@ export class DaemonReception implements Reception {
     } finally {
       this.#stage = 'open'
       this.#admitted = false
+      this.#committed = false
       this.#context?.services.resume()
       this.#serveWaiting()
       this.#context?.runtime.machine.changes.notify()
@@ -326,12 +329,20 @@ export class DaemonReception implements Reception {
     )
   }
 
-  /** Serves again if the successor has failed. */
+  /**
+   * Serves again if the successor has failed. If that one was told to serve, members may have returned to it, and write in segments that it has given
+   * them: they have to return to this daemon, as after a restart.
+   */
   #checkSuccessor(): void {
-    const machine = this.#context?.runtime.machine
+    const { machine } = this.#context?.runtime ?? {}
     const serves = machine?.phase === 'serving' || machine?.phase === 'unfit'
-    if (this.#stage === 'handing over' && this.#admitted && serves && machine.holder?.phase === 'idle')
-      this.open()
+    if (this.#stage !== 'handing over' || !this.#admitted) return
+    this.#committed ||= machine?.holder?.phase === 'committing'
+    if (!serves || machine.holder?.phase !== 'idle') return
+    const isCommitted = this.#committed
+    // Before the services start again, which changes the registry.
+    this.#admitted = false
+    this.open(() => isCommitted && this.#context?.services.restart())
   }
 }
 

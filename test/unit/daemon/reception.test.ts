@@ -43,6 +43,7 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
   const state = {
     settled: true,
     paused: false,
+    restarts: 0,
     joined: [] as Caller[],
     offered: [] as Caller[],
     /** The service of the callers' name: `another` after an end and a new begin. */
@@ -85,6 +86,10 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
     },
     busy: [],
     writeForSuccessor() {},
+    restart() {
+      state.restarts++
+      changes.notify()
+    },
     pause() {
       state.paused = true
     },
@@ -338,5 +343,22 @@ describe('a caller of a daemon', () => {
     expect([gone.pidfd.closed, stays.pidfd.closed]).toEqual([true, false])
     reception.admit()
     expect(state.joined).toEqual([stays.caller])
+  })
+})
+
+describe('a daemon whose successor fails', () => {
+  it.each([
+    ['keeps its members, if the successor was not told to serve', 'preparing', 0],
+    ['waits for its members to return, if they may have been with the successor', 'committing', 1],
+  ] as const)('%s', async (_, phase, restarts) => {
+    const { reception, changes, state } = open()
+    state.phaseOfOffer = 'offering'
+    reception.receive(joiner(DAEMON_ITSELF).caller)
+    await until('the successor is offered everything', () => state.offered.length > 0)
+    for (const each of [phase, 'idle'] as const) {
+      state.phase = each
+      changes.notify()
+    }
+    expect([state.restarts, state.paused]).toEqual([restarts, false])
   })
 })
