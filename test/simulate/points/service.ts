@@ -355,14 +355,17 @@ export class ServiceRun implements PlayableRun {
       const same = usual.find(each => each.since === since)
       if (same === undefined) return []
       return [...parts].flatMap(([part, has]) => {
-        const most = Math.max(...usual.map(each => each.parts.get(part)?.get(STATE) ?? 0))
+        // A second time there are as many segments again, until they are merged.
+        const rounds = this.#twice ? 2 : 1
+        const most = rounds * Math.max(...usual.map(each => each.parts.get(part)?.get(STATE) ?? 0))
         const expected = new Map(same.parts.get(part)).set(STATE, most)
         // With a full disk a version writes the present state file, and keeps the next one that it has begun.
         const { trouble } = this.#point ?? {}
         if (trouble?.what === 'fails' && trouble.code === 'ENOSPC')
           for (const kind of FILES) expected.set(kind, has.get(kind) ?? 0)
         // Processes that have got no pidfd poll each other.
-        if (trouble?.what === 'fails' && trouble.always && this.tap.played === 'pidfdOpen')
+        const hasNone = trouble?.what === 'fails' && (trouble.always || (has.get('pidfds') ?? 0) === 0)
+        if (hasNone && this.tap.played === 'pidfdOpen')
           for (const kind of WATCHES) expected.set(kind, has.get(kind) ?? 0)
         return differences(`${WHEN[at]}, ${since}, ${part}`, has, expected)
       })
