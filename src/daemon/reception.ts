@@ -340,8 +340,7 @@ export class DaemonReception implements Reception {
     this.#committed ||= machine?.holder?.phase === 'committing'
     if (!serves || machine.holder?.phase !== 'idle') return
     const isCommitted = this.#committed
-    // Before the services start again, which changes the registry.
-    this.#admitted = false
+    this.#stage = 'opening'
     this.open(() => isCommitted && this.#context?.services.restart())
   }
 }
