@@ -128,6 +128,8 @@ export class SimulatedProcess {
   stoppedUntil = 0
   /** The turn in which it was stopped last. */
   stoppedIn = Number.NEGATIVE_INFINITY
+  /** Another process may serve from now on, while the once-only work of this one still ends. */
+  endsWorkFrom = Number.NEGATIVE_INFINITY
   #lastMemoryFiles: ReadonlySet<Inode> | null = null
   readonly #slots = new Slots()
   #ticks: Act[] = []

@@ -134,8 +134,11 @@ export class OnceOnlyWork {
 
   #work(run: number, p: SimulatedProcess): void {
     // A process that was stopped amid the immediates of a turn runs its timers before it can hear of anything. Then its work may need time to end.
-    if (p.turns <= p.stoppedIn + 1 || (p.stoppedUntil > 0 && p.world.now < p.stoppedUntil + this.#mayTakeMs))
-      return
+    const { now } = p.world
+    const isEnding = [p.stoppedUntil, p.endsWorkFrom].some(
+      at => at > 0 && at <= now && now < at + this.#mayTakeMs,
+    )
+    if (p.turns <= p.stoppedIn + 1 || isEnding) return
     this.lastAt = p.world.now
     if (this.turns.at(-1)?.run !== run) this.turns.push({ run, name: p.name, at: p.world.now })
   }

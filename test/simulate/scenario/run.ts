@@ -297,7 +297,8 @@ export class Run {
     const serving = [...this.#versions.values()].find(
       version => phaseOf(version) === 'serving' && !this.#stopped?.present.includes(version),
     )
-    const isIdle = this.#world.now - this.#work.lastAt > IDLE_MS
+    const since = Math.max(this.#work.lastAt, serving?.p.stoppedUntil ?? 0)
+    const isIdle = this.#world.now - since > IDLE_MS
     return serving !== undefined && isIdle ? serving.p.name : null
   }
 
@@ -438,6 +439,8 @@ export class Run {
         if (act.timeout !== undefined) {
           version.cutsFrom = world.now + act.timeout - EARLY_MS
           version.endsBy = world.now + Math.max(LEAST_END_MS, act.timeout) + LATE_END_MS
+          // With a timeout the handoff does not wait for work that takes long to end.
+          p.endsWorkFrom = world.now + act.timeout / 2
         }
         p.enter()
         p.run(() => {
@@ -564,7 +567,10 @@ export class Run {
     if (end === undefined) return
     this.#world.note(end.peerIs.process, 'loses a connection to another process of the service')
     // Both processes hear of it within a few turns.
-    for (const { process } of [end.peerIs, end.peer!.peerIs]) process.stoppedIn = process.turns + HEARD_TURNS
+    for (const { process } of [end.peerIs, end.peer!.peerIs]) {
+      process.stoppedIn = process.turns + HEARD_TURNS
+      process.endsWorkFrom = this.#world.now
+    }
     this.#world.kernel.breakConnection(end)
   }
 }
