@@ -112,10 +112,12 @@ async function findLog({ control, service, logFile }: LogsFlags, command: Comman
   const { env } = process
   const controlPath =
     control ?? (service === undefined ? onlyControl(command) : lookupPaths(service, env).find(existsSync))
-  const running = controlPath === undefined ? null : await logOfRunning(controlPath)
+  const answer = controlPath === undefined ? null : await logOfRunning(controlPath)
+  const denied = FdbError.is(answer) ? answer : null
+  const running = FdbError.is(answer) ? null : answer
   if (running?.log !== undefined) return { path: running.log, note: running.note ?? null }
   const name = running?.service ?? service ?? (running === null ? killedService(controlPath) : undefined)
-  if (name === undefined) throw unnamedError(controlPath, running !== null)
+  if (name === undefined) throw denied ?? unnamedError(controlPath, running !== null)
   if (running?.isElsewhere) {
     const log = defaultLog(name, env)
     const other = hasLog(log) ? `; ${log} is the log of another run (--log-file shows it)` : ''
@@ -181,8 +183,8 @@ interface RunningLog {
   readonly note?: string | null
 }
 
-/** Returns null if the service does not answer. */
-async function logOfRunning(control: string): Promise<RunningLog | null> {
+/** Returns null if the service does not answer, and the error if this user may not ask it. */
+async function logOfRunning(control: string): Promise<RunningLog | FdbError | null> {
   try {
     using client = await OperatorClient.connect(control, { timeout: STATUS_ANSWER_MS })
     const answer = await client.status({ timeout: STATUS_ANSWER_MS })
@@ -195,8 +197,8 @@ async function logOfRunning(control: string): Promise<RunningLog | null> {
       isElsewhere: log === null,
       note: failedUpgradeText(answer),
     }
-  } catch {
-    return null
+  } catch (error) {
+    return FdbError.is(error) && error.code === 'ERR_FDB_DENIED' ? error : null
   }
 }
 

@@ -884,6 +884,24 @@ describe('fd-broker logs', () => {
     )
   })
 
+  it('says that this user may not ask the service, not that none answers', async () => {
+    const program = await AutoProgram.of('')
+    const user = process.geteuid?.() === 0 ? UNPRIVILEGED : []
+    chmodSync(program.sandbox.folder, 0o755)
+    const running = createServer().listen(program.control)
+    await once(running, 'listening')
+    chmodSync(program.control, 0)
+    const env = ['env', `XDG_STATE_HOME=${program.path('state')}`]
+    const logs = words(program, ['logs', '--control', program.control])
+    expect(await program.sandbox.runCommand([...user, ...env, ...logs])).toEqual({
+      code: 5,
+      stdout: '',
+      stderr: `ERR_FDB_DENIED: cannot connect to the control socket ${program.control} (EACCES): run as the user who owns it, or have its owner grant access\n`,
+    })
+    running.close()
+    await once(running, 'close')
+  })
+
   it('shows the log of a killed service that is the only one', async () => {
     const program = await AutoProgram.of(SERVER)
     const user = process.geteuid?.() === 0 ? UNPRIVILEGED : []
