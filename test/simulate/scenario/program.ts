@@ -62,6 +62,8 @@ export interface Version {
   hasBegun: boolean
   /** When it must have ended, as its program has ordered; infinite without an order. */
   endsBy: number
+  /** The program has called close(). */
+  isClosing: boolean
   /** When its connections may be closed by its program's order. */
   cutsFrom: number
   /** When it ceased to serve last; infinite if it has never ceased. */
@@ -199,6 +201,7 @@ export function startVersion(
     hasServed: false,
     hasBegun: false,
     endsBy: Number.POSITIVE_INFINITY,
+    isClosing: false,
     cutsFrom: Number.POSITIVE_INFINITY,
     ceasedAt: Number.POSITIVE_INFINITY,
     standbys: new Standbys(options.probation),

@@ -292,10 +292,11 @@ export class Run {
     )
   }
 
-  /** A version that has served for a while, and in which no once-only work runs; null if there is none. One that an operator has ended may wait for an older one. */
+  /** A version that has served for a while, and in which no once-only work runs; null if there is none. One that is told to end may wait for its clients, or for an older version. */
   #forgottenWork(): string | null {
     const serving = [...this.#versions.values()].find(
-      version => phaseOf(version) === 'serving' && !this.#stopped?.present.includes(version),
+      version =>
+        phaseOf(version) === 'serving' && !version.isClosing && !this.#stopped?.present.includes(version),
     )
     const since = Math.max(this.#work.lastAt, serving?.p.stoppedUntil ?? 0)
     const isIdle = this.#world.now - since > IDLE_MS
@@ -436,6 +437,7 @@ export class Run {
         if (p === undefined || p.dead || version.member === null) return
         world.note(p, `calls close(${act.timeout ?? ''})`)
         if (this.#schedule.queues) callLate(world, PORT)
+        version.isClosing = true
         if (act.timeout !== undefined) {
           version.cutsFrom = world.now + act.timeout - EARLY_MS
           version.endsBy = world.now + Math.max(LEAST_END_MS, act.timeout) + LATE_END_MS
