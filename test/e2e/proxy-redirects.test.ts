@@ -1,4 +1,4 @@
-import { createServer } from 'node:http'
+import { createServer, type OutgoingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
@@ -13,9 +13,11 @@ const REDIRECT = {
   respond: { status: 308, headers: { Location: 'https://$host$request_uri' } },
 }
 
-/** A server that answers with the headers that it was sent. */
-async function mirror(): Promise<string> {
-  const server = createServer((request, response) => response.end(JSON.stringify(request.headers)))
+/** A server that answers with the headers that it was sent, and `headers`. */
+async function mirror(headers: OutgoingHttpHeaders = {}): Promise<string> {
+  const server = createServer((request, response) =>
+    response.writeHead(200, headers).end(JSON.stringify(request.headers)),
+  )
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   onTestFinished(() => {
     server.close()
@@ -114,5 +116,29 @@ describe('a variable in a header', () => {
       expect(JSON.parse(body)).toMatchObject(sent)
       expect(headers['x-asked']).toBe(`GET ${path}`)
     }
+  })
+})
+
+describe('Strict-Transport-Security of a route', () => {
+  it('replaces that of the server, and is no part of errors of the proxy', async () => {
+    const strict = { 'Strict-Transport-Security': 'max-age=31536000' }
+    const edge = await Edge.start({
+      upstreams: {
+        app: { servers: [await mirror({ 'Strict-Transport-Security': 'max-age=0' })] },
+        gone: { servers: [`http://127.0.0.1:${await freePort()}`] },
+      },
+      routes: [
+        { host: '*', upstream: 'app', response: { set: strict } },
+        { host: '*', path: '/here', respond: { headers: strict } },
+        { host: '*', path: '/gone', upstream: 'gone', response: { set: strict } },
+      ],
+    })
+    const sent = async (path: string) => {
+      const { status, headers } = await ask(`${edge.url}${path}`).answer
+      return [status, headers['strict-transport-security']]
+    }
+    expect(await sent('/')).toEqual([200, 'max-age=31536000'])
+    expect(await sent('/here')).toEqual([200, 'max-age=31536000'])
+    expect(await sent('/gone')).toEqual([502, undefined])
   })
 })
