@@ -161,6 +161,21 @@ describe('a server with TLS', () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
   })
 
+  it('gets another certificate of the proxy from the moment of a reload on, not over connections that were kept', async () => {
+    const at = await folder()
+    const own = issue(at, 'app.test', ['app.test'])
+    const [first, second] = [issue(at, 'edge'), issue(at, 'renewed')]
+    const clients = [readFileSync(first.cert), readFileSync(second.cert)]
+    const server = await SecureServer.start({ ...read(own), requestCert: true, ca: clients })
+    const edge = await before(server, { ca: own.cert, name: 'app.test', ...first })
+    expect(await answerOf(edge)).toMatch(/^200 app\.test edge /)
+    // The same files with other contents.
+    writeFileSync(first.cert, readFileSync(second.cert))
+    writeFileSync(first.key, readFileSync(second.key))
+    await edge.reload({})
+    expect(await answerOf(edge)).toMatch(/^200 app\.test renewed /)
+  })
+
   it('gets checks over TLS', async () => {
     const at = await folder()
     const own = issue(at, 'app.test', ['app.test'])
