@@ -6,7 +6,7 @@ type Rule = readonly [pattern: RegExp, mostBytes: number, optional?: '?']
 const FILES: readonly Rule[] = [
   [/^package\.json$/, 5_500],
   [/^(?:README|\.github\/SECURITY)\.md$/, 12_000],
-  [/^CHANGELOG\.md$/, 53_000],
+  [/^CHANGELOG\.md$/, 56_000],
   [/^LICENSE$/, 12_000],
   [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 47_000],
   [
@@ -25,7 +25,7 @@ const FILES: readonly Rule[] = [
   [/^dist\/(?:cli|load)\.cjs$/, 26_500],
   [/^dist\/program\.cjs$/, 2_030_000],
   [/^dist\/timeline\.cjs$/, 602_000],
-  [/^dist\/library\.cjs$/, 1_545_000],
+  [/^dist\/library\.cjs$/, 1_555_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml|prom-client|convert)\.cjs$/, 200_000],
   [
