@@ -158,7 +158,12 @@ export class Daemon implements AsyncDisposable {
     const workerListener = orchestrator && ((key: string) => orchestrator.listener(key))
     const checks = { operations, store: descriptors, accessCheck, quotas, logger, workerListener }
     const operationsFor = (caller: Caller) => new OperatorAccess(checks, clientIdentity(caller))
-    reception.attach({ runtime, services, operationsFor })
+    const restart = () => {
+      orchestrator?.replaced()
+      services.close({ kept: true })
+      services.restore()
+    }
+    reception.attach({ runtime, services, restart, operationsFor })
     const restore = () => {
       services.restore()
       descriptors.takeOver(uid => quotas.foreignUserOf(uid)?.fds ?? null)

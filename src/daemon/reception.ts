@@ -33,6 +33,8 @@ export interface DaemonContext {
     readonly clients: Pick<MemberRuntime['clients'], 'receive'>
   }
   readonly services: Services
+  /** Takes over the services of this daemon itself: their members return. */
+  restart(): void
   /** Returns the operations that a client may use after its Hello. Takes ownership of the caller's pidfd. */
   operationsFor(caller: Caller): Operations
 }
@@ -341,7 +343,7 @@ export class DaemonReception implements Reception {
     if (!serves || machine.holder?.phase !== 'idle') return
     const isCommitted = this.#committed
     this.#stage = 'opening'
-    this.open(() => isCommitted && this.#context?.services.restart())
+    this.open(() => isCommitted && this.#context?.restart())
   }
 }
 

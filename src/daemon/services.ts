@@ -267,12 +267,6 @@ export class Services {
     this.#services.clear()
   }
 
-  /** Takes over the services of this daemon itself: their members return. */
-  restart(): void {
-    this.close({ kept: true })
-    this.restore()
-  }
-
   #add(record: ServiceRecord, items: readonly BundleItem[]): Service {
     const { persisted, accessCheck, settings } = this.#deps
     const name = record.service

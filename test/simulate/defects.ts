@@ -241,14 +241,14 @@ export const SHOWN_AT_NIGHT: readonly [string, Edit, string][] = [
     'a daemon that never serves again after the next one has failed',
     [
       'daemon/reception.ts',
-      "    this.#stage = 'opening'\n    this.open(() => isCommitted && this.#context?.services.restart())",
+      "    this.#stage = 'opening'\n    this.open(() => isCommitted && this.#context?.restart())",
       '',
     ],
     'upgrade',
   ],
   [
     'a daemon that goes on with members that the failed next one has given segments',
-    ['daemon/reception.ts', 'isCommitted && this.#context?.services.restart()', '{}'],
+    ['daemon/reception.ts', 'isCommitted && this.#context?.restart()', '{}'],
     'upgrade',
   ],
   [

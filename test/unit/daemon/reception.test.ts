@@ -86,10 +86,6 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
     },
     busy: [],
     writeForSuccessor() {},
-    restart() {
-      state.restarts++
-      changes.notify()
-    },
     pause() {
       state.paused = true
     },
@@ -107,6 +103,10 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
       settings: { control: '/run/shop/broker.sock', logger: SILENT },
     },
     services: services as unknown as Services,
+    restart: () => {
+      state.restarts++
+      changes.notify()
+    },
     operationsFor: () => ({}) as Operations,
   })
   return { reception, changes, state }
