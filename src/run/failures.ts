@@ -1,7 +1,9 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { EventLog } from '../events/event-log.js'
+import { isShortage } from '../kernel/index.js'
 import type { Failure } from '../operator/status-report.js'
+import { outOfDescriptors } from '../os/limits.js'
 import { indented, NO_REASON, withAbort } from '../versions/exit-reason.js'
 import type { VersionSettings } from './settings.js'
 
@@ -60,6 +62,13 @@ export class VersionFailures {
   /** Returns why a version newer than `serving` does not serve; null if none has failed. */
   newerThan(serving: number): string | null {
     return this.#lastVersion > serving ? (this.#last?.message ?? null) : null
+  }
+
+  /** Records why a version was not started. */
+  recordUnstarted(version: number, error: unknown): void {
+    const isShort = isShortage(error)
+    const what = `version ${version} cannot be started`
+    this.record(version, isShort ? outOfDescriptors(what, error) : FdbError.from(error))
   }
 
   /** Records that a version's main process ended before the version served. `left`: pids of its processes that still run. */

@@ -422,7 +422,7 @@ export class Supervisor {
       if (settings.ready.kind !== 'delay')
         afterReading(UNREADY_MS, () => this.#noteUnready(id), { unref: true })
     } catch (error) {
-      this.#failures.record(id, FdbError.from(error))
+      this.#failures.recordUnstarted(id, error)
       this.#dispatch({ type: 'spawn-failed', version: id })
       // If a step is running, the event is still queued: the reason must be there until its answer is sent.
       await Promise.resolve()

@@ -180,6 +180,20 @@ describe('a supervisor', () => {
     )
   })
 
+  it('refuses an upgrade for which no descriptor is left, with the numbers', async () => {
+    const { supervisor, serves } = await supervised({})
+    await serves(1)
+    making.probe = () => {
+      throw Object.assign(new Error('socketpair EMFILE'), { code: 'EMFILE' })
+    }
+    await expect(supervisor.upgrade()).rejects.toMatchObject({
+      code: 'ERR_FDB_NO_DESCRIPTORS',
+      message: expect.stringMatching(
+        /^version 2 cannot be started \(EMFILE\): process \d+ has \d+ descriptors open/,
+      ),
+    })
+  })
+
   it('tells the service manager of the end of a reload also if that fails', async () => {
     const { supervisor, serves } = await supervised({})
     await serves(1)
