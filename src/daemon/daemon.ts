@@ -161,7 +161,7 @@ export class Daemon implements AsyncDisposable {
     const restart = () => {
       orchestrator?.replaced()
       services.close({ kept: true })
-      services.restore()
+      restore()
     }
     reception.attach({ runtime, services, restart, operationsFor })
     const restore = () => {

@@ -86,9 +86,11 @@ export class ProcessClaims {
     for (const claim of [...(this.#claims.get(name) ?? [])]) this.#drop(name, claim)
   }
 
-  /** Takes over the claims in the registry, for the descriptors for which `held` is true. */
+  /** Takes over the claims in the registry that it does not know, for the descriptors for which `held` is true. */
   takeOver(held: (name: string) => boolean): void {
+    const known = new Set([...this.#claims.values()].flat().map(({ key }) => key))
     for (const { name: key, note, fd } of this.#registry.named) {
+      if (known.has(key)) continue
       const entry = parseEntryKey(key)
       const claim = entry?.of === 'claim' && held(entry.name) ? parseClaim(note) : null
       if (entry !== null && claim !== null) this.#watch(entry.name, key, fd, claim)

@@ -108,6 +108,20 @@ describe('the descriptors that are held', () => {
     store[Symbol.dispose]()
   })
 
+  it('have each claim once, also if the daemon takes over what a failed next one has stored', () => {
+    const { registry, store } = open()
+    put(store, 'before')
+    const own = () => openPidfd(process.pid) as OwnedFd
+    store.claim({ name: 'before', by: ME, shared: true, claimant: own() }).fd.close()
+    const failed = new DescriptorStore(registry)
+    put(failed, 'later')
+    failed[Symbol.dispose]()
+    store.takeOver()
+    expect(store.list().map(({ name }) => name)).toEqual(['before', 'later'])
+    expect(store.usersOf(() => true)).toMatchObject([{ pid: process.pid, names: ['before'] }])
+    store[Symbol.dispose]()
+  })
+
   it('become free by the connection that has claimed them, although its process has claimed them too', () => {
     const { store } = open()
     put(store, 'spool')
