@@ -25,12 +25,14 @@ export function logAccess(log: AccessSink, report: ExchangeReport, config: Acces
 const MESSAGES: Partial<Record<ExchangeReport['subject'], string>> = { tcp: 'connection', udp: 'flow' }
 
 function usualFields(report: ExchangeReport) {
-  const { subject, listener, client, method, target, host, status, reason, destination, attempts } = report
+  const { subject, listener, client, user, method, target, host, status, reason, destination, attempts } =
+    report
   const { bytesSent, bytesReceived } = report
   const isWhole = MESSAGES[subject] !== undefined
   return {
     listener,
     client: client || undefined,
+    user: user || undefined,
     protocol: report.http2 ? 'HTTP/2' : undefined,
     method: method || undefined,
     host: host || undefined,
@@ -85,16 +87,22 @@ const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', '
 
 /** Returns a line of the Common, or of the Combined Log Format. `now`: when the exchange has ended. */
 export function commonLine(report: ExchangeReport, combined: boolean, now: number): string {
-  const { subject, client, method, target, status, bytesSent, milliseconds } = report
+  const { subject, client, user, method, target, status, bytesSent, milliseconds } = report
   const began = new Date(now - milliseconds)
   const [date = '', time = ''] = began.toISOString().split(/[T.]/)
   const day = `${date.slice(8)}/${MONTHS[began.getUTCMonth()]}/${date.slice(0, 4)}`
   const request = subject === 'request' ? `${method} ${target} ${versionOf(report)}` : '-'
   const code = MESSAGES[subject] === undefined ? status : '-'
-  const line = `${client || '-'} - - [${day}:${time} +0000] "${escaped(request)}" ${code} ${bytesSent}`
+  const line = `${client || '-'} - ${userWord(user)} [${day}:${time} +0000] "${escaped(request)}" ${code} ${bytesSent}`
   if (!combined) return line
   const header = (name: string) => escaped(report.trail?.headers[name] || '-')
   return `${line} "${header('referer')}" "${header('user-agent')}"`
+}
+
+/** A name may have any characters: one with a space would be two fields. */
+function userWord(name: string): string {
+  if (name === '') return '-'
+  return escaped(Buffer.from(name).toString('latin1')).replaceAll(' ', '\\x20')
 }
 
 function escaped(text: string): string {

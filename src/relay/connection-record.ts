@@ -181,13 +181,13 @@ function positionOf(tls: PositionRecord): PositionRecord {
 function exchangeRecord(message: DecodedExchange, fds: number): ExchangeRecord {
   const phase = PHASES[message.phase]
   const coding = CODINGS[message.coding]
-  const { method, destination, route, target, host, resend, status, wanted } = message
+  const { method, destination, route, target, host, resend, status, wanted, user } = message
   if (phase === undefined || coding === undefined) {
     throw recordError(`its request has the unknown phase ${message.phase} or coding ${message.coding}`)
   }
   if (!METHOD_NAME.test(method) && (method !== '' || phase !== 'tunnel'))
     throw recordError(`its method is ${shorten(method)}`)
-  for (const name of [destination, route, wanted]) {
+  for (const name of [destination, route, wanted, user]) {
     if (name.length > MAX_NAME_LENGTH)
       throw recordError(`it has a name of ${name.length} characters; the limit is ${MAX_NAME_LENGTH}`)
   }
@@ -225,6 +225,7 @@ function exchangeRecord(message: DecodedExchange, fds: number): ExchangeRecord {
     bytesReceived: message.bytesReceived,
     trail: message.trail ? trailOf(message.trail) : null,
     unlogged: message.unlogged,
+    user,
   }
   const record: ExchangeRecord = {
     facts,

@@ -35,6 +35,8 @@ export interface Authorization {
 interface Common {
   /** See {@link ExchangeReport.unlogged}. */
   unlogged?: boolean
+  /** See {@link ExchangeReport.user}. */
+  user?: string
 }
 
 export interface Forward extends Common {

@@ -48,6 +48,7 @@ export class ExchangeFacts {
   answer: ExchangeOptions | null = null
   // The following facts are only for the {@link ExchangeReport}.
   unlogged = false
+  user = ''
   target = ''
   host = ''
   attempts = 0
@@ -153,6 +154,8 @@ export interface ExchangeReport {
   trail: Trail | null
   /** An access log has no line about it, as the route wants. */
   unlogged: boolean
+  /** The name that a password has proved, or ''. */
+  user: string
 }
 
 interface ReportedExchange {
@@ -197,6 +200,7 @@ export function reportExchange(
       milliseconds: now - startedAt,
       trail: facts.trail,
       unlogged: facts.unlogged,
+      user: facts.user,
     })
   } catch (error) {
     onFault?.(error)

@@ -173,6 +173,7 @@ export class Exchange implements StreamOwner {
     }
     const decision = decide(relay, head, this.#side.origin, this.#side.client.remoteAddress)
     facts.unlogged = decision.unlogged === true
+    facts.user = decision.user ?? ''
     if (decision.kind !== 'refuse' && decision.authorization !== undefined)
       this.#authorize(decision, head, chunk, at, end)
     else this.#proceed(decision, head, chunk, at, end, this.startedAt)

@@ -530,6 +530,7 @@ export class UdpForward implements DatagramReader, FlowHost {
       milliseconds: performance.now() - flow.startedAt,
       trail: null,
       unlogged: false,
+      user: '',
     })
   }
 

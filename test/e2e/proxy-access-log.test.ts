@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createServer, type ServerResponse } from 'node:http'
 import http2 from 'node:http2'
@@ -126,6 +127,51 @@ describe('the access log', () => {
       expect([line.queueMs > 0, line.firstByteMs > 0]).toEqual([target === '/queued', true])
     }
     expect(await edge.access(({ target }) => target === '/held')).toMatchObject({ 'header:User-Agent': 'u' })
+  })
+
+  it('has the user whose password is right, in each format, also after a move, and no other name', async () => {
+    const { url, held } = await teller()
+    const hash = createHash('sha256').update('secret').digest('hex')
+    const basicAuth = { users: { 'ann "é"': hash } }
+    const edge = await edgeBefore(url, {
+      routes: [
+        { host: '*', upstream: 'app', basicAuth },
+        { host: '*', path: '/open', upstream: 'app' },
+        { host: '*', path: '/fixed', respond: { body: 'ok' }, basicAuth },
+      ],
+      accessLine: {},
+    })
+    const basic = (password: string) => ({
+      authorization: `Basic ${Buffer.from(`ann "é":${password}`).toString('base64')}`,
+    })
+    const asking = async (path: string, password = 'secret') =>
+      (await ask(`${edge.url}${path}`, { headers: basic(password) }).answer).status
+    const userIn = async (path: string) => (await edge.access(({ target }) => target === path)).user
+    expect([
+      await asking('/a'),
+      await asking('/wrong', 'x'),
+      await asking('/fixed'),
+      await asking('/open'),
+    ]).toEqual([200, 401, 200, 200])
+    for (const path of ['/a', '/fixed']) expect(await userIn(path)).toBe('ann "é"')
+    for (const path of ['/wrong', '/open']) expect(await userIn(path)).toBeUndefined()
+
+    const holding = await edge.raw()
+    holding.send(`GET /held HTTP/1.1\r\nHost: a\r\nAuthorization: ${basic('secret').authorization}\r\n\r\n`)
+    await until('the server has the request', () => held.length > 0)
+    const pid = await edge.next()
+    await until('it has moved', async () => (await edge.status()).listeners[0]?.kinds?.waiting === 1)
+    held[0]!()
+    await holding.until(answer => answer.endsWith('}'))
+    expect(await edge.access(({ target }) => target === '/held')).toMatchObject({ pid, user: 'ann "é"' })
+
+    await edge.reload({ accessLine: { format: 'common' } })
+    await asking('/common')
+    await asking('/refused', 'x')
+    const written = () => readFileSync(edge.sandbox.log, 'utf8')
+    await until('the lines are written', () => written().includes('/refused HTTP'))
+    expect(written()).toMatch(/^127\.0\.0\.1 - ann\\x20\\x22\\xC3\\xA9\\x22 \[.*"GET \/common HTTP/m)
+    expect(written()).toMatch(/^127\.0\.0\.1 - - \[.*"GET \/refused HTTP\/1\.1" 401/m)
   })
 
   it('has no line about a route without, nor after a move, nor about "ready"', async () => {

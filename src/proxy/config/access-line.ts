@@ -7,7 +7,7 @@ import type { TrailOptions } from '../../relay/index.js'
 import { headerName } from '../routes/header-name.js'
 
 const USUAL =
-  'listener client protocol method host target status reason upstream attempts bytes received ms version'
+  'listener client user protocol method host target status reason upstream attempts bytes received ms version'
 /** Fields that need {@link TrailOptions}. */
 const NOTED = ['queueMs', 'connectMs', 'firstByteMs', 'auth', 'authMs', 'requestId', 'traceId']
 const FIELDS = [...USUAL.split(' '), ...NOTED]

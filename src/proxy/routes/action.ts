@@ -227,6 +227,17 @@ function targetDecision(
   if (head.method === 'CONNECT' && (action.kind === 'respond' || !action.connect)) return CONNECT_REFUSED
   const user = action.guard === null ? '' : action.guard.check(head.fields.get('authorization'))
   if (typeof user !== 'string') return user
+  const decision = passedDecision(action, head, origin, client, user)
+  return user === '' ? decision : { ...decision, user }
+}
+
+function passedDecision(
+  action: RouteAction,
+  head: RequestHead,
+  origin: ClientOrigin,
+  client: string,
+  user: string,
+): Decision {
   if (action.kind === 'respond') return action.to(() => factsOf(head, origin, client, user))
   if (!action.upstream.takesRequests) return UNKNOWN_UPSTREAM
   const forward =

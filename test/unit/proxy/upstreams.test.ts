@@ -29,6 +29,7 @@ const ended = (destination: string, reason?: string, status = 200, serverFailed 
   http10: false,
   trail: null,
   unlogged: false,
+  user: '',
   method: 'GET',
   target: '/',
   host: '',
