@@ -77,6 +77,38 @@ describe('a client with a cookie of the proxy', () => {
     }
   })
 
+  it('comes to a canary as often as its weight says, and stays there or away, whatever the weight becomes', async () => {
+    const [stable, canary] = [await upstream('stable'), await upstream('canary')]
+    const servers = [
+      { address: stable.url, weight: 3 },
+      { address: canary.url, weight: 1 },
+    ]
+    const edge = await Edge.start({
+      upstreams: { app: { servers, sticky: 'edge' } },
+      routes: [{ host: '*', upstream: 'app' }],
+      upgrade: { probation: '0s' },
+    })
+    const canariesIn = async (clients: number) => {
+      const all: Awaited<ReturnType<typeof first>>[] = []
+      while (all.length < clients) all.push(await first(edge))
+      return { all, canaries: all.filter(({ server }) => server === 'canary').length }
+    }
+    const { all, canaries } = await canariesIn(20)
+    expect(canaries).toBe(5)
+    const keeps = async () => {
+      for (const { server, cookie } of all) {
+        const answer = await asking(edge, cookie)
+        expect([serverOf(answer), cookieIn(answer)]).toEqual([server, undefined])
+      }
+    }
+    await keeps()
+    await edge.sandbox.run('servers', 'weight', '--control', edge.sandbox.control, 'app', canary.url, '9')
+    await keeps()
+    await edge.next()
+    await keeps()
+    expect((await canariesIn(20)).canaries).toBe(15)
+  })
+
   it('gets the cookie or not as it should if its connection moves with the request under way', async () => {
     const { edge, servers } = await sticking()
     const { cookie, server } = await first(edge)
