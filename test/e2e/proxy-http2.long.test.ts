@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { promisify } from 'node:util'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { Edge, upstream } from '../processes/edge.js'
 import { Http2Client } from '../processes/http2-client.js'
 import { Http2RequestCounter } from '../processes/http2-request-counter.js'
@@ -84,23 +84,41 @@ describe(`${UPGRADES} upgrades`, () => {
     expect(answered).toBeGreaterThan(PER_SECOND)
   })
 
-  it.skipIf(!has('curl'))('refuse no request of curl, which repeats those that it has not sent', async () => {
-    const { proxy, secure, upgrade } = await edge()
-    let answered = 0
-    for (let i = 0; i < UPGRADES; i++) {
-      const each = `url = "${secure}/r/1"\noutput = /dev/null\nwrite-out = "%{http_code} %{http_version}\\n"\n`
-      const file = proxy.sandbox.file('urls')
-      writeFileSync(file, each.repeat(EACH_TIME))
-      const repeats = ['--retry', '3', '--retry-all-errors', '--retry-delay', '1']
-      const options = ['-sk', '--http2', '-Z', '--parallel-max', `${UNDER_WAY}`, ...repeats, '-K', file]
-      const [{ stdout }] = await Promise.all([run('curl', options), upgrade()])
-      answered += stdout.split('\n').filter(line => line === '200 2').length
+  it.skipIf(!has('curl'))('refuse no request of curl, of which none is sent twice', async () => {
+    const { proxy, securePort, certificate, upgrade } = await edge()
+    const counter = await Http2RequestCounter.start(securePort, certificate)
+    const says = '%{http_code} %{http_version}, sent %{size_request}: %{errormsg}'
+    const each = `url = "${counter.url}/r/1"\noutput = /dev/null\nwrite-out = "${says}\\n"\n`
+    const file = proxy.sandbox.file('urls')
+    writeFileSync(file, each.repeat(EACH_TIME))
+    const told: string[] = []
+    let goesOn = true
+    const load = async () => {
+      while (goesOn) {
+        const options = ['-sk', '--http2', '-Z', '--parallel-max', `${UNDER_WAY}`, '-K', file]
+        // The status of curl tells of the last failure only, its lines of all.
+        const { stdout } = await run('curl', options).catch((error: { stdout: string }) => error)
+        told.push(...stdout.trimEnd().split('\n'))
+      }
     }
-    expect(answered).toBe(UPGRADES * EACH_TIME)
+    const loaded = load()
+    for (let i = 0; i < UPGRADES; i++) {
+      const before = told.length
+      await upgrade()
+      await until('answers', () => told.length > before, 20_000)
+    }
+    goesOn = false
+    await loaded
+    const unanswered = told.filter(line => !line.startsWith('200 2,'))
+    // Curl fails a request itself, unsent, if the session ends just before.
+    expect(unanswered.filter(line => !line.includes(', sent 0:'))).toEqual([])
+    expect(unanswered.length).toBeLessThan(told.length / 100)
+    // Curl repeats requests itself if their session dies.
+    expect(counter.sent).toBe(told.length - unanswered.length)
   })
 
   it.skipIf(!has('h2load'))(
-    'refuse no request of h2load, which sends nothing more on a session that ends',
+    'refuse no request of h2load whose answer is slow; it sends nothing more on a session that ends',
     async () => {
       const { securePort, certificate, upgrade } = await edge()
       const counter = await Http2RequestCounter.start(securePort, certificate)
@@ -116,4 +134,55 @@ describe(`${UPGRADES} upgrades`, () => {
       expect(answered).toBeGreaterThan(UPGRADES)
     },
   )
+
+  it.skipIf(!has('h2load'))(
+    `refuse no request of h2load, at ${PER_SECOND} a second, in runs one after the other`,
+    async () => {
+      const { securePort, certificate, upgrade } = await edge()
+      const counter = await Http2RequestCounter.start(securePort, certificate)
+      const begun = performance.now()
+      const load = new H2load(`${counter.url}/r/1`)
+      for (let i = 0; i < UPGRADES; i++) {
+        const before = load.answered
+        await upgrade()
+        await until('answers', () => load.answered > before + PER_SECOND / 2, 20_000)
+      }
+      await load.end()
+      expect(load.unsuccessful).toEqual([])
+      expect(load.answered).toBe(counter.sent)
+      expect(load.answered).toBeGreaterThan((PER_SECOND * (performance.now() - begun)) / 1_000)
+    },
+  )
 })
+
+/** Runs of h2load, each of which has four sessions: it opens none in the place of one that ends. */
+class H2load {
+  /** Answers that say success. */
+  answered = 0
+  /** Lines of runs about other answers. */
+  readonly unsuccessful: string[] = []
+  #goesOn = true
+  readonly #runs: readonly Promise<void>[]
+
+  constructor(url: string) {
+    onTestFinished(() => {
+      this.#goesOn = false
+    })
+    this.#runs = Array.from({ length: 4 }, () => this.#run(url))
+  }
+
+  async #run(url: string): Promise<void> {
+    while (this.#goesOn) {
+      const { stdout } = await run('h2load', ['-n', '120', '-c', '4', '-m', '50', '--rps', '150', url])
+      const [, succeeded] = /^requests: .* (\d+) succeeded/m.exec(stdout)!
+      this.answered += Number(succeeded)
+      const [codes = ''] = /^status codes: .*/m.exec(stdout)!
+      if (!codes.endsWith(' 2xx, 0 3xx, 0 4xx, 0 5xx')) this.unsuccessful.push(codes)
+    }
+  }
+
+  async end(): Promise<void> {
+    this.#goesOn = false
+    await Promise.all(this.#runs)
+  }
+}

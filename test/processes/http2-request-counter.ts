@@ -26,16 +26,20 @@ export class Http2RequestCounter {
   static async start(port: number, { key, cert }: Certificate): Promise<Http2RequestCounter> {
     const count = { sent: 0 }
     const pem = { key: readFileSync(key), cert: readFileSync(cert) }
-    const server = createServer({ ...pem, ALPNProtocols: ['h2'], allowHalfOpen: true }, client => {
-      const target = connect({ port, ALPNProtocols: ['h2'], rejectUnauthorized: false })
-      for (const socket of [client, target]) socket.on('error', () => {})
-      client.on('close', () => target.destroy())
-      target.on('close', () => client.destroySoon())
-      const heads = new HeadCounter(() => count.sent++)
-      client.on('data', chunk => heads.read(chunk))
-      client.pipe(target)
-      target.pipe(client)
-    })
+    const server = createServer(
+      { ...pem, ALPNProtocols: ['h2'], allowHalfOpen: true, noDelay: true },
+      client => {
+        const target = connect({ port, ALPNProtocols: ['h2'], rejectUnauthorized: false })
+        target.setNoDelay()
+        for (const socket of [client, target]) socket.on('error', () => {})
+        client.on('close', () => target.destroy())
+        target.on('close', () => client.destroySoon())
+        const heads = new HeadCounter(() => count.sent++)
+        client.on('data', chunk => heads.read(chunk))
+        client.pipe(target)
+        target.pipe(client)
+      },
+    )
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
     onTestFinished(() => void server.close())
