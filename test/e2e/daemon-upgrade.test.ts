@@ -43,7 +43,7 @@ describe('upgrades of a member through the daemon', () => {
       for (let upgrade = 1; upgrade <= 2; upgrade++) {
         await load.mark(`upgrade ${upgrade}`)
         const next = await scene.serve()
-        // At first it stands by. It may end as soon as the probation is over.
+        // The old version stands by at first, and may end as soon as the probation is over.
         const during = await serviceWhere(scene, 'the old one drains', ({ draining }) => draining.length > 0)
         await until('clients are answered by the new one', () => answersBy(load, next.pid) >= RATE / 3)
         expect(during).toMatchObject({

@@ -165,10 +165,20 @@ describe('probation', () => {
     expect(heard).toEqual(['healthy'])
   })
 
+  it('reports once that an unhealthy successor keeps serving, however often it is judged', () => {
+    const { probation, heard, kept, live } = watched()
+    probation.start()
+    live(2 * PROBATION, false)
+    expect(heard.length).toBeGreaterThan(1)
+    expect(kept).toEqual([2])
+    probation.end()
+  })
+
   it('leaves no timer behind', () => {
     const { probation } = watched()
     probation.start()
     probation.start()
+    probation.judgeSoon()
     probation.end()
     expect(vi.getTimerCount()).toBe(0)
   })
